@@ -1,0 +1,1 @@
+"""Data sets, poisons and how they mix."""

@@ -1,0 +1,157 @@
+"""Images, labels and their splits.
+
+Shapes: N images, C channels, H x W pixels, K classes. Images are uint8 (0..255) at rest and
+float32 in [0, 1] in arithmetic; nothing here is normalised, the model does that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from poisonbench.errors import ArtefactError
+from poisonbench.seeds import generator_for
+
+
+@dataclass(frozen=True)
+class Split:
+    """A labelled set of images.
+
+    Attributes:
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            raise ArtefactError(
+                "expected images of shape (N, C, H, W) and type uint8, "
+                f"got {tuple(self.images.shape)} {self.images.dtype}"
+            )
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            raise ArtefactError(
+                f"expected {len(self.images)} labels of type int64, "
+                f"got {tuple(self.labels.shape)} {self.labels.dtype}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def rows(self, indices: Tensor) -> Split:
+        """The images and labels at the given rows, (M,) int64."""
+        return Split(self.images[indices], self.labels[indices])
+
+    def to(self, device: torch.device) -> Split:
+        """The same split on a device."""
+        return Split(self.images.to(device), self.labels.to(device))
+
+    def digest(self) -> str:
+        """sha256 of shapes and bytes: the same images and labels in the same order."""
+        return digest_tensors(self.images, self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Train, validation and test splits of one data set.
+
+    Attributes:
+        name: as the user writes it, e.g. ``mnist`` or ``folder:photos``.
+        presets: whose settings fit it, most general first: ``("mnist", "mnist-sample")``.
+        class_names: K names.
+        mean, std: per-channel normalisation in [0, 1] units, used inside the model.
+        is_paper: whether this is one of the paper's data sets, whole.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    class_names: tuple[str, ...]
+    presets: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    is_paper: bool = False
+
+    def __post_init__(self) -> None:
+        for part, split in (
+            ("train", self.train),
+            ("validation", self.validation),
+            ("test", self.test),
+        ):
+            if len(split) == 0:
+                raise ArtefactError(f"{self.name}: expected images in the {part} split, got none")
+            if split.images.shape[1:] != self.train.images.shape[1:]:
+                raise ArtefactError(
+                    f"{self.name}: expected images of one size, got "
+                    f"{tuple(self.train.images.shape[1:])} in train and "
+                    f"{tuple(split.images.shape[1:])} in {part}; resize them first"
+                )
+            low, high = int(split.labels.min()), int(split.labels.max())
+            if low < 0 or high >= len(self.class_names):
+                raise ArtefactError(
+                    f"{self.name}: expected labels in 0..{len(self.class_names) - 1}, "
+                    f"got {low if low < 0 else high} in {part}"
+                )
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the three splits' digests; identifies the data in specs and cards."""
+        parts = [split.digest() for split in (self.train, self.validation, self.test)]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def digest_tensors(*tensors: Tensor) -> str:
+    """sha256 over dtype, shape and bytes of tensors, in order."""
+    state = hashlib.sha256()
+    for tensor in tensors:
+        state.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        state.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()
+
+
+def hold_out(labels: Tensor, size: int, root_seed: int, dataset: str) -> tuple[Tensor, Tensor]:
+    """Row indices of a class-balanced validation set of ``size`` images and of the rest.
+
+    The draw depends on the root seed and the data set alone, so every trial and every attack sees
+    the same split. Classes get equal shares; a remainder goes to the first classes.
+
+    Returns:
+        (kept, held_out): two increasing int64 tensors that partition ``range(len(labels))``.
+
+    Raises:
+        ArtefactError: a class has too few images to give its share.
+    """
+    classes = torch.unique(labels).tolist()
+    generator = generator_for(root_seed, "split", dataset)
+    held = []
+    for position, label in enumerate(classes):
+        members = (labels == label).nonzero().flatten()
+        share = size // len(classes) + (position < size % len(classes))
+        if len(members) <= share:
+            raise ArtefactError(
+                f"{dataset}: expected more than {share} training images of class {label} to hold "
+                f"{share} out for validation, got {len(members)}; add images of that class"
+            )
+        held.append(members[torch.randperm(len(members), generator=generator)[:share]])
+    held_out = torch.cat(held).sort().values
+    kept = torch.ones(len(labels), dtype=torch.bool)
+    kept[held_out] = False
+    return kept.nonzero().flatten(), held_out

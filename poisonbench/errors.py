@@ -1,0 +1,43 @@
+"""What a user sees instead of a traceback.
+
+Each error carries the exit code of the command line's contract, so shell scripts can tell a
+typing mistake (2) from a damaged file (65), a full disk (73) or a run to start again (75).
+"""
+
+from __future__ import annotations
+
+
+class PoisonbenchError(Exception):
+    """An error whose message is shown to the user as one line: expected, received, what to do."""
+
+    exit_code = 1
+
+
+class UsageError(PoisonbenchError):
+    """A bad option, an unknown name or a value out of range."""
+
+    exit_code = 2
+
+
+class ArtefactError(PoisonbenchError):
+    """A data set, poison or record that is missing, damaged, or made for something else."""
+
+    exit_code = 65
+
+
+class StoreError(PoisonbenchError):
+    """The results folder cannot be written."""
+
+    exit_code = 73
+
+
+class InterruptedRunError(PoisonbenchError):
+    """A run stopped by a signal after its checkpoint was saved: the same command continues it."""
+
+    exit_code = 75
+
+
+class DivergedError(PoisonbenchError):
+    """A loss or a solve stopped being finite; the message names the setting to change."""
+
+    exit_code = 1

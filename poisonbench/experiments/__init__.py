@@ -1,0 +1,1 @@
+"""The papers' tables: which runs make which cell."""

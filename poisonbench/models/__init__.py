@@ -1,0 +1,49 @@
+"""The networks that the papers use, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from poisonbench.config import did_you_mean
+from poisonbench.errors import UsageError
+from poisonbench.models import cifar_resnet18, mnist_cnn
+from poisonbench.models.classifier import Classifier, initialise
+
+MODELS: dict[str, Callable[[int, int, int], tuple[nn.Module, int]]] = {
+    "mnist-cnn": mnist_cnn.features,
+    "cifar-resnet18": cifar_resnet18.features,
+}
+
+#: The network that each preset's paper trains.
+DEFAULT_MODELS = {"mnist": "mnist-cnn", "cifar10": "cifar-resnet18"}
+
+
+def build_model(
+    name: str,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    generator: torch.Generator,
+) -> Classifier:
+    """A fresh classifier with initial weights drawn from the generator, on the CPU.
+
+    Raises:
+        UsageError: the name is unknown or the images are too small for the network.
+    """
+    if name not in MODELS:
+        raise UsageError(
+            f"expected a model among {', '.join(MODELS)}, got {name!r}{did_you_mean(name, MODELS)}"
+        )
+    try:
+        features, num_features = MODELS[name](*image_shape)
+    except ValueError as error:
+        raise UsageError(
+            f"model {name}: {error}; resize the images or choose another --model"
+        ) from None
+    model = Classifier(features, nn.Linear(num_features, num_classes), mean, std)
+    initialise(model, generator)
+    return model

@@ -1,0 +1,90 @@
+"""Classifier = normalise + features + head.
+
+Normalisation is inside, so budgets and noise live in pixels of [0, 1]. Influence and feature-space
+attacks use ``embed`` and ``head`` directly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class Classifier(nn.Module):
+    """An image classifier on pixels of [0, 1].
+
+    Args:
+        features: maps normalised (B, C, H, W) to (B, F).
+        head: Linear from F features to K logits, the "top layer" of the papers.
+        mean, std: per-channel normalisation, in [0, 1] units.
+    """
+
+    def __init__(
+        self, features: nn.Module, head: nn.Linear, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.head = head
+        self.is_normalised = any(m != 0 for m in mean) or any(s != 1 for s in std)
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    mean: Tensor
+    std: Tensor
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Features (B, F) of images (B, C, H, W) in [0, 1]."""
+        if self.is_normalised:
+            images = (images - self.mean) / self.std
+        embedded: Tensor = self.features(images)
+        return embedded
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, C, H, W) in [0, 1]."""
+        logits: Tensor = self.head(self.embed(images))
+        return logits
+
+
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """PyTorch's default initial weights, drawn from a generator that is passed.
+
+    Convolutions and linear layers: Kaiming uniform with a = sqrt(5), i.e. U(-1/sqrt(fan_in),
+    1/sqrt(fan_in)), and biases from the same range; batch norm: weight 1, bias 0.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            fan_in = nn.init._calculate_fan_in_and_fan_out(layer.weight)[0]
+            bound = 1 / math.sqrt(fan_in)
+            with torch.no_grad():
+                layer.weight.uniform_(-bound, bound, generator=generator)
+                if layer.bias is not None:
+                    layer.bias.uniform_(-bound, bound, generator=generator)
+        elif isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
+            layer.reset_running_stats()
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+@contextmanager
+def frozen(model: Classifier) -> Iterator[Classifier]:
+    """The model in eval mode with no parameter gradients; both are restored afterwards.
+
+    Attacks on pixels and influence need batch norm's running statistics (in train mode the
+    per-example gradients mix across the batch) and no weight gradients (a third of the work).
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    needed = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.eval()
+    for parameter, _ in needed:
+        parameter.requires_grad_(False)
+    try:
+        yield model
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in needed:
+            parameter.requires_grad_(flag)

@@ -1,0 +1,105 @@
+"""The one table of attacks and the one of defenses. No torch here: modules are named, not imported.
+
+Third parties enter by the same door: an entry point in the group ``poisonbench.attacks`` or
+``poisonbench.defenses`` whose value names a module with the same contents.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from types import ModuleType
+
+from poisonbench.config import did_you_mean
+from poisonbench.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One algorithm.
+
+    Attributes:
+        name: what the user types.
+        label: what tables print.
+        module: what holds it: ``Config``, ``PROFILES``, ``RECIPE_NUMBER`` and ``craft`` (attacks)
+            or ``build`` (defenses).
+        summary: one line on what it does.
+        needs: attacks: "surrogate" when they use a trained model, else "".
+    """
+
+    name: str
+    label: str
+    module: str
+    summary: str
+    needs: str = ""
+
+    def load(self) -> ModuleType:
+        """Import the algorithm's module."""
+        return importlib.import_module(self.module)
+
+
+ATTACKS = (
+    Entry("pgd", "PGD", "poisonbench.attacks.pgd", "climb the loss of the true label", "surrogate"),
+    Entry(
+        "dap",
+        "DAP",
+        "poisonbench.attacks.delusive_adversarial",
+        "descend towards the next class's label",
+        "surrogate",
+    ),
+    Entry(
+        "durp",
+        "DURP",
+        "poisonbench.attacks.delusive_universal",
+        "one random perturbation a class",
+    ),
+)
+
+DEFENSES = (
+    Entry("none", "W/o Defense", "poisonbench.defenses.none", "plain training"),
+    Entry(
+        "hint",
+        "HINT",
+        "poisonbench.defenses.hint",
+        "healthy noise on the most influential training images",
+    ),
+)
+
+#: The untargeted attacks that the paper's mix is made of, as far as they are built.
+MIX = ("pgd", "dap", "durp")
+
+#: The paper's own mix.
+PAPER_MIX = ("pgd", "dap", "durp", "dc")
+
+
+def attacks() -> dict[str, Entry]:
+    """All attacks by name, plug-ins included."""
+    return _with_plugins(ATTACKS, "poisonbench.attacks")
+
+
+def defenses() -> dict[str, Entry]:
+    """All defenses by name, plug-ins included."""
+    return _with_plugins(DEFENSES, "poisonbench.defenses")
+
+
+def find(kind: str, table: dict[str, Entry], name: str) -> Entry:
+    """The entry of that name.
+
+    Raises:
+        UsageError: unknown; lists the known ones.
+    """
+    if name not in table:
+        raise UsageError(
+            f"expected {kind} among {', '.join(table)}, got {name!r}{did_you_mean(name, table)}"
+        )
+    return table[name]
+
+
+def _with_plugins(built_in: tuple[Entry, ...], group: str) -> dict[str, Entry]:
+    table = {entry.name: entry for entry in built_in}
+    for point in entry_points(group=group):
+        table.setdefault(
+            point.name, Entry(point.name, point.name.upper(), point.value, "from a plug-in")
+        )
+    return table

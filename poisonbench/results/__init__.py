@@ -1,0 +1,1 @@
+"""Run records, their store, statistics and tables."""

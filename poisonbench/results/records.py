@@ -1,0 +1,113 @@
+"""Run records: one JSON file a run, whose existence means done. No torch here.
+
+A record holds all that a table needs and all that a reader needs to trust it: the whole spec, the
+seeds' digests, metrics, curve, cost and environment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from poisonbench.errors import ArtefactError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One finished training run.
+
+    Attributes:
+        schema: version of this format.
+        id: :func:`spec_id` of ``spec``.
+        spec: everything that determines the result: kind ("defend"), seed, trial, dataset
+            {name, digest}, poison (null for a clean run, else {attacks, rho, selection, trial,
+            digest}), method, recipe_number, config, model, training.
+        labels: what a table groups by and the spec does not say: variant ("paper" when every
+            setting is the paper's for this data set, else "custom"), profile, overrides
+            {option: value}, presets, is_paper_dataset.
+        metrics: test_accuracy (fraction, last epoch), per_class_accuracy, validation_accuracy,
+            attack_success (null when untargeted), poison (share of poisons etc., never shown to
+            the defense).
+        curve: one row an epoch: epoch, loss, validation_accuracy.
+        notes: the defense's figures, e.g. HINT's update rounds.
+        digests: initial_weights, first_batch.
+        cost: seconds {training, defense, validation, test, total}, images_per_second,
+            peak_memory_bytes, interruptions.
+        environment: versions, device, processor, threads, precision, commit, started, finished.
+        warnings: sentences.
+    """
+
+    schema: int = SCHEMA
+    id: str
+    spec: dict[str, Any]
+    labels: dict[str, Any]
+    metrics: dict[str, Any]
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """Readable JSON; non-finite numbers are a bug of the caller and raise ValueError."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def spec_id(spec: Mapping[str, Any]) -> str:
+    """16 hex digits of the sha256 of the canonical spec: the name of a run or a poison."""
+    return hashlib.sha256(canonical_json(spec).encode()).hexdigest()[:16]
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read and check one record.
+
+    Raises:
+        ArtefactError: unreadable, another schema, missing or mistyped fields, an id that is not
+            the spec's (an edited file), or an accuracy outside [0, 1].
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtefactError(
+            f"{path}: expected a run record in JSON, got {error}; delete it and run again"
+        ) from None
+    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+        found = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
+        raise ArtefactError(f"{path}: expected a run record of schema {SCHEMA}, got {found}")
+    known = {f.name: f for f in fields(RunRecord)}
+    kinds = {"dict": dict, "list": list, "str": str, "int": int}
+    for name, declared in known.items():
+        kind = kinds[str(declared.type).split("[")[0]]
+        if not isinstance(raw.get(name), kind):
+            raise ArtefactError(
+                f"{path}: expected field {name!r} of type {kind.__name__}, "
+                f"got {type(raw.get(name)).__name__}"
+            )
+    if extra := sorted(set(raw) - set(known)):
+        raise ArtefactError(f"{path}: expected no fields but the record's own, got {extra[0]!r}")
+    if raw["id"] != spec_id(raw["spec"]):
+        raise ArtefactError(
+            f"{path}: expected id {spec_id(raw['spec'])} for its spec, got {raw['id']}; "
+            "the file was edited, delete it and run again"
+        )
+    accuracy = raw["metrics"].get("test_accuracy")
+    if (
+        not isinstance(accuracy, int | float)
+        or not math.isfinite(accuracy)
+        or not 0 <= accuracy <= 1
+    ):
+        raise ArtefactError(f"{path}: expected test_accuracy in [0, 1], got {accuracy}")
+    return RunRecord(**raw)

@@ -1,0 +1,59 @@
+"""The optimiser's settings, as the HINT paper trains (section VI-A; code f58a718)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from poisonbench.config import Profiles, require, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a classifier is trained; the defaults are the paper's for CIFAR-10."""
+
+    epochs: int = setting(80, "Training epochs.")
+    batch_size: int = setting(128, "Images a step.")
+    learning_rate: float = setting(0.1, "Initial learning rate of SGD.")
+    momentum: float = setting(0.9, "Momentum; Nesterov's unless 0.")
+    weight_decay: float = setting(5e-4, "L2 weight decay.")
+    milestones: tuple[int, ...] = setting(
+        (30, 50, 70), "Epochs after which the learning rate is divided by 10."
+    )
+    augment: Literal["none", "crop-flip"] = setting(
+        "crop-flip",
+        "crop-flip: integer shift by up to 4 pixels, zero padding, and horizontal flip.",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "Arithmetic of the network in training; auto: bfloat16 where the device has it."
+    )
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, f"epochs: expected at least 1, got {self.epochs}")
+        require(self.batch_size >= 2, f"batch_size: expected at least 2, got {self.batch_size}")
+        require(self.learning_rate > 0, f"learning_rate: expected over 0, got {self.learning_rate}")
+        require(0 <= self.momentum < 1, f"momentum: expected in [0, 1), got {self.momentum}")
+        require(
+            self.weight_decay >= 0, f"weight_decay: expected 0 or more, got {self.weight_decay}"
+        )
+        require(
+            all(m >= 1 for m in self.milestones),
+            f"milestones: expected epochs of 1 or more, got {self.milestones}",
+        )
+
+
+#: The paper's MNIST recipe is plain SGD; the embedded sample has a sixth of its images and gets
+#: settings that finish on a laptop and are not the paper's.
+RECIPES: Profiles = {
+    "paper": {
+        "mnist": {
+            "epochs": 30,
+            "learning_rate": 0.01,
+            "momentum": 0.0,
+            "weight_decay": 0.0,
+            "milestones": (),
+            "augment": "none",
+        },
+        "mnist-sample": {"epochs": 10, "learning_rate": 0.02, "momentum": 0.9},
+    }
+}

@@ -1,0 +1,108 @@
+"""What a defense sees and may change: the types of the shared training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poisonbench.data.splits import Split
+from poisonbench.models.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The images that an epoch trains on; immutable, a defense returns a changed copy.
+
+    Attributes:
+        images: (N, C, H, W), uint8, or float32 in [0, 1] once a defense has changed pixels.
+        labels: (N,) int64; a defense never changes them.
+        keep: (N,) bool, rows that are trained on; None keeps all.
+    """
+
+    images: Tensor
+    labels: Tensor
+    keep: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pixels(self, rows: Tensor | slice) -> Tensor:
+        """float32 images in [0, 1] of the given rows, channels last in memory."""
+        images = self.images[rows]
+        pixels = images.float().div_(255) if images.dtype == torch.uint8 else images
+        return pixels.contiguous(memory_format=torch.channels_last)
+
+    def with_images(self, images: Tensor) -> TrainingSet:
+        """A copy with other images, (N, C, H, W) float32 in [0, 1]."""
+        return replace(self, images=images)
+
+    def with_keep(self, keep: Tensor) -> TrainingSet:
+        """A copy that trains on the rows where ``keep`` (N,) is true."""
+        return replace(self, keep=keep)
+
+
+@dataclass
+class TrainingState:
+    """What a defense may look at: no test split and no poison indices exist here.
+
+    Attributes:
+        epoch: completed epochs, so 0 before the first.
+        step: batches done in this epoch.
+        model: the classifier in training, on the device, in train mode.
+        original: the training split as given, images uint8.
+        train: the current training set, what the last ``start_epoch`` returned.
+        validation: the clean, trusted validation split.
+        batch_rows: (B,) rows of ``train`` in the current batch; in ``perturb_batch`` only.
+        generator: CPU generator for a purpose, seeded by trial, epoch and step.
+        note: appends one row of figures to the run record, e.g. one update round's.
+    """
+
+    epoch: int
+    step: int
+    model: Classifier
+    original: TrainingSet
+    train: TrainingSet
+    validation: Split
+    batch_rows: Tensor | None
+    generator: Callable[[str], torch.Generator]
+    note: Callable[[dict[str, Any]], None]
+
+
+class Defense:
+    """A defense is two optional edits of the shared training loop; both default to nothing.
+
+    One instance serves one run. What it must remember between epochs goes into ``memory`` as
+    named tensors, so that a killed run resumes to the same bytes.
+    """
+
+    def __init__(self) -> None:
+        self.memory: dict[str, Tensor] = {}
+
+    def start_epoch(self, state: TrainingState) -> TrainingSet:
+        """The training set of this epoch: change images, drop rows. Called before each epoch."""
+        return state.train
+
+    def perturb_batch(self, state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
+        """The images that this batch is fitted on, same shape and range; after augmentation."""
+        return images
+
+
+@dataclass
+class FitResult:
+    """What a training run leaves besides the model.
+
+    Attributes:
+        curve: one row an epoch: epoch, loss (mean training loss), validation_accuracy.
+        notes: the defense's rows of figures.
+        seconds: by phase: "training", "defense", "validation".
+        digests: of the initial weights and of the first batch's rows.
+    """
+
+    curve: list[dict[str, float]] = field(default_factory=list)
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
