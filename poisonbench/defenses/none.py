@@ -1,0 +1,26 @@
+"""No defense: the shared training loop, unedited.
+
+Source  the baseline "W/o Defense" of the HINT paper's tables (arXiv 2309.08549).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from poisonbench.config import Profiles
+from poisonbench.training.state import Defense
+
+RECIPE_NUMBER = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Nothing to set."""
+
+
+PROFILES: Profiles = {"paper": {}}
+
+
+def build(config: Config) -> Defense:
+    """The defense that edits nothing."""
+    return Defense()

@@ -1,0 +1,106 @@
+"""Progress on stderr: a bar on a terminal, one plain line a minute in a log, nothing when quiet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+#: A long run says how long it will take once this many seconds have been measured.
+ESTIMATE_AFTER = 4.0
+LINE_EVERY = 60.0
+
+
+class Reporter(Protocol):
+    """Called with (phase, done, total, detail) as work proceeds; cheap enough for every batch."""
+
+    def __call__(self, phase: str, done: int, total: int, detail: str = "") -> None: ...
+
+
+def silent(phase: str, done: int, total: int, detail: str = "") -> None:
+    """A reporter that says nothing."""
+
+
+class LogReporter:
+    """Plain lines: an estimate after a few seconds, then one a minute and one at the end."""
+
+    def __init__(self) -> None:
+        self.phase = ""
+        self.started = self.spoken = 0.0
+        self.first = 0
+
+    def __call__(self, phase: str, done: int, total: int, detail: str = "") -> None:
+        """Print a line when one is due."""
+        now = time.monotonic()
+        if phase != self.phase:
+            self.phase, self.started, self.first, self.spoken = phase, now, done, 0.0
+            return
+        elapsed = now - self.started
+        left = elapsed / max(done - self.first, 1) * (total - done)
+        if not self.spoken:
+            if elapsed < ESTIMATE_AFTER:
+                return
+            self._line(f"{phase}: about {clock(elapsed + left)} in all", now)
+        elif now - self.spoken >= LINE_EVERY:
+            share = f"{100 * done / max(total, 1):.0f}%"
+            self._line(
+                f"{phase}: {share} {detail} elapsed {clock(elapsed)} left {clock(left)}", now
+            )
+
+    def _line(self, text: str, now: float) -> None:
+        self.spoken = now
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+class BarReporter:
+    """A rich progress bar; use as a context manager."""
+
+    def __init__(self) -> None:
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self.phase = ""
+        self.shown = 0.0
+
+    def __call__(self, phase: str, done: int, total: int, detail: str = "") -> None:
+        """Move the bar, at most ten times a second."""
+        now = time.monotonic()
+        if phase != self.phase:
+            for task in self.bar.task_ids:
+                self.bar.remove_task(task)
+            self.bar.add_task(phase, total=total, completed=done, detail=detail)
+            self.phase = phase
+        elif now - self.shown >= 0.1 or done >= total:
+            self.bar.update(self.bar.task_ids[-1], completed=done, total=total, detail=detail)
+            self.shown = now
+
+    def __enter__(self) -> BarReporter:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.stop()
+
+
+def clock(seconds: float) -> str:
+    """``75.0`` as ``"1:15"``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,122 @@
+"""Saving a run in progress, so that a killed one continues to the same bytes.
+
+Everything random is derived from (seed, trial, epoch, step), so a checkpoint is the model, the
+momentum, the defense's memory, the position and, when a defense has edited the training set, its
+edits. Edits are large and change rarely: they get a file of their own, written once a change.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from poisonbench.files import write_bytes
+from poisonbench.training.state import TrainingSet
+
+
+@dataclass
+class Snapshot:
+    """A run between two batches.
+
+    Attributes:
+        position: JSON values: epoch, step, loss_sum, curve, notes, seconds, digests, interruptions.
+        tensors: the model's, the momentum's and the defense's, under prefixed names.
+        train: the epoch's training set, or None when it is the original.
+    """
+
+    position: dict[str, Any]
+    tensors: dict[str, Tensor]
+    train: TrainingSet | None
+
+
+class Checkpoint:
+    """A folder that holds the last snapshot of one run.
+
+    Args:
+        folder: where; created on the first save, removed by :meth:`discard`.
+        run_id: the run's id; a snapshot of another run is ignored.
+        every: seconds between snapshots.
+    """
+
+    def __init__(self, folder: Path, run_id: str, every: float = 60.0) -> None:
+        self.folder = folder
+        self.run_id = run_id
+        self.every = every
+        self._saved_set: TrainingSet | None = None
+        self._edits_name: str | None = None
+
+    def save(self, snapshot: Snapshot, original: TrainingSet) -> None:
+        """Write a snapshot; the old one stays until the new one is whole."""
+        if snapshot.train is not None and snapshot.train is not self._saved_set:
+            self._edits_name = f"edits-{snapshot.position['epoch']}.safetensors"
+            write_bytes(self.folder / self._edits_name, save(_edits(snapshot.train, original)))
+            self._saved_set = snapshot.train
+        header = {
+            "run": self.run_id,
+            "edits": None if snapshot.train is None else self._edits_name,
+            **snapshot.position,
+        }
+        tensors = {name: tensor.contiguous() for name, tensor in snapshot.tensors.items()}
+        write_bytes(
+            self.folder / "state.safetensors", save(tensors, {"position": json.dumps(header)})
+        )
+        for stale in self.folder.glob("edits-*.safetensors"):
+            if stale.name != header["edits"]:
+                stale.unlink(missing_ok=True)
+
+    def load(self, original: TrainingSet) -> Snapshot | None:
+        """The last snapshot, or None when there is none that can be read and belongs to this run."""
+        path = self.folder / "state.safetensors"
+        device = original.labels.device
+        try:
+            with safe_open(path, framework="pt") as stream:
+                position = json.loads(stream.metadata()["position"])
+            if position.pop("run") != self.run_id:
+                return None
+            tensors = load_file(path)
+            edits = position.pop("edits")
+            train = None
+            if edits is not None:
+                train = _apply(load_file(self.folder / edits, device=str(device)), original)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return None
+        self._saved_set, self._edits_name = train, edits
+        return Snapshot(position, tensors, train)
+
+    def discard(self) -> None:
+        """Remove the folder; the record has taken its place."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _edits(train: TrainingSet, original: TrainingSet) -> dict[str, Tensor]:
+    """The rows that differ from the original, with their pixels, and the mask of kept rows."""
+    tensors: dict[str, Tensor] = {}
+    if train.images is not original.images:
+        changed = torch.cat(
+            [
+                (train.pixels(part) != original.pixels(part)).flatten(1).any(1)
+                for part in torch.arange(len(train), device=train.labels.device).split(4096)
+            ]
+        )
+        rows = changed.nonzero().flatten()
+        tensors = {"rows": rows.cpu(), "pixels": train.images[rows].cpu().contiguous()}
+    if train.keep is not None:
+        tensors["keep"] = train.keep.cpu()
+    return tensors
+
+
+def _apply(edits: dict[str, Tensor], original: TrainingSet) -> TrainingSet:
+    train = original
+    if "rows" in edits:
+        images = original.images.float().div_(255)
+        images[edits["rows"]] = edits["pixels"]
+        train = train.with_images(images)
+    return train.with_keep(edits["keep"]) if "keep" in edits else train

@@ -1,0 +1,41 @@
+"""Accuracy of a classifier on a split, in float32, in eval mode."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from poisonbench.data.splits import Split
+from poisonbench.models.classifier import Classifier
+
+BATCH = 1000
+
+
+def logits_of(model: Classifier, images: Tensor) -> Tensor:
+    """Logits (N, K) float32 of images (N, C, H, W), uint8 or float in [0, 1], in eval mode."""
+    mode = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            parts = []
+            for part in images.split(BATCH):
+                pixels = part.float() / 255 if part.dtype == torch.uint8 else part
+                parts.append(model(pixels.contiguous(memory_format=torch.channels_last)))
+            return torch.cat(parts)
+    finally:
+        model.train(mode)
+
+
+def accuracy(model: Classifier, split: Split) -> float:
+    """Share of the split's images that are classified right."""
+    return float((logits_of(model, split.images).argmax(1) == split.labels).float().mean())
+
+
+def accuracy_by_class(
+    model: Classifier, split: Split, num_classes: int
+) -> tuple[float, list[float]]:
+    """Accuracy over the split, and of each class (0 for a class without images)."""
+    right = (logits_of(model, split.images).argmax(1) == split.labels).double()
+    total = torch.bincount(split.labels, minlength=num_classes)
+    correct = torch.bincount(split.labels, weights=right, minlength=num_classes)
+    return float(right.mean()), (correct / total.clamp(min=1)).tolist()

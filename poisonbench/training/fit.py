@@ -1,0 +1,299 @@
+"""THE training loop: every method trains here, so their columns differ by the defense alone.
+
+Initial weights, batch order and augmentation depend on (seed, trial, epoch) and never on the
+defense (common random numbers). The whole split lies on the device as uint8 and is indexed; the
+loop has no host synchronisation except one an epoch, for the loss.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from poisonbench.data.splits import Split, digest_tensors
+from poisonbench.errors import DivergedError, InterruptedRunError
+from poisonbench.models.classifier import Classifier
+from poisonbench.progress import Reporter, silent
+from poisonbench.seeds import Seeds
+from poisonbench.training.augmentation import CropFlip
+from poisonbench.training.checkpoint import Checkpoint, Snapshot
+from poisonbench.training.evaluation import accuracy
+from poisonbench.training.recipe import Recipe
+from poisonbench.training.state import Defense, FitResult, TrainingSet, TrainingState
+
+
+def fit(
+    model: Classifier,
+    train: Split,
+    validation: Split,
+    recipe: Recipe,
+    seeds: Seeds,
+    *,
+    device: torch.device,
+    defense: Defense | None = None,
+    checkpoint: Checkpoint | None = None,
+    report: Reporter = silent,
+    should_stop: Callable[[], bool] = lambda: False,
+    name: str = "training",
+) -> FitResult:
+    """Train a model in place and return how it went.
+
+    Args:
+        model: freshly initialised; moved to the device, channels last.
+        train: the (poisoned) training split.
+        validation: clean, trusted; for the curve and for defenses that use it.
+        recipe: epochs, optimiser, augmentation, precision.
+        seeds: root seed and trial.
+        device: where to train.
+        defense: edits of the loop; None trains plainly.
+        checkpoint: where to save and resume; None does neither.
+        report: told of every batch.
+        should_stop: asked after every batch; true saves a checkpoint and stops.
+        name: the phase's name in progress reports.
+
+    Raises:
+        DivergedError: the loss stopped being finite.
+        InterruptedRunError: stopped by ``should_stop``.
+    """
+    return _Run(
+        model, train, validation, recipe, seeds, device, defense or Defense(), checkpoint, name
+    ).fit(report, should_stop)
+
+
+def network_precision(device: torch.device, precision: str) -> torch.dtype:
+    """The arithmetic of the network in training: bfloat16 where "auto" finds it in hardware."""
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        has = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        has = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    return torch.bfloat16 if has else torch.float32
+
+
+class _Run:
+    """One call of :func:`fit`: its state between two batches."""
+
+    def __init__(
+        self,
+        model: Classifier,
+        train: Split,
+        validation: Split,
+        recipe: Recipe,
+        seeds: Seeds,
+        device: torch.device,
+        defense: Defense,
+        checkpoint: Checkpoint | None,
+        name: str,
+    ) -> None:
+        self.recipe, self.seeds, self.device, self.name = recipe, seeds, device, name
+        self.defense, self.checkpoint = defense, checkpoint
+        self.result = FitResult(seconds={"training": 0.0, "defense": 0.0, "validation": 0.0})
+        self.result.digests["initial_weights"] = digest_tensors(*model.state_dict().values())
+        self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        split = train.to(device)
+        self.original = TrainingSet(split.images, split.labels)
+        self.train = self.original
+        self.validation = validation.to(device)
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            nesterov=recipe.momentum > 0,
+            weight_decay=recipe.weight_decay,
+        )
+        self.autocast = partial(
+            torch.autocast,
+            device.type,
+            dtype=torch.bfloat16,
+            enabled=network_precision(device, recipe.precision) is torch.bfloat16,
+        )
+        self.epoch = self.step = 0
+        self.loss_sum = torch.zeros((), device=device, dtype=torch.float64)
+        self.interruptions = 0
+        self.clock = self.saved_at = time.monotonic()
+
+    def fit(self, report: Reporter, should_stop: Callable[[], bool]) -> FitResult:
+        resumed = self._resume()
+        num_steps = math.ceil(len(self.original) / self.recipe.batch_size)
+        while self.epoch < self.recipe.epochs:
+            if not resumed:
+                self._spend("training")
+                self.train = self.defense.start_epoch(self._state(None))
+                self._spend("defense")
+            resumed = False
+            self._train_epoch(
+                lambda step: report(
+                    self.name,
+                    self.epoch * num_steps + step,
+                    self.recipe.epochs * num_steps,
+                    f"epoch {self.epoch + 1}/{self.recipe.epochs}",
+                ),
+                should_stop,
+            )
+            self._end_epoch()
+        self.result.seconds["interruptions"] = self.interruptions
+        return self.result
+
+    def _train_epoch(self, report: Callable[[int], None], should_stop: Callable[[], bool]) -> None:
+        batches = self._batches()
+        augment = self._augmentation()
+        for group in self.optimizer.param_groups:
+            decays = sum(milestone <= self.epoch for milestone in self.recipe.milestones)
+            group["lr"] = self.recipe.learning_rate * 0.1**decays
+        perturbs = type(self.defense).perturb_batch is not Defense.perturb_batch
+        self.model.train()
+        while self.step < len(batches):
+            rows = batches[self.step]
+            images, labels = self.train.pixels(rows), self.train.labels[rows]
+            if augment is not None:
+                images = augment(images, rows)
+            if perturbs:
+                images = self.defense.perturb_batch(self._state(rows), images, labels)
+            with self.autocast():
+                logits = self.model(images)
+            loss = F.cross_entropy(logits.float(), labels)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            self.loss_sum += loss.detach() * len(rows)
+            self.step += 1
+            report(self.step)
+            self._save_if_due(should_stop())
+
+    def _end_epoch(self) -> None:
+        kept = len(self.train) if self.train.keep is None else int(self.train.keep.sum())
+        loss = float(self.loss_sum) / max(kept, 1)
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"expected a finite training loss, got {loss} in epoch {self.epoch + 1}; "
+                "lower --learning-rate"
+            )
+        self._spend("training")
+        validation_accuracy = accuracy(self.model, self.validation)
+        self._spend("validation")
+        self.epoch, self.step = self.epoch + 1, 0
+        self.loss_sum.zero_()
+        self.result.curve.append(
+            {"epoch": self.epoch, "loss": loss, "validation_accuracy": validation_accuracy}
+        )
+
+    def _batches(self) -> list[Tensor]:
+        """The epoch's batches of rows. Dropped rows leave the order of the others as it was."""
+        order = torch.randperm(
+            len(self.original), generator=self.seeds.generator("batches", self.epoch)
+        )
+        if self.train.keep is not None:
+            order = order[self.train.keep.cpu()[order]]
+        batches = list(order.to(self.device).split(self.recipe.batch_size))
+        if self.epoch == 0 and batches:
+            self.result.digests["first_batch"] = digest_tensors(batches[0])
+        return batches
+
+    def _augmentation(self) -> CropFlip | None:
+        if self.recipe.augment == "none":
+            return None
+        generator = self.seeds.generator("augmentation", self.epoch)
+        return CropFlip.draw(len(self.original), generator, self.device)
+
+    def _state(self, rows: Tensor | None) -> TrainingState:
+        return TrainingState(
+            epoch=self.epoch,
+            step=self.step,
+            model=self.model,
+            original=self.original,
+            train=self.train,
+            validation=self.validation,
+            batch_rows=rows,
+            generator=lambda purpose: self.seeds.generator(
+                "defense", purpose, self.epoch, self.step
+            ),
+            note=lambda row: self.result.notes.append({"epoch": self.epoch, **row}),
+        )
+
+    def _spend(self, phase: str) -> None:
+        """Book the time since the last booking, after the device has done its work."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.monotonic()
+        self.result.seconds[phase] += now - self.clock
+        self.clock = now
+
+    def _save_if_due(self, stop: bool) -> None:
+        if self.checkpoint is None:
+            if stop:
+                raise InterruptedRunError("interrupted before anything was saved; run it again")
+            return
+        now = time.monotonic()
+        if stop or now - self.saved_at >= self.checkpoint.every:
+            self._spend("training")
+            self.interruptions += stop
+            self.checkpoint.save(self._snapshot(), self.original)
+            self.saved_at = now
+        if stop:
+            raise InterruptedRunError(
+                f"interrupted in epoch {self.epoch + 1} of {self.recipe.epochs} with a checkpoint; "
+                "run the same command to continue"
+            )
+
+    def _snapshot(self) -> Snapshot:
+        result = self.result
+        position: dict[str, Any] = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "curve": result.curve,
+            "notes": result.notes,
+            "seconds": result.seconds,
+            "digests": result.digests,
+            "interruptions": self.interruptions,
+        }
+        tensors = {"loss_sum": self.loss_sum}
+        tensors |= {f"model.{key}": value for key, value in self.model.state_dict().items()}
+        tensors |= {f"defense.{key}": value for key, value in self.defense.memory.items()}
+        tensors |= {f"momentum.{key}": value for key, value in self._momenta().items()}
+        return Snapshot(position, tensors, None if self.train is self.original else self.train)
+
+    def _momenta(self) -> dict[str, Tensor]:
+        buffers = {}
+        for key, parameter in self.model.named_parameters():
+            buffer = self.optimizer.state[parameter].get("momentum_buffer")
+            if buffer is not None:
+                buffers[key] = buffer
+        return buffers
+
+    def _resume(self) -> bool:
+        """Continue from the checkpoint if there is one; true when that is inside an epoch."""
+        snapshot = self.checkpoint.load(self.original) if self.checkpoint else None
+        if snapshot is None:
+            return False
+        position, groups = snapshot.position, _by_prefix(snapshot.tensors)
+        self.epoch, self.step = position["epoch"], position["step"]
+        self.interruptions = position["interruptions"]
+        self.result = FitResult(*(position[k] for k in ("curve", "notes", "seconds", "digests")))
+        self.loss_sum.copy_(snapshot.tensors["loss_sum"])
+        self.model.load_state_dict(groups["model"])
+        self.defense.memory = {
+            key: value.to(self.device) for key, value in groups["defense"].items()
+        }
+        parameters: dict[str, nn.Parameter] = dict(self.model.named_parameters())
+        for key, value in groups["momentum"].items():
+            buffer = torch.empty_like(parameters[key]).copy_(value)
+            self.optimizer.state[parameters[key]]["momentum_buffer"] = buffer
+        self.train = snapshot.train if snapshot.train is not None else self.original
+        return True
+
+
+def _by_prefix(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "defense": {}}
+    for key, value in tensors.items():
+        prefix, _, rest = key.partition(".")
+        if rest:
+            groups[prefix][rest] = value
+    return groups
