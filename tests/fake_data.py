@@ -1,0 +1,57 @@
+"""A tiny data set and a tiny network with batch norm, for tests of attacks and poisons."""
+
+import torch
+from torch import nn
+
+from poisonbench.attacks.base import AttackTask
+from poisonbench.data.splits import Dataset, Split
+from poisonbench.models.classifier import Classifier, initialise
+
+SHAPE = (2, 8, 8)
+K = 4
+
+
+def fake_split(size: int, seed: int, shape=SHAPE, num_classes: int = K) -> Split:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (size, *shape), generator=generator, dtype=torch.uint8)
+    return Split(images, torch.arange(size) % num_classes)
+
+
+def fake_dataset(size: int = 40, seed: int = 0, shape=SHAPE, labels=None) -> Dataset:
+    train = fake_split(size, seed, shape)
+    if labels is not None:
+        train = Split(train.images, labels)
+    return Dataset(
+        name="fake",
+        train=train,
+        validation=fake_split(4, 1, shape),
+        test=fake_split(4, 2, shape),
+        class_names=tuple(str(k) for k in range(max(K, int(train.labels.max()) + 1))),
+        presets=("fake",),
+        mean=(0.5,) * shape[0],
+        std=(0.2,) * shape[0],
+    )
+
+
+def small_classifier(seed: int = 0, num_classes: int = K) -> Classifier:
+    """Softplus, so that no input gradient is exactly zero; running statistics not trivial."""
+    generator = torch.Generator().manual_seed(seed)
+    features = nn.Sequential(
+        nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.Softplus(), nn.AvgPool2d(2), nn.Flatten()
+    )
+    model = Classifier(features, nn.Linear(54, num_classes), (0.5, 0.4), (0.2, 0.3))
+    initialise(model, generator)
+    model.train()
+    model(torch.rand(32, *SHAPE, generator=generator))
+    return model.eval()
+
+
+def task_for(model: Classifier, images, labels, seed: int = 0, report=lambda done, total: None):
+    return AttackTask(
+        images=images,
+        labels=labels,
+        num_classes=K,
+        surrogate=lambda: model,
+        generator=torch.Generator().manual_seed(seed),
+        report=report,
+    )
