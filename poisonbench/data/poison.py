@@ -96,14 +96,7 @@ class Poison:
                     f"expected {name} of shape {tuple(shape)} and type {dtype}, "
                     f"got {tuple(tensor.shape)} {tensor.dtype}"
                 )
-        if not bool((self.indices.diff() > 0).all()):
-            raise ArtefactError("expected strictly increasing indices, got some out of order")
-        rows = self.card["dataset"]["train_size"]
-        if size and not 0 <= int(self.indices[0]) <= int(self.indices[-1]) < rows:
-            raise ArtefactError(
-                f"expected indices in 0..{rows - 1}, "
-                f"got {int(self.indices[0])}..{int(self.indices[-1])}"
-            )
+        _check_rows(self.indices, self.card["dataset"]["train_size"])
         if size and int(self.sources.max()) >= len(self.card["attacks"]):
             raise ArtefactError(
                 f"expected sources among {len(self.card['attacks'])} attacks, "
@@ -217,6 +210,7 @@ def make_poison(
         DivergedError: a pixel is not finite.
     """
     rows = indices.cpu().contiguous()
+    _check_rows(rows, len(dataset.train))
     expected = (len(rows), *dataset.image_shape)
     if images.shape != expected:
         raise ArtefactError(
@@ -328,6 +322,15 @@ def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:
             f"got {error}; craft it again or use another"
         ) from None
     return poison
+
+
+def _check_rows(indices: Tensor, train_size: int) -> None:
+    if not bool((indices.diff() > 0).all()):
+        raise ArtefactError("expected strictly increasing indices, got some out of order")
+    if len(indices) and not 0 <= int(indices[0]) <= int(indices[-1]) < train_size:
+        raise ArtefactError(
+            f"expected indices in 0..{train_size - 1}, got {int(indices[0])}..{int(indices[-1])}"
+        )
 
 
 def _seal(card: dict[str, Any]) -> str:

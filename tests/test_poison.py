@@ -1,0 +1,445 @@
+"""The poison artefact: its budget, its files, and everything that a reader must refuse."""
+
+import json
+import pickle
+import random
+import struct
+import zipfile
+
+import pytest
+import torch
+from fake_data import SHAPE, fake_dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load, save
+
+from poisonbench.canonical import canonical_json
+from poisonbench.data.poison import (
+    Poison,
+    _seal,
+    assemble,
+    levels,
+    make_poison,
+    poison_files,
+    quantise,
+    read_poison,
+)
+from poisonbench.data.splits import digest_tensors
+from poisonbench.errors import ArtefactError, DivergedError
+
+EPSILON = 8 / 255
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return fake_dataset()
+
+
+def crafted(dataset, size=10, epsilon=EPSILON, seed=3):
+    """A poison of every third training image."""
+    rows = torch.arange(0, 3 * size, 3)
+    clean = dataset.train.images[rows].float() / 255
+    noise = torch.rand(clean.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return make_poison(
+        (clean + epsilon * noise).clamp(0, 1),
+        rows,
+        dataset,
+        attack="pgd",
+        epsilon=epsilon,
+        spec={"attack": "pgd", "trial": 0, "steps": (1, 2)},
+    )
+
+
+@pytest.fixture(scope="module")
+def poison(dataset):
+    return crafted(dataset)
+
+
+def write(folder, files):
+    folder.mkdir(exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path, poison, dataset):
+    return write(tmp_path / "poison", poison_files(poison, dataset))
+
+
+def assert_same(found, expected):
+    for name in ("indices", "images", "sources"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+    assert found.card == expected.card
+    assert found.digest == expected.digest
+
+
+# --- levels and rounding
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "expected"),
+    [(0.0, 0), (8 / 255, 8), (0.031, 7), (0.032, 8), (0.3, 76), (76 / 255, 76), (1.0, 255)],
+)
+def test_levels(epsilon, expected):
+    assert levels(epsilon) == expected
+
+
+def test_levels_of_every_whole_budget():
+    assert [levels(level / 255) for level in range(256)] == list(range(256))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    epsilon=st.one_of(st.sampled_from([0.0, 8 / 255, 0.3, 0.031, 0.032, 1.0]), st.floats(0, 1)),
+    base=st.lists(st.integers(0, 255), min_size=1, max_size=20),
+    fraction=st.floats(-1, 1),
+)
+def test_rounding_never_exceeds_the_budget_and_errs_by_half_a_level(epsilon, base, fraction):
+    clean = torch.tensor(base, dtype=torch.uint8).view(-1, 1, 1, 1)
+    exact = (clean.double() / 255 + fraction * epsilon).clamp(0, 1)
+    rounded = quantise(exact.float(), clean, epsilon)
+    assert rounded.dtype == torch.uint8
+    assert int((rounded.short() - clean.short()).abs().max()) <= levels(epsilon)
+    # Beyond half a level only where the budget's part of a level is dropped.
+    assert float((rounded.double() - 255 * exact).abs().max()) <= max(
+        0.5 + 1e-3, 255 * epsilon - levels(epsilon) + 1e-3
+    )
+
+
+def test_rounding_is_half_up_and_keeps_whole_levels():
+    base = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1)
+    assert torch.equal(quantise(base.float() / 255, base, 0.0), base)
+    moved = quantise((base.double() + 0.5).div(255).clamp(0, 1), base, EPSILON)
+    assert torch.equal(moved.flatten()[:255], torch.arange(1, 256, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_pixels_that_are_not_finite_are_refused(value):
+    base = torch.zeros(1, 1, 1, 1, dtype=torch.uint8)
+    with pytest.raises(DivergedError, match="expected finite pixels"):
+        quantise(torch.full((1, 1, 1, 1), value), base, EPSILON)
+
+
+# --- the poison and its card
+
+
+def test_card_says_what_was_made(poison, dataset):
+    card = poison.card
+    assert card["attacks"] == ["pgd"]
+    assert card["levels"] == 8
+    assert card["num_poisons"] == len(poison) == 10
+    assert card["dataset"]["digest"] == dataset.digest
+    assert card["dataset"]["image_shape"] == list(SHAPE)
+    assert card["spec"]["steps"] == [1, 2]
+    assert card["digest"] == poison.digest == digest_tensors(poison.indices, poison.images)
+
+
+def test_measured_by_hand(dataset):
+    images = dataset.train.images[:2].clone()
+    clean = images.short()
+    images[0, 0, 0, 0] = (clean[0, 0, 0, 0] + torch.where(clean[0, 0, 0, 0] < 128, 5, -5)).byte()
+    images[0, 1, 0, 0] = (clean[0, 1, 0, 0] + torch.where(clean[0, 1, 0, 0] < 128, 3, -3)).byte()
+    made = make_poison(
+        images.float() / 255, torch.arange(2), dataset, attack="a", epsilon=EPSILON, spec={}
+    )
+    channels, height, width = SHAPE
+    assert made.card["measured"] == {
+        "max_abs_levels": 5,
+        "mean_abs_levels": 8 / (2 * channels * height * width),
+        "changed_pixels": 1 / (2 * height * width),
+    }
+
+
+def test_apply_changes_its_rows_and_nothing_else(poison, dataset):
+    before = dataset.train.images.clone()
+    applied = poison.apply(dataset.train)
+    assert torch.equal(applied.images[poison.indices], poison.images)
+    rest = torch.ones(len(dataset.train), dtype=torch.bool)
+    rest[poison.indices] = False
+    assert torch.equal(applied.images[rest], before[rest])
+    assert torch.equal(applied.labels, dataset.train.labels)
+    assert torch.equal(dataset.train.images, before)
+
+
+def test_apply_refuses_another_split(poison):
+    with pytest.raises(ArtefactError, match="expected a training split of 40 images"):
+        poison.apply(fake_dataset(44).train)
+
+
+def test_over_the_budget_is_never_assembled(dataset):
+    images = dataset.train.images[:1].clone()
+    images[0, 0, 0, 0] = (int(images[0, 0, 0, 0]) + 100) % 256
+    with pytest.raises(ArtefactError, match="at most 8 grey levels"):
+        assemble(
+            torch.tensor([0]),
+            images,
+            torch.zeros(1, dtype=torch.uint8),
+            dataset,
+            attacks=("pgd",),
+            epsilon=EPSILON,
+            spec={},
+        )
+
+
+@pytest.mark.parametrize("rows", [[1, 1], [2, 1], [-1, 3], [3, 40]])
+def test_rows_must_increase_within_the_split(dataset, rows):
+    images = dataset.train.images[:2].float() / 255
+    with pytest.raises(ArtefactError, match="indices"):
+        make_poison(images, torch.tensor(rows), dataset, attack="a", epsilon=1.0, spec={})
+
+
+def test_images_of_another_shape_are_refused(dataset):
+    with pytest.raises(ArtefactError, match="a: expected images of shape"):
+        make_poison(
+            torch.rand(2, 1, 8, 8), torch.arange(2), dataset, attack="a", epsilon=1.0, spec={}
+        )
+
+
+# --- files
+
+
+def test_round_trip_from_folder_and_from_file(folder, poison, dataset):
+    for path in (folder, folder / "poison.safetensors"):
+        assert_same(read_poison(path), poison)
+        assert_same(read_poison(path, dataset), poison)
+
+
+def test_the_same_poison_gives_the_same_bytes(dataset):
+    assert poison_files(crafted(dataset), dataset) == poison_files(crafted(dataset), dataset)
+
+
+def test_no_poisons_at_all_are_a_poison(tmp_path, dataset):
+    empty = crafted(dataset, size=0)
+    folder = write(tmp_path / "empty", poison_files(empty, dataset))
+    assert_same(read_poison(folder, dataset), empty)
+    assert torch.equal(empty.apply(dataset.train).images, dataset.train.images)
+    assert set(empty.card["measured"].values()) == {0}
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8), (4, 80, 8)])
+def test_preview_is_a_png_for_any_channels(shape):
+    dataset = fake_dataset(shape=shape)
+    picture = poison_files(crafted(dataset), dataset)["preview.png"]
+    assert picture.startswith(b"\x89PNG")
+
+
+# --- what a reader refuses
+
+
+def refused(path, match, dataset=None):
+    with pytest.raises(ArtefactError, match=match) as caught:
+        read_poison(path, dataset)
+    assert caught.value.exit_code == 65
+    assert "craft it again" in str(caught.value)
+
+
+def test_missing_files(tmp_path, folder):
+    refused(tmp_path / "nowhere", "no such file")
+    (folder / "card.json").unlink()
+    refused(folder, r"expected a card.json")
+
+
+@pytest.mark.parametrize("size", [0, 5, 8, 100, -1, -300])
+def test_truncated(folder, size):
+    file = folder / "poison.safetensors"
+    data = file.read_bytes()
+    file.write_bytes(data[:size])
+    refused(file, "expected")
+
+
+def test_trailing_bytes(folder):
+    file = folder / "poison.safetensors"
+    file.write_bytes(file.read_bytes() + b"\0")
+    refused(file, "bytes of tensors")
+
+
+def test_a_pickle_or_a_zip_under_the_name(tmp_path):
+    file = tmp_path / "poison.safetensors"
+    file.write_bytes(pickle.dumps({"images": [1, 2, 3], "pad": b"x" * 100}))
+    refused(file, "a pickle or zip is never opened")
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("data.pkl", b"x" * 100)
+    refused(file, "a pickle or zip is never opened")
+    torch.save({"images": torch.zeros(3)}, file)
+    refused(file, "a pickle or zip is never opened")
+    file.write_bytes(random.Random(0).randbytes(1000))
+    refused(file, "a pickle or zip is never opened")
+
+
+def test_a_header_that_lies_allocates_nothing(tmp_path):
+    file = tmp_path / "poison.safetensors"
+    file.write_bytes(struct.pack("<Q", 2**62) + b"{}")
+    refused(file, "announce a header")
+    with file.open("wb") as stream:
+        stream.write(struct.pack("<Q", 2**25))
+        stream.truncate(2**26)
+    refused(file, "announce a header")
+    huge = 2**50
+    header = {
+        "__metadata__": {"card": "{}"},
+        "images": {"dtype": "U8", "shape": [huge, 1, 1, 1], "data_offsets": [0, huge]},
+        "indices": {"dtype": "I64", "shape": [0], "data_offsets": [huge, huge]},
+        "sources": {"dtype": "U8", "shape": [0], "data_offsets": [huge, huge]},
+    }
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text)
+    refused(file, f"expected {huge} bytes of tensors, got 0")
+
+
+def tensors_of(poison):
+    return {"indices": poison.indices, "images": poison.images, "sources": poison.sources}
+
+
+def store(file, poison, tensors=None, card=None, metadata=None, reseal=True, **changes):
+    """Write an artefact with other tensors or card, resealed unless told."""
+    tensors = tensors_of(poison) | (tensors or {})
+    card = (card or poison.card) | changes
+    if reseal and changes.get("digest") is None:
+        card |= {
+            "digest": digest_tensors(tensors["indices"], tensors["images"]),
+            "sources_digest": digest_tensors(tensors["sources"]),
+        }
+    if reseal:
+        card |= {"seal": _seal(card)}
+    metadata = {"card": canonical_json(card)} if metadata is None else metadata
+    kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    file.write_bytes(save(kept, metadata=metadata))
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "poison.safetensors"
+
+
+def test_resealing_alone_is_readable(file, poison):
+    store(file, poison)
+    assert_same(read_poison(file), poison)
+
+
+def test_missing_and_extra_tensors(file, poison):
+    data = tensors_of(poison)
+    metadata = {"card": canonical_json(poison.card)}
+    for name in data:
+        file.write_bytes(save({n: t for n, t in data.items() if n != name}, metadata=metadata))
+        refused(file, "expected the tensors images, indices, sources and a card")
+    file.write_bytes(save(data | {"extra": torch.zeros(1)}, metadata=metadata))
+    refused(file, "expected the tensors")
+
+
+@pytest.mark.parametrize("metadata", [{}, {"card": "{}", "more": "x"}, {"other": "{}"}])
+def test_metadata_must_be_one_card(file, poison, metadata):
+    store(file, poison, metadata=metadata)
+    refused(file, "expected")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "match"),
+    [
+        ("indices", lambda t: t.int(), "expected indices of type I64"),
+        ("indices", lambda t: t[:, None], "expected indices of type I64 with 1 dimensions"),
+        ("indices", lambda t: t[:-1].contiguous(), "expected indices of shape"),
+        ("images", lambda t: t.float(), "expected images of type U8"),
+        ("images", lambda t: t[0].contiguous(), "expected images of type U8 with 4 dimensions"),
+        ("images", lambda t: t[:, :1].contiguous(), "expected images of shape"),
+        ("images", lambda t: t.view(torch.int8), "expected images of type U8"),
+        ("sources", lambda t: t.long(), "expected sources of type U8"),
+        ("sources", lambda t: t + 1, "expected sources among 1 attacks"),
+        ("indices", lambda t: t.flip(0), "expected strictly increasing indices"),
+        ("indices", lambda t: t // 4, "expected strictly increasing indices"),
+        ("indices", lambda t: t - 1, r"expected indices in 0\.\.39, got -1"),
+        ("indices", lambda t: t + 20, r"expected indices in 0\.\.39, got 20\.\.47"),
+    ],
+)
+def test_wrong_types_shapes_and_rows(file, poison, name, change, match):
+    store(file, poison, {name: change(tensors_of(poison)[name])})
+    refused(file, match)
+
+
+def test_an_edited_card(folder, poison):
+    card = dict(poison.card, epsilon=0.5, levels=127)
+    store(folder / "poison.safetensors", poison, card=card, reseal=False)
+    refused(folder / "poison.safetensors", "an edited one")
+
+
+def test_card_json_must_repeat_the_embedded_card(folder, poison):
+    card = dict(poison.card, goal="another")
+    (folder / "card.json").write_text(json.dumps(card))
+    refused(folder, "expected card.json to repeat")
+    (folder / "card.json").write_text("[" * 100_000)
+    refused(folder, "expected")
+
+
+def test_tensors_that_are_not_the_digest_s(file, poison):
+    changed = poison.images.clone()
+    changed[0, 0, 0, 0] ^= 1
+    store(file, poison, {"images": changed}, digest=poison.digest)
+    refused(file, "expected tensors with digest .* they were changed")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schema": 2},
+        {"kind": "run"},
+        {"attacks": []},
+        {"attacks": [1]},
+        {"epsilon": 2.0, "levels": 510},
+        {"epsilon": 1},
+        {"levels": 9},
+        {"num_poisons": 3},
+        {"num_poisons": True},
+        {"spec": None},
+        {"extra": 1},
+        {"measured": {}},
+        {"dataset": {"name": "fake"}},
+    ],
+    ids=str,
+)
+def test_a_card_that_does_not_make_sense(file, poison, changes):
+    store(file, poison, **changes)
+    refused(file, "expected")
+
+
+def test_made_for_another_split(folder, dataset):
+    read_poison(folder, dataset)
+    refused(folder, "made for another split", fake_dataset(seed=9))
+    refused(folder, r"expected images of shape \(1, 8, 8\)", fake_dataset(shape=(1, 8, 8)))
+
+
+def test_over_its_budget(file, poison, dataset):
+    changed = poison.images.clone()
+    changed[0, 0, 0, 0] = (int(dataset.train.images[0, 0, 0, 0]) + 100) % 256
+    store(file, poison, {"images": changed})
+    read_poison(file)
+    refused(file, "at most 8 grey levels", dataset)
+
+
+def test_damage_is_an_error_or_harmless(file, poison, dataset):
+    store(file, poison)
+    data, rng = file.read_bytes(), random.Random(0)
+    header = 8 + int.from_bytes(data[:8], "little")
+    refusals = 0
+    for trial in range(400):
+        broken = bytearray(data)
+        if trial % 8 == 0:
+            broken = broken[: rng.randrange(len(data))]
+        else:
+            # Half of the flips hit the header, where the parsing is.
+            broken[rng.randrange(header if trial % 2 else len(data))] ^= 1 << rng.randrange(8)
+        file.write_bytes(broken)
+        try:
+            assert_same(read_poison(file, dataset), poison)
+        except ArtefactError:
+            refusals += 1
+    assert refusals > 380
+
+
+def test_saved_tensors_open_with_the_plain_library(folder, poison):
+    tensors = load((folder / "poison.safetensors").read_bytes())
+    assert torch.equal(tensors["images"], poison.images)
+
+
+def test_a_poison_checks_its_tensors(poison):
+    with pytest.raises(ArtefactError, match="expected sources of shape"):
+        Poison(poison.indices, poison.images, poison.sources[:-1], poison.card)
