@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poisonbench.data.mixing import assign, mix
-from poisonbench.data.poison import make_poison, poison_files, read_poison
+from poisonbench.data.poison import Poison, make_poison, poison_files, read_poison
 from poisonbench.errors import ArtefactError, UsageError
 
 #: Training images a class once 1,000 are held out in equal shares.
@@ -178,6 +178,16 @@ def test_a_mix_is_an_artefact(tmp_path, dataset, pools, rho):
     assert found.card == mixed.card
     assert torch.equal(found.images, mixed.images)
     assert len(found) == round(40 * rho)
+
+
+def test_sources_cannot_be_edited(tmp_path, dataset, pools):
+    mixed = mix(pools, dataset, rho=1.0, seed=0)
+    edited = Poison(mixed.indices, mixed.images, mixed.sources.flip(0), mixed.card)
+    assert not torch.equal(edited.sources, mixed.sources)
+    for name, data in poison_files(edited, dataset).items():
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(ArtefactError, match="expected tensors with sources_digest"):
+        read_poison(tmp_path)
 
 
 def test_pools_that_do_not_fit(dataset, pools):

@@ -94,6 +94,22 @@ def test_batch_size_does_not_change_the_result(images, labels, augment):
     assert torch.allclose(*results, atol=1e-12)
 
 
+def test_augmented_steps_follow_the_gradient_through_the_augmentation(images, labels):
+    model, base = small_classifier().double(), images.double()
+    loop = {"ascend": True, "epsilon": 0.1, "step_size": 0.1, "steps": 1}
+    generator = torch.Generator().manual_seed(1)
+    result = signed_steps(
+        model, base, labels, **loop, augment="crop-flip", generator=generator
+    ).images
+    generator.manual_seed(1)
+    shifts = torch.randint(-4, 5, (1, 7, 2), generator=generator, dtype=torch.int8)[0]
+    flips = torch.randint(0, 2, (1, 7), generator=generator, dtype=torch.uint8)[0].bool()
+    source = base.clone().requires_grad_()
+    F.cross_entropy(model(crop_flip(source, shifts, flips)), labels).backward()
+    assert torch.equal(result, project_linf(base + 0.1 * source.grad.sign(), base, 0.1))
+    assert not torch.equal(result, signed_steps(model, base, labels, **loop).images)
+
+
 def test_progress_counts_every_step_once(images, labels):
     seen = []
     signed_steps(

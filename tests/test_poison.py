@@ -107,6 +107,14 @@ def test_rounding_never_exceeds_the_budget_and_errs_by_half_a_level(epsilon, bas
     )
 
 
+@pytest.mark.parametrize("epsilon", [8 / 255, 0.3, 0.031, 0.032, 0.0999])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_rounding_the_whole_budget_gives_its_whole_levels(epsilon, sign):
+    base = torch.full((1, 1, 1, 1), 128, dtype=torch.uint8)
+    rounded = quantise(base.double() / 255 + sign * epsilon, base, epsilon)
+    assert int(rounded) == 128 + sign * levels(epsilon)
+
+
 def test_rounding_is_half_up_and_keeps_whole_levels():
     base = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1)
     assert torch.equal(quantise(base.float() / 255, base, 0.0), base)

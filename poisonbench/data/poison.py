@@ -33,6 +33,8 @@ FILE_NAME = "poison.safetensors"
 CARD_NAME = "card.json"
 
 _MAX_HEADER_BYTES = 16 * 2**20
+# Images at a time: whole splits in wider types would take gigabytes and miss every cache.
+_CHUNK = 256
 _TENSORS = {"indices": ("I64", 8, 1), "images": ("U8", 1, 4), "sources": ("U8", 1, 1)}
 _CARD_FIELDS: dict[str, type] = {
     "schema": int,
@@ -135,7 +137,9 @@ class Poison:
         """
         self._check_fits(base)
         largest, total, changed = 0, 0, 0
-        for indices, images in zip(self.indices.split(4096), self.images.split(4096), strict=True):
+        for indices, images in zip(
+            self.indices.split(_CHUNK), self.images.split(_CHUNK), strict=True
+        ):
             clean = base.images[indices.to(base.images.device)].cpu()
             delta = (images.short() - clean.short()).abs()
             largest = max(largest, int(delta.max()) if len(delta) else 0)
@@ -173,15 +177,20 @@ def quantise(images: Tensor, base: Tensor, epsilon: float) -> Tensor:
     Raises:
         DivergedError: a pixel is not finite.
     """
-    if not bool(torch.isfinite(images).all()):
-        raise DivergedError(
-            "expected finite pixels from the attack, got NaN or infinity; "
-            "check the surrogate's training and lower the step size"
-        )
-    rounded = torch.floor(255 * images + 0.5).clamp(0, 255).short()
-    clean, budget = base.to(images.device).short(), levels(epsilon)
-    near = torch.minimum(torch.maximum(rounded, clean - budget), clean + budget)
-    return near.clamp(0, 255).to(torch.uint8)
+    budget = levels(epsilon)
+    result = torch.empty(base.shape, dtype=torch.uint8, device=images.device)
+    for first in range(0, len(images), _CHUNK):
+        rows = slice(first, first + _CHUNK)
+        exact, clean = images[rows], base[rows].to(images.device).short()
+        if not bool(torch.isfinite(exact).all()):
+            raise DivergedError(
+                "expected finite pixels from the attack, got NaN or infinity; "
+                "check the surrogate's training and lower the step size"
+            )
+        rounded = torch.floor(255 * exact + 0.5).clamp(0, 255).short()
+        near = torch.minimum(torch.maximum(rounded, clean - budget), clean + budget)
+        result[rows] = near.clamp(0, 255).to(torch.uint8)
+    return result
 
 
 def make_poison(
