@@ -117,7 +117,6 @@ class _Run:
         )
         self.epoch = self.step = 0
         self.loss_sum = torch.zeros((), device=device, dtype=torch.float64)
-        self.interruptions = 0
         self.clock = self.saved_at = time.monotonic()
 
     def fit(self, report: Reporter, should_stop: Callable[[], bool]) -> FitResult:
@@ -139,7 +138,6 @@ class _Run:
                 should_stop,
             )
             self._end_epoch()
-        self.result.seconds["interruptions"] = self.interruptions
         return self.result
 
     def _train_epoch(self, report: Callable[[int], None], should_stop: Callable[[], bool]) -> None:
@@ -234,7 +232,7 @@ class _Run:
         now = time.monotonic()
         if stop or now - self.saved_at >= self.checkpoint.every:
             self._spend("training")
-            self.interruptions += stop
+            self.result.interruptions += stop
             self.checkpoint.save(self._snapshot(), self.original)
             self.saved_at = now
         if stop:
@@ -252,7 +250,7 @@ class _Run:
             "notes": result.notes,
             "seconds": result.seconds,
             "digests": result.digests,
-            "interruptions": self.interruptions,
+            "interruptions": result.interruptions,
         }
         tensors = {"loss_sum": self.loss_sum}
         tensors |= {f"model.{key}": value for key, value in self.model.state_dict().items()}
@@ -275,8 +273,8 @@ class _Run:
             return False
         position, groups = snapshot.position, _by_prefix(snapshot.tensors)
         self.epoch, self.step = position["epoch"], position["step"]
-        self.interruptions = position["interruptions"]
-        self.result = FitResult(*(position[k] for k in ("curve", "notes", "seconds", "digests")))
+        kept = ("curve", "notes", "seconds", "digests", "interruptions")
+        self.result = FitResult(**{key: position[key] for key in kept})
         self.loss_sum.copy_(snapshot.tensors["loss_sum"])
         self.model.load_state_dict(groups["model"])
         self.defense.memory = {
