@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poisonbench.data.splits import Split, digest_tensors
-from poisonbench.errors import DivergedError, InterruptedRunError
+from poisonbench.errors import AbortedError, DivergedError, InterruptedRunError
 from poisonbench.models.classifier import Classifier
 from poisonbench.progress import Reporter, silent
 from poisonbench.seeds import Seeds
@@ -60,7 +60,8 @@ def fit(
 
     Raises:
         DivergedError: the loss stopped being finite.
-        InterruptedRunError: stopped by ``should_stop``.
+        InterruptedRunError: stopped by ``should_stop`` with a checkpoint saved.
+        AbortedError: stopped by ``should_stop`` where there is no checkpoint.
     """
     return _Run(
         model, train, validation, recipe, seeds, device, defense or Defense(), checkpoint, name
@@ -227,7 +228,7 @@ class _Run:
     def _save_if_due(self, stop: bool) -> None:
         if self.checkpoint is None:
             if stop:
-                raise InterruptedRunError("interrupted before anything was saved; run it again")
+                raise AbortedError("interrupted; nothing was written, run it again")
             return
         now = time.monotonic()
         if stop or now - self.saved_at >= self.checkpoint.every:
