@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import nullcontext, redirect_stderr
 from typing import Annotated, Any
 
 import typer
@@ -59,9 +61,9 @@ def fetch(
     """Download a data set unless it is there, and show it; nothing else ever downloads."""
     from poisonbench.data.sources import describe, load_dataset
 
-    dataset = load_dataset(
-        name, data_root, seed, download=True, say=lambda text: say(text, quiet=quiet)
-    )
+    # torchvision draws its progress bar on stderr and cannot be told not to.
+    with redirect_stderr(io.StringIO()) if quiet else nullcontext():
+        dataset = load_dataset(name, data_root, seed, download=True, say=say)
     _print(describe(dataset), as_json)
 
 

@@ -69,10 +69,10 @@ def read_npz(path: Path) -> tuple[Split, Split]:
     form = f"a .npz file with the arrays {', '.join(NPZ_KEYS)}"
     remedy = "write it with numpy.savez_compressed from plain numeric arrays"
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise ArtefactError(f"{path}: expected {form}, got a single array; {remedy}")
-        with loaded:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                raise ArtefactError(f"{path}: expected {form}, got a single array; {remedy}")
             missing = [key for key in NPZ_KEYS if key not in loaded]
             if missing:
                 raise ArtefactError(

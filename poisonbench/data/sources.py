@@ -84,7 +84,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "image_shape": list(dataset.image_shape),
         "classes": list(dataset.class_names),
         "class_counts": {
-            part: _counts(split.labels, dataset.num_classes).tolist()
+            part: torch.bincount(split.labels, minlength=dataset.num_classes).tolist()
             for part, split in splits.items()
         },
         "mean": list(dataset.mean),
@@ -176,7 +176,3 @@ def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     mean = tuple(round(float(mean), 4) for _, mean in moments)
     std = tuple(round(float(std), 4) or 1.0 for std, _ in moments)
     return mean, std
-
-
-def _counts(labels: Tensor, num_classes: int) -> Tensor:
-    return torch.bincount(labels, minlength=num_classes)
