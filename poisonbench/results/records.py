@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from poisonbench.canonical import canonical_json as canonical_json
 from poisonbench.errors import ArtefactError
 
 SCHEMA = 1
@@ -59,11 +60,6 @@ class RunRecord:
     def to_json(self) -> str:
         """Readable JSON; non-finite numbers are a bug of the caller and raise ValueError."""
         return json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n"
-
-
-def canonical_json(value: Any) -> str:
-    """One text for one value: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def spec_id(spec: Mapping[str, Any]) -> str:

@@ -1,0 +1,103 @@
+"""DAP: delusive adversarial perturbation, descend towards the next class's label.
+
+Source      Tao et al., "Better Safe Than Sorry: Preventing Delusive Adversaries with Adversarial
+            Training", NeurIPS 2021, section 4 ("P1"); HINT (arXiv 2309.08549), section V-A1.
+Code        TLMichael/Delusive-Adversary @ 8f033e0, poison.py.
+Goal        untargeted: lower the test accuracy of whoever trains on the images. Such a model sees
+            features of class t = y + 1 under label y, so it calls clean images of t class t - 1.
+Budget      L-infinity epsilon around each image, inside [0, 1].
+Cost        steps forward and backward passes of the surrogate over the images; 100 steps on
+            49,000 CIFAR-10 images cost about one training run of ResNet-18.
+
+Given a surrogate f trained on clean data, images x with labels y of K classes:
+
+1.  Targets t = (y + 1) mod K. One permutation of the classes for all images is what makes the
+    added features a shortcut: with a target drawn per image the attack has almost no effect (on
+    4,000 MNIST images, a victim's accuracy of 93 % instead of 22-25 %; clean 95 %).
+2.  Start at x and repeat ``steps`` times: x' <- project(x' - alpha * sign(grad of CE(f(x'), t))).
+
+Deviations  HINT says only "a class other than y"; the permutation, 100 steps, epsilon / 5 and the
+            zero start are the reference code's. Its default ball is L2 of radius 0.5 and its
+            surrogate VGG-16; HINT's is L-infinity and here the surrogate is the victim's
+            architecture. Images are rounded to grey levels, not truncated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from poisonbench.attacks.base import AttackTask
+from poisonbench.config import Profiles, require, setting
+from poisonbench.errors import UsageError
+from poisonbench.perturbation import signed_steps, warn_of_zero_gradients
+from poisonbench.training.fit import network_precision
+
+RECIPE_NUMBER = 1
+
+PROFILES: Profiles = {
+    "paper": {
+        "mnist": {"epsilon": 76 / 255},
+        "mnist-sample": {"steps": 10, "step_ratio": 0.25},
+    }
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of DAP; the defaults are for CIFAR-10."""
+
+    epsilon: float = setting(8 / 255, "L-infinity budget, in pixels of [0, 1].")
+    steps: int = setting(100, "Gradient steps.")
+    step_ratio: float = setting(0.2, "Length of a step as a share of epsilon.")
+    target: Literal["next", "random"] = setting(
+        "next", "next: class y + 1; random: any class but y, drawn per image (a weak attack)."
+    )
+    batch_size: int = setting(500, "Images a step; sets speed and memory.")
+    precision: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "Arithmetic of the surrogate; auto: bfloat16 where the device has it."
+    )
+
+    def __post_init__(self) -> None:
+        require(0 <= self.epsilon <= 1, f"epsilon: expected in [0, 1], got {self.epsilon}")
+        require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
+        require(0 < self.step_ratio <= 2, f"step_ratio: expected in (0, 2], got {self.step_ratio}")
+        require(self.batch_size >= 1, f"batch_size: expected at least 1, got {self.batch_size}")
+
+
+def craft(task: AttackTask, config: Config) -> Tensor:
+    """Poisoned images (P, C, H, W) float32 in [0, 1] for the task's images.
+
+    Raises:
+        UsageError: there is one class only, so no other to descend towards.
+    """
+    if task.num_classes < 2:
+        raise UsageError(
+            f"dap: expected at least 2 classes, got {task.num_classes}; choose another attack"
+        )
+    device = task.images.device
+
+    # 1. Targets.
+    offsets = torch.ones(len(task.labels), dtype=torch.int64)
+    if config.target == "random":
+        offsets = torch.randint(1, task.num_classes, offsets.shape, generator=task.generator)
+    targets = (task.labels + offsets.to(device)) % task.num_classes
+
+    # 2. Descend.
+    perturbed = signed_steps(
+        task.surrogate(),
+        task.images,
+        targets,
+        ascend=False,
+        epsilon=config.epsilon,
+        step_size=config.step_ratio * config.epsilon,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        bfloat16=network_precision(device, config.precision) is torch.bfloat16,
+        report=task.report,
+    )
+    warn_of_zero_gradients(perturbed.zero_gradient_share, "dap")
+    return perturbed.images

@@ -1,0 +1,120 @@
+"""PGD: climb the loss of the true label; the images stay labelled as they are.
+
+Source      Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR
+            2018, section 2.1; used as a poison by HINT (arXiv 2309.08549), section V-A1, and,
+            with restarts and augmentation, by Fowl et al., "Adversarial Examples Make Strong
+            Poisons", NeurIPS 2021.
+Code        HINT publishes none for its attacks; lhfowl/adversarial_poisons for Fowl et al.
+Goal        untargeted: lower the test accuracy of whoever trains on the images.
+Budget      L-infinity epsilon around each image, inside [0, 1].
+Cost        steps x restarts forward and backward passes of the surrogate over the images; 40 steps
+            on 49,000 CIFAR-10 images cost a third of a training run of ResNet-18.
+
+Given a surrogate f trained on clean data, images x with labels y:
+
+1.  Start at a uniformly random point of the ball around each x.
+2.  Repeat ``steps`` times: x' <- project(x' + alpha * sign(grad of CE(f(x'), y))).
+3.  With several restarts keep, for each image, the end point of the highest loss.
+
+Deviations  HINT states neither steps, step size, start nor restarts: 40 steps of epsilon / 10 from
+            one random start are this project's choice. Fowl et al. take 250 steps of
+            epsilon / 20 from a clamped Gaussian, 8 restarts and augmentation: set ``--steps 250
+            --step-ratio 0.05 --restarts 8 --augment crop-flip`` for all but the Gaussian. Crops
+            shift by whole pixels, theirs by fractions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from poisonbench.attacks.base import AttackTask
+from poisonbench.config import Profiles, require, setting
+from poisonbench.perturbation import (
+    example_losses,
+    project_linf,
+    signed_steps,
+    warn_of_zero_gradients,
+)
+from poisonbench.training.fit import network_precision
+
+RECIPE_NUMBER = 1
+
+PROFILES: Profiles = {
+    "paper": {
+        "mnist": {"epsilon": 76 / 255},
+        "mnist-sample": {"steps": 10, "step_ratio": 0.25},
+    }
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of PGD; the defaults are for CIFAR-10."""
+
+    epsilon: float = setting(8 / 255, "L-infinity budget, in pixels of [0, 1].")
+    steps: int = setting(40, "Gradient steps.")
+    step_ratio: float = setting(0.1, "Length of a step as a share of epsilon.")
+    restarts: int = setting(1, "Random starts; the highest loss is kept, image by image.")
+    augment: Literal["none", "crop-flip"] = setting(
+        "none", "Differentiate through a random crop and flip at each step."
+    )
+    batch_size: int = setting(500, "Images a step; sets speed and memory.")
+    precision: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "Arithmetic of the surrogate; auto: bfloat16 where the device has it."
+    )
+
+    def __post_init__(self) -> None:
+        require(0 <= self.epsilon <= 1, f"epsilon: expected in [0, 1], got {self.epsilon}")
+        require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
+        require(0 < self.step_ratio <= 2, f"step_ratio: expected in (0, 2], got {self.step_ratio}")
+        require(self.restarts >= 1, f"restarts: expected at least 1, got {self.restarts}")
+        require(self.batch_size >= 1, f"batch_size: expected at least 1, got {self.batch_size}")
+
+
+def craft(task: AttackTask, config: Config) -> Tensor:
+    """Poisoned images (P, C, H, W) float32 in [0, 1] for the task's images."""
+    model = task.surrogate()
+    device = task.images.device
+    best_images, best_losses = task.images, torch.empty(0)
+    for restart in range(config.restarts):
+        # 1. A random start.
+        noise = torch.rand(task.images.shape, generator=task.generator) * 2 - 1
+        start = project_linf(
+            task.images + config.epsilon * noise.to(device), task.images, config.epsilon
+        )
+
+        # 2. Ascend.
+        perturbed = signed_steps(
+            model,
+            task.images,
+            task.labels,
+            ascend=True,
+            epsilon=config.epsilon,
+            step_size=config.step_ratio * config.epsilon,
+            steps=config.steps,
+            start=start,
+            batch_size=config.batch_size,
+            bfloat16=network_precision(device, config.precision) is torch.bfloat16,
+            augment=config.augment,
+            generator=task.generator,
+            report=lambda done, total, before=restart: task.report(  # type: ignore[misc]
+                before * total + done, config.restarts * total
+            ),
+        )
+        warn_of_zero_gradients(perturbed.zero_gradient_share, "pgd")
+        if config.restarts == 1:
+            return perturbed.images
+
+        # 3. Keep the highest loss.
+        losses = example_losses(model, perturbed.images, task.labels, config.batch_size)
+        if restart == 0:
+            best_images, best_losses = perturbed.images, losses
+        else:
+            better = losses > best_losses
+            best_images = torch.where(better[:, None, None, None], perturbed.images, best_images)
+            best_losses = torch.maximum(losses, best_losses)
+    return best_images

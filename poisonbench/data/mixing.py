@@ -1,0 +1,152 @@
+"""Mix several attacks' poisons into one training split at a poison ratio rho.
+
+n training images, A attacks. HINT (arXiv 2309.08549), section VI-A2: four attacks in equal shares,
+49,000 images at rho = 0.4 give 4 x 4,900 poisons. Each attack is crafted once for all images; a
+mix is a gather.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from poisonbench.data.poison import Poison, assemble
+from poisonbench.data.splits import Dataset
+from poisonbench.errors import ArtefactError, UsageError
+from poisonbench.seeds import generator_for
+
+Selection = Literal["stratified", "uniform"]
+
+
+def mix(
+    pools: Mapping[str, Poison],
+    dataset: Dataset,
+    *,
+    rho: float,
+    seed: int,
+    selection: Selection = "stratified",
+) -> Poison:
+    """Equal disjoint shares of the pools' poisons; the rest of the split stays clean.
+
+    Args:
+        pools: attack -> its poisons of every training image, in the order of the shares.
+        dataset: the one that the pools were made for.
+        rho: share of training images that are poisoned, in [0, 1].
+        seed: of the draw; another draw is another seed.
+        selection: see :func:`assign`.
+
+    Raises:
+        ArtefactError: a pool was made for other data, is itself a mix, or misses images.
+        UsageError: no pools, or rho outside [0, 1].
+    """
+    for name, pool in pools.items():
+        _check_pool(name, pool, dataset)
+    names = list(pools)
+    owners = assign(dataset.train.labels.cpu(), len(names), rho, seed, selection)
+    indices = (owners >= 0).nonzero().flatten()
+    sources = owners[indices].to(torch.uint8)
+    images = torch.empty((len(indices), *dataset.image_shape), dtype=torch.uint8)
+    for position, name in enumerate(names):
+        mine = sources == position
+        images[mine] = pools[name].images[indices[mine]]
+    return assemble(
+        indices,
+        images,
+        sources,
+        dataset,
+        attacks=names,
+        epsilon=max(pool.card["epsilon"] for pool in pools.values()),
+        spec={
+            "kind": "mix",
+            "pools": {name: pool.digest for name, pool in pools.items()},
+            "order": names,
+            "rho": float(rho),
+            "selection": selection,
+            "seed": seed,
+        },
+    )
+
+
+def assign(
+    labels: Tensor, num_attacks: int, rho: float, seed: int, selection: Selection = "stratified"
+) -> Tensor:
+    """Which attack poisons which image.
+
+    Each attack gets floor(rho n / A) images. The draw does not depend on rho: an attack's images
+    at one rho are among its images at a larger one, so curves over rho are paired.
+
+    The training images are dealt to A lanes, one an attack, and each lane is put in an order of
+    which the attack takes a beginning. "uniform": at random. "stratified": a class's images are
+    spread evenly over lanes and over each lane, so every beginning has the classes' proportions,
+    to within one image when classes are of about equal size.
+
+    Args:
+        labels: (n,) int64.
+        num_attacks: A.
+        rho: in [0, 1].
+        seed: of the draw.
+        selection: how images are chosen.
+
+    Returns:
+        (n,) int64, the attack's position, or -1 for an image that stays clean.
+
+    Raises:
+        UsageError: no attack, rho outside [0, 1], or an unknown selection.
+    """
+    if num_attacks < 1:
+        raise UsageError("expected at least one attack to mix, got none; name one")
+    if not 0 <= rho <= 1:
+        raise UsageError(f"expected a poison ratio rho in [0, 1], got {rho}")
+    if selection not in get_args(Selection):
+        raise UsageError(
+            f"expected a selection among {', '.join(get_args(Selection))}, got {selection!r}"
+        )
+    generator = generator_for(seed, "mix", selection)
+    size = len(labels)
+    share = math.floor(rho * size / num_attacks + 1e-9)
+    shuffled = torch.randperm(size, generator=generator)
+    if selection == "stratified":
+        # A stable sort by class of a random order: every class's images, each in random order.
+        shuffled = shuffled[labels[shuffled].argsort(stable=True)]
+    shares = torch.bincount(labels).double() / num_attacks
+    owners = torch.full((size,), -1)
+    for attack in range(num_attacks):
+        lane = shuffled[attack::num_attacks]
+        if selection == "stratified":
+            lane = lane[_interleave(labels[lane], shares)]
+        owners[lane[:share]] = attack
+    return owners
+
+
+def _interleave(labels: Tensor, shares: Tensor) -> Tensor:
+    """The order (M,) of a lane's rows, grouped by class, in which each class comes evenly spread.
+
+    The r-th row of a class that has s rows a lane on average comes at (r + 0.5) / s of the way;
+    ties go by class.
+    """
+    _, inverse, counts = torch.unique_consecutive(labels, return_inverse=True, return_counts=True)
+    rank = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[inverse]
+    order: Tensor = ((rank + 0.5) / shares[labels]).argsort(stable=True)
+    return order
+
+
+def _check_pool(name: str, pool: Poison, dataset: Dataset) -> None:
+    if pool.card["dataset"]["digest"] != dataset.digest:
+        raise ArtefactError(
+            f"{name}: expected poisons of {dataset.name}, got some made for another split "
+            f"({pool.card['dataset']['name']}); craft them for this one"
+        )
+    if pool.card["attacks"] != [name]:
+        raise ArtefactError(
+            f"{name}: expected poisons of this attack alone, "
+            f"got {', '.join(pool.card['attacks'])}; craft it by itself"
+        )
+    if len(pool) != len(dataset.train):
+        raise ArtefactError(
+            f"{name}: expected poisons of all {len(dataset.train)} training images, "
+            f"got {len(pool)}; craft it for the whole split"
+        )
