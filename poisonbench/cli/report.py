@@ -1,9 +1,14 @@
-"""``poisonbench report``: run records as a paper's table, beside its numbers."""
+"""``poisonbench report``: run records as a paper's table, beside its numbers.
+
+A wrong table, data set or format is a UsageError; an output file that cannot be written is a
+StoreError. Typer shows the command's own docstring to the user, so it does not say this there.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +19,6 @@ from poisonbench.cli.common import (
     JsonOption,
     QuietOption,
     ResultsOption,
-    print_json,
     say,
 )
 from poisonbench.errors import UsageError
@@ -37,7 +41,7 @@ def report(
         typer.Option("--dataset", help=f"Only this data set: {', '.join(tables.DATASET_LABELS)}."),
     ] = None,
     format: Annotated[
-        str | None, typer.Option("--format", help=f"One of {', '.join(FORMATS)}. [default: rich]")
+        str | None, typer.Option("--format", help=f"One of {', '.join(FORMATS)}; rich if not said.")
     ] = None,
     missing: Annotated[
         bool, typer.Option("--missing", help="Print the commands of the runs that are missing.")
@@ -53,12 +57,7 @@ def report(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Show the run records as a paper's table, beside the published figures.
-
-    Raises:
-        UsageError: unknown table, data set or format, or options that exclude each other.
-        StoreError: the output file cannot be written.
-    """
+    """Show the run records as a paper's table, beside the published figures."""
     if json and format not in (None, "json"):
         raise UsageError(f"expected one format, got --json and --format {format}; leave one out")
     kind = "json" if json else format or "rich"
@@ -69,10 +68,8 @@ def report(
     if missing:
         commands = tables.missing_commands(table, records, dataset, _results_option(results))
         say(f"{len(commands)} run(s) missing", quiet=quiet)
-        if json:
-            print_json({"missing": commands})
-        else:
-            _emit("".join(f"{command}\n" for command in commands), output)
+        lines = [dumps({"missing": commands})] if kind == "json" else commands
+        _emit("".join(f"{line}\n" for line in lines), output)
     elif kind == "rich" and output is None and sys.stdout.isatty():
         from rich.console import Console
 

@@ -144,10 +144,11 @@ def build(key: str, records: Records, dataset: str | None = None) -> Table:
             f"{SAMPLE_DATASET} is a part of MNIST with settings for a CPU; the paper has no "
             "figures for it."
         )
-    if short := sum(bool(cell.missing(records)) for cell in wanted):
+    built = registry.defenses()
+    if short := sum(cell.method in built and bool(cell.missing(records)) for cell in wanted):
         notes.append(
             f"{short} cell(s) lack runs: poisonbench report --table {key} --missing prints the "
-            "commands of those that can be run."
+            "commands."
         )
     return Table(
         key=key,

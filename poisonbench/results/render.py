@@ -11,7 +11,7 @@ import html
 import io
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from poisonbench.config import did_you_mean
 from poisonbench.errors import UsageError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-_STYLES = {Verdict.AGREES.value: "green", Verdict.DIFFERS.value: "bold red"}
+_STYLES = {Verdict.AGREES: "green", Verdict.DIFFERS: "bold red"}
 
 #: Wider than any grid, so that rich never folds or crops one.
 _UNBOUNDED = 100_000
@@ -54,7 +54,7 @@ def print_rich(table: Table, console: Console) -> None:
     for block in table.blocks:
         console.print()
         console.print(Text(block.title, style="bold"), soft_wrap=True)
-        grid = _grid(block, boxed=True)
+        grid = _grid(block)
         natural = console.measure(grid, options=console.options.update(max_width=_UNBOUNDED))
         if natural.maximum <= console.width:
             console.print(grid)
@@ -74,7 +74,7 @@ def render_plain(table: Table) -> str:
     console = Console(file=stream, width=_UNBOUNDED, color_system=None, force_terminal=False)
     for block in table.blocks:
         stream.write(f"\n{block.title}\n")
-        console.print(_grid(block, boxed=False))
+        console.print(_grid(block))
     body = "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
     return "\n".join([table.title, body, "", *table.notes]) + "\n"
 
@@ -118,7 +118,7 @@ def render_latex(table: Table) -> str:
         rule = "l" * block.keys + "r" * (len(block.columns) - block.keys)
         parts += [
             r"\begin{table}[htbp]",
-            r"\centering",
+            r"\centering\footnotesize",
             rf"\caption{{{_tex(table.title)}. {_tex(block.title)}.}}",
             rf"\begin{{tabular}}{{{rule}}}",
             r"\toprule",
@@ -151,17 +151,27 @@ def render_html(table: Table) -> str:
     return _PAGE.format(title=html.escape(table.title), style=_CSS, body="\n".join(body))
 
 
-def _grid(block: Block, *, boxed: bool) -> RichTable:
-    from rich import box
+def _grid(block: Block) -> RichTable:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    grid = RichTable(box=box.SIMPLE_HEAD if boxed else None, pad_edge=boxed, padding=(0, 1))
+    grid = RichTable(box=None, pad_edge=False, padding=(0, 1))
     for index, name in enumerate(block.columns):
-        grid.add_column(Text(name), justify="left" if index < block.keys else "right", no_wrap=True)
+        side: Literal["left", "right"] = "left" if index < block.keys else "right"
+        grid.add_column(Text(name), justify=side, no_wrap=True)
     for row in block.rows:
-        grid.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        grid.add_row(*(Text(cell, style=_style(cell)) for cell in row))
     return grid
+
+
+def _style(cell: str) -> str:
+    found = _verdict(cell)
+    return _STYLES[found] if found else ""
+
+
+def _verdict(cell: str) -> Verdict | None:
+    """The verdict that a text starts with, where it is one that has a colour."""
+    return next((verdict for verdict in _STYLES if cell.startswith(verdict.value)), None)
 
 
 def _stacked(block: Block) -> list[str]:
@@ -214,8 +224,7 @@ def _tex_row(cells: Sequence[str]) -> str:
 def _html_row(row: Sequence[str], keys: int) -> str:
     names = "".join(f'<th scope="row">{html.escape(cell)}</th>' for cell in row[:keys])
     figures = "".join(
-        f'<td class="{cell}">{cell}</td>' if cell in _STYLES else f"<td>{html.escape(cell)}</td>"
-        for cell in row[keys:]
+        f'<td class="{_verdict(cell) or "figure"}">{html.escape(cell)}</td>' for cell in row[keys:]
     )
     return f"<tr>{names}{figures}</tr>"
 

@@ -223,15 +223,14 @@ def comparison_block(
         keys: which of the cells' keys name a row.
         labels: how to print a key's value, where not as it is.
     """
-    columns = (*keys, "measured", "published", "difference", "p", "verdict")
+    columns = (*keys, "measured", "published", "diff", "verdict")
     rows = [
         (
             *(labels.get(cell.keys[key], str(cell.keys[key])) for key in keys),
             show_measured(cell),
             show_figure(cell.published),
             _show_difference(cell),
-            _show_p_value(cell.p_value),
-            cell.verdict.value,
+            _show_verdict(cell),
         )
         for cell in cells
     ]
@@ -287,13 +286,16 @@ def _show_difference(cell: Comparison) -> str:
     return f"{cell.difference:+g}"
 
 
-def _show_p_value(p_value: float | None) -> str:
-    if p_value is None:
-        return DASH
-    return f"{p_value:.3f}" if p_value >= 0.001 else "<0.001"
+def _show_verdict(cell: Comparison) -> str:
+    if cell.p_value is None:
+        return cell.verdict.value
+    p_value = f"p={cell.p_value:.3f}" if cell.p_value >= 0.001 else "p<0.001"
+    return f"{cell.verdict.value} ({p_value})"
 
 
 def _plain(figure: Figure | None) -> Any:
+    """Without the noise of binary arithmetic; the tenth decimal is far below one image."""
     if isinstance(figure, Summary):
-        return {"mean": figure.mean, "std": figure.std, "n": figure.n}
+        std = None if figure.std is None else round(figure.std, 10)
+        return {"mean": round(figure.mean, 10), "std": std, "n": figure.n}
     return figure
