@@ -194,9 +194,7 @@ def _surrogate_spec(
     }
 
 
-def _surrogate(
-    bench: Bench, dataset: Dataset, recipe: Recipe, spec: dict[str, Any]
-) -> Classifier:
+def _surrogate(bench: Bench, dataset: Dataset, recipe: Recipe, spec: dict[str, Any]) -> Classifier:
     """The attacker's model, trained on the clean training split, in eval mode; cached.
 
     One surrogate serves every attack of a trial. Its seeds are its own, so no victim shares its
@@ -218,7 +216,7 @@ def _surrogate(
             model.load_state_dict(load_file(path))
         except (OSError, RuntimeError, SafetensorError) as error:
             raise ArtefactError(
-                f"{path}: expected a surrogate model, got {error}; delete the file to train it again"
+                f"{path}: expected a surrogate model, got {error}; delete it to train it again"
             ) from None
     else:
         checkpoint = bench.checkpoint(surrogate_id)
@@ -240,6 +238,6 @@ def _surrogate(
         tensors = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
         write_bytes(path, save(tensors))
         checkpoint.discard()
-    model = model.to(device=bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device=bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.eval().requires_grad_(False)
     return model

@@ -26,7 +26,6 @@ from poisonbench.runs.craft import LOOP_NUMBER, craft
 from poisonbench.runs.environment import environment, peak_memory, utc_now
 from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.seeds import Seeds
-from poisonbench.training.checkpoint import Checkpoint
 from poisonbench.training.evaluation import accuracy_by_class
 from poisonbench.training.fit import fit
 from poisonbench.training.state import Defense, FitResult
@@ -117,7 +116,7 @@ def defend(
     model_path = bench.store.model_path(run_id)
     if path.exists() and (model_path.exists() or not save_model):
         return Defended(read_record(path), path, False)
-    record, weights = _run(bench, settings, defense, dataset, poison, spec, run_id)
+    measured, weights = _run(bench, settings, defense, dataset, poison, spec, run_id)
     labels = {
         "variant": _variant(settings, choice, model, dataset),
         "profile": profile,
@@ -125,7 +124,7 @@ def defend(
         "presets": list(dataset.presets),
         "is_paper_dataset": dataset.is_paper,
     }
-    record = RunRecord(id=run_id, spec=spec, labels=labels, **record)
+    record = RunRecord(id=run_id, spec=spec, labels=labels, **measured)
     if save_model:
         write_bytes(model_path, save(weights))
     bench.store.write_record(record)
@@ -233,9 +232,7 @@ def _poison(
     return poison, about
 
 
-def _variant(
-    settings: Settings, choice: PoisonChoice, model: str | None, dataset: Dataset
-) -> str:
+def _variant(settings: Settings, choice: PoisonChoice, model: str | None, dataset: Dataset) -> str:
     """The profile's name when nothing else was chosen, else "custom"."""
     plain_poison = choice.path is None and choice.selection == "stratified" and choice.trial == 0
     plain_model = model in (None, default_model(dataset))

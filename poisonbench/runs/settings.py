@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from poisonbench.config import options_of, parse_value, resolve, unknown_option
+from poisonbench.data.mixing import Selection
 from poisonbench.data.splits import Dataset
 from poisonbench.errors import UsageError
 from poisonbench.registry import Entry
@@ -79,3 +80,13 @@ def read_settings(
         if getattr(built, field.name) != getattr(plain, field.name)
     }
     return Settings(entry, module, config, recipe, profile, overrides)
+
+
+def read_selection(text: str) -> Selection:
+    """``--selection``'s text.
+
+    Raises:
+        UsageError: neither stratified nor uniform.
+    """
+    chosen: Selection = parse_value(text, Selection, "--selection")
+    return chosen
