@@ -37,6 +37,12 @@ class InterruptedRunError(PoisonbenchError):
     exit_code = 75
 
 
+class AbortedError(PoisonbenchError):
+    """A run stopped by a signal before it had anything to save; nothing half-made is left."""
+
+    exit_code = 130
+
+
 class DivergedError(PoisonbenchError):
     """A loss or a solve stopped being finite; the message names the setting to change."""
 

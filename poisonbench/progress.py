@@ -18,7 +18,8 @@ LINE_EVERY = 60.0
 class Reporter(Protocol):
     """Called with (phase, done, total, detail) as work proceeds; cheap enough for every batch."""
 
-    def __call__(self, phase: str, done: int, total: int, detail: str = "") -> None: ...
+    def __call__(self, phase: str, done: int, total: int, detail: str = "") -> None:
+        """Take note of the progress."""
 
 
 def silent(phase: str, done: int, total: int, detail: str = "") -> None:
@@ -46,10 +47,8 @@ class LogReporter:
                 return
             self._line(f"{phase}: about {clock(elapsed + left)} in all", now)
         elif now - self.spoken >= LINE_EVERY:
-            share = f"{100 * done / max(total, 1):.0f}%"
-            self._line(
-                f"{phase}: {share} {detail} elapsed {clock(elapsed)} left {clock(left)}", now
-            )
+            share = f"{100 * done / max(total, 1):.0f}% {detail}".strip()
+            self._line(f"{phase}: {share}, {clock(elapsed)} gone, {clock(left)} left", now)
 
     def _line(self, text: str, now: float) -> None:
         self.spoken = now

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from poisonbench.config import Profiles
+from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense
 
 RECIPE_NUMBER = 1
@@ -21,6 +22,6 @@ class Config:
 PROFILES: Profiles = {"paper": {}}
 
 
-def build(config: Config) -> Defense:
+def build(config: Config, recipe: Recipe) -> Defense:
     """The defense that edits nothing."""
     return Defense()

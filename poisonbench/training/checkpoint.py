@@ -73,7 +73,7 @@ class Checkpoint:
                 stale.unlink(missing_ok=True)
 
     def load(self, original: TrainingSet) -> Snapshot | None:
-        """The last snapshot, or None when there is none that can be read and belongs to this run."""
+        """The last snapshot, or None when none of this run can be read."""
         path = self.folder / "state.safetensors"
         device = original.labels.device
         try:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poisonbench.data.splits import Split, digest_tensors
-from poisonbench.errors import DivergedError, InterruptedRunError
+from poisonbench.errors import AbortedError, DivergedError, InterruptedRunError
 from poisonbench.models.classifier import Classifier
 from poisonbench.progress import Reporter, silent
 from poisonbench.seeds import Seeds
@@ -60,7 +60,8 @@ def fit(
 
     Raises:
         DivergedError: the loss stopped being finite.
-        InterruptedRunError: stopped by ``should_stop``.
+        InterruptedRunError: stopped by ``should_stop`` with a checkpoint saved.
+        AbortedError: stopped by ``should_stop`` where there is no checkpoint.
     """
     return _Run(
         model, train, validation, recipe, seeds, device, defense or Defense(), checkpoint, name
@@ -117,7 +118,6 @@ class _Run:
         )
         self.epoch = self.step = 0
         self.loss_sum = torch.zeros((), device=device, dtype=torch.float64)
-        self.interruptions = 0
         self.clock = self.saved_at = time.monotonic()
 
     def fit(self, report: Reporter, should_stop: Callable[[], bool]) -> FitResult:
@@ -139,7 +139,6 @@ class _Run:
                 should_stop,
             )
             self._end_epoch()
-        self.result.seconds["interruptions"] = self.interruptions
         return self.result
 
     def _train_epoch(self, report: Callable[[int], None], should_stop: Callable[[], bool]) -> None:
@@ -229,12 +228,12 @@ class _Run:
     def _save_if_due(self, stop: bool) -> None:
         if self.checkpoint is None:
             if stop:
-                raise InterruptedRunError("interrupted before anything was saved; run it again")
+                raise AbortedError("interrupted; nothing was written, run it again")
             return
         now = time.monotonic()
         if stop or now - self.saved_at >= self.checkpoint.every:
             self._spend("training")
-            self.interruptions += stop
+            self.result.interruptions += stop
             self.checkpoint.save(self._snapshot(), self.original)
             self.saved_at = now
         if stop:
@@ -252,7 +251,7 @@ class _Run:
             "notes": result.notes,
             "seconds": result.seconds,
             "digests": result.digests,
-            "interruptions": self.interruptions,
+            "interruptions": result.interruptions,
         }
         tensors = {"loss_sum": self.loss_sum}
         tensors |= {f"model.{key}": value for key, value in self.model.state_dict().items()}
@@ -275,8 +274,8 @@ class _Run:
             return False
         position, groups = snapshot.position, _by_prefix(snapshot.tensors)
         self.epoch, self.step = position["epoch"], position["step"]
-        self.interruptions = position["interruptions"]
-        self.result = FitResult(*(position[k] for k in ("curve", "notes", "seconds", "digests")))
+        kept = ("curve", "notes", "seconds", "digests", "interruptions")
+        self.result = FitResult(**{key: position[key] for key in kept})
         self.loss_sum.copy_(snapshot.tensors["loss_sum"])
         self.model.load_state_dict(groups["model"])
         self.defense.memory = {

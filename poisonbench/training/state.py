@@ -100,9 +100,11 @@ class FitResult:
         notes: the defense's rows of figures.
         seconds: by phase: "training", "defense", "validation".
         digests: of the initial weights and of the first batch's rows.
+        interruptions: how often the run was stopped and continued.
     """
 
     curve: list[dict[str, float]] = field(default_factory=list)
     notes: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    interruptions: int = 0

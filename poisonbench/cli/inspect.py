@@ -1,0 +1,113 @@
+"""``poisonbench inspect``: audit a poison artefact or show a run record."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from poisonbench.cli.common import (
+    DEFAULT_DATA_ROOT,
+    DEFAULT_RESULTS,
+    DataRootOption,
+    JsonOption,
+    ResultsOption,
+    SeedOption,
+    print_json,
+)
+from poisonbench.cli.craft import DatasetOption
+from poisonbench.errors import ArtefactError
+from poisonbench.results.records import RunRecord, read_record
+from poisonbench.results.store import Store
+
+
+def inspect(
+    target: Annotated[str, typer.Argument(metavar="PATH|ID", help="An artefact or a record.")],
+    dataset: DatasetOption = None,
+    results: ResultsOption = DEFAULT_RESULTS,
+    data_root: DataRootOption = DEFAULT_DATA_ROOT,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+) -> None:
+    """Check a poison against its data set (budget, labels, rows), or show a run record.
+
+    The data set is the one that the artefact names, unless --dataset says where it lies.
+    """
+    path = _find(target, Store(results))
+    if path.suffix == ".json":
+        _show_record(read_record(path), json)
+    else:
+        _audit(path, dataset, data_root, seed, json)
+
+
+def _find(target: str, store: Store) -> Path:
+    candidates = [Path(target), store.poison_path(target), store.run_path(target)]
+    for path in candidates:
+        if path.exists():
+            return path
+    raise ArtefactError(
+        f"expected a path, or the id of a poison or run in {store.root}, got {target!r}; "
+        f"see {store.root / 'poisons'} and {store.root / 'runs'}"
+    )
+
+
+def _audit(path: Path, dataset: str | None, data_root: Path, seed: int, json: bool) -> None:
+    from poisonbench.data.poison import read_poison
+    from poisonbench.data.sources import load_dataset
+
+    poison = read_poison(path)
+    card = poison.card
+    name = dataset or card["dataset"]["name"]
+    data = load_dataset(name, data_root, seed)
+    poison = read_poison(path, data)
+    measured = poison.measure(data.train)
+    shares = {
+        attack: int((poison.sources == position).sum())
+        for position, attack in enumerate(card["attacks"])
+    }
+    by_class = data.train.labels[poison.indices].bincount(minlength=data.num_classes).tolist()
+    folder = path if path.is_dir() else path.parent
+    figures: dict[str, Any] = {
+        "path": str(path),
+        "attacks": shares,
+        "goal": card["goal"],
+        "dataset": name,
+        "num_poisons": len(poison),
+        "share_of_training_set": len(poison) / len(data.train),
+        "epsilon": card["epsilon"],
+        "levels": card["levels"],
+        **measured,
+        "poisons_by_class": dict(zip(data.class_names, by_class, strict=True)),
+        "labels": "unchanged (an artefact holds no labels)",
+        "digest": card["digest"],
+        "preview": str(folder / "preview.png"),
+        "made_by": card["spec"],
+    }
+    if json:
+        print_json(figures)
+        return
+    for key, value in figures.items():
+        print(f"{key.replace('_', ' '):24}{value}")
+    print(f"{'verdict':24}sound: seal, rows, data set and budget agree")
+
+
+def _show_record(record: RunRecord, json: bool) -> None:
+    if json:
+        print_json(asdict(record))
+        return
+    for section in ("spec", "labels", "metrics", "digests", "cost", "environment"):
+        print(f"{section}:")
+        for key, value in getattr(record, section).items():
+            print(f"  {key:22}{value}")
+    for title in ("curve", "notes"):
+        print(f"{title}:")
+        for row in getattr(record, title):
+            print("  " + "  ".join(f"{k} {_short(v)}" for k, v in row.items()))
+    for sentence in record.warnings:
+        print(f"warning: {sentence}")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

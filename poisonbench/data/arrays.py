@@ -1,0 +1,130 @@
+"""Images and labels out of .npz and IDX files, checked; nothing here reads a pickle."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from poisonbench.data.splits import Split
+from poisonbench.errors import ArtefactError
+
+NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def make_split(images: NDArray[Any], labels: NDArray[Any], source: str) -> Split:
+    """A split of images in the layout of files.
+
+    Args:
+        images: (N, H, W) or (N, H, W, C) uint8, C is 1 or 3.
+        labels: (N,) or (N, 1), any integer type.
+        source: where they come from, for error messages.
+
+    Raises:
+        ArtefactError: another shape or type.
+    """
+    grey = images.ndim == 3
+    if not grey and not (images.ndim == 4 and images.shape[3] in (1, 3)):
+        raise ArtefactError(
+            f"{source}: expected images of shape (N, H, W) or (N, H, W, C) with C 1 or 3, "
+            f"got {images.shape}; reshape or transpose them"
+        )
+    if images.dtype != np.uint8:
+        raise ArtefactError(
+            f"{source}: expected images of type uint8 (0..255), got {images.dtype}; "
+            "scale them to 0..255, round them and store them as uint8"
+        )
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise ArtefactError(
+            f"{source}: expected one integer label for each of {len(images)} images, "
+            f"got labels of shape {labels.shape} and type {labels.dtype}; store integers of "
+            f"shape ({len(images)},)"
+        )
+    nhwc = images[..., None] if grey else images
+    return Split(_tensor(nhwc.transpose(0, 3, 1, 2)), _tensor(labels.astype(np.int64)))
+
+
+def read_npz(path: Path) -> tuple[Split, Split]:
+    """Train and test splits of one .npz file with the keys of Keras' mnist.npz.
+
+    Raises:
+        ArtefactError: missing, damaged, or not of that form; the message says what is expected.
+    """
+    if not path.is_file():
+        raise ArtefactError(
+            f"expected a .npz file at {path}, found none; check the path, it is relative to "
+            "the working directory"
+        )
+    form = f"a .npz file with the arrays {', '.join(NPZ_KEYS)}"
+    remedy = "write it with numpy.savez_compressed from plain numeric arrays"
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                raise ArtefactError(f"{path}: expected {form}, got a single array; {remedy}")
+            missing = [key for key in NPZ_KEYS if key not in loaded]
+            if missing:
+                raise ArtefactError(
+                    f"{path}: expected {form}, got {', '.join(loaded) or 'no arrays'} "
+                    f"without {', '.join(missing)}; rename or add them"
+                )
+            x_train, y_train, x_test, y_test = (loaded[key] for key in NPZ_KEYS)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ArtefactError(f"{path}: expected {form}, got {_one_line(error)}; {remedy}") from None
+    return (
+        make_split(x_train, y_train, f"{path}, x_train and y_train"),
+        make_split(x_test, y_test, f"{path}, x_test and y_test"),
+    )
+
+
+def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
+    """An array of bytes in MNIST's IDX format, from ``path`` or, packed, ``path`` + ``.gz``.
+
+    Args:
+        path: the file's name without ``.gz``.
+        ndim: 3 for images (N, H, W), 1 for labels (N,).
+
+    Raises:
+        ArtefactError: unreadable, of another kind, or cut short.
+    """
+    packed = path.with_name(path.name + ".gz")
+    try:
+        data = path.read_bytes() if path.is_file() else gzip.decompress(packed.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise ArtefactError(
+            f"{path}: expected an IDX file, got {_one_line(error)}; delete it and fetch it again"
+        ) from None
+    start = 4 + 4 * ndim
+    # Two zero bytes, 8 for unsigned bytes, the number of dimensions; then the sizes.
+    if len(data) < start or data[:4] != bytes([0, 0, 8, ndim]):
+        raise ArtefactError(
+            f"{path}: expected an IDX file of unsigned bytes in {ndim} dimensions, got the "
+            f"first bytes {data[:4].hex() or 'of an empty file'}; delete it and fetch it again"
+        )
+    shape = struct.unpack(f">{ndim}I", data[4:start])
+    if len(data) - start != math.prod(shape):
+        raise ArtefactError(
+            f"{path}: expected {math.prod(shape)} bytes for shape {shape}, "
+            f"got {len(data) - start}; delete it and fetch it again"
+        )
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    # A copy: arrays over immutable bytes are read-only, which torch cannot express.
+    return torch.from_numpy(np.array(array, order="C"))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

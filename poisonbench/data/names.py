@@ -1,0 +1,37 @@
+"""The data sets that can be named on the command line. No torch here: help and lists are quick."""
+
+from __future__ import annotations
+
+from poisonbench.config import did_you_mean
+from poisonbench.errors import UsageError
+
+#: Data sets by name, each with one line on what it is.
+KNOWN = {
+    "mnist": "handwritten digits: 59,000 train, 1,000 validation, 10,000 test, 1x28x28",
+    "cifar10": "small photographs: 49,000 train, 1,000 validation, 10,000 test, 3x32x32",
+    "fashion-mnist": "clothes: 59,000 train, 1,000 validation, 10,000 test, 1x28x28",
+    "mnist-sample": "part of mnist, comes with the package: 10,000 train, 1,000 validation, "
+    "2,000 test",
+}
+
+#: The user's own data: a prefix and a path, relative to the working directory.
+PREFIXES = {
+    "npz": "one .npz file with x_train, y_train, x_test, y_test (uint8 images, integer labels)",
+    "folder": "a folder with train/CLASS/*.png and test/CLASS/*.png (also jpg, jpeg, bmp, webp)",
+}
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """``"mnist"`` as ``("mnist", "")``, ``"npz:a.npz"`` as ``("npz", "a.npz")``.
+
+    Raises:
+        UsageError: unknown name, or a prefix without a path; lists the known ones.
+    """
+    kind, colon, path = name.partition(":")
+    if name in KNOWN or (kind in PREFIXES and path):
+        return kind, path
+    if kind in PREFIXES:
+        raise UsageError(f"expected {kind}:PATH, got {name!r}; write the path behind the colon")
+    known = ", ".join([*KNOWN, *(f"{prefix}:PATH" for prefix in PREFIXES)])
+    hint = did_you_mean(kind if colon else name, [*KNOWN, *PREFIXES])
+    raise UsageError(f"expected a data set among {known}, got {name!r}{hint}")

@@ -1,0 +1,178 @@
+"""From a name to a data set: the one function that everything else loads data with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poisonbench.data import standard
+from poisonbench.data.arrays import read_npz
+from poisonbench.data.folders import read_folder
+from poisonbench.data.names import split_name
+from poisonbench.data.sample import load_sample
+from poisonbench.data.splits import Dataset, Split, hold_out
+from poisonbench.errors import ArtefactError, UsageError
+
+#: Images held out of the train split, where it is large enough.
+VALIDATION_SIZE = 1000
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+def load_dataset(
+    name: str,
+    data_root: Path,
+    root_seed: int,
+    *,
+    download: bool = False,
+    say: Callable[[str], None] = _silent,
+) -> Dataset:
+    """A data set with its validation images held out of the train split.
+
+    Of the train images, min(1000, 10 %) are held out, balanced over the classes, by a draw that
+    depends on ``root_seed`` and the kind of data set, not on its path. ``mnist-sample`` has a
+    fixed validation split.
+
+    Args:
+        name: ``mnist``, ``cifar10``, ``fashion-mnist``, ``mnist-sample``, ``npz:PATH`` or
+            ``folder:PATH``.
+        data_root: where downloaded data sets are, in torchvision's layout.
+        root_seed: what the validation draw depends on.
+        download: fetch what is missing; otherwise nothing touches the network.
+        say: receives remarks for the person at the terminal.
+
+    Raises:
+        UsageError: unknown name, or ``download`` of the user's own data.
+        ArtefactError: files are missing, damaged or not of the expected form.
+        StoreError: ``data_root`` cannot be written.
+    """
+    kind, path = split_name(name)
+    if kind == "mnist-sample":
+        if download:
+            say("mnist-sample comes with the package; nothing to download")
+        return _sample()
+    if kind in standard.STANDARD:
+        known = standard.STANDARD[kind]
+        if download:
+            standard.fetch(known, data_root, say)
+        return _standard(known, data_root, root_seed)
+    if download:
+        raise UsageError(
+            f"expected a data set that can be downloaded ({', '.join(standard.STANDARD)}), "
+            f"got {name!r}; your own data is read where it is"
+        )
+    return _own(name, kind, Path(path).expanduser(), root_seed)
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """What ``poisonbench data show`` prints, as plain JSON values.
+
+    ``image_shape`` is [C, H, W]; ``class_counts`` has K counts a split; ``mean`` and ``std`` are
+    per channel, in [0, 1] units.
+    """
+    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    return {
+        "name": dataset.name,
+        "digest": dataset.digest,
+        "sizes": {part: len(split) for part, split in splits.items()},
+        "image_shape": list(dataset.image_shape),
+        "classes": list(dataset.class_names),
+        "class_counts": {
+            part: torch.bincount(split.labels, minlength=dataset.num_classes).tolist()
+            for part, split in splits.items()
+        },
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "presets": list(dataset.presets),
+        "is_paper": dataset.is_paper,
+    }
+
+
+def _sample() -> Dataset:
+    train, validation, test = load_sample()
+    mnist = standard.STANDARD["mnist"]
+    return Dataset(
+        name="mnist-sample",
+        train=train,
+        validation=validation,
+        test=test,
+        class_names=mnist.class_names,
+        presets=("mnist", "mnist-sample"),
+        mean=mnist.mean,
+        std=mnist.std,
+    )
+
+
+def _standard(known: standard.Standard, data_root: Path, root_seed: int) -> Dataset:
+    original, test = standard.read(known, data_root)
+    train, validation = _hold_out(original, root_seed, known.name)
+    return Dataset(
+        name=known.name,
+        train=train,
+        validation=validation,
+        test=test,
+        class_names=known.class_names,
+        presets=known.presets,
+        mean=known.mean,
+        std=known.std,
+        is_paper=(len(original), len(test)) == known.paper_sizes,
+    )
+
+
+def _own(name: str, kind: str, path: Path, root_seed: int) -> Dataset:
+    if kind == "folder":
+        original, test, class_names = read_folder(path)
+    else:
+        original, test = read_npz(path)
+        class_names = _numbered_classes(name, original.labels)
+    if len(class_names) < 2:
+        raise ArtefactError(
+            f"{name}: expected at least 2 classes in train, got {len(class_names)}; add another"
+        )
+    train, validation = _hold_out(original, root_seed, kind)
+    grey = train.images.shape[1] == 1
+    mean, std = ((0.0,), (1.0,)) if grey else _statistics(train.images)
+    return Dataset(
+        name=name,
+        train=train,
+        validation=validation,
+        test=test,
+        class_names=class_names,
+        presets=("mnist",) if grey else ("cifar10",),
+        mean=mean,
+        std=std,
+    )
+
+
+def _hold_out(split: Split, root_seed: int, kind: str) -> tuple[Split, Split]:
+    size = min(VALIDATION_SIZE, max(1, len(split) // 10))
+    kept, held_out = hold_out(split.labels, size, root_seed, kind)
+    return split.rows(kept), split.rows(held_out)
+
+
+def _numbered_classes(name: str, labels: Tensor) -> tuple[str, ...]:
+    present = torch.unique(labels)
+    if not torch.equal(present, torch.arange(len(present))):
+        shown = ", ".join(map(str, present[:5].tolist())) + (", ..." if len(present) > 5 else "")
+        raise ArtefactError(
+            f"{name}: expected y_train to hold every label of 0..K-1, got {shown}; "
+            "number the classes from 0 without gaps"
+        )
+    return tuple(map(str, present.tolist()))
+
+
+def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation a channel, in [0, 1] units, rounded to 4 digits."""
+    moments = [
+        torch.std_mean(images[:, channel].float().div_(255), correction=0)
+        for channel in range(images.shape[1])
+    ]
+    mean = tuple(round(float(mean), 4) for _, mean in moments)
+    std = tuple(round(float(std), 4) or 1.0 for std, _ in moments)
+    return mean, std

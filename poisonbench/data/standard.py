@@ -1,0 +1,241 @@
+"""MNIST, Fashion-MNIST and CIFAR-10: where their files are, how they are read and fetched.
+
+The layout is torchvision's, so folders that it has filled serve as they are. torchvision does the
+downloads and checks their MD5 sums; it also reads CIFAR-10's batches, which are pickles, and does
+so only after their MD5 sums have matched.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from poisonbench.data.arrays import make_split, read_idx, read_npz
+from poisonbench.data.splits import Split
+from poisonbench.errors import ArtefactError, StoreError
+
+#: Without it, a firewall that drops packets would hold a download up for ever.
+TIMEOUT_SECONDS = 60.0
+
+IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+CIFAR_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+CIFAR_NPZ = "cifar10.npz"
+
+
+@dataclass(frozen=True)
+class Standard:
+    """One of the data sets.
+
+    Attributes:
+        name: as the user writes it.
+        torchvision_class: what downloads it.
+        folder: its files' folder, relative to the data root.
+        files: their names.
+        class_names: 10 names.
+        presets: whose settings fit it.
+        mean, std: per channel, in [0, 1] units.
+        paper_sizes: numbers of train and test images, if the paper uses the data set.
+    """
+
+    name: str
+    torchvision_class: str
+    folder: str
+    files: tuple[str, ...]
+    class_names: tuple[str, ...]
+    presets: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    paper_sizes: tuple[int, int] | None
+
+
+STANDARD = {
+    standard.name: standard
+    for standard in (
+        Standard(
+            name="mnist",
+            torchvision_class="MNIST",
+            folder="MNIST/raw",
+            files=IDX_FILES,
+            class_names=tuple("0123456789"),
+            presets=("mnist",),
+            mean=(0.0,),
+            std=(1.0,),
+            paper_sizes=(60_000, 10_000),
+        ),
+        Standard(
+            name="fashion-mnist",
+            torchvision_class="FashionMNIST",
+            folder="FashionMNIST/raw",
+            files=IDX_FILES,
+            class_names=(
+                "T-shirt/top",
+                "Trouser",
+                "Pullover",
+                "Dress",
+                "Coat",
+                "Sandal",
+                "Shirt",
+                "Sneaker",
+                "Bag",
+                "Ankle boot",
+            ),
+            presets=("mnist",),
+            mean=(0.0,),
+            std=(1.0,),
+            paper_sizes=None,
+        ),
+        Standard(
+            name="cifar10",
+            torchvision_class="CIFAR10",
+            folder="cifar-10-batches-py",
+            files=CIFAR_FILES,
+            class_names=(
+                "airplane",
+                "automobile",
+                "bird",
+                "cat",
+                "deer",
+                "dog",
+                "frog",
+                "horse",
+                "ship",
+                "truck",
+            ),
+            presets=("cifar10",),
+            mean=(0.4914, 0.4822, 0.4465),
+            std=(0.2023, 0.1994, 0.2010),
+            paper_sizes=(50_000, 10_000),
+        ),
+    )
+}
+
+
+def is_present(standard: Standard, data_root: Path) -> bool:
+    """Whether all files are there; an IDX file may be packed (``.gz``)."""
+    if standard.name == "cifar10" and (data_root / CIFAR_NPZ).is_file():
+        return True
+    folder = data_root / standard.folder
+    packed = ".gz" if standard.files == IDX_FILES else ""
+    return all(
+        (folder / file).is_file() or (folder / (file + packed)).is_file() for file in standard.files
+    )
+
+
+def where(standard: Standard, data_root: Path) -> str:
+    """Which files are looked for, in words."""
+    files = f"{', '.join(standard.files)} in {data_root / standard.folder}"
+    if standard.files == IDX_FILES:
+        return f"{files} (or the same with .gz)"
+    return f"{files}, or {data_root / CIFAR_NPZ} with x_train, y_train, x_test, y_test"
+
+
+def read(standard: Standard, data_root: Path) -> tuple[Split, Split]:
+    """Original train and test splits.
+
+    Raises:
+        ArtefactError: files are missing or damaged; the message names them and the remedy.
+    """
+    if not is_present(standard, data_root):
+        raise ArtefactError(
+            f"{standard.name}: expected {where(standard, data_root)}, found not all of them; run "
+            f"`poisonbench data fetch {standard.name} --data-root {data_root}`, copy the files "
+            "there, or name their folder by --data-root or POISONBENCH_DATA"
+        )
+    if standard.name == "cifar10":
+        return _read_cifar(standard, data_root)
+    folder = data_root / standard.folder
+    train_images, train_labels, test_images, test_labels = (
+        read_idx(folder / file, 1 if "labels" in file else 3) for file in IDX_FILES
+    )
+    return (
+        make_split(train_images, train_labels, f"{folder / 'train-*'}"),
+        make_split(test_images, test_labels, f"{folder / 't10k-*'}"),
+    )
+
+
+def fetch(standard: Standard, data_root: Path, say: Callable[[str], None]) -> None:
+    """Download the files, with a progress bar on stderr, unless they are there.
+
+    They arrive in a temporary folder of the data root, are checked there, and are then renamed
+    one by one: a download killed at any time leaves no file that is later read.
+
+    Raises:
+        ArtefactError: no network, or the server sent something else.
+        StoreError: the data root cannot be written.
+    """
+    if is_present(standard, data_root):
+        say(f"{standard.name} is in {data_root} already; nothing to download")
+        return
+    import torchvision.datasets
+
+    source = getattr(torchvision.datasets, standard.torchvision_class)
+    target = data_root / standard.folder
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(dir=data_root, prefix=".fetch-")
+    except OSError as error:
+        raise StoreError(
+            f"expected a folder to write at {target}, got {error}; choose another --data-root"
+        ) from None
+    with temporary as arrived:
+        say(f"downloading {standard.name} to {target}")
+        try:
+            with _timeout(TIMEOUT_SECONDS):
+                source(arrived, train=False, download=True)
+        except (RuntimeError, OSError, EOFError, http.client.HTTPException) as error:
+            raise ArtefactError(
+                f"{standard.name}: expected to download it, got: {' '.join(str(error).split())}; "
+                "try again, or download it on another machine and put "
+                f"{where(standard, data_root)}"
+            ) from None
+        for file in standard.files:
+            os.replace(Path(arrived) / standard.folder / file, target / file)
+
+
+def _read_cifar(standard: Standard, data_root: Path) -> tuple[Split, Split]:
+    path = data_root / CIFAR_NPZ
+    if path.is_file():
+        splits = read_npz(path)
+        for split in splits:
+            if split.images.shape[1:] != (3, 32, 32):
+                raise ArtefactError(
+                    f"{path}: expected images of shape (N, 32, 32, 3), got (channels, height, "
+                    f"width) {tuple(split.images.shape[1:])}; for other images use npz:{path}"
+                )
+        return splits
+    from torchvision.datasets import CIFAR10
+
+    folder = data_root / standard.folder
+    try:
+        parts = [CIFAR10(data_root, train=train) for train in (True, False)]
+    except RuntimeError:
+        raise ArtefactError(
+            f"{folder}: expected CIFAR-10's files with their published MD5 sums, got others; "
+            "delete the folder and run "
+            f"`poisonbench data fetch cifar10 --data-root {data_root}`"
+        ) from None
+    train, test = (make_split(part.data, np.array(part.targets), str(folder)) for part in parts)
+    return train, test
+
+
+@contextmanager
+def _timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

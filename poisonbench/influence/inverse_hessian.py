@@ -1,0 +1,155 @@
+"""The inverse Hessian of the head's loss times a vector.
+
+Because logits are linear in the head's weights the Hessian of the mean loss is exactly
+
+    H = 1/n sum_i (diag(p_i) - p_i p_i^T) kron (a_i a_i^T)        a_i = [h_i; 1]
+
+positive semidefinite and always singular (a vector added to every class changes no probability),
+so it is damped: (H + damping I) v = g. Labels do not enter. Its products need only the cached
+inputs and probabilities, 4 n K (F + 1) operations each.
+
+Two solvers:
+  conjugate_gradient  exact to a stated residual; deterministic; the default
+  lissa               the stochastic recursion of the HINT paper (Agarwal et al., JMLR 2017)
+
+Shapes: n examples, K classes, F features; vectors are (K, F + 1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from poisonbench.errors import DivergedError
+
+
+@dataclass(frozen=True)
+class HeadHessian:
+    """The head's Hessian over a set of examples, as products.
+
+    Attributes:
+        inputs: a, (n, F + 1).
+        probabilities: p, (n, K).
+    """
+
+    inputs: Tensor
+    probabilities: Tensor
+
+    def product(self, vector: Tensor) -> Tensor:
+        """H times a vector (K, F + 1), undamped."""
+        return _product(self.inputs, self.probabilities, vector)
+
+
+def _product(inputs: Tensor, probabilities: Tensor, vector: Tensor) -> Tensor:
+    moved = probabilities * (inputs @ vector.T)
+    curved = moved - probabilities * moved.sum(1, keepdim=True)
+    return curved.T @ inputs / len(inputs)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A solve's result.
+
+    Attributes:
+        vector: v, (K, F + 1).
+        iterations: products with the Hessian.
+        residual: |(H + damping I) v - g| / |g|.
+    """
+
+    vector: Tensor
+    iterations: int
+    residual: float
+
+
+def conjugate_gradient(
+    hessian: HeadHessian,
+    gradient: Tensor,
+    *,
+    damping: float,
+    tolerance: float = 1e-5,
+    max_iterations: int = 1000,
+) -> Solution:
+    """Solve (H + damping I) v = g to a relative residual (Hestenes & Stiefel 1952).
+
+    Args:
+        hessian: over the training examples.
+        gradient: g, (K, F + 1).
+        damping: lambda > 0; H alone is singular.
+        tolerance: on |(H + damping I) v - g| / |g|.
+        max_iterations: where to give up.
+
+    Raises:
+        DivergedError: not reached within ``max_iterations``; names the damping.
+    """
+    target = float(gradient.norm()) * tolerance
+    solution = torch.zeros_like(gradient)
+    remainder = gradient.clone()
+    search = remainder.clone()
+    squared = remainder.square().sum()
+    for iteration in range(max_iterations):
+        if float(squared.sqrt()) <= target:
+            return Solution(solution, iteration, _relative(squared, gradient))
+        moved = hessian.product(search) + damping * search
+        length = squared / (search * moved).sum()
+        solution += length * search
+        remainder -= length * moved
+        previous, squared = squared, remainder.square().sum()
+        search = remainder + squared / previous * search
+    raise DivergedError(
+        f"expected the influence solve to reach a residual of {tolerance:g} in {max_iterations} "
+        f"iterations, got {_relative(squared, gradient):.2g}; raise --damping"
+    )
+
+
+def lissa(
+    hessian: HeadHessian,
+    gradient: Tensor,
+    *,
+    damping: float,
+    scale: float,
+    steps: int,
+    batch_size: int,
+    repeats: int,
+    generator: torch.Generator,
+) -> Solution:
+    """The stochastic recursion h <- g + (1 - damping / scale) h - H_batch h / scale, v = h / scale.
+
+    Its fixed point solves (H + damping I) v = g. The reference code's "damp" is damping / scale.
+
+    Args:
+        hessian: over the training examples; each step draws ``batch_size`` of them.
+        gradient: g, (K, F + 1).
+        damping: lambda, absolute.
+        scale: must exceed half the largest eigenvalue of every batch's damped Hessian.
+        steps: recursion depth.
+        batch_size: examples a step, drawn with replacement.
+        repeats: independent recursions that are averaged.
+        generator: CPU generator of the draws.
+
+    Raises:
+        DivergedError: the recursion left the finite numbers; names the scale.
+    """
+    total = torch.zeros_like(gradient)
+    shape = (steps, batch_size)
+    for _ in range(repeats):
+        draws = torch.randint(len(hessian.inputs), shape, generator=generator)
+        estimate = gradient.clone()
+        for rows in draws.to(gradient.device):
+            curvature = _product(hessian.inputs[rows], hessian.probabilities[rows], estimate)
+            estimate = gradient + (1 - damping / scale) * estimate - curvature / scale
+        total += estimate / scale
+    vector = total / repeats
+    remainder = hessian.product(vector) + damping * vector - gradient
+    residual = _relative(remainder.square().sum(), gradient)
+    if not torch.isfinite(vector).all() or residual > 1:
+        raise DivergedError(
+            f"expected the LiSSA recursion to settle, got a relative residual of {residual:.2g}; "
+            "raise --lissa-scale"
+        )
+    return Solution(vector, steps * repeats, residual)
+
+
+def _relative(squared_norm: Tensor, gradient: Tensor) -> float:
+    return float(squared_norm.sqrt() / gradient.norm().clamp(min=torch.finfo(gradient.dtype).tiny))

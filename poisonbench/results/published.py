@@ -1,0 +1,172 @@
+"""The published figures, read from ``published.toml`` and from nowhere else.
+
+Rows keep the paper's printed units (percent, seconds); :meth:`AccuracyRow.summary` and its like
+give fractions, as run records hold them.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from poisonbench.results.statistics import Summary
+
+#: The defenses of Tables II and III in the paper's order, with the paper's headings.
+METHOD_LABELS = {
+    "none": "W/o Defense",
+    "hint": "HINT",
+    "atda": "ATDA",
+    "friends": "FRIENDS",
+    "epic": "EPIC",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a table's figures come from.
+
+    Attributes:
+        paper: title.
+        venue: where it appeared.
+        arxiv: arXiv identifier.
+        number: the table's number as printed, e.g. ``"II"``.
+        title: what the table shows.
+        unit: of the printed figures.
+        plus_minus: what the paper's ± means.
+        trials: trials behind each mean.
+    """
+
+    paper: str
+    venue: str
+    arxiv: str
+    number: str
+    title: str
+    unit: str
+    plus_minus: str
+    trials: int
+
+    @property
+    def citation(self) -> str:
+        """Paper, identifier and table in one phrase."""
+        return f"{self.paper} ({self.venue}, arXiv:{self.arxiv}), Table {self.number}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SheetRow:
+    """Table I: images in each split, model, batch size and epochs of one data set."""
+
+    dataset: str
+    train: int
+    validation: int
+    test: int
+    model: str
+    batch_size: int
+    epochs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Accuracy:
+    """Test accuracy in percent: mean and standard deviation."""
+
+    mean: float
+    std: float
+
+    def summary(self) -> Summary:
+        """The same as fractions of 1, over the paper's trials."""
+        return Summary(round(self.mean / 100, 6), round(self.std / 100, 6), _trials())
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyRow(_Accuracy):
+    """Table II: one data set, poison ratio and defense."""
+
+    dataset: str
+    rho: float
+    method: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackRow(_Accuracy):
+    """Table III: one targeted attack and defense; ``successes`` of ``trials`` targets hit."""
+
+    attack: str
+    method: str
+    successes: int
+    trials: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensitivityRow(_Accuracy):
+    """Table IV: HINT with one of its settings (``ratio`` or ``beta``) changed."""
+
+    parameter: str
+    value: float
+    dataset: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeRow:
+    """Table V: training seconds of one defense; ``ratio`` is HINT's r, null for the others."""
+
+    method: str
+    seconds: float
+    ratio: float | None = None
+
+
+def source(key: str) -> Source:
+    """Where the table ``"1"`` to ``"5"`` comes from."""
+    document = _document()
+    paper, table = document["paper"], document["table"][key]
+    return Source(
+        paper=paper["title"],
+        venue=paper["venue"],
+        arxiv=paper["arxiv"],
+        number=table["number"],
+        title=table["title"],
+        unit=table["unit"],
+        plus_minus=paper["plus_minus"],
+        trials=paper["trials"],
+    )
+
+
+def table1() -> tuple[SheetRow, ...]:
+    """The sheet of data sets and models."""
+    return tuple(SheetRow(**row) for row in _rows("1"))
+
+
+def table2() -> tuple[AccuracyRow, ...]:
+    """Untargeted attacks: accuracy by data set, poison ratio and defense."""
+    return tuple(AccuracyRow(**row) for row in _rows("2"))
+
+
+def table3() -> tuple[AttackRow, ...]:
+    """Targeted attacks on CIFAR-10: success and accuracy by attack and defense."""
+    return tuple(AttackRow(**row) for row in _rows("3"))
+
+
+def table4() -> tuple[SensitivityRow, ...]:
+    """HINT's sensitivity to its ratio and its bound."""
+    return tuple(SensitivityRow(**row) for row in _rows("4"))
+
+
+def table5() -> tuple[TimeRow, ...]:
+    """Training times on CIFAR-10."""
+    return tuple(TimeRow(**row) for row in _rows("5"))
+
+
+def _rows(key: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = _document()["table"][key]["rows"]
+    return rows
+
+
+def _trials() -> int:
+    return int(_document()["paper"]["trials"])
+
+
+@cache
+def _document() -> dict[str, Any]:
+    text = Path(__file__).with_name("published.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)

@@ -1,0 +1,139 @@
+"""The statistics of the tables: means, intervals and tests, with scipy behind them.
+
+Accuracies are fractions of 1. Every test is two-sided. scipy is imported where it is used, so that
+the command line starts fast.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import fmean, stdev
+
+#: Below this p-value a measured mean is said to differ from the published one.
+SIGNIFICANCE = 0.05
+
+#: Standard errors below this are rounding of the arithmetic: one image of a million is 1e-6.
+_NO_SPREAD = 1e-12
+
+
+class Verdict(StrEnum):
+    """What a cell says about the published figure."""
+
+    AGREES = "agrees"
+    DIFFERS = "differs"
+    TOO_FEW = "not enough trials"
+    OTHER_MIX = "other mix"
+    UNPUBLISHED = "not published"
+    NOT_BUILT = "not built here"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean, sample standard deviation and number of values.
+
+    Attributes:
+        mean: arithmetic mean.
+        std: standard deviation with divisor n - 1; null for one value, which has no spread.
+        n: number of values.
+    """
+
+    mean: float
+    std: float | None
+    n: int
+
+
+def summarise(values: Sequence[float]) -> Summary | None:
+    """Mean and sample standard deviation; null of no values at all."""
+    if not values:
+        return None
+    return Summary(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+
+
+def mean_interval(summary: Summary, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Student's t interval of the mean; null for fewer than two values.
+
+    Args:
+        summary: of the values.
+        confidence: coverage in (0, 1).
+
+    Returns:
+        The two ends, in the unit of the values; not clipped to any range.
+    """
+    if summary.std is None or summary.n < 2:
+        return None
+    from scipy import stats
+
+    half = float(stats.t.ppf((1 + confidence) / 2, summary.n - 1))
+    half *= summary.std / math.sqrt(summary.n)
+    return summary.mean - half, summary.mean + half
+
+
+def welch(first: Summary, second: Summary) -> float | None:
+    """p-value of Welch's t-test that two means are equal; null where one has fewer than two values.
+
+    Where neither has any spread there is nothing to divide by: equal means give 1, others 0.
+    """
+    if first.std is None or second.std is None or first.n < 2 or second.n < 2:
+        return None
+    error = math.hypot(first.std / math.sqrt(first.n), second.std / math.sqrt(second.n))
+    if error < _NO_SPREAD:
+        return 1.0 if math.isclose(first.mean, second.mean, abs_tol=1e-9) else 0.0
+    from scipy import stats
+
+    test = stats.ttest_ind_from_stats(
+        first.mean, first.std, first.n, second.mean, second.std, second.n, equal_var=False
+    )
+    return float(test.pvalue)
+
+
+def verdict(measured: Summary | None, published: Summary) -> tuple[Verdict, float | None]:
+    """Whether a measured mean agrees with a published one, and Welch's p-value.
+
+    "agrees" means that the test found no difference at the 5 % level, not that there is none.
+    """
+    p_value = welch(measured, published) if measured else None
+    if p_value is None:
+        return Verdict.TOO_FEW, None
+    return (Verdict.DIFFERS if p_value < SIGNIFICANCE else Verdict.AGREES), p_value
+
+
+def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion.
+
+    Args:
+        successes: 0 to ``trials``.
+        trials: at least 1.
+        confidence: coverage in (0, 1).
+
+    Raises:
+        ValueError: counts out of range.
+    """
+    _check_counts(successes, trials)
+    from scipy import stats
+
+    interval = stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def fisher(first: tuple[int, int], second: tuple[int, int]) -> float:
+    """p-value of Fisher's exact test that two proportions, each (successes, trials), are equal.
+
+    Raises:
+        ValueError: counts out of range.
+    """
+    _check_counts(*first)
+    _check_counts(*second)
+    from scipy import stats
+
+    table = [[successes, trials - successes] for successes, trials in (first, second)]
+    return float(stats.fisher_exact(table).pvalue)
+
+
+def _check_counts(successes: int, trials: int) -> None:
+    if trials < 1 or not 0 <= successes <= trials:
+        raise ValueError(
+            f"expected at least one trial and successes in 0..trials, got {successes} of {trials}"
+        )

@@ -1,0 +1,110 @@
+"""Where runs happen: the results folder, the data, the device, the root seed, the signals."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from poisonbench.data.sources import load_dataset
+from poisonbench.data.splits import Dataset
+from poisonbench.errors import AbortedError, UsageError
+from poisonbench.models import DEFAULT_MODELS
+from poisonbench.progress import Reporter, silent
+from poisonbench.results.store import Store
+from poisonbench.training.checkpoint import Checkpoint
+
+
+def _mute(text: str) -> None:
+    """Say nothing."""
+
+
+@dataclass
+class Bench:
+    """The surroundings that several runs share.
+
+    Attributes:
+        store: the results folder.
+        data_root: the folder of data sets.
+        device: where tensors live.
+        seed: root of every seed.
+        report: told of progress.
+        say: told of what happens, a line at a time.
+        stopping: set by a signal; runs stop at the next safe point.
+    """
+
+    store: Store
+    data_root: Path
+    device: torch.device
+    seed: int = 0
+    report: Reporter = silent
+    say: Callable[[str], None] = _mute
+    stopping: threading.Event = field(default_factory=threading.Event)
+    _datasets: dict[str, Dataset] = field(default_factory=dict)
+
+    def dataset(self, name: str) -> Dataset:
+        """The data set of that name, read once."""
+        if name not in self._datasets:
+            self._datasets[name] = load_dataset(name, self.data_root, self.seed, say=self.say)
+        return self._datasets[name]
+
+    def checkpoint(self, run_id: str) -> Checkpoint:
+        """The place of a run's checkpoint."""
+        return Checkpoint(self.store.checkpoint_path(run_id), run_id)
+
+    def abort_if_stopping(self) -> None:
+        """Raise AbortedError after a signal, where there is no checkpoint to save."""
+        if self.stopping.is_set():
+            raise AbortedError("interrupted; nothing was written, run the same command again")
+
+
+def default_model(dataset: Dataset) -> str:
+    """The network that the paper trains on data of this kind."""
+    return DEFAULT_MODELS[dataset.presets[0]]
+
+
+def find_device(text: str) -> torch.device:
+    """The device that a user means by auto, cpu, cuda or cuda:N.
+
+    Raises:
+        UsageError: unknown, or not on this machine.
+    """
+    kind, _, number = text.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdigit())):
+        raise UsageError(f"--device: expected auto, cpu, cuda or cuda:N, got {text!r}")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "auto":
+        return torch.device("cuda:0" if count else "cpu")
+    if kind == "cuda" and int(number or 0) >= count:
+        raise UsageError(
+            f"--device: expected a CUDA device that exists, got {text!r} where there are {count}; "
+            "use --device cpu"
+        )
+    return torch.device("cpu") if kind == "cpu" else torch.device("cuda", int(number or 0))
+
+
+@contextmanager
+def stop_on_signals(stopping: threading.Event) -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGUSR1 ask for a stop; a second SIGINT ends the program at once."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and stopping.is_set():
+            raise KeyboardInterrupt
+        stopping.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = [signal.signal(number, handle) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

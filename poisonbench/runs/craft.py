@@ -1,0 +1,243 @@
+"""Crafting: from an attack's name to an artefact in the store, made once and found again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from poisonbench.attacks.base import AttackTask
+from poisonbench.config import as_json
+from poisonbench.data.mixing import Selection, mix
+from poisonbench.data.poison import Poison, make_poison, poison_files, read_poison
+from poisonbench.data.splits import Dataset
+from poisonbench.errors import ArtefactError, DivergedError, UsageError
+from poisonbench.files import publish_folder, write_bytes
+from poisonbench.models import build_model
+from poisonbench.models.classifier import Classifier
+from poisonbench.registry import MIX, attacks, find
+from poisonbench.results.records import spec_id
+from poisonbench.runs.bench import Bench, default_model
+from poisonbench.runs.settings import Settings, read_settings
+from poisonbench.seeds import Seeds, generator_for, seed_for
+from poisonbench.training.fit import fit
+from poisonbench.training.recipe import Recipe
+
+#: Raised by hand when a change of the training loop changes its numbers.
+LOOP_NUMBER = 1
+
+
+@dataclass(frozen=True)
+class Crafted:
+    """A poison and where it lies; ``is_new`` is false when it was there already."""
+
+    poison: Poison
+    id: str
+    path: Path
+    is_new: bool
+
+
+def attack_names(text: str) -> tuple[str, ...]:
+    """``"mix"`` or names joined by ``+`` as names of attacks, in order.
+
+    Raises:
+        UsageError: an unknown or repeated name.
+    """
+    if text == "mix":
+        return MIX
+    table = attacks()
+    names = tuple(find("an attack (or mix)", table, name).name for name in text.split("+"))
+    if len(set(names)) < len(names):
+        raise UsageError(f"--attack: expected each attack once, got {text!r}")
+    return names
+
+
+def craft(
+    bench: Bench,
+    names: Sequence[str],
+    dataset: Dataset,
+    *,
+    rho: float | None = None,
+    selection: Selection = "stratified",
+    trial: int = 0,
+    profile: str = "paper",
+    values: Mapping[str, str] | None = None,
+    model: str | None = None,
+) -> Crafted:
+    """One attack's poison of every training image, or several attacks' mix at a ratio rho.
+
+    Args:
+        bench: where.
+        names: attacks in the order of their shares.
+        dataset: what to poison.
+        rho: share of the training images that are poisoned; None poisons all of them with one
+            attack, and is 1 for several.
+        selection: how the shares are drawn.
+        trial: another trial is another draw of everything random.
+        profile: the attacks' profile.
+        values: option texts of the attack, one attack only.
+        model: the surrogate's network; by default the paper's for this kind of data.
+
+    Raises:
+        UsageError: bad names, ratio or options.
+    """
+    if rho is not None and not 0 < rho <= 1:
+        raise UsageError(f"--rho: expected a poison ratio in (0, 1], got {rho:g}")
+    if values and len(names) > 1:
+        raise UsageError(
+            f"expected options of an attack with one attack, got {'+'.join(names)}; "
+            "craft each alone and give the paths to --poison"
+        )
+    pools = {
+        name: _craft_pool(bench, name, dataset, trial, profile, values or {}, model)
+        for name in names
+    }
+    if len(names) == 1 and rho is None:
+        return pools[names[0]]
+    mixed = mix(
+        {name: pool.poison for name, pool in pools.items()},
+        dataset,
+        rho=1.0 if rho is None else rho,
+        seed=seed_for(bench.seed, "mix", trial),
+        selection=selection,
+    )
+    return _publish(bench, mixed, dataset, spec_id(mixed.card["spec"]))
+
+
+def _craft_pool(
+    bench: Bench,
+    name: str,
+    dataset: Dataset,
+    trial: int,
+    profile: str,
+    values: Mapping[str, str],
+    model: str | None,
+) -> Crafted:
+    """An attack's poison of every training image."""
+    entry = find("an attack", attacks(), name)
+    settings = read_settings(entry, dataset, profile, values)
+    needs_surrogate = entry.needs == "surrogate"
+    surrogate = _surrogate_spec(bench, dataset, settings.recipe, trial, model)
+    spec: dict[str, Any] = {
+        "kind": "craft",
+        "attack": name,
+        "recipe_number": settings.module.RECIPE_NUMBER,
+        "config": as_json(settings.config),
+        "dataset": dataset.digest,
+        "surrogate": surrogate if needs_surrogate else None,
+        "seed": bench.seed,
+        "trial": trial,
+    }
+    poison_id = spec_id(spec)
+    path = bench.store.poison_path(poison_id)
+    if path.exists():
+        return Crafted(read_poison(path, dataset), poison_id, path, False)
+    bench.store.check_writable()
+    bench.say(f"crafting {name} on {dataset.name} ({len(dataset.train):,} images)")
+    images = _attack(bench, settings, dataset, surrogate, trial)
+    poison = make_poison(
+        images,
+        torch.arange(len(dataset.train)),
+        dataset,
+        attack=name,
+        epsilon=settings.config.epsilon,
+        spec=spec,
+    )
+    return _publish(bench, poison, dataset, poison_id)
+
+
+def _attack(
+    bench: Bench, settings: Settings, dataset: Dataset, surrogate: dict[str, Any], trial: int
+) -> torch.Tensor:
+    def report(done: int, total: int) -> None:
+        bench.abort_if_stopping()
+        bench.report(settings.entry.name, done, total)
+
+    images: torch.Tensor = settings.module.craft(
+        AttackTask(
+            images=dataset.train.images.to(bench.device).float().div_(255),
+            labels=dataset.train.labels.to(bench.device),
+            num_classes=dataset.num_classes,
+            surrogate=lambda: _surrogate(bench, dataset, settings.recipe, surrogate),
+            generator=generator_for(bench.seed, "craft", settings.entry.name, trial),
+            report=report,
+        ),
+        settings.config,
+    )
+    return images
+
+
+def _publish(bench: Bench, poison: Poison, dataset: Dataset, poison_id: str) -> Crafted:
+    path = bench.store.poison_path(poison_id)
+    is_new = not path.exists()
+    if is_new:
+        publish_folder(path, poison_files(poison, dataset))
+    return Crafted(poison, poison_id, path, is_new)
+
+
+def _surrogate_spec(
+    bench: Bench, dataset: Dataset, recipe: Recipe, trial: int, model: str | None
+) -> dict[str, Any]:
+    return {
+        "kind": "surrogate",
+        "loop": LOOP_NUMBER,
+        "dataset": dataset.digest,
+        "model": model or default_model(dataset),
+        "training": as_json(recipe),
+        "seed": bench.seed,
+        "trial": trial,
+    }
+
+
+def _surrogate(bench: Bench, dataset: Dataset, recipe: Recipe, spec: dict[str, Any]) -> Classifier:
+    """The attacker's model, trained on the clean training split, in eval mode; cached.
+
+    One surrogate serves every attack of a trial. Its seeds are its own, so no victim shares its
+    initial weights or batches.
+    """
+    seeds = Seeds(seed_for(bench.seed, "surrogate"), spec["trial"])
+    model = build_model(
+        spec["model"],
+        dataset.image_shape,
+        dataset.num_classes,
+        dataset.mean,
+        dataset.std,
+        seeds.generator("initial weights"),
+    )
+    surrogate_id = spec_id(spec)
+    path = bench.store.model_path(surrogate_id)
+    if path.exists():
+        try:
+            model.load_state_dict(load_file(path))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise ArtefactError(
+                f"{path}: expected a surrogate model, got {error}; delete it to train it again"
+            ) from None
+    else:
+        checkpoint = bench.checkpoint(surrogate_id)
+        try:
+            fit(
+                model,
+                dataset.train,
+                dataset.validation,
+                recipe,
+                seeds,
+                device=bench.device,
+                checkpoint=checkpoint,
+                report=bench.report,
+                should_stop=bench.stopping.is_set,
+                name="surrogate",
+            )
+        except DivergedError as error:
+            raise DivergedError(f"the attacker's model: {error}") from None
+        tensors = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
+        write_bytes(path, save(tensors))
+        checkpoint.discard()
+    model.to(device=bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.eval().requires_grad_(False)
+    return model
