@@ -32,7 +32,8 @@ class RunRecord:
             digest}), method, recipe_number, config, model, training.
         labels: what a table groups by and the spec does not say: variant ("paper" when every
             setting is the paper's for this data set, else "custom"), profile, overrides
-            {option: value}, presets, is_paper_dataset, sizes {train, validation, test: images}.
+            {option: value}, presets, is_paper_dataset, dataset (as the user wrote it), sizes
+            {train, validation, test: images}.
         metrics: test_accuracy (fraction, last epoch), per_class_accuracy, validation_accuracy,
             attack_success (null when untargeted), poison (share of poisons etc., never shown to
             the defense).

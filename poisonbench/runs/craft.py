@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,17 +159,19 @@ def _attack(
         bench.abort_if_stopping()
         bench.report(settings.entry.name, done, total)
 
-    images: torch.Tensor = settings.module.craft(
-        AttackTask(
-            images=dataset.train.images.to(bench.device).float().div_(255),
-            labels=dataset.train.labels.to(bench.device),
-            num_classes=dataset.num_classes,
-            surrogate=lambda: _surrogate(bench, dataset, settings.recipe, surrogate),
-            generator=generator_for(bench.seed, "craft", settings.entry.name, trial),
-            report=report,
-        ),
-        settings.config,
+    task = AttackTask(
+        images=dataset.train.images.to(bench.device).float().div_(255),
+        labels=dataset.train.labels.to(bench.device),
+        num_classes=dataset.num_classes,
+        surrogate=lambda: _surrogate(bench, dataset, settings.recipe, surrogate),
+        generator=generator_for(bench.seed, "craft", settings.entry.name, trial),
+        report=report,
     )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        images: torch.Tensor = settings.module.craft(task, settings.config)
+    for warning in caught:
+        bench.say(f"warning: {warning.message}")
     return images
 
 

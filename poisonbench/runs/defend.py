@@ -123,6 +123,12 @@ def defend(
         "overrides": {key: as_plain(value) for key, value in settings.overrides.items()},
         "presets": list(dataset.presets),
         "is_paper_dataset": dataset.is_paper,
+        "dataset": dataset.name,
+        "sizes": {
+            "train": len(dataset.train),
+            "validation": len(dataset.validation),
+            "test": len(dataset.test),
+        },
     }
     record = RunRecord(id=run_id, spec=spec, labels=labels, **measured)
     if save_model:

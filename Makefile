@@ -1,0 +1,48 @@
+# quickstart and test set everything up by themselves; the rest assumes that one of them ran.
+PYTHON ?= python3
+BIN := .venv/bin
+RESULTS ?= results/quickstart
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: quickstart test check lint format bench clean
+
+quickstart: .venv/installed
+	$(BIN)/poisonbench craft --attack mix --rho 0.6 --preset quick --results $(RESULTS)
+	$(BIN)/poisonbench defend --method none --preset quick --rho 0 --results $(RESULTS)
+	$(BIN)/poisonbench defend --method hint --preset quick --rho 0 --results $(RESULTS)
+	$(BIN)/poisonbench defend --method none --preset quick --rho 0.6 --results $(RESULTS)
+	$(BIN)/poisonbench defend --method hint --preset quick --rho 0.6 --ratio 0.5 --results $(RESULTS)
+	$(BIN)/poisonbench report --table 2 --dataset mnist-sample --results $(RESULTS)
+
+test: .venv/installed-dev check
+
+check: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+
+lint:
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format:
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/hint_round.py
+	$(BIN)/python benchmarks/training.py
+
+clean:
+	rm -rf .venv build dist
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "poisonbench needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable .
+	touch $@
+
+.venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[dev]'
+	touch $@

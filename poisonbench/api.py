@@ -1,0 +1,166 @@
+"""The Python API: the same runs as the command line, with the same names.
+
+import poisonbench
+poison = poisonbench.craft("pgd", dataset="mnist-sample")
+record = poisonbench.defend("hint", ratio=0.5)
+frame = poisonbench.records()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from poisonbench.results.records import RunRecord
+from poisonbench.results.store import Store
+
+if TYPE_CHECKING:
+    import pandas
+
+    from poisonbench.data.poison import Poison
+    from poisonbench.runs.bench import Bench
+
+
+def craft(
+    attack: str,
+    dataset: str = "mnist-sample",
+    *,
+    rho: float | None = None,
+    trial: int = 0,
+    profile: str = "paper",
+    results: str | Path = "results",
+    data_root: str | Path = "data",
+    device: str = "auto",
+    seed: int = 0,
+    **options: Any,
+) -> Poison:
+    """Make a poison, or find it in the results folder; see ``poisonbench craft --help``.
+
+    Args:
+        attack: a name, names joined by "+", or "mix".
+        dataset: as on the command line.
+        rho: share of the training images to poison; None poisons all of them.
+        trial: which draw of everything random.
+        profile: "paper", or another that the attack has.
+        results: the results folder.
+        data_root: the folder of data sets.
+        device: auto, cpu, cuda or cuda:N.
+        seed: root seed.
+        options: the attack's own settings, e.g. ``epsilon=8 / 255``.
+
+    Raises:
+        PoisonbenchError: see :mod:`poisonbench.errors`.
+    """
+    from poisonbench.runs.craft import attack_names
+    from poisonbench.runs.craft import craft as run
+
+    bench = _bench(results, data_root, device, seed)
+    return run(
+        bench,
+        attack_names(attack),
+        bench.dataset(dataset),
+        rho=rho,
+        trial=trial,
+        profile=profile,
+        values=_texts(options),
+    ).poison
+
+
+def defend(
+    method: str,
+    dataset: str = "mnist-sample",
+    *,
+    attack: str = "mix",
+    poison: str | Path | None = None,
+    rho: float = 0.6,
+    trial: int = 0,
+    profile: str = "paper",
+    results: str | Path = "results",
+    data_root: str | Path = "data",
+    device: str = "auto",
+    seed: int = 0,
+    **options: Any,
+) -> RunRecord:
+    """Train under a defense, or find the record; see ``poisonbench defend --help``.
+
+    Args:
+        method: the defense's name.
+        dataset: as on the command line.
+        attack: a name, names joined by "+", or "mix".
+        poison: path of an artefact to use as it is, instead of ``attack`` and ``rho``.
+        rho: share of poisoned training images; 0 trains on clean data.
+        trial: which trial.
+        profile: "paper", or another that the defense has.
+        results: the results folder.
+        data_root: the folder of data sets.
+        device: auto, cpu, cuda or cuda:N.
+        seed: root seed.
+        options: settings of the defense or of the recipe, e.g. ``ratio=0.5, epochs=3``.
+
+    Raises:
+        PoisonbenchError: see :mod:`poisonbench.errors`.
+    """
+    from poisonbench.runs.craft import attack_names
+    from poisonbench.runs.defend import PoisonChoice
+    from poisonbench.runs.defend import defend as run
+
+    bench = _bench(results, data_root, device, seed)
+    path = None if poison is None else Path(poison)
+    choice = PoisonChoice(attacks=() if path else attack_names(attack), path=path, rho=rho)
+    return run(
+        bench,
+        method,
+        bench.dataset(dataset),
+        choice,
+        trial=trial,
+        profile=profile,
+        values=_texts(options),
+    ).record
+
+
+def load_poison(
+    path: str | Path, dataset: str | None = None, *, data_root: str | Path = "data", seed: int = 0
+) -> Poison:
+    """Read and check an artefact; with a data set's name also against its images.
+
+    Raises:
+        ArtefactError: damaged, edited, over its budget or made for another split.
+    """
+    from poisonbench.data.poison import read_poison
+    from poisonbench.data.sources import load_dataset
+
+    data = None if dataset is None else load_dataset(dataset, Path(data_root), seed)
+    return read_poison(Path(path), data)
+
+
+def records(
+    results: str | Path = "results",
+    on_error: Callable[[Exception], None] = lambda error: None,
+) -> pandas.DataFrame:
+    """The run records as a data frame, one row a run, nested fields as dotted columns.
+
+    Args:
+        results: the results folder.
+        on_error: told of each record that cannot be read; it is left out.
+    """
+    from dataclasses import asdict
+
+    import pandas
+
+    found = Store(Path(results)).records(on_error)
+    return pandas.json_normalize([asdict(record) for record in found])
+
+
+def _bench(results: str | Path, data_root: str | Path, device: str, seed: int) -> Bench:
+    from poisonbench.runs.bench import Bench, find_device
+
+    return Bench(Store(Path(results)), Path(data_root), find_device(device), seed)
+
+
+def _texts(options: dict[str, Any]) -> dict[str, str]:
+    """Values as the command line's texts, so that both go through the same checks."""
+    return {
+        name: ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+        for name, value in options.items()
+    }
