@@ -28,7 +28,8 @@ def logits_of(model: Classifier, images: Tensor) -> Tensor:
 
 def accuracy(model: Classifier, split: Split) -> float:
     """Share of the split's images that are classified right."""
-    return float((logits_of(model, split.images).argmax(1) == split.labels).float().mean())
+    right = logits_of(model, split.images).argmax(1) == split.labels
+    return float(right.double().mean())
 
 
 def accuracy_by_class(
