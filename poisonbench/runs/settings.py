@@ -69,7 +69,8 @@ def read_settings(
     own = {name: value for name, value in parsed.items() if name in kinds}
     shared = {name: value for name, value in parsed.items() if name in recipe_kinds}
     config = resolve(module.Config, module.PROFILES, overrides=own, **build)  # type: ignore[arg-type]
-    profiles = {name: RECIPES.get(name, RECIPES["paper"]) for name in module.PROFILES}
+    names = ("paper", *module.PROFILES)
+    profiles = {name: RECIPES.get(name, RECIPES["paper"]) for name in names}
     recipe = resolve(Recipe, profiles, overrides=shared, **build)  # type: ignore[arg-type]
     plain_config = resolve(module.Config, module.PROFILES, overrides={}, **build)  # type: ignore[arg-type]
     plain_recipe = resolve(Recipe, profiles, overrides={}, **build)  # type: ignore[arg-type]
