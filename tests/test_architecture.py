@@ -323,7 +323,7 @@ def test_help_is_quick():
     """About 0.3 s on an idle machine; ten times that means that something heavy came in."""
     started = time.monotonic()
     text = python("-m", "poisonbench", "--help")
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 5
     for command in ("craft", "defend", "report", "list", "inspect", "data"):
         assert command in text
 

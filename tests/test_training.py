@@ -362,6 +362,26 @@ def test_the_state_says_where_training_is():
         assert not torch.equal(torch.rand(3, generator=other), draws[0])
 
 
+def test_every_epoch_trains_in_train_mode():
+    """Whatever mode the model comes in, and whatever mode a defense leaves it in."""
+
+    class Careless(Recorder):
+        modes = ()
+
+        def start_epoch(self, state):
+            state.model.eval()
+            return state.train
+
+        def perturb_batch(self, state, images, labels):
+            self.modes = (*self.modes, state.model.training)
+            return images
+
+    careless = Careless()
+    model, _ = train(careless, recipe=recipe(epochs=2))
+    assert careless.modes == (True,) * 6
+    assert weights_digest(model) == weights_digest(train(recipe=recipe(epochs=2))[0])
+
+
 def test_notes_carry_their_epoch():
     class Notes(Defense):
         def start_epoch(self, state):
