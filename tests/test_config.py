@@ -300,6 +300,6 @@ def test_a_method_without_profiles_gets_the_data_sets_recipe(monkeypatch):
 def test_settings_of_a_method_win_over_the_recipes():
     """Where both have an option of one name it is the method's."""
     pgd = registry.find("an attack", registry.attacks(), "pgd")
-    chosen = read_settings(pgd, dataset_with(("mnist",)), "paper", {"batch_size": "7"})
-    assert chosen.config.batch_size == 7
-    assert chosen.recipe.batch_size == 128
+    chosen = read_settings(pgd, dataset_with(("mnist",)), "paper", {"precision": "float32"})
+    assert chosen.config.precision == "float32"
+    assert chosen.recipe.precision == "auto"

@@ -429,7 +429,7 @@ def test_an_option_of_neither_lists_the_methods_own():
 def test_a_schedule_after_the_last_epoch_is_refused():
     with pytest.raises(ValueError, match="schedule: expected an update before epoch 5"):
         build(Config(schedule=(5, 15)), recipe(epochs=5))
-    assert isinstance(build(Config(schedule=(15, 4)), recipe(epochs=5)), Hint)
+    assert isinstance(build(Config(schedule=(4, 15)), recipe(epochs=5)), Hint)
 
 
 @pytest.mark.parametrize(

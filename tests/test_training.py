@@ -425,7 +425,7 @@ def test_accuracy_is_counted_image_by_image(monkeypatch):
         of_class[label].append(hit)
     share = sum(right) / 23
     assert 0 < share < 1
-    monkeypatch.setattr(evaluation, "BATCH", 5)
+    monkeypatch.setattr(evaluation, "pass_size", lambda images, gradients: 5)
     model.train()
     assert accuracy(model, data) == pytest.approx(share, abs=1e-7)
     total, by_class = accuracy_by_class(model, data, K)

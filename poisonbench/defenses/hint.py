@@ -88,8 +88,10 @@ class Config:
         require(0 <= self.beta <= 1, f"beta: expected in [0, 1], got {self.beta}")
         require(self.damping > 0, f"damping: expected over 0, got {self.damping}")
         require(
-            len(self.schedule) > 0 and min(self.schedule) >= 1,
-            f"schedule: expected epochs of 1 or more, got {self.schedule}",
+            len(self.schedule) > 0
+            and min(self.schedule) >= 1
+            and list(self.schedule) == sorted(set(self.schedule)),
+            f"schedule: expected increasing epochs of 1 or more, got {self.schedule}",
         )
         for name in ("lissa_scale", "lissa_steps", "lissa_batch", "lissa_repeats"):
             value = getattr(self, name)
