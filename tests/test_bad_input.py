@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHORT, cli, done, files_in, tiny_arrays
+from conftest import cli, done, files_in, tiny_arrays
 from PIL import Image
 
 from poisonbench.data.poison import CARD_NAME, FILE_NAME
@@ -311,9 +311,8 @@ def test_artefact_of_another_split(artefact, tiny, results):
     """Another root seed holds out other validation images, so rows have moved."""
     words = ("--method", "none", "--dataset", tiny, "--poison", artefact, "--seed", "1")
     assert "got one made for another split" in refused(65, results, "defend", *words)
-    assert "got one made for another split" in refused(
-        65, results, "inspect", artefact, *words[-2:]
-    )
+    message = refused(65, results, "inspect", artefact, "--seed", "1")
+    assert "got one made for another split" in message
     message = refused(65, results, "inspect", artefact, "--dataset", "mnist-sample")
     assert "expected images of shape (1, 28, 28)" in message
 
@@ -439,6 +438,4 @@ def test_an_unexpected_error_is_not_hidden(tiny, results, monkeypatch):
 
     monkeypatch.setattr("poisonbench.runs.defend.fit", break_down)
     with pytest.raises(RuntimeError, match="a bug"):
-        cli(
-            "defend", "--method", "hint", *SHORT, "--clean", "--dataset", tiny, "--results", results
-        )
+        cli("defend", "--method", "none", "--clean", "--dataset", tiny, "--results", results)

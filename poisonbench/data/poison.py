@@ -314,7 +314,7 @@ def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:
     if not file.is_file():
         raise ArtefactError(
             f"{file}: expected a poison's folder or safetensors file, got no such file; "
-            "check the path or craft it"
+            "check the path or craft it again"
         )
     try:
         header, data = _read_bytes(file)
