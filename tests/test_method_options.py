@@ -50,7 +50,7 @@ def test_refusals(arguments, message):
 
 
 def test_an_option_of_the_method_is_no_near_miss_of_a_shared_one():
-    """"--ratio" is as like "--ratios" as a misspelling, but hint has it."""
+    """ "--ratio" is as like "--ratios" as a misspelling, but hint has it."""
     assert method_values(["--ratio", "1"], ["--ratios"], HINT) == {"ratio": "1"}
     with pytest.raises(UsageError, match="did you mean '--ratios'"):
         method_values(["--ratio", "1"], ["--ratios"], [defenses()["none"]])
