@@ -62,7 +62,7 @@ def undisturbed(tiny, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "every", "stride"), [(CRAFT, 60.0, 5), (DEFEND, 60.0, 5), (DEFEND, 0.0, 13)]
+    ("words", "every", "stride"), [(CRAFT, 60.0, 1), (DEFEND, 60.0, 1), (DEFEND, 0.0, 7)]
 )
 def test_killed_at_every_moment_of_writing(words, every, stride, tiny, undisturbed, tmp_path):
     """A file half-written, whole and not yet renamed, just renamed; with checkpoints or not."""
@@ -76,6 +76,8 @@ def test_killed_at_every_moment_of_writing(words, every, stride, tiny, undisturb
             break
         assert code == -signal.SIGKILL
         killed += 1
+        if stride == 1 and killed % 5:
+            continue
         done(*line)
         read_all(results)
         if words == DEFEND:
@@ -84,7 +86,7 @@ def test_killed_at_every_moment_of_writing(words, every, stride, tiny, undisturb
             assert data == (undisturbed / path).read_bytes(), path
         for path, data in bytes_of(results, "models").items():
             assert data == (undisturbed / path).read_bytes(), path
-    assert killed >= 4
+    assert killed * stride >= 15
 
 
 @pytest.mark.slow
