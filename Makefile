@@ -31,6 +31,8 @@ format:
 bench: .venv/installed
 	$(BIN)/python benchmarks/hint_round.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/hint_overhead.py
+	$(BIN)/python benchmarks/startup.py
 
 clean:
 	rm -rf .venv build dist

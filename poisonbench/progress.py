@@ -71,6 +71,8 @@ class BarReporter:
             TextColumn("{task.fields[detail]}"),
             console=Console(stderr=True),
             transient=True,
+            # rich would print the result on stderr with the bar, also when stdout is a file.
+            redirect_stdout=sys.stdout.isatty(),
         )
         self.phase = ""
         self.shown = 0.0

@@ -25,14 +25,15 @@ class Entry:
         module: what holds it: ``Config``, ``PROFILES``, ``RECIPE_NUMBER`` and ``craft`` (attacks)
             or ``build`` (defenses).
         summary: one line on what it does.
-        needs: attacks: "surrogate" when they use a trained model, else "".
+        trains: whether it uses a classifier trained by the recipe: every defense, and attacks with
+            a surrogate. The recipe's settings are options of these alone.
     """
 
     name: str
     label: str
     module: str
     summary: str
-    needs: str = ""
+    trains: bool = True
 
     def load(self) -> ModuleType:
         """Import the algorithm's module."""
@@ -40,19 +41,19 @@ class Entry:
 
 
 ATTACKS = (
-    Entry("pgd", "PGD", "poisonbench.attacks.pgd", "climb the loss of the true label", "surrogate"),
+    Entry("pgd", "PGD", "poisonbench.attacks.pgd", "climb the loss of the true label"),
     Entry(
         "dap",
         "DAP",
         "poisonbench.attacks.delusive_adversarial",
         "descend towards the next class's label",
-        "surrogate",
     ),
     Entry(
         "durp",
         "DURP",
         "poisonbench.attacks.delusive_universal",
         "one random perturbation a class",
+        trains=False,
     ),
 )
 

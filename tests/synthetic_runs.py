@@ -23,10 +23,11 @@ def make_record(
     variant="paper",
     recipe=1,
     finished="2025-01-01",
+    digest="p",
     labels=None,
     **spec,
 ):
-    poison = {"attacks": list(attacks or registry.MIX), "rho": rho, "trial": trial, "digest": "p"}
+    poison = {"attacks": list(attacks or registry.MIX), "rho": rho, "trial": 0, "digest": digest}
     spec = {
         "kind": "defend",
         "seed": seed,

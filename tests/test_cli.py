@@ -235,3 +235,27 @@ def test_help_imports_no_torch():
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_the_result_goes_to_a_file_while_the_bar_is_on_a_terminal(tiny, stocked, tmp_path):
+    """A bar on stderr must not take stdout's lines with it."""
+    master, slave = os.openpty()
+    out = tmp_path / "out.txt"
+    words = ("defend", "--method", "none", "--clean", "--dataset", tiny, "--epochs", "1")
+    with out.open("w") as stdout:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "poisonbench", *map(str, words), "--results", str(tmp_path)],
+            stdout=stdout,
+            stderr=slave,
+        )
+        os.close(slave)
+        seen = b""
+        try:
+            while part := os.read(master, 4096):
+                seen += part
+        except OSError:
+            pass  # the terminal's other end is closed: the child has ended
+        os.close(master)
+        assert child.wait(60) == 0, seen
+    assert out.read_text().startswith("none on ")
+    assert b"test accuracy" not in seen

@@ -279,7 +279,8 @@ def test_every_method_and_profile_resolves_on_every_preset(table, presets):
     for entry in table:
         for profile in ("paper", *entry.load().PROFILES):
             chosen = read_settings(entry, dataset_with(presets), profile, {})
-            assert chosen.variant == profile
+            assert chosen.profile == profile
+            assert chosen.overrides == {}
             assert chosen.overrides == {}
             assert canonical_json(as_json(chosen.config))
 

@@ -406,19 +406,18 @@ def test_profiles_give_the_papers_and_the_codes_settings(profile, presets, confi
         assert getattr(settings.config, name) == value, name
     for name, value in training.items():
         assert getattr(settings.recipe, name) == value, name
-    assert settings.variant == profile
+    assert (settings.profile, settings.overrides) == (profile, {})
     # LiSSA's constants amount to the damping: damp 0.01 x scale 50.
     assert settings.config.lissa_scale * 0.01 == settings.config.damping
     assert isinstance(build(settings.config, settings.recipe), Hint)
 
 
-def test_a_changed_setting_makes_the_run_custom():
+def test_changed_settings_are_overrides():
     settings = hint_settings(("mnist",), "paper", ratio="0.25", epochs="20")
     assert (settings.config.ratio, settings.recipe.epochs) == (0.25, 20)
     assert settings.overrides == {"ratio": 0.25, "epochs": 20}
-    assert settings.variant == "custom"
     same = hint_settings(("mnist",), "paper", ratio="1/2", schedule="5,15")
-    assert (same.variant, same.overrides) == ("paper", {})
+    assert same.overrides == {}
 
 
 def test_an_option_of_neither_lists_the_methods_own():

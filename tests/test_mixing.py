@@ -161,6 +161,7 @@ def test_card_of_a_mix(dataset, pools):
     assert card["measured"]["max_abs_levels"] == 7
     assert card["spec"] == {
         "kind": "mix",
+        "recipe_number": 1,
         "pools": {name: each.digest for name, each in pools.items()},
         "order": ["pgd", "dap"],
         "rho": 0.5,

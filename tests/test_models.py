@@ -51,7 +51,7 @@ def test_cifar_resnet18_is_the_papers(resnet):
         ("mnist-cnn", (1, 16, 16)),
         ("mnist-cnn", (3, 32, 32)),
         ("mnist-cnn", (2, 17, 30)),
-        ("cifar-resnet18", (1, 8, 8)),
+        ("cifar-resnet18", (1, 9, 9)),
         ("cifar-resnet18", (3, 20, 33)),
     ],
 )
@@ -68,8 +68,8 @@ def test_other_image_sizes_give_logits(name, shape):
     [
         ("mnist-cnn", (1, 15, 28), "16 x 16 pixels, got 15 x 28"),
         ("mnist-cnn", (1, 28, 15), "16 x 16 pixels, got 28 x 15"),
-        ("cifar-resnet18", (3, 7, 32), "8 x 8 pixels, got 7 x 32"),
-        ("cifar-resnet18", (3, 32, 7), "8 x 8 pixels, got 32 x 7"),
+        ("cifar-resnet18", (3, 7, 32), "9 x 9 pixels, got 7 x 32"),
+        ("cifar-resnet18", (3, 32, 7), "9 x 9 pixels, got 32 x 7"),
     ],
 )
 def test_too_small_images_name_the_sizes_and_the_option(name, shape, wanted):

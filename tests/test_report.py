@@ -12,6 +12,7 @@ from poisonbench.errors import UsageError
 from poisonbench.experiments import tables
 from poisonbench.experiments.cells import Cell
 from poisonbench.results.records import RunRecord, spec_id
+from poisonbench.results.report import distinct_trials
 
 
 def cell_of(records, dataset="mnist", rho=0.0, method="none", key="2"):
@@ -235,3 +236,12 @@ def test_what_is_not_there(key, dataset, message):
 def test_the_results_folder_is_quoted_for_the_shell():
     cell = Cell(dataset="mnist", method="none", rho=1.0)
     assert cell.command(0, Path("my runs")).endswith("--trial 0 --results 'my runs'")
+
+
+def test_runs_on_another_poison_are_not_averaged():
+    """Trials of a root seed count when they share the poison of the run finished last."""
+    old = [make_record(rho=0.6, trial=t, digest="a", finished="2026-01-01") for t in range(3)]
+    new = [make_record(rho=0.6, trial=t, digest="b", finished="2026-01-02") for t in range(2)]
+    assert [r.spec["poison"]["digest"] for r in distinct_trials([*new, *old])] == ["b", "b"]
+    other = make_record(rho=0.6, seed=7, digest="c", finished="2025-01-01")
+    assert len(distinct_trials([*new, *old, other])) == 3

@@ -327,6 +327,7 @@ def test_what_a_record_holds(tiny, stocked):
         "trial",
     }
     assert tiny.partition(":")[2] not in json.dumps(record.spec)
+    assert record.labels.pop("poison")["pools"].keys() == {"pgd", "dap", "durp"}
     assert record.labels == {
         "variant": "custom",
         "profile": "paper",
@@ -413,7 +414,7 @@ def test_missing_commands_are_command_lines_of_this_program(table, results):
         assert params["dataset"] == "mnist-sample"
         assert params["results"] == results
         assert 0 <= params["rho"] <= 1
-        assert read_settings(method, data, params["profile"], values).variant == "paper"
+        assert read_settings(method, data, params["profile"], values).overrides == {}
     assert done(*words, "--missing", "--json").json == {"missing": commands}
 
 
@@ -570,3 +571,24 @@ def test_end_to_end_on_the_embedded_sample(results):
     assert "MNIST sample (not the paper's data)" in report.out
     assert "1 other run(s) of these data sets are not averaged here" in report.out
     assert report.err == ""
+
+
+def test_an_attack_without_a_surrogate_has_no_options_of_its_training(tiny, results):
+    for words in (("--epochs", "3"), ("--model", "mnist-cnn")):
+        outcome = cli("craft", "--attack", "durp", "--dataset", tiny, "--results", results, *words)
+        assert outcome.code == 2
+        assert words[0] in outcome.err
+    assert "--epochs" not in done("list", "attacks", "durp").out
+    assert "--epochs" in done("list", "attacks", "pgd").out
+
+
+def test_a_run_says_where_its_poison_came_from(tiny, stocked):
+    words = ("defend", "--method", "none", "--dataset", tiny, "--epochs", "1", "--rho", "0.5")
+    record = read_record(Path(done(*words, "--results", stocked, "--json").json["path"]))
+    origin = record.labels["poison"]
+    assert (stocked / "poisons" / origin["id"] / "card.json").exists()
+    assert set(origin["pools"]) == set(record.spec["poison"]["attacks"])
+    for name, pool in origin["pools"].items():
+        assert pool["spec"]["attack"] == name
+        assert "epsilon" in pool["spec"]["config"]
+        assert (stocked / "poisons" / pool["id"] / "card.json").exists()

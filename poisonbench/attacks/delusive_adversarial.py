@@ -57,7 +57,7 @@ class Config:
         "next", "next: class y + 1; random: any class but y, drawn per image (a weak attack)."
     )
     precision: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "Arithmetic of the surrogate; auto: bfloat16 where the device has it."
+        "auto", "Arithmetic of the attack's passes; auto: bfloat16 where the device has it."
     )
 
     def __post_init__(self) -> None:

@@ -50,8 +50,6 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code; a known error is one line on stderr."""
-    # cuBLAS reads it when it starts; without it equal runs on a GPU may differ in their last bits.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = app(args=words, prog_name="poisonbench", standalone_mode=False) or 0

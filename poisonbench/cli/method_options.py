@@ -96,7 +96,7 @@ def method_help(entry: Entry) -> str:
     lines = [f"Options of {entry.name} ({entry.summary}):"]
     own, shared = _options(entry)
     for title, options in (("", own), ("Options of the training recipe:", shared)):
-        if title:
+        if title and options:
             lines.append(title)
         for option in options:
             words = f" [{'|'.join(option.choices)}]" if option.choices else ""
@@ -112,6 +112,8 @@ def _options(entry: Entry) -> tuple[list[Option], list[Option]]:
     from poisonbench.training.recipe import Recipe
 
     own = options_of(entry.load().Config)
+    if not entry.trains:
+        return own, []
     return own, [o for o in options_of(Recipe) if o.name not in {x.name for x in own}]
 
 

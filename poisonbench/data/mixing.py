@@ -19,6 +19,9 @@ from poisonbench.data.splits import Dataset
 from poisonbench.errors import ArtefactError, UsageError
 from poisonbench.seeds import generator_for
 
+#: Raised by hand when the draw of the shares changes.
+RECIPE_NUMBER = 1
+
 Selection = Literal["stratified", "uniform"]
 
 
@@ -62,6 +65,7 @@ def mix(
         epsilon=max(pool.card["epsilon"] for pool in pools.values()),
         spec={
             "kind": "mix",
+            "recipe_number": RECIPE_NUMBER,
             "pools": {name: pool.digest for name, pool in pools.items()},
             "order": names,
             "rho": float(rho),

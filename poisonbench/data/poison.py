@@ -326,8 +326,6 @@ def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:
         _check_card(card)
         poison = Poison(**load(data), card=card)
         _check_digests(poison)
-        if dataset is not None:
-            _check_dataset(poison, dataset)
     except ArtefactError as error:
         raise ArtefactError(
             f"{file}: {error}; delete it and craft it again, or use another"
@@ -337,6 +335,11 @@ def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:
             f"{file}: expected a poison in safetensors format (a pickle or zip is never opened), "
             f"got {error}; delete it and craft it again, or use another"
         ) from None
+    if dataset is not None:
+        try:
+            _check_dataset(poison, dataset)
+        except ArtefactError as error:
+            raise ArtefactError(f"{file}: {error}") from None
     return poison
 
 
@@ -458,14 +461,18 @@ def _check_dataset(poison: Poison, dataset: Dataset) -> None:
     if tuple(made_for["image_shape"]) != dataset.image_shape:
         raise ArtefactError(
             f"expected images of shape {dataset.image_shape} for {dataset.name}, "
-            f"got {tuple(made_for['image_shape'])}, made for {made_for['name']}"
+            f"got {tuple(made_for['image_shape'])}; use it with --dataset {made_for['name']}"
         )
     if made_for["digest"] != dataset.digest:
         raise ArtefactError(
             f"expected a poison of {dataset.name} with digest {dataset.digest[:16]}, got one made "
-            f"for another split, {made_for['name']} {made_for['digest'][:16]}"
+            f"for another split, {made_for['name']} {made_for['digest'][:16]}; use it with the "
+            "--dataset and --seed that it was crafted with, or craft one for this split"
         )
-    _check_budget(poison.measure(dataset.train)["max_abs_levels"], poison.card["levels"])
+    try:
+        _check_budget(poison.measure(dataset.train)["max_abs_levels"], poison.card["levels"])
+    except ArtefactError as error:
+        raise ArtefactError(f"{error}; delete it and craft it again, or use another") from None
 
 
 def _check_budget(largest: int, budget: int) -> None:

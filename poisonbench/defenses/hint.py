@@ -22,6 +22,8 @@ Profiles   "paper" is the paper's text; "code" is what the reference code does w
 Deviations The paper gives no damping; 0.5 is what the code's LiSSA constants amount to
            (damp 0.01 x scale 50). The default solver is exact instead of stochastic. The loss is
            the mean over all images, where eq. 1 sums the means of two parts (equal at ratio 0.5).
+           "code" keeps this project's augmentation (the code shifts CIFAR-10 by bilinear sampling
+           after normalisation) and its class-balanced validation split (the code's is not).
 Shapes     N training images, S selected, C H W image, K classes, F features.
 """
 
@@ -233,7 +235,8 @@ def select(scores: Tensor | None, num_images: int, ratio: float) -> Tensor:
     """
     if scores is None:
         return torch.arange(num_images)
-    count = math.ceil(ratio * num_images - 1e-9)
+    # Less a rounding error of the product: 0.1 of 30 is 3, not 4.
+    count = max(1, math.ceil(ratio * num_images - 1e-9))
     order = scores.abs().sort(descending=True, stable=True).indices
     return order[:count].sort().values
 

@@ -37,10 +37,11 @@ def features(channels: int, height: int, width: int) -> tuple[nn.Module, int]:
     """The layers before the head, and how many features F they give.
 
     Raises:
-        ValueError: images under 8 x 8 pixels vanish in the three strided stages.
+        ValueError: images of 8 x 8 pixels and less shrink to one pixel in the three strided stages,
+            where batch norm fails on a last batch of one image.
     """
-    if height < 8 or width < 8:
-        raise ValueError(f"expected images of at least 8 x 8 pixels, got {height} x {width}")
+    if height <= 8 or width <= 8:
+        raise ValueError(f"expected images of at least 9 x 9 pixels, got {height} x {width}")
     layers: list[nn.Module] = [
         nn.Conv2d(channels, 64, 3, padding=1, bias=False),
         nn.BatchNorm2d(64),

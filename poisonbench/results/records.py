@@ -33,14 +33,15 @@ class RunRecord:
         labels: what a table groups by and the spec does not say: variant ("paper" when every
             setting is the paper's for this data set, else "custom"), profile, overrides
             {option: value}, presets, is_paper_dataset, dataset (as the user wrote it), sizes
-            {train, validation, test: images}.
+            {train, validation, test: images}, poison (null, or the artefact's id and what made it).
         metrics: test_accuracy (fraction, last epoch), per_class_accuracy, validation_accuracy,
             attack_success (null when untargeted), poison (share of poisons etc., never shown to
             the defense).
         curve: one row an epoch: epoch, loss, validation_accuracy.
         notes: the defense's figures, e.g. HINT's update rounds.
         digests: initial_weights, first_batch.
-        cost: seconds {training, defense, validation, test, total}, images_per_second,
+        cost: seconds {training, defense, validation, test, total} over all sessions,
+            session_seconds of the one that finished, images_per_second,
             peak_memory_bytes, interruptions.
         environment: versions, device, processor, threads, precision, commit, started, finished.
         warnings: sentences.

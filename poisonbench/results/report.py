@@ -122,19 +122,28 @@ class Table:
 def distinct_trials(records: Sequence[RunRecord]) -> list[RunRecord]:
     """The records of one cell that may be averaged together: one for each (seed, trial).
 
-    Only the newest training loop and recipe of the method count; of a trial that was repeated, the
-    run finished last (so a result does not depend on the order of reading).
+    Only the newest training loop and recipe of the method count; of a root seed's runs those on the
+    poison of the run finished last; of a trial that was repeated, the run finished last (so a
+    result does not depend on the order of reading).
     """
     newest = max((_version(record) for record in records), default=None)
+    current = [record for record in records if _version(record) == newest]
+    current.sort(key=lambda record: (str(record.environment.get("finished", "")), record.id))
+    poisons = {record.spec["seed"]: _poison_digest(record) for record in current}
     chosen: dict[tuple[int, int], RunRecord] = {}
-    for record in sorted(records, key=lambda r: (str(r.environment.get("finished", "")), r.id)):
-        if _version(record) == newest:
+    for record in current:
+        if _poison_digest(record) == poisons[record.spec["seed"]]:
             chosen[record.spec["seed"], record.spec["trial"]] = record
     return [chosen[key] for key in sorted(chosen)]
 
 
 def _version(record: RunRecord) -> tuple[int, int]:
     return record.spec.get("loop", 0), record.spec.get("recipe_number", 0)
+
+
+def _poison_digest(record: RunRecord) -> str | None:
+    poison = record.spec.get("poison")
+    return poison.get("digest") if isinstance(poison, Mapping) else None
 
 
 def compare_accuracy(

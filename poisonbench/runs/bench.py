@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -90,13 +91,23 @@ def find_device(text: str) -> torch.device:
         raise UsageError(f"--device: expected auto, cpu, cuda or cuda:N, got {text!r}")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "auto":
-        return torch.device("cuda:0" if count else "cpu")
+        return _cuda(0) if count else torch.device("cpu")
     if kind == "cuda" and int(number or 0) >= count:
         raise UsageError(
             f"--device: expected a CUDA device that exists, got {text!r} where there are {count}; "
             "use --device cpu"
         )
-    return torch.device("cpu") if kind == "cpu" else torch.device("cuda", int(number or 0))
+    return torch.device("cpu") if kind == "cpu" else _cuda(int(number or 0))
+
+
+def _cuda(number: int) -> torch.device:
+    """A GPU that computes float32 in float32, and the same bytes for the same spec."""
+    # cuBLAS reads it when it first runs.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.device("cuda", number)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,21 @@ LOOP_NUMBER = 1
 
 @dataclass(frozen=True)
 class Crafted:
-    """A poison and where it lies; ``is_new`` is false when it was there already."""
+    """A poison and where it lies.
+
+    Attributes:
+        poison: the artefact.
+        id: its name in the store.
+        path: its folder.
+        is_new: false when it was there already.
+        pools: by attack, the id and spec of the poison of every image that it was drawn from.
+    """
 
     poison: Poison
     id: str
     path: Path
     is_new: bool
+    pools: dict[str, Any] = field(default_factory=dict)
 
 
 def attack_names(text: str) -> tuple[str, ...]:
@@ -95,7 +104,12 @@ def craft(
             f"expected options of an attack with one attack, got {'+'.join(names)}; "
             "leave the options out or craft one attack at a time"
         )
-    if any(attacks()[name].needs == "surrogate" for name in names):
+    trains = any(attacks()[name].trains for name in names)
+    if model is not None and not trains:
+        raise UsageError(
+            f"--model: expected an attack with a surrogate, got {'+'.join(names)}; leave it out"
+        )
+    if trains:
         check_model(model or default_model(dataset), dataset.image_shape)
     pools = {
         name: _craft_pool(bench, name, dataset, trial, profile, values or {}, model)
@@ -110,7 +124,11 @@ def craft(
         seed=seed_for(bench.seed, "mix", trial),
         selection=selection,
     )
-    return _publish(bench, mixed, dataset, spec_id(mixed.card["spec"]))
+    crafted = _publish(bench, mixed, dataset, spec_id(mixed.card["spec"]))
+    origins = {
+        name: {"id": pool.id, "spec": pool.poison.card["spec"]} for name, pool in pools.items()
+    }
+    return replace(crafted, pools=origins)
 
 
 def _craft_pool(
@@ -125,7 +143,6 @@ def _craft_pool(
     """An attack's poison of every training image."""
     entry = find("an attack", attacks(), name)
     settings = read_settings(entry, dataset, profile, values)
-    needs_surrogate = entry.needs == "surrogate"
     surrogate = _surrogate_spec(bench, dataset, settings.recipe, trial, model)
     spec: dict[str, Any] = {
         "kind": "craft",
@@ -133,7 +150,7 @@ def _craft_pool(
         "recipe_number": settings.module.RECIPE_NUMBER,
         "config": as_json(settings.config),
         "dataset": dataset.digest,
-        "surrogate": surrogate if needs_surrogate else None,
+        "surrogate": surrogate if entry.trains else None,
         "seed": bench.seed,
         "trial": trial,
     }

@@ -23,7 +23,7 @@ from poisonbench.registry import defenses, find
 from poisonbench.results.records import RunRecord, read_record, spec_id
 from poisonbench.runs.bench import Bench, check_trial, default_model
 from poisonbench.runs.craft import LOOP_NUMBER, craft
-from poisonbench.runs.environment import environment, peak_memory, utc_now
+from poisonbench.runs.environment import environment, peak_memory, reset_peak_memory, utc_now
 from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.seeds import Seeds
 from poisonbench.training.evaluation import accuracy_by_class
@@ -101,7 +101,7 @@ def defend(
     if choice.path is not None:
         read_poison(choice.path, dataset)
     bench.store.check_writable()
-    poison, about = _poison(bench, dataset, choice)
+    poison, about, origin = _poison(bench, dataset, choice)
     spec: dict[str, Any] = {
         "kind": "defend",
         "loop": LOOP_NUMBER,
@@ -121,10 +121,12 @@ def defend(
     if path.exists() and (model_path.exists() or not save_model):
         return Defended(read_record(path), path, False)
     measured, weights = _run(bench, settings, defense, dataset, poison, spec, run_id)
+    overrides = settings.overrides | _choices(choice, model, dataset)
     labels = {
-        "variant": _variant(settings, choice, model, dataset),
+        "variant": "custom" if overrides else profile,
         "profile": profile,
-        "overrides": {key: as_plain(value) for key, value in settings.overrides.items()},
+        "overrides": {key: as_plain(value) for key, value in overrides.items()},
+        "poison": origin,
         "presets": list(dataset.presets),
         "is_paper_dataset": dataset.is_paper,
         "dataset": dataset.name,
@@ -153,6 +155,7 @@ def _run(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Train and evaluate: a record's measured fields, and the weights."""
     started, clock = utc_now(), time.monotonic()
+    reset_peak_memory(bench.device)
     train = dataset.train if poison is None else poison.apply(dataset.train)
     seeds = Seeds(bench.seed, spec["trial"])
     classifier = build_model(
@@ -219,34 +222,41 @@ def _run(
 
 def _poison(
     bench: Bench, dataset: Dataset, choice: PoisonChoice
-) -> tuple[Poison | None, dict[str, Any] | None]:
-    """The poison, and what the spec says about it; nothing for a clean run."""
+) -> tuple[Poison | None, dict[str, Any] | None, dict[str, Any] | None]:
+    """The poison, what the spec says about it, and where it came from; nothing for a clean run."""
     if choice.path is not None:
         poison = read_poison(choice.path, dataset)
         rho = len(poison) / len(dataset.train)
         about: dict[str, Any] = {"attacks": poison.card["attacks"], "rho": rho}
         about |= {"selection": None, "trial": None, "digest": poison.digest}
-        return poison, about
+        return poison, about, {"id": None, "made_by": poison.card["spec"]}
     if choice.rho == 0:
-        return None, None
-    poison = craft(
+        return None, None, None
+    crafted = craft(
         bench,
         choice.attacks,
         dataset,
         rho=choice.rho,
         selection=choice.selection,
         trial=choice.trial,
-    ).poison
+    )
     about = {"attacks": list(choice.attacks), "rho": choice.rho, "selection": choice.selection}
-    about |= {"trial": choice.trial, "digest": poison.digest}
-    return poison, about
+    about |= {"trial": choice.trial, "digest": crafted.poison.digest}
+    return crafted.poison, about, {"id": crafted.id, "pools": crafted.pools}
 
 
-def _variant(settings: Settings, choice: PoisonChoice, model: str | None, dataset: Dataset) -> str:
-    """The profile's name when nothing else was chosen, else "custom"."""
-    plain_poison = choice.path is None and choice.selection == "stratified" and choice.trial == 0
-    plain_model = model in (None, default_model(dataset))
-    return settings.variant if plain_poison and plain_model else "custom"
+def _choices(choice: PoisonChoice, model: str | None, dataset: Dataset) -> dict[str, Any]:
+    """What was chosen apart from the method's settings: a paper's table takes none of it."""
+    chosen: dict[str, Any] = {}
+    if model not in (None, default_model(dataset)):
+        chosen["model"] = model
+    if choice.path is not None:
+        chosen["poison"] = "artefact"
+    elif choice.rho > 0 and choice.selection != "stratified":
+        chosen["selection"] = choice.selection
+    if choice.path is None and choice.rho > 0 and choice.trial != 0:
+        chosen["poison_trial"] = choice.trial
+    return chosen
 
 
 def _bystander(poison: Poison | None, defense: Defense, train: Split) -> dict[str, Any] | None:

@@ -35,11 +35,6 @@ class Settings:
     profile: str
     overrides: dict[str, Any]
 
-    @property
-    def variant(self) -> str:
-        """The profile's name, or "custom" when any setting differs from the profile's."""
-        return "custom" if self.overrides else self.profile
-
 
 def read_settings(
     entry: Entry, dataset: Dataset, profile: str, values: Mapping[str, str]
@@ -57,7 +52,8 @@ def read_settings(
     """
     module = entry.load()
     kinds = {option.name: option for option in options_of(module.Config)}
-    recipe_kinds = {o.name: o for o in options_of(Recipe) if o.name not in kinds}
+    recipe_options = options_of(Recipe) if entry.trains else []
+    recipe_kinds = {o.name: o for o in recipe_options if o.name not in kinds}
     for name in values:
         if name not in kinds and name not in recipe_kinds:
             raise UsageError(unknown_option(name, (*kinds, *recipe_kinds), entry.name))
