@@ -110,6 +110,9 @@ PROFILES: Profiles = {
     },
 }
 
+#: What a profile changes in the training recipe.
+RECIPES: Profiles = {"code": {"mnist": {"epochs": 10}}}
+
 
 def build(config: Config, recipe: Recipe) -> Defense:
     """HINT for one run.

@@ -12,7 +12,7 @@ from poisonbench.data.mixing import Selection
 from poisonbench.data.splits import Dataset
 from poisonbench.errors import UsageError
 from poisonbench.registry import Entry
-from poisonbench.training.recipe import RECIPES, Recipe
+from poisonbench.training.recipe import Recipe, recipe_profiles
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ def read_settings(
     own = {name: value for name, value in parsed.items() if name in kinds}
     shared = {name: value for name, value in parsed.items() if name in recipe_kinds}
     config = resolve(module.Config, module.PROFILES, overrides=own, **build)  # type: ignore[arg-type]
-    profiles = {name: RECIPES.get(name, RECIPES["paper"]) for name in module.PROFILES}
+    changes = getattr(module, "RECIPES", {})
+    profiles = recipe_profiles({name: changes.get(name, {}) for name in module.PROFILES})
     recipe = resolve(Recipe, profiles, overrides=shared, **build)  # type: ignore[arg-type]
     plain_config = resolve(module.Config, module.PROFILES, overrides={}, **build)  # type: ignore[arg-type]
     plain_recipe = resolve(Recipe, profiles, overrides={}, **build)  # type: ignore[arg-type]

@@ -42,20 +42,40 @@ class Recipe:
         )
 
 
-_MNIST = {
-    "epochs": 30,
-    "learning_rate": 0.01,
-    "momentum": 0.0,
-    "weight_decay": 0.0,
-    "milestones": (),
-    "augment": "none",
-}
-
-#: The paper's MNIST recipe is plain SGD; the reference code stops after 10 epochs. The embedded
-#: sample has a sixth of MNIST's images and gets settings that finish on a laptop, not the paper's.
-_SAMPLE = {"epochs": 10, "learning_rate": 0.02, "momentum": 0.9, "milestones": (8,)}
-
+#: The paper's MNIST recipe is plain SGD. The embedded sample has a sixth of MNIST's images and gets
+#: settings that finish on a laptop, not the paper's.
 RECIPES: Profiles = {
-    "paper": {"mnist": _MNIST, "mnist-sample": _SAMPLE},
-    "code": {"mnist": {**_MNIST, "epochs": 10}, "mnist-sample": _SAMPLE},
+    "paper": {
+        "mnist": {
+            "epochs": 30,
+            "learning_rate": 0.01,
+            "momentum": 0.0,
+            "weight_decay": 0.0,
+            "milestones": (),
+            "augment": "none",
+        },
+        "mnist-sample": {
+            "epochs": 10,
+            "learning_rate": 0.02,
+            "momentum": 0.9,
+            "milestones": (8,),
+        },
+    }
 }
+
+
+def recipe_profiles(changes: Profiles) -> Profiles:
+    """The paper's recipes with a method's own changes, for each profile that it changes.
+
+    Args:
+        changes: profile -> preset -> {field: value}; a profile without changes is the paper's.
+    """
+    paper = RECIPES["paper"]
+    changed = {
+        profile: {
+            preset: {**paper.get(preset, {}), **by_preset.get(preset, {})}
+            for preset in {*paper, *by_preset}
+        }
+        for profile, by_preset in changes.items()
+    }
+    return {**changed, "paper": paper}
