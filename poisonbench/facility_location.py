@@ -3,14 +3,16 @@
 A set S of k medoids maximises F(S) = sum_i max_{j in S} (c0 - |x_i - x_j|). Greedy selection is
 within 1 - 1/e of the best (Nemhauser et al. 1978). Two exact greedy forms with the same answer:
 lazy evaluation with a heap (Minoux 1978), fastest on a CPU, and all gains of all sets at once, for
-a GPU.
+a GPU. Distances are float32 where the points are; gains are summed in float64, so the two differ
+where candidates tie to the last bits, which changes the order of medoids and hardly the clusters.
 
-Shapes: n points of D dimensions, k medoids, G sets.
+Shapes: n points of D dimensions, k medoids, G sets. Memory: n^2 floats a set, on a GPU G n^2.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,24 +20,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def cluster_sizes(points: Tensor, num_medoids: int) -> tuple[Tensor, Tensor]:
-    """Greedy medoids' clusters: which medoid stands for each point, and how many it stands for.
+def medoid_clusters(
+    sets: Sequence[Tensor], num_medoids: Sequence[int]
+) -> list[tuple[Tensor, Tensor]]:
+    """Which greedy medoid of its set stands for each point, and for how many each stands.
 
     Args:
-        points: (n, D) float.
-        num_medoids: k, in 1..n.
+        sets: G sets of points, each (n, D) float with n >= 1; n may differ.
+        num_medoids: k of each set, in 1..n.
 
     Returns:
-        (owner, size): owner (n,) int64 in 0..k-1, by order of selection; size (k,) int64.
+        (owner, size) of each set: owner (n,) int64 in 0..k-1, by order of selection; size (k,)
+        int64, the medoid itself included. A medoid whose twin was taken before it stands for none.
     """
-    return cluster_sizes_of_sets([points], [num_medoids])[0]
-
-
-def cluster_sizes_of_sets(
-    sets: list[Tensor], num_medoids: list[int]
-) -> list[tuple[Tensor, Tensor]]:
-    """:func:`cluster_sizes` of several sets: one after the other on a CPU, together on a GPU."""
-    if sets and sets[0].is_cuda:
+    if sets[0].is_cuda:
         return batched_greedy(sets, num_medoids)
     found = []
     for points, count in zip(sets, num_medoids, strict=True):
@@ -46,7 +44,10 @@ def cluster_sizes_of_sets(
 
 
 def similarities(points: Tensor) -> Tensor:
-    """c0 - distance, (n, n) >= 0. Distances are exact, not by matrix product, or twins differ."""
+    """c0 - distance of points (n, D), with c0 the largest distance: (n, n), all >= 0.
+
+    Distances by matrix product would be wrong by up to 1e-3, and twins would not be at 0.
+    """
     distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
     return distance.max() - distance
 
@@ -58,14 +59,14 @@ def lazy_greedy(similarity: NDArray[np.floating], num_medoids: int) -> NDArray[n
     re-evaluated until it stays best. Ties go to the lowest row.
     """
     covered = np.zeros(len(similarity), similarity.dtype)
-    bounds = [(-float(gain), row) for row, gain in enumerate(similarity.sum(0, dtype=np.float64))]
+    bounds = [(-float(gain), row) for row, gain in enumerate(similarity.sum(1, dtype=np.float64))]
     heapq.heapify(bounds)
     order = np.empty(num_medoids, np.int64)
     for position in range(num_medoids):
         while True:
             _, row = bounds[0]
             gain = np.maximum(similarity[row] - covered, 0).sum(dtype=np.float64)
-            # Replacing the top and looking again keeps ties in order of rows.
+            # Put back and looked at again, so that an equal gain of a lower row comes first.
             heapq.heapreplace(bounds, (-float(gain), row))
             if bounds[0][1] == row:
                 break
@@ -75,11 +76,12 @@ def lazy_greedy(similarity: NDArray[np.floating], num_medoids: int) -> NDArray[n
     return order
 
 
-def batched_greedy(sets: list[Tensor], num_medoids: list[int]) -> list[tuple[Tensor, Tensor]]:
-    """All sets' greedy steps at once, each over all remaining candidates; for a GPU.
+def batched_greedy(
+    sets: Sequence[Tensor], num_medoids: Sequence[int]
+) -> list[tuple[Tensor, Tensor]]:
+    """:func:`medoid_clusters` with a step of all sets at once and no host synchronisation.
 
-    Sets are padded to the largest with points that cover nothing and are never chosen. There is no
-    host synchronisation between steps. Memory: G n^2 floats.
+    Sets are padded to the largest with points that cover nothing and are never chosen.
     """
     widest = max(len(points) for points in sets)
     device = sets[0].device
@@ -89,17 +91,18 @@ def batched_greedy(sets: list[Tensor], num_medoids: list[int]) -> list[tuple[Ten
         similarity[index, : len(points), : len(points)] = similarities(points)
         free[index, : len(points)] = True
     covered = torch.zeros(len(sets), widest, device=device, dtype=similarity.dtype)
-    steps = max(num_medoids)
-    order = torch.zeros(len(sets), steps, dtype=torch.int64, device=device)
+    order = torch.zeros(len(sets), max(num_medoids), dtype=torch.int64, device=device)
     group = torch.arange(len(sets), device=device)
-    for step in range(steps):
-        gains = torch.stack(
+    for step in range(max(num_medoids)):
+        # F after taking each candidate: the gain plus what is covered already. Set by set, since
+        # the intermediate matrix is as large as the similarities.
+        value = torch.stack(
             [
-                (rows - cover).clamp_(min=0).sum(1)
+                torch.maximum(rows, cover).sum(1, dtype=torch.float64)
                 for rows, cover in zip(similarity, covered, strict=True)
             ]
         )
-        chosen = gains.masked_fill_(~free, -1).argmax(1)
+        chosen = value.masked_fill_(~free, -1).argmax(1)
         order[:, step] = chosen
         free[group, chosen] = False
         covered = torch.maximum(covered, similarity[group, chosen])
