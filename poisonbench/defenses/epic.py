@@ -46,7 +46,8 @@ from poisonbench.config import Profiles, require, setting
 from poisonbench.errors import DivergedError
 from poisonbench.facility_location import medoid_clusters
 from poisonbench.influence.head import batch_size, residuals
-from poisonbench.models.classifier import Classifier, frozen
+from poisonbench.models.classifier import Classifier
+from poisonbench.models.folding import folded
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
 
@@ -159,7 +160,8 @@ def logit_gradients(classifier: Classifier, train: TrainingSet) -> Tensor:
         DivergedError: some are not finite.
     """
     rows = torch.arange(len(train), device=train.labels.device)
-    with frozen(classifier) as model, torch.no_grad():
+    model = folded(classifier)
+    with torch.no_grad():
         logits = torch.cat(
             [model(train.pixels(part)) for part in rows.split(batch_size(train.images))]
         )

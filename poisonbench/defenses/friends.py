@@ -42,7 +42,8 @@ from torch import Tensor
 from poisonbench.config import Profiles, require, setting
 from poisonbench.errors import DivergedError
 from poisonbench.influence.head import batch_size
-from poisonbench.models.classifier import Classifier, frozen
+from poisonbench.models.classifier import Classifier
+from poisonbench.models.folding import folded
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
 
@@ -126,15 +127,15 @@ class Friends(Defense):
         images = torch.empty(train.images.shape, device=train.images.device)
         tally = torch.zeros(2, device=images.device, dtype=torch.float64)
         rows = torch.arange(len(train), device=images.device)
-        with frozen(state.model) as model:
-            for part in rows.split(batch_size(images)):
-                pixels = train.pixels(part)
-                draws = torch.rand(pixels.shape, generator=generator) * 2 - 1
-                noise = friendly_noise(model, pixels, START * draws.to(pixels), config)
-                images[part] = (pixels + noise).clamp_(0, 1)
-                applied = (images[part] - pixels).abs().mean((1, 2, 3))
-                at_zeta = (noise.abs() >= config.zeta).double().mean((1, 2, 3))
-                tally += torch.stack([applied.double().sum(), at_zeta.sum()])
+        model = folded(state.model)
+        for part in rows.split(batch_size(images)):
+            pixels = train.pixels(part)
+            draws = torch.rand(pixels.shape, generator=generator) * 2 - 1
+            noise = friendly_noise(model, pixels, START * draws.to(pixels), config)
+            images[part] = (pixels + noise).clamp_(0, 1)
+            applied = (images[part] - pixels).abs().mean((1, 2, 3))
+            at_zeta = (noise.abs() >= config.zeta).double().mean((1, 2, 3))
+            tally += torch.stack([applied.double().sum(), at_zeta.sum()])
         mean, share = (tally / len(train)).tolist()
         if not math.isfinite(mean):
             raise DivergedError(
