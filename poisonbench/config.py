@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -63,14 +64,17 @@ def parse_number(text: str) -> float:
     """``"0.5"``, ``"8/255"`` or ``"1e-3"`` as a float.
 
     Raises:
-        UsageError: the text is not a number.
+        UsageError: the text is not a finite number.
     """
     try:
-        return float(Fraction(text)) if "/" in text else float(text)
-    except (ValueError, ZeroDivisionError):
+        number = float(Fraction(text)) if "/" in text else float(text)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
         raise UsageError(
             f"expected a number such as 0.5 or 8/255, got {text!r}; write it with digits"
-        ) from None
+        )
+    return number
 
 
 def parse_value(text: str, kind: Any, flag: str) -> Any:
@@ -92,6 +96,8 @@ def parse_value(text: str, kind: Any, flag: str) -> Any:
         return None if text.lower() in ("none", "") else parse_value(text, inner, flag)
     if origin is tuple:
         inner = get_args(kind)[0]
+        if text.lower() == "none":
+            return ()
         return tuple(
             parse_value(part.strip(), inner, flag) for part in text.split(",") if part.strip()
         )

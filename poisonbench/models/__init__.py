@@ -38,12 +38,14 @@ def build_model(
         raise UsageError(
             f"expected a model among {', '.join(MODELS)}, got {name!r}{did_you_mean(name, MODELS)}"
         )
-    try:
-        features, num_features = MODELS[name](*image_shape)
-    except ValueError as error:
-        raise UsageError(
-            f"model {name}: {error}; resize the images or choose another --model"
-        ) from None
-    model = Classifier(features, nn.Linear(num_features, num_classes), mean, std)
+    # PyTorch's layers draw initial weights of their own from the global generator.
+    with torch.random.fork_rng(devices=[]):
+        try:
+            features, num_features = MODELS[name](*image_shape)
+        except ValueError as error:
+            raise UsageError(
+                f"model {name}: {error}; resize the images or choose another --model"
+            ) from None
+        model = Classifier(features, nn.Linear(num_features, num_classes), mean, std)
     initialise(model, generator)
     return model
