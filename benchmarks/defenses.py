@@ -35,8 +35,7 @@ from torch import Tensor
 
 from poisonbench.defenses import atda, friends
 from poisonbench.facility_location import lazy_greedy, medoid_clusters, similarities
-from poisonbench.influence.head import batch_size
-from poisonbench.models.classifier import Classifier, frozen
+from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.models.folding import folded
 from poisonbench.training.state import TrainingSet
 
@@ -182,7 +181,9 @@ def our_noise(
 ) -> Tensor:
     """Friendly noise of the first images as ``Friends.start_epoch`` makes it."""
     copied = folded(model)
-    rows = torch.arange(len(start), device=start.device).split(batch_size(train.images))
+    rows = torch.arange(len(start), device=start.device).split(
+        pass_size(train.images, gradients=True)
+    )
     return torch.cat(
         [friends.friendly_noise(copied, train.pixels(part), start[part], config) for part in rows]
     )
@@ -267,8 +268,7 @@ def compare_atda(
     plain_batches = [(a.contiguous(), b, c.contiguous()) for a, b, c in batches]
 
     def ours() -> list[atda.Found]:
-        with frozen(model):
-            return [atda.search(model, *batch, config, 1) for batch in batches]
+        return [atda.search(folded(model), *batch, config, 1) for batch in batches]
 
     def naive() -> list[atda.Found]:
         return [naive_search(plain, *batch, config, 1) for batch in plain_batches]

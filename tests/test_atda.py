@@ -9,6 +9,7 @@ from fake_data import K, fake_split, small_classifier
 from poisonbench.config import resolve
 from poisonbench.defenses import atda
 from poisonbench.models.classifier import frozen
+from poisonbench.models.folding import folded
 from poisonbench.perturbation import signed_steps
 from poisonbench.seeds import Seeds
 from poisonbench.training.fit import fit
@@ -255,8 +256,7 @@ class Counted(atda.AdversarialTraining):
         self.mean = getattr(self, "mean", [0.0] * self.recipe.epochs)
         config, patience = self.config, atda.tau(state.epoch, self.recipe.epochs)
         start = atda.random_start(images, config, state.generator("start"))
-        with frozen(state.model) as model:
-            found = atda.search(model, images, labels, start, config, patience)
+        found = atda.search(folded(state.model), images, labels, start, config, patience)
         self.mean[state.epoch] += found.steps / len(state.train)
         assert torch.equal(super().perturb_batch(state, images, labels), found.images)
         return found.images

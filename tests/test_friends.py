@@ -75,7 +75,7 @@ def test_the_first_step_goes_down_the_kl_from_clean_to_noisy():
 
 def made(monkeypatch, batch, train, **settings):
     """Friendly images of a training set when the noise is made in batches of a size."""
-    monkeypatch.setattr(friends, "batch_size", lambda images: batch)
+    monkeypatch.setattr(friends, "pass_size", lambda images, gradients: batch)
     config = friends.Config(**{"begin_epoch": 1, "steps": 5} | settings)
     notes = []
     state = state_for(small_classifier(3), train, epoch=1, notes=notes)

@@ -38,7 +38,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.config import Profiles, require, setting
-from poisonbench.models.classifier import Classifier, frozen
+from poisonbench.models.classifier import Classifier
+from poisonbench.models.folding import folded
 from poisonbench.perturbation import project_linf
 from poisonbench.training.fit import network_precision
 from poisonbench.training.recipe import Recipe
@@ -91,8 +92,9 @@ class AdversarialTraining(Defense):
         # 2 search
         patience = tau(state.epoch, self.recipe.epochs) if config.early_stop else None
         precision = network_precision(images.device, self.recipe.precision)
-        with frozen(state.model) as model:
-            found = search(model, images, labels, start, config, patience, precision)
+        # The copy is made anew for each batch, since the weights move; a step costs far more.
+        model = folded(state.model)
+        found = search(model, images, labels, start, config, patience, precision)
         self._tally(state, found.steps)
         # 3 fit there
         return found.images

@@ -45,8 +45,8 @@ from torch import Tensor
 from poisonbench.config import Profiles, require, setting
 from poisonbench.errors import DivergedError
 from poisonbench.facility_location import medoid_clusters
-from poisonbench.influence.head import batch_size, residuals
-from poisonbench.models.classifier import Classifier
+from poisonbench.influence.head import residuals
+from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.models.folding import folded
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
@@ -163,7 +163,10 @@ def logit_gradients(classifier: Classifier, train: TrainingSet) -> Tensor:
     model = folded(classifier)
     with torch.no_grad():
         logits = torch.cat(
-            [model(train.pixels(part)) for part in rows.split(batch_size(train.images))]
+            [
+                model(train.pixels(part))
+                for part in rows.split(pass_size(train.images, gradients=False))
+            ]
         )
     if not bool(logits.isfinite().all()):
         raise DivergedError("expected finite logits, got others; lower --learning-rate")

@@ -41,8 +41,7 @@ from torch import Tensor
 
 from poisonbench.config import Profiles, require, setting
 from poisonbench.errors import DivergedError
-from poisonbench.influence.head import batch_size
-from poisonbench.models.classifier import Classifier
+from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.models.folding import folded
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
@@ -128,7 +127,7 @@ class Friends(Defense):
         tally = torch.zeros(2, device=images.device, dtype=torch.float64)
         rows = torch.arange(len(train), device=images.device)
         model = folded(state.model)
-        for part in rows.split(batch_size(images)):
+        for part in rows.split(pass_size(images, gradients=True)):
             pixels = train.pixels(part)
             draws = torch.rand(pixels.shape, generator=generator) * 2 - 1
             noise = friendly_noise(model, pixels, START * draws.to(pixels), config)
