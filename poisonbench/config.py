@@ -108,9 +108,12 @@ def parse_value(text: str, kind: Any, flag: str) -> Any:
         raise UsageError(f"{flag}: expected true or false, got {text!r}")
     if kind is int:
         try:
-            return int(text)
+            number = int(text)
         except ValueError:
             raise UsageError(f"{flag}: expected a whole number, got {text!r}") from None
+        if abs(number) >= 2**31:
+            raise UsageError(f"{flag}: expected a whole number of at most 9 digits, got {text!r}")
+        return number
     if kind is float:
         try:
             return parse_number(text)
@@ -170,9 +173,9 @@ def unknown_option(name: str, names: Iterable[str], owner: str) -> str:
     return f"{owner} has no option {flag}; its own options: {own}{did_you_mean(flag, flags)}"
 
 
-def did_you_mean(text: str, known: Iterable[str]) -> str:
+def did_you_mean(text: str, known: Iterable[str], likeness: float = 0.6) -> str:
     """``"; did you mean 'x'?"`` for the closest known word, or nothing."""
-    close = difflib.get_close_matches(text, list(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(text, list(known), n=1, cutoff=likeness)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
