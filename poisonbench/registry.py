@@ -65,6 +65,19 @@ DEFENSES = (
         "poisonbench.defenses.hint",
         "healthy noise on the most influential training images",
     ),
+    Entry(
+        "atda",
+        "ATDA (L2)",
+        "poisonbench.defenses.atda",
+        "adversarial training with a friendly, early-stopped search",
+    ),
+    Entry(
+        "friends",
+        "FRIENDS",
+        "poisonbench.defenses.friends",
+        "noise that leaves predictions alone, and random noise",
+    ),
+    Entry("epic", "EPIC", "poisonbench.defenses.epic", "drops examples that stand alone"),
 )
 
 #: The untargeted attacks that the paper's mix is made of, as far as they are built.

@@ -247,3 +247,17 @@ def test_help_does_not_import_torch():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(run.stdout.splitlines()[-1]) is False
+
+
+def test_defenses(script, tiny_mnist, capsys):
+    options = "--epochs=1 --repeats=1 --naive-repeats=1 --images=128 --class-size=60"
+    script("defenses").main([*options.split(), "--naive-classes=1", "--markdown"])
+    printed = capsys.readouterr().out
+    for name in (
+        "EPIC: 10 classes of 60",
+        "FRIENDS: 20 steps on 128",
+        "ATDA: up to 7 steps on 128",
+    ):
+        assert f"| {name} images |" in printed or f"| {name}, 6 medoids each |" in printed
+    assert "0.00% of the pixels" in printed
+    assert "0.00% of the images end" in printed

@@ -133,6 +133,12 @@ def test_table_2_has_the_papers_shape():
     assert len(table.blocks[0].rows) == 6
 
 
+def test_a_built_method_is_labelled_by_the_registry_with_its_norm(monkeypatch):
+    monkeypatch.setattr(registry, "defenses", lambda: {e.name: e for e in registry.DEFENSES})
+    columns = tables.build("2", []).blocks[0].columns
+    assert columns[:6] == ("rho", "W/o Defense", "HINT", "ATDA (L2)", "FRIENDS", "EPIC")
+
+
 def test_the_sample_is_shown_only_with_runs_or_on_request():
     def shown(*arguments):
         return {cell.keys["dataset"] for cell in tables.build("2", *arguments).cells}

@@ -261,7 +261,7 @@ def _accuracy_blocks(dataset: str, wanted: Sequence[Cell], records: Records) -> 
         for cell in wanted
     ]
     labels = {name: f"{label} *" for name, label in published.METHOD_LABELS.items()}
-    labels |= {name: published.METHOD_LABELS.get(name, e.label) for name, e in built.items()}
+    labels |= {name: entry.label for name, entry in built.items()}
     title = DATASET_LABELS[dataset]
     return [
         matrix_block(f"{title}: measured", compared, "rho", "method", labels),
