@@ -54,6 +54,12 @@ ATTACKS = (
         "poisonbench.attacks.delusive_universal",
         "one random perturbation a class",
     ),
+    Entry(
+        "dc",
+        "DC",
+        "poisonbench.attacks.deep_confuse",
+        "a generator trained to mislead classifiers in training",
+    ),
 )
 
 DEFENSES = (
@@ -66,11 +72,8 @@ DEFENSES = (
     ),
 )
 
-#: The untargeted attacks that the paper's mix is made of, as far as they are built.
-MIX = ("pgd", "dap", "durp")
-
-#: The paper's own mix.
-PAPER_MIX = ("pgd", "dap", "durp", "dc")
+#: The untargeted attacks that the paper's mix is made of.
+MIX = ("pgd", "dap", "durp", "dc")
 
 
 def attacks() -> dict[str, Entry]:
