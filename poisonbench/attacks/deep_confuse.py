@@ -1,17 +1,17 @@
 """DC: DeepConfuse ("learning to confuse"), a generator of perturbations that mislead training.
 
 Source      Feng, Cai and Zhou, "Learning to Confuse: Generating Training Time Adversarial Data with
-            Auto-Encoder", NeurIPS 2019, equations 2-4 and algorithm 2; used as a poison by HINT
-            (arXiv 2309.08549), section V-A1.
-Code        kingfengji/DeepConfuse.
+            Auto-Encoder", NeurIPS 2019, algorithm 2; used as a poison by HINT (arXiv 2309.08549),
+            section V-A1.
+Code        kingfengji/DeepConfuse @ 1f49274, MNIST/train.py, CIFAR/train.py.
 Goal        untargeted: lower the clean accuracy of whoever trains on the images;
-            ``--objective next-class``: have clean images of class y called y + 1 (section 3.3).
+            ``--objective next-class``: have clean images of class y called y + 1 (section 5.5).
 Budget      L-infinity epsilon around each image, inside [0, 1]: x' = clip(x + epsilon g(x)), where
             g ends in tanh. It sees the image alone, never the label.
 Cost        per batch a double backward through the classifier, a forward and backward pass of the
-            generator and one plain step. The defaults, 30 rounds of 10 epochs, cost about ten
-            training runs of ResNet-18 on CIFAR-10; the paper's budget took its authors 5-7 days on
-            a GPU. Give it that with ``--rounds 500``, or the code's with ``--profile code``.
+            generator and one plain step. The defaults, 30 rounds of 10 epochs, have the arithmetic
+            of ten training runs of ResNet-18 on CIFAR-10; the paper's budget took its authors 5-7
+            days on a GPU: ``--rounds 500``, or the code's 1000 with ``--profile code``.
 
 A round is the paper's "trial". Given clean images x with labels y, learning rate a:
 
@@ -25,13 +25,14 @@ A round is the paper's "trial". Given clean images x with labels y, learning rat
 3.  Score g by the round's classifier on clean validation images, and give back the poisons of the
     best trained g. A last round without a and b scores the last one.
 
-Deviations  the code picks the round on the test set, here it is the attacker's clean validation
-            split. Fewer rounds by default than the paper (500) and its code (1000). Epsilon is 8
-            or 76 grey levels, where theirs is 0.032 or 0.3, and rounding replaces truncation. An
-            epoch's last, smaller batch is left out: batch norm cannot take a single image. What g
-            makes is computed once a round. Other image sizes: models/generators.py and
-            models/confused.py. mnist-sample takes half of the classifier's channels and higher
-            learning rates, because hundreds of rounds are none of a laptop's business.
+Deviations  the code picks the round on the test set, by a second classifier left in training mode;
+            here it is on the attacker's clean validation split, in eval mode as victims are tested.
+            Fewer rounds by default than the paper (500) and its code (1000). Epsilon is 8 or 76
+            grey levels, where theirs is 0.032 or 0.3. Networks are the code's, where the paper
+            prints others (models/generators.py, models/confused.py). An epoch's last, smaller batch
+            is left out, because batch norm cannot take a single image. What g makes is computed
+            once a round. mnist-sample takes half of the classifier's channels and higher learning
+            rates, so that ten rounds on a laptop do something.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The classifiers that DeepConfuse's generators are trained against.
 
-Source      Feng, Cai and Zhou, "Learning to Confuse", NeurIPS 2019, section 5; shapes as in
-            kingfengji/DeepConfuse, which has batch norm on the MNIST network's logits and squeezes
-            VGG-11's features into 2 before the last layer.
+Source      Feng, Cai and Zhou, "Learning to Confuse: Generating Training Time Adversarial Data with
+            Auto-Encoder", NeurIPS 2019; shapes as in kingfengji/DeepConfuse @ 1f49274.
 Input       (B, C, H, W) in [0, 1], not normalised; the output is (B, K) logits.
-Deviations  VGG-11's pools round up and its last one averages, so images need not be 32 x 32.
+Deviations  for CIFAR-10 the paper prints a network of five convolutions, its code has the VGG-11
+            here. Its pools round up and the last one averages, so images need not be 32 x 32.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from poisonbench.models.generators import scaled
 def cnn(
     channels: int, height: int, width: int, num_classes: int, share: float = 1.0
 ) -> nn.Sequential:
-    """Two 5x5 convolutions and two linear layers, all with batch norm.
+    """Two 5x5 convolutions and two linear layers; batch norm after each, the logits too.
 
     Args:
         channels: C of the images.
         height: H, at least 16.
         width: W, at least 16.
         num_classes: K.
-        share: of the paper's channels (20, 50 and 500), in (0, 1].
+        share: of the channels (20, 50 and 500), in (0, 1].
 
     Raises:
         ValueError: smaller images leave nothing after two convolutions and pools.
@@ -54,14 +54,14 @@ def cnn(
 def vgg11(
     channels: int, height: int, width: int, num_classes: int, share: float = 1.0
 ) -> nn.Sequential:
-    """VGG-11 with batch norm and a bottleneck of two features.
+    """VGG-11 with batch norm, its 512 features squeezed into two before the last layer.
 
     Args:
         channels: C of the images.
         height: H, any.
         width: W, any.
         num_classes: K.
-        share: of the paper's channels (64 to 512), in (0, 1]; the bottleneck keeps its width.
+        share: of the channels (64 to 512), in (0, 1]; the squeezed features stay two.
     """
     layers: list[nn.Module] = []
     for stage in ((64,), (128,), (256, 256), (512, 512), (512, 512)):

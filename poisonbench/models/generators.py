@@ -1,12 +1,13 @@
 """Networks that turn an image into a perturbation of it, in [-1, 1]: DeepConfuse's generators.
 
 Source      Feng, Cai and Zhou, "Learning to Confuse: Generating Training Time Adversarial Data with
-            Auto-Encoder", NeurIPS 2019, section 5; shapes as in kingfengji/DeepConfuse.
+            Auto-Encoder", NeurIPS 2019; shapes as in kingfengji/DeepConfuse @ 1f49274.
 Input       (B, C, H, W) in [0, 1], not normalised; the output has the same shape. Both end in batch
             norm and tanh: the norm keeps tanh from saturating, whatever the weights.
-Deviations  where the autoencoder's strides do not give the input's size back (28 x 28 they do), its
-            last map is resized. The U-Net upsamples to the size of the map that it joins, so sizes
-            that are no multiple of 8 work.
+Deviations  the paper prints an autoencoder of eight 4x4 convolutions for MNIST, its code has the
+            one here. Where its strides do not give the input's size back (28 x 28 they do), the
+            last map is resized. The U-Net upsamples to the size of the map that it joins, so
+            sizes that are no multiple of 8 work.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ class Autoencoder(nn.Module):
     """Two strided convolutions down, three transposed ones up; 289,000 parameters.
 
     Args:
-        channels, height, width: of the images, at least 16 x 16.
-        share: of the paper's channels, in (0, 1].
+        channels: C of the images.
+        height: H, at least 16.
+        width: W, at least 16.
+        share: of the code's channels (16, 64 and 128), in (0, 1].
 
     Raises:
         ValueError: smaller images leave nothing to pool.
@@ -51,8 +54,10 @@ class UNet(nn.Module):
     """Three levels of double convolutions with skip connections; 7.79 million parameters.
 
     Args:
-        channels, height, width: of the images, at least 8 x 8.
-        share: of the paper's channels, in (0, 1].
+        channels: C of the images.
+        height: H, at least 8.
+        width: W, at least 8.
+        share: of the code's channels (64 to 512), in (0, 1].
 
     Raises:
         ValueError: smaller images vanish in the three pools.
