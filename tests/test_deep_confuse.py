@@ -186,6 +186,7 @@ class Recorder:
                     "copied": poisoned.clone(),
                     "students": [],
                     "classifiers": [],
+                    "new": [],
                 }
             )
             return poisoned
@@ -199,6 +200,8 @@ class Recorder:
 
         def pseudo_step(model, *rest):
             self.rounds[-1]["classifiers"].append(weights_of(model))
+            norms = [layer for layer in model if isinstance(layer, nn.BatchNorm2d)]
+            self.rounds[-1]["new"].append(all((norm.weight == 1).all() for norm in norms))
             return pseudo(model, *rest)
 
         def cnn(*arguments):
@@ -241,14 +244,21 @@ def test_the_order_is_algorithm_2(monkeypatch):
     assert all(torch.equal(seen, task.validation.images) for seen in record.scored)
 
     # Three passes a step: g' of the batch, the clean batch, and g's own for the real step.
+    orders = set()
     for number in (1, 2):
+        assert record.rounds[number - 1]["new"] == [True] + 5 * [False]
         passes = [images for index, images in record.passes if index == number]
         assert len(passes) == 3 * 6
+        order = []
         for seen, clean, real in zip(passes[::3], passes[1::3], passes[2::3], strict=True):
             rows = [int((task.images == image).flatten(1).all(1).nonzero()) for image in clean]
-            assert len(set(rows)) == TINY["batch_size"]
+            order += rows
             assert torch.equal(real, record.rounds[number - 1]["poisoned"][rows])
             assert not torch.equal(seen, real)
+        epochs = order[:24], order[24:]
+        assert all(len(set(epoch)) == 24 for epoch in epochs)
+        orders |= {tuple(epoch) for epoch in epochs}
+    assert len(orders) == 4
     assert len([1 for index, _ in record.passes if index == 3]) == 6
 
 
