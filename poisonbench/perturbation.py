@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.models.classifier import Classifier, frozen
+from poisonbench.models.classifier import Classifier, frozen, pass_size
 
 #: Largest shift of the differentiable crop, in pixels: the training augmentation's.
 MAX_SHIFT = 4
@@ -54,7 +54,7 @@ def signed_steps(
     step_size: float,
     steps: int,
     start: Tensor | None = None,
-    batch_size: int = 500,
+    batch_size: int | None = None,
     bfloat16: bool = False,
     augment: Literal["none", "crop-flip"] = "none",
     generator: torch.Generator | None = None,
@@ -75,7 +75,7 @@ def signed_steps(
         step_size: length of a step, in every pixel.
         steps: how many.
         start: (P, C, H, W) in the ball, the first iterate; ``base`` unless given.
-        batch_size: images a step; sets speed and memory.
+        batch_size: images a step; by default what suits the device.
         bfloat16: run the network under bfloat16 autocast.
         augment: "crop-flip" differentiates through a new shift and flip of each image a step.
         generator: CPU generator of the augmentation's draws, which batches do not change.
@@ -91,12 +91,13 @@ def signed_steps(
         draws = _draw_crop_flip(steps, len(base), generator, base.device)
     length = step_size if ascend else -step_size
     num_images = len(base)
-    starts = range(0, num_images, batch_size)
+    size = batch_size or pass_size(base, gradients=True)
+    starts = range(0, num_images, size)
     num_zero = torch.zeros((), device=base.device)
     result = torch.empty_like(base)
     with frozen(model):
         for position, first in enumerate(starts):
-            batch = slice(first, first + batch_size)
+            batch = slice(first, first + size)
             centre = base[batch].contiguous(memory_format=torch.channels_last)
             images = centre
             if start is not None:
@@ -119,13 +120,14 @@ def signed_steps(
 
 
 def example_losses(
-    model: Classifier, images: Tensor, labels: Tensor, batch_size: int = 500
+    model: Classifier, images: Tensor, labels: Tensor, batch_size: int | None = None
 ) -> Tensor:
     """Cross-entropy (P,) of images (P, C, H, W) in [0, 1] at labels (P,), model in eval mode."""
+    size = batch_size or pass_size(images, gradients=False)
     with frozen(model), torch.no_grad():
         parts = [
-            _losses(model, images[first : first + batch_size], labels[first : first + batch_size])
-            for first in range(0, len(images), batch_size)
+            _losses(model, images[first : first + size], labels[first : first + size])
+            for first in range(0, len(images), size)
         ]
     return torch.cat(parts) if parts else images.new_zeros(0)
 

@@ -50,7 +50,7 @@ from poisonbench.attacks.base import AttackTask
 from poisonbench.config import Profiles, require, setting
 from poisonbench.errors import DivergedError, UsageError
 from poisonbench.models import confused, generators
-from poisonbench.models.classifier import initialise
+from poisonbench.models.classifier import initialise, pass_size
 from poisonbench.training.evaluation import logits_of
 
 RECIPE_NUMBER = 1
@@ -133,7 +133,7 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     for number in range(config.rounds + 1):
         # 2. Freeze a copy, whose output is the same all through the round; a new classifier.
         frozen = copy.deepcopy(generator).eval()
-        poisoned = _perturb_all(frozen, clean, config.epsilon, batch_size)
+        poisoned = _perturb_all(frozen, clean, config.epsilon)
         _check_finite(poisoned, "perturbation", number, "--generator-rate")
         surrogate = _fresh(blank, task).train()
         sgd = torch.optim.SGD(surrogate.parameters(), lr=config.surrogate_rate)
@@ -247,11 +247,11 @@ def _batches(task: AttackTask, batch_size: int, epochs: int) -> Iterator[Tensor]
         yield from order[:whole].to(task.images.device).split(batch_size)
 
 
-def _perturb_all(generator: nn.Module, images: Tensor, epsilon: float, batch_size: int) -> Tensor:
-    result = torch.empty_like(images)
+def _perturb_all(generator: nn.Module, images: Tensor, epsilon: float) -> Tensor:
+    result, size = torch.empty_like(images), pass_size(images, gradients=False)
     with torch.no_grad():
-        for first in range(0, len(images), batch_size):
-            batch = slice(first, first + batch_size)
+        for first in range(0, len(images), size):
+            batch = slice(first, first + size)
             result[batch] = perturb(generator, images[batch], epsilon)
     return result
 

@@ -56,7 +56,6 @@ class Config:
     target: Literal["next", "random"] = setting(
         "next", "next: class y + 1; random: any class but y, drawn per image (a weak attack)."
     )
-    batch_size: int = setting(500, "Images a step; sets speed and memory.")
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Arithmetic of the surrogate; auto: bfloat16 where the device has it."
     )
@@ -65,7 +64,6 @@ class Config:
         require(0 <= self.epsilon <= 1, f"epsilon: expected in [0, 1], got {self.epsilon}")
         require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
         require(0 < self.step_ratio <= 2, f"step_ratio: expected in (0, 2], got {self.step_ratio}")
-        require(self.batch_size >= 1, f"batch_size: expected at least 1, got {self.batch_size}")
 
 
 def craft(task: AttackTask, config: Config) -> Tensor:
@@ -95,7 +93,6 @@ def craft(task: AttackTask, config: Config) -> Tensor:
         epsilon=config.epsilon,
         step_size=config.step_ratio * config.epsilon,
         steps=config.steps,
-        batch_size=config.batch_size,
         bfloat16=network_precision(device, config.precision) is torch.bfloat16,
         report=task.report,
     )

@@ -62,7 +62,6 @@ class Config:
     augment: Literal["none", "crop-flip"] = setting(
         "none", "Differentiate through a random crop and flip at each step."
     )
-    batch_size: int = setting(500, "Images a step; sets speed and memory.")
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Arithmetic of the surrogate; auto: bfloat16 where the device has it."
     )
@@ -72,7 +71,6 @@ class Config:
         require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
         require(0 < self.step_ratio <= 2, f"step_ratio: expected in (0, 2], got {self.step_ratio}")
         require(self.restarts >= 1, f"restarts: expected at least 1, got {self.restarts}")
-        require(self.batch_size >= 1, f"batch_size: expected at least 1, got {self.batch_size}")
 
 
 def craft(task: AttackTask, config: Config) -> Tensor:
@@ -97,7 +95,6 @@ def craft(task: AttackTask, config: Config) -> Tensor:
             step_size=config.step_ratio * config.epsilon,
             steps=config.steps,
             start=start,
-            batch_size=config.batch_size,
             bfloat16=network_precision(device, config.precision) is torch.bfloat16,
             augment=config.augment,
             generator=task.generator,
@@ -110,7 +107,7 @@ def craft(task: AttackTask, config: Config) -> Tensor:
             return perturbed.images
 
         # 3. Keep the highest loss.
-        losses = example_losses(model, perturbed.images, task.labels, config.batch_size)
+        losses = example_losses(model, perturbed.images, task.labels)
         if restart == 0:
             best_images, best_losses = perturbed.images, losses
         else:

@@ -50,7 +50,8 @@ from poisonbench.influence.inverse_hessian import (
     conjugate_gradient,
     lissa,
 )
-from poisonbench.models.classifier import Classifier, frozen
+from poisonbench.models.classifier import Classifier
+from poisonbench.models.folding import folded
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
 
@@ -138,7 +139,8 @@ class Hint(Defense):
         """Steps 1-5; between scheduled epochs the training set stays as it is."""
         if state.epoch not in self.config.schedule:
             return state.train
-        with frozen(state.model) as model, torch.no_grad():
+        model = folded(state.model)
+        with torch.no_grad():
             # 2 influence direction
             inputs, probabilities, solution = self._direction(model, state)
             # 3 selection, once

@@ -158,7 +158,7 @@ def _grid(block: Block) -> RichTable:
     grid = RichTable(box=None, pad_edge=False, padding=(0, 1))
     for index, name in enumerate(block.columns):
         side: Literal["left", "right"] = "left" if index < block.keys else "right"
-        grid.add_column(Text(name), justify=side, no_wrap=True)
+        grid.add_column(Text(name), justify=side)
     for row in block.rows:
         grid.add_row(*(Text(cell, style=_style(cell)) for cell in row))
     return grid

@@ -122,15 +122,19 @@ class Table:
 def distinct_trials(records: Sequence[RunRecord]) -> list[RunRecord]:
     """The records of one cell that may be averaged together: one for each (seed, trial).
 
-    Only the newest recipe of the method counts; of a trial that was repeated, the run finished
+    Only the newest training loop and recipe of the method count; of a trial that was repeated, the run finished
     last (so a result does not depend on the order of reading).
     """
-    newest = max((record.spec.get("recipe_number", 0) for record in records), default=0)
+    newest = max((_version(record) for record in records), default=None)
     chosen: dict[tuple[int, int], RunRecord] = {}
     for record in sorted(records, key=lambda r: (str(r.environment.get("finished", "")), r.id)):
-        if record.spec.get("recipe_number", 0) == newest:
+        if _version(record) == newest:
             chosen[record.spec["seed"], record.spec["trial"]] = record
     return [chosen[key] for key in sorted(chosen)]
+
+
+def _version(record: RunRecord) -> tuple[int, int]:
+    return record.spec.get("loop", 0), record.spec.get("recipe_number", 0)
 
 
 def compare_accuracy(

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from poisonbench.data.splits import Split
-from poisonbench.models.classifier import Classifier
-
-BATCH = 1000
+from poisonbench.models.classifier import Classifier, pass_size
 
 
 def logits_of(model: nn.Module, images: Tensor) -> Tensor:
@@ -18,7 +16,7 @@ def logits_of(model: nn.Module, images: Tensor) -> Tensor:
     try:
         with torch.inference_mode():
             parts = []
-            for part in images.split(BATCH):
+            for part in images.split(pass_size(images, gradients=False)):
                 pixels = part.float() / 255 if part.dtype == torch.uint8 else part
                 parts.append(model(pixels.contiguous(memory_format=torch.channels_last)))
             return torch.cat(parts)

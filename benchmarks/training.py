@@ -1,0 +1,282 @@
+"""The training loop of this package against a plain PyTorch loop, in speed and in accuracy.
+
+    python benchmarks/training.py --markdown
+    python benchmarks/training.py --dataset mnist --data-root data --trials 5
+
+The plain loop is what a PyTorch user writes first: a Dataset that turns one uint8 image after the
+other into a float tensor, a shuffling DataLoader with 0 or 2 workers, float32, NCHW, the loss
+read back once an epoch. ``fit`` is timed as every method of the package uses it, and also in
+float32 and in NCHW, so that the parts of its gain can be told apart.
+
+Why it is fair: the same network, initial weights, images, batch size, optimiser, schedule, device
+and threads, and evaluation outside the clock on both sides. The plain loop converts tensors, which
+is cheaper than torchvision's MNIST with its detour over PIL. Speeds are taken in alternating blocks
+of one epoch, the first round of blocks thrown away; the ratio is against the faster of the two
+DataLoaders. After that every variant trains for the recipe's epochs over several trials, and
+Welch's test compares test accuracies: a faster loop that learns less is no gain.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from common import (
+    fresh_model,
+    grey_dataset,
+    now,
+    paper_recipe,
+    parser,
+    prepare,
+    show,
+)
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from poisonbench.data.splits import Dataset, Split
+from poisonbench.models.classifier import Classifier
+from poisonbench.results.statistics import Summary, summarise, welch
+from poisonbench.seeds import Seeds
+from poisonbench.training.evaluation import accuracy
+from poisonbench.training.fit import fit, network_precision
+from poisonbench.training.recipe import Recipe
+
+
+class PlainImages(TorchDataset[tuple[Tensor, int]]):
+    """uint8 images in memory that are converted one at a time, as ToTensor does."""
+
+    def __init__(self, split: Split) -> None:
+        self.images, self.labels = split.images, split.labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
+        return self.images[row].float().div(255), int(self.labels[row])
+
+
+def plain_training(
+    model: Classifier,
+    train: Split,
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    workers: int,
+    seed: int,
+) -> float:
+    """Train in place with the plain loop; seconds without building the loader."""
+    loader = DataLoader(
+        PlainImages(train),
+        batch_size=recipe.batch_size,
+        shuffle=True,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=workers > 0,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    model.to(device).train()
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.momentum > 0,
+        weight_decay=recipe.weight_decay,
+    )
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(recipe.milestones))
+    start = now(device)
+    for _ in range(recipe.epochs):
+        total = torch.zeros((), device=device)
+        for images, labels in loader:
+            images = images.to(device, non_blocking=True)
+            labels = labels.to(device, non_blocking=True)
+            loss = F.cross_entropy(model(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+        total.item()
+        schedule.step()
+    return now(device) - start
+
+
+class PlainLayout(Classifier):
+    """The same classifier that stays in NCHW when the loop asks for channels_last."""
+
+    @classmethod
+    def of(cls, model: Classifier) -> PlainLayout:
+        """The model's own layers under this class."""
+        model.__class__ = cls
+        assert isinstance(model, cls)
+        return model
+
+    def to(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """``to`` without the memory format."""
+        kwargs.pop("memory_format", None)
+        return super().to(*args, **kwargs)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Features (B, F) of images (B, C, H, W), in NCHW throughout."""
+        return super().embed(images.contiguous())
+
+
+def variants() -> dict[str, dict[str, Any]]:
+    """What is compared, by the name in the tables."""
+    found = {
+        "plain, 0 workers": {"workers": 0},
+        "plain, 2 workers": {"workers": 2},
+        "fit, float32, NCHW": {"precision": "float32", "nchw": True},
+        "fit, float32, channels_last": {"precision": "float32"},
+        "fit, bfloat16, channels_last": {"precision": "bfloat16"},
+    }
+    return found
+
+
+def train_once(
+    variant: dict[str, Any],
+    dataset: Dataset,
+    train: Split,
+    device: torch.device,
+    epochs: int,
+    seeds: Seeds,
+) -> tuple[Classifier, float]:
+    """A model trained by one variant, and the seconds of training alone."""
+    recipe = paper_recipe(dataset, epochs=epochs, precision=variant.get("precision", "float32"))
+    if recipe.augment != "none":
+        raise SystemExit("the plain loop has no augmentation; use a data set without it")
+    model = fresh_model(dataset, seeds)
+    if "workers" in variant:
+        seconds = plain_training(
+            model, train, recipe, device, workers=variant["workers"], seed=seeds.seed("plain")
+        )
+        return model, seconds
+    if variant.get("nchw"):
+        model = PlainLayout.of(model)
+    result = fit(model, train, dataset.validation, recipe, seeds, device=device)
+    return model, result.seconds["training"]
+
+
+def speeds(
+    dataset: Dataset, device: torch.device, blocks: int, block_images: int, seed: int
+) -> dict[str, list[float]]:
+    """Images a second of every variant, one figure a block; the variants take turns."""
+    rows = torch.arange(min(block_images or len(dataset.train), len(dataset.train)))
+    train = dataset.train.rows(rows)
+    found: dict[str, list[float]] = {name: [] for name in variants()}
+    for block in range(blocks + 1):
+        for name, variant in variants().items():
+            _, seconds = train_once(variant, dataset, train, device, 1, Seeds(seed))
+            if block > 0:
+                found[name].append(len(train) / seconds)
+    return found
+
+
+def ratio(values: Sequence[float], reference: Sequence[float]) -> float:
+    """Median of the ratios block by block, so that a machine that drifts cancels out."""
+    return median(a / b for a, b in zip(values, reference, strict=True))
+
+
+def accuracies(
+    dataset: Dataset, device: torch.device, epochs: int | None, trials: int, seed: int
+) -> dict[str, list[float]]:
+    """Test accuracy of every variant, one figure a trial; the DataLoader's workers change none."""
+    epochs = epochs or paper_recipe(dataset).epochs
+    test = dataset.test.to(device)
+    found: dict[str, list[float]] = {}
+    for trial in range(trials):
+        for name, variant in variants().items():
+            if variant.get("workers"):
+                continue
+            seeds = Seeds(seed, trial)
+            model, _ = train_once(variant, dataset, dataset.train, device, epochs, seeds)
+            found.setdefault(name, []).append(accuracy(model, test))
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
+    device = prepare(options)
+    dataset = grey_dataset(options)
+    default = str(network_precision(device, "auto")).removeprefix("torch.")
+    found = speeds(dataset, device, options.blocks, options.block_images, options.seed)
+    plain = max(
+        (name for name in found if name.startswith("plain")), key=lambda name: median(found[name])
+    )
+    show(
+        f"Training {dataset.name}, batch {paper_recipe(dataset).batch_size}: images per second",
+        ["loop", "images/s (median)", "range", f"ratio to {plain}"],
+        [
+            [
+                name,
+                f"{median(values):.0f}",
+                f"{min(values):.0f}-{max(values):.0f}",
+                f"{ratio(values, found[plain]):.2f}",
+            ]
+            for name, values in found.items()
+        ],
+        [
+            f"Blocks of one epoch: {options.blocks}; the ratio is the median over the blocks of "
+            f"the ratio in one block. fit's default on this device is {default}."
+        ],
+        device,
+        markdown=options.markdown,
+    )
+    if options.trials:
+        _show_accuracies(options, dataset, device)
+
+
+def _show_accuracies(options: argparse.Namespace, dataset: Dataset, device: torch.device) -> None:
+    found = accuracies(dataset, device, options.epochs, options.trials, options.seed)
+    summaries = {name: summarise(values) for name, values in found.items()}
+    names = list(summaries)
+    rows = []
+    # Each line differs from the one above it by one thing, so each is compared with that one.
+    for before, name in zip([None, *names], names, strict=False):
+        p_value = None
+        if before is not None:
+            p_value = welch(_of(summaries[name]), _of(summaries[before]))
+        against_plain = welch(_of(summaries[name]), _of(summaries[names[0]])) if before else None
+        summary = _of(summaries[name])
+        spread = "" if summary.std is None else f" ± {100 * summary.std:.2f}"
+        rows.append(
+            [name, f"{100 * summary.mean:.2f}{spread}", _text(p_value), _text(against_plain)]
+        )
+    epochs = options.epochs or paper_recipe(dataset).epochs
+    print()
+    show(
+        f"Test accuracy on {dataset.name} after {epochs} epochs, {options.trials} trials, percent",
+        ["loop", "mean ± std", "Welch p against the line above", "against plain"],
+        rows,
+        [
+            "Variants of fit share initial weights and batch order in each trial; plain shares the "
+            "initial weights alone."
+        ],
+        device,
+        markdown=options.markdown,
+    )
+
+
+def _of(summary: Summary | None) -> Summary:
+    assert summary is not None
+    return summary
+
+
+def _text(p_value: float | None) -> str:
+    return "" if p_value is None else f"{p_value:.2f}"
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    made = parser(__doc__)
+    made.add_argument("--blocks", type=int, default=5, help="timed blocks of each loop")
+    made.add_argument("--block-images", type=int, default=0, help="images of a block; 0: all")
+    made.add_argument("--epochs", type=int, help="of the accuracy runs; the recipe's")
+    made.add_argument("--trials", type=int, default=3, help="of the accuracy runs; 0: none")
+    return made.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""Tables from synthetic run records: aggregation, verdicts, and the runs that are missing."""
+
+import re
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+from synthetic_runs import make_record, pin_registry
+
+from poisonbench import registry
+from poisonbench.errors import UsageError
+from poisonbench.experiments import tables
+from poisonbench.experiments.cells import Cell
+from poisonbench.results.records import RunRecord, spec_id
+
+
+def cell_of(records, dataset="mnist", rho=0.0, method="none", key="2"):
+    wanted = {"dataset": dataset, "rho": rho, "method": method}
+    (found,) = [
+        cell
+        for cell in tables.build(key, records).cells
+        if {name: cell.keys.get(name) for name in wanted} == wanted
+    ]
+    return found
+
+
+@pytest.fixture(autouse=True)
+def registry_as_first_built(monkeypatch):
+    pin_registry(monkeypatch)
+
+
+def test_a_cell_is_the_mean_and_sample_deviation_of_its_trials():
+    values = [0.981, 0.985, 0.984]
+    records = [make_record(value, trial=trial) for trial, value in enumerate(values)]
+    cell = cell_of(records)
+    assert cell.measured.mean == pytest.approx(mean(values))
+    assert cell.measured.std == pytest.approx(stdev(values))
+    assert cell.measured.n == 3
+    assert cell.difference == pytest.approx(mean(values) - 0.9844)
+    assert set(cell.records) == {record.id for record in records}
+
+
+def test_trials_are_pairs_of_seed_and_trial():
+    records = [make_record(seed=seed, trial=trial) for seed in (0, 7) for trial in (0, 1)]
+    assert cell_of(records).measured.n == 4
+
+
+def test_a_repeated_trial_counts_once_and_the_last_finished_stays():
+    old = make_record(0.5, finished="2025-01-01", dataset_note=1)
+    new = make_record(0.9, finished="2025-01-02", dataset_note=2)
+    for records in ([old, new], [new, old]):
+        assert cell_of(records).records == (new.id,)
+        assert "1 other run(s)" in tables.build("2", records).notes[-1]
+
+
+def test_recipes_are_not_mixed():
+    records = [make_record(0.5, recipe=1, trial=0), make_record(0.9, recipe=2, trial=1)]
+    assert cell_of(records).records == (records[1].id,)
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [
+        {"variant": "custom"},
+        {"labels": {"is_paper_dataset": False}},
+        {"dataset": "folder:mnist"},
+        {"kind": "craft"},
+        {"method": "hint"},
+        {"rho": 0.6},
+        {"trial": "first"},
+        {"dataset": "cifar10"},
+    ],
+)
+def test_other_runs_stay_out_of_a_cell(stranger):
+    record = make_record(0.1, **{"trial": 1, **stranger})
+    assert cell_of([make_record(), record]).measured.n == 1
+
+
+@pytest.mark.parametrize(
+    "attacks", [("pgd",), ("gm",), ("pgd", "dap", "durp"), ("dc", "durp", "dap", "pgd")]
+)
+def test_other_poisons_stay_out_of_a_cell(attacks):
+    records = [make_record(rho=0.6), make_record(rho=0.6, trial=1, attacks=attacks)]
+    assert cell_of(records, rho=0.6).measured.n == 1
+
+
+def test_records_with_holes_do_no_harm():
+    specs = [{}, {"kind": "defend"}, {"kind": "defend", "dataset": "mnist", "seed": 0, "trial": 0}]
+    records = [
+        RunRecord(id=spec_id(spec), spec=spec, labels={}, metrics={"test_accuracy": 0.5})
+        for spec in specs
+    ]
+    assert all(cell.measured is None for cell in tables.build("2", records).cells)
+
+
+def test_verdicts_without_poison():
+    hint = [make_record(0.9887 + 1e-4 * t, method="hint", trial=t) for t in (-1, 0, 1)]
+    none = [make_record(0.9 + 1e-4 * t, trial=t) for t in range(5)]
+    assert cell_of(hint, method="hint").verdict == "agrees"
+    assert cell_of(none).verdict == "differs"
+    assert cell_of(none).p_value < 0.001
+    assert cell_of(none[:1]).verdict == "not enough trials"
+    assert cell_of([]).verdict == "not enough trials"
+    assert cell_of([], method="epic").verdict == "not built here"
+    sample = make_record(dataset="mnist-sample")
+    assert cell_of([sample], dataset="mnist-sample").verdict == "not published"
+
+
+def test_the_papers_mix_is_judged():
+    records = [make_record(0.5 + 0.01 * t, rho=0.6, trial=t) for t in range(5)]
+    cell = cell_of(records, rho=0.6)
+    assert cell.verdict == "differs"
+    assert cell.published.mean == 0.9664
+
+
+def test_table_2_has_the_papers_shape():
+    table = tables.build("2", [])
+    assert len(table.cells) == 60
+    assert [block.title.split(":")[0] for block in table.blocks] == ["CIFAR-10"] * 2 + ["MNIST"] * 2
+    heads = ("rho", "W/o Defense", "HINT", "ATDA *", "FRIENDS *", "EPIC *")
+    assert table.blocks[0].columns == heads
+    assert len(table.blocks[0].rows) == 6
+
+
+def test_the_sample_is_shown_only_with_runs_or_on_request():
+    def shown(*arguments):
+        return {cell.keys["dataset"] for cell in tables.build("2", *arguments).cells}
+
+    sample = make_record(dataset="mnist-sample")
+    assert shown([]) == {"cifar10", "mnist"}
+    assert shown([sample]) == {"cifar10", "mnist", "mnist-sample"}
+    assert shown([], "mnist-sample") == {"mnist-sample"}
+    (note,) = [n for n in tables.build("2", [sample]).notes if n.startswith("mnist-sample")]
+    assert "no figures" in note
+
+
+def test_a_plugin_with_runs_gets_a_column(monkeypatch):
+    known = registry.defenses() | {"own": registry.Entry("own", "Own", "own", "")}
+    monkeypatch.setattr(registry, "defenses", lambda: known)
+    assert "Own" not in tables.build("2", []).blocks[2].columns
+    table = tables.build("2", [make_record(method="own")])
+    assert table.blocks[2].columns[-1] == "Own"
+    assert cell_of([make_record(method="own")], method="own").verdict == "not published"
+
+
+def test_table_1_sets_recorded_settings_beside_the_published():
+    def facts(records):
+        return {
+            cell.keys["quantity"]: (cell.measured, cell.published, cell.verdict)
+            for cell in tables.build("1", records, "mnist").cells
+        }
+
+    found = facts([make_record(method="hint", rho=0.4)])
+    assert found["training images"] == (59_000, 59_000, "agrees")
+    assert found["model"] == ("mnist-cnn", "cnn", "agrees")
+    assert found["epochs"] == (30, 30, "agrees")
+    short = {"epochs": 10, "batch_size": 128}
+    assert facts([make_record(training=short)])["epochs"] == (10, 30, "differs")
+    both = facts([make_record(), make_record(trial=1, training=short)])
+    assert both["epochs"] == ("10, 30", 30, "differs")
+    assert facts([])["epochs"] == (None, 30, "not enough trials")
+    assert facts([make_record(variant="custom")])["epochs"][0] is None
+
+
+# Cells and the commands that fill them
+
+
+def test_missing_commands_fill_the_cells():
+    commands = tables.missing_commands("2", [], "mnist")
+    assert len(commands) == len(set(commands)) == 6 * 2 * 5
+    assert "poisonbench defend --method hint --dataset mnist --rho 0.6 --trial 3" in commands
+    assert "poisonbench defend --method none --dataset mnist --rho 0 --trial 0" in commands
+    assert not any("epic" in command for command in commands)
+    records = []
+    pattern = re.compile(r"--method (\S+) --dataset (\S+) --rho (\S+) --trial (\d+)$")
+    for command in commands:
+        method, dataset, rho, trial = pattern.search(command).groups()
+        records.append(
+            make_record(method=method, dataset=dataset, rho=float(rho), trial=int(trial))
+        )
+    assert tables.missing_commands("2", records, "mnist") == []
+    built = [c for c in tables.build("2", records, "mnist").cells if c.keys["method"] != "epic"]
+    assert {c.measured.n for c in built if c.measured} == {5}
+
+
+def test_missing_trials_are_those_not_done_and_no_more():
+    cell = Cell(dataset="mnist", method="none", rho=0)
+    records = [make_record(trial=1), make_record(trial=3), make_record(trial=0, seed=7)]
+    assert cell.missing(records) == [0, 2]
+    assert cell.missing([make_record(trial=t) for t in range(9)]) == []
+
+
+def test_table_1_lacks_one_run_of_a_data_set_without_any():
+    assert len(tables.missing_commands("1", [])) == 2
+    assert len(tables.missing_commands("1", [make_record(method="hint", rho=1.0)])) == 1
+
+
+def test_cells_with_changed_settings():
+    cell = Cell(dataset="mnist", method="hint", rho=0.6, overrides={"beta": "8/255"})
+    assert cell.command(2).endswith("--rho 0.6 --beta 8/255 --trial 2")
+    assert cell.keys["beta"] == "8/255"
+
+    def matches(variant, **labels):
+        return cell.matches(make_record(method="hint", rho=0.6, variant=variant, labels=labels))
+
+    assert matches("custom", overrides={"beta": 8 / 255})
+    assert not matches("custom", overrides={"beta": 16 / 255})
+    assert not matches("custom", overrides={"beta": 8 / 255, "ratio": 0.25})
+    assert not matches("custom", overrides={"beta": 8 / 255}, profile="code")
+    assert not matches("paper")
+
+
+@pytest.mark.parametrize(
+    ("key", "dataset", "message"),
+    [
+        ("3", None, r"expected a table among 1 \(.*\), 2 \(.*\), got '3'"),
+        ("2", "minst", "got 'minst'; did you mean 'mnist'"),
+    ],
+)
+def test_what_is_not_there(key, dataset, message):
+    with pytest.raises(UsageError, match=message):
+        tables.build(key, [], dataset)
+
+
+def test_the_results_folder_is_quoted_for_the_shell():
+    cell = Cell(dataset="mnist", method="none", rho=1.0)
+    assert cell.command(0, Path("my runs")).endswith("--trial 0 --results 'my runs'")
