@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -63,14 +64,17 @@ def parse_number(text: str) -> float:
     """``"0.5"``, ``"8/255"`` or ``"1e-3"`` as a float.
 
     Raises:
-        UsageError: the text is not a number.
+        UsageError: the text is not a finite number.
     """
     try:
-        return float(Fraction(text)) if "/" in text else float(text)
-    except (ValueError, ZeroDivisionError):
+        number = float(Fraction(text)) if "/" in text else float(text)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
         raise UsageError(
             f"expected a number such as 0.5 or 8/255, got {text!r}; write it with digits"
-        ) from None
+        )
+    return number
 
 
 def parse_value(text: str, kind: Any, flag: str) -> Any:
@@ -92,6 +96,8 @@ def parse_value(text: str, kind: Any, flag: str) -> Any:
         return None if text.lower() in ("none", "") else parse_value(text, inner, flag)
     if origin is tuple:
         inner = get_args(kind)[0]
+        if text.lower() == "none":
+            return ()
         return tuple(
             parse_value(part.strip(), inner, flag) for part in text.split(",") if part.strip()
         )
@@ -102,9 +108,12 @@ def parse_value(text: str, kind: Any, flag: str) -> Any:
         raise UsageError(f"{flag}: expected true or false, got {text!r}")
     if kind is int:
         try:
-            return int(text)
+            number = int(text)
         except ValueError:
             raise UsageError(f"{flag}: expected a whole number, got {text!r}") from None
+        if abs(number) >= 2**31:
+            raise UsageError(f"{flag}: expected a whole number of at most 9 digits, got {text!r}")
+        return number
     if kind is float:
         try:
             return parse_number(text)
@@ -164,9 +173,9 @@ def unknown_option(name: str, names: Iterable[str], owner: str) -> str:
     return f"{owner} has no option {flag}; its own options: {own}{did_you_mean(flag, flags)}"
 
 
-def did_you_mean(text: str, known: Iterable[str]) -> str:
+def did_you_mean(text: str, known: Iterable[str], likeness: float = 0.6) -> str:
     """``"; did you mean 'x'?"`` for the closest known word, or nothing."""
-    close = difflib.get_close_matches(text, list(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(text, list(known), n=1, cutoff=likeness)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

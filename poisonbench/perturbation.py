@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.models.classifier import Classifier, frozen, pass_size
+from poisonbench.models.classifier import Classifier, pass_size
+from poisonbench.models.folding import folded
 
 #: Largest shift of the differentiable crop, in pixels: the training augmentation's.
 MAX_SHIFT = 4
@@ -62,9 +63,9 @@ def signed_steps(
 ) -> Perturbed:
     """Projected steps along the sign of the input gradient of the cross-entropy.
 
-    The model is frozen in eval mode meanwhile. Only the network runs in bfloat16: its values near
-    1 are 1/256 apart, more than a step of an iterate would be. The loss is a sum, so an image's
-    step does not depend on its batch.
+    A frozen copy of the model in eval mode does the work. Only the network runs in bfloat16: its
+    values near 1 are 1/256 apart, more than a step of an iterate would be. The loss is a sum, so an
+    image's step does not depend on its batch.
 
     Args:
         model: on the images' device; its weights and buffers are left as they are.
@@ -95,27 +96,27 @@ def signed_steps(
     starts = range(0, num_images, size)
     num_zero = torch.zeros((), device=base.device)
     result = torch.empty_like(base)
-    with frozen(model):
-        for position, first in enumerate(starts):
-            batch = slice(first, first + size)
-            centre = base[batch].contiguous(memory_format=torch.channels_last)
-            images = centre
-            if start is not None:
-                images = start[batch].contiguous(memory_format=torch.channels_last)
-            for step in range(steps):
-                images = images.detach().requires_grad_()
-                seen = images
-                if draws is not None:
-                    shifts, flips = draws
-                    seen = crop_flip(images, shifts[step, batch], flips[step, batch])
-                loss = _losses(model, seen, labels[batch], bfloat16).sum()
-                (gradient,) = torch.autograd.grad(loss, images)
-                if step == 0:
-                    num_zero += (gradient.flatten(1) == 0).all(1).sum()
-                images = project_linf(images.detach() + length * gradient.sign(), centre, epsilon)
-                if report is not None:
-                    report(position * steps + step + 1, len(starts) * steps)
-            result[batch] = images
+    network = folded(model)
+    for position, first in enumerate(starts):
+        batch = slice(first, first + size)
+        centre = base[batch].contiguous(memory_format=torch.channels_last)
+        images = centre
+        if start is not None:
+            images = start[batch].contiguous(memory_format=torch.channels_last)
+        for step in range(steps):
+            images = images.detach().requires_grad_()
+            seen = images
+            if draws is not None:
+                shifts, flips = draws
+                seen = crop_flip(images, shifts[step, batch], flips[step, batch])
+            loss = _losses(network, seen, labels[batch], bfloat16).sum()
+            (gradient,) = torch.autograd.grad(loss, images)
+            if step == 0:
+                num_zero += (gradient.flatten(1) == 0).all(1).sum()
+            images = project_linf(images.detach() + length * gradient.sign(), centre, epsilon)
+            if report is not None:
+                report(position * steps + step + 1, len(starts) * steps)
+        result[batch] = images
     return Perturbed(result, num_zero / max(num_images, 1))
 
 
@@ -124,9 +125,10 @@ def example_losses(
 ) -> Tensor:
     """Cross-entropy (P,) of images (P, C, H, W) in [0, 1] at labels (P,), model in eval mode."""
     size = batch_size or pass_size(images, gradients=False)
-    with frozen(model), torch.no_grad():
+    network = folded(model)
+    with torch.no_grad():
         parts = [
-            _losses(model, images[first : first + size], labels[first : first + size])
+            _losses(network, images[first : first + size], labels[first : first + size])
             for first in range(0, len(images), size)
         ]
     return torch.cat(parts) if parts else images.new_zeros(0)

@@ -27,17 +27,19 @@ def silent(phase: str, done: int, total: int, detail: str = "") -> None:
 
 
 class LogReporter:
-    """Plain lines: an estimate after a few seconds, then one a minute and one at the end."""
+    """Plain lines: an estimate after a few seconds, then one a minute."""
 
     def __init__(self) -> None:
         self.phase = ""
         self.started = self.spoken = 0.0
-        self.first = 0
+        self.first = self.last = 0
 
     def __call__(self, phase: str, done: int, total: int, detail: str = "") -> None:
         """Print a line when one is due."""
         now = time.monotonic()
-        if phase != self.phase:
+        # The next trial has the same phase and starts over.
+        is_new, self.last = phase != self.phase or done < self.last, done
+        if is_new:
             self.phase, self.started, self.first, self.spoken = phase, now, done, 0.0
             return
         elapsed = now - self.started
@@ -72,11 +74,12 @@ class BarReporter:
         )
         self.phase = ""
         self.shown = 0.0
+        self.last = 0
 
     def __call__(self, phase: str, done: int, total: int, detail: str = "") -> None:
         """Move the bar, at most ten times a second."""
         now = time.monotonic()
-        if phase != self.phase:
+        if phase != self.phase or done < self.last:
             for task in self.bar.task_ids:
                 self.bar.remove_task(task)
             self.bar.add_task(phase, total=total, completed=done, detail=detail)
@@ -84,6 +87,7 @@ class BarReporter:
         elif now - self.shown >= 0.1 or done >= total:
             self.bar.update(self.bar.task_ids[-1], completed=done, total=total, detail=detail)
             self.shown = now
+        self.last = done
 
     def __enter__(self) -> BarReporter:
         self.bar.start()

@@ -7,7 +7,7 @@ from torch import nn
 from poisonbench.influence.head import head_inputs, pixel_influence
 from poisonbench.models import build_model
 from poisonbench.models.classifier import Classifier, frozen, initialise
-from poisonbench.models.folding import folded
+from poisonbench.models.folding import OneChannelConv, folded
 
 SHAPES = {"mnist-cnn": (1, 28, 28), "cifar-resnet18": (3, 16, 16)}
 
@@ -43,6 +43,52 @@ def test_embedding_and_maps_are_the_models(name):
         torch.testing.assert_close(
             pixel_influence(copied, images, labels, direction), maps, rtol=1e-8, atol=1e-9
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_one_channel_convolution_is_a_convolution(bias, dtype):
+    generator = torch.Generator().manual_seed(4)
+    conv = nn.Conv2d(1, 7, (5, 3), bias=bias).to(dtype).requires_grad_(False)
+    images = torch.rand(4, 1, 11, 9, dtype=dtype, generator=generator).requires_grad_(True)
+    upstream = torch.randn(4, 7, 7, 7, dtype=dtype, generator=generator)
+    expected = conv(images)
+    fast = OneChannelConv(conv)(images)
+    assert torch.equal(fast, expected)
+    (gradient,) = torch.autograd.grad(fast, images, upstream)
+    (wanted,) = torch.autograd.grad(expected, images, upstream)
+    assert gradient.dtype == dtype
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(gradient, wanted, rtol=0, atol=tolerance)
+
+
+def test_the_one_channel_convolution_runs_under_autocast():
+    conv = nn.Conv2d(1, 40, 5).requires_grad_(False)
+    images = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(5))
+    gradients = []
+    for layer in (OneChannelConv(conv), conv):
+        leaf = images.clone().requires_grad_(True)
+        with torch.autocast("cpu", torch.bfloat16):
+            output = layer(leaf)
+        assert output.dtype == torch.bfloat16
+        gradients.append(torch.autograd.grad(output.float().square().sum(), leaf)[0])
+    assert gradients[0].dtype == torch.float32
+    scale = gradients[1].abs().max()
+    assert (gradients[0] - gradients[1]).abs().max() < 0.02 * scale
+
+
+@pytest.mark.parametrize(
+    ("conv", "fits"),
+    [
+        (nn.Conv2d(1, 4, 3), True),
+        (nn.Conv2d(2, 4, 3), False),
+        (nn.Conv2d(1, 4, 3, stride=2), False),
+        (nn.Conv2d(1, 4, 3, padding=1), False),
+        (nn.Conv2d(1, 4, 3, dilation=2), False),
+    ],
+)
+def test_which_convolutions_are_replaced(conv, fits):
+    assert OneChannelConv.fits(conv) == fits
 
 
 def test_the_model_stays_as_it_is():

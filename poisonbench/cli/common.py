@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+
+from poisonbench.errors import UsageError
 
 ResultsOption = Annotated[
     Path,
@@ -20,12 +23,30 @@ DataRootOption = Annotated[
     typer.Option("--data-root", envvar="POISONBENCH_DATA", help="Folder of the data sets."),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Root seed of everything random.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="Root seed of everything random, 0 or more.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress and no remarks on stderr.")]
 
 DEFAULT_RESULTS = Path("results")
 DEFAULT_DATA_ROOT = Path("data")
+
+
+class Command(TyperCommand):
+    """A command that refuses what Typer lets pass: an option twice, or one as another's value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Check the line, then read it as usual."""
+        given, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter in order:
+            flag = parameter.opts[0]
+            if order.count(parameter) > 1:
+                raise UsageError(f"{flag}: expected once, got it {order.count(parameter)} times")
+            value = given.get(parameter.name)
+            if isinstance(value, str) and value.startswith("--"):
+                raise UsageError(f"{flag}: expected a value after it, got the option {value}")
+        return super().parse_args(ctx, args)
 
 
 def say(text: str, *, quiet: bool = False) -> None:

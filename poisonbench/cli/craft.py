@@ -20,6 +20,7 @@ from poisonbench.cli.common import (
 )
 from poisonbench.cli.method_options import method_values
 from poisonbench.cli.session import choose_dataset, open_bench
+from poisonbench.registry import attacks
 
 DatasetOption = Annotated[
     str | None,
@@ -67,11 +68,11 @@ def craft(
 
     poisonbench craft --attack pgd --dataset mnist-sample
     """
-    values = method_values(ctx.args, _flags(ctx))
     from poisonbench.runs import craft as run
     from poisonbench.runs.settings import read_selection
 
     names = run.attack_names(attack)
+    values = method_values(ctx.args, flags_of(ctx), [attacks()[name] for name in names])
     with open_bench(results, data_root, device, seed, quiet) as bench:
         crafted = run.craft(
             bench,
@@ -110,5 +111,6 @@ def craft(
     print(crafted.path)
 
 
-def _flags(ctx: typer.Context) -> list[str]:
+def flags_of(ctx: typer.Context) -> list[str]:
+    """A command's own flags."""
     return [flag for parameter in ctx.command.params for flag in parameter.opts]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from contextlib import nullcontext, redirect_stderr
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from poisonbench.cli.common import (
     DEFAULT_DATA_ROOT,
+    Command,
     DataRootOption,
     JsonOption,
     QuietOption,
@@ -26,7 +28,7 @@ NameArgument = Annotated[
 app = typer.Typer(no_args_is_help=True, help="List, show and fetch data sets.")
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_(as_json: JsonOption = False) -> None:
     """List the data sets and the prefixes for your own."""
     prefixes = {f"{prefix}:PATH": text for prefix, text in PREFIXES.items()}
@@ -37,7 +39,7 @@ def list_(as_json: JsonOption = False) -> None:
         print(f"{name:<15}{text}")
 
 
-@app.command()
+@app.command(cls=Command)
 def show(
     name: NameArgument,
     data_root: DataRootOption = DEFAULT_DATA_ROOT,
@@ -50,7 +52,7 @@ def show(
     _print(describe(load_dataset(name, data_root, seed)), as_json)
 
 
-@app.command()
+@app.command(cls=Command)
 def fetch(
     name: NameArgument,
     data_root: DataRootOption = DEFAULT_DATA_ROOT,
@@ -63,7 +65,7 @@ def fetch(
 
     # torchvision draws its progress bar on stderr and cannot be told not to.
     with redirect_stderr(io.StringIO()) if quiet else nullcontext():
-        dataset = load_dataset(name, data_root, seed, download=True, say=say)
+        dataset = load_dataset(name, data_root, seed, download=True, say=partial(say, quiet=quiet))
     _print(describe(dataset), as_json)
 
 

@@ -25,10 +25,12 @@ from poisonbench.cli.craft import (
     PresetOption,
     ProfileOption,
     SelectionOption,
+    flags_of,
 )
 from poisonbench.cli.method_options import method_values
 from poisonbench.cli.session import choose_dataset, open_bench
 from poisonbench.errors import UsageError
+from poisonbench.registry import defenses, find
 
 if TYPE_CHECKING:
     from poisonbench.runs.defend import Defended
@@ -82,8 +84,8 @@ def defend(
 
     poisonbench defend --method hint --ratio 0.5
     """
-    flags = [flag for parameter in ctx.command.params for flag in parameter.opts]
-    values = method_values(ctx.args, flags)
+    entry = find("a defense", defenses(), method)
+    values = method_values(ctx.args, flags_of(ctx), [entry])
     _check_one_poison(attack, poison, clean, rho)
     from poisonbench.runs import defend as run
     from poisonbench.runs.craft import attack_names

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from poisonbench.cli.common import JsonOption, print_json
+from poisonbench.cli.common import Command, JsonOption, print_json
 from poisonbench.registry import attacks as all_attacks
 from poisonbench.registry import defenses as all_defenses
 
@@ -17,19 +17,19 @@ NameArgument = Annotated[
 ]
 
 
-@app.command()
+@app.command(cls=Command)
 def attacks(name: NameArgument = None, json: JsonOption = False) -> None:
     """The attacks, or the options of one."""
     _methods("an attack", name, json)
 
 
-@app.command()
+@app.command(cls=Command)
 def defenses(name: NameArgument = None, json: JsonOption = False) -> None:
     """The defenses, or the options of one."""
     _methods("a defense", name, json)
 
 
-@app.command()
+@app.command(cls=Command)
 def datasets(json: JsonOption = False) -> None:
     """The data sets."""
     from poisonbench.data.names import KNOWN, PREFIXES
@@ -37,7 +37,7 @@ def datasets(json: JsonOption = False) -> None:
     _print(KNOWN | {f"{prefix}:PATH": text for prefix, text in PREFIXES.items()}, json)
 
 
-@app.command()
+@app.command(cls=Command)
 def models(json: JsonOption = False) -> None:
     """The networks."""
     from poisonbench.models import MODELS
@@ -45,7 +45,7 @@ def models(json: JsonOption = False) -> None:
     _print({name: f"module {build.__module__}" for name, build in MODELS.items()}, json)
 
 
-@app.command()
+@app.command(cls=Command)
 def tables(json: JsonOption = False) -> None:
     """The tables that report makes."""
     from poisonbench.experiments.tables import TABLES

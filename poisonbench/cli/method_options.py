@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from typer.core import TyperCommand
-
-from poisonbench.config import did_you_mean, options_of
+from poisonbench.cli.common import Command
+from poisonbench.config import Option, did_you_mean, options_of
 from poisonbench.errors import UsageError
 from poisonbench.registry import Entry, attacks, defenses
 
 #: For ``app.command(context_settings=...)``.
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
+#: How alike (0 to 1) a flag must be to one of the command's own to be taken for a typing mistake.
+NEAR_MISS = 0.8
 
-def method_values(arguments: Sequence[str], shared: Sequence[str]) -> dict[str, str]:
+
+def method_values(
+    arguments: Sequence[str], shared: Sequence[str], entries: Sequence[Entry]
+) -> dict[str, str]:
     """Option texts by field name from what the command did not know.
 
     ``["--ratio", "0.5", "--gamma=0.1"]`` gives ``{"ratio": "0.5", "gamma": "0.1"}``.
@@ -27,10 +31,15 @@ def method_values(arguments: Sequence[str], shared: Sequence[str]) -> dict[str, 
     Args:
         arguments: left over from the command line.
         shared: the command's own flags, to suggest one for a near miss.
+        entries: the methods that were chosen.
 
     Raises:
-        UsageError: something that is no option, has no value, or comes twice.
+        UsageError: something that is no option, has no value, or comes twice, or a near miss of
+            the command's own flags.
     """
+    if not arguments:
+        return {}
+    own = {option.flag for entry in entries for part in _options(entry) for option in part}
     values: dict[str, str] = {}
     rest = list(arguments)
     while rest:
@@ -38,9 +47,13 @@ def method_values(arguments: Sequence[str], shared: Sequence[str]) -> dict[str, 
         if not flag.startswith("--") or len(flag) < 3:
             raise UsageError(f"expected an option such as --epochs 3, got {flag!r}")
         flag, has_value, text = flag.partition("=")
+        meant = did_you_mean(flag, shared, NEAR_MISS)
+        if meant and flag not in own:
+            raise UsageError(f"expected an option of this command or its method, got {flag}{meant}")
         if not has_value:
             if not rest or (rest[0].startswith("--") and not _is_number(rest[0])):
-                raise UsageError(f"{flag}: expected a value after it{did_you_mean(flag, shared)}")
+                got = f"the option {rest[0]}" if rest else "nothing"
+                raise UsageError(f"{flag}: expected a value after it, got {got}")
             text = rest.pop(0)
         name = flag[2:].replace("-", "_")
         if name in values:
@@ -57,7 +70,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-class MethodCommand(TyperCommand):
+class MethodCommand(Command):
     """A command whose ``--help`` also shows the options of the method named on the line."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -69,7 +82,7 @@ class MethodCommand(TyperCommand):
         """The usual help, then the method's options."""
         super().format_help(ctx, formatter)
         flag, table = ("--attack", attacks()) if self.name == "craft" else ("--method", defenses())
-        name = _value_of(flag, ctx.meta.get("poisonbench.arguments", []))
+        name = value_of(flag, ctx.meta.get("poisonbench.arguments", []))
         if name in table:
             formatter.write(f"\n{method_help(table[name])}\n")
         else:
@@ -80,11 +93,8 @@ class MethodCommand(TyperCommand):
 
 def method_help(entry: Entry) -> str:
     """The options of a method and of the training recipe, a line each."""
-    from poisonbench.training.recipe import Recipe
-
     lines = [f"Options of {entry.name} ({entry.summary}):"]
-    own = options_of(entry.load().Config)
-    shared = [o for o in options_of(Recipe) if o.name not in {x.name for x in own}]
+    own, shared = _options(entry)
     for title, options in (("", own), ("Options of the training recipe:", shared)):
         if title:
             lines.append(title)
@@ -95,6 +105,14 @@ def method_help(entry: Entry) -> str:
     return "\n".join(lines) + (
         "\nDefaults are the paper's for CIFAR-10; other data sets have presets of their own."
     )
+
+
+def _options(entry: Entry) -> tuple[list[Option], list[Option]]:
+    """The options of a method, and those of the training recipe that it does not have itself."""
+    from poisonbench.training.recipe import Recipe
+
+    own = options_of(entry.load().Config)
+    return own, [o for o in options_of(Recipe) if o.name not in {x.name for x in own}]
 
 
 def _default(value: Any) -> str:
@@ -108,7 +126,8 @@ def _default(value: Any) -> str:
     return str(value)
 
 
-def _value_of(flag: str, arguments: Sequence[str]) -> str:
+def value_of(flag: str, arguments: Sequence[str]) -> str:
+    """The text after a flag, or nothing."""
     for position, argument in enumerate(arguments):
         if argument == flag and position + 1 < len(arguments):
             return arguments[position + 1]

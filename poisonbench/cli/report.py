@@ -23,7 +23,7 @@ from poisonbench.cli.common import (
 )
 from poisonbench.errors import UsageError
 from poisonbench.experiments import tables
-from poisonbench.results.render import FORMATS, print_rich, render
+from poisonbench.results.render import FORMATS, check_format, print_rich, render
 from poisonbench.results.report import Table
 from poisonbench.results.statistics import Verdict
 from poisonbench.results.store import Store, write_text
@@ -61,6 +61,9 @@ def report(
     if json and format not in (None, "json"):
         raise UsageError(f"expected one format, got --json and --format {format}; leave one out")
     kind = "json" if json else format or "rich"
+    check_format(kind)
+    tables.cells(table, (), dataset)
+    # Said with --quiet too: a table that lacks runs must not look whole.
     records = Store(results).records(lambda error: say(f"warning: left out: {error}"))
     if not records:
         say(f"no run records in {results}; --missing prints the commands to make some", quiet=quiet)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from poisonbench.cli.common import say
+from poisonbench.config import did_you_mean
 from poisonbench.errors import UsageError
 from poisonbench.progress import BarReporter, LogReporter, silent
 from poisonbench.results.store import Store
@@ -29,12 +30,10 @@ def open_bench(
     """A bench whose runs stop cleanly on signals and show progress on stderr.
 
     Raises:
-        UsageError: no such device, or a negative seed.
+        UsageError: no such device.
     """
     from poisonbench.runs.bench import Bench, find_device, stop_on_signals
 
-    if seed < 0:
-        raise UsageError(f"--seed: expected 0 or more, got {seed}")
     stopping = threading.Event()
     with ExitStack() as stack:
         stack.enter_context(stop_on_signals(stopping))
@@ -60,7 +59,10 @@ def choose_dataset(dataset: str | None, preset: str | None, quiet: bool) -> str:
         UsageError: an unknown preset, or one beside another data set.
     """
     if preset is not None and preset not in PRESETS:
-        raise UsageError(f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+        raise UsageError(
+            f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}"
+            f"{did_you_mean(preset, PRESETS)}"
+        )
     wanted = PRESETS.get(preset or "", dataset)
     if dataset is not None and dataset != wanted:
         raise UsageError(

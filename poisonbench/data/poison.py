@@ -311,6 +311,11 @@ def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:
         ArtefactError: missing, damaged, edited, made for another split, or over its budget.
     """
     file = path / FILE_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise ArtefactError(
+            f"{file}: expected a poison's folder or safetensors file, got no such file; "
+            "check the path or craft it again"
+        )
     try:
         header, data = _read_bytes(file)
         card = _parse_card(header["__metadata__"]["card"])
@@ -324,11 +329,13 @@ def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:
         if dataset is not None:
             _check_dataset(poison, dataset)
     except ArtefactError as error:
-        raise ArtefactError(f"{file}: {error}; craft it again or use another") from None
+        raise ArtefactError(
+            f"{file}: {error}; delete it and craft it again, or use another"
+        ) from None
     except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise ArtefactError(
             f"{file}: expected a poison in safetensors format (a pickle or zip is never opened), "
-            f"got {error}; craft it again or use another"
+            f"got {error}; delete it and craft it again, or use another"
         ) from None
     return poison
 
@@ -349,8 +356,6 @@ def _seal(card: dict[str, Any]) -> str:
 
 def _read_bytes(file: Path) -> tuple[dict[str, Any], bytes]:
     """The header and all bytes; nothing is allocated before header and file size agree."""
-    if not file.is_file():
-        raise ArtefactError("expected a poison's folder or safetensors file, got no such file")
     with file.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(8), "little")

@@ -36,7 +36,6 @@ from torch import Tensor
 
 from poisonbench.config import Profiles, require, setting
 from poisonbench.influence.head import (
-    batch_size,
     embed_all,
     head_weights,
     mean_gradient,
@@ -50,7 +49,7 @@ from poisonbench.influence.inverse_hessian import (
     conjugate_gradient,
     lissa,
 )
-from poisonbench.models.classifier import Classifier
+from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.models.folding import folded
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
@@ -89,8 +88,10 @@ class Config:
         require(0 <= self.beta <= 1, f"beta: expected in [0, 1], got {self.beta}")
         require(self.damping > 0, f"damping: expected over 0, got {self.damping}")
         require(
-            len(self.schedule) > 0 and min(self.schedule) >= 1,
-            f"schedule: expected epochs of 1 or more, got {self.schedule}",
+            len(self.schedule) > 0
+            and min(self.schedule) >= 1
+            and list(self.schedule) == sorted(set(self.schedule)),
+            f"schedule: expected increasing epochs of 1 or more, got {self.schedule}",
         )
         for name in ("lissa_scale", "lissa_steps", "lissa_batch", "lissa_repeats"):
             value = getattr(self, name)
@@ -209,7 +210,7 @@ class Hint(Defense):
         images = state.train.images
         images = images.float().div_(255) if images.dtype == torch.uint8 else images.clone()
         tally = NoiseFigures(config.beta)
-        for rows in self.memory["selected"].split(batch_size(images)):
+        for rows in self.memory["selected"].split(pass_size(images, gradients=True)):
             clean, noisy = state.original.pixels(rows), state.train.pixels(rows)
             influence = pixel_influence(model, noisy, state.train.labels[rows], direction)
             wanted = noisy - clean - gamma * influence * scale

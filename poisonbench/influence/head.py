@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.models.classifier import Classifier
+from poisonbench.models.classifier import Classifier, pass_size
 
 
 def head_inputs(model: Classifier, images: Tensor) -> Tensor:
@@ -36,8 +36,9 @@ def head_inputs(model: Classifier, images: Tensor) -> Tensor:
 def embed_all(model: Classifier, images: Tensor) -> Tensor:
     """The head's inputs (N, F + 1) of all images (N, C, H, W), uint8 or float in [0, 1]."""
     embedded: Tensor | None = None
-    for start in range(0, len(images), batch_size(images)):
-        part = images[start : start + batch_size(images)]
+    size = pass_size(images, gradients=False)
+    for start in range(0, len(images), size):
+        part = images[start : start + size]
         pixels = part.float() / 255 if part.dtype == torch.uint8 else part
         inputs = head_inputs(model, pixels.contiguous(memory_format=torch.channels_last))
         if embedded is None:
@@ -45,11 +46,6 @@ def embed_all(model: Classifier, images: Tensor) -> Tensor:
         embedded[start : start + len(inputs)] = inputs
     assert embedded is not None
     return embedded
-
-
-def batch_size(images: Tensor) -> int:
-    """Images a pass: few on a CPU, where the activations should stay in its caches."""
-    return 2000 if images.is_cuda else 125
 
 
 def head_weights(model: Classifier) -> Tensor:

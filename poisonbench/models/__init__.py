@@ -34,16 +34,32 @@ def build_model(
     Raises:
         UsageError: the name is unknown or the images are too small for the network.
     """
+    # PyTorch's layers draw initial weights of their own from the global generator.
+    with torch.random.fork_rng(devices=[]):
+        features, num_features = _features(name, image_shape)
+        model = Classifier(features, nn.Linear(num_features, num_classes), mean, std)
+    initialise(model, generator)
+    return model
+
+
+def check_model(name: str, image_shape: tuple[int, int, int]) -> None:
+    """Raise what :func:`build_model` would, without the work: before a long run, not in it.
+
+    Raises:
+        UsageError: the name is unknown or the images are too small for the network.
+    """
+    with torch.device("meta"):
+        _features(name, image_shape)
+
+
+def _features(name: str, image_shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
     if name not in MODELS:
         raise UsageError(
             f"expected a model among {', '.join(MODELS)}, got {name!r}{did_you_mean(name, MODELS)}"
         )
     try:
-        features, num_features = MODELS[name](*image_shape)
+        return MODELS[name](*image_shape)
     except ValueError as error:
         raise UsageError(
             f"model {name}: {error}; resize the images or choose another --model"
         ) from None
-    model = Classifier(features, nn.Linear(num_features, num_classes), mean, std)
-    initialise(model, generator)
-    return model

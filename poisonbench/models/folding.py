@@ -1,15 +1,20 @@
-"""Batch norm folded into the convolutions before it, for passes in eval mode.
+"""A frozen model made fast: for the passes of attacks and influence, not for training.
 
 In eval mode batch norm is an affine map a channel, w' = w gamma / sqrt(var + eps), so conv and norm
 are one convolution: the same function up to rounding, with two fewer passes over the activations
-(forward and backward).
+(forward and backward). And a convolution of one channel is a small matrix product, whose gradient
+with respect to the image a CPU computes several times faster as one (``docs/benchmarks.md``).
 """
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from poisonbench.models.cifar_resnet18 import BasicBlock
@@ -19,7 +24,8 @@ from poisonbench.models.classifier import Classifier
 def folded(model: Classifier) -> Classifier:
     """A frozen copy in eval mode without the batch norm that directly follows a convolution.
 
-    The model itself stays as it is, in its mode. The copy neither trains nor tracks the model.
+    The model itself stays as it is, in its mode. The copy neither trains nor tracks the model, and
+    its gradients are with respect to images only.
     """
     copied = copy.deepcopy(model).eval().requires_grad_(False)
     for module in list(copied.modules()):
@@ -29,6 +35,10 @@ def folded(model: Classifier) -> Classifier:
         elif isinstance(module, BasicBlock):
             _fold(module, module.conv1, module.norm1)
             _fold(module, module.conv2, module.norm2)
+    for module in list(copied.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Conv2d) and OneChannelConv.fits(child):
+                setattr(module, name, OneChannelConv(child))
     return copied
 
 
@@ -38,3 +48,47 @@ def _fold(parent: nn.Module, first: nn.Module, second: nn.Module) -> None:
     names = {child: name for name, child in parent.named_children()}
     setattr(parent, names[first], fuse_conv_bn_eval(first, second))
     setattr(parent, names[second], nn.Identity())
+
+
+class OneChannelConv(nn.Module):
+    """A convolution of one-channel images on a CPU, with a fast gradient for the images.
+
+    Args:
+        conv: stride 1, no padding, frozen.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    @staticmethod
+    def fits(conv: nn.Conv2d) -> bool:
+        """Whether a convolution is of that kind."""
+        plain = conv.stride == (1, 1) and conv.padding == (0, 0) and conv.dilation == (1, 1)
+        return plain and conv.in_channels == 1 and conv.weight.device.type == "cpu"
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 1, H, W) to (B, O, H', W')."""
+        output: Tensor = _Convolve.apply(images, self.conv.weight, self.conv.bias)
+        return output
+
+
+class _Convolve(torch.autograd.Function):
+    """conv2d whose backward pass gives the image's gradient alone, as a product and a fold."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.size, ctx.dtype = images.shape[2:], images.dtype
+        return F.conv2d(images, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        batch, channels = gradient.shape[:2]
+        rows = gradient.permute(0, 2, 3, 1).reshape(-1, channels)
+        patches = (rows @ weight.flatten(1).to(rows.dtype)).view(batch, -1, weight[0].numel())
+        # Folding adds up to k x k patches a pixel: not in bfloat16.
+        patches = patches.transpose(1, 2).to(torch.promote_types(rows.dtype, torch.float32))
+        return F.fold(patches, ctx.size, weight.shape[2:]).to(ctx.dtype), None, None

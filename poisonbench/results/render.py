@@ -38,12 +38,17 @@ def render(table: Table, kind: str) -> str:
     Raises:
         UsageError: unknown format.
     """
+    check_format(kind)
+    return FORMATS[kind](table)
+
+
+def check_format(kind: str) -> None:
+    """Raise UsageError unless it is one of ``FORMATS``."""
     if kind not in FORMATS:
         raise UsageError(
             f"expected a format among {', '.join(FORMATS)}, got {kind!r}"
             f"{did_you_mean(kind, FORMATS)}"
         )
-    return FORMATS[kind](table)
 
 
 def print_rich(table: Table, console: Console) -> None:

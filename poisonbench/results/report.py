@@ -122,8 +122,8 @@ class Table:
 def distinct_trials(records: Sequence[RunRecord]) -> list[RunRecord]:
     """The records of one cell that may be averaged together: one for each (seed, trial).
 
-    Only the newest training loop and recipe of the method count; of a trial that was repeated, the run finished
-    last (so a result does not depend on the order of reading).
+    Only the newest training loop and recipe of the method count; of a trial that was repeated, the
+    run finished last (so a result does not depend on the order of reading).
     """
     newest = max((_version(record) for record in records), default=None)
     chosen: dict[tuple[int, int], RunRecord] = {}

@@ -10,6 +10,7 @@ results/checkpoints/<id>/         state of runs in progress
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -49,18 +50,22 @@ class Store:
         return self.root / "checkpoints" / run_id
 
     def check_writable(self) -> None:
-        """Create, write, rename and delete a small file: found before the long run, not after it.
+        """Create, write, rename and delete a small file in the folder and in those inside it.
+
+        So that a run finds out before its long work, not after it.
 
         Raises:
             StoreError: any of these fails.
         """
         probe = f".probe-{uuid.uuid4().hex}"
-        with store_errors(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            path = self.root / probe
-            path.write_bytes(b"probe")
-            path.replace(self.root / f"{probe}.done")
-            (self.root / f"{probe}.done").unlink()
+        inner = [self.root / name for name in ("runs", "poisons", "models", "checkpoints")]
+        for folder in (self.root, *(path for path in inner if os.path.lexists(path))):
+            with store_errors(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                path = folder / probe
+                path.write_bytes(b"probe")
+                path.replace(folder / f"{probe}.done")
+                (folder / f"{probe}.done").unlink()
 
     def write_record(self, record: RunRecord) -> Path:
         """Publish a record; its existence is the commit. Clears an earlier failure."""

@@ -48,6 +48,10 @@ class Bench:
     stopping: threading.Event = field(default_factory=threading.Event)
     _datasets: dict[str, Dataset] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UsageError(f"--seed: expected 0 or more, got {self.seed}")
+
     def dataset(self, name: str) -> Dataset:
         """The data set of that name, read once."""
         if name not in self._datasets:
@@ -67,6 +71,12 @@ class Bench:
 def default_model(dataset: Dataset) -> str:
     """The network that the paper trains on data of this kind."""
     return DEFAULT_MODELS[dataset.presets[0]]
+
+
+def check_trial(trial: int) -> None:
+    """Raise UsageError unless the trial is 0 or more."""
+    if trial < 0:
+        raise UsageError(f"--trial: expected 0 or more, got {trial}")
 
 
 def find_device(text: str) -> torch.device:

@@ -19,11 +19,11 @@ from poisonbench.data.poison import Poison, make_poison, poison_files, read_pois
 from poisonbench.data.splits import Dataset
 from poisonbench.errors import ArtefactError, DivergedError, UsageError
 from poisonbench.files import publish_folder, write_bytes
-from poisonbench.models import build_model
+from poisonbench.models import build_model, check_model
 from poisonbench.models.classifier import Classifier
 from poisonbench.registry import MIX, attacks, find
 from poisonbench.results.records import spec_id
-from poisonbench.runs.bench import Bench, default_model
+from poisonbench.runs.bench import Bench, check_trial, default_model
 from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.seeds import Seeds, generator_for, seed_for
 from poisonbench.training.fit import fit
@@ -87,13 +87,16 @@ def craft(
     Raises:
         UsageError: bad names, ratio or options.
     """
+    check_trial(trial)
     if rho is not None and not 0 < rho <= 1:
         raise UsageError(f"--rho: expected a poison ratio in (0, 1], got {rho:g}")
     if values and len(names) > 1:
         raise UsageError(
             f"expected options of an attack with one attack, got {'+'.join(names)}; "
-            "craft each alone and give the paths to --poison"
+            "leave the options out or craft one attack at a time"
         )
+    if any(attacks()[name].needs == "surrogate" for name in names):
+        check_model(model or default_model(dataset), dataset.image_shape)
     pools = {
         name: _craft_pool(bench, name, dataset, trial, profile, values or {}, model)
         for name in names
@@ -181,10 +184,10 @@ def _attack(
 
 def _publish(bench: Bench, poison: Poison, dataset: Dataset, poison_id: str) -> Crafted:
     path = bench.store.poison_path(poison_id)
-    is_new = not path.exists()
-    if is_new:
-        publish_folder(path, poison_files(poison, dataset))
-    return Crafted(poison, poison_id, path, is_new)
+    if path.exists():
+        return Crafted(read_poison(path, dataset), poison_id, path, False)
+    publish_folder(path, poison_files(poison, dataset))
+    return Crafted(poison, poison_id, path, True)
 
 
 def _surrogate_spec(

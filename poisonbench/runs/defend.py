@@ -18,10 +18,10 @@ from poisonbench.data.poison import Poison, read_poison
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.errors import DivergedError, UsageError
 from poisonbench.files import write_bytes
-from poisonbench.models import build_model
+from poisonbench.models import build_model, check_model
 from poisonbench.registry import defenses, find
 from poisonbench.results.records import RunRecord, read_record, spec_id
-from poisonbench.runs.bench import Bench, default_model
+from poisonbench.runs.bench import Bench, check_trial, default_model
 from poisonbench.runs.craft import LOOP_NUMBER, craft
 from poisonbench.runs.environment import environment, peak_memory, utc_now
 from poisonbench.runs.settings import Settings, read_settings
@@ -88,6 +88,7 @@ def defend(
     Raises:
         PoisonbenchError: see :mod:`poisonbench.errors`; nothing half-made is left behind.
     """
+    check_trial(trial)
     entry = find("a defense", defenses(), method)
     settings = read_settings(entry, dataset, profile, values or {})
     try:
@@ -96,6 +97,9 @@ def defend(
         raise UsageError(f"{method}: {error}") from None
     if not 0 <= choice.rho <= 1:
         raise UsageError(f"--rho: expected a poison ratio in [0, 1], got {choice.rho:g}")
+    check_model(model or default_model(dataset), dataset.image_shape)
+    if choice.path is not None:
+        read_poison(choice.path, dataset)
     bench.store.check_writable()
     poison, about = _poison(bench, dataset, choice)
     spec: dict[str, Any] = {

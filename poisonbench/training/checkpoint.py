@@ -64,7 +64,11 @@ class Checkpoint:
             "edits": None if snapshot.train is None else self._edits_name,
             **snapshot.position,
         }
-        tensors = {name: tensor.contiguous() for name, tensor in snapshot.tensors.items()}
+        # Copies, because safetensors refuses tensors that share memory, as a defense's may.
+        tensors = {
+            name: tensor.clone(memory_format=torch.contiguous_format)
+            for name, tensor in snapshot.tensors.items()
+        }
         write_bytes(
             self.folder / "state.safetensors", save(tensors, {"position": json.dumps(header)})
         )
@@ -116,7 +120,8 @@ def _edits(train: TrainingSet, original: TrainingSet) -> dict[str, Tensor]:
 def _apply(edits: dict[str, Tensor], original: TrainingSet) -> TrainingSet:
     train = original
     if "rows" in edits:
-        images = original.images.float().div_(255)
-        images[edits["rows"]] = edits["pixels"]
+        pixels, images = edits["pixels"], original.images
+        images = images.clone() if pixels.dtype == torch.uint8 else images.float().div_(255)
+        images[edits["rows"]] = pixels
         train = train.with_images(images)
     return train.with_keep(edits["keep"]) if "keep" in edits else train

@@ -59,7 +59,7 @@ def fit(
         name: the phase's name in progress reports.
 
     Raises:
-        DivergedError: the loss stopped being finite.
+        DivergedError: the loss stopped being finite, or a defense left nothing to train on.
         InterruptedRunError: stopped by ``should_stop`` with a checkpoint saved.
         AbortedError: stopped by ``should_stop`` where there is no checkpoint.
     """
@@ -169,7 +169,7 @@ class _Run:
 
     def _end_epoch(self) -> None:
         kept = len(self.train) if self.train.keep is None else int(self.train.keep.sum())
-        loss = float(self.loss_sum) / max(kept, 1)
+        loss = float(self.loss_sum) / kept
         if not math.isfinite(loss):
             raise DivergedError(
                 f"expected a finite training loss, got {loss} in epoch {self.epoch + 1}; "
@@ -191,8 +191,13 @@ class _Run:
         )
         if self.train.keep is not None:
             order = order[self.train.keep.cpu()[order]]
+        if len(order) == 0:
+            raise DivergedError(
+                f"expected images to train on in epoch {self.epoch + 1}, got none: the defense "
+                "dropped them all; loosen its settings"
+            )
         batches = list(order.to(self.device).split(self.recipe.batch_size))
-        if self.epoch == 0 and batches:
+        if self.epoch == 0:
             self.result.digests["first_batch"] = digest_tensors(batches[0])
         return batches
 
@@ -203,18 +208,17 @@ class _Run:
         return CropFlip.draw(len(self.original), generator, self.device)
 
     def _state(self, rows: Tensor | None) -> TrainingState:
+        epoch, step = self.epoch, self.step
         return TrainingState(
-            epoch=self.epoch,
-            step=self.step,
+            epoch=epoch,
+            step=step,
             model=self.model,
             original=self.original,
             train=self.train,
             validation=self.validation,
             batch_rows=rows,
-            generator=lambda purpose: self.seeds.generator(
-                "defense", purpose, self.epoch, self.step
-            ),
-            note=lambda row: self.result.notes.append({"epoch": self.epoch, **row}),
+            generator=lambda purpose: self.seeds.generator("defense", purpose, epoch, step),
+            note=lambda row: self.result.notes.append({"epoch": epoch, **row}),
         )
 
     def _spend(self, phase: str) -> None:

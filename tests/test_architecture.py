@@ -1,0 +1,387 @@
+"""What holds for the source as a whole: layers, randomness, pickles, imports and the registry."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typer
+
+import poisonbench
+from poisonbench import registry
+from poisonbench.cli.main import app
+from poisonbench.config import options_of
+from poisonbench.training.recipe import Recipe
+from poisonbench.training.state import Defense
+
+PACKAGE = Path(poisonbench.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# Layers
+
+BOTTOM = {"errors", "canonical", "config", "files", "progress", "seeds"}
+NUMERIC = BOTTOM | {"data", "models"}
+ALGORITHM = NUMERIC | {"perturbation", "training", "influence"}
+RUNS = ALGORITHM | {"registry", "attacks", "defenses", "results"}
+
+#: What each part may import; itself is understood, except for algorithms.
+MAY_IMPORT = {
+    "errors": set(),
+    "canonical": set(),
+    "seeds": set(),
+    "progress": set(),
+    "files": {"errors"},
+    "config": {"errors"},
+    "registry": BOTTOM,
+    "data": BOTTOM,
+    "models": BOTTOM,
+    "perturbation": NUMERIC,
+    "training": NUMERIC,
+    "influence": NUMERIC,
+    "attacks": ALGORITHM,
+    "defenses": ALGORITHM,
+    "results": BOTTOM,
+    "experiments": BOTTOM | {"registry", "results"},
+    "runs": RUNS,
+    "api": RUNS | {"runs", "experiments"},
+    "cli": RUNS | {"runs", "experiments"},
+    "__main__": {"cli"},
+    "__init__": {"api"},
+}
+
+#: Modules of an algorithm's folder that its neighbours may import.
+SHARED_BY_ALGORITHMS = {"poisonbench.attacks.base"}
+
+#: No torch when these are imported, so help and tables are quick and run on any machine.
+WITHOUT_TORCH = BOTTOM | {"registry", "results", "experiments", "api", "cli", "__init__"}
+#: No torch anywhere in these.
+NEVER_TORCH = {"results", "experiments"}
+HEAVY = {"torch", "torchvision", "safetensors", "kornia"}
+
+
+def part_of(path: Path) -> str:
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def module_name(path: Path) -> str:
+    parts = ("poisonbench", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path) for path in FILES}
+
+
+def imports_of(tree: ast.Module):
+    """(node, module, runs when the file is imported) for everything a file imports."""
+
+    def walk(node, at_import):
+        for child in ast.iter_child_nodes(node):
+            inner = at_import and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                inner = False
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield child, alias.name, inner
+            elif isinstance(child, ast.ImportFrom):
+                yield from from_import(child, inner)
+            else:
+                yield from walk(child, inner)
+
+    def from_import(node, at_import):
+        base = "." * node.level + (node.module or "")
+        for alias in node.names:
+            full = f"{base}.{alias.name}"
+            yield node, full if full in MODULES else base, at_import
+
+    return list(walk(tree, True))
+
+
+def layer_faults(path: Path, text: str) -> list[str]:
+    """One sentence for each import that breaks the table of layers, with file and line."""
+    part, module = part_of(path), module_name(path)
+    faults = []
+
+    def fault(node, sentence):
+        faults.append(f"{path.relative_to(PACKAGE.parent)}:{node.lineno}: {sentence}")
+
+    if part not in MAY_IMPORT:
+        return [f"{path.relative_to(PACKAGE.parent)}:1: {part} has no row in MAY_IMPORT; add one"]
+    tree = ast.parse(text)
+    for node, name, at_import in imports_of(tree):
+        if name.startswith("."):
+            fault(node, "imports by a relative name; write the whole one")
+        if name.split(".")[0] in HEAVY:
+            if part in NEVER_TORCH:
+                fault(node, f"{part} imports {name}; tables are made where there is no torch")
+            elif at_import and part in WITHOUT_TORCH:
+                fault(node, f"{part} imports {name} at once; import it inside the function")
+        if name == "poisonbench":
+            names = {alias.name for alias in node.names} - {"__version__", "poisonbench"}
+            if names and part != "__init__":
+                fault(node, f"imports {', '.join(names)} from the package; name its module")
+        if not name.startswith("poisonbench."):
+            continue
+        other = name.split(".")[1]
+        if other != part and other not in MAY_IMPORT[part]:
+            allowed = ", ".join(sorted(MAY_IMPORT[part])) or "nothing of the package"
+            fault(node, f"{part} imports {name}; it may import {allowed}")
+        if part in ("attacks", "defenses") and other == part:
+            if name not in SHARED_BY_ALGORITHMS and name != module:
+                fault(node, f"an algorithm imports another's file, {name}; share it a layer below")
+    return faults
+
+
+def test_the_layers_are_kept():
+    faults = [fault for path in FILES for fault in layer_faults(path, path.read_text())]
+    assert not faults, "\n" + "\n".join(faults)
+
+
+def test_every_row_of_the_table_has_a_part():
+    assert {part_of(path) for path in FILES} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "sentence"),
+    [
+        ("errors.py", "from poisonbench.config import setting", "may import nothing of the"),
+        ("data/splits.py", "import poisonbench.training.fit", "data imports poisonbench.training"),
+        ("models/mnist_cnn.py", "from poisonbench.data.splits import Split", "models imports"),
+        ("training/fit.py", "from poisonbench import registry", "training imports"),
+        ("influence/head.py", "from poisonbench.training.fit import fit", "influence imports"),
+        ("attacks/pgd.py", "from poisonbench.attacks import base, delusive_adversarial", "another"),
+        ("defenses/hint.py", "from poisonbench.defenses.none import Config", "another's file"),
+        ("defenses/hint.py", "def f():\n    from poisonbench.results import store", "results"),
+        ("results/store.py", "def f():\n    import torch", "where there is no torch"),
+        ("results/store.py", "from poisonbench.data.splits import Split", "results imports"),
+        ("experiments/cells.py", "from poisonbench.runs import defend", "experiments imports"),
+        ("runs/defend.py", "from poisonbench.cli.common import say", "runs imports"),
+        ("runs/defend.py", "from poisonbench.experiments.cells import Cell", "runs imports"),
+        ("cli/craft.py", "import torch", "import it inside the function"),
+        ("cli/craft.py", "class A:\n    import torch.nn", "import it inside the function"),
+        ("cli/craft.py", "from . import common", "relative"),
+        ("data/splits.py", "from poisonbench import craft", "name its module"),
+        ("colours/red.py", "import sys", "has no row"),
+    ],
+)
+def test_a_broken_layer_is_named_with_its_file_and_line(file, line, sentence):
+    (fault,) = layer_faults(PACKAGE / file, line)
+    number = 1 + line.count("\n")
+    assert fault.startswith(f"poisonbench/{file}:{number}: ")
+    assert sentence in fault
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("cli/craft.py", "def f():\n    import torch"),
+        ("cli/craft.py", "if TYPE_CHECKING:\n    import torch"),
+        ("attacks/pgd.py", "from poisonbench.attacks.base import AttackTask"),
+        ("data/poison.py", "from poisonbench import __version__"),
+        ("experiments/cells.py", "from poisonbench import registry"),
+        ("data/splits.py", "import torch"),
+    ],
+)
+def test_what_the_layers_allow(file, text):
+    assert layer_faults(PACKAGE / file, text) == []
+
+
+# Randomness and pickles
+
+DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson"}
+DRAWS_IN_PLACE = {
+    *("uniform_", "normal_", "random_", "bernoulli_", "exponential_", "cauchy_", "trunc_normal_"),
+    *("kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_", "orthogonal_"),
+}
+LIKE = {"rand_like", "randn_like", "randint_like"}
+
+
+def calls_of(text: str):
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call):
+            yield node, ast.unparse(node.func), {keyword.arg for keyword in node.keywords}
+
+
+def randomness_faults(name: str, text: str) -> list[str]:
+    """Every use of a generator that is not passed."""
+    faults = []
+    for node, function, keywords in calls_of(text):
+        owner, _, last = function.rpartition(".")
+        wants = (owner == "torch" and last in DRAWS) or (bool(owner) and last in DRAWS_IN_PLACE)
+        if wants and "generator" not in keywords:
+            faults.append(f"{name}:{node.lineno}: {function} draws from the global generator")
+        if owner == "torch" and last in LIKE:
+            faults.append(f"{name}:{node.lineno}: {function} takes no generator")
+        seeds_a_new_one = owner == "torch.Generator()"
+        if last in ("manual_seed", "manual_seed_all", "seed_all") and not seeds_a_new_one:
+            faults.append(f"{name}:{node.lineno}: {function} sets the global generator")
+        if function.startswith(("np.random.", "numpy.random.", "random.")):
+            faults.append(f"{name}:{node.lineno}: {function} draws from a global generator")
+        if "dropout" in last.lower():
+            faults.append(f"{name}:{node.lineno}: {function} draws from the global generator")
+    for node, module, _ in imports_of(ast.parse(text)):
+        if module in ("random", "numpy.random"):
+            faults.append(f"{name}:{node.lineno}: imports {module}")
+    return faults
+
+
+def pickle_faults(name: str, text: str) -> list[str]:
+    """Every way in which a file could run code that came with data."""
+    faults = []
+    for node, function, keywords in calls_of(text):
+        allows = any(
+            keyword.arg == "allow_pickle"
+            and not (isinstance(keyword.value, ast.Constant) and keyword.value.value is False)
+            for keyword in node.keywords
+        )
+        if function in ("torch.load", "torch.save", "eval", "exec") or allows:
+            faults.append(f"{name}:{node.lineno}: {function} may open a pickle")
+        if function in ("np.load", "numpy.load") and "allow_pickle" not in keywords:
+            faults.append(f"{name}:{node.lineno}: {function} does not say allow_pickle=False")
+        if function in ("pd.read_pickle", "pandas.read_pickle"):
+            faults.append(f"{name}:{node.lineno}: {function} opens a pickle")
+    for node, module, _ in imports_of(ast.parse(text)):
+        if module.split(".")[0] in ("pickle", "cPickle", "dill", "joblib", "shelve", "marshal"):
+            faults.append(f"{name}:{node.lineno}: imports {module}")
+    return faults
+
+
+@pytest.mark.parametrize("check", [randomness_faults, pickle_faults])
+def test_no_global_randomness_and_no_pickle(check):
+    """Torchvision opens CIFAR-10's pickles, after comparing MD5 sums; this package opens none."""
+    faults = [
+        fault
+        for path in FILES
+        for fault in check(str(path.relative_to(PACKAGE.parent)), path.read_text())
+    ]
+    assert not faults, "\n" + "\n".join(faults)
+
+
+@pytest.mark.parametrize(
+    ("check", "line"),
+    [
+        (randomness_faults, "torch.manual_seed(1)"),
+        (randomness_faults, "torch.cuda.manual_seed_all(1)"),
+        (randomness_faults, "torch.randperm(5)"),
+        (randomness_faults, "torch.rand(2, device=device)"),
+        (randomness_faults, "torch.randn_like(x)"),
+        (randomness_faults, "weight.uniform_(-1, 1)"),
+        (randomness_faults, "nn.init.kaiming_normal_(layer.weight)"),
+        (randomness_faults, "np.random.default_rng(0)"),
+        (randomness_faults, "random.shuffle(rows)"),
+        (randomness_faults, "import random"),
+        (randomness_faults, "from numpy.random import default_rng"),
+        (randomness_faults, "nn.Dropout(0.5)"),
+        (pickle_faults, "torch.load(path, weights_only=True)"),
+        (pickle_faults, "np.load(path)"),
+        (pickle_faults, "np.load(path, allow_pickle=True)"),
+        (pickle_faults, "np.load(path, allow_pickle=flag)"),
+        (pickle_faults, "import pickle"),
+        (pickle_faults, "from pickle import loads"),
+        (pickle_faults, "pd.read_pickle(path)"),
+    ],
+)
+def test_the_checks_see_what_they_are_for(check, line):
+    (fault,) = check("file.py", line)
+    assert fault.startswith("file.py:1: ")
+
+
+@pytest.mark.parametrize(
+    ("check", "line"),
+    [
+        (randomness_faults, "torch.Generator().manual_seed(3)"),
+        (randomness_faults, "torch.rand(2, generator=generator)"),
+        (randomness_faults, "weight.uniform_(-1, 1, generator=generator)"),
+        (pickle_faults, "np.load(path, allow_pickle=False)"),
+    ],
+)
+def test_the_checks_let_through_what_is_fine(check, line):
+    assert check("file.py", line) == []
+
+
+# Imports that cost time
+
+
+def python(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, cwd=PACKAGE.parent, check=True
+    )
+    return done.stdout
+
+
+def test_the_command_line_starts_without_torch():
+    code = (
+        "import sys, poisonbench.cli.main, poisonbench.experiments.tables; "
+        "print(*sorted(set(sys.modules) & {'torch', 'torchvision', 'pandas', 'kornia', 'scipy'}))"
+    )
+    assert python("-c", code).split() == []
+
+
+def test_help_is_quick():
+    """About 0.3 s on an idle machine; ten times that means that something heavy came in."""
+    started = time.monotonic()
+    text = python("-m", "poisonbench", "--help")
+    assert time.monotonic() - started < 5
+    for command in ("craft", "defend", "report", "list", "inspect", "data"):
+        assert command in text
+
+
+# The registry
+
+ENTRIES = [("craft", entry) for entry in registry.ATTACKS] + [
+    ("defend", entry) for entry in registry.DEFENSES
+]
+EVERY_ENTRY = pytest.mark.parametrize(
+    ("command", "entry"), ENTRIES, ids=[entry.name for _, entry in ENTRIES]
+)
+
+
+@EVERY_ENTRY
+def test_every_entry_has_what_an_algorithm_needs(command, entry):
+    module = entry.load()
+    assert module.__name__.startswith(f"poisonbench.{'attacks' if command == 'craft' else 'defen'}")
+    assert isinstance(module.RECIPE_NUMBER, int)
+    assert module.RECIPE_NUMBER >= 1
+    config = module.Config()
+    assert type(config).__dataclass_params__.frozen
+    assert all(option.help for option in options_of(module.Config))
+    names = {option.name for option in options_of(module.Config)}
+    for presets in module.PROFILES.values():
+        for values in presets.values():
+            assert set(values) <= names
+    if command == "craft":
+        assert callable(module.craft)
+        assert entry.needs in ("", "surrogate")
+        assert "epsilon" in names
+    else:
+        assert isinstance(module.build(config, Recipe()), Defense)
+    assert entry.label
+    assert entry.summary
+
+
+def test_names_are_once_and_every_algorithm_is_in_a_table():
+    for table, folder in ((registry.ATTACKS, "attacks"), (registry.DEFENSES, "defenses")):
+        assert len({entry.name for entry in table}) == len(table)
+        files = {path.stem for path in (PACKAGE / folder).glob("*.py")} - {"__init__", "base"}
+        assert {entry.module.rpartition(".")[2] for entry in table} == files
+    attacks = {entry.name for entry in registry.ATTACKS}
+    assert set(registry.MIX) <= attacks
+
+
+@EVERY_ENTRY
+def test_no_setting_hides_behind_a_flag_of_the_command(command, entry):
+    """A setting of the same name could not be reached: the command would take its flag."""
+    parameters = typer.main.get_command(app).commands[command].params
+    flags = {flag for parameter in parameters for flag in parameter.opts}
+    assert "--results" in flags
+    for config in (entry.load().Config, Recipe):
+        assert not flags & {option.flag for option in options_of(config)}
+
+
+@EVERY_ENTRY
+def test_no_setting_hides_behind_a_parameter_of_the_python_api(command, entry):
+    parameters = set(getattr(poisonbench, command).__annotations__)
+    for config in (entry.load().Config, Recipe):
+        assert not parameters & {option.name for option in options_of(config)}

@@ -1,0 +1,121 @@
+"""The options that a command takes from a method's config."""
+
+import pytest
+from conftest import cli, done
+
+from poisonbench.cli.method_options import method_help, method_values, value_of
+from poisonbench.config import options_of
+from poisonbench.errors import UsageError
+from poisonbench.registry import attacks, defenses
+from poisonbench.training.recipe import Recipe
+
+SHARED = ("--method", "--dataset", "--json", "--seed", "--trial", "--rho")
+HINT = [defenses()["hint"]]
+
+
+def values(*arguments, entries=HINT):
+    return method_values(arguments, SHARED, entries)
+
+
+def test_texts_by_field_name():
+    assert values() == {}
+    assert values("--ratio", "0.5", "--batch-size=64") == {"ratio": "0.5", "batch_size": "64"}
+    assert values("--schedule=") == {"schedule": ""}
+    assert values("--gamma=a=b") == {"gamma": "a=b"}
+
+
+def test_numbers_below_zero_are_values():
+    assert values("--gamma", "-0.1", "--beta", "-1e-3") == {"gamma": "-0.1", "beta": "-1e-3"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["junk"], "expected an option such as --epochs 3, got 'junk'"),
+        (["--ratio", "0.5", "0.6"], "expected an option such as --epochs 3, got '0.6'"),
+        (["-r", "0.5"], "expected an option such as --epochs 3, got '-r'"),
+        (["--"], "expected an option such as --epochs 3, got '--'"),
+        (["--ratio"], "--ratio: expected a value after it, got nothing"),
+        (["--ratio", "--gamma", "1"], "--ratio: expected a value after it, got the option --gamma"),
+        (["--ratio", "1", "--ratio=2"], "--ratio: expected once, got it twice"),
+        (["--batch-size", "1", "--batch_size", "2"], "--batch_size: expected once, got it twice"),
+        (["--jsn"], "got --jsn; did you mean '--json'?"),
+        (["--datset=x"], "got --datset; did you mean '--dataset'?"),
+    ],
+)
+def test_refusals(arguments, message):
+    with pytest.raises(UsageError) as caught:
+        values(*arguments)
+    assert message in str(caught.value)
+
+
+def test_an_option_of_the_method_is_no_near_miss_of_a_shared_one():
+    """ "--ratio" is as like "--ratios" as a misspelling, but hint has it."""
+    assert method_values(["--ratio", "1"], ["--ratios"], HINT) == {"ratio": "1"}
+    with pytest.raises(UsageError, match="did you mean '--ratios'"):
+        method_values(["--ratio", "1"], ["--ratios"], [defenses()["none"]])
+
+
+def test_what_is_like_nothing_is_left_to_the_run():
+    assert values("--epsilon", "1") == {"epsilon": "1"}
+
+
+def test_value_of():
+    assert value_of("--method", ["--json", "--method", "hint"]) == "hint"
+    assert value_of("--method", ["--method=hint"]) == "hint"
+    assert value_of("--method", ["--method"]) == ""
+    assert value_of("--method", ["--methods", "hint"]) == ""
+
+
+@pytest.mark.parametrize("entry", [*attacks().values(), *defenses().values()], ids=lambda e: e.name)
+def test_help_lists_every_option_once_with_its_text(entry):
+    lines = method_help(entry).splitlines()
+    assert lines[0] == f"Options of {entry.name} ({entry.summary}):"
+    own = options_of(entry.load().Config)
+    names = {option.name for option in own}
+    for option in [*own, *(o for o in options_of(Recipe) if o.name not in names)]:
+        (line,) = [line for line in lines if line.startswith(f"  {option.flag} ")]
+        assert option.help in line
+        assert option.help != ""
+        assert "[default " in line
+
+
+def test_help_shows_defaults_as_the_user_writes_them():
+    text = method_help(defenses()["hint"])
+    assert "--beta" in text
+    assert "[default 16/255]" in text
+    assert "[default 5,15,40]" in text
+    assert "[cg|lissa] [default cg]" in text
+    assert "[default 0.5]" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "option"),
+    [
+        ("craft --attack pgd --help", "--step-ratio"),
+        ("craft --help --attack=pgd", "--step-ratio"),
+        ("craft --attack durp --help", "--distribution"),
+        ("defend --method hint --help", "--ratio"),
+        ("list attacks pgd", "--step-ratio"),
+        ("list defenses hint", "--ratio"),
+    ],
+)
+def test_commands_show_the_options_of_the_method(line, option):
+    outcome = done(*line.split())
+    assert f"\n  {option} " in outcome.out
+    assert "--learning-rate" in outcome.out
+    assert outcome.err == ""
+
+
+@pytest.mark.parametrize(("command", "flag"), [("craft", "--attack"), ("defend", "--method")])
+def test_help_without_a_method_says_how_to_see_its_options(command, flag):
+    for more in ([], [flag, "nonsense"]):
+        assert f"poisonbench {command} {flag} NAME --help" in done(command, *more, "--help").out
+
+
+def test_a_group_without_a_command_shows_its_help():
+    for words in ((), ("list",), ("data",)):
+        outcome = cli(*words)
+        assert outcome.code == 2
+        assert "Usage: poisonbench" in outcome.err
+        assert "Commands" in outcome.err

@@ -1,0 +1,572 @@
+"""Runs on the tiny data set: what craft and defend keep, find again and record."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from conftest import SHORT, cli, done, files_in
+from safetensors.torch import load_file
+
+import poisonbench
+from poisonbench.cli.main import app
+from poisonbench.cli.method_options import method_values
+from poisonbench.errors import ArtefactError, UsageError
+from poisonbench.models import MODELS, build_model
+from poisonbench.registry import defenses
+from poisonbench.results.records import RunRecord, read_record, spec_id
+from poisonbench.results.store import Store
+from poisonbench.runs.settings import read_settings
+from poisonbench.training.evaluation import accuracy
+
+LEVEL = 1 / 255
+
+
+def defend(results, tiny, *words):
+    return done(
+        "defend", "--method", "hint", *SHORT, "--dataset", tiny, "--results", results, *words
+    )
+
+
+def record_of(outcome):
+    return read_record(Path(outcome.json["path"]))
+
+
+# craft
+
+
+def test_craft_makes_an_artefact_once(tiny, results):
+    words = ("craft", "--attack", "durp", "--dataset", tiny, "--results", results)
+    first = done(*words)
+    assert "crafting durp" in first.err
+    assert "270 poisons, largest change 76/255 of 76/255 allowed" in first.err
+    path = Path(first.out.strip())
+    assert path.parent == results / "poisons"
+    assert sorted(file.name for file in path.iterdir()) == [
+        "card.json",
+        "poison.safetensors",
+        "preview.png",
+    ]
+    before = {file: file.stat().st_mtime_ns for file in path.iterdir()}
+    second = done(*words)
+    assert second.out == first.out
+    assert second.err.startswith("made before; delete the folder to make it again\n")
+    assert "crafting" not in second.err
+    assert {file: file.stat().st_mtime_ns for file in path.iterdir()} == before
+
+
+def test_craft_json(tiny, results):
+    words = ("craft", "--attack", "durp", "--dataset", tiny, "--results", results, "--json")
+    made = done(*words).json
+    card = json.loads((Path(made["path"]) / "card.json").read_text())
+    assert made == {
+        "id": Path(made["path"]).name,
+        "path": str(results / "poisons" / made["id"]),
+        "attack": "durp",
+        "dataset": tiny,
+        "num_poisons": 270,
+        "epsilon": 76 / 255,
+        "max_abs_delta": 76 / 255,
+        "digest": card["digest"],
+        "is_new": True,
+    }
+    assert made["id"] == spec_id(card["spec"])
+    assert done(*words).json == made | {"is_new": False}
+
+
+def test_quiet_silences_stderr_and_not_stdout(tiny, results):
+    words = ("--dataset", tiny, "--results", results, "--quiet")
+    for _ in range(2):
+        crafted = done("craft", "--attack", "durp", *words)
+        assert (crafted.out.count("\n"), crafted.err) == (1, "")
+        defended = done("defend", "--method", "none", "--clean", "--epochs", "1", *words)
+        assert (defended.out.count("\n"), defended.err) == (1, "")
+    assert done("report", "--results", results / "none", "--quiet").err == ""
+    assert done("report", "--results", results, "--missing", "--quiet").err == ""
+
+
+def test_the_artefact_depends_on_what_it_should(tiny, results):
+    """Ids differ with the settings, trial and seed; the device and verbosity do not matter."""
+    words = ("craft", "--attack", "durp", "--dataset", tiny, "--results", results, "--json")
+    first = done(*words).json
+    assert done(*words, "--device", "cpu", "--quiet").json["id"] == first["id"]
+    assert done(*words, "--epsilon", "76/255").json["id"] == first["id"]
+    others = [
+        done(*words, *more).json
+        for more in (
+            ("--epsilon", "8/255"),
+            ("--distribution", "sign"),
+            ("--trial", "1"),
+            ("--seed", "1"),
+            ("--rho", "0.5"),
+            ("--rho", "0.5", "--selection", "uniform"),
+        )
+    ]
+    assert len({first["id"], *(other["id"] for other in others)}) == 7
+    assert len({first["digest"], *(other["digest"] for other in others)}) == 7
+    assert others[0]["max_abs_delta"] == pytest.approx(8 / 255)
+    assert [other["num_poisons"] for other in others] == [270, 270, 270, 270, 135, 135]
+
+
+def test_attacks_share_one_surrogate(tiny, results):
+    words = ("--dataset", tiny, "--results", results, "--epochs", "1", "--steps", "2")
+    first = done("craft", "--attack", "pgd", *words)
+    (model,) = (results / "models").iterdir()
+    stamp = model.stat().st_mtime_ns
+    done("craft", "--attack", "dap", *words)
+    assert list((results / "models").iterdir()) == [model]
+    assert model.stat().st_mtime_ns == stamp
+    assert not list((results / "checkpoints").glob("*"))
+    # An artefact made from the kept surrogate equals one from a surrogate just trained.
+    card = json.loads((Path(first.out.strip()) / "card.json").read_text())
+    done("craft", "--attack", "pgd", *words, "--step-ratio", "0.2")
+    other = results.with_name("other")
+    again = done("craft", "--attack", "dap", "--results", other, *words[:2], *words[4:])
+    again = done("craft", "--attack", "pgd", "--results", other, *words[:2], *words[4:])
+    assert json.loads((Path(again.out.strip()) / "card.json").read_text()) == card
+
+
+# defend
+
+
+def test_defend_crafts_what_is_missing_and_keeps_it(tiny, results):
+    words = ("--attack", "durp", "--rho", "0.5")
+    first = defend(results, tiny, *words)
+    assert "crafting durp on" in first.err
+    assert "training hint on" in first.err
+    kept = files_in(results / "poisons")
+    assert len(kept) == 6  # The attack's whole pool, and the half of it that is trained on.
+    second = defend(results, tiny, *words, "--trial", "1")
+    assert "crafting" not in second.err
+    assert "training hint on" in second.err
+    assert files_in(results / "poisons") == kept
+    assert not list((results / "checkpoints").glob("*"))
+
+
+def test_defend_trains_on_the_papers_mix_by_default(tiny, stocked):
+    record = record_of(defend(stocked, tiny, "--json"))
+    assert record.spec["poison"]["attacks"] == ["pgd", "dap", "durp"]
+    assert record.spec["poison"]["rho"] == 0.6
+    assert record.metrics["poison"]["count"] == 162
+
+
+def test_a_run_that_is_done_prints_its_record_at_once(tiny, results, monkeypatch):
+    first = defend(results, tiny, "--clean")
+    assert re.fullmatch(
+        r"hint on npz, clean, trial 0: test accuracy [\d.]+ %, \d+ s, (\S+)\n", first.out
+    )
+    before = files_in(results)
+    monkeypatch.setattr("poisonbench.runs.defend.fit", None)
+    second = defend(results, tiny, "--clean")
+    assert second.out == first.out
+    assert "done before; here is its record" in second.err
+    assert files_in(results) == before
+
+
+def test_defend_json(tiny, results):
+    summary = defend(results, tiny, "--attack", "durp", "--json").json
+    record = read_record(Path(summary["path"]))
+    assert summary == {
+        "id": record.id,
+        "path": str(results / "runs" / f"{record.id}.json"),
+        "method": "hint",
+        "dataset": "npz",
+        "rho": 0.6,
+        "trial": 0,
+        "test_accuracy": record.metrics["test_accuracy"],
+        "attack_success": None,
+        "seconds": record.cost["seconds"]["total"],
+        "is_new": True,
+    }
+    again = defend(results, tiny, "--attack", "durp", "--json").json
+    assert again == summary | {"is_new": False}
+
+
+def test_trials(tiny, results):
+    runs = defend(results, tiny, "--clean", "--trials", "2", "--trial", "3", "--json").json["runs"]
+    assert [run["trial"] for run in runs] == [3, 4]
+    assert len({run["id"] for run in runs}) == 2
+    lines = defend(results, tiny, "--clean", "--trials", "3", "--trial", "2").out.splitlines()
+    assert [re.search(r"trial (\d)", line)[1] for line in lines] == ["2", "3", "4"]
+    first, second = (read_record(Path(run["path"])) for run in runs)
+    for name in ("initial_weights", "first_batch"):
+        assert first.digests[name] != second.digests[name]
+    assert [run["is_new"] for run in runs] == [True, True]
+
+
+def test_trials_train_on_one_poison_unless_told_otherwise(tiny, results):
+    digests = [
+        record_of(defend(results, tiny, "--attack", "durp", "--json", *more)).spec["poison"]
+        for more in ((), ("--trial", "1"), ("--poison-trial", "1"))
+    ]
+    assert digests[0] == digests[1]
+    assert digests[0]["digest"] != digests[2]["digest"]
+    assert digests[2]["trial"] == 1
+
+
+def test_clean_is_rho_0(tiny, results):
+    first = defend(results, tiny, "--clean", "--json").json
+    second = defend(results, tiny, "--rho", "0", "--json").json
+    assert second == first | {"is_new": False}
+    record = read_record(Path(first["path"]))
+    assert record.spec["poison"] is None
+    assert record.metrics["poison"] is None
+    assert first["rho"] == 0
+    assert not (results / "poisons").exists()
+
+
+def test_attacks_joined_by_plus_share_the_ratio(tiny, stocked):
+    record = record_of(defend(stocked, tiny, "--attack", "pgd+durp", "--rho", "0.5", "--json"))
+    assert record.spec["poison"]["attacks"] == ["pgd", "durp"]
+    assert record.metrics["poison"]["count"] == 134  # Two shares of floor(270 / 4).
+    other = record_of(defend(stocked, tiny, "--attack", "durp+pgd", "--rho", "0.5", "--json"))
+    assert other.id != record.id
+
+
+def test_poison_by_path(tiny, artefact, results):
+    words = ("--poison", artefact, "--json")
+    record = record_of(defend(results, tiny, *words))
+    assert record.spec["poison"] == {
+        "attacks": ["durp"],
+        "rho": 1.0,
+        "selection": None,
+        "trial": None,
+        "digest": poisonbench.load_poison(artefact).digest,
+    }
+    assert record.labels["variant"] == "custom"
+    assert not (results / "poisons").exists()
+    by_file = ("--poison", artefact / "poison.safetensors", "--json")
+    assert not defend(results, tiny, *by_file).json["is_new"]
+
+
+def test_poison_changes_what_is_trained_on(tiny, artefact, results):
+    clean = record_of(defend(results, tiny, "--clean", "--json"))
+    poisoned = record_of(defend(results, tiny, "--poison", artefact, "--json"))
+    assert poisoned.digests == clean.digests
+    assert poisoned.curve[0]["loss"] != clean.curve[0]["loss"]
+
+
+def test_save_model(tiny, results):
+    plain = defend(results, tiny, "--clean", "--json").json
+    assert not (results / "models").exists()
+    kept = defend(results, tiny, "--clean", "--json", "--save-model").json
+    path = results / "models" / f"{plain['id']}.safetensors"
+    assert (kept["id"], kept["is_new"]) == (plain["id"], True)
+    assert kept["test_accuracy"] == plain["test_accuracy"]
+    assert not defend(results, tiny, "--clean", "--json", "--save-model").json["is_new"]
+    assert not defend(results, tiny, "--clean", "--json").json["is_new"]
+    from poisonbench.data.sources import load_dataset
+
+    data = load_dataset(tiny, results, 0)
+    model = build_model(
+        "mnist-cnn", data.image_shape, 4, data.mean, data.std, torch.Generator().manual_seed(1)
+    )
+    model.load_state_dict(load_file(path))
+    model.eval().to(memory_format=torch.channels_last)
+    assert accuracy(model, data.test) == plain["test_accuracy"]
+
+
+def test_save_model_of_a_new_run(tiny, results):
+    made = defend(results, tiny, "--clean", "--json", "--save-model").json
+    assert files_in(results) == [
+        Path("models", f"{made['id']}.safetensors"),
+        Path("runs", f"{made['id']}.json"),
+    ]
+
+
+def test_settings_make_the_id_and_the_variant(tiny, results, monkeypatch):
+    monkeypatch.setitem(MODELS, "other-cnn", MODELS["mnist-cnn"])
+    words = ("defend", "--method", "hint", "--dataset", tiny, "--clean", "--results", results)
+
+    def record(*more):
+        return record_of(done(*words, "--json", *more))
+
+    paper = record("--epochs", "30")
+    assert (paper.labels["variant"], paper.labels["overrides"]) == ("paper", {})
+    custom = record(*SHORT)
+    assert custom.labels["variant"] == "custom"
+    assert custom.labels["overrides"] == {"epochs": 3, "schedule": [1]}
+    assert custom.spec["training"]["epochs"] == 3
+    assert custom.spec["config"]["schedule"] == [1]
+    others = [
+        record(*SHORT, *more)
+        for more in (
+            ("--ratio", "0.25"),
+            ("--beta", "8/255"),
+            ("--momentum", "0.5"),
+            ("--seed", "1"),
+            ("--model", "other-cnn"),
+        )
+    ]
+    assert len({paper.id, custom.id, *(other.id for other in others)}) == 7
+    assert others[1].labels["overrides"]["beta"] == 8 / 255
+    assert others[4].spec["model"] == "other-cnn"
+    assert others[4].labels["variant"] == "custom"
+    code = record("--profile", "code", "--epochs", "10", "--lissa-steps", "980")
+    assert (code.labels["variant"], code.labels["profile"]) == ("code", "code")
+    assert code.spec["config"]["solver"] == "lissa"
+
+
+def test_what_a_record_holds(tiny, stocked):
+    record = record_of(defend(stocked, tiny, "--ratio", "0.25", "--json"))
+    assert record.id == spec_id(record.spec)
+    assert set(record.spec) == {
+        "kind",
+        "loop",
+        "dataset",
+        "poison",
+        "method",
+        "recipe_number",
+        "config",
+        "model",
+        "training",
+        "seed",
+        "trial",
+    }
+    assert tiny.partition(":")[2] not in json.dumps(record.spec)
+    assert record.labels == {
+        "variant": "custom",
+        "profile": "paper",
+        "overrides": {"epochs": 3, "ratio": 0.25, "schedule": [1]},
+        "presets": ["mnist"],
+        "is_paper_dataset": False,
+        "dataset": tiny,
+        "sizes": {"train": 270, "validation": 30, "test": 80},
+    }
+    metrics = record.metrics
+    assert len(metrics["per_class_accuracy"]) == 4
+    # The test split has the same number of images of each class.
+    assert metrics["test_accuracy"] == pytest.approx(sum(metrics["per_class_accuracy"]) / 4)
+    assert metrics["attack_success"] is None
+    assert metrics["poison"]["share"] == pytest.approx(162 / 270)
+    assert 0 < metrics["poison"]["share_of_selected"] < 1
+    assert [row["epoch"] for row in record.curve] == [1, 2, 3]
+    assert metrics["validation_accuracy"] == record.curve[-1]["validation_accuracy"]
+    (note,) = record.notes
+    assert (note["epoch"], note["round"], note["selected"]) == (1, "hint", 68)
+    assert set(record.digests) == {"initial_weights", "first_batch"}
+    seconds = record.cost["seconds"]
+    assert set(seconds) == {"training", "defense", "validation", "test", "total"}
+    assert seconds["total"] == pytest.approx(sum(seconds.values()) - seconds["total"])
+    assert min(seconds.values()) > 0
+    assert record.cost["interruptions"] == 0
+    assert record.cost["peak_memory_bytes"] > 2**20
+    assert record.environment["device"] == "cpu"
+    assert record.environment["started"] <= record.environment["finished"]
+
+
+def test_defenses_of_a_trial_share_weights_and_batches(tiny, results):
+    words = ("--dataset", tiny, "--clean", "--results", results, "--json", "--epochs", "3")
+    none = record_of(done("defend", "--method", "none", *words))
+    hint = record_of(done("defend", "--method", "hint", "--schedule", "1", *words))
+    assert none.digests == hint.digests
+    assert none.curve[0] == hint.curve[0]
+    assert none.curve[1]["loss"] != hint.curve[1]["loss"]
+
+
+def test_equal_runs_give_equal_numbers(tiny, results, tmp_path):
+    first = record_of(defend(results, tiny, "--clean", "--json"))
+    second = record_of(defend(tmp_path / "other", tiny, "--clean", "--json"))
+    for part in ("id", "spec", "labels", "metrics", "curve", "notes", "digests", "warnings"):
+        assert getattr(first, part) == getattr(second, part)
+
+
+def test_a_class_without_test_images_is_said(tmp_path, results):
+    import numpy as np
+    from conftest import tiny_arrays
+
+    arrays = tiny_arrays()
+    rows = arrays["y_test"] != 2
+    arrays |= {"x_test": arrays["x_test"][rows], "y_test": arrays["y_test"][rows]}
+    np.savez(tmp_path / "data.npz", **arrays)
+    outcome = defend(results, f"npz:{tmp_path / 'data.npz'}", "--clean", "--json")
+    assert "class 2 has no test images" in record_of(outcome).warnings
+
+
+# report
+
+
+def arguments_of(command):
+    """A printed command line, read by the program's own parser: shared options and method's."""
+    words = shlex.split(command)
+    assert words[:2] == ["poisonbench", "defend"]
+    parser = typer.main.get_command(app).commands["defend"]
+    context = parser.make_context("defend", words[2:])
+    flags = [flag for parameter in parser.params for flag in parameter.opts]
+    method = defenses()[context.params["method"]]
+    return context.params, method_values(context.args, flags, [method]), method
+
+
+@pytest.mark.parametrize("table", ["1", "2"])
+def test_missing_commands_are_command_lines_of_this_program(table, results):
+    from poisonbench.data.sources import load_dataset
+
+    words = ("report", "--table", table, "--dataset", "mnist-sample", "--results", results)
+    commands = done(*words, "--missing", "--quiet").out.splitlines()
+    data = load_dataset("mnist-sample", results, 0)
+    assert len(commands) == (1 if table == "1" else 2 * 6 * 5)
+    for command in commands:
+        params, values, method = arguments_of(command)
+        assert params["dataset"] == "mnist-sample"
+        assert params["results"] == results
+        assert 0 <= params["rho"] <= 1
+        assert read_settings(method, data, params["profile"], values).variant == "paper"
+    assert done(*words, "--missing", "--json").json == {"missing": commands}
+
+
+def test_missing_commands_know_the_default_folder(results, monkeypatch):
+    monkeypatch.setenv("POISONBENCH_RESULTS", str(results))
+    commands = done("report", "--missing", "--quiet").out.splitlines()
+    assert len(commands) == 2 * 2 * 6 * 5
+    assert all("--results" not in command for command in commands)
+    assert all(arguments_of(command)[0]["results"] == results for command in commands)
+
+
+def fake_runs(results, accuracies, dataset="mnist", rho=0.0):
+    """Records as runs of that data set with the paper's settings would leave them."""
+    store = Store(results)
+    for trial, accuracy_ in enumerate(accuracies):
+        spec = {
+            "kind": "defend",
+            "dataset": {"name": dataset, "digest": "0"},
+            "poison": None,
+            "method": "none",
+            "config": {},
+            "model": "mnist-cnn",
+            "training": {"epochs": 30, "batch_size": 128},
+            "seed": 0,
+            "trial": trial,
+            "recipe_number": 1,
+        }
+        labels = {"variant": "paper", "profile": "paper", "overrides": {}, "sizes": {}}
+        metrics = {"test_accuracy": accuracy_}
+        store.write_record(RunRecord(id=spec_id(spec), spec=spec, labels=labels, metrics=metrics))
+
+
+def test_check_exits_with_3_on_a_deviation_alone(results):
+    words = ("report", "--table", "2", "--dataset", "mnist", "--results", results, "--check")
+    assert done(*words).err.endswith("check: 0 of 0 compared figure(s) differ\n")
+    fake_runs(results, [0.501, 0.5, 0.499, 0.502, 0.498])
+    outcome = cli(*words)
+    assert outcome.code == 3
+    assert "check: 1 of 1 compared figure(s) differ" in outcome.err
+    assert "50.0" in outcome.out
+    assert cli(*words, "--quiet").err == ""
+    assert cli(*words, "--json").code == 3
+    assert cli(*words, "--json").json["table"] == "2"
+
+
+def test_missing_commands_leave_out_what_is_done(results):
+    words = ("report", "--table", "2", "--dataset", "mnist", "--results", results, "--missing")
+    before = done(*words).out.splitlines()
+    fake_runs(results, [0.5, 0.5])
+    after = done(*words).out.splitlines()
+    gone = [command for command in before if command not in after]
+    assert len(after) == len(before) - 2
+    assert all("--method none" in c and "--rho 0 " in c for c in gone)
+    assert done(*words).err == f"{len(after)} run(s) missing\n"
+
+
+def test_report_formats_and_output(results, tmp_path):
+    fake_runs(results, [0.9, 0.92])
+    words = ("report", "--table", "2", "--dataset", "mnist", "--results", results, "--quiet")
+    signs = {
+        "rich": "Table II",
+        "markdown": "| ",
+        "csv": "dataset,",
+        "json": "{",
+        "latex": "\\begin{",
+        "html": "<!doctype html>",
+    }
+    for name, sign in signs.items():
+        outcome = done(*words, "--format", name)
+        assert sign in outcome.out
+        assert "91" in outcome.out
+        assert done(*words, "--format", name, "--output", tmp_path / name).out == ""
+        assert (tmp_path / name).read_text() == outcome.out
+    assert done(*words, "--json").json == json.loads((tmp_path / "json").read_text())
+
+
+# The Python API
+
+
+def test_api(tiny, results):
+    poison = poisonbench.craft("durp", tiny, results=results, epsilon=8 * LEVEL)
+    assert (len(poison), poison.card["levels"]) == (270, 8)
+    (path,) = (results / "poisons").iterdir()
+    assert poisonbench.load_poison(path).digest == poison.digest
+    assert poisonbench.load_poison(path, tiny).digest == poison.digest
+    with pytest.raises(ArtefactError, match="made for another split"):
+        poisonbench.load_poison(path, tiny, seed=1)
+    settings = {"epochs": 3, "schedule": (1,), "ratio": 0.25}
+    record = poisonbench.defend("hint", tiny, poison=path, results=results, **settings)
+    assert record.spec["poison"]["digest"] == poison.digest
+    assert record.spec["config"]["ratio"] == 0.25
+    clean = poisonbench.defend("hint", tiny, rho=0, results=results, **settings)
+    assert clean.spec["poison"] is None
+    same = defend(results, tiny, "--clean", "--ratio", "0.25", "--json").json
+    assert (same["id"], same["is_new"]) == (clean.id, False)
+    frame = poisonbench.records(results)
+    assert sorted(frame["id"]) == sorted([record.id, clean.id])
+    row = frame[frame["id"] == record.id].iloc[0]
+    assert row["metrics.test_accuracy"] == record.metrics["test_accuracy"]
+    assert row["spec.config.ratio"] == 0.25
+
+
+def test_api_mix(tiny, stocked):
+    poison = poisonbench.craft("mix", tiny, rho=0.6, results=stocked)
+    assert (poison.card["attacks"], len(poison)) == (["pgd", "dap", "durp"], 162)
+    assert poison.sources.bincount().tolist() == [54, 54, 54]
+
+
+def test_api_refusals(tiny, results):
+    for call in (
+        lambda: poisonbench.craft("durp", tiny, results=results, trial=-1),
+        lambda: poisonbench.craft("durp", tiny, results=results, seed=-1),
+        lambda: poisonbench.craft("durp", tiny, results=results, rho=0),
+        lambda: poisonbench.craft("durp", tiny, results=results, epsilon=float("inf")),
+        lambda: poisonbench.craft("durp", tiny, results=results, ratio=0.5),
+        lambda: poisonbench.defend("none", tiny, results=results, trial=-1),
+        lambda: poisonbench.defend("none", tiny, results=results, rho=1.5),
+        lambda: poisonbench.defend("hint", tiny, results=results, schedule=(99,)),
+    ):
+        with pytest.raises(UsageError):
+            call()
+    assert not results.exists()
+
+
+def test_api_tells_of_records_it_leaves_out(tiny, results):
+    defend(results, tiny, "--clean")
+    (results / "runs" / "0.json").write_text("{")
+    told = []
+    assert len(poisonbench.records(results, told.append)) == 1
+    assert len(told) == 1
+    assert "0.json" in str(told[0])
+    assert len(poisonbench.records(results.with_name("none"))) == 0
+
+
+# End to end
+
+
+@pytest.mark.slow
+def test_end_to_end_on_the_embedded_sample(results):
+    """A reader's first ten minutes, cut short: craft, defend, report."""
+    words = ("--preset", "quick", "--results", results)
+    settings = ("--steps", "1", "--epochs", "1", "--rho", "0.2")
+    crafted = done("craft", "--attack", "pgd", *settings, *words)
+    path = crafted.out.strip()
+    audit = done("inspect", path, "--json").json
+    assert audit["dataset"] == "mnist-sample"
+    assert audit["num_poisons"] == 2000
+    assert 0 < audit["max_abs_levels"] <= 76
+    words = (*words, "--poison", path, "--json")
+    settings = ("--epochs", "2", "--schedule", "1", "--ratio", "0.25")
+    hint = done("defend", "--method", "hint", *settings, *words).json
+    assert hint["test_accuracy"] > 0.8
+    report = done("report", "--table", "2", "--results", results)
+    assert "MNIST sample (not the paper's data)" in report.out
+    assert "1 other run(s) of these data sets are not averaged here" in report.out
+    assert report.err == ""

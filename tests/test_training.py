@@ -1,0 +1,445 @@
+"""The training loop against plain ones, and what it promises to defenses."""
+
+import copy
+import inspect
+from dataclasses import fields
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import CPU, SHAPE, K, Recorder, network, recipe, split, train, weights_digest
+
+from poisonbench.data.splits import Split, digest_tensors
+from poisonbench.defenses import hint
+from poisonbench.errors import AbortedError, DivergedError
+from poisonbench.seeds import Seeds
+from poisonbench.training import evaluation
+from poisonbench.training.augmentation import PADDING, CropFlip
+from poisonbench.training.evaluation import accuracy, accuracy_by_class, logits_of
+from poisonbench.training.fit import fit, network_precision
+from poisonbench.training.state import Defense, TrainingSet, TrainingState
+
+# Reproducibility and common random numbers
+
+
+def test_the_same_spec_gives_the_same_bytes():
+    settings = recipe(augment="crop-flip")
+    first, one = train(recipe=settings)
+    torch.rand(5)
+    second, two = train(recipe=settings)
+    assert weights_digest(first) == weights_digest(second)
+    assert (one.curve, one.digests) == (two.curve, two.digests)
+
+
+@pytest.mark.parametrize("other", [Seeds(0, 1), Seeds(1, 0)])
+def test_another_trial_or_seed_changes_everything_random(other):
+    runs = []
+    for seeds in (Seeds(0, 0), other):
+        recorder = Recorder()
+        _, result = train(recorder, seeds=seeds, recipe=recipe(augment="crop-flip", epochs=1))
+        by_row = {}
+        for _, rows, images, _ in recorder.batches:
+            by_row.update(zip(rows.tolist(), images, strict=True))
+        runs.append((result, torch.stack([by_row[row] for row in sorted(by_row)])))
+    (one, images), (two, other_images) = runs
+    assert one.digests["initial_weights"] != two.digests["initial_weights"]
+    assert one.digests["first_batch"] != two.digests["first_batch"]
+    assert not torch.equal(images, other_images)
+
+
+def test_digests_are_of_what_they_name():
+    recorder = Recorder()
+    model = network(Seeds(4, 2))
+    _, result = train(recorder, seeds=Seeds(4, 2), recipe=recipe(epochs=1))
+    assert result.digests == {
+        "initial_weights": weights_digest(model),
+        "first_batch": digest_tensors(recorder.batches[0][1]),
+    }
+
+
+class DropAfterFirst(Recorder):
+    def start_epoch(self, state):
+        super().start_epoch(state)
+        keep = torch.ones(len(state.train), dtype=torch.bool)
+        keep[::3] = state.epoch == 0
+        return state.train.with_keep(keep)
+
+
+def test_defenses_of_a_trial_share_all_until_they_act():
+    """Weights, batches, augmentation and so the first epoch's loss are equal to the last bit."""
+    settings = recipe(augment="crop-flip", epochs=2)
+    runs = [
+        train(defense, recipe=settings)[1]
+        for defense in (
+            None,
+            Recorder(),
+            DropAfterFirst(),
+            hint.Hint(hint.Config(schedule=(1,), gamma=10.0)),
+        )
+    ]
+    assert all(run.digests == runs[0].digests for run in runs)
+    assert all(run.curve[0] == runs[0].curve[0] for run in runs)
+    # And they did act afterwards.
+    assert runs[2].curve[1] != runs[0].curve[1]
+    assert runs[3].curve[1] != runs[0].curve[1]
+
+
+def test_each_epoch_has_another_order_and_covers_every_row_once():
+    recorder = Recorder()
+    train(recorder)
+    orders = [recorder.rows(epoch).tolist() for epoch in range(3)]
+    assert all(sorted(order) == list(range(22)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+    assert [len(rows) for _, rows, *_ in recorder.batches] == [8, 8, 6] * 3
+
+
+# The loop against plain ones
+
+
+def plain_loop(model, data, recorder, settings):
+    """SGD written out, over the batches that the recorder saw."""
+    images, labels = data.images.double() / 255, data.labels
+    velocity = {}
+    means = []
+    for epoch in range(settings.epochs):
+        rate = settings.learning_rate
+        for milestone in settings.milestones:
+            rate /= 10 if epoch >= milestone else 1
+        total = 0.0
+        model.train()
+        for rows in [rows for number, rows, *_ in recorder.batches if number == epoch]:
+            loss = F.cross_entropy(model(images[rows]), labels[rows])
+            model.zero_grad()
+            loss.backward()
+            with torch.no_grad():
+                for name, weight in model.named_parameters():
+                    step = weight.grad + settings.weight_decay * weight
+                    if settings.momentum:
+                        moved = settings.momentum * velocity.get(name, 0) + step
+                        velocity[name] = moved
+                        step = step + settings.momentum * moved
+                    weight -= rate * step
+            total += loss.item() * len(rows)
+        means.append(total / len(data))
+    return means
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"momentum": 0.0, "weight_decay": 0.0, "milestones": ()},
+        {"milestones": ()},
+        {"weight_decay": 0.05, "milestones": (1,)},
+        {"epochs": 3, "milestones": (1, 2)},
+    ],
+)
+def test_fit_is_a_plain_loop(changes):
+    settings = recipe(**({"epochs": 2} | changes))
+    data, recorder = split(), Recorder()
+    reference = network().double()
+    model, result = train(recorder, recipe=settings, data=data)
+    means = plain_loop(reference, data, recorder, settings)
+    wanted = reference.state_dict()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value.to(wanted[name].dtype), wanted[name], rtol=0, atol=3e-6)
+    assert [row["loss"] for row in result.curve] == pytest.approx(means, abs=1e-6)
+    assert [row["epoch"] for row in result.curve] == list(range(1, settings.epochs + 1))
+    validation = accuracy(model, split(12, seed=1))
+    assert result.curve[-1]["validation_accuracy"] == validation
+
+
+def test_fit_learns():
+    model, result = train(recipe=recipe(epochs=8, milestones=()))
+    assert result.curve[-1]["loss"] < 0.1 < result.curve[0]["loss"]
+    assert accuracy(model, split(40, seed=5)) == 1
+
+
+def test_bfloat16_trains_like_float32():
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        _, result = train(recipe=recipe(precision=precision, learning_rate=0.02))
+        losses[precision] = [row["loss"] for row in result.curve]
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+
+
+def test_precision_is_chosen_or_found():
+    assert network_precision(CPU, "float32") is torch.float32
+    assert network_precision(CPU, "bfloat16") is torch.bfloat16
+    has = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    assert network_precision(CPU, "auto") is (torch.bfloat16 if has else torch.float32)
+
+
+def test_a_loss_that_is_not_finite_names_the_learning_rate():
+    with pytest.raises(DivergedError, match=r"epoch 1.*--learning-rate"):
+        train(recipe=recipe(learning_rate=1e30))
+
+
+def test_progress_counts_every_batch():
+    seen = []
+    train(report=lambda *words: seen.append(words), name="phase")
+    assert [done for _, done, _, _ in seen] == list(range(1, 10))
+    assert {(name, total) for name, _, total, _ in seen} == {("phase", 9)}
+    assert seen[-1][3] == "epoch 3/3"
+
+
+def test_a_stop_without_a_checkpoint_aborts():
+    asked = []
+    with pytest.raises(AbortedError):
+        train(should_stop=lambda: asked.append(1) or len(asked) == 4)
+    assert len(asked) == 4
+
+
+def test_seconds_are_booked_by_phase():
+    _, result = train()
+    assert set(result.seconds) == {"training", "defense", "validation"}
+    assert all(value > 0 for value in result.seconds.values())
+
+
+# Dropped rows
+
+
+class Keep(Recorder):
+    def __init__(self, keep):
+        super().__init__()
+        self.keep = keep
+
+    def start_epoch(self, state):
+        return state.train.with_keep(self.keep)
+
+
+def test_dropped_rows_are_never_trained_on_and_move_nothing_else():
+    keep = torch.arange(22) % 3 != 1
+    settings = recipe(augment="crop-flip", epochs=2)
+    everything, part = Recorder(), Keep(keep)
+    train(everything, recipe=settings)
+    train(part, recipe=settings)
+    for epoch in range(2):
+        order = everything.rows(epoch)
+        assert torch.equal(part.rows(epoch), order[keep[order]])
+    # Each row that stays is augmented as before.
+    views = {}
+    for epoch, rows, images, _ in everything.batches:
+        views.update({(epoch, row): view for row, view in zip(rows.tolist(), images, strict=True)})
+    for epoch, rows, images, labels in part.batches:
+        for row, view, label in zip(rows.tolist(), images, labels, strict=True):
+            assert torch.equal(view, views[epoch, row])
+            assert int(label) == row % K
+
+
+def test_the_loss_of_a_part_is_its_mean():
+    """A run on the kept rows reports their mean loss, not the sum over a larger count."""
+    keep = torch.zeros(22, dtype=torch.bool)
+    keep[:8] = True
+    settings = recipe(epochs=1, batch_size=8)
+    part = Keep(keep)
+    _, result = train(part, recipe=settings)
+    data, model = split(), network()
+    rows = part.batches[0][1]
+    loss = F.cross_entropy(model(data.images[rows].float() / 255), data.labels[rows])
+    assert len(part.batches) == 1
+    assert result.curve[0]["loss"] == pytest.approx(loss.item(), abs=1e-6)
+
+
+def test_a_defense_that_drops_every_row_is_named_as_the_cause():
+    with pytest.raises(DivergedError, match=r"epoch 1, got none: the defense dropped them all"):
+        train(Keep(torch.zeros(22, dtype=torch.bool)))
+
+
+# Augmentation
+
+
+def naive_crop_flip(images, shifts, flips):
+    out = []
+    for image, (down, right), flip in zip(images, shifts.tolist(), flips.tolist(), strict=True):
+        height, width = image.shape[1:]
+        padded = torch.zeros(len(image), height + 2 * PADDING, width + 2 * PADDING)
+        padded[:, PADDING : PADDING + height, PADDING : PADDING + width] = image
+        crop = padded[:, down : down + height, right : right + width]
+        out.append(crop.flip(2) if flip else crop)
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 7, 10)])
+def test_crop_flip_is_the_naive_loop(shape):
+    generator = torch.Generator().manual_seed(2)
+    images = torch.rand(900, *shape, generator=generator)
+    draws = CropFlip.draw(900, generator, CPU)
+    rows = torch.randperm(900, generator=generator)[:300]
+    out = draws(images[rows], rows)
+    assert torch.equal(out, naive_crop_flip(images[rows], draws.shifts[rows], draws.flips[rows]))
+    # All 81 shifts and both flips occur.
+    assert len({tuple(shift) for shift in draws.shifts.tolist()}) == 81
+    assert 380 < int(draws.flips.sum()) < 520
+
+
+def test_the_middle_crop_without_a_flip_is_the_image():
+    images, rows = torch.rand(5, 2, 8, 8), torch.arange(5)
+    same = CropFlip(torch.full((5, 2), PADDING), torch.zeros(5, dtype=torch.bool))
+    assert torch.equal(same(images, rows), images)
+    mirrored = CropFlip(same.shifts, torch.ones(5, dtype=torch.bool))
+    assert torch.equal(mirrored(images, rows), images.flip(3))
+
+
+def test_batches_are_perturbed_after_augmentation():
+    recorder, data, seeds = Recorder(), split(), Seeds()
+    train(recorder, data=data, recipe=recipe(augment="crop-flip", epochs=2), seeds=seeds)
+    for epoch in range(2):
+        draws = CropFlip.draw(22, seeds.generator("augmentation", epoch), CPU)
+        for number, rows, images, labels in recorder.batches:
+            if number == epoch:
+                clean = data.images[rows].float() / 255
+                wanted = naive_crop_flip(clean, draws.shifts[rows], draws.flips[rows])
+                assert torch.equal(images, wanted)
+                assert torch.equal(labels, data.labels[rows])
+
+
+class Blank(Defense):
+    def perturb_batch(self, state, images, labels):
+        return torch.zeros_like(images)
+
+
+def test_what_perturb_batch_returns_is_trained_on():
+    blank = Split(torch.zeros(22, *SHAPE, dtype=torch.uint8), split().labels)
+    model, result = train(Blank())
+    plain, wanted = train(data=blank)
+    assert weights_digest(model) == weights_digest(plain)
+    assert result.curve == wanted.curve
+
+
+def test_perturb_batch_is_called_only_where_it_is_overridden(monkeypatch):
+    def refuse(self, state, images, labels):
+        raise AssertionError("the base class's hook was called in the loop")
+
+    class OnlyEpochs(Defense):
+        def start_epoch(self, state):
+            return state.train
+
+    monkeypatch.setattr(Defense, "perturb_batch", refuse)
+    train(OnlyEpochs(), recipe=recipe(epochs=1))
+    called = Recorder()
+    train(called, recipe=recipe(epochs=1))
+    assert len(called.batches) == 3
+
+
+# What a defense sees
+
+
+def test_a_defense_sees_no_test_split_and_no_poison_rows():
+    assert [field.name for field in fields(TrainingState)] == [
+        "epoch",
+        "step",
+        "model",
+        "original",
+        "train",
+        "validation",
+        "batch_rows",
+        "generator",
+        "note",
+    ]
+    assert [field.name for field in fields(TrainingSet)] == ["images", "labels", "keep"]
+    assert [field.name for field in fields(Split)] == ["images", "labels"]
+    words = " ".join(inspect.signature(fit).parameters)
+    assert "test" not in words
+    assert "poison" not in words
+
+
+def test_the_state_says_where_training_is():
+    recorder = Recorder()
+    data, validation = split(), split(12, seed=1)
+    train(recorder, data=data, recipe=recipe(epochs=2))
+    assert [(s.epoch, s.step, s.batch_rows) for s in recorder.states] == [
+        (0, 0, None),
+        (1, 0, None),
+    ]
+    state = recorder.states[1]
+    assert torch.equal(state.original.images, data.images)
+    assert state.train is state.original
+    assert torch.equal(state.validation.images, validation.images)
+    draws = [torch.rand(3, generator=state.generator("a")) for _ in range(2)]
+    assert torch.equal(*draws)
+    for other in (state.generator("b"), recorder.states[0].generator("a")):
+        assert not torch.equal(torch.rand(3, generator=other), draws[0])
+
+
+def test_every_epoch_trains_in_train_mode():
+    """Whatever mode the model comes in, and whatever mode a defense leaves it in."""
+
+    class Careless(Recorder):
+        modes = ()
+
+        def start_epoch(self, state):
+            state.model.eval()
+            return state.train
+
+        def perturb_batch(self, state, images, labels):
+            self.modes = (*self.modes, state.model.training)
+            return images
+
+    careless = Careless()
+    model, _ = train(careless, recipe=recipe(epochs=2))
+    assert careless.modes == (True,) * 6
+    assert weights_digest(model) == weights_digest(train(recipe=recipe(epochs=2))[0])
+
+
+def test_notes_carry_their_epoch():
+    class Notes(Defense):
+        def start_epoch(self, state):
+            state.note({"seen": len(state.train)})
+            return state.train
+
+    _, result = train(Notes(), recipe=recipe(epochs=2))
+    assert result.notes == [{"epoch": 0, "seen": 22}, {"epoch": 1, "seen": 22}]
+
+
+def test_a_changed_training_set_lasts_until_it_is_changed_again():
+    class Brighten(Recorder):
+        def start_epoch(self, state):
+            super().start_epoch(state)
+            if state.epoch != 1:
+                return state.train
+            return state.train.with_images(torch.ones(22, *SHAPE))
+
+    defense = Brighten()
+    train(defense)
+    mean = {epoch: float(images.mean()) for epoch, _, images, _ in defense.batches}
+    assert mean[0] < 1
+    assert mean[1] == mean[2] == 1
+    assert defense.states[2].train is not defense.states[2].original
+    assert defense.states[2].original.images.dtype == torch.uint8
+
+
+# Evaluation
+
+
+def test_accuracy_is_counted_image_by_image(monkeypatch):
+    model, _ = train(recipe=recipe(epochs=1))
+    data = split(23, seed=8)
+    data = Split(data.images, torch.where(data.labels == 2, 0, data.labels))
+    one = copy.deepcopy(model).eval()
+    right, of_class = [], {k: [] for k in range(K)}
+    for image, label in zip(data.images, data.labels.tolist(), strict=True):
+        with torch.no_grad():
+            hit = int(one(image[None].float() / 255).argmax()) == label
+        right.append(hit)
+        of_class[label].append(hit)
+    share = sum(right) / 23
+    assert 0 < share < 1
+    monkeypatch.setattr(evaluation, "pass_size", lambda images, gradients: 5)
+    model.train()
+    assert accuracy(model, data) == pytest.approx(share, abs=1e-7)
+    total, by_class = accuracy_by_class(model, data, K)
+    assert total == pytest.approx(share)
+    assert by_class == pytest.approx([sum(v) / len(v) if v else 0 for v in of_class.values()])
+    assert by_class[2] == 0
+    # Neither the mode nor batch norm's statistics moved.
+    assert model.training
+    before = weights_digest(one)
+    logits_of(model, data.images)
+    assert weights_digest(model) == before
+
+
+def test_logits_of_bytes_and_of_pixels_agree():
+    model = network().eval()
+    images = split(6).images
+    torch.testing.assert_close(logits_of(model, images), logits_of(model, images.float() / 255))
