@@ -55,6 +55,13 @@ ATTACKS = (
         "one random perturbation a class",
         trains=False,
     ),
+    Entry(
+        "dc",
+        "DC",
+        "poisonbench.attacks.deep_confuse",
+        "a generator trained to mislead classifiers in training",
+        trains=False,
+    ),
 )
 
 DEFENSES = (
@@ -80,11 +87,8 @@ DEFENSES = (
     Entry("epic", "EPIC", "poisonbench.defenses.epic", "drops examples that stand alone"),
 )
 
-#: The untargeted attacks that the paper's mix is made of, as far as they are built.
-MIX = ("pgd", "dap", "durp")
-
-#: The paper's own mix.
-PAPER_MIX = ("pgd", "dap", "durp", "dc")
+#: The untargeted attacks that the paper's mix is made of.
+MIX = ("pgd", "dap", "durp", "dc")
 
 
 def attacks() -> dict[str, Entry]:

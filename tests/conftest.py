@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from poisonbench.attacks import deep_confuse
 from poisonbench.cli.main import main
 
 torch.set_num_threads(1)
@@ -87,10 +88,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def pools(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A results folder with the three attacks' poisons; to be copied, not changed."""
+    """A results folder with the four attacks' poisons; to be copied, not changed."""
     results = tmp_path_factory.mktemp("pools") / "results"
-    done("craft", "--attack", "mix", "--dataset", tiny, "--rho", "0.6", "--results", results)
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_dc(patch)
+        done("craft", "--attack", "mix", "--dataset", tiny, "--rho", "0.6", "--results", results)
     return results
+
+
+def shorten_dc(patch: pytest.MonkeyPatch) -> None:
+    """One round, not a hundred. Poisons are named by it, so whoever uses them needs it too."""
+    patch.setitem(deep_confuse.PROFILES["paper"]["mnist"], "rounds", 1)
 
 
 @pytest.fixture
@@ -100,8 +108,9 @@ def results(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def stocked(pools: Path, results: Path) -> Path:
+def stocked(pools: Path, results: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A results folder that has the poisons of the default mix and no record."""
+    shorten_dc(monkeypatch)
     shutil.copytree(pools, results)
     return results
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from poisonbench.attacks.base import AttackTask
+from poisonbench.attacks.base import AttackTask, LabelledImages
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.models.classifier import Classifier, initialise
 
@@ -50,6 +50,7 @@ def task_for(model: Classifier, images, labels, seed: int = 0, report=lambda don
     return AttackTask(
         images=images,
         labels=labels,
+        validation=LabelledImages(images[:K], labels[:K]),
         num_classes=K,
         surrogate=lambda: model,
         generator=torch.Generator().manual_seed(seed),

@@ -5,10 +5,9 @@ from poisonbench.results.records import RunRecord, spec_id
 
 
 def pin_registry(monkeypatch):
-    """Two defenses and a mix of three attacks, whatever is built by now."""
+    """Two defenses, whatever is built by now."""
     known = {name: registry.defenses()[name] for name in ("none", "hint")}
     monkeypatch.setattr(registry, "defenses", lambda: known)
-    monkeypatch.setattr(registry, "MIX", ("pgd", "dap", "durp"))
 
 
 def make_record(

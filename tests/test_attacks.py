@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from fake_data import SHAPE, K, fake_dataset, small_classifier, task_for
 from torch import nn
 
-from poisonbench.attacks import delusive_adversarial, delusive_universal, pgd
+from poisonbench.attacks import deep_confuse, delusive_adversarial, delusive_universal, pgd
 from poisonbench.config import as_json, options_of, resolve
 from poisonbench.data.poison import levels, make_poison, quantise
 from poisonbench.errors import UsageError
@@ -16,7 +16,20 @@ from poisonbench.models.classifier import Classifier, initialise
 from poisonbench.perturbation import example_losses
 from poisonbench.registry import ATTACKS
 
-MODULES = {"pgd": pgd, "dap": delusive_adversarial, "durp": delusive_universal}
+MODULES = {
+    "pgd": pgd,
+    "dap": delusive_adversarial,
+    "durp": delusive_universal,
+    "dc": deep_confuse,
+}
+#: DC with networks of a sixteenth of their channels.
+TINY_DC = {
+    "rounds": 1,
+    "epochs_per_round": 1,
+    "batch_size": 16,
+    "generator_width": 1 / 16,
+    "surrogate_width": 1 / 16,
+}
 #: Settings that keep a step loop short; the second of a pair is a variant.
 CASES = [
     ("pgd", {"steps": 2, "precision": "float32"}, True),
@@ -25,6 +38,8 @@ CASES = [
     ("dap", {"steps": 2, "target": "random", "precision": "bfloat16"}, True),
     ("durp", {}, True),
     ("durp", {"distribution": "sign", "epsilon": 0.3}, True),
+    ("dc", TINY_DC, True),
+    ("dc", TINY_DC | {"objective": "next-class", "rounds": 2, "epsilon": 0.3}, True),
 ]
 
 
@@ -129,7 +144,19 @@ class TestContract:
         for bad in ({"epsilon": -0.1}, {"epsilon": 1.1}, {"epsilon": float("nan")})
     ]
     + [(name, bad) for name in ("pgd", "dap") for bad in ({"steps": 0}, {"step_ratio": 0.0})]
-    + [("pgd", {"restarts": 0})],
+    + [("pgd", {"restarts": 0})]
+    + [
+        ("dc", bad)
+        for bad in (
+            {"rounds": 0},
+            {"epochs_per_round": 0},
+            {"batch_size": 1},
+            {"surrogate_rate": 0.0},
+            {"generator_rate": float("nan")},
+            {"surrogate_width": 0.0},
+            {"generator_width": 2.0},
+        )
+    ],
 )
 def test_bad_settings_are_refused(name, bad):
     with pytest.raises(ValueError, match=f"{next(iter(bad))}: expected"):
@@ -143,8 +170,12 @@ def test_bad_settings_are_refused(name, bad):
         ("pgd", ("mnist",), {"epsilon": 76 / 255, "steps": 40, "step_ratio": 0.1}),
         ("pgd", ("mnist", "mnist-sample"), {"epsilon": 76 / 255, "steps": 10, "step_ratio": 0.25}),
         ("dap", (), {"epsilon": 8 / 255, "steps": 100, "step_ratio": 0.2, "target": "next"}),
+        ("dap", ("mnist",), {"epsilon": 76 / 255, "steps": 40, "step_ratio": 0.1}),
         ("dap", ("mnist", "mnist-sample"), {"epsilon": 76 / 255, "steps": 10, "step_ratio": 0.25}),
         ("durp", ("mnist", "mnist-sample"), {"epsilon": 76 / 255, "distribution": "uniform"}),
+        ("dc", (), {"epsilon": 8 / 255, "rounds": 30, "epochs_per_round": 10, "generator": "unet"}),
+        ("dc", ("mnist",), {"epsilon": 76 / 255, "rounds": 100, "generator": "autoencoder"}),
+        ("dc", ("mnist", "mnist-sample"), {"epsilon": 76 / 255, "surrogate_width": 0.5}),
     ],
 )
 def test_presets(name, presets, expected):

@@ -33,7 +33,7 @@ def refused(code, results, *words):
 @pytest.mark.parametrize(
     ("line", "fragments"),
     [
-        ("craft --attack pgdd --dataset TINY", "pgd, dap, durp|'pgdd'|did you mean 'pgd'"),
+        ("craft --attack pgdd --dataset TINY", "pgd, dap, durp, dc|'pgdd'|did you mean 'pgd'"),
         ("craft --attack pgd --dataset mnistt", "npz:PATH|'mnistt'|did you mean 'mnist'"),
         ("craft --attack pgd --dataset npz", "npz:PATH|got 'npz'"),
         ("craft --attack pgd+pgd --dataset TINY", "each attack once|pgd+pgd"),
@@ -123,7 +123,7 @@ def test_usage_error(line, fragments, tiny, results):
         ("data show mnist-sample --seed -1", "--seed|'-1'"),
         ("data fetch npz:x.npz", "downloaded|npz:x.npz"),
         ("list attack", "'attack'|'attacks'"),
-        ("list attacks pdg", "pgd, dap, durp|did you mean 'pgd'"),
+        ("list attacks pdg", "pgd, dap, durp, dc|did you mean 'pgd'"),
         ("list defenses hintt", "did you mean 'hint'"),
         ("craf", "'craf'|'craft'|poisonbench --help"),
         ("--foo", "--foo"),

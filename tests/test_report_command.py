@@ -102,7 +102,9 @@ def test_check_exits_with_3_on_a_deviation(store, accuracy, code):
 def test_check_of_nothing_and_of_another_mix_is_no_deviation(store):
     assert invoke(store, "--check").exit_code == 0
     for trial in range(5):
-        store.write_record(make_record(0.1 + 0.01 * trial, rho=0.6, trial=trial))
+        store.write_record(
+            make_record(0.1 + 0.01 * trial, rho=0.6, trial=trial, attacks=("pgd", "dap", "durp"))
+        )
     assert invoke(store, "--check").exit_code == 0
 
 

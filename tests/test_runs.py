@@ -16,7 +16,7 @@ from poisonbench.cli.main import app
 from poisonbench.cli.method_options import method_values
 from poisonbench.errors import ArtefactError, UsageError
 from poisonbench.models import MODELS, build_model
-from poisonbench.registry import defenses
+from poisonbench.registry import MIX, defenses
 from poisonbench.results.records import RunRecord, read_record, spec_id
 from poisonbench.results.store import Store
 from poisonbench.runs.settings import read_settings
@@ -148,9 +148,9 @@ def test_defend_crafts_what_is_missing_and_keeps_it(tiny, results):
 
 def test_defend_trains_on_the_papers_mix_by_default(tiny, stocked):
     record = record_of(defend(stocked, tiny, "--json"))
-    assert record.spec["poison"]["attacks"] == ["pgd", "dap", "durp"]
+    assert record.spec["poison"]["attacks"] == ["pgd", "dap", "durp", "dc"]
     assert record.spec["poison"]["rho"] == 0.6
-    assert record.metrics["poison"]["count"] == 162
+    assert record.metrics["poison"]["count"] == 160
 
 
 def test_a_run_that_is_done_prints_its_record_at_once(tiny, results, monkeypatch):
@@ -327,7 +327,7 @@ def test_what_a_record_holds(tiny, stocked):
         "trial",
     }
     assert tiny.partition(":")[2] not in json.dumps(record.spec)
-    assert record.labels.pop("poison")["pools"].keys() == {"pgd", "dap", "durp"}
+    assert record.labels.pop("poison")["pools"].keys() == set(MIX)
     assert record.labels == {
         "variant": "custom",
         "profile": "paper",
@@ -342,7 +342,7 @@ def test_what_a_record_holds(tiny, stocked):
     # The test split has the same number of images of each class.
     assert metrics["test_accuracy"] == pytest.approx(sum(metrics["per_class_accuracy"]) / 4)
     assert metrics["attack_success"] is None
-    assert metrics["poison"]["share"] == pytest.approx(162 / 270)
+    assert metrics["poison"]["share"] == pytest.approx(160 / 270)
     assert 0 < metrics["poison"]["share_of_selected"] < 1
     assert [row["epoch"] for row in record.curve] == [1, 2, 3]
     assert metrics["validation_accuracy"] == record.curve[-1]["validation_accuracy"]
@@ -519,8 +519,8 @@ def test_api(tiny, results):
 
 def test_api_mix(tiny, stocked):
     poison = poisonbench.craft("mix", tiny, rho=0.6, results=stocked)
-    assert (poison.card["attacks"], len(poison)) == (["pgd", "dap", "durp"], 162)
-    assert poison.sources.bincount().tolist() == [54, 54, 54]
+    assert (poison.card["attacks"], len(poison)) == (["pgd", "dap", "durp", "dc"], 160)
+    assert poison.sources.bincount().tolist() == [40, 40, 40, 40]
 
 
 def test_api_refusals(tiny, results):

@@ -45,7 +45,7 @@ SelectionOption = Annotated[
 def craft(
     ctx: typer.Context,
     attack: Annotated[
-        str, typer.Option("--attack", help="pgd, dap, durp, names joined by +, or mix.")
+        str, typer.Option("--attack", help="pgd, dap, durp, dc, names joined by +, or mix.")
     ],
     dataset: DatasetOption = None,
     rho: Annotated[

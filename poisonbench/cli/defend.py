@@ -45,7 +45,9 @@ def defend(
     dataset: DatasetOption = None,
     attack: Annotated[
         str | None,
-        typer.Option("--attack", help="pgd, dap, durp, names joined by +, or mix (the default)."),
+        typer.Option(
+            "--attack", help="pgd, dap, durp, dc, names joined by +, or mix (the default)."
+        ),
     ] = None,
     poison: Annotated[
         Path | None, typer.Option("--poison", help="A poison artefact to train on, as it is.")

@@ -256,7 +256,6 @@ def _accuracy_blocks(dataset: str, wanted: Sequence[Cell], records: Records) -> 
             cell.published,
             wanted=cell.trials,
             built=cell.method in built,
-            comparable=cell.rho == 0 or not _absent_attacks(),
         )
         for cell in wanted
     ]
@@ -285,18 +284,9 @@ def _accuracy_notes(compared: Sequence[Comparison]) -> list[str]:
             f"{tested} cell(s) were tested at the 5 % level: were all means equal, about "
             f"{tested * SIGNIFICANCE:.1f} would still differ by chance."
         )
-    if absent := _absent_attacks():
-        notes.append(
-            f"Other mix: the poisons here lack {', '.join(f'`{name}`' for name in absent)} of the "
-            "paper's mix, so figures at rho > 0 are not comparable cell by cell."
-        )
     if any(cell.verdict is Verdict.NOT_BUILT for cell in compared):
         notes.append("* not built here: only the paper's figures are shown.")
     return notes
-
-
-def _absent_attacks() -> list[str]:
-    return [name for name in registry.PAPER_MIX if name not in registry.MIX]
 
 
 TABLES = {

@@ -153,7 +153,6 @@ def compare_accuracy(
     *,
     wanted: int,
     built: bool = True,
-    comparable: bool = True,
 ) -> Comparison:
     """Average the test accuracies of one cell and set them beside the published ones.
 
@@ -163,7 +162,6 @@ def compare_accuracy(
         published: as fractions; null where the paper has no figure.
         wanted: trials asked for.
         built: whether the method exists here.
-        comparable: whether the runs saw the same poisons as the paper's.
     """
     chosen = distinct_trials(records)
     measured = summarise([record.metrics["test_accuracy"] for record in chosen])
@@ -174,8 +172,6 @@ def compare_accuracy(
         said = Verdict.UNPUBLISHED
     else:
         said, p_value = verdict(measured, published)
-        if not comparable and said is not Verdict.TOO_FEW:
-            said, p_value = Verdict.OTHER_MIX, None
     return Comparison(
         keys={**keys, "quantity": "test_accuracy"},
         measured=measured,

@@ -25,7 +25,6 @@ class Verdict(StrEnum):
     AGREES = "agrees"
     DIFFERS = "differs"
     TOO_FEW = "not enough trials"
-    OTHER_MIX = "other mix"
     UNPUBLISHED = "not published"
     NOT_BUILT = "not built here"
 

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from poisonbench.attacks.base import AttackTask
+from poisonbench.attacks.base import AttackTask, LabelledImages
 from poisonbench.config import as_json
 from poisonbench.data.mixing import Selection, mix
 from poisonbench.data.poison import Poison, make_poison, poison_files, read_poison
@@ -182,6 +182,10 @@ def _attack(
     task = AttackTask(
         images=dataset.train.images.to(bench.device).float().div_(255),
         labels=dataset.train.labels.to(bench.device),
+        validation=LabelledImages(
+            dataset.validation.images.to(bench.device).float().div_(255),
+            dataset.validation.labels.to(bench.device),
+        ),
         num_classes=dataset.num_classes,
         surrogate=lambda: _surrogate(bench, dataset, settings.recipe, surrogate),
         generator=generator_for(bench.seed, "craft", settings.entry.name, trial),

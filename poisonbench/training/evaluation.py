@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from poisonbench.data.splits import Split
 from poisonbench.models.classifier import Classifier, pass_size
 
 
-def logits_of(model: Classifier, images: Tensor) -> Tensor:
+def logits_of(model: nn.Module, images: Tensor) -> Tensor:
     """Logits (N, K) float32 of images (N, C, H, W), uint8 or float in [0, 1], in eval mode."""
     mode = model.training
     model.eval()

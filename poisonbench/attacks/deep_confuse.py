@@ -1,0 +1,268 @@
+"""DC: DeepConfuse ("learning to confuse"), a generator of perturbations that mislead training.
+
+Source      Feng, Cai and Zhou, "Learning to Confuse: Generating Training Time Adversarial Data with
+            Auto-Encoder", NeurIPS 2019, algorithm 2; used as a poison by HINT (arXiv 2309.08549),
+            section V-A1.
+Code        kingfengji/DeepConfuse @ 1f49274, MNIST/train.py, CIFAR/train.py.
+Goal        untargeted: lower the clean accuracy of whoever trains on the images;
+            ``--objective next-class``: have clean images of class y called y + 1 (section 5.5).
+Budget      L-infinity epsilon around each image, inside [0, 1]: x' = clip(x + epsilon g(x)), where
+            g ends in tanh. It sees the image alone, never the label.
+Cost        per batch a double backward through the classifier, a forward and backward pass of the
+            generator and one plain step. The defaults, 30 rounds of 10 epochs, have the arithmetic
+            of ten training runs of ResNet-18 on CIFAR-10; the paper's budget took its authors 5-7
+            days on a GPU: ``--rounds 500``, or the code's 1000 with ``--profile code``.
+
+A round is the paper's "trial". Given clean images x with labels y, learning rate a:
+
+1.  g' <- a random generator.
+2.  Repeat for each round: g <- g', frozen in eval mode; f <- a new random classifier with batch
+    norm, in training mode. For each batch of the round's epochs:
+    a.  Pseudo step: w' <- w - a * grad of CE(f_w(x + epsilon g'(x)), y), with the graph kept.
+    b.  g' <- Adam ascent on CE(f_w'(x), y), of clean images after that step
+        (next-class: descent on CE(f_w'(x), y + 1)).
+    c.  Real step: w <- w - a * grad of CE(f_w(x + epsilon g(x)), y).
+3.  Score g by the round's classifier on clean validation images, and give back the poisons of the
+    best trained g. A last round without a and b scores the last one.
+
+Deviations  the code picks the round on the test set, by a second classifier left in training mode;
+            here it is on the attacker's clean validation split, in eval mode as victims are tested.
+            Fewer rounds by default than the paper (500) and its code (1000). Epsilon is 8 or 76
+            grey levels, where theirs is 0.032 or 0.3. Networks are the code's, where the paper
+            prints others (models/generators.py, models/confused.py). An epoch's last, smaller batch
+            is left out, because batch norm cannot take a single image. What g makes is computed
+            once a round. mnist-sample takes half of the classifier's channels and higher learning
+            rates, so that ten rounds on a laptop do something.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from poisonbench.attacks.base import AttackTask
+from poisonbench.config import Profiles, require, setting
+from poisonbench.errors import DivergedError, UsageError
+from poisonbench.models import confused, generators
+from poisonbench.models.classifier import initialise, pass_size
+from poisonbench.training.evaluation import logits_of
+
+RECIPE_NUMBER = 1
+
+_MNIST = {
+    "epsilon": 76 / 255,
+    "epochs_per_round": 1,
+    "batch_size": 64,
+    "generator": "autoencoder",
+    "surrogate": "cnn",
+}
+
+PROFILES: Profiles = {
+    "paper": {
+        "mnist": {**_MNIST, "rounds": 100},
+        "mnist-sample": {
+            "rounds": 10,
+            "surrogate_rate": 0.1,
+            "generator_rate": 3e-3,
+            "surrogate_width": 0.5,
+        },
+    },
+    "code": {
+        "*": {"rounds": 1000, "epochs_per_round": 20},
+        "mnist": _MNIST,
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of DC; the defaults are for CIFAR-10, with a reduced number of rounds."""
+
+    epsilon: float = setting(8 / 255, "L-infinity budget, in pixels of [0, 1].")
+    rounds: int = setting(30, "Classifiers trained from scratch (trials); the paper: 500.")
+    epochs_per_round: int = setting(10, "Epochs that each of them is trained for.")
+    batch_size: int = setting(256, "Images a step.")
+    surrogate_rate: float = setting(0.01, "Learning rate of the classifier and its pseudo step.")
+    generator_rate: float = setting(1e-4, "Learning rate of the generator, by Adam.")
+    objective: Literal["untargeted", "next-class"] = setting(
+        "untargeted",
+        "untargeted: raise the loss of the true label; next-class: have y taken for y + 1.",
+    )
+    generator: Literal["unet", "autoencoder"] = setting("unet", "The generator's network.")
+    generator_width: float = setting(1.0, "Share of the generator's channels.")
+    surrogate: Literal["vgg11", "cnn"] = setting("vgg11", "The classifier's network.")
+    surrogate_width: float = setting(1.0, "Share of the classifier's channels.")
+
+    def __post_init__(self) -> None:
+        require(0 <= self.epsilon <= 1, f"epsilon: expected in [0, 1], got {self.epsilon}")
+        require(self.batch_size >= 2, f"batch_size: expected at least 2, got {self.batch_size}")
+        for name in ("rounds", "epochs_per_round"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name}: expected at least 1, got {value}")
+        for name in ("surrogate_rate", "generator_rate"):
+            value = getattr(self, name)
+            require(0 < value <= 1e30, f"{name}: expected in (0, 1e30], got {value}")
+        for name in ("surrogate_width", "generator_width"):
+            value = getattr(self, name)
+            require(0 < value <= 1, f"{name}: expected in (0, 1], got {value}")
+
+
+def craft(task: AttackTask, config: Config) -> Tensor:
+    """Poisoned images (P, C, H, W) float32 in [0, 1] for the task's images.
+
+    Raises:
+        UsageError: too few images or classes, or images too small for the networks.
+        DivergedError: a loss or a perturbation is no longer finite.
+    """
+    generator, blank = _networks(task, config)
+    clean = task.images.contiguous(memory_format=torch.channels_last)
+    batch_size = min(config.batch_size, len(clean))
+    steps = config.epochs_per_round * (len(clean) // batch_size)
+
+    # 1. A random generator.
+    generator = _fresh(generator, task).to(memory_format=torch.channels_last).train()
+    adam = torch.optim.Adam(generator.parameters(), lr=config.generator_rate)
+
+    best_images, best_score = clean, -1.0
+    for number in range(config.rounds + 1):
+        # 2. Freeze a copy, whose output is the same all through the round; a new classifier.
+        frozen = copy.deepcopy(generator).eval()
+        poisoned = _perturb_all(frozen, clean, config.epsilon)
+        _check_finite(poisoned, "perturbation", number, "--generator-rate")
+        surrogate = _fresh(blank, task).train()
+        sgd = torch.optim.SGD(surrogate.parameters(), lr=config.surrogate_rate)
+        scratch = {name: buffer.clone() for name, buffer in surrogate.named_buffers()}
+        losses = torch.zeros(2, device=clean.device)
+        for step, rows in enumerate(_batches(task, batch_size, config.epochs_per_round)):
+            images, labels = clean[rows], task.labels[rows]
+            if number < config.rounds:
+                # a, b.
+                seen = perturb(generator, images, config.epsilon)
+                loss = loss_after_pseudo_step(
+                    surrogate,
+                    scratch,
+                    (seen, labels),
+                    (images, _wanted(labels, task, config)),
+                    config.surrogate_rate,
+                )
+                losses[0] += loss.detach()
+                ascend = config.objective == "untargeted"
+                adam.zero_grad()
+                (-loss if ascend else loss).backward(inputs=list(generator.parameters()))
+                adam.step()
+            # c.
+            loss = F.cross_entropy(surrogate(poisoned[rows]), labels)
+            losses[1] += loss.detach()
+            sgd.zero_grad()
+            loss.backward()
+            sgd.step()
+            task.report(number * steps + step + 1, (config.rounds + 1) * steps)
+        _check_finite(losses[1], "loss of the classifier", number, "--surrogate-rate")
+        _check_finite(losses[0], "loss after the pseudo step", number, "--generator-rate")
+
+        # 3. Score the generator, unless it is the untrained one.
+        logits = logits_of(surrogate, task.validation.images)
+        _check_finite(logits, "output of the classifier", number, "--surrogate-rate")
+        hits = logits.argmax(1) == _wanted(task.validation.labels, task, config)
+        share = float(hits.double().mean())
+        score = 1 - share if config.objective == "untargeted" else share
+        if number > 0 and score > best_score:
+            best_images, best_score = poisoned, score
+    return best_images
+
+
+def perturb(generator: nn.Module, images: Tensor, epsilon: float) -> Tensor:
+    """clip(x + epsilon g(x)) of images x (B, C, H, W) in [0, 1]."""
+    noise: Tensor = generator(images)
+    return (images + epsilon * noise).clamp(0, 1)
+
+
+def loss_after_pseudo_step(
+    model: nn.Module,
+    scratch: dict[str, Tensor],
+    seen: tuple[Tensor, Tensor],
+    judged: tuple[Tensor, Tensor],
+    rate: float,
+) -> Tensor:
+    """The loss on one batch after an SGD step on another, differentiable in the latter's images.
+
+    Args:
+        model: the classifier in training mode; its weights, gradients and buffers stay as they are.
+        scratch: a copy of its buffers, which the two passes write their running statistics to.
+        seen: images (B, C, H, W) and labels (B,) of the step.
+        judged: images and labels of the loss.
+        rate: length of the step.
+    """
+    weights = {name: weight.detach().requires_grad_() for name, weight in model.named_parameters()}
+    logits = torch.func.functional_call(model, (weights, scratch), seen[0])
+    before = F.cross_entropy(logits, seen[1])
+    gradients = torch.autograd.grad(before, list(weights.values()), create_graph=True)
+    stepped = {
+        name: weight - rate * gradient
+        for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
+    }
+    logits = torch.func.functional_call(model, (stepped, scratch), judged[0])
+    return F.cross_entropy(logits, judged[1])
+
+
+def _networks(task: AttackTask, config: Config) -> tuple[nn.Module, nn.Module]:
+    """The generator and the classifier without weights."""
+    if len(task.images) < 2 or task.num_classes < 2:
+        raise UsageError(
+            "dc: expected at least 2 images and 2 classes, got "
+            f"{len(task.images)} and {task.num_classes}; choose another attack"
+        )
+    channels, height, width = task.images.shape[1:]
+    kind = generators.UNet if config.generator == "unet" else generators.Autoencoder
+    build = confused.vgg11 if config.surrogate == "vgg11" else confused.cnn
+    try:
+        # On the meta device layers draw no initial weights, which would come from the global RNG.
+        with torch.device("meta"):
+            return (
+                kind(channels, height, width, config.generator_width),
+                build(channels, height, width, task.num_classes, config.surrogate_width),
+            )
+    except ValueError as error:
+        raise UsageError(f"dc: {error}; resize the images or choose another network") from None
+
+
+def _fresh(blank: nn.Module, task: AttackTask) -> nn.Module:
+    """The network with initial weights of its own, on the images' device."""
+    model = copy.deepcopy(blank).to_empty(device="cpu")
+    initialise(model, task.generator)
+    return model.to(task.images.device)
+
+
+def _batches(task: AttackTask, batch_size: int, epochs: int) -> Iterator[Tensor]:
+    """Rows (B,) of each batch, in a new order each epoch."""
+    whole = len(task.images) // batch_size * batch_size
+    for _ in range(epochs):
+        order = torch.randperm(len(task.images), generator=task.generator)
+        yield from order[:whole].to(task.images.device).split(batch_size)
+
+
+def _perturb_all(generator: nn.Module, images: Tensor, epsilon: float) -> Tensor:
+    result, size = torch.empty_like(images), pass_size(images, gradients=False)
+    with torch.no_grad():
+        for first in range(0, len(images), size):
+            batch = slice(first, first + size)
+            result[batch] = perturb(generator, images[batch], epsilon)
+    return result
+
+
+def _wanted(labels: Tensor, task: AttackTask, config: Config) -> Tensor:
+    """The labels at which the loss of clean images is taken."""
+    return labels if config.objective == "untargeted" else (labels + 1) % task.num_classes
+
+
+def _check_finite(values: Tensor, what: str, number: int, flag: str) -> None:
+    if not bool(values.isfinite().all()):
+        raise DivergedError(
+            f"dc: expected a finite {what}, got nan or infinity in round {number + 1}; lower {flag}"
+        )
