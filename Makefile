@@ -9,7 +9,6 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 quickstart: .venv/installed
 	$(BIN)/poisonbench craft --attack mix --rho 0.6 --preset quick --results $(RESULTS)
 	$(BIN)/poisonbench defend --method none --preset quick --rho 0 --results $(RESULTS)
-	$(BIN)/poisonbench defend --method hint --preset quick --rho 0 --results $(RESULTS)
 	$(BIN)/poisonbench defend --method none --preset quick --rho 0.6 --results $(RESULTS)
 	$(BIN)/poisonbench defend --method hint --preset quick --rho 0.6 --ratio 0.5 --results $(RESULTS)
 	$(BIN)/poisonbench report --table 2 --dataset mnist-sample --results $(RESULTS)
