@@ -3,7 +3,7 @@
 In eval mode batch norm is an affine map a channel, w' = w gamma / sqrt(var + eps), so conv and norm
 are one convolution: the same function up to rounding, with two fewer passes over the activations
 (forward and backward). And a convolution of one channel is a small matrix product, whose gradient
-with respect to the image a CPU computes several times faster as one (``docs/benchmarks.md``).
+with respect to the image a CPU computes faster as one.
 """
 
 from __future__ import annotations
