@@ -155,6 +155,8 @@ def _run(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Train and evaluate: a record's measured fields, and the weights."""
     started, clock = utc_now(), time.monotonic()
+    # Before the run: a checkout may move on while it lasts.
+    surroundings = environment(bench.device, settings.recipe.precision)
     reset_peak_memory(bench.device)
     train = dataset.train if poison is None else poison.apply(dataset.train)
     seeds = Seeds(bench.seed, spec["trial"])
@@ -212,8 +214,7 @@ def _run(
             "peak_memory_bytes": peak_memory(bench.device),
             "interruptions": result.interruptions,
         },
-        "environment": environment(bench.device, settings.recipe.precision)
-        | {"started": started, "finished": utc_now()},
+        "environment": surroundings | {"started": started, "finished": utc_now()},
         "warnings": _warnings(dataset, by_class),
     }
     weights = {key: value.cpu().contiguous() for key, value in classifier.state_dict().items()}
