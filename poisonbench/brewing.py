@@ -1,0 +1,187 @@
+"""Brewing: the optimisation that gradient matching and the feature attacks share.
+
+Source      Geiping et al., "Witches' Brew", ICLR 2021, Algorithm 1; settings of its code,
+            JonasGeiping/poisoning-gradient-matching @ 90bd7d2, with which HINT crafted GM, BP and FC.
+
+Given base images x, a bound epsilon and a loss L of the surrogates at images near x:
+
+1.  Draw delta ~ N(0, epsilon^2) for each restart, clamped to [-epsilon, epsilon].
+2.  Repeat ``steps`` times: augment x + delta anew; g = sum over surrogates of grad L;
+    m <- 0.9 m + 0.1 sign(g); delta <- delta - tau m / (1 - 0.9^t), "signed Adam";
+    project onto the bound, then onto [0, 1]. tau falls tenfold after 3/8, 5/8 and 7/8 of the steps.
+3.  Keep the restart of the lowest loss at its last step.
+
+Deviations  Adam on signs divides by the root of a second moment that is 1, except where a pixel's
+            gradient is exactly 0; here it is 1 everywhere. Poisons are one batch, whatever their
+            number: the code splits more than 512.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from poisonbench.config import require, setting
+from poisonbench.models.classifier import Classifier
+
+#: Losses (G,) of groups of poisons (G, P, C, H, W), which belong to the targets (G,), at the
+#: surrogate of that number.
+Objective = Callable[[int, Tensor, Tensor], Tensor]
+
+_MOMENTUM = 0.9
+#: The code's integer division of the steps: 93, 156 and 218 of 250.
+_DECAYS = (2.667, 1.6, 1.142)
+#: Images in one pass over several groups.
+_PASS = {"cpu": 1, "cuda": 8192}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrewingConfig:
+    """Settings of every attack that brews; the defaults are gradient matching's for CIFAR-10."""
+
+    epsilon: float = setting(16 / 255, "L-infinity budget, in pixels of [0, 1].")
+    steps: int = setting(250, "Gradient steps.")
+    step_size: float = setting(0.1, "First step, in the unit of --step-unit.")
+    step_unit: Literal["normalised", "pixel"] = setting(
+        "normalised", "normalised: standard deviations of the data; pixel: the range [0, 1]."
+    )
+    restarts: int = setting(8, "Random starts; the lowest last loss is kept.")
+    surrogates: int = setting(1, "Models of the attacker, whose gradients are summed.")
+    stagger: Literal["none", "full", "snapshots"] = setting(
+        "none",
+        "none: fully trained models; full: model k of n stops after k/n of the epochs; snapshots: "
+        "the same epochs of one model.",
+    )
+    brew_augment: Literal["none", "shift-flip"] = setting(
+        "shift-flip", "shift-flip: differentiable shift by up to 4 pixels and flip of each poison."
+    )
+
+    def __post_init__(self) -> None:
+        require(0 < self.epsilon <= 1, f"epsilon: expected in (0, 1], got {self.epsilon}")
+        require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
+        require(self.step_size > 0, f"step_size: expected over 0, got {self.step_size}")
+        require(self.restarts >= 1, f"restarts: expected at least 1, got {self.restarts}")
+        require(self.surrogates >= 1, f"surrogates: expected at least 1, got {self.surrogates}")
+
+
+def surrogate_models(
+    snapshots: Callable[[int, Sequence[int]], list[Classifier]], epochs: int, config: BrewingConfig
+) -> list[Classifier]:
+    """The attacker's models, staggered as the config says.
+
+    Args:
+        snapshots: see :class:`poisonbench.attacks.base.TargetedTask`.
+        epochs: of a full training.
+        config: how many, and how staggered.
+    """
+    count = config.surrogates
+    ends = [max(1, round(epochs * (number + 1) / count)) for number in range(count)]
+    if config.stagger == "snapshots":
+        return snapshots(0, ends)
+    if config.stagger == "none":
+        ends = [epochs] * count
+    return [snapshots(number, [end])[0] for number, end in enumerate(ends)]
+
+
+def brew(
+    base: Tensor,
+    config: BrewingConfig,
+    objective: Objective,
+    *,
+    num_surrogates: int,
+    mean: Tensor,
+    std: Tensor,
+    generators: Sequence[torch.Generator],
+    report: Callable[[int, int], None],
+) -> Tensor:
+    """Poisons (T, P, C, H, W) in [0, 1], within epsilon of their base images.
+
+    Args:
+        base: (T, P, C, H, W) in [0, 1], the base images of T targets.
+        config: the settings.
+        objective: the losses that fall.
+        num_surrogates: how many surrogates the objective knows.
+        mean, std: (C, 1, 1) of the data: the colour outside a shifted image, and the unit of steps.
+        generators: T CPU generators.
+        report: called with (steps done, steps in all).
+    """
+    num_targets, num_poisons = base.shape[:2]
+    restarts = config.restarts
+    targets = torch.arange(num_targets, device=base.device).repeat_interleave(restarts)
+    centre = base.repeat_interleave(restarts, 0)
+    shape = (restarts, *base.shape[1:])
+    delta = config.epsilon * torch.cat(
+        [torch.randn(shape, generator=generator) for generator in generators]
+    ).to(base)
+    delta.clamp_(-config.epsilon, config.epsilon)
+    momentum = torch.zeros_like(delta)
+    unit = std if config.step_unit == "normalised" else torch.ones_like(std)
+    size = max(1, _PASS[base.device.type] // num_poisons)
+    losses = torch.zeros(len(delta), device=base.device)
+    for step in range(config.steps):
+        draws = None
+        if config.brew_augment == "shift-flip":
+            draws = _draw_shift_flip(restarts, num_poisons, base, generators)
+        for first in range(0, len(delta), size):
+            groups = slice(first, first + size)
+            gradient = torch.zeros_like(delta[groups])
+            losses[groups] = 0
+            for number in range(num_surrogates):
+                moved = delta[groups].detach().requires_grad_()
+                seen = centre[groups] + moved
+                if draws is not None:
+                    seen = shift_flip(seen, draws[0][groups], draws[1][groups], mean)
+                loss = objective(number, seen, targets[groups])
+                gradient += torch.autograd.grad(loss.sum(), moved)[0]
+                losses[groups] += loss.detach() / num_surrogates
+            momentum[groups] = momentum[groups].lerp(gradient.sign(), 1 - _MOMENTUM)
+        tau = config.step_size * unit * 0.1 ** sum(
+            step >= math.floor(config.steps / divisor) for divisor in _DECAYS
+        )
+        # A group's gradient is a sum over surrogates, of which only the sign counts.
+        delta -= tau * momentum / (1 - _MOMENTUM ** (step + 1))
+        delta.clamp_(-config.epsilon, config.epsilon)
+        delta = (centre + delta).clamp_(0, 1) - centre
+        report(step + 1, config.steps)
+    best = losses.view(num_targets, restarts).argmin(1)
+    chosen = torch.arange(num_targets, device=base.device) * restarts + best
+    return centre[chosen] + delta[chosen]
+
+
+def shift_flip(images: Tensor, shifts: Tensor, flips: Tensor, fill: Tensor) -> Tensor:
+    """Shift and mirror each image, differentiably.
+
+    Args:
+        images: (..., C, H, W).
+        shifts: (..., 2), pixels to the right and down, fractions too (bilinear).
+        flips: (...) bool.
+        fill: (C, 1, 1), the colour outside.
+    """
+    # Kornia takes 0.3 s to import and few attacks augment.
+    from kornia.geometry.transform import hflip, translate
+
+    flat = images.flatten(0, -4) - fill
+    moved = translate(flat, shifts.flatten(0, -2).to(flat.dtype), padding_mode="zeros")
+    mirrored = torch.where(flips.flatten()[:, None, None, None], hflip(moved), moved)
+    return (mirrored + fill).view_as(images)
+
+
+def _draw_shift_flip(
+    restarts: int, num_poisons: int, base: Tensor, generators: Sequence[torch.Generator]
+) -> tuple[Tensor, Tensor]:
+    """Shifts (G, P, 2) and flips (G, P) of one step, in the targets' own draws.
+
+    The range is the code's: 4 of 32 pixels to each side, as many for smaller images by share.
+    """
+    reach = torch.tensor([base.shape[-1] / 8, base.shape[-2] / 8])
+    shifts, flips = [], []
+    for generator in generators:
+        uniform = torch.rand((restarts, num_poisons, 2), generator=generator)
+        shifts.append((2 * uniform - 1) * reach)
+        flips.append(torch.rand((restarts, num_poisons), generator=generator) < 0.5)
+    return torch.cat(shifts).to(base), torch.cat(flips).to(base.device)
