@@ -27,6 +27,8 @@ class Entry:
         summary: one line on what it does.
         trains: whether it uses a classifier trained by the recipe: every defense, and attacks with
             a surrogate. The recipe's settings are options of these alone.
+        scenario: how a targeted attack's victim is trained in the HINT paper; empty for untargeted
+            attacks and for defenses.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Entry:
     module: str
     summary: str
     trains: bool = True
+    scenario: str = ""
 
     def load(self) -> ModuleType:
         """Import the algorithm's module."""

@@ -21,6 +21,23 @@ PREFIXES = {
 }
 
 
+def split_size(name: str) -> tuple[str, int | None]:
+    """``"cifar10@5000"`` as ``("cifar10", 5000)``: a part of a known data set's training images.
+
+    Raises:
+        UsageError: something else than a whole number of 1 or more behind the ``@``.
+    """
+    kind, at, text = name.partition("@")
+    if not at or ":" in kind:
+        return name, None
+    if not text.isdigit() or not 1 <= int(text) < 10**9:
+        raise UsageError(
+            f"expected a number of training images behind the @, got {name!r}; "
+            "write for example mnist-sample@1000"
+        )
+    return kind, int(text)
+
+
 def split_name(name: str) -> tuple[str, str]:
     """``"mnist"`` as ``("mnist", "")``, ``"npz:a.npz"`` as ``("npz", "a.npz")``.
 

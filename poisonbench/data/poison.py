@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from poisonbench.canonical import canonical_json
 from poisonbench.data.preview import preview_png
 from poisonbench.data.splits import Dataset, Split, digest_tensors
 from poisonbench.errors import ArtefactError, DivergedError
+from poisonbench.targeting import UNTARGETED, Goal
 
 SCHEMA = 1
 FILE_NAME = "poison.safetensors"
@@ -40,7 +41,7 @@ _CARD_FIELDS: dict[str, type] = {
     "schema": int,
     "kind": str,
     "attacks": list,
-    "goal": str,
+    "goal": dict,
     "spec": dict,
     "epsilon": float,
     "levels": int,
@@ -58,6 +59,15 @@ _DATASET_FIELDS: dict[str, type] = {
     "train_size": int,
     "image_shape": list,
     "num_classes": int,
+}
+_GOAL_FIELDS: dict[str, type] = {
+    "kind": str,
+    "target": int,
+    "target_class": int,
+    "intended_class": int,
+    "poison_class": int,
+    "scenario": str,
+    "targets": str,
 }
 _MEASURED_FIELDS: dict[str, type] = {
     "max_abs_levels": int,
@@ -107,6 +117,12 @@ class Poison:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @property
+    def goal(self) -> Goal | None:
+        """The target; None when untargeted."""
+        given = dict(self.card["goal"])
+        return Goal(**given) if given.pop("kind") == "targeted" else None
 
     @cached_property
     def digest(self) -> str:
@@ -201,7 +217,7 @@ def make_poison(
     attack: str,
     epsilon: float,
     spec: dict[str, Any],
-    goal: str = "untargeted",
+    goal: Mapping[str, Any] = UNTARGETED,
 ) -> Poison:
     """The artefact of one attack.
 
@@ -212,7 +228,7 @@ def make_poison(
         attack: its name.
         epsilon: L-infinity budget in [0, 1].
         spec: JSON values, whatever determined the images.
-        goal: what the attack is after.
+        goal: what the attack is after, see :meth:`poisonbench.targeting.Goal.as_json`.
 
     Raises:
         ArtefactError: shapes or rows that do not fit the data set.
@@ -247,7 +263,7 @@ def assemble(
     attacks: Sequence[str],
     epsilon: float,
     spec: dict[str, Any],
-    goal: str = "untargeted",
+    goal: Mapping[str, Any] = UNTARGETED,
 ) -> Poison:
     """Poisoned uint8 images with their card, measured and sealed.
 
@@ -262,7 +278,7 @@ def assemble(
         "schema": SCHEMA,
         "kind": "poison",
         "attacks": list(attacks),
-        "goal": goal,
+        "goal": dict(goal),
         "spec": spec,
         "epsilon": float(epsilon),
         "levels": levels(epsilon),
@@ -423,6 +439,7 @@ def _check_card(card: dict[str, Any]) -> None:
         raise ArtefactError("expected the card that was sealed, got an edited one")
     _check_fields(card["dataset"], _DATASET_FIELDS, "card's dataset")
     _check_fields(card["measured"], _MEASURED_FIELDS, "card's measured")
+    _check_goal(card["goal"], card["dataset"]["num_classes"])
     if not card["attacks"] or not all(isinstance(name, str) for name in card["attacks"]):
         raise ArtefactError(f"expected names of attacks, got {card['attacks']}")
     epsilon = card["epsilon"]
@@ -430,6 +447,20 @@ def _check_card(card: dict[str, Any]) -> None:
         raise ArtefactError(
             f"expected an epsilon in [0, 1] and its whole levels, got {epsilon}, {card['levels']}"
         )
+
+
+def _check_goal(goal: dict[str, Any], num_classes: int) -> None:
+    if goal == UNTARGETED:
+        return
+    _check_fields(goal, _GOAL_FIELDS, "card's goal")
+    classes = [goal[name] for name in ("target_class", "intended_class", "poison_class")]
+    if (
+        goal["kind"] != "targeted"
+        or goal["target"] < 0
+        or not all(0 <= label < num_classes for label in classes)
+        or goal["intended_class"] == goal["target_class"]
+    ):
+        raise ArtefactError(f"expected a target and its classes, got {goal}")
 
 
 def _check_fields(value: dict[str, Any], fields: dict[str, type], owner: str) -> None:
@@ -468,6 +499,15 @@ def _check_dataset(poison: Poison, dataset: Dataset) -> None:
             f"expected a poison of {dataset.name} with digest {dataset.digest[:16]}, got one made "
             f"for another split, {made_for['name']} {made_for['digest'][:16]}; use it with the "
             "--dataset and --seed that it was crafted with, or craft one for this split"
+        )
+    goal = poison.goal
+    if goal is not None and (
+        goal.target >= len(dataset.test)
+        or int(dataset.test.labels[goal.target]) != goal.target_class
+    ):
+        raise ArtefactError(
+            f"expected test image {goal.target} of class {goal.target_class} in {dataset.name}, "
+            "got another or none; use it with the data set that it was crafted for"
         )
     try:
         _check_budget(poison.measure(dataset.train)["max_abs_levels"], poison.card["levels"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from poisonbench.data import standard
 from poisonbench.data.arrays import read_npz
 from poisonbench.data.folders import read_folder
-from poisonbench.data.names import split_name
+from poisonbench.data.names import split_name, split_size
 from poisonbench.data.sample import load_sample
 from poisonbench.data.splits import Dataset, Split, hold_out
 from poisonbench.errors import ArtefactError, UsageError
@@ -37,11 +38,12 @@ def load_dataset(
 
     Of the train images, min(1000, 10 %) are held out, balanced over the classes, by a draw that
     depends on ``root_seed`` and the kind of data set, not on its path. ``mnist-sample`` has a
-    fixed validation split.
+    fixed validation split. ``cifar10@5000`` is cifar10 with 5,000 of its training images, balanced
+    over the classes, by a draw that depends on ``root_seed``.
 
     Args:
-        name: ``mnist``, ``cifar10``, ``fashion-mnist``, ``mnist-sample``, ``npz:PATH`` or
-            ``folder:PATH``.
+        name: ``mnist``, ``cifar10``, ``fashion-mnist``, ``mnist-sample``, each with ``@SIZE`` behind
+            it or not, ``npz:PATH`` or ``folder:PATH``.
         data_root: where downloaded data sets are, in torchvision's layout.
         root_seed: what the validation draw depends on.
         download: fetch what is missing; otherwise nothing touches the network.
@@ -52,6 +54,11 @@ def load_dataset(
         ArtefactError: files are missing, damaged or not of the expected form.
         StoreError: ``data_root`` cannot be written.
     """
+    whole, size = split_size(name)
+    if size is not None:
+        return _part(
+            load_dataset(whole, data_root, root_seed, download=download, say=say), size, root_seed
+        )
     kind, path = split_name(name)
     if kind == "mnist-sample":
         if download:
@@ -106,6 +113,23 @@ def _sample() -> Dataset:
         presets=("mnist", "mnist-sample"),
         mean=mnist.mean,
         std=mnist.std,
+    )
+
+
+def _part(whole: Dataset, size: int, root_seed: int) -> Dataset:
+    if not whole.num_classes <= size < len(whole.train):
+        raise UsageError(
+            f"expected {whole.num_classes} to {len(whole.train) - 1} training images behind the @ "
+            f"of {whole.name}, got {size}"
+        )
+    _, rows = hold_out(whole.train.labels, size, root_seed, f"{whole.name}@")
+    name = f"{whole.name}@{size}"
+    return replace(
+        whole,
+        name=name,
+        train=whole.train.rows(rows),
+        presets=(*whole.presets, name),
+        is_paper=False,
     )
 
 

@@ -32,9 +32,30 @@ class Classifier(nn.Module):
         self.is_normalised = any(m != 0 for m in mean) or any(s != 1 for s in std)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+        self.holds_norms = False
 
     mean: Tensor
     std: Tensor
+
+    def hold(self, *, features: bool, norms: bool) -> None:
+        """Keep parts of a trained classifier as they are while the rest trains.
+
+        Args:
+            features: keep the weights of the layers before the head.
+            norms: keep batch norm in eval mode, so that its statistics stay.
+        """
+        self.features.requires_grad_(not features)
+        self.holds_norms = norms
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Classifier:
+        """As in PyTorch, but for batch norm that is held."""
+        super().train(mode)
+        if mode and self.holds_norms:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
     def embed(self, images: Tensor) -> Tensor:
         """Features (B, F) of images (B, C, H, W) in [0, 1]."""

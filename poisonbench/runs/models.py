@@ -1,0 +1,182 @@
+"""Classifiers trained on clean data, which attacks, controls and scenarios start from; cached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from poisonbench.config import as_json
+from poisonbench.data.splits import Dataset, Split
+from poisonbench.errors import ArtefactError, DivergedError
+from poisonbench.files import write_bytes
+from poisonbench.models import build_model
+from poisonbench.models.classifier import Classifier
+from poisonbench.results.records import spec_id
+from poisonbench.runs.bench import Bench, default_model
+from poisonbench.seeds import Seeds, seed_for
+from poisonbench.training.fit import fit
+from poisonbench.training.recipe import Recipe
+from poisonbench.training.state import Defense, TrainingSet, TrainingState
+
+#: Raised when the training loop's results change for the same settings.
+LOOP_NUMBER = 1
+
+
+def model_spec(
+    bench: Bench,
+    dataset: Dataset,
+    recipe: Recipe,
+    kind: str,
+    trial: int,
+    model: str | None,
+    number: int = 0,
+) -> dict[str, Any]:
+    """What determines a clean model.
+
+    Args:
+        bench: its seed.
+        dataset: trained on.
+        recipe: how.
+        kind: "surrogate", or another purpose with seeds of its own.
+        trial: which draw.
+        model: the network; by default the paper's for this kind of data.
+        number: among several of a kind; they differ in initial weights and batches.
+    """
+    spec: dict[str, Any] = {
+        "kind": kind,
+        "loop": LOOP_NUMBER,
+        "dataset": dataset.digest,
+        "model": model or default_model(dataset),
+        "training": as_json(recipe),
+        "seed": bench.seed,
+        "trial": trial,
+    }
+    return spec | ({"number": number} if number else {})
+
+
+def own_seeds(spec: dict[str, Any]) -> Seeds:
+    """Seeds of an attacker's or a control's model; no victim shares them."""
+    parts = (spec["number"],) if "number" in spec else ()
+    return Seeds(seed_for(spec["seed"], spec["kind"], *parts), spec["trial"])
+
+
+def clean_models(
+    bench: Bench,
+    dataset: Dataset,
+    recipe: Recipe,
+    spec: dict[str, Any],
+    *,
+    seeds: Seeds,
+    epochs: Sequence[int] | None = None,
+    train: Split | None = None,
+) -> list[Classifier]:
+    """A classifier after some numbers of epochs, in eval mode, frozen, on the device; cached.
+
+    Args:
+        bench: where.
+        dataset: names the classes and the normalisation; its validation split gives the curve.
+        recipe: how it is trained.
+        spec: identifies it, see :func:`model_spec`.
+        seeds: of initial weights and batches.
+        epochs: when to look; at the end of the recipe by default. 0 is the initial state.
+        train: what to train on; the data set's training split by default.
+
+    Raises:
+        ArtefactError: the cached file is damaged.
+        DivergedError: the training diverged.
+    """
+    wanted = sorted({recipe.epochs} if epochs is None else set(epochs))
+    whole = wanted == [recipe.epochs]
+    model_id = spec_id(spec if whole else spec | {"after_epochs": wanted})
+    path = bench.store.model_path(model_id)
+    blank = _build(dataset, spec, seeds)
+    if not path.exists():
+        tensors = _train(bench, blank, dataset, recipe, spec, model_id, seeds, wanted, train)
+        if whole:
+            tensors = {key.partition(".")[2]: value for key, value in tensors.items()}
+        write_bytes(path, save(tensors))
+        bench.checkpoint(model_id).discard()
+    found = []
+    for epoch in wanted if epochs is None else epochs:
+        model = _build(dataset, spec, seeds)
+        prefix = "" if whole else f"{epoch}."
+        try:
+            stored = load_file(path)
+            model.load_state_dict(
+                {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
+            )
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise ArtefactError(
+                f"{path}: expected a {spec['kind']} model, got {error}; delete it to train it again"
+            ) from None
+        model.to(device=bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.eval().requires_grad_(False)
+        found.append(model)
+    return found
+
+
+def _build(dataset: Dataset, spec: dict[str, Any], seeds: Seeds) -> Classifier:
+    return build_model(
+        spec["model"],
+        dataset.image_shape,
+        dataset.num_classes,
+        dataset.mean,
+        dataset.std,
+        seeds.generator("initial weights"),
+    )
+
+
+def _train(
+    bench: Bench,
+    model: Classifier,
+    dataset: Dataset,
+    recipe: Recipe,
+    spec: dict[str, Any],
+    model_id: str,
+    seeds: Seeds,
+    wanted: Sequence[int],
+    train: Split | None,
+) -> dict[str, Tensor]:
+    """Train in place; the weights after each wanted epoch as ``"EPOCH.KEY"``."""
+    watcher = _Watcher(wanted)
+    last = wanted[-1]
+    try:
+        if last > 0:
+            fit(
+                model,
+                dataset.train if train is None else train,
+                dataset.validation,
+                replace(recipe, epochs=last),
+                seeds,
+                device=bench.device,
+                defense=watcher,
+                checkpoint=bench.checkpoint(model_id),
+                report=bench.report,
+                should_stop=bench.stopping.is_set,
+                name=spec["kind"],
+            )
+    except DivergedError as error:
+        raise DivergedError(f"the {spec['kind']} model: {error}") from None
+    ends = {f"{last}.{key}": value for key, value in model.state_dict().items()}
+    return {key: value.cpu().contiguous() for key, value in (watcher.memory | ends).items()}
+
+
+class _Watcher(Defense):
+    """Changes nothing; remembers the weights at the start of some epochs."""
+
+    def __init__(self, wanted: Sequence[int]) -> None:
+        super().__init__()
+        self.wanted = wanted
+
+    def start_epoch(self, state: TrainingState) -> TrainingSet:
+        """Copy the weights."""
+        if state.epoch in self.wanted:
+            for key, value in state.model.state_dict().items():
+                self.memory[f"{state.epoch}.{key}"] = value.clone()
+        return state.train

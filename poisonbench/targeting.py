@@ -1,0 +1,88 @@
+"""What a targeted attack is after, and how its victim is trained. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from poisonbench.config import Profiles, require, setting
+
+Scenario = Literal["scratch", "transfer", "finetune"]
+
+#: Epochs and optimiser of the second stage of a scenario, where they are not the recipe's.
+STAGE_RECIPES: dict[str, dict[str, Any]] = {
+    "finetune": {"epochs": 8, "learning_rate": 0.01, "momentum": 0.9, "milestones": ()},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targeting:
+    """Settings that every targeted attack shares; the defaults are the HINT paper's."""
+
+    scenario: Scenario = setting(
+        "scratch",
+        "scratch: train on the poisoned set; transfer: a new head on a frozen network; finetune: "
+        "all layers of a trained network.",
+    )
+    rho: float = setting(0.01, "Poisons as a share of the training images.")
+    targets: Literal["random", "easy"] = setting(
+        "random", "random: any test image; easy: one that clean models barely get right."
+    )
+    target: int | None = setting(None, "Row of the target in the test split; drawn by default.")
+    intended_class: int | None = setting(None, "Class that the target shall be given; drawn.")
+    poison_class: int | None = setting(None, "Class of the poisons; the intended class.")
+    transfer_share: float = setting(0.1, "Transfer set as a share of the training images.")
+    norm_drift: bool = setting(
+        False, "Let frozen batch norm's statistics move, as reference codes do."
+    )
+
+    def __post_init__(self) -> None:
+        require(0 <= self.rho <= 1, f"rho: expected in [0, 1], got {self.rho}")
+        for name in ("target", "intended_class", "poison_class"):
+            value = getattr(self, name)
+            require(value is None or value >= 0, f"{name}: expected 0 or more, got {value}")
+        require(
+            0 < self.transfer_share < 1,
+            f"transfer_share: expected in (0, 1), got {self.transfer_share}",
+        )
+        require(
+            not self.norm_drift or self.scenario != "scratch",
+            "norm_drift: expected scenario transfer or finetune, got scratch",
+        )
+
+
+#: The small subset of the sample has settings under which attacks succeed within two minutes.
+PROFILES: Profiles = {
+    "paper": {
+        "mnist-sample@1000": {"rho": 0.05, "targets": "easy"},
+    }
+}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One target, as specs and cards state it.
+
+    Attributes:
+        target: row of the test split.
+        target_class: its label.
+        intended_class: what a poisoned victim shall call it.
+        poison_class: the class that poisons are taken from.
+        scenario: how the victim is trained.
+        targets: how the target was drawn: random, easy or given.
+    """
+
+    target: int
+    target_class: int
+    intended_class: int
+    poison_class: int
+    scenario: str
+    targets: str
+
+    def as_json(self) -> dict[str, Any]:
+        """As a card's ``goal``."""
+        return {"kind": "targeted", **asdict(self)}
+
+
+#: The goal of an untargeted poison.
+UNTARGETED: dict[str, Any] = {"kind": "untargeted"}
