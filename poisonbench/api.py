@@ -40,7 +40,8 @@ def craft(
     Args:
         attack: a name, names joined by "+", or "mix".
         dataset: as on the command line.
-        rho: share of the training images to poison; None poisons all of them.
+        rho: share of the training images to poison; None poisons all of them, and the attack's own
+            share when targeted.
         trial: which draw of everything random.
         profile: "paper", or another that the attack has.
         results: the results folder.
@@ -53,18 +54,19 @@ def craft(
         PoisonbenchError: see :mod:`poisonbench.errors`.
     """
     from poisonbench.runs.craft import attack_names
-    from poisonbench.runs.craft import craft as run
+    from poisonbench.runs.targeted import craft_trials
 
     bench = _bench(results, data_root, device, seed)
-    return run(
+    (crafted,) = craft_trials(
         bench,
         attack_names(attack),
         bench.dataset(dataset),
+        [trial],
         rho=rho,
-        trial=trial,
         profile=profile,
         values=_texts(options),
-    ).poison
+    )
+    return crafted.poison
 
 
 def defend(
@@ -73,7 +75,7 @@ def defend(
     *,
     attack: str = "mix",
     poison: str | Path | None = None,
-    rho: float = 0.6,
+    rho: float | None = None,
     trial: int = 0,
     profile: str = "paper",
     results: str | Path = "results",
@@ -89,7 +91,8 @@ def defend(
         dataset: as on the command line.
         attack: a name, names joined by "+", or "mix".
         poison: path of an artefact to use as it is, instead of ``attack`` and ``rho``.
-        rho: share of poisoned training images; 0 trains on clean data.
+        rho: share of poisoned training images; 0 trains on clean data. By default 0.6 when
+            untargeted, and the attack's own when targeted.
         trial: which trial.
         profile: "paper", or another that the defense has.
         results: the results folder.
@@ -102,8 +105,8 @@ def defend(
         PoisonbenchError: see :mod:`poisonbench.errors`.
     """
     from poisonbench.runs.craft import attack_names
-    from poisonbench.runs.defend import PoisonChoice
     from poisonbench.runs.defend import defend as run
+    from poisonbench.runs.material import PoisonChoice
 
     bench = _bench(results, data_root, device, seed)
     path = None if poison is None else Path(poison)

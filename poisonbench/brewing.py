@@ -1,7 +1,7 @@
 """Brewing: the optimisation that gradient matching and the feature attacks share.
 
 Source      Geiping et al., "Witches' Brew", ICLR 2021, Algorithm 1; settings of its code,
-            JonasGeiping/poisoning-gradient-matching @ 90bd7d2, with which HINT crafted GM, BP and FC.
+            JonasGeiping/poisoning-gradient-matching @ 90bd7d2, with which HINT made its poisons.
 
 Given base images x, a bound epsilon and a loss L of the surrogates at images near x:
 
@@ -106,7 +106,8 @@ def brew(
         config: the settings.
         objective: the losses that fall.
         num_surrogates: how many surrogates the objective knows.
-        mean, std: (C, 1, 1) of the data: the colour outside a shifted image, and the unit of steps.
+        mean: (C, 1, 1) of the data, the colour outside a shifted image.
+        std: (C, 1, 1) of the data, the unit of steps.
         generators: T CPU generators.
         report: called with (steps done, steps in all).
     """
@@ -140,8 +141,10 @@ def brew(
                 gradient += torch.autograd.grad(loss.sum(), moved)[0]
                 losses[groups] += loss.detach() / num_surrogates
             momentum[groups] = momentum[groups].lerp(gradient.sign(), 1 - _MOMENTUM)
-        tau = config.step_size * unit * 0.1 ** sum(
-            step >= math.floor(config.steps / divisor) for divisor in _DECAYS
+        tau = (
+            config.step_size
+            * unit
+            * 0.1 ** sum(step >= math.floor(config.steps / divisor) for divisor in _DECAYS)
         )
         # A group's gradient is a sum over surrogates, of which only the sign counts.
         delta -= tau * momentum / (1 - _MOMENTUM ** (step + 1))

@@ -65,6 +65,14 @@ ATTACKS = (
         "a generator trained to mislead classifiers in training",
         trains=False,
     ),
+    Entry(
+        "noise",
+        "Noise",
+        "poisonbench.attacks.random_noise",
+        "control: as many images with random noise of the same size",
+        trains=False,
+        scenario="scratch",
+    ),
 )
 
 DEFENSES = (

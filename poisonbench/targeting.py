@@ -7,8 +7,6 @@ from typing import Any, Literal
 
 from poisonbench.config import Profiles, require, setting
 
-Scenario = Literal["scratch", "transfer", "finetune"]
-
 #: Epochs and optimiser of the second stage of a scenario, where they are not the recipe's.
 STAGE_RECIPES: dict[str, dict[str, Any]] = {
     "finetune": {"epochs": 8, "learning_rate": 0.01, "momentum": 0.9, "milestones": ()},
@@ -19,7 +17,7 @@ STAGE_RECIPES: dict[str, dict[str, Any]] = {
 class Targeting:
     """Settings that every targeted attack shares; the defaults are the HINT paper's."""
 
-    scenario: Scenario = setting(
+    scenario: Literal["scratch", "transfer", "finetune"] = setting(
         "scratch",
         "scratch: train on the poisoned set; transfer: a new head on a frozen network; finetune: "
         "all layers of a trained network.",
@@ -52,9 +50,11 @@ class Targeting:
 
 
 #: The small subset of the sample has settings under which attacks succeed within two minutes.
+#: ``PRESET/SCENARIO`` holds for one scenario.
 PROFILES: Profiles = {
     "paper": {
         "mnist-sample@1000": {"rho": 0.05, "targets": "easy"},
+        "mnist-sample@1000/transfer": {"rho": 0.025, "transfer_share": 0.25},
     }
 }
 

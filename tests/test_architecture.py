@@ -21,9 +21,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Layers
 
-BOTTOM = {"errors", "canonical", "config", "files", "progress", "seeds"}
+BOTTOM = {"errors", "canonical", "config", "files", "progress", "seeds", "targeting"}
 NUMERIC = BOTTOM | {"data", "models"}
-ALGORITHM = NUMERIC | {"perturbation", "facility_location", "training", "influence"}
+ALGORITHM = NUMERIC | {"brewing", "perturbation", "facility_location", "training", "influence"}
 RUNS = ALGORITHM | {"registry", "attacks", "defenses", "results"}
 
 #: What each part may import; itself is understood, except for algorithms.
@@ -34,10 +34,12 @@ MAY_IMPORT = {
     "progress": set(),
     "files": {"errors"},
     "config": {"errors"},
+    "targeting": {"config", "errors"},
     "registry": BOTTOM,
     "data": BOTTOM,
     "models": BOTTOM,
     "perturbation": NUMERIC,
+    "brewing": NUMERIC,
     "facility_location": set(),
     "training": NUMERIC,
     "influence": NUMERIC,

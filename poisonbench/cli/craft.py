@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,9 @@ from poisonbench.cli.common import (
 from poisonbench.cli.method_options import method_values
 from poisonbench.cli.session import choose_dataset, open_bench
 from poisonbench.registry import attacks
+
+if TYPE_CHECKING:
+    from poisonbench.runs.craft import Crafted
 
 DatasetOption = Annotated[
     str | None,
@@ -45,14 +48,27 @@ SelectionOption = Annotated[
 def craft(
     ctx: typer.Context,
     attack: Annotated[
-        str, typer.Option("--attack", help="pgd, dap, durp, dc, names joined by +, or mix.")
+        str,
+        typer.Option(
+            "--attack",
+            help="gm, bp, fc, mp, pgd, dap, durp, dc, untargeted names joined by +, or mix.",
+        ),
     ],
     dataset: DatasetOption = None,
     rho: Annotated[
         float | None,
-        typer.Option("--rho", help="Share of training images to poison; by default all."),
+        typer.Option(
+            "--rho",
+            help="Share of training images to poison; by default all, and 0.01 when targeted.",
+        ),
     ] = None,
     trial: Annotated[int, typer.Option("--trial", min=0, help="Which draw of everything.")] = 0,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            "--trials", min=1, help="Craft this many, from --trial on; targeted: at once."
+        ),
+    ] = None,
     selection: SelectionOption = "stratified",
     model: ModelOption = None,
     profile: ProfileOption = "paper",
@@ -68,47 +84,54 @@ def craft(
 
     poisonbench craft --attack pgd --dataset mnist-sample
     """
-    from poisonbench.runs import craft as run
+    from poisonbench.runs.craft import attack_names
     from poisonbench.runs.settings import read_selection
+    from poisonbench.runs.targeted import craft_trials
 
-    names = run.attack_names(attack)
+    names = attack_names(attack)
     values = method_values(ctx.args, flags_of(ctx), [attacks()[name] for name in names])
     with open_bench(results, data_root, device, seed, quiet) as bench:
-        crafted = run.craft(
+        made = craft_trials(
             bench,
             names,
             bench.dataset(choose_dataset(dataset, preset, quiet)),
+            range(trial, trial + (trials or 1)),
             rho=rho,
             selection=read_selection(selection),
-            trial=trial,
             profile=profile,
             values=values,
             model=model,
         )
-    card = crafted.poison.card
     if json:
-        print_json(
-            {
-                "id": crafted.id,
-                "path": str(crafted.path),
-                "attack": "+".join(card["attacks"]),
-                "dataset": card["dataset"]["name"],
-                "num_poisons": card["num_poisons"],
-                "epsilon": card["epsilon"],
-                "max_abs_delta": card["measured"]["max_abs_levels"] / 255,
-                "digest": card["digest"],
-                "is_new": crafted.is_new,
-            }
-        )
+        poisons = [_summary(crafted) for crafted in made]
+        print_json(poisons[0] if trials is None else {"poisons": poisons})
         return
-    if not crafted.is_new:
-        say("made before; delete the folder to make it again", quiet=quiet)
-    say(
-        f"{card['num_poisons']:,} poisons, largest change {card['measured']['max_abs_levels']}/255 "
-        f"of {card['levels']}/255 allowed",
-        quiet=quiet,
-    )
-    print(crafted.path)
+    for crafted in made:
+        card = crafted.poison.card
+        if not crafted.is_new:
+            say("made before; delete the folder to make it again", quiet=quiet)
+        say(
+            f"{card['num_poisons']:,} poisons, largest change "
+            f"{card['measured']['max_abs_levels']}/255 of {card['levels']}/255 allowed",
+            quiet=quiet,
+        )
+        print(crafted.path)
+
+
+def _summary(crafted: Crafted) -> dict[str, Any]:
+    card = crafted.poison.card
+    return {
+        "id": crafted.id,
+        "path": str(crafted.path),
+        "attack": "+".join(card["attacks"]),
+        "dataset": card["dataset"]["name"],
+        "goal": card["goal"],
+        "num_poisons": card["num_poisons"],
+        "epsilon": card["epsilon"],
+        "max_abs_delta": card["measured"]["max_abs_levels"] / 255,
+        "digest": card["digest"],
+        "is_new": crafted.is_new,
+    }
 
 
 def flags_of(ctx: typer.Context) -> list[str]:

@@ -30,13 +30,11 @@ from poisonbench.cli.craft import (
 from poisonbench.cli.method_options import method_values
 from poisonbench.cli.session import choose_dataset, open_bench
 from poisonbench.errors import UsageError
-from poisonbench.registry import defenses, find
+from poisonbench.registry import attacks, defenses, find
 
 if TYPE_CHECKING:
+    from poisonbench.results.records import RunRecord
     from poisonbench.runs.defend import Defended
-
-#: The ratio of the paper's sensitivity study (its Table IV).
-DEFAULT_RHO = 0.6
 
 
 def defend(
@@ -46,7 +44,8 @@ def defend(
     attack: Annotated[
         str | None,
         typer.Option(
-            "--attack", help="pgd, dap, durp, dc, names joined by +, or mix (the default)."
+            "--attack",
+            help="gm, bp, fc, mp, pgd, dap, durp, dc, untargeted ones joined by +, or mix.",
         ),
     ] = None,
     poison: Annotated[
@@ -55,7 +54,10 @@ def defend(
     clean: Annotated[bool, typer.Option("--clean", help="Train on clean data.")] = False,
     rho: Annotated[
         float | None,
-        typer.Option("--rho", help=f"Share of poisoned images; {DEFAULT_RHO} by default."),
+        typer.Option(
+            "--rho",
+            help="Share of poisoned images; 0.6 by default, a targeted attack's own is 0.01.",
+        ),
     ] = None,
     trial: Annotated[int, typer.Option("--trial", min=0, help="Which trial, from 0.")] = 0,
     trials: Annotated[
@@ -85,16 +87,18 @@ def defend(
     poisonbench defend --method hint --ratio 0.5
     """
     entry = find("a defense", defenses(), method)
-    values = method_values(ctx.args, flags_of(ctx), [entry])
+    chosen = [attacks()[attack]] if attack in attacks() else []
+    values = method_values(ctx.args, flags_of(ctx), [entry, *chosen])
     _check_one_poison(attack, poison, clean, rho)
     from poisonbench.runs import defend as run
     from poisonbench.runs.craft import attack_names
+    from poisonbench.runs.material import PoisonChoice
     from poisonbench.runs.settings import read_selection
 
-    choice = run.PoisonChoice(
+    choice = PoisonChoice(
         attacks=() if poison or clean else attack_names(attack or "mix"),
         path=poison,
-        rho=0.0 if clean else DEFAULT_RHO if rho is None else rho,
+        rho=0.0 if clean else rho,
         selection=read_selection(selection),
         trial=poison_trial,
     )
@@ -146,10 +150,23 @@ def _print_line(item: Defended, quiet: bool) -> None:
     print(
         f"{record.spec['method']} on {record.spec['dataset']['name']}, "
         f"{describe_poison(record.spec['poison'])}, trial {record.spec['trial']}: "
-        f"test accuracy {accuracy:.2f} %, {record.cost['seconds']['total']:.0f} s, {item.path}"
+        f"test accuracy {accuracy:.2f} %, {_verdict(record)}"
+        f"{record.cost['seconds']['total']:.0f} s, {item.path}"
     )
     for sentence in record.warnings:
         say(f"warning: {sentence}", quiet=quiet)
+
+
+def _verdict(record: RunRecord) -> str:
+    """``"target 17 taken for class 3: the attack succeeds, "``; empty when untargeted."""
+    verdict, goal = record.metrics.get("target"), record.spec.get("goal")
+    if not verdict or not goal:
+        return ""
+    outcome = "the attack succeeds" if verdict["success"] else "the attack fails"
+    return (
+        f"test image {goal['target']} (class {goal['target_class']}, intended "
+        f"{goal['intended_class']}) taken for class {verdict['prediction']}: {outcome}, "
+    )
 
 
 def _summary(item: Defended) -> dict[str, Any]:

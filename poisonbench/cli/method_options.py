@@ -13,6 +13,7 @@ from poisonbench.cli.common import Command
 from poisonbench.config import Option, did_you_mean, options_of
 from poisonbench.errors import UsageError
 from poisonbench.registry import Entry, attacks, defenses
+from poisonbench.targeting import Targeting
 
 #: For ``app.command(context_settings=...)``.
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -94,8 +95,12 @@ class MethodCommand(Command):
 def method_help(entry: Entry) -> str:
     """The options of a method and of the training recipe, a line each."""
     lines = [f"Options of {entry.name} ({entry.summary}):"]
-    own, shared = _options(entry)
-    for title, options in (("", own), ("Options of the training recipe:", shared)):
+    own, shared, targeting = _options(entry)
+    for title, options in (
+        ("", own),
+        ("Options of the training recipe:", shared),
+        ("Options of the target, of defend too:", targeting),
+    ):
         if title and options:
             lines.append(title)
         for option in options:
@@ -107,14 +112,15 @@ def method_help(entry: Entry) -> str:
     )
 
 
-def _options(entry: Entry) -> tuple[list[Option], list[Option]]:
-    """The options of a method, and those of the training recipe that it does not have itself."""
+def _options(entry: Entry) -> tuple[list[Option], list[Option], list[Option]]:
+    """The options of a method, those of the recipe that it lacks itself, and the target's."""
     from poisonbench.training.recipe import Recipe
 
     own = options_of(entry.load().Config)
-    if not entry.trains:
-        return own, []
-    return own, [o for o in options_of(Recipe) if o.name not in {x.name for x in own}]
+    taken = {option.name for option in own}
+    shared = [o for o in options_of(Recipe) if o.name not in taken] if entry.trains else []
+    targeting = [o for o in options_of(Targeting) if o.name != "rho"] if entry.scenario else []
+    return own, shared, targeting
 
 
 def _default(value: Any) -> str:

@@ -42,8 +42,8 @@ def load_dataset(
     over the classes, by a draw that depends on ``root_seed``.
 
     Args:
-        name: ``mnist``, ``cifar10``, ``fashion-mnist``, ``mnist-sample``, each with ``@SIZE`` behind
-            it or not, ``npz:PATH`` or ``folder:PATH``.
+        name: ``mnist``, ``cifar10``, ``fashion-mnist`` or ``mnist-sample``, with ``@SIZE`` or
+            without, ``npz:PATH`` or ``folder:PATH``.
         data_root: where downloaded data sets are, in torchvision's layout.
         root_seed: what the validation draw depends on.
         download: fetch what is missing; otherwise nothing touches the network.

@@ -9,28 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
 from poisonbench.attacks.base import AttackTask, LabelledImages
 from poisonbench.config import as_json
 from poisonbench.data.mixing import Selection, mix
 from poisonbench.data.poison import Poison, make_poison, poison_files, read_poison
 from poisonbench.data.splits import Dataset
-from poisonbench.errors import ArtefactError, DivergedError, UsageError
-from poisonbench.files import publish_folder, write_bytes
-from poisonbench.models import build_model, check_model
-from poisonbench.models.classifier import Classifier
+from poisonbench.errors import UsageError
+from poisonbench.files import publish_folder
+from poisonbench.models import check_model
 from poisonbench.registry import MIX, attacks, find
 from poisonbench.results.records import spec_id
 from poisonbench.runs.bench import Bench, check_trial, default_model
+from poisonbench.runs.models import clean_models, model_spec, own_seeds
 from poisonbench.runs.settings import Settings, read_settings
-from poisonbench.seeds import Seeds, generator_for, seed_for
-from poisonbench.training.fit import fit
-from poisonbench.training.recipe import Recipe
-
-#: Raised by hand when a change of the training loop changes its numbers.
-LOOP_NUMBER = 1
+from poisonbench.seeds import generator_for, seed_for
 
 
 @dataclass(frozen=True)
@@ -64,6 +57,11 @@ def attack_names(text: str) -> tuple[str, ...]:
     names = tuple(find("an attack (or mix)", table, name).name for name in text.split("+"))
     if len(set(names)) < len(names):
         raise UsageError(f"--attack: expected each attack once, got {text!r}")
+    if len(names) > 1 and (targeted := [name for name in names if table[name].scenario]):
+        raise UsageError(
+            f"--attack: expected untargeted attacks to mix, got {targeted[0]}; "
+            "a targeted attack goes alone"
+        )
     return names
 
 
@@ -124,7 +122,7 @@ def craft(
         seed=seed_for(bench.seed, "mix", trial),
         selection=selection,
     )
-    crafted = _publish(bench, mixed, dataset, spec_id(mixed.card["spec"]))
+    crafted = publish(bench, mixed, dataset, spec_id(mixed.card["spec"]))
     origins = {
         name: {"id": pool.id, "spec": pool.poison.card["spec"]} for name, pool in pools.items()
     }
@@ -143,7 +141,7 @@ def _craft_pool(
     """An attack's poison of every training image."""
     entry = find("an attack", attacks(), name)
     settings = read_settings(entry, dataset, profile, values)
-    surrogate = _surrogate_spec(bench, dataset, settings.recipe, trial, model)
+    surrogate = model_spec(bench, dataset, settings.recipe, "surrogate", trial, model)
     spec: dict[str, Any] = {
         "kind": "craft",
         "attack": name,
@@ -169,7 +167,7 @@ def _craft_pool(
         epsilon=settings.config.epsilon,
         spec=spec,
     )
-    return _publish(bench, poison, dataset, poison_id)
+    return publish(bench, poison, dataset, poison_id)
 
 
 def _attack(
@@ -187,7 +185,9 @@ def _attack(
             dataset.validation.labels.to(bench.device),
         ),
         num_classes=dataset.num_classes,
-        surrogate=lambda: _surrogate(bench, dataset, settings.recipe, surrogate),
+        surrogate=lambda: clean_models(
+            bench, dataset, settings.recipe, surrogate, seeds=own_seeds(surrogate)
+        )[0],
         generator=generator_for(bench.seed, "craft", settings.entry.name, trial),
         report=report,
     )
@@ -199,72 +199,10 @@ def _attack(
     return images
 
 
-def _publish(bench: Bench, poison: Poison, dataset: Dataset, poison_id: str) -> Crafted:
+def publish(bench: Bench, poison: Poison, dataset: Dataset, poison_id: str) -> Crafted:
+    """Put a poison into the store, or find it there."""
     path = bench.store.poison_path(poison_id)
     if path.exists():
         return Crafted(read_poison(path, dataset), poison_id, path, False)
     publish_folder(path, poison_files(poison, dataset))
     return Crafted(poison, poison_id, path, True)
-
-
-def _surrogate_spec(
-    bench: Bench, dataset: Dataset, recipe: Recipe, trial: int, model: str | None
-) -> dict[str, Any]:
-    return {
-        "kind": "surrogate",
-        "loop": LOOP_NUMBER,
-        "dataset": dataset.digest,
-        "model": model or default_model(dataset),
-        "training": as_json(recipe),
-        "seed": bench.seed,
-        "trial": trial,
-    }
-
-
-def _surrogate(bench: Bench, dataset: Dataset, recipe: Recipe, spec: dict[str, Any]) -> Classifier:
-    """The attacker's model, trained on the clean training split, in eval mode; cached.
-
-    One surrogate serves every attack of a trial. Its seeds are its own, so no victim shares its
-    initial weights or batches.
-    """
-    seeds = Seeds(seed_for(bench.seed, "surrogate"), spec["trial"])
-    model = build_model(
-        spec["model"],
-        dataset.image_shape,
-        dataset.num_classes,
-        dataset.mean,
-        dataset.std,
-        seeds.generator("initial weights"),
-    )
-    surrogate_id = spec_id(spec)
-    path = bench.store.model_path(surrogate_id)
-    if path.exists():
-        try:
-            model.load_state_dict(load_file(path))
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise ArtefactError(
-                f"{path}: expected a surrogate model, got {error}; delete it to train it again"
-            ) from None
-    else:
-        checkpoint = bench.checkpoint(surrogate_id)
-        try:
-            fit(
-                model,
-                dataset.train,
-                dataset.validation,
-                recipe,
-                seeds,
-                device=bench.device,
-                checkpoint=checkpoint,
-                report=bench.report,
-                should_stop=bench.stopping.is_set,
-                name="surrogate",
-            )
-        except DivergedError as error:
-            raise DivergedError(f"the attacker's model: {error}") from None
-        tensors = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
-        write_bytes(path, save(tensors))
-        checkpoint.discard()
-    model.to(device=bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model.eval().requires_grad_(False)
-    return model

@@ -13,8 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from poisonbench.config import as_json
-from poisonbench.data.mixing import Selection
-from poisonbench.data.poison import Poison, read_poison
+from poisonbench.data.poison import read_poison
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.errors import DivergedError, UsageError
 from poisonbench.files import write_bytes
@@ -22,33 +21,15 @@ from poisonbench.models import build_model, check_model
 from poisonbench.registry import defenses, find
 from poisonbench.results.records import RunRecord, read_record, spec_id
 from poisonbench.runs.bench import Bench, check_trial, default_model
-from poisonbench.runs.craft import LOOP_NUMBER, craft
 from poisonbench.runs.environment import environment, peak_memory, reset_peak_memory, utc_now
+from poisonbench.runs.material import Material, PoisonChoice, prepare, read_targets
+from poisonbench.runs.models import LOOP_NUMBER
+from poisonbench.runs.scenarios import judge, start_of_stage
 from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.seeds import Seeds
 from poisonbench.training.evaluation import accuracy_by_class
 from poisonbench.training.fit import fit
 from poisonbench.training.state import Defense, FitResult
-
-
-@dataclass(frozen=True)
-class PoisonChoice:
-    """Which poison a run trains on.
-
-    Attributes:
-        attacks: names in the order of their shares; none with a path.
-        path: an artefact to use as it is, instead of ``attacks``.
-        rho: share of the training images that are poisoned; 0 trains on clean data.
-        selection: how shares are drawn.
-        trial: the poison's trial. By default all trials of a table train on one poison, so their
-            spread is the training's.
-    """
-
-    attacks: tuple[str, ...] = ()
-    path: Path | None = None
-    rho: float = 0.6
-    selection: Selection = "stratified"
-    trial: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,43 +71,47 @@ def defend(
     """
     check_trial(trial)
     entry = find("a defense", defenses(), method)
-    settings = read_settings(entry, dataset, profile, values or {})
+    targeted, values = read_targets(choice, dataset, values or {})
+    settings = read_settings(entry, dataset, profile, values)
     try:
         defense: Defense = settings.module.build(settings.config, settings.recipe)
     except ValueError as error:
         raise UsageError(f"{method}: {error}") from None
-    if not 0 <= choice.rho <= 1:
+    if choice.rho is not None and not 0 <= choice.rho <= 1:
         raise UsageError(f"--rho: expected a poison ratio in [0, 1], got {choice.rho:g}")
     check_model(model or default_model(dataset), dataset.image_shape)
     if choice.path is not None:
         read_poison(choice.path, dataset)
     bench.store.check_writable()
-    poison, about, origin = _poison(bench, dataset, choice)
+    material = prepare(bench, dataset, choice, targeted, settings, trial, model)
     spec: dict[str, Any] = {
         "kind": "defend",
         "loop": LOOP_NUMBER,
         "dataset": {"name": dataset.name.partition(":")[0], "digest": dataset.digest},
-        "poison": about,
+        "poison": material.about,
         "method": method,
         "recipe_number": settings.module.RECIPE_NUMBER,
         "config": as_json(settings.config),
         "model": model or default_model(dataset),
-        "training": as_json(settings.recipe),
+        "training": as_json(material.recipe),
         "seed": bench.seed,
         "trial": trial,
     }
+    if material.goal is not None and material.stage is not None:
+        spec |= {"goal": material.goal.as_json(), "stage": material.stage.about}
     run_id = spec_id(spec)
     path = bench.store.run_path(run_id)
     model_path = bench.store.model_path(run_id)
     if path.exists() and (model_path.exists() or not save_model):
         return Defended(read_record(path), path, False)
-    measured, weights = _run(bench, settings, defense, dataset, poison, spec, run_id)
+    measured, weights = _run(bench, settings, defense, dataset, material, spec, run_id)
     overrides = settings.overrides | _choices(choice, model, dataset)
+    overrides |= targeted.overrides if targeted is not None else {}
     labels = {
         "variant": "custom" if overrides else profile,
         "profile": profile,
         "overrides": {key: as_plain(value) for key, value in overrides.items()},
-        "poison": origin,
+        "poison": material.origin,
         "presets": list(dataset.presets),
         "is_paper_dataset": dataset.is_paper,
         "dataset": dataset.name,
@@ -149,16 +134,16 @@ def _run(
     settings: Settings,
     defense: Defense,
     dataset: Dataset,
-    poison: Poison | None,
+    material: Material,
     spec: dict[str, Any],
     run_id: str,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Train and evaluate: a record's measured fields, and the weights."""
     started, clock = utc_now(), time.monotonic()
     # Before the run: a checkout may move on while it lasts.
-    surroundings = environment(bench.device, settings.recipe.precision)
+    surroundings = environment(bench.device, material.recipe.precision)
     reset_peak_memory(bench.device)
-    train = dataset.train if poison is None else poison.apply(dataset.train)
+    train = material.train
     seeds = Seeds(bench.seed, spec["trial"])
     classifier = build_model(
         spec["model"],
@@ -168,6 +153,8 @@ def _run(
         dataset.std,
         seeds.generator("initial weights"),
     )
+    if material.stage is not None:
+        classifier = start_of_stage(bench, dataset, classifier, material.stage, settings, spec)
     bench.say(
         f"training {settings.entry.name} on {dataset.name}, "
         f"{describe_poison(spec['poison'])}, trial {spec['trial']}"
@@ -177,7 +164,7 @@ def _run(
             classifier,
             train,
             dataset.validation,
-            settings.recipe,
+            material.recipe,
             seeds,
             device=bench.device,
             defense=defense,
@@ -194,6 +181,9 @@ def _run(
     test_accuracy, by_class = accuracy_by_class(
         classifier, dataset.test.to(bench.device), dataset.num_classes
     )
+    verdict = None
+    if material.goal is not None:
+        verdict = judge(classifier, dataset, material.goal, bench.device)
     done = time.monotonic()
     seconds = {**result.seconds, "test": done - tested}
     measured: dict[str, Any] = {
@@ -201,8 +191,9 @@ def _run(
             "test_accuracy": test_accuracy,
             "per_class_accuracy": by_class,
             "validation_accuracy": result.curve[-1]["validation_accuracy"],
-            "attack_success": None,
-            "poison": _bystander(poison, defense, dataset.train),
+            "attack_success": verdict["success"] if verdict else None,
+            "target": verdict,
+            "poison": _bystander(material.is_poison, defense),
         },
         "curve": result.curve,
         "notes": result.notes,
@@ -210,7 +201,7 @@ def _run(
         "cost": {
             "seconds": {**seconds, "total": sum(seconds.values())},
             "session_seconds": done - clock,
-            "images_per_second": _speed(result, train, settings.recipe.epochs),
+            "images_per_second": _speed(result, train, material.recipe.epochs),
             "peak_memory_bytes": peak_memory(bench.device),
             "interruptions": result.interruptions,
         },
@@ -221,31 +212,6 @@ def _run(
     return measured, weights
 
 
-def _poison(
-    bench: Bench, dataset: Dataset, choice: PoisonChoice
-) -> tuple[Poison | None, dict[str, Any] | None, dict[str, Any] | None]:
-    """The poison, what the spec says about it, and where it came from; nothing for a clean run."""
-    if choice.path is not None:
-        poison = read_poison(choice.path, dataset)
-        rho = len(poison) / len(dataset.train)
-        about: dict[str, Any] = {"attacks": poison.card["attacks"], "rho": rho}
-        about |= {"selection": None, "trial": None, "digest": poison.digest}
-        return poison, about, {"id": None, "made_by": poison.card["spec"]}
-    if choice.rho == 0:
-        return None, None, None
-    crafted = craft(
-        bench,
-        choice.attacks,
-        dataset,
-        rho=choice.rho,
-        selection=choice.selection,
-        trial=choice.trial,
-    )
-    about = {"attacks": list(choice.attacks), "rho": choice.rho, "selection": choice.selection}
-    about |= {"trial": choice.trial, "digest": crafted.poison.digest}
-    return crafted.poison, about, {"id": crafted.id, "pools": crafted.pools}
-
-
 def _choices(choice: PoisonChoice, model: str | None, dataset: Dataset) -> dict[str, Any]:
     """What was chosen apart from the method's settings: a paper's table takes none of it."""
     chosen: dict[str, Any] = {}
@@ -253,21 +219,20 @@ def _choices(choice: PoisonChoice, model: str | None, dataset: Dataset) -> dict[
         chosen["model"] = model
     if choice.path is not None:
         chosen["poison"] = "artefact"
-    elif choice.rho > 0 and choice.selection != "stratified":
+    elif choice.rho != 0 and choice.selection != "stratified":
         chosen["selection"] = choice.selection
-    if choice.path is None and choice.rho > 0 and choice.trial != 0:
+    if choice.path is None and choice.rho != 0 and choice.trial != 0:
         chosen["poison_trial"] = choice.trial
     return chosen
 
 
-def _bystander(poison: Poison | None, defense: Defense, train: Split) -> dict[str, Any] | None:
+def _bystander(is_poison: Tensor | None, defense: Defense) -> dict[str, Any] | None:
     """What the poisons' places say about the defense, which never saw them."""
-    if poison is None:
+    if is_poison is None:
         return None
-    figures: dict[str, Any] = {"count": len(poison), "share": len(poison) / len(train)}
+    count = int(is_poison.sum())
+    figures: dict[str, Any] = {"count": count, "share": count / len(is_poison)}
     if "selected" in defense.memory:
-        is_poison = torch.zeros(len(train), dtype=torch.bool)
-        is_poison[poison.indices] = True
         figures["share_of_selected"] = float(
             is_poison[defense.memory["selected"].cpu()].float().mean()
         )

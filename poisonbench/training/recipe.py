@@ -60,6 +60,12 @@ RECIPES: Profiles = {
             "momentum": 0.9,
             "milestones": (8,),
         },
+        "mnist-sample@1000": {
+            "epochs": 15,
+            "learning_rate": 0.1,
+            "weight_decay": 5e-4,
+            "milestones": (6, 9, 13),
+        },
     }
 }
 

@@ -1,0 +1,43 @@
+"""Random noise: the control beside a targeted attack, whose success it must not have.
+
+Source      none; Geiping et al. and others report such a control.
+Goal        none: what happens to the target without an attack, on images that differ as much.
+Budget      L-infinity epsilon, inside [0, 1].
+
+1.  Draw epsilon or -epsilon for every pixel of every poison, each as likely.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from poisonbench.attacks.base import TargetedTask
+from poisonbench.config import Profiles, require, setting
+
+RECIPE_NUMBER = 1
+
+PROFILES: Profiles = {"paper": {"mnist-sample": {"epsilon": 0.25}}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of the control."""
+
+    epsilon: float = setting(16 / 255, "L-infinity budget, in pixels of [0, 1].")
+
+    def __post_init__(self) -> None:
+        require(0 < self.epsilon <= 1, f"epsilon: expected in (0, 1], got {self.epsilon}")
+
+
+def craft(task: TargetedTask, config: Config) -> Tensor:
+    """Noisy images (T, P, C, H, W) in [0, 1]."""
+    shape = task.images.shape[1:]
+    signs = torch.stack(
+        [torch.randint(0, 2, shape, generator=generator) for generator in task.generators]
+    ).to(task.images)
+    noisy = task.images + config.epsilon * (2 * signs - 1)
+    task.report(1, 1)
+    return noisy.clamp(0, 1)

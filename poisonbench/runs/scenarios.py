@@ -1,0 +1,128 @@
+"""How the victim of a targeted attack is trained, and whether it fell for the attack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poisonbench.config import as_json
+from poisonbench.data.goals import draw_transfer_rows
+from poisonbench.data.splits import Dataset
+from poisonbench.models.classifier import Classifier, initialise
+from poisonbench.runs.bench import Bench
+from poisonbench.runs.models import clean_models, model_spec
+from poisonbench.runs.settings import Settings
+from poisonbench.seeds import Seeds, generator_for
+from poisonbench.targeting import STAGE_RECIPES, Goal, Targeting
+from poisonbench.training.evaluation import logits_of
+from poisonbench.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the victim trains on under the defense.
+
+    Attributes:
+        rows: (N,) rows of the training split.
+        recipe: of this stage.
+        about: for the run's spec.
+    """
+
+    rows: Tensor
+    recipe: Recipe
+    about: dict[str, Any]
+
+
+def read_stage(
+    bench: Bench,
+    dataset: Dataset,
+    targeting: Targeting,
+    goal: Goal,
+    rows: Tensor,
+    settings: Settings,
+    trial: int,
+) -> Stage:
+    """The second stage of a scenario; of "scratch" the only one.
+
+    Args:
+        bench: its seed.
+        dataset: trained on.
+        targeting: the scenario.
+        goal: names the poison class.
+        rows: (P,) of the poisons.
+        settings: the defense's.
+        trial: the victim's.
+    """
+    stage = STAGE_RECIPES.get(goal.scenario, {})
+    own = {name: value for name, value in stage.items() if name not in settings.overrides}
+    recipe = replace(settings.recipe, **own)
+    chosen = torch.arange(len(dataset.train))
+    about: dict[str, Any] = {"scenario": goal.scenario}
+    if goal.scenario != "scratch":
+        about |= {"norm_drift": targeting.norm_drift, "pretraining": as_json(settings.recipe)}
+    if goal.scenario == "transfer":
+        about["transfer_share"] = targeting.transfer_share
+        generator = generator_for(bench.seed, "transfer rows", trial)
+        labels = dataset.train.labels
+        chosen = draw_transfer_rows(labels, goal, rows, targeting.transfer_share, generator)
+    return Stage(chosen, recipe, about)
+
+
+def start_of_stage(
+    bench: Bench,
+    dataset: Dataset,
+    fresh: Classifier,
+    stage: Stage,
+    settings: Settings,
+    spec: Mapping[str, Any],
+) -> Classifier:
+    """The classifier that the stage starts from: fresh, or trained on clean data.
+
+    "transfer" pre-trains on all images outside the transfer set, freezes the features and draws a
+    new head; "finetune" pre-trains on the clean training split. Every defense of a trial starts
+    from the same one.
+
+    Args:
+        bench: where.
+        dataset: the clean data.
+        fresh: initial weights of the trial.
+        stage: what follows.
+        settings: the defense's, whose recipe trains the start.
+        spec: the run's.
+    """
+    scenario = stage.about["scenario"]
+    if scenario == "scratch":
+        return fresh
+    seeds = Seeds(bench.seed, spec["trial"])
+    kind = "pretrained" if scenario == "finetune" else "extractor"
+    about = model_spec(bench, dataset, settings.recipe, kind, spec["trial"], spec["model"])
+    train = dataset.train
+    if scenario == "transfer":
+        kept = torch.ones(len(train), dtype=torch.bool)
+        kept[stage.rows] = False
+        train = train.rows(kept.nonzero().flatten())
+        about["rows"] = train.digest()
+    (start,) = clean_models(bench, dataset, settings.recipe, about, seeds=seeds, train=train)
+    start.requires_grad_(True)
+    if scenario == "transfer":
+        initialise(start.head.cpu(), seeds.generator("transfer head"))
+        start.to(bench.device)
+    start.hold(features=scenario == "transfer", norms=not stage.about["norm_drift"])
+    return start
+
+
+def judge(model: Classifier, dataset: Dataset, goal: Goal, device: torch.device) -> dict[str, Any]:
+    """What a victim says of the target: its class, and its confidence in the classes at stake."""
+    image = dataset.test.images[goal.target : goal.target + 1].to(device)
+    probabilities = logits_of(model, image).softmax(1)[0].tolist()
+    prediction = max(range(len(probabilities)), key=probabilities.__getitem__)
+    return {
+        "prediction": prediction,
+        "success": prediction == goal.intended_class,
+        "confidence_of_own_class": probabilities[goal.target_class],
+        "confidence_of_intended_class": probabilities[goal.intended_class],
+    }
