@@ -67,6 +67,7 @@ def test_craft_json(tiny, results):
         "path": str(results / "poisons" / made["id"]),
         "attack": "durp",
         "dataset": tiny,
+        "goal": {"kind": "untargeted"},
         "num_poisons": 270,
         "epsilon": 76 / 255,
         "max_abs_delta": 76 / 255,
