@@ -185,7 +185,7 @@ def _claim_notes(findings: Sequence[Finding]) -> list[str]:
     if not findings:
         return []
     notes = [
-        'Claims: "beats" and "less" are one-sided paired t-tests over trials, with Holm\'s '
+        'Claims: "beats" and "is faster" are one-sided paired t-tests over trials, with Holm\'s '
         'correction for the number of comparisons in a claim; "at least as good" is the same '
         "with a margin of 0.1 % of accuracy; trends are Page's test over trials. Reproduced: "
         f"p < {SIGNIFICANCE:g}; not reproduced: the test did not find it. The effect is the "

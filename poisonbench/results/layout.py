@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -92,8 +93,15 @@ def claims_block(title: str, findings: Sequence[Finding]) -> Block:
     )
 
 
-def show_measured(cell: Comparison) -> str:
-    """``96.87±0.02 (5)``, or ``(3 of 5)`` when trials are lacking, or a dash."""
+def show_measured(cell: Comparison, *, is_short: bool = False) -> str:
+    """``96.87±0.02 (5)``, or ``(3 of 5)`` when trials are lacking, or a dash.
+
+    Args:
+        cell: what to show.
+        is_short: a mean without its spread and trials.
+    """
+    if is_short and isinstance(cell.measured, Summary):
+        return _show_mean(replace(cell.measured, std=None), cell.unit)
     if isinstance(cell.measured, Summary) and cell.measured.n < cell.wanted:
         mean = _show_mean(cell.measured, cell.unit)
         return f"{mean} ({cell.measured.n} of {cell.wanted})"

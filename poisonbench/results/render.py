@@ -129,7 +129,7 @@ def render_latex(table: Table) -> str:
         rule = "l" * block.keys + "r" * (len(block.columns) - block.keys)
         parts += [
             r"\begin{table}[htbp]",
-            r"\centering\footnotesize",
+            r"\centering" + _tex_size(block),
             rf"\caption{{{_tex(table.title)}. {_tex(block.title)}.}}",
             rf"\begin{{tabular}}{{{rule}}}",
             r"\toprule",
@@ -211,6 +211,9 @@ def _flat(key: str, cell: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+#: Characters of a grid's columns that fit LaTeX's article in footnote size.
+_TEX_CHARACTERS = 70
+
 _TEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -226,6 +229,13 @@ _TEX = {
 
 def _tex(text: str) -> str:
     return "".join(_TEX.get(character, character) for character in text)
+
+
+def _tex_size(block: Block) -> str:
+    """Small type, and smaller with narrow gaps where the columns would leave the page."""
+    columns = zip(block.columns, *block.rows, strict=True)
+    is_wide = sum(max(map(len, column)) for column in columns) > _TEX_CHARACTERS
+    return r"\scriptsize\setlength{\tabcolsep}{3pt}" if is_wide else r"\footnotesize"
 
 
 def _tex_row(cells: Sequence[str]) -> str:
