@@ -5,6 +5,7 @@ import io
 import json
 import math
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -311,6 +312,29 @@ def test_settings_of_table_4_are_the_published_values_and_hints_own():
         for value, text in values.items():
             assert parse_number(text) == pytest.approx(value, rel=0.02)
         assert parse_number(values[DEFAULTS[name]]) == pytest.approx(getattr(Config(), name))
+
+
+@pytest.mark.parametrize("presets", [("mnist",), ("cifar10",), ("mnist", "mnist-sample")])
+def test_a_run_of_a_cells_command_is_recorded_as_the_cells(all_built, presets):
+    """The command's options, read as defend reads them, give the labels that the cell wants."""
+    from poisonbench.runs.settings import read_settings
+
+    for key, table in product("45", [presets[-1]]):
+        for wanted in tables.cells(key, (), table):
+            words = wanted.command(0).split()
+            given = {name: words[words.index(f"--{name}") + 1] for name in wanted.overrides}
+            entry = registry.find("a defense", registry.defenses(), wanted.method)
+            made = read_settings(entry, SimpleNamespace(presets=presets), "paper", given)
+            record = make_record(
+                dataset=wanted.dataset,
+                method=wanted.method,
+                rho=wanted.rho,
+                variant="custom" if made.overrides else "paper",
+                labels={"profile": "paper", "overrides": made.overrides},
+            )
+            fitting = [c.keys for c in tables.cells(key, (), table) if c.matches(record)]
+            assert wanted.keys in fitting
+            assert len(fitting) == 1 + (key == "4" and not wanted.overrides)
 
 
 def test_another_attacks_cell_names_it_in_its_command():
