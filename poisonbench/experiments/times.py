@@ -163,7 +163,7 @@ def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Recor
         "Measured: mean±sample standard deviation (trials). A ratio divides a run by plain "
         "training of the same trial on the same device, with the same threads, precision and "
         "torch; times of different devices are never divided.",
-        f"Published: {source.title}; one time each, without a spread, so nothing is tested.",
+        f"Published: {source.title}; one time each, without a spread, so no test against it.",
         "The claims are what the paper's figures show.",
     ]
     if untimed := sum(not is_timed(record) for record in found):
