@@ -188,8 +188,8 @@ def _claim_notes(findings: Sequence[Finding]) -> list[str]:
         'Claims: "beats" and "is faster" are one-sided paired t-tests over trials, with Holm\'s '
         'correction for the number of comparisons in a claim; "at least as good" is the same '
         f"with a margin of {accuracy.MARGIN:.1%} of accuracy; trends are Page's test over trials. "
-        f"Reproduced: p < {SIGNIFICANCE:g}; not reproduced: the test did not find it. The effect is the "
-        "smallest mean difference, or the last level's mean minus the first's.",
+        f"Reproduced: p < {SIGNIFICANCE:g}; not reproduced: the test did not find it. The effect "
+        "is the smallest mean difference, or the last level's mean minus the first's.",
         "Claims, paper: whether the means that the paper printed bear the claim out; --check "
         "counts none that they do not.",
         "Trials of a cell share one poison, so these tests speak of training's randomness and not "
