@@ -3,6 +3,16 @@
 from poisonbench import registry
 from poisonbench.results.records import RunRecord, spec_id
 
+#: What a timed run ran on.
+DEVICE = {
+    "device": "cpu",
+    "processor": "Processor A",
+    "threads": 2,
+    "precision": "bfloat16",
+    "torch": "2.11",
+    "cuda": None,
+}
+
 
 def pin_registry(monkeypatch):
     """Two defenses, whatever is built by now."""
@@ -24,8 +34,14 @@ def make_record(
     finished="2025-01-01",
     digest="p",
     labels=None,
+    seconds=None,
+    session=None,
+    interruptions=0,
+    environment=None,
+    weights="w",
     **spec,
 ):
+    """A record; with ``seconds`` it has times, half of them the defense's, and a device."""
     poison = {"attacks": list(attacks or registry.MIX), "rho": rho, "trial": 0, "digest": digest}
     spec = {
         "kind": "defend",
@@ -46,5 +62,30 @@ def make_record(
         spec=spec,
         labels={"variant": variant, "sizes": sizes, **(labels or {})},
         metrics={"test_accuracy": accuracy},
-        environment={"finished": finished},
+        digests={"initial_weights": f"{weights}{seed}.{trial}", "first_batch": f"b{seed}.{trial}"},
+        cost=_cost(seconds, session, interruptions) if seconds else {},
+        environment={"finished": finished, **(DEVICE if seconds else {}), **(environment or {})},
+    )
+
+
+def _cost(seconds, session, interruptions):
+    phases = {"training": seconds / 2, "defense": seconds / 2, "validation": 0.0, "test": 0.0}
+    return {
+        "seconds": {**phases, "total": seconds},
+        "session_seconds": seconds if session is None else session,
+        "interruptions": interruptions,
+    }
+
+
+def hint_run(accuracy=0.97, *, parameter=None, value=None, **arguments):
+    """HINT on the mix at rho 0.6, with one setting changed where one is named."""
+    changed = {} if parameter is None else {parameter: value}
+    return make_record(
+        accuracy,
+        method="hint",
+        rho=0.6,
+        variant="custom" if changed else "paper",
+        labels={"profile": "paper", "overrides": changed},
+        config=changed,
+        **arguments,
     )

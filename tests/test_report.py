@@ -117,7 +117,7 @@ def test_the_papers_mix_is_judged():
 def test_table_2_has_the_papers_shape():
     table = tables.build("2", [])
     assert len(table.cells) == 60
-    assert [block.title.split(":")[0] for block in table.blocks] == ["CIFAR-10"] * 2 + ["MNIST"] * 2
+    assert [block.title.split(":")[0] for block in table.blocks] == ["CIFAR-10"] * 3 + ["MNIST"] * 3
     heads = ("rho", "W/o Defense", "HINT", "ATDA *", "FRIENDS *", "EPIC *")
     assert table.blocks[0].columns == heads
     assert len(table.blocks[0].rows) == 6
@@ -144,9 +144,9 @@ def test_the_sample_is_shown_only_with_runs_or_on_request():
 def test_a_plugin_with_runs_gets_a_column(monkeypatch):
     known = registry.defenses() | {"own": registry.Entry("own", "Own", "own", "")}
     monkeypatch.setattr(registry, "defenses", lambda: known)
-    assert "Own" not in tables.build("2", []).blocks[2].columns
+    assert "Own" not in tables.build("2", []).blocks[3].columns
     table = tables.build("2", [make_record(method="own")])
-    assert table.blocks[2].columns[-1] == "Own"
+    assert table.blocks[3].columns[-1] == "Own"
     assert cell_of([make_record(method="own")], method="own").verdict == "not published"
 
 

@@ -88,24 +88,53 @@ def test_missing_names_the_folder_only_where_it_must(store, monkeypatch):
     assert done.stdout.splitlines()[0].endswith("--trial 0")
 
 
-@pytest.mark.parametrize(("accuracy", "code"), [(0.9844, 0), (0.9, 3)])
-def test_check_exits_with_3_on_a_deviation(store, accuracy, code):
+@pytest.mark.parametrize(("accuracy", "code"), [(0.9844, 4), (0.9, 3)])
+def test_check_exits_with_3_on_a_deviation_and_else_with_4_on_missing_runs(store, accuracy, code):
     for trial in range(5):
         store.write_record(make_record(accuracy + 1e-5 * (trial - 2), trial=trial))
     done = invoke(store, "--check", "--json")
     assert done.exit_code == code
     assert len(json.loads(done.stdout)["cells"]) == 60
-    assert f"check: {code // 3} of 1 compared figure(s) differ" in done.stderr
+    differing = int(code == 3)
+    assert f"check: {differing} of 1 compared figure(s) differ, 0 of 0 tested" in done.stderr
+    assert "115 run(s) missing" in done.stderr
     assert invoke(store, "--json").exit_code == 0
 
 
+def test_check_exits_with_0_when_all_is_there_and_agrees(store):
+    store.write_record(make_record())
+    assert invoke(store, "--table", "1", "--dataset", "mnist", "--check").exit_code == 0
+    assert invoke(store, "--table", "1", "--check").exit_code == 4
+
+
 def test_check_of_nothing_and_of_another_mix_is_no_deviation(store):
-    assert invoke(store, "--check").exit_code == 0
+    assert invoke(store, "--check").exit_code == 4
     for trial in range(5):
         store.write_record(
             make_record(0.1 + 0.01 * trial, rho=0.6, trial=trial, attacks=("pgd", "dap", "durp"))
         )
-    assert invoke(store, "--check").exit_code == 0
+    assert invoke(store, "--check").exit_code == 4
+
+
+@pytest.mark.parametrize(("gain", "code"), [(0.002, 4), (-0.002, 3)])
+def test_check_exits_with_3_on_a_claim_that_is_not_reproduced(store, gain, code):
+    """Of the paper's data sets; of the sample when it is asked for alone."""
+    for trial in range(5):
+        noise = 1e-4 * (trial % 3)
+        common = {"dataset": "mnist-sample", "trial": trial}
+        store.write_record(make_record(0.98, **common))
+        store.write_record(make_record(0.98 + gain + noise, method="hint", **common))
+    done = invoke(store, "--check", "--dataset", "mnist-sample")
+    assert done.exit_code == code
+    assert f"{int(code == 3)} of 1 tested claim(s) not reproduced" in done.stderr
+    assert invoke(store, "--check").exit_code == 4
+
+
+@pytest.mark.parametrize(("table", "runs"), [("4", 2 * 7 * 5), ("5", 5 * 5)])
+def test_missing_of_every_table(store, table, runs):
+    lines = invoke(store, "--table", table, "--missing").stdout.splitlines()
+    assert len(lines) == len(set(lines)) == runs
+    assert all(line.startswith("poisonbench defend --method ") for line in lines)
 
 
 def test_unreadable_records_are_warned_about_and_left_out(store):

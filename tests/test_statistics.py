@@ -11,7 +11,10 @@ from poisonbench.results.statistics import (
     Summary,
     Verdict,
     fisher,
+    holm,
     mean_interval,
+    paired_over,
+    rising_trend,
     summarise,
     verdict,
     welch,
@@ -85,6 +88,54 @@ def test_fisher_known_values():
     assert fisher((3, 4), (1, 4)) == pytest.approx(34 / 70)
     # Only the two extreme tables of 252 are as unlikely.
     assert fisher((0, 5), (5, 5)) == pytest.approx(2 / 252)
+
+
+def test_paired_over_by_hand():
+    # Mean 3, standard deviation 1, n = 4: t = 6 with 3 degrees of freedom.
+    differences = [2, 3, 3 + math.sqrt(1.5), 4 - math.sqrt(1.5)]
+    summary = summarise(differences)
+    t = (summary.mean - 1) / (summary.std / 2)
+    assert paired_over(differences, 1) == pytest.approx(stats.t.sf(t, 3))
+    # 1, 2, 3 over 0: t = 2 / (1 / sqrt(3)) = 3.4641; the tail of two degrees of freedom is
+    # (1 - t / sqrt(t^2 + 2)) / 2.
+    t = 2 * math.sqrt(3)
+    assert paired_over([1, 2, 3]) == pytest.approx((1 - t / math.sqrt(t * t + 2)) / 2)
+
+
+def test_paired_over_of_few_and_of_no_spread():
+    assert paired_over([]) is None
+    assert paired_over([1.0]) is None
+    assert paired_over([0.1] * 3) == 0
+    assert paired_over([0.0] * 3) == 1
+    assert paired_over([0.0] * 3, -0.001) == 0
+    assert paired_over([-0.001] * 3, -0.001) == 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(samples, st.floats(-0.1, 0.1))
+def test_paired_over_and_its_mirror_make_one(differences, margin):
+    p_value = paired_over(differences, margin)
+    mirrored = paired_over([-d for d in differences], -margin)
+    if summarise(differences).std > 1e-6:
+        assert p_value + mirrored == pytest.approx(1)
+    assert p_value <= paired_over(differences, margin + 0.01) + 1e-9
+
+
+def test_holm_by_hand():
+    # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1; the last is raised to the one before.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1, 1]
+    assert holm([0.2]) == [0.2]
+    assert holm([]) == []
+
+
+def test_page_by_hand():
+    # Of the 3!^2 pairs of orders one has both rising, and 4 more the next largest statistic.
+    assert rising_trend([[1, 2, 3], [5, 6, 7]]) == pytest.approx(1 / 36)
+    assert rising_trend([[1, 2, 3], [5, 7, 6]]) == pytest.approx(5 / 36)
+    assert rising_trend([[3, 2, 1], [7, 6, 5]]) == 1
+    assert rising_trend([[1, 2, 3]]) is None
+    assert rising_trend([[1, 2], [1, 2]]) is None
 
 
 @pytest.mark.parametrize("counts", [(-1, 5), (6, 5), (0, 0)])

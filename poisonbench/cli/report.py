@@ -24,12 +24,12 @@ from poisonbench.cli.common import (
 from poisonbench.errors import UsageError
 from poisonbench.experiments import tables
 from poisonbench.results.render import FORMATS, check_format, print_rich, render
-from poisonbench.results.report import Table
-from poisonbench.results.statistics import Verdict
 from poisonbench.results.store import Store, write_text
 
-#: Exit code of ``--check`` when a cell differs from the published figure.
+#: Exit code of ``--check`` when a figure differs from the paper's or a claim is not reproduced.
 DEVIATION = 3
+#: Exit code of ``--check`` when nothing deviates and runs are missing.
+MISSING = 4
 
 
 def report(
@@ -48,7 +48,11 @@ def report(
     ] = False,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Exit with 3 when a figure differs from the published one."),
+        typer.Option(
+            "--check",
+            help="Exit with 3 when a figure differs from the published one or a claim is not "
+            "reproduced, else with 4 when runs are missing.",
+        ),
     ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", help="Write to this file instead of stdout.")
@@ -80,7 +84,7 @@ def report(
     else:
         _emit(render(made, kind), output)
     if check:
-        _check(made, quiet=quiet)
+        _check(tables.check(table, records, dataset), quiet=quiet)
 
 
 def _emit(text: str, output: Path | None) -> None:
@@ -96,11 +100,15 @@ def _results_option(results: Path) -> Path | None:
     return None if results == Path(default) else results
 
 
-def _check(made: Table, *, quiet: bool) -> None:
-    """Exit with 3 when any cell differs."""
-    verdicts = [cell.verdict for cell in made.cells]
-    differing = verdicts.count(Verdict.DIFFERS)
-    compared = differing + verdicts.count(Verdict.AGREES)
-    say(f"check: {differing} of {compared} compared figure(s) differ", quiet=quiet)
-    if differing:
+def _check(outcome: tables.Outcome, *, quiet: bool) -> None:
+    """Exit with 3 when anything deviates, else with 4 when anything is missing."""
+    say(
+        f"check: {outcome.differing} of {outcome.compared} compared figure(s) differ, "
+        f"{outcome.not_reproduced} of {outcome.judged} tested claim(s) not reproduced, "
+        f"{outcome.missing} run(s) missing",
+        quiet=quiet,
+    )
+    if outcome.differing or outcome.not_reproduced:
         raise typer.Exit(DEVIATION)
+    if outcome.missing:
+        raise typer.Exit(MISSING)

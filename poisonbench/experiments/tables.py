@@ -1,65 +1,50 @@
-"""The HINT paper's tables: which runs make which cell, and how they are laid out. No torch here.
+"""The tables by number: their cells, the runs that are missing, and the whole table. No torch here.
 
-A table is a list of cells for a data set and a function that lays them out. Adding one means
-adding an entry to ``TABLES``.
+A table is a :class:`~poisonbench.experiments.definition.PaperTable` in a module of its own: cells
+for a data set, a function that lays them out, notes, and claims as data. Adding one means adding
+its module and an entry to ``TABLES``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from poisonbench import registry
 from poisonbench.config import did_you_mean
 from poisonbench.errors import UsageError
+from poisonbench.experiments import accuracy, sensitivity, sheet, times
 from poisonbench.experiments.cells import SAMPLE_DATASET, Cell, is_run_on
-from poisonbench.results import published
-from poisonbench.results.records import RunRecord
-from poisonbench.results.report import (
-    Block,
-    Comparison,
-    Table,
-    compare_accuracy,
-    compare_fact,
-    comparison_block,
-    matrix_block,
+from poisonbench.experiments.definition import (
+    DATASET_LABELS,
+    PAPER_DATASETS,
+    PaperTable,
+    Records,
 )
+from poisonbench.results import published
+from poisonbench.results.layout import claims_block
+from poisonbench.results.report import Comparison, Finding, Table
 from poisonbench.results.statistics import SIGNIFICANCE, Verdict
-
-#: The poison ratios of Table II.
-RHOS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-
-PAPER_DATASETS = ("cifar10", "mnist")
-
-DATASET_LABELS = {
-    "cifar10": "CIFAR-10",
-    "mnist": "MNIST",
-    SAMPLE_DATASET: "MNIST sample (not the paper's data)",
-}
-
-#: Our networks by the paper's names for them.
-MODELS = {"cnn": "mnist-cnn", "resnet18": "cifar-resnet18"}
-
-Records = Sequence[RunRecord]
 
 
 @dataclass(frozen=True)
-class PaperTable:
-    """One table.
+class Outcome:
+    """What a table says in short, of the paper's data sets or of the one asked for.
 
     Attributes:
-        title: what it shows.
-        cells: the cells of a data set for some methods; sees what has been run.
-        blocks: lays the cells of one data set out.
-        notes: what to say of the comparisons made.
+        differing: cells that differ from the published figure.
+        compared: cells that were tested against it.
+        not_reproduced: claims that the paper's own means bear out and the runs do not.
+        judged: claims that were tested, of those.
+        missing: runs.
     """
 
-    title: str
-    cells: Callable[[str, Sequence[str], Records], list[Cell]]
-    blocks: Callable[[str, Sequence[Cell], Records], list[Block]]
-    notes: Callable[[Sequence[Comparison]], list[str]]
+    differing: int
+    compared: int
+    not_reproduced: int
+    judged: int
+    missing: int
 
 
 def find_table(key: str) -> PaperTable:
@@ -75,7 +60,7 @@ def find_table(key: str) -> PaperTable:
 
 
 def cells(key: str, records: Records = (), dataset: str | None = None) -> list[Cell]:
-    """The cells of a table: of the paper's data sets, and of the sample where it has runs.
+    """The cells of a table: of the paper's data sets, and of others that have runs.
 
     Args:
         key: the table's number.
@@ -88,7 +73,7 @@ def cells(key: str, records: Records = (), dataset: str | None = None) -> list[C
     table = find_table(key)
     return [
         cell
-        for name in _datasets(records, dataset)
+        for name in _datasets(table, records, dataset)
         for cell in table.cells(name, _methods(name, records), records)
     ]
 
@@ -131,14 +116,19 @@ def build(key: str, records: Records, dataset: str | None = None) -> Table:
     table = find_table(key)
     wanted = cells(key, records, dataset)
     names = list(dict.fromkeys(cell.dataset for cell in wanted))
-    blocks = [
-        block
-        for name in names
-        for block in table.blocks(name, [cell for cell in wanted if cell.dataset == name], records)
-    ]
+    blocks = []
+    for name in names:
+        group = [cell for cell in wanted if cell.dataset == name]
+        blocks += table.blocks(name, group, records)
+        if findings := [claim.judge(records) for claim in table.claims(name, group, records)]:
+            blocks.append(claims_block(f"{DATASET_LABELS[name]}: the paper's claims", findings))
     compared = [cell for block in blocks for cell in block.cells]
+    findings = [finding for block in blocks for finding in block.findings]
     source = published.source(key)
-    notes = [f"Published figures: {source.citation}.", *table.notes(compared)]
+    notes = [f"Published figures: {source.citation}.", *table.notes(wanted, compared, records)]
+    notes += _claim_notes(findings)
+    if extra := [name for name in names if name not in table.datasets and name != SAMPLE_DATASET]:
+        notes.append(f"The paper's table does not have {', '.join(extra)}.")
     if SAMPLE_DATASET in names:
         notes.append(
             f"{SAMPLE_DATASET} is a part of MNIST with settings for a CPU; the paper has no "
@@ -158,10 +148,66 @@ def build(key: str, records: Records, dataset: str | None = None) -> Table:
     )
 
 
-def _datasets(records: Records, dataset: str | None) -> list[str]:
+def check(key: str, records: Records, dataset: str | None = None) -> Outcome:
+    """Count what differs, what was not reproduced and what is missing.
+
+    Data sets that the paper's table does not have count only when asked for.
+
+    Args:
+        key: the table's number.
+        records: what has been run.
+        dataset: only this one.
+
+    Raises:
+        UsageError: unknown table or data set.
+    """
+    names = [dataset] if dataset else find_table(key).datasets
+    made = build(key, records, dataset)
+    verdicts = [cell.verdict for cell in made.cells if cell.keys["dataset"] in names]
+    differing = verdicts.count(Verdict.DIFFERS)
+    said = [
+        finding.verdict
+        for finding in made.findings
+        if finding.keys["dataset"] in names and finding.bears_out is not False
+    ]
+    not_reproduced = said.count(Verdict.NOT_REPRODUCED)
+    missing = {run for name in names for run in missing_commands(key, records, name)}
+    return Outcome(
+        differing=differing,
+        compared=differing + verdicts.count(Verdict.AGREES),
+        not_reproduced=not_reproduced,
+        judged=not_reproduced + said.count(Verdict.REPRODUCED),
+        missing=len(missing),
+    )
+
+
+def _claim_notes(findings: Sequence[Finding]) -> list[str]:
+    if not findings:
+        return []
+    notes = [
+        'Claims: "beats" and "is faster" are one-sided paired t-tests over trials, with Holm\'s '
+        'correction for the number of comparisons in a claim; "at least as good" is the same '
+        f"with a margin of {accuracy.MARGIN:.1%} of accuracy; trends are Page's test over trials. "
+        f"Reproduced: p < {SIGNIFICANCE:g}; not reproduced: the test did not find it. The effect "
+        "is the smallest mean difference, or the last level's mean minus the first's.",
+        "Claims, paper: whether the means that the paper printed bear the claim out; --check "
+        "counts none that they do not.",
+        "Trials of a cell share one poison, so these tests speak of training's randomness and not "
+        "of other draws of the poison.",
+    ]
+    if tested := sum(finding.p_value is not None for finding in findings):
+        notes.append(
+            f"{tested} claim(s) were tested at the 5 % level: were all false, about "
+            f"{tested * SIGNIFICANCE:.1f} would still be reproduced by chance."
+        )
+    return notes
+
+
+def _datasets(table: PaperTable, records: Records, dataset: str | None) -> list[str]:
     if dataset is None:
-        sample = any(is_run_on(record, SAMPLE_DATASET) for record in records)
-        return [*PAPER_DATASETS, SAMPLE_DATASET] if sample else list(PAPER_DATASETS)
+        others = [name for name in DATASET_LABELS if name not in table.datasets]
+        used = [name for name in others if any(is_run_on(record, name) for record in records)]
+        return [*table.datasets, *used]
     if dataset not in DATASET_LABELS:
         raise UsageError(
             f"expected a data set among {', '.join(DATASET_LABELS)}, got {dataset!r}"
@@ -193,108 +239,9 @@ def _left_out(names: Sequence[str], compared: Sequence[Comparison], records: Rec
     ]
 
 
-# Table I: data sets and models.
-
-
-def _sheet_cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]:
-    candidates = _accuracy_cells(dataset, methods, records)
-    done = [cell for cell in candidates if cell.select(records)]
-    return [replace(cell, trials=1, published=None) for cell in (done or candidates[:1])]
-
-
-def _sheet_blocks(dataset: str, wanted: Sequence[Cell], records: Records) -> list[Block]:
-    runs = [record for cell in wanted for record in cell.select(records)]
-    printed = next((row for row in published.table1() if row.dataset == dataset), None)
-    compared = [
-        compare_fact(
-            {"dataset": dataset, "quantity": quantity},
-            {record.id: _setting(record, *path) for record in runs},
-            getattr(printed, field) if printed else None,
-            aliases=MODELS,
-        )
-        for quantity, field, path in (
-            ("training images", "train", ("labels", "sizes", "train")),
-            ("validation images", "validation", ("labels", "sizes", "validation")),
-            ("test images", "test", ("labels", "sizes", "test")),
-            ("model", "model", ("spec", "model")),
-            ("batch size", "batch_size", ("spec", "training", "batch_size")),
-            ("epochs", "epochs", ("spec", "training", "epochs")),
-        )
-    ]
-    return [comparison_block(DATASET_LABELS[dataset], compared, ["quantity"], {})]
-
-
-def _sheet_notes(compared: Sequence[Comparison]) -> list[str]:
-    return ["Measured: what the runs that count for Table II recorded."]
-
-
-def _setting(record: RunRecord, part: str, *path: str) -> int | str | None:
-    value: Any = getattr(record, part)
-    for name in path:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value if isinstance(value, int | str) else None
-
-
-# Table II: untargeted attacks.
-
-
-def _accuracy_cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]:
-    printed = {(row.dataset, row.rho, row.method): row.summary() for row in published.table2()}
-    return [
-        Cell(dataset=dataset, method=method, rho=rho, published=printed.get((dataset, rho, method)))
-        for rho in RHOS
-        for method in methods
-    ]
-
-
-def _accuracy_blocks(dataset: str, wanted: Sequence[Cell], records: Records) -> list[Block]:
-    built = registry.defenses()
-    compared = [
-        compare_accuracy(
-            cell.keys,
-            cell.select(records),
-            cell.published,
-            wanted=cell.trials,
-            built=cell.method in built,
-        )
-        for cell in wanted
-    ]
-    labels = {name: f"{label} *" for name, label in published.METHOD_LABELS.items()}
-    labels |= {name: entry.label for name, entry in built.items()}
-    title = DATASET_LABELS[dataset]
-    return [
-        matrix_block(f"{title}: measured", compared, "rho", "method", labels),
-        comparison_block(
-            f"{title}: measured beside published", compared, ["rho", "method"], labels
-        ),
-    ]
-
-
-def _accuracy_notes(compared: Sequence[Comparison]) -> list[str]:
-    source = published.source("2")
-    notes = [
-        "Measured: test accuracy at the last epoch in percent, mean±sample standard deviation "
-        "(trials); (3 of 5) says that trials are lacking.",
-        f"Published: {source.plus_minus}.",
-        f"Verdict: Welch's t-test of the two means; differs at p < {SIGNIFICANCE:g}. Agrees means "
-        "that no difference was found, not that there is none.",
-    ]
-    if tested := sum(cell.p_value is not None for cell in compared):
-        notes.append(
-            f"{tested} cell(s) were tested at the 5 % level: were all means equal, about "
-            f"{tested * SIGNIFICANCE:.1f} would still differ by chance."
-        )
-    if any(cell.verdict is Verdict.NOT_BUILT for cell in compared):
-        notes.append("* not built here: only the paper's figures are shown.")
-    return notes
-
-
 TABLES = {
-    "1": PaperTable("data sets and models", _sheet_cells, _sheet_blocks, _sheet_notes),
-    "2": PaperTable(
-        "test accuracy under untargeted attacks, by poison ratio rho",
-        _accuracy_cells,
-        _accuracy_blocks,
-        _accuracy_notes,
-    ),
+    "1": sheet.TABLE,
+    "2": accuracy.TABLE,
+    "4": sensitivity.TABLE,
+    "5": times.TABLE,
 }

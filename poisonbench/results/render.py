@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-_STYLES = {Verdict.AGREES: "green", Verdict.DIFFERS: "bold red"}
+_STYLES = {
+    Verdict.AGREES: "green",
+    Verdict.DIFFERS: "bold red",
+    Verdict.REPRODUCED: "green",
+    Verdict.NOT_REPRODUCED: "bold red",
+}
 
 #: Wider than any grid, so that rich never folds or crops one.
 _UNBOUNDED = 100_000
@@ -101,8 +106,9 @@ def render_markdown(table: Table) -> str:
 
 
 def render_csv(table: Table) -> str:
-    """One line a cell: fractions, record ids separated by spaces, nothing for what is absent."""
-    rows = [_flat(table.key, cell.to_dict()) for cell in table.cells]
+    """One line a cell or claim: fractions, record ids with spaces, nothing for what is absent."""
+    shown = [row.to_dict() for row in table.cells] + [row.to_dict() for row in table.findings]
+    rows = [_flat(table.key, row) for row in shown]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns, lineterminator="\n")
@@ -123,7 +129,7 @@ def render_latex(table: Table) -> str:
         rule = "l" * block.keys + "r" * (len(block.columns) - block.keys)
         parts += [
             r"\begin{table}[htbp]",
-            r"\centering\footnotesize",
+            r"\centering" + _tex_size(block),
             rf"\caption{{{_tex(table.title)}. {_tex(block.title)}.}}",
             rf"\begin{{tabular}}{{{rule}}}",
             r"\toprule",
@@ -205,6 +211,9 @@ def _flat(key: str, cell: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+#: Characters of a grid's columns that fit LaTeX's article in footnote size.
+_TEX_CHARACTERS = 70
+
 _TEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -222,6 +231,13 @@ def _tex(text: str) -> str:
     return "".join(_TEX.get(character, character) for character in text)
 
 
+def _tex_size(block: Block) -> str:
+    """Small type, and smaller with narrow gaps where the columns would leave the page."""
+    columns = zip(block.columns, *block.rows, strict=True)
+    is_wide = sum(max(map(len, column)) for column in columns) > _TEX_CHARACTERS
+    return r"\scriptsize\setlength{\tabcolsep}{3pt}" if is_wide else r"\footnotesize"
+
+
 def _tex_row(cells: Sequence[str]) -> str:
     return " & ".join(map(_tex, cells)) + r" \\"
 
@@ -229,9 +245,13 @@ def _tex_row(cells: Sequence[str]) -> str:
 def _html_row(row: Sequence[str], keys: int) -> str:
     names = "".join(f'<th scope="row">{html.escape(cell)}</th>' for cell in row[:keys])
     figures = "".join(
-        f'<td class="{_verdict(cell) or "figure"}">{html.escape(cell)}</td>' for cell in row[keys:]
+        f'<td class="{_html_class(cell)}">{html.escape(cell)}</td>' for cell in row[keys:]
     )
     return f"<tr>{names}{figures}</tr>"
+
+
+def _html_class(cell: str) -> str:
+    return (_verdict(cell) or "figure").replace(" ", "-")
 
 
 _CSS = """
@@ -242,8 +262,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .8rem; text-align: right; white-space: nowrap; }
 th[scope=row], thead th:first-child { text-align: left; font-weight: normal; }
 thead th { border-bottom: 1px solid; }
-.agrees { color: light-dark(#116329, #56d364); }
-.differs { color: light-dark(#b3141d, #ff8a80); font-weight: bold; }
+.agrees, .reproduced { color: light-dark(#116329, #56d364); }
+.differs, .not-reproduced { color: light-dark(#b3141d, #ff8a80); font-weight: bold; }
 """
 
 _PAGE = """<!doctype html>

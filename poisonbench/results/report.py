@@ -1,15 +1,14 @@
 """The tables' model: measured figures beside published ones, before any format. No torch here.
 
-A :class:`Table` holds blocks of text for people and comparisons for programs. Accuracies are
-fractions in the comparisons and percent in the text.
+A :class:`Table` holds blocks of text for people, and comparisons and findings for programs.
+Accuracies are fractions in these and percent in the text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import (
@@ -20,11 +19,11 @@ from poisonbench.results.statistics import (
     verdict,
 )
 
-#: Where there is nothing to show.
-DASH = "-"
-
 #: A mean with its spread, a whole number or a name.
 Figure = Summary | int | str
+
+#: What means are in.
+Unit = Literal["fraction", "ratio", "seconds"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +38,7 @@ class Comparison:
         verdict: what the comparison says.
         p_value: of the test behind the verdict; null where none was made.
         records: ids of the run records averaged.
+        unit: of means.
     """
 
     keys: Mapping[str, Any]
@@ -48,10 +48,16 @@ class Comparison:
     verdict: Verdict
     p_value: float | None = None
     records: tuple[str, ...] = ()
+    unit: Unit = "fraction"
 
     @property
     def difference(self) -> float | None:
-        """Measured minus published, in the figures' own unit; null where one is no number."""
+        """Measured minus published, in the figures' own unit; null where one is no number.
+
+        Null for seconds as well: the published ones are another device's.
+        """
+        if self.unit == "seconds":
+            return None
         pair = [f.mean if isinstance(f, Summary) else f for f in (self.measured, self.published)]
         if not all(isinstance(value, int | float) for value in pair):
             return None
@@ -69,9 +75,54 @@ class Comparison:
             "measured": measured,
             "published": _plain(self.published),
             "difference": self.difference,
+            "unit": self.unit if isinstance(self.measured or self.published, Summary) else None,
             "p_value": self.p_value,
             "verdict": self.verdict.value,
             "wanted": self.wanted,
+            "records": list(self.records),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What the trials say about one claim of the paper.
+
+    Attributes:
+        keys: what the claim is about, e.g. dataset and rho.
+        claim: in words.
+        test: the statistical test.
+        verdict: reproduced, not reproduced, or not enough trials.
+        p_value: of the test; null where none was made.
+        trials: complete sets of runs that share trial, poison, initial weights and batches.
+        difference: the effect, in ``unit``; null without trials.
+        bears_out: whether the paper's own means bear the claim out; null where it printed none.
+        records: ids of the run records tested.
+        unit: of the difference.
+    """
+
+    keys: Mapping[str, Any]
+    claim: str
+    test: str
+    verdict: Verdict
+    p_value: float | None
+    trials: int
+    difference: float | None
+    bears_out: bool | None
+    records: tuple[str, ...]
+    unit: Unit = "fraction"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            **self.keys,
+            "claim": self.claim,
+            "test": self.test,
+            "verdict": self.verdict.value,
+            "p_value": self.p_value,
+            "trials": self.trials,
+            "difference": None if self.difference is None else round(self.difference, 10),
+            "unit": self.unit,
+            "published_means_bear_it_out": self.bears_out,
             "records": list(self.records),
         }
 
@@ -86,6 +137,7 @@ class Block:
         rows: one text a column.
         keys: how many leading columns name the row.
         cells: the comparisons that the grid shows; empty when another block shows them already.
+        findings: the claims that the grid shows.
     """
 
     title: str
@@ -93,6 +145,7 @@ class Block:
     rows: tuple[tuple[str, ...], ...]
     keys: int
     cells: tuple[Comparison, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,12 +162,18 @@ class Table:
         """Every comparison of every block."""
         return tuple(cell for block in self.blocks for cell in block.cells)
 
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Every claim of every block."""
+        return tuple(finding for block in self.blocks for finding in block.findings)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
             "table": self.key,
             "title": self.title,
             "cells": [cell.to_dict() for cell in self.cells],
+            "claims": [finding.to_dict() for finding in self.findings],
             "notes": list(self.notes),
         }
 
@@ -183,6 +242,45 @@ def compare_accuracy(
     )
 
 
+def compare_time(
+    keys: Mapping[str, Any],
+    values: Mapping[str, float],
+    published: float | None,
+    *,
+    wanted: int,
+    unit: Unit,
+    built: bool = True,
+) -> Comparison:
+    """Average seconds, or ratios of them, and set them beside the published one, untested.
+
+    The published time is one run without a spread, on a device that nobody else has.
+
+    Args:
+        keys: what the cell is about.
+        values: one a run, by record id; all of one device.
+        published: null where the paper has none.
+        wanted: trials asked for.
+        unit: of the values.
+        built: whether the method exists here.
+    """
+    measured = summarise(list(values.values()))
+    if not built:
+        said = Verdict.NOT_BUILT
+    elif published is None:
+        said = Verdict.UNPUBLISHED
+    else:
+        said = Verdict.NOT_TESTED if measured else Verdict.TOO_FEW
+    return Comparison(
+        keys=keys,
+        measured=measured,
+        published=None if published is None else Summary(published, None, 1),
+        wanted=wanted,
+        verdict=said,
+        records=tuple(values),
+        unit=unit,
+    )
+
+
 def compare_fact(
     keys: Mapping[str, Any],
     values: Mapping[str, int | str | None],
@@ -216,90 +314,6 @@ def compare_fact(
         verdict=said,
         records=tuple(known),
     )
-
-
-def comparison_block(
-    title: str,
-    cells: Sequence[Comparison],
-    keys: Sequence[str],
-    labels: Mapping[Any, str],
-) -> Block:
-    """Measured, published, difference and verdict, one cell a row.
-
-    Args:
-        title: of the block.
-        cells: the rows.
-        keys: which of the cells' keys name a row.
-        labels: how to print a key's value, where not as it is.
-    """
-    columns = (*keys, "measured", "published", "diff", "verdict")
-    rows = [
-        (
-            *(labels.get(cell.keys[key], str(cell.keys[key])) for key in keys),
-            show_measured(cell),
-            show_figure(cell.published),
-            _show_difference(cell),
-            _show_verdict(cell),
-        )
-        for cell in cells
-    ]
-    return Block(title=title, columns=columns, rows=tuple(rows), keys=len(keys), cells=tuple(cells))
-
-
-def matrix_block(
-    title: str,
-    cells: Sequence[Comparison],
-    row: str,
-    column: str,
-    labels: Mapping[Any, str],
-) -> Block:
-    """The measured figures alone, in the paper's shape: one key down, another across."""
-    down = list(dict.fromkeys(cell.keys[row] for cell in cells))
-    across = list(dict.fromkeys(cell.keys[column] for cell in cells))
-    text = {(cell.keys[row], cell.keys[column]): show_measured(cell) for cell in cells}
-    shown = {key: text.get(key, DASH) for key in product(down, across)}
-    return Block(
-        title=title,
-        columns=(row, *(labels.get(key, str(key)) for key in across)),
-        rows=tuple((labels.get(r, str(r)), *(shown[r, c] for c in across)) for r in down),
-        keys=1,
-    )
-
-
-def show_measured(cell: Comparison) -> str:
-    """``96.87±0.02 (5)``, or ``(3 of 5)`` when trials are lacking, or a dash."""
-    if isinstance(cell.measured, Summary) and cell.measured.n < cell.wanted:
-        return f"{_show_mean(cell.measured)} ({cell.measured.n} of {cell.wanted})"
-    return show_figure(cell.measured)
-
-
-def show_figure(figure: Figure | None) -> str:
-    """Percent with two decimals, spread and number of trials; other figures as they are."""
-    if figure is None:
-        return DASH
-    if isinstance(figure, Summary):
-        return f"{_show_mean(figure)} ({figure.n})"
-    return str(figure)
-
-
-def _show_mean(summary: Summary) -> str:
-    spread = "" if summary.std is None else f"±{100 * summary.std:.2f}"
-    return f"{100 * summary.mean:.2f}{spread}"
-
-
-def _show_difference(cell: Comparison) -> str:
-    if cell.difference is None:
-        return DASH
-    if isinstance(cell.measured, Summary):
-        return f"{100 * cell.difference:+.2f}"
-    return f"{cell.difference:+g}"
-
-
-def _show_verdict(cell: Comparison) -> str:
-    if cell.p_value is None:
-        return cell.verdict.value
-    p_value = f"p={cell.p_value:.3f}" if cell.p_value >= 0.001 else "p<0.001"
-    return f"{cell.verdict.value} ({p_value})"
 
 
 def _plain(figure: Figure | None) -> Any:

@@ -1,7 +1,8 @@
 """The statistics of the tables: means, intervals and tests, with scipy behind them.
 
-Accuracies are fractions of 1. Every test is two-sided. scipy is imported where it is used, so that
-the command line starts fast.
+Accuracies are fractions of 1. Tests against published figures are two-sided; those of claims, which
+have a direction, are one-sided. scipy is imported where it is used, so that the command line starts
+fast.
 """
 
 from __future__ import annotations
@@ -15,18 +16,24 @@ from statistics import fmean, stdev
 #: Below this p-value a measured mean is said to differ from the published one.
 SIGNIFICANCE = 0.05
 
+#: A claim is tested on this many trials or more.
+CLAIM_TRIALS = 3
+
 #: Standard errors below this are rounding of the arithmetic: one image of a million is 1e-6.
 _NO_SPREAD = 1e-12
 
 
 class Verdict(StrEnum):
-    """What a cell says about the published figure."""
+    """What a cell says about the published figure, or the trials about a claim."""
 
     AGREES = "agrees"
     DIFFERS = "differs"
     TOO_FEW = "not enough trials"
     UNPUBLISHED = "not published"
     NOT_BUILT = "not built here"
+    NOT_TESTED = "not tested"
+    REPRODUCED = "reproduced"
+    NOT_REPRODUCED = "not reproduced"
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,61 @@ def verdict(measured: Summary | None, published: Summary) -> tuple[Verdict, floa
     if p_value is None:
         return Verdict.TOO_FEW, None
     return (Verdict.DIFFERS if p_value < SIGNIFICANCE else Verdict.AGREES), p_value
+
+
+def paired_over(differences: Sequence[float], margin: float = 0.0) -> float | None:
+    """p-value of the one-sided paired t-test that a mean difference is over a margin.
+
+    The null hypothesis is that it is at most the margin. A negative margin makes this the test of
+    non-inferiority. Where the differences have no spread the test is of the mean alone.
+
+    Args:
+        differences: one a pair.
+        margin: in their unit.
+
+    Returns:
+        The p-value; null for fewer than two differences.
+    """
+    summary = summarise(differences)
+    if summary is None or summary.std is None:
+        return None
+    if summary.std < _NO_SPREAD:
+        return 0.0 if summary.mean > margin + 1e-9 else 1.0
+    from scipy import stats
+
+    return float(stats.ttest_1samp(differences, margin, alternative="greater").pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment: each compared with the level of the whole family.
+
+    The k-th smallest of m is multiplied by m - k + 1, and none is below a smaller one's.
+    """
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for done, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - done) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def rising_trend(blocks: Sequence[Sequence[float]]) -> float | None:
+    """p-value of Page's test that values rise along ordered levels.
+
+    The null hypothesis is no trend: within a block every order of the values is as likely. Ties
+    share their mean rank.
+
+    Args:
+        blocks: one a trial, each with one value a level in the order of the levels.
+
+    Returns:
+        The p-value; null for fewer than two blocks or three levels.
+    """
+    if len(blocks) < 2 or len(blocks[0]) < 3:
+        return None
+    from scipy import stats
+
+    return float(stats.page_trend_test(blocks).pvalue)
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -1,0 +1,161 @@
+"""The paper's claims as tests over paired trials. No torch here.
+
+All defenses of a trial share initial weights, batches and poison, so their difference within a
+trial is the defense's alone. "Beats" is a one-sided paired t-test against each other defense with
+Holm's correction for their number; "at least as good" is the same with a margin (non-inferiority);
+"falls as" and "grows with" are Page's test of a trend over ordered levels, a trial a block. A claim
+is reproduced when its test finds it at the 5 % level, and not reproduced when that does not: where
+trials are few or noisy a true claim may be missed. Fewer than three complete trials are not tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import fmean
+from typing import Any
+
+from poisonbench.experiments.cells import Cell, paired, seconds_of
+from poisonbench.results.records import RunRecord
+from poisonbench.results.report import Finding, Unit
+from poisonbench.results.statistics import (
+    CLAIM_TRIALS,
+    SIGNIFICANCE,
+    Verdict,
+    holm,
+    paired_over,
+    rising_trend,
+)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a claim is about.
+
+    Attributes:
+        unit: of the values.
+        of: a run's value.
+        better: 1 where more is better, -1 where less is.
+    """
+
+    unit: Unit
+    of: Callable[[RunRecord], float]
+    better: int
+
+
+ACCURACY = Measure("fraction", lambda record: float(record.metrics["test_accuracy"]), 1)
+SECONDS = Measure("seconds", lambda record: seconds_of(record)["total"], -1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Superiority:
+    """One cell is better than each of others, or not worse by as much as a margin.
+
+    Attributes:
+        claim: in words.
+        first: the cell that is said to be better.
+        others: those that it is compared with.
+        keys: what the claim is about.
+        measure: what is compared.
+        margin: how much worse still passes, in the measure's unit; 0 asks for better.
+    """
+
+    claim: str
+    first: Cell
+    others: tuple[Cell, ...]
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    measure: Measure = ACCURACY
+    margin: float = 0.0
+
+    def judge(self, records: Sequence[RunRecord]) -> Finding:
+        """Test the claim; its effect is the smallest mean difference, its p-value the largest."""
+        better = self.measure.better
+        own = self.first.select(records)
+        pairs = [paired([own, other.select(records)]) for other in self.others]
+        gains = [[better * (self.measure.of(a) - self.measure.of(b)) for a, b in p] for p in pairs]
+        trials = min(map(len, gains))
+        p_value = None
+        if trials >= CLAIM_TRIALS:
+            found = [paired_over(differences, -self.margin) for differences in gains]
+            p_value = max(holm([p for p in found if p is not None]))
+        test = "one-sided paired t-test"
+        test += f", margin {self.margin:g}" if self.margin else ""
+        return Finding(
+            keys=self.keys,
+            claim=self.claim,
+            test=test + (f", Holm over {len(pairs)}" if len(pairs) > 1 else ""),
+            verdict=_said(p_value),
+            p_value=p_value,
+            trials=trials,
+            difference=better * min(map(fmean, gains)) if trials else None,
+            bears_out=self._bears_out(),
+            records=_ids(pair for p in pairs for pair in p),
+            unit=self.measure.unit,
+        )
+
+    def _bears_out(self) -> bool | None:
+        printed = [cell.published for cell in (self.first, *self.others)]
+        means = [self.measure.better * figure.mean for figure in printed if figure]
+        if len(means) < len(printed):
+            return None
+        return all(means[0] + self.margin > mean for mean in means[1:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trend:
+    """Values rise or fall along ordered cells.
+
+    Attributes:
+        claim: in words.
+        levels: the cells in order.
+        direction: 1 where values rise, -1 where they fall.
+        keys: what the claim is about.
+        measure: what rises or falls.
+        same_poison: whether the levels train on one poison; false for poison ratios.
+    """
+
+    claim: str
+    levels: tuple[Cell, ...]
+    direction: int
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    measure: Measure = ACCURACY
+    same_poison: bool = True
+
+    def judge(self, records: Sequence[RunRecord]) -> Finding:
+        """Test the claim; its effect is the last level's mean minus the first's."""
+        groups = [cell.select(records) for cell in self.levels]
+        complete = paired(groups, same_poison=self.same_poison)
+        blocks = [[self.measure.of(record) for record in runs] for runs in complete]
+        p_value = None
+        if len(blocks) >= CLAIM_TRIALS:
+            p_value = rising_trend([[self.direction * value for value in b] for b in blocks])
+        printed = [cell.published.mean for cell in self.levels if cell.published]
+        is_printed = len(printed) == len(self.levels)
+        return Finding(
+            keys=self.keys,
+            claim=self.claim,
+            test="Page's trend test",
+            verdict=_said(p_value),
+            p_value=p_value,
+            trials=len(blocks),
+            difference=fmean(block[-1] - block[0] for block in blocks) if blocks else None,
+            bears_out=all(self.direction * (b - a) > 0 for a, b in pairwise(printed))
+            if is_printed
+            else None,
+            records=_ids(complete),
+            unit=self.measure.unit,
+        )
+
+
+Claim = Superiority | Trend
+
+
+def _said(p_value: float | None) -> Verdict:
+    if p_value is None:
+        return Verdict.TOO_FEW
+    return Verdict.REPRODUCED if p_value < SIGNIFICANCE else Verdict.NOT_REPRODUCED
+
+
+def _ids(sets: Iterable[Sequence[RunRecord]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(record.id for runs in sets for record in runs))

@@ -1,0 +1,65 @@
+"""What a paper's table is made of, for the modules that define one. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from poisonbench import registry
+from poisonbench.experiments.cells import SAMPLE_DATASET, Cell
+from poisonbench.experiments.claims import Claim
+from poisonbench.results import published
+from poisonbench.results.records import RunRecord
+from poisonbench.results.report import Block, Comparison
+from poisonbench.results.statistics import Verdict
+
+PAPER_DATASETS = ("cifar10", "mnist")
+
+DATASET_LABELS = {
+    "cifar10": "CIFAR-10",
+    "mnist": "MNIST",
+    SAMPLE_DATASET: "MNIST sample (not the paper's data)",
+}
+
+Records = Sequence[RunRecord]
+
+
+def no_claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim]:
+    """Of a table from which the paper draws none."""
+    return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperTable:
+    """One table.
+
+    Attributes:
+        title: what it shows.
+        cells: the cells of a data set for some methods; sees what has been run.
+        blocks: lays the cells of one data set out.
+        notes: what to say of the cells and of the comparisons made.
+        claims: what the paper concludes from the cells of one data set.
+        datasets: those that the paper's table shows.
+    """
+
+    title: str
+    cells: Callable[[str, Sequence[str], Records], list[Cell]]
+    blocks: Callable[[str, Sequence[Cell], Records], list[Block]]
+    notes: Callable[[Sequence[Cell], Sequence[Comparison], Records], list[str]]
+    claims: Callable[[str, Sequence[Cell], Records], list[Claim]] = no_claims
+    datasets: tuple[str, ...] = PAPER_DATASETS
+
+
+def method_labels() -> dict[str, str]:
+    """How tables print the defenses: as the registry says, with a star where not built here."""
+    labels = {name: f"{label} *" for name, label in published.METHOD_LABELS.items()}
+    return labels | {name: entry.label for name, entry in registry.defenses().items()}
+
+
+def not_built_notes(compared: Sequence[Comparison]) -> list[str]:
+    """What the stars mean, where there are any."""
+    return (
+        ["* not built here: only the paper's figures are shown."]
+        if any(cell.verdict is Verdict.NOT_BUILT for cell in compared)
+        else []
+    )
