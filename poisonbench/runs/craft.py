@@ -9,24 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
 from poisonbench.attacks.base import AttackTask, LabelledImages
 from poisonbench.config import as_json
 from poisonbench.data.mixing import Selection, mix
 from poisonbench.data.poison import Poison, make_poison, poison_files, read_poison
 from poisonbench.data.splits import Dataset
-from poisonbench.errors import ArtefactError, DivergedError, UsageError
-from poisonbench.files import publish_folder, write_bytes
-from poisonbench.models import build_model, check_model
+from poisonbench.errors import DivergedError, UsageError
+from poisonbench.files import publish_folder
+from poisonbench.models import check_model
 from poisonbench.models.classifier import Classifier
 from poisonbench.registry import MIX, attacks, find
 from poisonbench.results.records import spec_id
 from poisonbench.runs.bench import Bench, check_trial, default_model
 from poisonbench.runs.settings import Settings, read_settings
+from poisonbench.runs.trained import train_or_read
 from poisonbench.seeds import Seeds, generator_for, seed_for
-from poisonbench.training.fit import fit
 from poisonbench.training.recipe import Recipe
 
 #: Raised by hand when a change of the training loop changes its numbers.
@@ -228,43 +226,7 @@ def _surrogate(bench: Bench, dataset: Dataset, recipe: Recipe, spec: dict[str, A
     initial weights or batches.
     """
     seeds = Seeds(seed_for(bench.seed, "surrogate"), spec["trial"])
-    model = build_model(
-        spec["model"],
-        dataset.image_shape,
-        dataset.num_classes,
-        dataset.mean,
-        dataset.std,
-        seeds.generator("initial weights"),
-    )
-    surrogate_id = spec_id(spec)
-    path = bench.store.model_path(surrogate_id)
-    if path.exists():
-        try:
-            model.load_state_dict(load_file(path))
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise ArtefactError(
-                f"{path}: expected a surrogate model, got {error}; delete it to train it again"
-            ) from None
-    else:
-        checkpoint = bench.checkpoint(surrogate_id)
-        try:
-            fit(
-                model,
-                dataset.train,
-                dataset.validation,
-                recipe,
-                seeds,
-                device=bench.device,
-                checkpoint=checkpoint,
-                report=bench.report,
-                should_stop=bench.stopping.is_set,
-                name="surrogate",
-            )
-        except DivergedError as error:
-            raise DivergedError(f"the attacker's model: {error}") from None
-        tensors = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
-        write_bytes(path, save(tensors))
-        checkpoint.discard()
-    model.to(device=bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model.eval().requires_grad_(False)
-    return model
+    try:
+        return train_or_read(bench, spec, dataset, dataset.train, recipe, seeds, "surrogate")
+    except DivergedError as error:
+        raise DivergedError(f"the attacker's model: {error}") from None
