@@ -1,8 +1,8 @@
 """Pictures: a grid of images with captions, and lines with intervals. No torch here.
 
-A picture is plain data until :func:`draw` turns it into PNG and SVG. The same picture gives the same
-bytes with the same matplotlib: no dates, no random ids, no settings of the user's. matplotlib is
-imported where it is used, so that the command line starts fast; its global state is left alone.
+A picture is plain data until :func:`draw` turns it into PNG and SVG. The same picture gives the
+same bytes with the same matplotlib: no dates, no random ids, no settings of the user's. matplotlib
+is imported where it is used, so that the command line starts fast; its global state is left alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from poisonbench.files import write_bytes, write_text
 
 if TYPE_CHECKING:
     import numpy as np
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Canvas
     from numpy.typing import NDArray
 
 #: Okabe and Ito's colours, which people with any common colour blindness tell apart.
@@ -109,6 +109,14 @@ class Lines:
     caption: str
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A picture and the numbers behind it: plain JSON values that name the runs they come from."""
+
+    picture: Grid | Lines
+    numbers: dict[str, Any]
+
+
 def draw(picture: Grid | Lines) -> dict[str, bytes]:
     """The picture's files by suffix: ``{"png": ..., "svg": ...}``. Text in the SVG stays text."""
     import matplotlib
@@ -132,24 +140,26 @@ def draw(picture: Grid | Lines) -> dict[str, bytes]:
         }
 
 
-def write_figure(
-    folder: Path, name: str, picture: Grid | Lines, numbers: dict[str, Any]
-) -> list[Path]:
+def write_figure(folder: Path, name: str, figure: Figure) -> list[Path]:
     """Write ``name.png``, ``name.svg`` and, of the numbers shown, ``name.json``; their paths.
 
     Raises:
         StoreError: the folder cannot be written.
     """
     paths = []
-    for suffix, data in draw(picture).items():
+    for suffix, data in draw(figure.picture).items():
         paths.append(folder / f"{name}.{suffix}")
         write_bytes(paths[-1], data)
     paths.append(folder / f"{name}.json")
-    write_text(paths[-1], json.dumps(numbers, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    write_text(paths[-1], _json(figure.numbers))
     return paths
 
 
-def _file(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
+def _json(numbers: dict[str, Any]) -> str:
+    return json.dumps(numbers, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _file(figure: Canvas, kind: str, metadata: dict[str, None]) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format=kind, dpi=_DPI, metadata=metadata)
     return stream.getvalue()
@@ -185,7 +195,7 @@ class _Page:
         return self.figure.add_axes((*box, width / self.width, height / self.height))
 
 
-def _draw_grid(grid: Grid) -> Figure:
+def _draw_grid(grid: Grid) -> Canvas:
     heights = [_row_height(row) for row in grid.tiles]
     headings = max((text.count("\n") + 1 for text in grid.columns if text), default=0)
     width = 2 * _MARGIN + _LABEL + len(grid.columns) * (_TILE + _GAP)
@@ -229,7 +239,7 @@ def _draw_text(page: _Page, tile: Tile, left: float, top: float) -> None:
     page.text(left + _TILE / 2, top, text, ha="center", va="top", color=colour, linespacing=1.25)
 
 
-def _draw_lines(lines: Lines) -> Figure:
+def _draw_lines(lines: Lines) -> Canvas:
     step = _PANEL_WIDTH + 0.9
     width = 2 * _MARGIN + len(lines.panels) * step
     title = _wrap(lines.title, width - 2 * _MARGIN, _LARGE)

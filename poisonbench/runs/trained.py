@@ -33,18 +33,27 @@ def new_model(name: str, dataset: Dataset, seeds: Seeds) -> Classifier:
     )
 
 
-def read_model(bench: Bench, path: Path, name: str, dataset: Dataset) -> Classifier:
+def read_model(
+    bench: Bench, path: Path, network: str, dataset: Dataset, name: str = "trained"
+) -> Classifier:
     """A kept model, on the device, in eval mode, without parameter gradients.
+
+    Args:
+        bench: says which device.
+        path: its file.
+        network: the network's name.
+        dataset: what it classifies.
+        name: what to call the model in an error.
 
     Raises:
         ArtefactError: the file is missing, damaged or another network's.
     """
-    model = new_model(name, dataset, Seeds())
+    model = new_model(network, dataset, Seeds())
     try:
         model.load_state_dict(load_file(path))
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ArtefactError(
-            f"{path}: expected a trained {name}, got {error}; delete it to train it again"
+            f"{path}: expected a {name} model, got {error}; delete it to train it again"
         ) from None
     return _ready(bench, model)
 
@@ -77,7 +86,7 @@ def train_or_read(
     model_id = spec_id(spec)
     path = bench.store.model_path(model_id)
     if path.exists():
-        return read_model(bench, path, spec["model"], dataset)
+        return read_model(bench, path, spec["model"], dataset, name)
     model = new_model(spec["model"], dataset, seeds)
     checkpoint = bench.checkpoint(model_id)
     fit(
