@@ -330,7 +330,8 @@ def _grid(
 
 
 def _said(given: dict[str, Any]) -> dict[str, Any]:
-    text = f"{short_name(given['class'])}  {100 * given['confidence']:.2f} %"
+    text = f"{short_name(given['class'])}  {_percent(given['confidence'])}"
+    text += f"\nthe label {_percent(given['true_confidence'])}"
     return {"text": text, "is_right": given["is_right"]}
 
 
@@ -338,9 +339,10 @@ def _caption(numbers: dict[str, Any]) -> str:
     config, summary = numbers["config"], numbers["all_selected"]["all"]
     healthy = summary["healthy"]
     sentences = (
-        "After Figure 1 of the HINT paper. Under the images: the model's class and its "
-        "probability, marked as right or wrong by the label; they are of the noise as it is, not "
-        "of the amplified one. Grey is no noise, white raises and black lowers a pixel.\n"
+        "After Figure 1 of the HINT paper. Under the images: the model's class with its "
+        "probability, marked as right or wrong, and the label's probability; they are of the noise "
+        "as it is, not of the amplified one. Grey is no noise, white raises and black lowers a "
+        "pixel.\n"
         f"Noise: -gamma x pixel influence, gamma = {config['gamma']:g}, within "
         f"{255 * config['beta']:.3g}/255. Model: plain training for {numbers['model']['epochs']} "
         f"epoch(s), as HINT has it in its first round; trial {numbers['trial']}. Images: drawn at "
