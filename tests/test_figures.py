@@ -13,14 +13,24 @@ from synthetic_runs import make_record
 
 from poisonbench.data.poison import read_poison
 from poisonbench.data.sources import load_dataset
-from poisonbench.defenses.hint import select
+from poisonbench.defenses import hint
 from poisonbench.experiments.curves import sensitivity
 from poisonbench.influence import head
 from poisonbench.influence.inverse_hessian import HeadHessian, conjugate_gradient
 from poisonbench.models import build_model
 from poisonbench.results.records import spec_id
+from poisonbench.training import recipe
 
 EARLY = ("--schedule", "1", "--epochs", "2")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_recipes():
+    """The paper's settings with three epochs, not thirty."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(recipe.RECIPES["paper"]["mnist"], "epochs", 3)
+        patch.setitem(hint.PROFILES["paper"]["mnist"], "schedule", (1,))
+        yield
 
 
 def model_of(path, data):
@@ -66,7 +76,7 @@ def naive(first, numbers, tiny):
         HeadHessian(inputs, probabilities), head.mean_gradient(trusted, residual), damping=0.5
     ).vector
     scores = head.upweight_influence(inputs, head.residuals(probabilities, train.labels), direction)
-    rows = select(scores, len(train), 0.5)
+    rows = hint.select(scores, len(train), 0.5)
 
     def noise(row, label):
         image = train.images[row : row + 1].float() / 255
@@ -351,13 +361,13 @@ TWO = "--figure 2 --dataset TINY "
         ("--figure 7", 2, "1, 2, sensitivity|'7'"),
         (ONE + "--pick random", 2, "figure 1 has no option --pick|--wrong-label"),
         (ONE + "--make", 2, "figure 1 has no option --make"),
-        (ONE + "--images 0", 2, "--images|1<=x<=20|'0'"),
+        (ONE + "--images 0", 2, "--images|or equal to 1|'0'"),
         (ONE + "--rho 1.5", 2, "--rho|[0, 1]|1.5"),
         (ONE + "--rho nan", 2, "--rho|nan"),
         (ONE + "--trial -1", 2, "--trial|'-1'"),
         (ONE + "--attack pgdd", 2, "'pgdd'|did you mean 'pgd'"),
         (ONE + "--ratio 2 --rho 0", 2, "ratio|(0, 1]|2"),
-        (ONE + "--schedule 30 --rho 0", 2, "schedule|before epoch 30"),
+        (ONE + "--schedule 3 --rho 0", 2, "schedule|before epoch 3"),
         (ONE + "--ration 2 --rho 0", 2, "--ration|did you mean '--ratio'"),
         (ONE + "--profile papr --rho 0", 2, "'papr'|did you mean 'paper'"),
         (ONE + "--device tpu", 2, "cuda:N|'tpu'"),
