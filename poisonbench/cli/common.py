@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,12 +47,6 @@ class Command(TyperCommand):
             if isinstance(value, str) and value.startswith("--"):
                 raise UsageError(f"{flag}: expected a value after it, got the option {value}")
         return super().parse_args(ctx, args)
-
-
-def results_word(results: Path) -> Path | None:
-    """The folder as a command must be told it: None where a command would use it anyway."""
-    default = os.environ.get("POISONBENCH_RESULTS") or str(DEFAULT_RESULTS)
-    return None if results == Path(default) else results
 
 
 def say(text: str, *, quiet: bool = False) -> None:

@@ -7,6 +7,7 @@ for a folder that cannot be written.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,6 @@ from poisonbench.cli.common import (
     ResultsOption,
     SeedOption,
     print_json,
-    results_word,
     say,
 )
 from poisonbench.cli.craft import DatasetOption, PresetOption, flags_of
@@ -192,9 +192,21 @@ def _of_images(
         methods=_words(options.pop("methods", "")),
         runs=_words(options.pop("runs", "")),
         make=options.pop("make", False),
-        results=results_word(bench.store.root),
+        where=_location(bench.store.root, bench.data_root),
     )
     return predictions.predictions(bench, data, wanted, **options)
+
+
+def _location(results: Path, data_root: Path) -> tuple[str, ...]:
+    """The options that tell a command where things are, unless it would look there anyway."""
+    words: list[str] = []
+    for flag, variable, default, path in (
+        ("--results", "POISONBENCH_RESULTS", DEFAULT_RESULTS, results),
+        ("--data-root", "POISONBENCH_DATA", DEFAULT_DATA_ROOT, data_root),
+    ):
+        if path != Path(os.environ.get(variable) or default):
+            words += [flag, str(path)]
+    return tuple(words)
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ StoreError. Typer shows the command's own docstring to the user, so it does not 
 
 from __future__ import annotations
 
+import os
 import sys
 from json import dumps
 from pathlib import Path
@@ -18,7 +19,6 @@ from poisonbench.cli.common import (
     JsonOption,
     QuietOption,
     ResultsOption,
-    results_word,
     say,
 )
 from poisonbench.errors import UsageError
@@ -69,7 +69,7 @@ def report(
         say(f"no run records in {results}; --missing prints the commands to make some", quiet=quiet)
     made = tables.build(table, records, dataset)
     if missing:
-        commands = tables.missing_commands(table, records, dataset, results_word(results))
+        commands = tables.missing_commands(table, records, dataset, _results_option(results))
         say(f"{len(commands)} run(s) missing", quiet=quiet)
         lines = [dumps({"missing": commands})] if kind == "json" else commands
         _emit("".join(f"{line}\n" for line in lines), output)
@@ -88,6 +88,12 @@ def _emit(text: str, output: Path | None) -> None:
         sys.stdout.write(text)
     else:
         write_text(output, text)
+
+
+def _results_option(results: Path) -> Path | None:
+    """The folder, unless a command would use it without being told."""
+    default = os.environ.get("POISONBENCH_RESULTS") or str(DEFAULT_RESULTS)
+    return None if results == Path(default) else results
 
 
 def _check(made: Table, *, quiet: bool) -> None:

@@ -31,14 +31,13 @@ def sensitivity(records: Sequence[RunRecord], dataset: str) -> Figure:
         points = _points(parameter, dataset, records)
         numbers += points
         panels.append(_panel(parameter, points))
-    used = sum(len(point["records"]) for point in numbers)
+    used = len({run for point in numbers for run in point["records"]})
     lines = Lines(
         title=f"HINT's sensitivity: {DATASET_LABELS[dataset]}, mix at rho {RHO:g}",
         panels=panels,
-        caption="Table IV of the HINT paper as curves: test accuracy at the last epoch. Measured: "
-        f"mean of the trials and its 95 % interval (Student's t; none of one trial); {used} "
-        "run(s), a run at a default value counts in both panels. Published: mean and standard "
-        "deviation of 5 trials.",
+        caption="Table IV of the HINT paper as curves: test accuracy at the last epoch. Measured, "
+        f"{used} run(s): mean of the trials and its 95 % interval (Student's t; none of one "
+        "trial). Published: mean and standard deviation of 5 trials.",
     )
     about = {"figure": "sensitivity", "dataset": {"name": dataset}, "rho": RHO}
     return Figure(lines, {**about, "points": numbers})
@@ -75,23 +74,23 @@ def _plain(summary: Summary | None) -> dict[str, Any] | None:
 
 
 def _panel(parameter: str, points: Sequence[dict[str, Any]]) -> Panel:
-    series = []
     measured = [point for point in points if point["measured"]]
-    if measured:
-        series.append(
+    printed = [point for point in points if point["published"]]
+    means = [100 * point["published"]["mean"] for point in printed]
+    stds = [100 * point["published"]["std"] for point in printed]
+    axis = PARAMETERS[parameter][0]
+    return Panel(
+        title=f"accuracy against {axis}",
+        x_label=axis,
+        y_label="test accuracy in percent",
+        series=(
             Series(
                 label="measured",
                 x=[point["value"] for point in measured],
                 y=[100 * point["measured"]["mean"] for point in measured],
                 low=[_percent(point["low"]) for point in measured],
                 high=[_percent(point["high"]) for point in measured],
-            )
-        )
-    printed = [point for point in points if point["published"]]
-    if printed:
-        means = [100 * point["published"]["mean"] for point in printed]
-        stds = [100 * point["published"]["std"] for point in printed]
-        series.append(
+            ),
             Series(
                 label="published",
                 x=[point["value"] for point in printed],
@@ -99,14 +98,8 @@ def _panel(parameter: str, points: Sequence[dict[str, Any]]) -> Panel:
                 low=[mean - std for mean, std in zip(means, stds, strict=True)],
                 high=[mean + std for mean, std in zip(means, stds, strict=True)],
                 dashed=True,
-            )
-        )
-    axis = PARAMETERS[parameter][0]
-    return Panel(
-        title=f"accuracy against {axis}",
-        x_label=axis,
-        y_label="test accuracy in percent",
-        series=series,
+            ),
+        ),
     )
 
 

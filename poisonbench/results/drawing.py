@@ -196,7 +196,7 @@ class _Page:
 
 
 def _draw_grid(grid: Grid) -> Canvas:
-    heights = [_row_height(row) for row in grid.tiles]
+    heights = [_row_height(*row) for row in zip(grid.rows, grid.tiles, strict=True)]
     headings = max((text.count("\n") + 1 for text in grid.columns if text), default=0)
     width = 2 * _MARGIN + _LABEL + len(grid.columns) * (_TILE + _GAP)
     title = _wrap(grid.title, width - 2 * _MARGIN, _LARGE)
@@ -214,15 +214,17 @@ def _draw_grid(grid: Grid) -> Canvas:
         for left, tile in zip(lefts, tiles, strict=True):
             if tile.pixels is not None:
                 _draw_image(page.axes(left, top, _TILE, _TILE), tile.pixels)
-            _draw_text(page, tile, left, top + image + (0.05 if image else 0))
+            place = (top + image + 0.05, "top") if image else (middle, "center")
+            _draw_text(page, tile, left + _TILE / 2, *place)
         top += height
     return page.figure
 
 
-def _row_height(tiles: Sequence[Tile]) -> float:
+def _row_height(label: str, tiles: Sequence[Tile]) -> float:
     lines = max(tile.text.count("\n") + 1 if tile.text else 0 for tile in tiles)
-    image = _TILE + 0.05 if any(tile.pixels is not None for tile in tiles) else 0
-    return image + lines * _LINE + _GAP
+    if any(tile.pixels is not None for tile in tiles):
+        return _TILE + lines * _LINE + 1.4 * _GAP
+    return max(lines, label.count("\n") + 1) * _LINE + _GAP
 
 
 def _draw_image(axes: Any, pixels: NDArray[np.floating[Any]]) -> None:
@@ -232,11 +234,11 @@ def _draw_image(axes: Any, pixels: NDArray[np.floating[Any]]) -> None:
         spine.set(color="#999999", linewidth=0.5)
 
 
-def _draw_text(page: _Page, tile: Tile, left: float, top: float) -> None:
+def _draw_text(page: _Page, tile: Tile, middle: float, y: float, va: str) -> None:
     colour = {True: RIGHT, False: WRONG, None: "black"}[tile.is_right]
     mark = {True: "\u2713 ", False: "\u2717 ", None: ""}[tile.is_right]
     text = mark + tile.text
-    page.text(left + _TILE / 2, top, text, ha="center", va="top", color=colour, linespacing=1.25)
+    page.text(middle, y, text, ha="center", va=va, color=colour, linespacing=1.25)
 
 
 def _draw_lines(lines: Lines) -> Canvas:
@@ -244,17 +246,19 @@ def _draw_lines(lines: Lines) -> Canvas:
     width = 2 * _MARGIN + len(lines.panels) * step
     title = _wrap(lines.title, width - 2 * _MARGIN, _LARGE)
     caption = _wrap(lines.caption, width - 2 * _MARGIN, _SMALL)
-    page = _Page(width, _PANEL_HEIGHT + 1.1, title, caption)
+    page = _Page(width, _PANEL_HEIGHT + 0.85, title, caption)
     for number, panel in enumerate(lines.panels):
         left = _MARGIN + 0.65 + number * step
         axes = page.axes(left, page.top + 0.3, _PANEL_WIDTH, _PANEL_HEIGHT)
         for place, series in enumerate(panel.series):
-            _draw_series(axes, series, place)
+            # One without points keeps its colour free, so that a line looks alike in all panels.
+            if series.x:
+                _draw_series(axes, series, place)
         axes.set_title(panel.title, fontsize=_NORMAL, fontweight="bold")
         axes.set(xlabel=panel.x_label, ylabel=panel.y_label)
         axes.grid(color="#DDDDDD", linewidth=0.5)
         axes.set_axisbelow(True)
-        if panel.series:
+        if any(series.x for series in panel.series):
             axes.legend(frameon=False)
     return page.figure
 

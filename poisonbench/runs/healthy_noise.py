@@ -24,11 +24,11 @@ from poisonbench.errors import UsageError
 from poisonbench.models import check_model
 from poisonbench.models.classifier import Classifier
 from poisonbench.registry import defenses
-from poisonbench.results.drawing import Figure, Grid, Tile
+from poisonbench.results.drawing import Figure
 from poisonbench.runs.bench import Bench, check_trial, default_model
 from poisonbench.runs.craft import LOOP_NUMBER, craft
-from poisonbench.runs.defend import describe_poison
-from poisonbench.runs.pictures import PoisonMix, answer, pixels_of, short_name
+from poisonbench.runs.noise_grid import noise_grid
+from poisonbench.runs.pictures import PoisonMix, answer
 from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.runs.trained import train_or_read
 from poisonbench.seeds import Seeds, generator_for
@@ -102,6 +102,7 @@ def healthy_noise(
         seeds,
         "training until HINT's first round",
     )
+    bench.abort_if_stopping()
     bench.say("HINT's first round" + (", with true and with wrong labels" if wrong_label else ""))
     train = train.to(bench.device)
     notes: list[dict[str, Any]] = []
@@ -144,7 +145,10 @@ def healthy_noise(
             if keep.any()
         },
     }
-    return Figure(_grid(numbers, places, chosen, outcomes, dataset), numbers)
+    pictures = {
+        name: (outcome.noise[places], outcome.images[places]) for name, outcome in outcomes.items()
+    }
+    return Figure(noise_grid(numbers, chosen.images[places], pictures), numbers)
 
 
 def _poisoned(
@@ -290,79 +294,3 @@ def _summary(
             "true_confidence_rises": float((confidence > true).double().mean()),
         }
     return numbers
-
-
-def _grid(
-    numbers: dict[str, Any],
-    places: Tensor,
-    chosen: Split,
-    outcomes: dict[str, Outcome],
-    dataset: Dataset,
-) -> Grid:
-    tiles = []
-    for place, image in zip(places.tolist(), numbers["images"], strict=True):
-        row = [Tile(pixels=pixels_of(chosen.images[place]), **_said(image["before"]))]
-        for name, outcome in outcomes.items():
-            made = image[name]
-            factor = made["shown_times"]
-            text = f"max {255 * made['max_abs_noise']:.3g}/255\nshown \u00d7 {factor or 1:g}"
-            if name == "wrong_label":
-                text = f"label {short_name(made['noise_made_with'])}, {text}"
-            noise = outcome.noise[place] * (factor or 1) + 0.5
-            row.append(Tile(pixels=pixels_of(noise), text=text))
-            row.append(Tile(pixels=pixels_of(outcome.images[place]), **_said(made["after"])))
-        tiles.append(row)
-    columns = ["image", "healthy noise", "image + noise"]
-    if "wrong_label" in outcomes:
-        columns += ["noise with a\nwrong label", "image + that"]
-    rows = [
-        f"{image['poisoned_by'] or 'clean'}, row {image['row']}\nlabel {short_name(image['label'])}"
-        for image in numbers["images"]
-    ]
-    return Grid(
-        title=f"HINT's healthy noise: {dataset.name.partition(':')[0]}, "
-        f"{describe_poison(numbers['poison'])}, r = {numbers['config']['ratio']:g}",
-        columns=columns,
-        rows=rows,
-        tiles=tiles,
-        caption=_caption(numbers),
-    )
-
-
-def _said(given: dict[str, Any]) -> dict[str, Any]:
-    text = f"{short_name(given['class'])}  {_percent(given['confidence'])}"
-    text += f"\nthe label {_percent(given['true_confidence'])}"
-    return {"text": text, "is_right": given["is_right"]}
-
-
-def _caption(numbers: dict[str, Any]) -> str:
-    config, summary = numbers["config"], numbers["all_selected"]["all"]
-    healthy = summary["healthy"]
-    sentences = (
-        "After Figure 1 of the HINT paper. Under the images: the model's class with its "
-        "probability, marked as right or wrong, and the label's probability; they are of the noise "
-        "as it is, not of the amplified one. Grey is no noise, white raises and black lowers a "
-        "pixel.\n"
-        f"Noise: -gamma x pixel influence, gamma = {config['gamma']:g}, within "
-        f"{255 * config['beta']:.3g}/255. Model: plain training for {numbers['model']['epochs']} "
-        f"epoch(s), as HINT has it in its first round; trial {numbers['trial']}. Images: drawn at "
-        "random from those that HINT selects, misclassified ones first.\n"
-        f"All {summary['images']:,} selected images: {_percent(summary['right_before'])} right "
-        f"before, {_percent(healthy['right_after'])} after healthy noise; the label's probability "
-        f"rises for {_percent(healthy['true_confidence_rises'])}, its mean goes from "
-        f"{_percent(summary['mean_true_confidence_before'])} to "
-        f"{_percent(healthy['mean_true_confidence_after'])}."
-    )
-    if "wrong_label" in summary:
-        wrong = summary["wrong_label"]
-        sentences += (
-            " Control, the same noise made with a wrong label drawn at random: "
-            f"{_percent(wrong['right_after'])} right after, the true label's probability rises "
-            f"for {_percent(wrong['true_confidence_rises'])}, its mean goes to "
-            f"{_percent(wrong['mean_true_confidence_after'])}."
-        )
-    return sentences
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"

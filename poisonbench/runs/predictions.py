@@ -8,9 +8,8 @@ does not show; its test accuracy stands beside its row.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -42,7 +41,7 @@ class Wanted:
         methods: the defenses, in order; none named shows those that have a model.
         runs: ids of run records instead, of any settings, poison and trial.
         make: train what is missing.
-        results: the results folder for commands; None leaves it out.
+        where: the words that tell a command where results and data are, if it must be told.
     """
 
     mix: PoisonMix
@@ -50,7 +49,7 @@ class Wanted:
     methods: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
     make: bool = False
-    results: Path | None = None
+    where: tuple[str, ...] = ()
 
 
 def predictions(
@@ -160,11 +159,11 @@ def _named_run(bench: Bench, dataset: Dataset, run: str) -> RunRecord:
     if not path.is_file():
         raise ArtefactError(f"expected the id of a run in {path.parent}, got {run!r}")
     record = read_record(path)
-    if record.spec["dataset"]["digest"] != dataset.digest:
-        name = record.labels.get("dataset", record.spec["dataset"]["name"])
+    if not _is_run_on(record, dataset):
         raise ArtefactError(
-            f"{path}: expected a run on {dataset.name}, got one on {name} with other images or "
-            f"another split; choose its own --dataset and --seed {record.spec['seed']}"
+            f"{path}: expected a run on this {dataset.name}, got one on "
+            f"{record.labels.get('dataset')} with other images or another split; choose its own "
+            f"--dataset and --seed {record.spec.get('seed')}"
         )
     if not bench.store.model_path(run).is_file():
         raise ArtefactError(
@@ -174,6 +173,15 @@ def _named_run(bench: Bench, dataset: Dataset, run: str) -> RunRecord:
     return record
 
 
+def _is_run_on(record: RunRecord, dataset: Dataset) -> bool:
+    data = record.spec.get("dataset")
+    return (
+        record.spec.get("kind") == "defend"
+        and isinstance(data, Mapping)
+        and data.get("digest") == dataset.digest
+    )
+
+
 def _find_run(
     bench: Bench, dataset: Dataset, wanted: Wanted, method: str, known: Sequence[RunRecord]
 ) -> RunRecord | None:
@@ -181,8 +189,7 @@ def _find_run(
     matching = [
         record
         for record in known
-        if record.spec.get("kind") == "defend"
-        and record.spec["dataset"]["digest"] == dataset.digest
+        if _is_run_on(record, dataset)
         and record.spec["method"] == method
         and record.spec["seed"] == bench.seed
         and record.spec["trial"] == wanted.trial
@@ -200,9 +207,7 @@ def _command(bench: Bench, dataset: Dataset, wanted: Wanted, method: str) -> str
     words += ["--rho", f"{wanted.mix.rho:g}", "--trial", str(wanted.trial), "--save-model"]
     if bench.seed:
         words += ["--seed", str(bench.seed)]
-    if wanted.results is not None:
-        words += ["--results", str(wanted.results)]
-    return shlex.join(words)
+    return shlex.join([*words, *wanted.where])
 
 
 def _choose(disagree: Tensor, count: int, pick: Pick, seed: int, trial: int) -> list[int]:
@@ -262,9 +267,9 @@ def _caption(numbers: dict[str, Any], trials: str) -> str:
         else "the images drawn at random from all"
     )
     text = (
-        "After Figure 2 of the HINT paper. Class and probability by a classifier trained on the "
-        f"poisoned data under each defense, trial {trials}; marked as right or wrong. In brackets: "
-        f"accuracy on all {total:,} test images. The classifiers disagree on {apart:,} of them "
+        "After Figure 2 of the HINT paper. Class and probability by a classifier trained under "
+        f"each defense on the data of the title, trial {trials}; marked as right or wrong. In "
+        f"brackets: accuracy on all {total:,} test images. The classifiers disagree on {apart:,} of them "
         f"({100 * apart / total:.1f} %), {rule}."
     )
     if numbers["missing"]:
