@@ -269,8 +269,8 @@ def _caption(numbers: dict[str, Any], trials: str) -> str:
     text = (
         "After Figure 2 of the HINT paper. Class and probability by a classifier trained under "
         f"each defense on the data of the title, trial {trials}; marked as right or wrong. In "
-        f"brackets: accuracy on all {total:,} test images. The classifiers disagree on {apart:,} of them "
-        f"({100 * apart / total:.1f} %), {rule}."
+        f"brackets: accuracy on all {total:,} test images. The classifiers disagree on {apart:,} "
+        f"of them ({100 * apart / total:.1f} %), {rule}."
     )
     if numbers["missing"]:
         text += f" Without a model, left out: {', '.join(numbers['missing'])}."
