@@ -21,7 +21,7 @@ from poisonbench.models import check_model
 from poisonbench.registry import MIX, attacks, find
 from poisonbench.results.records import spec_id
 from poisonbench.runs.bench import Bench, check_trial, default_model
-from poisonbench.runs.models import clean_models, model_spec, own_seeds
+from poisonbench.runs.models import model_spec, own_seeds, trained_models
 from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.seeds import generator_for, seed_for
 
@@ -185,7 +185,7 @@ def _attack(
             dataset.validation.labels.to(bench.device),
         ),
         num_classes=dataset.num_classes,
-        surrogate=lambda: clean_models(
+        surrogate=lambda: trained_models(
             bench, dataset, settings.recipe, surrogate, seeds=own_seeds(surrogate)
         )[0],
         generator=generator_for(bench.seed, "craft", settings.entry.name, trial),

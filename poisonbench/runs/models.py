@@ -1,9 +1,10 @@
-"""Classifiers trained on clean data, which attacks, controls and scenarios start from; cached."""
+"""Classifiers that are trained plainly, for attacks, controls, scenarios and figures; cached."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ def model_spec(
     model: str | None,
     number: int = 0,
 ) -> dict[str, Any]:
-    """What determines a clean model.
+    """What determines a model trained on clean data.
 
     Args:
         bench: its seed.
@@ -66,7 +67,7 @@ def own_seeds(spec: dict[str, Any]) -> Seeds:
     return Seeds(seed_for(spec["seed"], spec["kind"], *parts), spec["trial"])
 
 
-def clean_models(
+def trained_models(
     bench: Bench,
     dataset: Dataset,
     recipe: Recipe,
@@ -76,7 +77,7 @@ def clean_models(
     epochs: Sequence[int] | None = None,
     train: Split | None = None,
 ) -> list[Classifier]:
-    """A classifier after some numbers of epochs, in eval mode, frozen, on the device; cached.
+    """A plainly trained classifier after some numbers of epochs, in eval mode, frozen, on the device; cached.
 
     Args:
         bench: where.
@@ -95,35 +96,60 @@ def clean_models(
     whole = wanted == [recipe.epochs]
     model_id = spec_id(spec if whole else spec | {"after_epochs": wanted})
     path = bench.store.model_path(model_id)
-    blank = _build(dataset, spec, seeds)
     if not path.exists():
+        blank = _build(dataset, spec["model"], seeds)
         tensors = _train(bench, blank, dataset, recipe, spec, model_id, seeds, wanted, train)
         if whole:
             tensors = {key.partition(".")[2]: value for key, value in tensors.items()}
         write_bytes(path, save(tensors))
         bench.checkpoint(model_id).discard()
-    found = []
-    for epoch in wanted if epochs is None else epochs:
-        model = _build(dataset, spec, seeds)
-        prefix = "" if whole else f"{epoch}."
-        try:
-            stored = load_file(path)
-            model.load_state_dict(
-                {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
-            )
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise ArtefactError(
-                f"{path}: expected a {spec['kind']} model, got {error}; delete it to train it again"
-            ) from None
-        model.to(device=bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        model.eval().requires_grad_(False)
-        found.append(model)
-    return found
+    prefixes = [""] if whole else [f"{epoch}." for epoch in epochs or wanted]
+    return [
+        read_model(bench, path, spec["model"], dataset, name=spec["kind"], prefix=prefix)
+        for prefix in prefixes
+    ]
 
 
-def _build(dataset: Dataset, spec: dict[str, Any], seeds: Seeds) -> Classifier:
+def read_model(
+    bench: Bench,
+    path: Path,
+    network: str,
+    dataset: Dataset,
+    *,
+    name: str = "trained",
+    prefix: str = "",
+) -> Classifier:
+    """A kept model, on the device, in eval mode, without parameter gradients.
+
+    Args:
+        bench: says which device.
+        path: its file.
+        network: the network's name.
+        dataset: what it classifies.
+        name: what to call the model in an error.
+        prefix: of its tensors' names, in a file of several models.
+
+    Raises:
+        ArtefactError: the file is missing, damaged or another network's.
+    """
+    model = _build(dataset, network, Seeds())
+    try:
+        stored = load_file(path)
+        model.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
+        )
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ArtefactError(
+            f"{path}: expected a {name} model, got {error}; delete it to train it again"
+        ) from None
+    model.to(device=bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.eval().requires_grad_(False)
+    return model
+
+
+def _build(dataset: Dataset, network: str, seeds: Seeds) -> Classifier:
     return build_model(
-        spec["model"],
+        network,
         dataset.image_shape,
         dataset.num_classes,
         dataset.mean,

@@ -14,7 +14,7 @@ from poisonbench.data.goals import draw_transfer_rows
 from poisonbench.data.splits import Dataset
 from poisonbench.models.classifier import Classifier, initialise
 from poisonbench.runs.bench import Bench
-from poisonbench.runs.models import clean_models, model_spec
+from poisonbench.runs.models import model_spec, trained_models
 from poisonbench.runs.settings import Settings
 from poisonbench.seeds import Seeds, generator_for
 from poisonbench.targeting import STAGE_RECIPES, Goal, Targeting
@@ -106,7 +106,7 @@ def start_of_stage(
         kept[stage.rows] = False
         train = train.rows(kept.nonzero().flatten())
         about["rows"] = train.digest()
-    (start,) = clean_models(bench, dataset, settings.recipe, about, seeds=seeds, train=train)
+    (start,) = trained_models(bench, dataset, settings.recipe, about, seeds=seeds, train=train)
     start.requires_grad_(True)
     if scenario == "transfer":
         initialise(start.head.cpu(), seeds.generator("transfer head"))

@@ -23,7 +23,7 @@ from poisonbench.registry import Entry, attacks
 from poisonbench.results.records import spec_id
 from poisonbench.runs.bench import Bench, check_trial, default_model
 from poisonbench.runs.craft import Crafted, craft, publish
-from poisonbench.runs.models import clean_models, model_spec, own_seeds
+from poisonbench.runs.models import model_spec, own_seeds, trained_models
 from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.seeds import generator_for
 from poisonbench.targeting import PROFILES, Goal, Targeting
@@ -263,7 +263,7 @@ def _attack(
 
     def snapshots(number: int, epochs: Sequence[int]) -> list[Classifier]:
         spec = surrogate | ({"number": number} if number else {})
-        return clean_models(
+        return trained_models(
             bench, dataset, settings.recipe, spec, seeds=own_seeds(spec), epochs=epochs
         )
 
@@ -316,7 +316,7 @@ def _clean_probabilities(
     found = []
     for number in range(NUM_CONTROLS):
         spec = model_spec(bench, dataset, recipe, "control", 0, model, number)
-        (control,) = clean_models(bench, dataset, recipe, spec, seeds=own_seeds(spec))
+        (control,) = trained_models(bench, dataset, recipe, spec, seeds=own_seeds(spec))
         found.append(logits_of(control, images).softmax(1).cpu())
     return torch.stack(found)
 

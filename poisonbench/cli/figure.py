@@ -1,0 +1,231 @@
+"""``poisonbench figure``: a paper's figures as PNG and SVG, with their numbers as JSON.
+
+Typer shows the command's own docstring to the user, so what it raises stands here: a UsageError for
+options that the figure lacks, an ArtefactError for runs or models that are missing, a StoreError
+for a folder that cannot be written.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from poisonbench.cli.common import (
+    DEFAULT_DATA_ROOT,
+    DEFAULT_RESULTS,
+    DataRootOption,
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    ResultsOption,
+    SeedOption,
+    print_json,
+    say,
+)
+from poisonbench.cli.craft import DatasetOption, PresetOption, flags_of
+from poisonbench.cli.method_options import method_values
+from poisonbench.cli.session import choose_dataset, open_bench
+from poisonbench.config import did_you_mean
+from poisonbench.errors import UsageError
+from poisonbench.registry import defenses
+from poisonbench.results.drawing import Figure, write_figure
+from poisonbench.results.store import Store
+
+if TYPE_CHECKING:
+    from poisonbench.runs.bench import Bench
+
+#: The figures, and which of the options that not all of them have each one has.
+FIGURES = {
+    "1": ("attack", "rho", "trial", "images", "wrong_label", "profile"),
+    "2": ("attack", "rho", "trial", "images", "pick", "methods", "runs", "make"),
+    "sensitivity": (),
+}
+
+
+def figure(
+    ctx: typer.Context,
+    figure: Annotated[
+        str,
+        typer.Option(
+            "--figure",
+            help="1: HINT's noise; 2: each defense's predictions; sensitivity: Table IV as curves.",
+        ),
+    ],
+    dataset: DatasetOption = None,
+    attack: Annotated[
+        str | None, typer.Option("--attack", help="As for defend; mix by default. Figures 1, 2.")
+    ] = None,
+    rho: Annotated[
+        float | None,
+        typer.Option("--rho", help="Poisoned share; 0.6 by default. Figures 1, 2."),
+    ] = None,
+    trial: Annotated[
+        int | None, typer.Option("--trial", min=0, help="Which trial; 0 by default. Figures 1, 2.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option("--images", min=1, max=20, help="How many images. Figures 1, 2.")
+    ] = None,
+    wrong_label: Annotated[
+        bool, typer.Option("--wrong-label", help="Show the noise of a wrong label too. Figure 1.")
+    ] = False,
+    profile: Annotated[
+        str | None, typer.Option("--profile", help="HINT's profile; paper by default. Figure 1.")
+    ] = None,
+    pick: Annotated[
+        str | None,
+        typer.Option("--pick", help="disagree (default) or random: from which images. Figure 2."),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            "--methods", help="Names joined by commas; all that have models if not said. Figure 2."
+        ),
+    ] = None,
+    runs: Annotated[
+        str | None,
+        typer.Option("--runs", help="Instead: ids of runs, of any settings and poison. Figure 2."),
+    ] = None,
+    make: Annotated[
+        bool, typer.Option("--make", help="Train the models that are missing. Figure 2.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the files; RESULTS/figures by default.")
+    ] = None,
+    preset: PresetOption = None,
+    results: ResultsOption = DEFAULT_RESULTS,
+    data_root: DataRootOption = DEFAULT_DATA_ROOT,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Draw a figure as PNG and SVG, and write its numbers as JSON beside them.
+
+    Figure 1 takes HINT's options too: see `poisonbench list defenses hint`.
+
+    poisonbench figure --figure 1 --wrong-label
+    """
+    given = {
+        "attack": attack,
+        "rho": rho,
+        "trial": trial,
+        "images": images,
+        "wrong_label": wrong_label or None,
+        "profile": profile,
+        "pick": pick,
+        "methods": methods,
+        "runs": runs,
+        "make": make or None,
+    }
+    options = _own_options(
+        figure, {key: value for key, value in given.items() if value is not None}
+    )
+    values = method_values(ctx.args, flags_of(ctx), [defenses()["hint"]] if figure == "1" else [])
+    if values and figure != "1":
+        raise UsageError(f"figure {figure} has no option --{next(iter(values)).replace('_', '-')}")
+    name = choose_dataset(dataset, preset, quiet)
+    folder = results / "figures" if out is None else out
+    if figure == "sensitivity":
+        made = _sensitivity(name, results, quiet)
+    else:
+        with open_bench(results, data_root, device, seed, quiet) as bench:
+            made = _of_images(figure, bench, name, options, values, folder)
+    stem = figure if figure == "sensitivity" else f"figure-{figure}"
+    paths = [str(path) for path in write_figure(folder, stem, made)]
+    if json:
+        print_json({"figure": figure, "paths": paths, "numbers": made.numbers})
+    else:
+        print("\n".join(paths))
+
+
+def _own_options(figure: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What was given, checked against what the figure has."""
+    if figure not in FIGURES:
+        raise UsageError(
+            f"--figure: expected one of {', '.join(FIGURES)}, got {figure!r}"
+            f"{did_you_mean(figure, FIGURES)}"
+        )
+    for option in given:
+        if option not in FIGURES[figure]:
+            own = ", ".join(_flag(name) for name in FIGURES[figure]) or "none of its own"
+            raise UsageError(f"figure {figure} has no option {_flag(option)}; it has {own}")
+    if "runs" in given and len(given) > 1:
+        clash = [name for name in given if name not in ("runs", "images", "pick")]
+        if clash:
+            raise UsageError(f"expected --runs without {_flag(clash[0])}: runs say that themselves")
+    return given
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _of_images(
+    figure: str,
+    bench: Bench,
+    name: str,
+    options: dict[str, Any],
+    values: dict[str, str],
+    folder: Path,
+) -> Figure:
+    """Figure 1 or 2."""
+    from poisonbench.config import parse_value
+    from poisonbench.runs import healthy_noise, predictions
+    from poisonbench.runs.craft import attack_names
+    from poisonbench.runs.material import DEFAULT_RHO
+    from poisonbench.runs.pictures import PoisonMix
+
+    mix = PoisonMix(attack_names(options.pop("attack", "mix")), options.pop("rho", DEFAULT_RHO))
+    if "pick" in options:
+        options["pick"] = parse_value(options["pick"], predictions.Pick, "--pick")
+    data = bench.dataset(name)
+    # Before the work, not after it.
+    Store(folder).check_writable()
+    if figure == "1":
+        return healthy_noise.healthy_noise(bench, data, mix, values=values, **options)
+    wanted = predictions.Wanted(
+        mix=mix,
+        trial=options.pop("trial", 0),
+        methods=_words(options.pop("methods", "")),
+        runs=_words(options.pop("runs", "")),
+        make=options.pop("make", False),
+        where=_location(bench.store.root, bench.data_root),
+    )
+    return predictions.predictions(bench, data, wanted, **options)
+
+
+def _location(results: Path, data_root: Path) -> tuple[str, ...]:
+    """The options that tell a command where things are, unless it would look there anyway."""
+    words: list[str] = []
+    for flag, variable, default, path in (
+        ("--results", "POISONBENCH_RESULTS", DEFAULT_RESULTS, results),
+        ("--data-root", "POISONBENCH_DATA", DEFAULT_DATA_ROOT, data_root),
+    ):
+        if path != Path(os.environ.get(variable) or default):
+            words += [flag, str(path)]
+    return tuple(words)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _sensitivity(dataset: str, results: Path, quiet: bool) -> Figure:
+    from poisonbench.experiments.curves import sensitivity
+    from poisonbench.experiments.definition import DATASET_LABELS
+
+    if dataset not in DATASET_LABELS:
+        raise UsageError(
+            f"expected a data set among {', '.join(DATASET_LABELS)}, got {dataset!r}"
+            f"{did_you_mean(dataset, DATASET_LABELS)}"
+        )
+    # Said with --quiet too: a curve that lacks runs must not look whole.
+    records = Store(results).records(lambda error: say(f"warning: left out: {error}"))
+    made = sensitivity(records, dataset)
+    points = made.numbers["points"]
+    if empty := sum(not point["records"] for point in points):
+        say(f"{empty} of {len(points)} points have no run in {results}", quiet=quiet)
+    return made
