@@ -24,6 +24,7 @@ from poisonbench.results.records import RunRecord, read_record, spec_id
 from poisonbench.runs.bench import Bench, check_trial, default_model
 from poisonbench.runs.craft import LOOP_NUMBER, craft
 from poisonbench.runs.environment import environment, peak_memory, reset_peak_memory, utc_now
+from poisonbench.runs.filtering import filter_report
 from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.seeds import Seeds
 from poisonbench.training.evaluation import accuracy_by_class
@@ -195,6 +196,7 @@ def _run(
         classifier, dataset.test.to(bench.device), dataset.num_classes
     )
     done = time.monotonic()
+    is_poison = _poison_mask(poison, dataset.train)
     seconds = {**result.seconds, "test": done - tested}
     measured: dict[str, Any] = {
         "metrics": {
@@ -202,7 +204,8 @@ def _run(
             "per_class_accuracy": by_class,
             "validation_accuracy": result.curve[-1]["validation_accuracy"],
             "attack_success": None,
-            "poison": _bystander(poison, defense, dataset.train),
+            "poison": _bystander(poison, defense, is_poison),
+            "filter": _filtering(defense, is_poison, dataset),
         },
         "curve": result.curve,
         "notes": result.notes,
@@ -260,18 +263,32 @@ def _choices(choice: PoisonChoice, model: str | None, dataset: Dataset) -> dict[
     return chosen
 
 
-def _bystander(poison: Poison | None, defense: Defense, train: Split) -> dict[str, Any] | None:
+def _poison_mask(poison: Poison | None, train: Split) -> Tensor:
+    """Which images of the training split are poisoned, (N,) bool."""
+    is_poison = torch.zeros(len(train), dtype=torch.bool)
+    if poison is not None:
+        is_poison[poison.indices] = True
+    return is_poison
+
+
+def _bystander(poison: Poison | None, defense: Defense, is_poison: Tensor) -> dict[str, Any] | None:
     """What the poisons' places say about the defense, which never saw them."""
     if poison is None:
         return None
-    figures: dict[str, Any] = {"count": len(poison), "share": len(poison) / len(train)}
+    figures: dict[str, Any] = {"count": len(poison), "share": len(poison) / len(is_poison)}
     if "selected" in defense.memory:
-        is_poison = torch.zeros(len(train), dtype=torch.bool)
-        is_poison[poison.indices] = True
         figures["share_of_selected"] = float(
             is_poison[defense.memory["selected"].cpu()].float().mean()
         )
     return figures
+
+
+def _filtering(defense: Defense, is_poison: Tensor, dataset: Dataset) -> dict[str, Any] | None:
+    """What a defense that drops images made of the poisons; nothing for one that drops none."""
+    if "keep" not in defense.memory:
+        return None
+    keep = defense.memory["keep"].cpu()
+    return filter_report(keep, is_poison, dataset.train.labels, dataset.num_classes)
 
 
 def _speed(result: FitResult, train: Split, epochs: int) -> float:

@@ -76,7 +76,9 @@ class Defense:
     """A defense is two optional edits of the shared training loop; both default to nothing.
 
     One instance serves one run. What it must remember between epochs goes into ``memory`` as
-    named tensors, so that a killed run resumes to the same bytes.
+    named tensors, so that a killed run resumes to the same bytes. Two names are read after the
+    run and go into the record: ``keep``, (N,) bool, the rows that a filter still trains on, and
+    ``selected``, (S,) int64, the rows that were chosen for treatment.
     """
 
     def __init__(self) -> None:
