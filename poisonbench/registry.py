@@ -27,6 +27,7 @@ class Entry:
         summary: one line on what it does.
         trains: whether it uses a classifier trained by the recipe: every defense, and attacks with
             a surrogate. The recipe's settings are options of these alone.
+        oracle: a control that is told which images are poisoned; no plug-in is.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Entry:
     module: str
     summary: str
     trains: bool = True
+    oracle: bool = False
 
     def load(self) -> ModuleType:
         """Import the algorithm's module."""
@@ -85,6 +87,13 @@ DEFENSES = (
         "noise that leaves predictions alone, and random noise",
     ),
     Entry("epic", "EPIC", "poisonbench.defenses.epic", "drops examples that stand alone"),
+    Entry(
+        "clean-only",
+        "Clean only (oracle)",
+        "poisonbench.defenses.clean_only",
+        "a control: plain training without the poisons, whose places it is told",
+        oracle=True,
+    ),
 )
 
 #: The untargeted attacks that the paper's mix is made of.

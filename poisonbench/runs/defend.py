@@ -29,7 +29,7 @@ from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.seeds import Seeds
 from poisonbench.training.evaluation import accuracy_by_class
 from poisonbench.training.fit import fit
-from poisonbench.training.state import Defense, FitResult
+from poisonbench.training.state import Defense, FitResult, Oracle
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,13 @@ def defend(
     model_path = bench.store.model_path(run_id)
     if path.exists() and (model_path.exists() or not save_model):
         return Defended(read_record(path), path, False)
-    measured, weights = _run(bench, settings, defense, dataset, poison, spec, run_id)
+    is_poison = _poison_mask(poison, dataset.train)
+    if entry.oracle and isinstance(defense, Oracle):
+        try:
+            defense.reveal(is_poison)
+        except ValueError as error:
+            raise UsageError(f"{method}: {error}") from None
+    measured, weights = _run(bench, settings, defense, dataset, poison, is_poison, spec, run_id)
     overrides = settings.overrides | _choices(choice, model, dataset)
     labels = {
         "variant": "custom" if overrides else profile,
@@ -151,6 +157,7 @@ def _run(
     defense: Defense,
     dataset: Dataset,
     poison: Poison | None,
+    is_poison: Tensor,
     spec: dict[str, Any],
     run_id: str,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -196,7 +203,6 @@ def _run(
         classifier, dataset.test.to(bench.device), dataset.num_classes
     )
     done = time.monotonic()
-    is_poison = _poison_mask(poison, dataset.train)
     seconds = {**result.seconds, "test": done - tested}
     measured: dict[str, Any] = {
         "metrics": {

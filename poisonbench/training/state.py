@@ -93,6 +93,26 @@ class Defense:
         return images
 
 
+class Oracle(Defense):
+    """A control that is told which images are poisoned, which no defense may know.
+
+    A run tells it before training, and only where the registry calls the method an oracle.
+
+    Attributes:
+        is_poison: (N,) bool, of the training split's images.
+    """
+
+    is_poison: Tensor
+
+    def reveal(self, is_poison: Tensor) -> None:
+        """Take the poisons' places, (N,) bool.
+
+        Raises:
+            ValueError: the control can do nothing with them.
+        """
+        self.is_poison = is_poison
+
+
 @dataclass
 class FitResult:
     """What a training run leaves besides the model.
