@@ -1,6 +1,7 @@
 """Controls: what they train on, against a loop by hand, and who is told of the poisons."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,10 +10,15 @@ from conftest import cli, done
 from tiny import BASE, network, recipe, split, state_of, train
 
 from poisonbench import registry
-from poisonbench.defenses import clean_only
+from poisonbench.data.poison import read_poison
+from poisonbench.data.sources import load_dataset
+from poisonbench.defenses import clean_only, none
+from poisonbench.errors import InterruptedRunError
 from poisonbench.experiments import tables
 from poisonbench.results.records import read_record
 from poisonbench.seeds import Seeds
+from poisonbench.training.checkpoint import Checkpoint
+from poisonbench.training.fit import fit
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, Oracle, TrainingState
 
@@ -129,6 +135,90 @@ def test_a_run_on_poisons_alone_is_a_usage_error_and_leaves_no_record(tiny, arte
     assert outcome.code == 2
     assert "clean-only: expected clean images to train on" in outcome.err
     assert not (results / "runs").exists()
+
+
+# Plain training with the validation images
+
+
+def with_validation():
+    return none.build(none.Config(with_validation=True), recipe())
+
+
+def test_the_validation_images_come_after_the_training_images():
+    data = load_dataset("mnist-sample", Path("unused"), 0)
+    extended = with_validation().extend(data.train, data.validation)
+    assert len(extended) == len(data.train) + 1000
+    start = len(data.train)
+    assert torch.equal(extended.images[:start], data.train.images)
+    assert torch.equal(extended.labels[:start], data.train.labels)
+    assert torch.equal(extended.images[start:], data.validation.images)
+    assert torch.equal(extended.labels[start:], data.validation.labels)
+    assert none.build(none.Config(), recipe()).extend(data.train, data.validation) is data.train
+
+
+def test_it_is_plain_training_on_all_rows_by_hand():
+    defense = with_validation()
+    together = defense.extend(DATA, VALIDATION)
+    model, _ = train(defense, data=together)
+    wanted = by_hand(
+        together,
+        lambda epoch: torch.randperm(34, generator=Seeds().generator("batches", epoch)).tolist(),
+    )
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(value, wanted[key], rtol=1e-4, atol=1e-5, msg=key)
+
+
+def test_a_run_trains_on_the_poisoned_and_the_validation_images(
+    tiny, artefact, results, monkeypatch
+):
+    seen = []
+
+    def watched(model, train, *rest, **options):
+        seen.append(train)
+        return fit(model, train, *rest, **options)
+
+    monkeypatch.setattr("poisonbench.runs.defend.fit", watched)
+    words = ("--poison", artefact)
+    control = run(results, tiny, "none", *words, "--with-validation", "true")
+    plain = run(results, tiny, "none", *words)
+    data = load_dataset(tiny, results, 0)
+    poisoned = read_poison(artefact, data).apply(data.train)
+    assert [len(train) for train in seen] == [300, 270]
+    assert torch.equal(seen[0].images[:270], poisoned.images)
+    assert torch.equal(seen[0].images[270:], data.validation.images)
+    assert control.digests["initial_weights"] == plain.digests["initial_weights"]
+    assert control.digests["first_batch"] != plain.digests["first_batch"]
+    assert control.curve != plain.curve
+    assert control.labels["overrides"]["with_validation"] is True
+    assert control.labels["variant"] == "custom"
+    assert control.spec["config"] == {"with_validation": True}
+    assert plain.spec["config"] == {}
+    assert "with_validation" not in plain.labels["overrides"]
+
+
+@pytest.mark.parametrize("augment", ["none", "crop-flip"])
+def test_a_longer_run_that_is_continued_ends_in_the_same_bytes(tmp_path, augment):
+    defense = with_validation()
+    together = defense.extend(DATA, VALIDATION)
+    settings = recipe(augment=augment)
+    model, result = train(defense, data=together, recipe=settings)
+    batches = iter(range(1, 100))
+    checkpoint = Checkpoint(tmp_path / "run", "run")
+    with pytest.raises(InterruptedRunError):
+        train(
+            with_validation(),
+            data=together,
+            recipe=settings,
+            checkpoint=checkpoint,
+            should_stop=lambda: next(batches) == 7,
+        )
+    again, continued = train(
+        with_validation(), data=together, recipe=settings, checkpoint=checkpoint
+    )
+    assert continued.interruptions == 1
+    assert continued.curve == result.curve
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key])
 
 
 # Who is told

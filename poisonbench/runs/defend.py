@@ -167,6 +167,7 @@ def _run(
     surroundings = environment(bench.device, settings.recipe.precision)
     reset_peak_memory(bench.device)
     train = dataset.train if poison is None else poison.apply(dataset.train)
+    train = defense.extend(train, dataset.validation)
     seeds = Seeds(bench.seed, spec["trial"])
     classifier = build_model(
         spec["model"],

@@ -73,16 +73,20 @@ class TrainingState:
 
 
 class Defense:
-    """A defense is two optional edits of the shared training loop; both default to nothing.
+    """A defense is three optional edits of the shared training loop; all default to nothing.
 
     One instance serves one run. What it must remember between epochs goes into ``memory`` as
     named tensors, so that a killed run resumes to the same bytes. Two names are read after the
     run and go into the record: ``keep``, (N,) bool, the rows that a filter still trains on, and
-    ``selected``, (S,) int64, the rows that were chosen for treatment.
+    ``selected``, (S,) int64, the rows that were chosen for treatment; N is without added rows.
     """
 
     def __init__(self) -> None:
         self.memory: dict[str, Tensor] = {}
+
+    def extend(self, train: Split, validation: Split) -> Split:
+        """The split that the run trains on; new rows come last. Called once, before the run."""
+        return train
 
     def start_epoch(self, state: TrainingState) -> TrainingSet:
         """The training set of this epoch: change images, drop rows. Called before each epoch."""
