@@ -6,42 +6,18 @@ from typing import Annotated
 
 import typer
 
-from poisonbench.cli.common import (
-    DEFAULT_DATA_ROOT,
-    DEFAULT_RESULTS,
-    DataRootOption,
-    DeviceOption,
-    JsonOption,
-    QuietOption,
-    ResultsOption,
-    SeedOption,
-    print_json,
-    say,
+from poisonbench.cli.common import DatasetOption, print_json, say
+from poisonbench.cli.method_options import flags_of, method_values
+from poisonbench.cli.session import (
+    RunOptions,
+    choose_dataset,
+    open_bench,
+    takes_run_options,
 )
-from poisonbench.cli.method_options import method_values
-from poisonbench.cli.session import choose_dataset, open_bench
 from poisonbench.registry import attacks
 
-DatasetOption = Annotated[
-    str | None,
-    typer.Option(
-        "--dataset", help="mnist-sample, mnist, cifar10, fashion-mnist, npz:PATH or folder:PATH."
-    ),
-]
-PresetOption = Annotated[
-    str | None, typer.Option("--preset", help="quick: the embedded sample, for a CPU.")
-]
-ProfileOption = Annotated[
-    str, typer.Option("--profile", help="paper, or code where the reference code differs.")
-]
-ModelOption = Annotated[
-    str | None, typer.Option("--model", help="Network; by default the paper's for the data.")
-]
-SelectionOption = Annotated[
-    str, typer.Option("--selection", help="How poisoned images are drawn: stratified or uniform.")
-]
 
-
+@takes_run_options
 def craft(
     ctx: typer.Context,
     attack: Annotated[
@@ -53,16 +29,8 @@ def craft(
         typer.Option("--rho", help="Share of training images to poison; by default all."),
     ] = None,
     trial: Annotated[int, typer.Option("--trial", min=0, help="Which draw of everything.")] = 0,
-    selection: SelectionOption = "stratified",
-    model: ModelOption = None,
-    profile: ProfileOption = "paper",
-    preset: PresetOption = None,
-    results: ResultsOption = DEFAULT_RESULTS,
-    data_root: DataRootOption = DEFAULT_DATA_ROOT,
-    device: DeviceOption = "auto",
-    seed: SeedOption = 0,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    *,
+    options: RunOptions,
 ) -> None:
     """Make poisons: an artefact in the results folder, found again the next time.
 
@@ -73,20 +41,20 @@ def craft(
 
     names = run.attack_names(attack)
     values = method_values(ctx.args, flags_of(ctx), [attacks()[name] for name in names])
-    with open_bench(results, data_root, device, seed, quiet) as bench:
+    with open_bench(options) as bench:
         crafted = run.craft(
             bench,
             names,
-            bench.dataset(choose_dataset(dataset, preset, quiet)),
+            bench.dataset(choose_dataset(dataset, options.preset, options.quiet)),
             rho=rho,
-            selection=read_selection(selection),
+            selection=read_selection(options.selection),
             trial=trial,
-            profile=profile,
+            profile=options.profile,
             values=values,
-            model=model,
+            model=options.model,
         )
     card = crafted.poison.card
-    if json:
+    if options.json:
         print_json(
             {
                 "id": crafted.id,
@@ -102,15 +70,10 @@ def craft(
         )
         return
     if not crafted.is_new:
-        say("made before; delete the folder to make it again", quiet=quiet)
+        say("made before; delete the folder to make it again", quiet=options.quiet)
     say(
         f"{card['num_poisons']:,} poisons, largest change {card['measured']['max_abs_levels']}/255 "
         f"of {card['levels']}/255 allowed",
-        quiet=quiet,
+        quiet=options.quiet,
     )
     print(crafted.path)
-
-
-def flags_of(ctx: typer.Context) -> list[str]:
-    """A command's own flags."""
-    return [flag for parameter in ctx.command.params for flag in parameter.opts]
