@@ -27,7 +27,7 @@ class Entry:
         summary: one line on what it does.
         trains: whether it uses a classifier trained by the recipe: every defense, and attacks with
             a surrogate. The recipe's settings are options of these alone.
-        oracle: a control that is told which images are poisoned; no plug-in is.
+        oracle: a control that is told which images are poisoned; no plug-in is one.
     """
 
     name: str
