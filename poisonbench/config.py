@@ -24,9 +24,16 @@ ConfigT = TypeVar("ConfigT")
 Profiles = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
-def setting(default: Any, help: str) -> Any:
-    """A dataclass field with its help text; becomes the option ``--field-name``."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def setting(default: Any, help: str, *, extension: bool = False) -> Any:
+    """A dataclass field with its help text; becomes the option ``--field-name``.
+
+    Args:
+        default: its value where nothing else is said.
+        help: its text in ``--help``.
+        extension: not the paper's; the default is the method without it. :func:`as_json` leaves it
+            out then, so that a run's id does not depend on extensions that it does not use.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "extension": extension})
 
 
 @dataclass(frozen=True)
@@ -180,8 +187,16 @@ def did_you_mean(text: str, known: Iterable[str], likeness: float = 0.6) -> str:
 
 
 def as_json(config: Any) -> dict[str, Any]:
-    """A config as plain JSON values: tuples become lists, floats stay floats."""
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    """A config as plain JSON values: tuples become lists, floats stay floats.
+
+    Extensions at their defaults are left out.
+    """
+    values = {field: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {
+        field.name: _plain(value)
+        for field, value in values.items()
+        if not (field.metadata.get("extension") and value == field.default)
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -29,6 +29,7 @@ class Entry:
             a surrogate. The recipe's settings are options of these alone.
         scenario: how a targeted attack's victim is trained in the HINT paper; empty for untargeted
             attacks and for defenses.
+        oracle: a control that is told which images are poisoned; no plug-in is one.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Entry:
     summary: str
     trains: bool = True
     scenario: str = ""
+    oracle: bool = False
 
     def load(self) -> ModuleType:
         """Import the algorithm's module."""
@@ -96,6 +98,13 @@ DEFENSES = (
         "noise that leaves predictions alone, and random noise",
     ),
     Entry("epic", "EPIC", "poisonbench.defenses.epic", "drops examples that stand alone"),
+    Entry(
+        "clean-only",
+        "Clean only (oracle)",
+        "poisonbench.defenses.clean_only",
+        "a control: plain training without the poisons, whose places it is told",
+        oracle=True,
+    ),
 )
 
 #: The untargeted attacks that the paper's mix is made of.

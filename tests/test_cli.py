@@ -94,7 +94,8 @@ def test_list_the_options_of_one():
     options = done("list", "defenses", "hint", "--json").json
     assert "--ratio" in options
     assert "(0, 1]" in options["--ratio"]
-    assert done("list", "defenses", "none", "--json").json == {}
+    assert list(done("list", "defenses", "none", "--json").json) == ["--with-validation"]
+    assert done("list", "defenses", "clean-only", "--json").json == {}
 
 
 # data

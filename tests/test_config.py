@@ -232,6 +232,17 @@ def test_configs_as_json_are_json():
     assert canonical_json(plain)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Extended(Config):
+    twist: float = setting(0.0, "Twist.", extension=True)
+
+
+def test_an_extension_is_left_out_of_the_json_at_its_default():
+    assert as_json(Extended()) == as_json(Config())
+    assert as_json(Extended(twist=0.5)) == as_json(Config()) | {"twist": 0.5}
+    assert [option.name for option in options_of(Extended)][-1] == "twist"
+
+
 # The recipe
 
 

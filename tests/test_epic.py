@@ -227,3 +227,12 @@ def test_a_model_that_diverged_is_refused():
     model = pixel_classifier(2, math.nan)
     with pytest.raises(DivergedError, match="--learning-rate"):
         defense_for().start_epoch(state_for(model, train, epoch=1))
+
+
+def test_the_kept_rows_are_remembered_for_the_record():
+    train = two_classes([0.10, 0.11, 0.12, 0.13, 0.9, 0.14, 0.15, 0.16, 0.17, 0.18], [0.8] * 5)
+    defense = defense_for()
+    model = pixel_classifier(2, SCALE)
+    kept = defense.start_epoch(state_for(model, train, epoch=1)).keep
+    assert torch.equal(defense.memory["keep"], kept)
+    assert not bool(kept.all())

@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from fake_data import fake_dataset
 from tiny import K, recipe, split, state_of, train
 
+from poisonbench.config import as_json
 from poisonbench.defenses import hint
 from poisonbench.defenses.hint import Config, Hint, NoiseFigures, build, select
 from poisonbench.errors import UsageError
 from poisonbench.registry import DEFENSES
 from poisonbench.runs.settings import read_settings
+from poisonbench.seeds import Seeds
 from poisonbench.training.state import TrainingSet
 
 DATA, VALIDATION = split(30), split(13, seed=1)
@@ -72,10 +74,11 @@ def by_hand(model, images, config, *, before=None, selected=None, gamma=None):
     damped = hessian + config.damping * torch.eye(len(hessian), dtype=torch.float64)
     direction = torch.linalg.solve(damped, wanted)
 
-    scores, maps = [], []
+    scores, maps, losses = [], [], []
     for row in range(len(images)):
         image = noisy[row : row + 1].clone().requires_grad_(True)
         example = F.cross_entropy(model(image), labels[row : row + 1])
+        losses.append(float(example.detach()))
         gradients = torch.autograd.grad(example, head, create_graph=True)
         score = -(flat(gradients) * direction).sum()
         scores.append(score.detach())
@@ -84,11 +87,17 @@ def by_hand(model, images, config, *, before=None, selected=None, gamma=None):
 
     if selected is None:
         count = math.ceil(config.ratio * len(images))
-        by_size = sorted(range(len(images)), key=lambda row: (-float(scores[row].abs()), row))
+        size = {"influence": scores.abs().tolist(), "loss": losses}[config.select_by]
+        by_size = sorted(range(len(images)), key=lambda row: (-size[row], row))
         selected = torch.tensor(sorted(by_size[:count]))
     x_hat = noisy.clone()
-    step = config.gamma if gamma is None else gamma
-    delta = (noisy - images - step * maps).clamp(-config.beta, config.beta)
+    largest = maps.abs().flatten(1).max(1).values[:, None, None, None]
+    step = {
+        "literal": (config.gamma if gamma is None else gamma) * maps,
+        "sign": config.beta * maps.sign(),
+        "linf": config.beta * maps / largest,
+    }[config.step]
+    delta = (noisy - images - step).clamp(-config.beta, config.beta)
     x_hat[selected] = (images + delta)[selected].clamp(0, 1)
     return x_hat, selected, scores
 
@@ -105,6 +114,10 @@ GAMMA = 0.5
         {"ratio": 1.0},
         {"damping": 0.02, "hessian_set": "selected"},
         {"beta": 0.2, "gamma": 0.05},
+        {"step": "linf", "beta": 0.1},
+        {"step": "sign", "beta": 0.1},
+        {"select_by": "loss"},
+        {"select_by": "loss", "step": "linf", "ratio": 0.3},
     ],
 )
 def test_two_rounds_are_the_papers(trained, changes):
@@ -222,6 +235,93 @@ def test_the_selection_is_made_once(trained):
     changed = (train_set.images != DATA.images.float() / 255).flatten(1).any(1)
     assert changed.nonzero().flatten().tolist() == [2, 3]
     assert notes[0]["selected"] == 2
+
+
+# Extensions
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.5, 0.9])
+def test_selection_by_loss_takes_the_highest_cross_entropies(trained, ratio):
+    model = copy.deepcopy(trained).double().eval()
+    losses = F.cross_entropy(model(DATA.images.double() / 255), DATA.labels, reduction="none")
+    wanted = losses.detach().argsort(descending=True)[: math.ceil(ratio * 30)].sort().values
+    _, defense, notes = start(Config(ratio=ratio, select_by="loss"), trained)
+    assert torch.equal(defense.memory["selected"], wanted)
+    assert notes[0]["selected"] == len(wanted)
+
+
+def test_selection_at_random_is_drawn_once_from_the_states_generator(trained):
+    config = Config(ratio=0.4, select_by="random", schedule=(1, 2))
+    order = torch.randperm(30, generator=Seeds().generator("defense", "selection", 1, 0)).tolist()
+    wanted = [row for row in range(30) if order[row] >= 18]
+    first, defense, _ = start(config, trained)
+    assert defense.memory["selected"].tolist() == wanted
+    start(config, trained, defense=defense, train=first, epoch=2)
+    assert defense.memory["selected"].tolist() == wanted
+    _, other, _ = start(config, trained, epoch=2)
+    assert other.memory["selected"].tolist() != wanted
+    _, influence, _ = start(Config(ratio=0.4), trained)
+    assert influence.memory["selected"].tolist() != wanted
+
+
+MAPS = torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(5))
+ONES = torch.ones(1, 2, 1, 1)
+
+
+def test_a_sign_step_moves_each_pixel_by_beta_and_against_the_influence():
+    step = hint.noise_step(MAPS, ONES, Config(step="sign"), 0.1)
+    assert torch.equal(step, torch.where(MAPS > 0, -BETA, BETA))
+    assert hint.noise_step(MAPS * 0, ONES, Config(step="sign"), 0.1).abs().max() == 0
+
+
+def test_an_linf_step_moves_each_images_largest_pixel_by_beta():
+    config = Config(step="linf")
+    step = hint.noise_step(MAPS, ONES, config, 0.1)
+    assert torch.equal(step.abs().amax((1, 2, 3)), torch.full((6,), BETA))
+    for image, influence in zip(step.double(), MAPS.double(), strict=True):
+        torch.testing.assert_close(image, -BETA * influence / influence.abs().max())
+    # Neither the influence's size nor gamma matters, and no influence is no step.
+    torch.testing.assert_close(hint.noise_step(MAPS * 1e-6, ONES, config, 9.0), step)
+    assert hint.noise_step(MAPS * 0, ONES, config, 0.1).abs().max() == 0
+    # The largest is found after the pixel space's scale.
+    scale = torch.tensor([1.0, 100.0]).view(1, 2, 1, 1)
+    scaled = hint.noise_step(MAPS, scale, config, 0.1)
+    assert torch.equal(scaled.abs().amax((1, 2, 3)), torch.full((6,), BETA))
+    assert (scaled[:, 1].abs().amax((1, 2)) == BETA).all()
+
+
+def test_a_literal_step_is_the_papers():
+    assert torch.equal(hint.noise_step(MAPS, ONES, Config(), 0.1), -0.1 * MAPS)
+
+
+@pytest.mark.parametrize("step", ["sign", "linf"])
+def test_steps_of_other_sizes_stay_in_their_bounds(trained, step):
+    config = Config(step=step, ratio=0.5, beta=0.1, schedule=(1, 2))
+    clean = DATA.images.double() / 255
+    train_set, defense, notes = start(config, trained)
+    inside = ((clean >= 0.1) & (clean <= 0.9))[defense.memory["selected"]]
+    noise = (pixels(train_set) - clean)[defense.memory["selected"]].abs()
+    if step == "sign":
+        torch.testing.assert_close(noise[inside], torch.full_like(noise[inside], 0.1))
+    assert notes[0]["max_abs_noise"] == pytest.approx(0.1)
+    assert notes[0]["mean_abs_noise"] == pytest.approx(float(noise.mean()))
+    later, _ = train(data=DATA, recipe=recipe(epochs=2))
+    again, _, _ = start(config, later, defense=defense, train=train_set, epoch=2)
+    for images in (pixels(train_set), pixels(again)):
+        assert (images - clean).abs().max() <= 0.1 + 1e-7
+        assert images.min() >= 0
+        assert images.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("select_by", "loss"), ("select_by", "random"), ("step", "sign"), ("step", "linf")],
+)
+def test_an_extension_is_an_override_and_its_default_is_in_no_spec(name, text):
+    settings = hint_settings(("mnist",), "paper", **{name: text})
+    assert settings.overrides == {name: text}
+    assert as_json(settings.config)[name] == text
+    assert set(as_json(Config())) == set(SHARED | PAPER | CODE) | {"schedule", "lissa_scale"}
 
 
 # Schedule, decay, solvers, storage

@@ -1,9 +1,14 @@
 """The options that a command takes from a method's config."""
 
+from dataclasses import fields
+
 import pytest
+import typer
 from conftest import cli, done
 
+from poisonbench.cli.main import app
 from poisonbench.cli.method_options import method_help, method_values, value_of
+from poisonbench.cli.session import RunOptions
 from poisonbench.config import options_of
 from poisonbench.errors import UsageError
 from poisonbench.registry import attacks, defenses
@@ -120,3 +125,15 @@ def test_a_group_without_a_command_shows_its_help():
         assert outcome.code == 2
         assert "Usage: poisonbench" in outcome.err
         assert "Commands" in outcome.err
+
+
+@pytest.mark.parametrize("command", ["craft", "defend"])
+def test_commands_that_run_methods_end_with_the_same_options(command):
+    shared = [field.name for field in fields(RunOptions)]
+    parameters = typer.main.get_command(app).commands[command].params
+    ending = parameters[-len(shared) :]
+    assert [parameter.name for parameter in ending] == shared
+    for parameter, field in zip(ending, fields(RunOptions), strict=True):
+        assert parameter.opts == ["--" + field.name.replace("_", "-")]
+        assert parameter.default == field.default
+    assert "options" not in [parameter.name for parameter in parameters]

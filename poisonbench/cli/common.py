@@ -12,6 +12,12 @@ from typer.core import TyperCommand
 
 from poisonbench.errors import UsageError
 
+DatasetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset", help="mnist-sample, mnist, cifar10, fashion-mnist, npz:PATH or folder:PATH."
+    ),
+]
 ResultsOption = Annotated[
     Path,
     typer.Option(

@@ -7,28 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from poisonbench.cli.common import (
-    DEFAULT_DATA_ROOT,
-    DEFAULT_RESULTS,
-    DataRootOption,
-    DeviceOption,
-    JsonOption,
-    QuietOption,
-    ResultsOption,
-    SeedOption,
-    print_json,
-    say,
+from poisonbench.cli.common import DatasetOption, print_json, say
+from poisonbench.cli.method_options import flags_of, method_values
+from poisonbench.cli.session import (
+    RunOptions,
+    choose_dataset,
+    open_bench,
+    takes_run_options,
 )
-from poisonbench.cli.craft import (
-    DatasetOption,
-    ModelOption,
-    PresetOption,
-    ProfileOption,
-    SelectionOption,
-    flags_of,
-)
-from poisonbench.cli.method_options import method_values
-from poisonbench.cli.session import choose_dataset, open_bench
 from poisonbench.errors import UsageError
 from poisonbench.registry import attacks, defenses, find
 
@@ -37,9 +23,10 @@ if TYPE_CHECKING:
     from poisonbench.runs.defend import Defended
 
 
+@takes_run_options
 def defend(
     ctx: typer.Context,
-    method: Annotated[str, typer.Option("--method", help="none or hint.")],
+    method: Annotated[str, typer.Option("--method", help="One of `poisonbench list defenses`.")],
     dataset: DatasetOption = None,
     attack: Annotated[
         str | None,
@@ -66,19 +53,11 @@ def defend(
     poison_trial: Annotated[
         int, typer.Option("--poison-trial", min=0, help="Which draw of the poison.")
     ] = 0,
-    selection: SelectionOption = "stratified",
-    model: ModelOption = None,
     save_model: Annotated[
         bool, typer.Option("--save-model", help="Keep the trained weights, as safetensors.")
     ] = False,
-    profile: ProfileOption = "paper",
-    preset: PresetOption = None,
-    results: ResultsOption = DEFAULT_RESULTS,
-    data_root: DataRootOption = DEFAULT_DATA_ROOT,
-    device: DeviceOption = "auto",
-    seed: SeedOption = 0,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    *,
+    options: RunOptions,
 ) -> None:
     """Train a classifier on poisoned data under a defense; a record in the results folder.
 
@@ -99,12 +78,12 @@ def defend(
         attacks=() if poison or clean else attack_names(attack or "mix"),
         path=poison,
         rho=0.0 if clean else rho,
-        selection=read_selection(selection),
+        selection=read_selection(options.selection),
         trial=poison_trial,
     )
     done = []
-    with open_bench(results, data_root, device, seed, quiet) as bench:
-        data = bench.dataset(choose_dataset(dataset, preset, quiet))
+    with open_bench(options) as bench:
+        data = bench.dataset(choose_dataset(dataset, options.preset, options.quiet))
         for number in range(trial, trial + (trials or 1)):
             done.append(
                 run.defend(
@@ -113,15 +92,15 @@ def defend(
                     data,
                     choice,
                     trial=number,
-                    profile=profile,
+                    profile=options.profile,
                     values=values,
-                    model=model,
+                    model=options.model,
                     save_model=save_model,
                 )
             )
-            if not json:
-                _print_line(done[-1], quiet)
-    if json:
+            if not options.json:
+                _print_line(done[-1], options.quiet)
+    if options.json:
         runs = [_summary(item) for item in done]
         print_json(runs[0] if trials is None else {"runs": runs})
 

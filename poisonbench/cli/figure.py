@@ -17,6 +17,7 @@ from poisonbench.cli.common import (
     DEFAULT_DATA_ROOT,
     DEFAULT_RESULTS,
     DataRootOption,
+    DatasetOption,
     DeviceOption,
     JsonOption,
     QuietOption,
@@ -25,9 +26,8 @@ from poisonbench.cli.common import (
     print_json,
     say,
 )
-from poisonbench.cli.craft import DatasetOption, PresetOption, flags_of
-from poisonbench.cli.method_options import method_values
-from poisonbench.cli.session import choose_dataset, open_bench
+from poisonbench.cli.method_options import flags_of, method_values
+from poisonbench.cli.session import RunOptions, choose_dataset, open_bench
 from poisonbench.config import did_you_mean
 from poisonbench.errors import UsageError
 from poisonbench.registry import defenses
@@ -94,7 +94,9 @@ def figure(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of the files; RESULTS/figures by default.")
     ] = None,
-    preset: PresetOption = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="quick: the embedded sample, for a CPU.")
+    ] = None,
     results: ResultsOption = DEFAULT_RESULTS,
     data_root: DataRootOption = DEFAULT_DATA_ROOT,
     device: DeviceOption = "auto",
@@ -131,7 +133,10 @@ def figure(
     if figure == "sensitivity":
         made = _sensitivity(name, results, quiet)
     else:
-        with open_bench(results, data_root, device, seed, quiet) as bench:
+        surroundings = RunOptions(
+            results=results, data_root=data_root, device=device, seed=seed, quiet=quiet
+        )
+        with open_bench(surroundings) as bench:
             made = _of_images(figure, bench, name, options, values, folder)
     stem = figure if figure == "sensitivity" else f"figure-{figure}"
     paths = [str(path) for path in write_figure(folder, stem, made)]

@@ -12,12 +12,12 @@ from poisonbench.cli.common import (
     DEFAULT_DATA_ROOT,
     DEFAULT_RESULTS,
     DataRootOption,
+    DatasetOption,
     JsonOption,
     ResultsOption,
     SeedOption,
     print_json,
 )
-from poisonbench.cli.craft import DatasetOption
 from poisonbench.errors import ArtefactError
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.results.store import Store

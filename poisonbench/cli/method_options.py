@@ -63,6 +63,11 @@ def method_values(
     return values
 
 
+def flags_of(ctx: Any) -> list[str]:
+    """A command's own flags."""
+    return [flag for parameter in ctx.command.params for flag in parameter.opts]
+
+
 def _is_number(text: str) -> bool:
     try:
         float(text)

@@ -1,15 +1,29 @@
-"""Setting up what a command that computes needs: device, store, progress, signals."""
+"""What a command that computes needs: its shared options, device, store, progress, signals."""
 
 from __future__ import annotations
 
+import inspect
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from poisonbench.cli.common import say
+import typer
+
+from poisonbench.cli.common import (
+    DEFAULT_DATA_ROOT,
+    DEFAULT_RESULTS,
+    DataRootOption,
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    ResultsOption,
+    SeedOption,
+    say,
+)
 from poisonbench.config import did_you_mean
 from poisonbench.errors import UsageError
 from poisonbench.progress import BarReporter, LogReporter, silent
@@ -23,10 +37,61 @@ PRESETS = {"quick": "mnist-sample"}
 DEFAULT_DATASET = "mnist-sample"
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The options that every command that runs a method has, in the order of its help."""
+
+    selection: Annotated[
+        str,
+        typer.Option("--selection", help="How poisoned images are drawn: stratified or uniform."),
+    ] = "stratified"
+    model: Annotated[
+        str | None, typer.Option("--model", help="Network; by default the paper's for the data.")
+    ] = None
+    profile: Annotated[
+        str, typer.Option("--profile", help="paper, or code where the reference code differs.")
+    ] = "paper"
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="quick: the embedded sample, for a CPU.")
+    ] = None
+    results: ResultsOption = DEFAULT_RESULTS
+    data_root: DataRootOption = DEFAULT_DATA_ROOT
+    device: DeviceOption = "auto"
+    seed: SeedOption = 0
+    json: JsonOption = False
+    quiet: QuietOption = False
+
+
+def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose last parameter, ``options: RunOptions``, is an option for each of its fields.
+
+    Typer makes options of a function's parameters; the signature that it reads has the fields in
+    place of the one parameter.
+    """
+    kinds = get_type_hints(RunOptions, include_extras=True)
+    shared = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=kinds[field.name],
+        )
+        for field in fields(RunOptions)
+    ]
+    signature = inspect.signature(command, eval_str=True)
+    own = [parameter for name, parameter in signature.parameters.items() if name != "options"]
+
+    @wraps(command)
+    def with_fields(*arguments: Any, **values: Any) -> None:
+        options = RunOptions(**{field.name: values.pop(field.name) for field in fields(RunOptions)})
+        command(*arguments, **values, options=options)
+
+    with_fields.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
+    return with_fields
+
+
 @contextmanager
-def open_bench(
-    results: Path, data_root: Path, device: str, seed: int, quiet: bool
-) -> Iterator[Bench]:
+def open_bench(options: RunOptions) -> Iterator[Bench]:
     """A bench whose runs stop cleanly on signals and show progress on stderr.
 
     Raises:
@@ -38,16 +103,16 @@ def open_bench(
     with ExitStack() as stack:
         stack.enter_context(stop_on_signals(stopping))
         report = silent
-        if not quiet:
+        if not options.quiet:
             bar = sys.stderr.isatty()
             report = stack.enter_context(BarReporter()) if bar else LogReporter()
         yield Bench(
-            store=Store(results),
-            data_root=data_root,
-            device=find_device(device),
-            seed=seed,
+            store=Store(options.results),
+            data_root=options.data_root,
+            device=find_device(options.device),
+            seed=options.seed,
             report=report,
-            say=lambda text: say(text, quiet=quiet),
+            say=lambda text: say(text, quiet=options.quiet),
             stopping=stopping,
         )
 

@@ -148,6 +148,7 @@ class Epic(Defense):
             }
         )
         # 5 train on the rest
+        self.memory["keep"] = kept
         return state.train.with_keep(kept)
 
 

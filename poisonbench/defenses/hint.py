@@ -19,6 +19,11 @@ Profiles   "paper" is the paper's text; "code" is what the reference code does w
            MNIST trains 10 epochs with one update before the last; gamma is divided by 10 from epoch
            40 on; LiSSA of 980 steps; later rounds take H over the selected images alone; the
            gradient is of the normalised image; noisy images are truncated to 8 bits.
+Extensions Not the paper's; each makes a run's variant "custom". ``select_by`` chooses step 3's
+           images by something else than |I_up|: the highest training loss, or at random.
+           ``step`` takes a step of another size in step 4, along -I_pert as before and without
+           gamma: "sign" moves every pixel by beta, "linf" scales each image's step so that its
+           largest pixel moves by beta. Steps of several rounds add up and are clipped as always.
 Deviations The paper gives no damping; 0.5 is what the code's LiSSA constants amount to
            (damp 0.01 x scale 50). The default solver is exact instead of stochastic. The loss is
            the mean over all images, where eq. 1 sums the means of two parts (equal at ratio 0.5).
@@ -34,6 +39,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.config import Profiles, require, setting
@@ -82,6 +88,14 @@ class Config:
     )
     storage: Literal["float", "uint8"] = setting(
         "float", "uint8: truncate noisy images to 8 bits, as in the code."
+    )
+    select_by: Literal["influence", "loss", "random"] = setting(
+        "influence", "What chooses the images; all but influence are extensions.", extension=True
+    )
+    step: Literal["literal", "sign", "linf"] = setting(
+        "literal",
+        "literal: gamma I_pert; extensions: sign: beta a pixel; linf: up to beta an image.",
+        extension=True,
     )
 
     def __post_init__(self) -> None:
@@ -150,8 +164,7 @@ class Hint(Defense):
             if "selected" not in self.memory:
                 scores = None
                 if self.config.ratio < 1:
-                    residual = residuals(probabilities, state.train.labels)
-                    scores = upweight_influence(inputs, residual, solution.vector)
+                    scores = self._scores(model, state, inputs, probabilities, solution.vector)
                 self.memory["selected"] = select(scores, len(state.train), self.config.ratio).to(
                     state.train.labels.device
                 )
@@ -200,6 +213,22 @@ class Hint(Defense):
             )
         return inputs, probabilities, solution
 
+    def _scores(
+        self,
+        model: Classifier,
+        state: TrainingState,
+        inputs: Tensor,
+        probabilities: Tensor,
+        direction: Tensor,
+    ) -> Tensor:
+        """What ranks the training images, (N,): I_up, or an extension's score of 0 or more."""
+        labels = state.train.labels
+        if self.config.select_by == "random":
+            return torch.randperm(len(labels), generator=state.generator("selection"))
+        if self.config.select_by == "loss":
+            return F.cross_entropy(inputs @ head_weights(model).T, labels, reduction="none")
+        return upweight_influence(inputs, residuals(probabilities, labels), direction)
+
     def _add_noise(
         self, model: Classifier, state: TrainingState, direction: Tensor
     ) -> tuple[Tensor, dict[str, Any]]:
@@ -215,7 +244,7 @@ class Hint(Defense):
         for rows in self.memory["selected"].split(pass_size(images, gradients=True)):
             clean, noisy = state.original.pixels(rows), state.train.pixels(rows)
             influence = pixel_influence(model, noisy, state.train.labels[rows], direction)
-            wanted = noisy - clean - gamma * influence * scale
+            wanted = noisy - clean + noise_step(influence, scale, config, gamma)
             delta = wanted.clamp(-config.beta, config.beta)
             healthy = (clean + delta).clamp_(0, 1)
             if config.storage == "uint8":
@@ -225,11 +254,30 @@ class Hint(Defense):
         return images, tally.figures(len(self.memory["selected"]))
 
 
+def noise_step(influence: Tensor, scale: Tensor, config: Config, gamma: float) -> Tensor:
+    """What one round adds to the noise before it is clipped at beta, (B, C, H, W).
+
+    Args:
+        influence: I_pert, (B, C, H, W).
+        scale: (1, C, 1, 1), what the gradient's pixel space multiplies it by.
+        config: which step, and beta.
+        gamma: the literal step's size in this round.
+    """
+    if config.step == "literal":
+        return -gamma * influence * scale
+    direction = -influence * scale
+    if config.step == "sign":
+        return config.beta * direction.sign()
+    # An image without influence stays as it is.
+    largest = direction.abs().amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(torch.float).tiny)
+    return config.beta * (direction / largest)
+
+
 def select(scores: Tensor | None, num_images: int, ratio: float) -> Tensor:
     """Rows of the ceil(ratio N) largest |score|, ties by row, increasing, (S,) int64.
 
     Args:
-        scores: I_up, (N,), or None to select every row.
+        scores: I_up or another score, (N,), or None to select every row.
         num_images: N.
         ratio: r in (0, 1].
     """

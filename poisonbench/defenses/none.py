@@ -1,13 +1,23 @@
 """No defense: the shared training loop, unedited.
 
-Source  the baseline "W/o Defense" of the HINT paper's tables (arXiv 2309.08549).
+Source     the baseline "W/o Defense" of the HINT paper's tables (arXiv 2309.08549).
+Extension  ``--with-validation true``, not the paper's, is a control: the clean validation images
+           are trained on like the others. HINT needs them, so this is plain training on all the
+           data that HINT has. It shares initial weights with the other runs of its trial, and
+           nothing else: batches and augmentation are drawn for N + M rows, not N, and an epoch has
+           (N + M) / N times the steps. The validation accuracy of its record is that of images it
+           was trained on and says nothing.
+Shapes     N training images, M validation images.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from poisonbench.config import Profiles
+import torch
+
+from poisonbench.config import Profiles, setting
+from poisonbench.data.splits import Split
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense
 
@@ -16,7 +26,11 @@ RECIPE_NUMBER = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Nothing to set."""
+    """What is trained on."""
+
+    with_validation: bool = setting(
+        False, "Train on the validation images as well, a control.", extension=True
+    )
 
 
 #: "code" trains as HINT's reference code does, for a column beside its profile of that name.
@@ -25,5 +39,16 @@ RECIPES: Profiles = {"code": {"mnist": {"epochs": 10}}}
 
 
 def build(config: Config, recipe: Recipe) -> Defense:
-    """The defense that edits nothing."""
-    return Defense()
+    """The defense that edits nothing, or the control."""
+    return WithValidation() if config.with_validation else Defense()
+
+
+class WithValidation(Defense):
+    """Trains on the validation images as well."""
+
+    def extend(self, train: Split, validation: Split) -> Split:
+        """The N training images, then the M validation images."""
+        return Split(
+            torch.cat([train.images, validation.images]),
+            torch.cat([train.labels, validation.labels]),
+        )

@@ -36,7 +36,8 @@ class RunRecord:
             {train, validation, test: images}, poison (null, or the artefact's id and what made it).
         metrics: test_accuracy (fraction, last epoch), per_class_accuracy, validation_accuracy,
             attack_success (null when untargeted), poison (share of poisons etc., never shown to
-            the defense).
+            the defense), filter (null unless the defense drops images: poisons_removed,
+            num_poisons, clean_removed, num_clean, precision, recall, f1, per_class).
         curve: one row an epoch: epoch, loss, validation_accuracy.
         notes: the defense's figures, e.g. HINT's update rounds.
         digests: initial_weights, first_batch.

@@ -22,6 +22,7 @@ from poisonbench.registry import defenses, find
 from poisonbench.results.records import RunRecord, read_record, spec_id
 from poisonbench.runs.bench import Bench, check_trial, default_model
 from poisonbench.runs.environment import environment, peak_memory, reset_peak_memory, utc_now
+from poisonbench.runs.filtering import filter_report
 from poisonbench.runs.material import Material, PoisonChoice, prepare, read_targets
 from poisonbench.runs.models import LOOP_NUMBER
 from poisonbench.runs.scenarios import judge, start_of_stage
@@ -29,7 +30,7 @@ from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.seeds import Seeds
 from poisonbench.training.evaluation import accuracy_by_class
 from poisonbench.training.fit import fit
-from poisonbench.training.state import Defense, FitResult
+from poisonbench.training.state import Defense, FitResult, Oracle
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,11 @@ def defend(
     model_path = bench.store.model_path(run_id)
     if path.exists() and (model_path.exists() or not save_model):
         return Defended(read_record(path), path, False)
+    if entry.oracle and isinstance(defense, Oracle):
+        try:
+            defense.reveal(material.is_poison)
+        except ValueError as error:
+            raise UsageError(f"{method}: {error}") from None
     measured, weights = _run(bench, settings, defense, dataset, material, spec, run_id)
     overrides = settings.overrides | _choices(choice, model, dataset)
     overrides |= targeted.overrides if targeted is not None else {}
@@ -143,7 +149,7 @@ def _run(
     # Before the run: a checkout may move on while it lasts.
     surroundings = environment(bench.device, material.recipe.precision)
     reset_peak_memory(bench.device)
-    train = material.train
+    train = defense.extend(material.train, dataset.validation)
     seeds = Seeds(bench.seed, spec["trial"])
     classifier = build_model(
         spec["model"],
@@ -193,7 +199,8 @@ def _run(
             "validation_accuracy": result.curve[-1]["validation_accuracy"],
             "attack_success": verdict["success"] if verdict else None,
             "target": verdict,
-            "poison": _bystander(material.is_poison, defense),
+            "poison": _bystander(material, defense),
+            "filter": _filtering(defense, material, dataset),
         },
         "curve": result.curve,
         "notes": result.notes,
@@ -226,10 +233,11 @@ def _choices(choice: PoisonChoice, model: str | None, dataset: Dataset) -> dict[
     return chosen
 
 
-def _bystander(is_poison: Tensor | None, defense: Defense) -> dict[str, Any] | None:
+def _bystander(material: Material, defense: Defense) -> dict[str, Any] | None:
     """What the poisons' places say about the defense, which never saw them."""
-    if is_poison is None:
+    if material.about is None:
         return None
+    is_poison = material.is_poison
     count = int(is_poison.sum())
     figures: dict[str, Any] = {"count": count, "share": count / len(is_poison)}
     if "selected" in defense.memory:
@@ -237,6 +245,15 @@ def _bystander(is_poison: Tensor | None, defense: Defense) -> dict[str, Any] | N
             is_poison[defense.memory["selected"].cpu()].float().mean()
         )
     return figures
+
+
+def _filtering(defense: Defense, material: Material, dataset: Dataset) -> dict[str, Any] | None:
+    """What a defense that drops images made of the poisons; nothing for one that drops none."""
+    if "keep" not in defense.memory:
+        return None
+    keep = defense.memory["keep"].cpu()
+    labels = material.train.labels
+    return filter_report(keep, material.is_poison, labels, dataset.num_classes)
 
 
 def _speed(result: FitResult, train: Split, epochs: int) -> float:

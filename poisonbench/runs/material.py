@@ -61,7 +61,7 @@ class Material:
 
     Attributes:
         train: the images that the defense gets, poisons among them.
-        is_poison: (N,) bool; None on clean data.
+        is_poison: (N,) bool.
         recipe: of the training that the defense takes part in.
         about: the poison, for the run's spec; None on clean data.
         origin: where the poison came from, for the record's labels.
@@ -70,7 +70,7 @@ class Material:
     """
 
     train: Split
-    is_poison: Tensor | None
+    is_poison: Tensor
     recipe: Recipe
     about: dict[str, Any] | None
     origin: dict[str, Any] | None
@@ -137,7 +137,8 @@ def prepare(
         return _targeted(bench, dataset, choice, targeted, settings, trial, model)
     poison, about, origin = _untargeted(bench, dataset, choice)
     if poison is None:
-        return Material(dataset.train, None, settings.recipe, None, None)
+        nowhere = torch.zeros(len(dataset.train), dtype=torch.bool)
+        return Material(dataset.train, nowhere, settings.recipe, None, None)
     is_poison = _places(poison.indices, dataset)
     return Material(poison.apply(dataset.train), is_poison, settings.recipe, about, origin)
 
@@ -175,7 +176,7 @@ def _targeted(
         goal = find_goal(bench, dataset, targeting, attack.recipe, trial, model)
         rows, train = poison_rows(bench, dataset, targeting, goal, trial), dataset.train
     stage = read_stage(bench, dataset, targeting, goal, rows, settings, trial)
-    is_poison = None if poison is None else _places(rows, dataset)[stage.rows]
+    is_poison = _places(rows[:0] if poison is None else rows, dataset)[stage.rows]
     if len(stage.rows) < len(train):
         train = train.rows(stage.rows)
     return Material(train, is_poison, stage.recipe, about, origin, goal, stage)

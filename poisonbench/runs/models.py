@@ -77,7 +77,7 @@ def trained_models(
     epochs: Sequence[int] | None = None,
     train: Split | None = None,
 ) -> list[Classifier]:
-    """A plainly trained classifier after some numbers of epochs, in eval mode, frozen, on the device; cached.
+    """A plainly trained classifier after some numbers of epochs, frozen, in eval mode; cached.
 
     Args:
         bench: where.

@@ -73,14 +73,20 @@ class TrainingState:
 
 
 class Defense:
-    """A defense is two optional edits of the shared training loop; both default to nothing.
+    """A defense is three optional edits of the shared training loop; all default to nothing.
 
     One instance serves one run. What it must remember between epochs goes into ``memory`` as
-    named tensors, so that a killed run resumes to the same bytes.
+    named tensors, so that a killed run resumes to the same bytes. Two names are read after the
+    run and go into the record: ``keep``, (N,) bool, the rows that a filter still trains on, and
+    ``selected``, (S,) int64, the rows that were chosen for treatment; N is without added rows.
     """
 
     def __init__(self) -> None:
         self.memory: dict[str, Tensor] = {}
+
+    def extend(self, train: Split, validation: Split) -> Split:
+        """The split that the run trains on; new rows come last. Called once, before the run."""
+        return train
 
     def start_epoch(self, state: TrainingState) -> TrainingSet:
         """The training set of this epoch: change images, drop rows. Called before each epoch."""
@@ -89,6 +95,26 @@ class Defense:
     def perturb_batch(self, state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
         """The images that this batch is fitted on, same shape and range; after augmentation."""
         return images
+
+
+class Oracle(Defense):
+    """A control that is told which images are poisoned, which no defense may know.
+
+    A run tells it before training, and only where the registry calls the method an oracle.
+
+    Attributes:
+        is_poison: (N,) bool, of the training split's images.
+    """
+
+    is_poison: Tensor
+
+    def reveal(self, is_poison: Tensor) -> None:
+        """Take the poisons' places, (N,) bool.
+
+        Raises:
+            ValueError: the control can do nothing with them.
+        """
+        self.is_poison = is_poison
 
 
 @dataclass

@@ -1,0 +1,64 @@
+"""Clean only: plain training on the images that are not poisoned. A control, not a defense.
+
+Source  none; the bound that a perfect filter would reach.
+Oracle  it is told which images are poisoned, which no defense may know. Any other way of dropping
+        images can be read against it.
+
+Algorithm
+  1  before the first epoch, drop every poisoned image
+  2  train plainly on the (1 - rho) N clean images that are left
+
+Initial weights are those of every method of the trial, and the clean images come in the order that
+they have in plain training, with the same augmentation. Epochs are the same number and shorter, so
+there are (1 - rho) times the steps of plain training; ``--epochs`` can make up for that. At rho 0
+it is plain training, byte for byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from poisonbench.config import Profiles, require
+from poisonbench.training.recipe import Recipe
+from poisonbench.training.state import Oracle, TrainingSet, TrainingState
+
+RECIPE_NUMBER = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Nothing to set."""
+
+
+PROFILES: Profiles = {"paper": {}}
+
+
+def build(config: Config, recipe: Recipe) -> CleanOnly:
+    """The control for one run."""
+    return CleanOnly()
+
+
+class CleanOnly(Oracle):
+    """Drops the poisons before the first epoch."""
+
+    def reveal(self, is_poison: Tensor) -> None:
+        """Take the poisons' places, (N,) bool.
+
+        Raises:
+            ValueError: no image is clean.
+        """
+        require(
+            not bool(is_poison.all()),
+            "expected clean images to train on, got poisons alone; choose a smaller --rho",
+        )
+        super().reveal(is_poison)
+
+    def start_epoch(self, state: TrainingState) -> TrainingSet:
+        """Steps 1-2; after the first epoch the training set stays as it is."""
+        if state.epoch > 0:
+            return state.train
+        keep = ~self.is_poison.to(state.train.labels.device)
+        self.memory["keep"] = keep
+        return state.train.with_keep(keep)
