@@ -140,8 +140,10 @@ def brew(
                 gradient += torch.autograd.grad(loss.sum(), moved)[0]
                 losses[groups] += loss.detach() / num_surrogates
             momentum[groups] = momentum[groups].lerp(gradient.sign(), 1 - _MOMENTUM)
-        tau = config.step_size * unit * 0.1 ** sum(
-            step >= math.floor(config.steps / divisor) for divisor in _DECAYS
+        tau = (
+            config.step_size
+            * unit
+            * 0.1 ** sum(step >= math.floor(config.steps / divisor) for divisor in _DECAYS)
         )
         # A group's gradient is a sum over surrogates, of which only the sign counts.
         delta -= tau * momentum / (1 - _MOMENTUM ** (step + 1))
