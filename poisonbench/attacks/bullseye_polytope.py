@@ -135,6 +135,6 @@ def bullseye(features: Tensor, target: Tensor, *, relative: bool) -> Tensor:
     """
     difference = features.mean(1) - target
     if relative:
-        distance: Tensor = torch.linalg.vector_norm(difference, dim=1)
-        return distance / torch.linalg.vector_norm(target, dim=1).clamp(min=1e-12)
+        share: Tensor = difference.norm(dim=1) / target.norm(dim=1).clamp(min=1e-12)
+        return share
     return difference.square().mean(1)
