@@ -1,24 +1,25 @@
 """Brewing: the optimisation that gradient matching and the feature attacks share.
 
-Source      Geiping et al., "Witches' Brew", ICLR 2021, Algorithm 1; settings of its code,
-            JonasGeiping/poisoning-gradient-matching @ 90bd7d2, with which HINT crafted GM, BP and FC.
+Source      Geiping et al., "Witches' Brew", ICLR 2021, Algorithm 1.
+Code        JonasGeiping/poisoning-gradient-matching @ 90bd7d2, with which HINT crafted GM, BP, FC.
 
 Given base images x, a bound epsilon and a loss L of the surrogates at images near x:
 
-1.  Draw delta ~ N(0, epsilon^2) for each restart, clamped to [-epsilon, epsilon].
-2.  Repeat ``steps`` times: augment x + delta anew; g = sum over surrogates of grad L;
-    m <- 0.9 m + 0.1 sign(g); delta <- delta - tau m / (1 - 0.9^t), "signed Adam";
-    project onto the bound, then onto [0, 1]. tau falls tenfold after 3/8, 5/8 and 7/8 of the steps.
-3.  Keep the restart of the lowest loss at its last step.
+1.  For each restart start at x' = x + N(0, epsilon^2), the noise clamped to [-epsilon, epsilon].
+2.  Repeat ``steps`` times: augment x' anew; g = sum over surrogates of grad L;
+    m <- 0.9 m + 0.1 sign(g); x' <- x' - tau m / (1 - 0.9^t), "signed Adam"; project onto the
+    bound, then onto [0, 1]. tau falls tenfold after 3/8, 5/8 and 7/8 of the steps.
+3.  Keep the restart of the lowest loss at its last step, before that step is taken.
 
 Deviations  Adam on signs divides by the root of a second moment that is 1, except where a pixel's
             gradient is exactly 0; here it is 1 everywhere. Poisons are one batch, whatever their
-            number: the code splits more than 512.
+            number: the code splits more than 512. The code divides tau by the number of
+            surrogates; here the step is what the config says. For MNIST the code shifts by up to
+            2 pixels, here by an eighth of the side as for all other data.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,17 +28,17 @@ import torch
 from torch import Tensor
 
 from poisonbench.config import require, setting
-from poisonbench.models.classifier import Classifier
+from poisonbench.models.classifier import Classifier, pass_size
+from poisonbench.perturbation import project_linf
 
 #: Losses (G,) of groups of poisons (G, P, C, H, W), which belong to the targets (G,), at the
 #: surrogate of that number.
 Objective = Callable[[int, Tensor, Tensor], Tensor]
 
 _MOMENTUM = 0.9
-#: The code's integer division of the steps: 93, 156 and 218 of 250.
+#: The steps are divided by these and rounded down: 93, 156 and 218 of 250. Floor division is not
+#: the quotient rounded down: 1000 // 1.6 is 624, as in the code.
 _DECAYS = (2.667, 1.6, 1.142)
-#: Images in one pass over several groups.
-_PASS = {"cpu": 1, "cuda": 8192}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ class BrewingConfig:
         "the same epochs of one model.",
     )
     brew_augment: Literal["none", "shift-flip"] = setting(
-        "shift-flip", "shift-flip: differentiable shift by up to 4 pixels and flip of each poison."
+        "shift-flip", "shift-flip: differentiable shift by up to an eighth of the side, and flip."
     )
 
     def __post_init__(self) -> None:
@@ -106,7 +107,8 @@ def brew(
         config: the settings.
         objective: the losses that fall.
         num_surrogates: how many surrogates the objective knows.
-        mean, std: (C, 1, 1) of the data: the colour outside a shifted image, and the unit of steps.
+        mean: (C, 1, 1) of the data, the colour outside a shifted image.
+        std: (C, 1, 1) of the data, the unit of steps.
         generators: T CPU generators.
         report: called with (steps done, steps in all).
     """
@@ -114,45 +116,42 @@ def brew(
     restarts = config.restarts
     targets = torch.arange(num_targets, device=base.device).repeat_interleave(restarts)
     centre = base.repeat_interleave(restarts, 0)
-    shape = (restarts, *base.shape[1:])
-    delta = config.epsilon * torch.cat(
-        [torch.randn(shape, generator=generator) for generator in generators]
-    ).to(base)
-    delta.clamp_(-config.epsilon, config.epsilon)
-    momentum = torch.zeros_like(delta)
     unit = std if config.step_unit == "normalised" else torch.ones_like(std)
-    size = max(1, _PASS[base.device.type] // num_poisons)
-    losses = torch.zeros(len(delta), device=base.device)
+    size = _groups_in_a_pass(base)
+
+    # 1. Random starts.
+    shape = (restarts, *base.shape[1:])
+    noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+    images = centre + (config.epsilon * noise).clamp_(-config.epsilon, config.epsilon).to(base)
+
+    # 2. Signed Adam.
+    momentum = torch.zeros_like(images)
+    losses = torch.zeros(len(images), dtype=base.dtype, device=base.device)
     for step in range(config.steps):
         draws = None
         if config.brew_augment == "shift-flip":
             draws = _draw_shift_flip(restarts, num_poisons, base, generators)
-        for first in range(0, len(delta), size):
+        for first in range(0, len(images), size):
             groups = slice(first, first + size)
-            gradient = torch.zeros_like(delta[groups])
+            gradient = torch.zeros_like(images[groups])
             losses[groups] = 0
             for number in range(num_surrogates):
-                moved = delta[groups].detach().requires_grad_()
-                seen = centre[groups] + moved
+                moved = images[groups].detach().requires_grad_()
+                seen = moved
                 if draws is not None:
-                    seen = shift_flip(seen, draws[0][groups], draws[1][groups], mean)
+                    seen = shift_flip(moved, draws[0][groups], draws[1][groups], mean)
                 loss = objective(number, seen, targets[groups])
                 gradient += torch.autograd.grad(loss.sum(), moved)[0]
                 losses[groups] += loss.detach() / num_surrogates
             momentum[groups] = momentum[groups].lerp(gradient.sign(), 1 - _MOMENTUM)
-        tau = (
-            config.step_size
-            * unit
-            * 0.1 ** sum(step >= math.floor(config.steps / divisor) for divisor in _DECAYS)
-        )
-        # A group's gradient is a sum over surrogates, of which only the sign counts.
-        delta -= tau * momentum / (1 - _MOMENTUM ** (step + 1))
-        delta.clamp_(-config.epsilon, config.epsilon)
-        delta = (centre + delta).clamp_(0, 1) - centre
+        tau = config.step_size * 0.1 ** sum(step >= config.steps // part for part in _DECAYS)
+        images -= tau / (1 - _MOMENTUM ** (step + 1)) * unit * momentum
+        images = project_linf(images, centre, config.epsilon)
         report(step + 1, config.steps)
+
+    # 3. The best restart of each target.
     best = losses.view(num_targets, restarts).argmin(1)
-    chosen = torch.arange(num_targets, device=base.device) * restarts + best
-    return centre[chosen] + delta[chosen]
+    return images[torch.arange(num_targets, device=base.device) * restarts + best]
 
 
 def shift_flip(images: Tensor, shifts: Tensor, flips: Tensor, fill: Tensor) -> Tensor:
@@ -173,12 +172,22 @@ def shift_flip(images: Tensor, shifts: Tensor, flips: Tensor, fill: Tensor) -> T
     return (mirrored + fill).view_as(images)
 
 
+def _groups_in_a_pass(base: Tensor) -> int:
+    """Targets' restarts that share a pass: on a CPU one, so that no neighbour changes a rounding.
+
+    A GPU needs the larger pass where poisons are few.
+    """
+    if not base.is_cuda:
+        return 1
+    return max(1, pass_size(base, gradients=True) // base.shape[1])
+
+
 def _draw_shift_flip(
     restarts: int, num_poisons: int, base: Tensor, generators: Sequence[torch.Generator]
 ) -> tuple[Tensor, Tensor]:
     """Shifts (G, P, 2) and flips (G, P) of one step, in the targets' own draws.
 
-    The range is the code's: 4 of 32 pixels to each side, as many for smaller images by share.
+    The range is the code's: 4 of 32 pixels to each side, in proportion for other sizes.
     """
     reach = torch.tensor([base.shape[-1] / 8, base.shape[-2] / 8])
     shifts, flips = [], []

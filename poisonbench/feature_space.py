@@ -11,12 +11,9 @@ import torch
 from torch import Tensor
 
 from poisonbench.brewing import Objective
-from poisonbench.models.classifier import Classifier
+from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.models.folding import folded
 from poisonbench.perturbation import project_linf
-
-#: Images in one pass over several groups of poisons, with their gradients.
-_PASS = {"cpu": 125, "cuda": 8192}
 
 
 class FeatureSpace:
@@ -77,10 +74,11 @@ def adam_steps(
     rows = torch.arange(len(base), device=base.device)
     moved = torch.zeros_like(base, requires_grad=True)
     adam = torch.optim.Adam([moved], lr=step_size)
-    groups = rows.split(max(1, _PASS[base.device.type] // base.shape[1]))
+    # On a CPU a target has passes of its own, so that no neighbour changes a rounding.
+    size = max(1, pass_size(base, gradients=True) // base.shape[1]) if base.is_cuda else 1
     for step in range(steps):
         adam.zero_grad()
-        for group in groups:
+        for group in rows.split(size):
             for number in range(num_surrogates):
                 images = base[group] + unit * moved[group]
                 objective(number, images, group).sum().backward()

@@ -23,7 +23,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 BOTTOM = {"errors", "canonical", "config", "files", "progress", "seeds"}
 NUMERIC = BOTTOM | {"data", "models"}
-ALGORITHM = NUMERIC | {"perturbation", "facility_location", "training", "influence"}
+ALGORITHM = NUMERIC | {"perturbation", "brewing", "facility_location", "training", "influence"}
 RUNS = ALGORITHM | {"registry", "attacks", "defenses", "results"}
 
 #: What each part may import; itself is understood, except for algorithms.
@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "data": BOTTOM,
     "models": BOTTOM,
     "perturbation": NUMERIC,
+    "brewing": NUMERIC | {"perturbation"},
     "facility_location": set(),
     "training": NUMERIC,
     "influence": NUMERIC,

@@ -261,3 +261,12 @@ def test_defenses(script, tiny_mnist, capsys):
         assert f"| {name} images |" in printed or f"| {name}, 6 medoids each |" in printed
     assert "0.00% of the pixels" in printed
     assert "0.00% of the images end" in printed
+
+
+def test_targeted(script, capsys):
+    options = "--networks mnist-cnn --poisons 6 --steps 1 --trials 2 --repeats 1 --markdown"
+    script("targeted").main(options.split())
+    printed = capsys.readouterr().out
+    assert "| mnist-cnn | training pass |" in printed
+    assert "| mnist-cnn | gm |" in printed
+    assert "2 trials of 6 poisons" in printed

@@ -89,14 +89,13 @@ class TestContract:
         config = module.Config(**values)
         together = module.craft(task(), config)
         alone = module.craft(task(slice(1, 2)), config)
-        difference = (together[1:2] - alone).abs()
-        # A sign that rounding turned moves a pixel by a step.
-        assert float((difference > 1e-4).double().mean()) < 0.01
+        assert torch.equal(together[1:2], alone)
 
     def test_progress_ends_at_the_whole(self, name, module, values, is_random):
         seen = []
         module.craft(task(report=lambda *progress: seen.append(progress)), module.Config(**values))
-        assert seen == [(done + 1, 3) for done in range(3)]
+        whole = 3 * T if values.get("form") == "watermark" else 3
+        assert seen == [(done + 1, whole) for done in range(whole)]
 
     def test_the_distance_falls(self, name, module, values, is_random):
         given = task()
@@ -318,9 +317,8 @@ def test_both_forms_of_bullseye_pull_in_one_direction():
 @pytest.mark.parametrize("module", [bullseye_polytope, feature_collision])
 def test_restarts_in_one_pass_are_restarts_one_after_another(module, monkeypatch):
     config = module.Config(**(BREWED | {"restarts": 3}))
-    monkeypatch.setitem(brewing._PASS, "cpu", 1)
     sequential = module.craft(task(), config)
-    monkeypatch.setitem(brewing._PASS, "cpu", 10**6)
+    monkeypatch.setattr(brewing, "_groups_in_a_pass", lambda base: 7)
     batched = module.craft(task(), config)
     assert float((batched - sequential).abs().gt(1e-6).double().mean()) < 0.01
 
@@ -449,30 +447,29 @@ def walk(start, distance, steps, length, beta):
 
 @pytest.mark.parametrize(("length", "beta"), [(0.002, 0.1), (0.002, 0.0), (0.3, 0.1)])
 def test_forward_backward_is_a_walk_of_each_poison(length, beta):
-    start = double(6, T, P, *SHAPE).abs() + 0.2
+    start = double(6, P, *SHAPE).abs() + 0.2
     goal = double(7, *SHAPE)
     found = feature_collision.forward_backward(
         start,
-        lambda images: (images - goal).flatten(2).norm(dim=2),
+        lambda images: (images - goal).flatten(1).norm(dim=1),
         lambda images: images,
         steps=60,
         step_size=torch.full((2, 1, 1), length, dtype=torch.float64),
         beta=beta,
         report=lambda done, total: None,
     )
-    for t in range(T):
-        for p in range(P):
-            alone = walk(start[t, p], lambda image: (image - goal).norm(), 60, length, beta)
-            assert torch.allclose(found[t, p], alone, atol=1e-8)
-    assert ((found - goal).flatten(2).norm(dim=2) < (start - goal).flatten(2).norm(dim=2)).all()
+    for p in range(P):
+        alone = walk(start[p], lambda image: (image - goal).norm(), 60, length, beta)
+        assert torch.allclose(found[p], alone, atol=1e-8)
+    assert ((found - goal).flatten(1).norm(dim=1) < (start - goal).flatten(1).norm(dim=1)).all()
 
 
 def test_forward_backward_stops_where_nothing_changes():
     seen = []
-    start = double(8, 1, 2, *SHAPE)
+    start = double(8, 2, *SHAPE)
     found = feature_collision.forward_backward(
         start,
-        lambda images: 0 * images.flatten(2).sum(2),
+        lambda images: 0 * images.flatten(1).sum(1),
         lambda images: images,
         steps=50,
         step_size=torch.full((2, 1, 1), 0.1, dtype=torch.float64),

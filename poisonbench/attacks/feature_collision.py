@@ -145,27 +145,31 @@ def collision(features: Tensor, target: Tensor) -> Tensor:
 
 
 def _watermarked(task: TargetedTask, config: Config, space: FeatureSpace) -> Tensor:
-    """2'. for every poison of every target at once, (T, P, C, H, W)."""
-    blends = task.images.lerp(task.targets[:, None], config.opacity)
-    rows = torch.arange(len(blends), device=blends.device)
+    """2'. for one target after the other, (T, P, C, H, W)."""
+    unit = space.std if config.step_unit == "normalised" else torch.ones_like(space.std)
+    num_targets = len(task.targets)
 
-    def distances(images: Tensor) -> Tensor:
-        parts = [
-            (space.embed(number, images) - space.targets[number][rows, None]).norm(dim=2)
-            for number in range(len(space))
-        ]
-        return torch.stack(parts).sum(0)
+    def poisons_of(row: int) -> Tensor:
+        base = task.images[row]
 
-    return forward_backward(
-        project_linf(blends, task.images, config.epsilon),
-        distances,
-        lambda images: project_linf(images, task.images, config.epsilon),
-        steps=config.steps,
-        step_size=config.step_size
-        * (space.std if config.step_unit == "normalised" else torch.ones_like(space.std)),
-        beta=config.beta,
-        report=task.report,
-    )
+        def distances(images: Tensor) -> Tensor:
+            parts = [
+                (space.embed(number, images[None])[0] - targets[row]).norm(dim=1)
+                for number, targets in enumerate(space.targets)
+            ]
+            return torch.stack(parts).sum(0)
+
+        return forward_backward(
+            project_linf(base.lerp(task.targets[row], config.opacity), base, config.epsilon),
+            distances,
+            lambda images: project_linf(images, base, config.epsilon),
+            steps=config.steps,
+            step_size=config.step_size * unit,
+            beta=config.beta,
+            report=lambda done, total: task.report(row * total + done, num_targets * total),
+        )
+
+    return torch.stack([poisons_of(row) for row in range(num_targets)])
 
 
 def forward_backward(
@@ -178,11 +182,11 @@ def forward_backward(
     beta: float,
     report: Callable[[int, int], None],
 ) -> Tensor:
-    """Images (T, P, C, H, W) of small distance that stay near the start; each is on its own.
+    """Images (P, C, H, W) of small distance that stay near the start; each is on its own.
 
     Args:
-        start: (T, P, C, H, W), the images w.
-        distances: of images to (T, P), what falls.
+        start: (P, C, H, W), the images w.
+        distances: of images to (P,), what falls.
         project: puts images back into what is allowed.
         steps: at most.
         step_size: (C, 1, 1), Adam's first learning rate in pixels of [0, 1].
@@ -190,9 +194,9 @@ def forward_backward(
         report: called with (steps done, steps in all).
     """
     images = start
-    length = step_size.expand(*start.shape[:2], *step_size.shape)
+    length = step_size.expand(len(start), *step_size.shape)
     first, second = torch.zeros_like(start), torch.zeros_like(start)
-    moving = torch.ones(start.shape[:2], dtype=torch.bool, device=start.device)
+    moving = torch.ones(len(start), dtype=torch.bool, device=start.device)
     for step in range(steps):
         # a. Forward.
         variable = images.detach().requires_grad_()
@@ -205,13 +209,13 @@ def forward_backward(
         with torch.no_grad():
             after = distances(stepped)
         # b. Stop.
-        change = (stepped - images).flatten(2).norm(dim=2)
-        moving &= change >= _SMALL_CHANGE * stepped.flatten(2).norm(dim=2)
+        change = (stepped - images).flatten(1).norm(dim=1)
+        moving &= change >= _SMALL_CHANGE * stepped.flatten(1).norm(dim=1)
         # c. Backward, or undo.
         pull = beta * 255 * length
         drawn = project((stepped + pull * start) / (1 + pull))
-        fell = (after < before)[..., None, None, None]
-        images = torch.where(fell & moving[..., None, None, None], drawn, images)
+        fell = (after < before)[:, None, None, None]
+        images = torch.where(fell & moving[:, None, None, None], drawn, images)
         length = torch.where(fell, length, length / 5)
         if not bool(moving.any()):
             report(steps, steps)
