@@ -29,9 +29,11 @@ class FeatureSpace:
     def __init__(self, models: Sequence[Classifier], targets: Tensor) -> None:
         self.mean, self.std = models[0].mean[0], models[0].std[0]
         self._networks = [folded(model) for model in models]
+        # Each in a pass of its own, so that no neighbour changes a rounding.
         with torch.no_grad():
             self.targets = [
-                self.embed(number, targets[:, None])[:, 0] for number in range(len(models))
+                torch.cat([self.embed(number, target[None, None])[0] for target in targets])
+                for number in range(len(models))
             ]
 
     def __len__(self) -> int:
