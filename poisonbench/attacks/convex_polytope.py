@@ -22,10 +22,11 @@ Given a target t, base images x_1..x_P of the intended class and surrogates m wi
 As c sums to 1, a needs only the P x P matrix of products of h(x_i) - h(t).
 
 Deviations  a is solved by FISTA to a duality gap of 1e-6 of the largest squared distance of a
-            poison, or 200 steps; the code's projected gradient takes up to 10,000 steps. Surrogates
-            are fully trained networks of the victim's architecture without dropout, where the code
-            has 18 of six architectures with dropout, and features are the last layer's alone.
-            Nobody published a setting for MNIST; those of mnist-sample fit a laptop.
+            poison, or 200 steps; the code's projected gradient takes up to 10,000 steps. The code's
+            surrogates are of six architectures with dropout at three rates; here they are six
+            networks of the victim's architecture, without dropout, and features are the last
+            layer's alone. MNIST has no published setting: epsilon is the untargeted attacks', and
+            the sample's setting is this project's.
 """
 
 from __future__ import annotations
@@ -41,13 +42,10 @@ from poisonbench.feature_space import FeatureSpace, adam_steps
 
 RECIPE_NUMBER = 1
 
-_SAMPLE = {"steps": 100, "surrogates": 3}
-
 PROFILES: Profiles = {
     "paper": {
-        "mnist": {"epsilon": 0.25},
-        "mnist-sample": _SAMPLE,
-        "mnist-sample@1000": _SAMPLE,
+        "mnist": {"epsilon": 76 / 255},
+        "mnist-sample": {"epsilon": 64 / 255, "steps": 100, "surrogates": 3},
     }
 }
 
@@ -62,7 +60,7 @@ class Config:
     epsilon: float = setting(0.1, "L-infinity budget, in pixels of [0, 1].")
     steps: int = setting(4000, "Steps of Adam.")
     step_size: float = setting(0.04, "Adam's learning rate, in standard deviations of the data.")
-    surrogates: int = setting(18, "Models of the attacker, each with coefficients of its own.")
+    surrogates: int = setting(6, "Models of the attacker, each with coefficients of its own.")
 
     def __post_init__(self) -> None:
         require(0 < self.epsilon <= 1, f"epsilon: expected in (0, 1], got {self.epsilon}")
