@@ -23,7 +23,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 BOTTOM = {"errors", "canonical", "config", "files", "progress", "seeds", "targeting"}
 NUMERIC = BOTTOM | {"data", "models"}
-ALGORITHM = NUMERIC | {"perturbation", "brewing", "facility_location", "training", "influence"}
+SHARED = {"perturbation", "brewing", "feature_space", "facility_location"}
+ALGORITHM = NUMERIC | SHARED | {"training", "influence"}
 RUNS = ALGORITHM | {"registry", "attacks", "defenses", "results"}
 
 #: What each part may import; itself is understood, except for algorithms.
@@ -40,6 +41,7 @@ MAY_IMPORT = {
     "models": BOTTOM,
     "perturbation": NUMERIC,
     "brewing": NUMERIC | {"perturbation"},
+    "feature_space": NUMERIC | {"perturbation", "brewing"},
     "facility_location": set(),
     "training": NUMERIC,
     "influence": NUMERIC,

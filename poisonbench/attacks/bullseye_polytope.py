@@ -1,0 +1,140 @@
+"""BP: Bullseye Polytope, poisons whose mean feature is the target's.
+
+Source      Aghakhani et al., "Bullseye Polytope: A Scalable Clean-Label Poisoning Attack with
+            Improved Transferability", EuroS&P 2021, equation 3; HINT (arXiv 2309.08549), section
+            V-A2, crafts it with the code of Witches' Brew.
+Code        JonasGeiping/poisoning-gradient-matching @ 90bd7d2, recipe "bullseye";
+            ucsb-seclab/BullseyePoison @ 65af294 (``--form authors``).
+Goal        targeted: whoever trains a new head on features like the surrogates' classifies the
+            target image as the poisons' class.
+Budget      L-infinity epsilon around each base image, inside [0, 1].
+Cost        steps x restarts x surrogates forward and backward passes over the poisons, without
+            gradients of weights. HINT's 490 poisons, 4,000 steps and 8 restarts cost as much as
+            215 epochs of ResNet-18 on CIFAR-10 (estimated from a pass's share of a training step).
+
+Given a target t, base images x_1..x_P of the intended class and the features h of a surrogate
+trained on clean data:
+
+1.  h(t), once.
+2.  Brew delta (:func:`poisonbench.brewing.brew`) on ||mean over i of h(x_i + delta_i) - h(t)||^2
+    / F, summed over the surrogates.
+2'. ``--form authors``: Adam from delta = 0 on ||mean over i of h(x_i + delta_i) - h(t)||_2
+    / ||h(t)||_2. A surrogate of larger features weighs no more than another. At one surrogate both
+    forms have gradients of one direction, and only the optimisers differ.
+
+Deviations  HINT's printed settings are those of step 2, the default. The authors' substitutes are
+            six architectures with dropout at three rates; here they are six networks of the
+            victim's architecture, without dropout, and features are those of the last layer alone.
+            Deviations of brewing apply. MNIST has no published setting: there poisons are not
+            augmented, as the victims' images are not, and epsilon is the untargeted attacks'. The
+            sample's setting is this project's: larger steps and few.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from poisonbench.attacks.base import TargetedTask
+from poisonbench.brewing import BrewingConfig, brew, surrogate_models
+from poisonbench.config import Profiles, require, setting
+from poisonbench.feature_space import FeatureSpace, adam_steps
+
+RECIPE_NUMBER = 1
+
+PROFILES: Profiles = {
+    "paper": {
+        "mnist": {"epsilon": 76 / 255, "brew_augment": "none"},
+        "mnist-sample": {
+            "epsilon": 64 / 255,
+            "steps": 30,
+            "step_unit": "pixel",
+            "restarts": 1,
+            "surrogates": 3,
+        },
+    },
+    "authors": {
+        "*": {
+            "form": "authors",
+            "epsilon": 0.1,
+            "step_size": 0.04,
+            "restarts": 1,
+            "surrogates": 6,
+            "brew_augment": "none",
+        },
+        "mnist": {"epsilon": 76 / 255},
+        "mnist-sample": {"epsilon": 64 / 255, "steps": 100, "surrogates": 3},
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(BrewingConfig):
+    """Settings of BP; the defaults are HINT's for CIFAR-10."""
+
+    steps: int = setting(4000, "Gradient steps.")
+    form: Literal["mean", "authors"] = setting(
+        "mean",
+        "mean: squared distance, brewed; authors: distance relative to the target's norm, by Adam "
+        "from the base images.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.form == "mean" or (self.restarts == 1 and self.brew_augment == "none"),
+            "form: expected restarts 1 and brew_augment none with authors, which starts at the "
+            f"base images, got {self.restarts} and {self.brew_augment}; choose --profile authors",
+        )
+
+
+def craft(task: TargetedTask, config: Config) -> Tensor:
+    """Poisons (T, P, C, H, W) float32 in [0, 1] for the task's targets."""
+    # 1. The targets' features.
+    space = FeatureSpace(surrogate_models(task.snapshots, task.epochs, config), task.targets)
+
+    def objective(number: int, images: Tensor, rows: Tensor) -> Tensor:
+        features, target = space.embed(number, images), space.targets[number][rows]
+        return bullseye(features, target, relative=config.form == "authors")
+
+    # 2.
+    if config.form == "mean":
+        return brew(
+            task.images,
+            config,
+            objective,
+            num_surrogates=len(space),
+            mean=space.mean,
+            std=space.std,
+            generators=task.generators,
+            report=task.report,
+        )
+    # 2'.
+    return adam_steps(
+        task.images,
+        objective,
+        num_surrogates=len(space),
+        epsilon=config.epsilon,
+        steps=config.steps,
+        step_size=config.step_size,
+        unit=space.std if config.step_unit == "normalised" else torch.ones_like(space.std),
+        report=task.report,
+    )
+
+
+def bullseye(features: Tensor, target: Tensor, *, relative: bool) -> Tensor:
+    """Distance (G,) of the mean poison from the target, in one surrogate's features.
+
+    Args:
+        features: (G, P, F) of the poisons.
+        target: (G, F).
+        relative: the distance as a share of the target's norm, else the mean squared difference.
+    """
+    difference = features.mean(1) - target
+    if relative:
+        share: Tensor = difference.norm(dim=1) / target.norm(dim=1).clamp(min=1e-12)
+        return share
+    return difference.square().mean(1)

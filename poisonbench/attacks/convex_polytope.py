@@ -1,0 +1,165 @@
+"""CP: Convex Polytope, poisons whose features enclose the target's.
+
+Source      Zhu et al., "Transferable Clean-Label Poisoning Attacks on Deep Neural Nets", ICML 2019,
+            equation 3 and algorithm 1; attacked with by Peri et al., "Deep k-NN Defense against
+            Clean-label Data Poisoning Attacks", ECCV Workshops 2020.
+Code        zhuchen03/ConvexPolytopePosioning @ bb3959d.
+Goal        targeted: a linear head that puts every poison into its class puts the target there
+            too, since it lies in their convex hull.
+Budget      L-infinity epsilon around each base image, inside [0, 1]; five poisons in the papers.
+Cost        steps x surrogates forward and backward passes over the poisons.
+
+Given a target t, base images x_1..x_P of the intended class and surrogates m with features h_m:
+
+1.  h_m(t), once. Start at delta = 0 and c_m = (1/P, ..., 1/P).
+2.  Repeat ``steps`` times:
+    a.  For each m: c_m <- argmin over the simplex of ||h_m(t) - sum_i c_i h_m(x_i + delta_i)||^2,
+        from the last c_m on, with the features as constants.
+    b.  One step of Adam on delta down sum over m of
+        1/2 ||h_m(t) - sum_i c_mi h_m(x_i + delta_i)||^2 / ||h_m(t)||^2, with c_m as constants;
+        project onto the bound and onto [0, 1].
+
+As c sums to 1, a needs only the P x P matrix of products of h(x_i) - h(t).
+
+Deviations  a is solved by FISTA to a duality gap of 1e-6 of the largest squared distance of a
+            poison, or 200 steps; the code's projected gradient takes up to 10,000 steps. The code's
+            surrogates are of six architectures with dropout at three rates; here they are six
+            networks of the victim's architecture, without dropout, and features are the last
+            layer's alone. MNIST has no published setting: epsilon is the untargeted attacks', and
+            the sample's setting is this project's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from poisonbench.attacks.base import TargetedTask
+from poisonbench.config import Profiles, require, setting
+from poisonbench.feature_space import FeatureSpace, adam_steps
+
+RECIPE_NUMBER = 1
+
+PROFILES: Profiles = {
+    "paper": {
+        "mnist": {"epsilon": 76 / 255},
+        "mnist-sample": {"epsilon": 64 / 255, "steps": 100, "surrogates": 3},
+    }
+}
+
+#: Steps of the solver between two looks at whether it is done.
+_LOOK_EVERY = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of CP; the defaults are its authors' for CIFAR-10."""
+
+    epsilon: float = setting(0.1, "L-infinity budget, in pixels of [0, 1].")
+    steps: int = setting(4000, "Steps of Adam.")
+    step_size: float = setting(0.04, "Adam's learning rate, in standard deviations of the data.")
+    surrogates: int = setting(6, "Models of the attacker, each with coefficients of its own.")
+
+    def __post_init__(self) -> None:
+        require(0 < self.epsilon <= 1, f"epsilon: expected in (0, 1], got {self.epsilon}")
+        require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
+        require(self.step_size > 0, f"step_size: expected over 0, got {self.step_size}")
+        require(self.surrogates >= 1, f"surrogates: expected at least 1, got {self.surrogates}")
+
+
+def craft(task: TargetedTask, config: Config) -> Tensor:
+    """Poisons (T, P, C, H, W) float32 in [0, 1] for the task's targets."""
+    # 1. The targets' features; equal coefficients.
+    models = [task.snapshots(number, [task.epochs])[0] for number in range(config.surrogates)]
+    space = FeatureSpace(models, task.targets)
+    num_targets, num_poisons = task.images.shape[:2]
+    coefficients = torch.full(
+        (len(space), num_targets, num_poisons),
+        1 / num_poisons,
+        dtype=torch.float64,
+        device=task.images.device,
+    )
+
+    def objective(number: int, images: Tensor, rows: Tensor) -> Tensor:
+        target = space.targets[number][rows]
+        offsets = space.embed(number, images) - target[:, None]
+        # a. Coefficients.
+        exact = offsets.detach().double()
+        solved = simplex_coefficients(exact @ exact.mT, coefficients[number, rows])
+        coefficients[number, rows] = solved
+        # b. The loss.
+        return polytope_distance(offsets, solved, target)
+
+    # 2.
+    return adam_steps(
+        task.images,
+        objective,
+        num_surrogates=len(space),
+        epsilon=config.epsilon,
+        steps=config.steps,
+        step_size=config.step_size,
+        unit=space.std,
+        report=task.report,
+    )
+
+
+def polytope_distance(offsets: Tensor, coefficients: Tensor, target: Tensor) -> Tensor:
+    """The losses (G,) of step b in one surrogate's features.
+
+    Args:
+        offsets: (G, P, F), the poisons' features less the target's.
+        coefficients: (G, P), each row sums to 1.
+        target: (G, F).
+    """
+    residual = (coefficients.to(offsets.dtype)[..., None] * offsets).sum(1)
+    return residual.square().sum(1) / (2 * target.square().sum(1)).clamp(min=1e-12)
+
+
+def simplex_coefficients(
+    gram: Tensor, start: Tensor, *, steps: int = 200, tolerance: float = 1e-6
+) -> Tensor:
+    """The minimum over the simplex of c' G c, by FISTA with restarts.
+
+    A group's result does not depend on the others': it stays as it is once its duality gap,
+    c' G c - min_i (G c)_i, is small.
+
+    Args:
+        gram: (G, P, P), positive semidefinite, float64.
+        start: (G, P) on the simplex, float64.
+        steps: at most.
+        tolerance: of the gap, as a share of the largest diagonal element.
+
+    Returns:
+        (G, P) float64, at least 0; each row sums to 1.
+    """
+    # The largest row sum bounds the largest eigenvalue.
+    rate = 1 / gram.abs().sum(-1).amax(-1, keepdim=True).clamp(min=1e-300)
+    allowed = tolerance * gram.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
+    current = ahead = start
+    inertia = torch.ones_like(rate)
+    for step in range(steps):
+        slope = (gram @ current[..., None])[..., 0]
+        gap = (current * slope).sum(-1, keepdim=True) - slope.amin(-1, keepdim=True)
+        open_ = gap > allowed
+        if step % _LOOK_EVERY == 0 and not bool(open_.any()):
+            break
+        following = project_simplex(ahead - rate * (gram @ ahead[..., None])[..., 0])
+        # Momentum that points uphill starts anew.
+        uphill = ((ahead - following) * (following - current)).sum(-1, keepdim=True) > 0
+        grown = (1 + (1 + 4 * inertia.square()).sqrt()) / 2
+        momentum = torch.where(uphill, 0, (inertia - 1) / grown)
+        ahead = following + momentum * (following - current)
+        inertia = torch.where(uphill, 1, grown)
+        current = torch.where(open_, following, current)
+    return current
+
+
+def project_simplex(points: Tensor) -> Tensor:
+    """The closest points (..., P) that are at least 0 and sum to 1."""
+    falling = points.sort(-1, descending=True).values
+    excess = falling.cumsum(-1) - 1
+    ranks = torch.arange(1, points.shape[-1] + 1, device=points.device)
+    kept = (falling * ranks > excess).sum(-1, keepdim=True)
+    return (points - excess.gather(-1, kept - 1) / kept).clamp(min=0)

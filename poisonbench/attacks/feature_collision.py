@@ -1,0 +1,224 @@
+"""FC: Feature Collision ("poison frogs"), poisons whose features are the target's.
+
+Source      Shafahi et al., "Poison Frogs! Targeted Clean-Label Poisoning Attacks on Neural
+            Networks", NeurIPS 2018, algorithm 1 and section 4.2; HINT (arXiv 2309.08549), section
+            V-A2, crafts it with the code of Witches' Brew; Peri et al., "Deep k-NN Defense against
+            Clean-label Data Poisoning Attacks", ECCV Workshops 2020, attack with ``watermark``.
+Code        JonasGeiping/poisoning-gradient-matching @ 90bd7d2, recipe "poison-frogs" (``mean``);
+            neeharperi/DeepKNNDefense @ ae19815, folder FeatureCollision_AlexNet (``watermark``).
+Goal        targeted: whoever trains on from features like the surrogates' classifies the target
+            image as the poisons' class.
+Budget      L-infinity epsilon around each base image, inside [0, 1]; with ``--profile watermark``
+            epsilon is 1, so [0, 1] alone bounds.
+Cost        steps x restarts x surrogates forward and backward passes over the poisons, without
+            gradients of weights; watermark takes another forward pass a step.
+
+Given a target t, base images x_1..x_P of the intended class and the features h of a surrogate
+trained on clean data:
+
+1.  h(t), once.
+2.  Brew delta (:func:`poisonbench.brewing.brew`), summed over the surrogates, on
+    mean: ||mean over i of h(x_i + delta_i) - h(t)||^2 / F, as HINT's code: with one target this
+    is Bullseye Polytope with fewer steps;
+    collide: mean over i of ||h(x_i + delta_i) - h(t)||^2 / ||h(t)||^2, each poison on its own.
+2'. ``--form watermark``: start at w_i = opacity t + (1 - opacity) x_i and repeat for each poison:
+    a.  Forward: a step of Adam, of length lambda, down L = sum over h of ||h(z) - h(t)||_2.
+    b.  Stop if the step changed z by less than 1e-5 of its norm.
+    c.  Where L rose: undo the step, lambda <- lambda / 5. Elsewhere backward:
+        z <- (z + beta lambda w) / (1 + beta lambda), lambda in grey levels; project onto the
+        bound.
+
+Deviations  ``watermark`` in the papers adds poisons made of test images to the training set; here
+            they are made of training images, whose rows they replace. Its code works in floats
+            around 0..255 that it never clips, with one network. With a small epsilon the bound
+            clips the watermark too, as in the code of Schwarzschild et al. (ICML 2021). The
+            one-shot form, which tries bases until one comes close, is not here. Deviations of
+            brewing apply. MNIST has no published setting: there poisons are not augmented, as the
+            victims' images are not, and epsilon is the untargeted attacks'. The sample's setting is
+            this project's: larger steps and few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from poisonbench.attacks.base import TargetedTask
+from poisonbench.brewing import BrewingConfig, brew, surrogate_models
+from poisonbench.config import Profiles, require, setting
+from poisonbench.feature_space import FeatureSpace
+from poisonbench.perturbation import project_linf
+
+RECIPE_NUMBER = 1
+
+PROFILES: Profiles = {
+    "paper": {
+        "mnist": {"epsilon": 76 / 255, "brew_augment": "none"},
+        "mnist-sample": {
+            "epsilon": 64 / 255,
+            "steps": 30,
+            "step_unit": "pixel",
+            "restarts": 1,
+            "surrogates": 3,
+        },
+    },
+    "watermark": {
+        "*": {
+            "form": "watermark",
+            "epsilon": 1.0,
+            "steps": 12000,
+            "step_size": 0.01 / 255,
+            "step_unit": "pixel",
+            "restarts": 1,
+            "brew_augment": "none",
+        },
+        "mnist-sample": {"steps": 100, "step_size": 2 / 255},
+    },
+}
+
+#: Relative change of an image at which the watermark form stops.
+_SMALL_CHANGE = 1e-5
+_BETAS = (0.9, 0.999)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(BrewingConfig):
+    """Settings of FC; the defaults are HINT's for CIFAR-10."""
+
+    steps: int = setting(1000, "Gradient steps.")
+    form: Literal["mean", "collide", "watermark"] = setting(
+        "mean",
+        "mean: the mean poison to the target (HINT); collide: each poison; watermark: each poison "
+        "from a blend with the target, for networks that are trained on as a whole.",
+    )
+    opacity: float = setting(0.3, "Share of the target in a watermarked poison.")
+    beta: float = setting(0.1, "Pull of the watermark form back to its start.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.opacity < 1, f"opacity: expected in [0, 1), got {self.opacity}")
+        require(0 <= self.beta <= 1e6, f"beta: expected in [0, 1e6], got {self.beta}")
+        require(
+            self.form != "watermark" or (self.restarts == 1 and self.brew_augment == "none"),
+            "form: expected restarts 1 and brew_augment none with watermark, which starts at the "
+            f"blend, got {self.restarts} and {self.brew_augment}; choose --profile watermark",
+        )
+
+
+def craft(task: TargetedTask, config: Config) -> Tensor:
+    """Poisons (T, P, C, H, W) float32 in [0, 1] for the task's targets."""
+    # 1. The targets' features.
+    space = FeatureSpace(surrogate_models(task.snapshots, task.epochs, config), task.targets)
+    if config.form == "watermark":
+        return _watermarked(task, config, space)
+    loss = mean_collision if config.form == "mean" else collision
+
+    def objective(number: int, images: Tensor, rows: Tensor) -> Tensor:
+        return loss(space.embed(number, images), space.targets[number][rows])
+
+    # 2.
+    return brew(
+        task.images,
+        config,
+        objective,
+        num_surrogates=len(space),
+        mean=space.mean,
+        std=space.std,
+        generators=task.generators,
+        report=task.report,
+    )
+
+
+def mean_collision(features: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference (G,) of the mean of features (G, P, F) from the target's (G, F)."""
+    return (features.mean(1) - target).square().mean(1)
+
+
+def collision(features: Tensor, target: Tensor) -> Tensor:
+    """Mean over poisons (G,) of their squared distance from the target, relative to its norm."""
+    distances = (features - target[:, None]).square().sum(2).mean(1)
+    return distances / target.square().sum(1).clamp(min=1e-12)
+
+
+def _watermarked(task: TargetedTask, config: Config, space: FeatureSpace) -> Tensor:
+    """2'. for one target after the other, (T, P, C, H, W)."""
+    unit = space.std if config.step_unit == "normalised" else torch.ones_like(space.std)
+    num_targets = len(task.targets)
+
+    def poisons_of(row: int) -> Tensor:
+        base = task.images[row]
+
+        def distances(images: Tensor) -> Tensor:
+            parts = [
+                (space.embed(number, images[None])[0] - targets[row]).norm(dim=1)
+                for number, targets in enumerate(space.targets)
+            ]
+            return torch.stack(parts).sum(0)
+
+        return forward_backward(
+            project_linf(base.lerp(task.targets[row], config.opacity), base, config.epsilon),
+            distances,
+            lambda images: project_linf(images, base, config.epsilon),
+            steps=config.steps,
+            step_size=config.step_size * unit,
+            beta=config.beta,
+            report=lambda done, total: task.report(row * total + done, num_targets * total),
+        )
+
+    return torch.stack([poisons_of(row) for row in range(num_targets)])
+
+
+def forward_backward(
+    start: Tensor,
+    distances: Callable[[Tensor], Tensor],
+    project: Callable[[Tensor], Tensor],
+    *,
+    steps: int,
+    step_size: Tensor,
+    beta: float,
+    report: Callable[[int, int], None],
+) -> Tensor:
+    """Images (P, C, H, W) of small distance that stay near the start; each is on its own.
+
+    Args:
+        start: (P, C, H, W), the images w.
+        distances: of images to (P,), what falls.
+        project: puts images back into what is allowed.
+        steps: at most.
+        step_size: (C, 1, 1), Adam's first learning rate in pixels of [0, 1].
+        beta: pull to the start; in grey levels, as the learning rate beside it.
+        report: called with (steps done, steps in all).
+    """
+    images = start
+    length = step_size.expand(len(start), *step_size.shape)
+    first, second = torch.zeros_like(start), torch.zeros_like(start)
+    moving = torch.ones(len(start), dtype=torch.bool, device=start.device)
+    for step in range(steps):
+        # a. Forward.
+        variable = images.detach().requires_grad_()
+        before = distances(variable)
+        (gradient,) = torch.autograd.grad(before.sum(), variable)
+        first = first.lerp(gradient, 1 - _BETAS[0])
+        second = second.lerp(gradient.square(), 1 - _BETAS[1])
+        root = (second / (1 - _BETAS[1] ** (step + 1))).sqrt() + 1e-8
+        stepped = images - length * first / (1 - _BETAS[0] ** (step + 1)) / root
+        with torch.no_grad():
+            after = distances(stepped)
+        # b. Stop.
+        change = (stepped - images).flatten(1).norm(dim=1)
+        moving &= change >= _SMALL_CHANGE * stepped.flatten(1).norm(dim=1)
+        # c. Backward, or undo.
+        pull = beta * 255 * length
+        drawn = project((stepped + pull * start) / (1 + pull))
+        fell = (after < before)[:, None, None, None]
+        images = torch.where(fell & moving[:, None, None, None], drawn, images)
+        length = torch.where(fell, length, length / 5)
+        if not bool(moving.any()):
+            report(steps, steps)
+            break
+        report(step + 1, steps)
+    return images.detach()

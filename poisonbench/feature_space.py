@@ -1,0 +1,92 @@
+"""Feature space: what the attacks on a target's features share.
+
+T targets, P poisons each, F features: the input of the classifier's head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from poisonbench.brewing import Objective
+from poisonbench.models.classifier import Classifier, pass_size
+from poisonbench.models.folding import folded
+from poisonbench.perturbation import project_linf
+
+
+class FeatureSpace:
+    """The surrogates as feature extractors, and where the targets lie in each.
+
+    They are frozen copies in eval mode, so a gradient is of images alone.
+
+    Attributes:
+        targets: (T, F) features of each surrogate, computed once.
+        mean, std: (C, 1, 1) of the data.
+    """
+
+    def __init__(self, models: Sequence[Classifier], targets: Tensor) -> None:
+        self.mean, self.std = models[0].mean[0], models[0].std[0]
+        self._networks = [folded(model) for model in models]
+        # Each in a pass of its own, so that no neighbour changes a rounding.
+        with torch.no_grad():
+            self.targets = [
+                torch.cat([self.embed(number, target[None, None])[0] for target in targets])
+                for number in range(len(models))
+            ]
+
+    def __len__(self) -> int:
+        """How many surrogates there are."""
+        return len(self._networks)
+
+    def embed(self, number: int, images: Tensor) -> Tensor:
+        """Features (G, P, F) of images (G, P, C, H, W) at the surrogate of that number."""
+        flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        features = self._networks[number].embed(flat)
+        return features.view(*images.shape[:2], -1)
+
+
+def adam_steps(
+    base: Tensor,
+    objective: Objective,
+    *,
+    num_surrogates: int,
+    epsilon: float,
+    steps: int,
+    step_size: float,
+    unit: Tensor,
+    report: Callable[[int, int], None],
+) -> Tensor:
+    """Poisons (T, P, C, H, W) from the base images by Adam, as Bullseye and Convex Polytope brew.
+
+    Each step minimises the sum of the surrogates' losses and is projected onto the bound and onto
+    [0, 1]. There is no randomness, decay or augmentation.
+
+    Args:
+        base: (T, P, C, H, W) in [0, 1], base images and start.
+        objective: the losses that fall.
+        num_surrogates: how many surrogates the objective knows.
+        epsilon: L-infinity bound.
+        steps: how many.
+        step_size: Adam's learning rate, in units.
+        unit: (C, 1, 1), a unit in pixels of [0, 1].
+        report: called with (steps done, steps in all).
+    """
+    rows = torch.arange(len(base), device=base.device)
+    moved = torch.zeros_like(base, requires_grad=True)
+    adam = torch.optim.Adam([moved], lr=step_size)
+    # On a CPU a target has passes of its own, so that no neighbour changes a rounding.
+    size = max(1, pass_size(base, gradients=True) // base.shape[1]) if base.is_cuda else 1
+    for step in range(steps):
+        adam.zero_grad()
+        for group in rows.split(size):
+            for number in range(num_surrogates):
+                images = base[group] + unit * moved[group]
+                objective(number, images, group).sum().backward()
+        adam.step()
+        with torch.no_grad():
+            images = project_linf(base + unit * moved, base, epsilon)
+            moved.copy_((images - base) / unit)
+        report(step + 1, steps)
+    return images
