@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.data.splits import Split
@@ -59,6 +60,9 @@ class TrainingState:
         batch_rows: (B,) rows of ``train`` in the current batch; in ``perturb_batch`` only.
         generator: CPU generator for a purpose, seeded by trial, epoch and step.
         note: appends one row of figures to the run record, e.g. one update round's.
+        train_fresh: trains another network of the same kind from fresh initial weights, by the
+            run's recipe and with seeds of its own, on a split; named by its purpose. Interrupted,
+            it continues like the run; its time is the defense's.
     """
 
     epoch: int
@@ -70,10 +74,11 @@ class TrainingState:
     batch_rows: Tensor | None
     generator: Callable[[str], torch.Generator]
     note: Callable[[dict[str, Any]], None]
+    train_fresh: Callable[[str, Split], Classifier]
 
 
 class Defense:
-    """A defense is two optional edits of the shared training loop; both default to nothing.
+    """A defense is three optional edits of the shared training loop; all default to nothing.
 
     One instance serves one run. What it must remember between epochs goes into ``memory`` as
     named tensors, so that a killed run resumes to the same bytes.
@@ -89,6 +94,10 @@ class Defense:
     def perturb_batch(self, state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
         """The images that this batch is fitted on, same shape and range; after augmentation."""
         return images
+
+    def batch_loss(self, state: TrainingState, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of logits (B, K), float32, of those images; a scalar to descend."""
+        return F.cross_entropy(logits, labels)
 
 
 @dataclass
