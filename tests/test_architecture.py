@@ -59,7 +59,7 @@ SHARED_BY_ALGORITHMS = {"poisonbench.attacks.base"}
 WITHOUT_TORCH = BOTTOM | {"registry", "results", "experiments", "api", "cli", "__init__"}
 #: No torch anywhere in these.
 NEVER_TORCH = {"results", "experiments"}
-HEAVY = {"torch", "torchvision", "safetensors", "kornia"}
+HEAVY = {"torch", "torchvision", "safetensors", "kornia", "sklearn"}
 
 
 def part_of(path: Path) -> str:
@@ -315,7 +315,7 @@ def python(*arguments: str) -> str:
 def test_the_command_line_starts_without_torch():
     code = (
         "import sys, poisonbench.cli.main, poisonbench.experiments.tables; "
-        "print(*sorted(set(sys.modules) & {'torch', 'torchvision', 'pandas', 'kornia', 'scipy'}))"
+        "print(*sorted(set(sys.modules) & {'torch', 'torchvision', 'pandas', 'kornia', 'scipy', 'sklearn'}))"
     )
     assert python("-c", code).split() == []
 

@@ -237,7 +237,7 @@ class _Run:
     def _train_fresh(self, purpose: str, train: Split) -> Classifier:
         self._spend("defense")
         seeds = Seeds(self.seeds.seed("defense", purpose), self.seeds.trial)
-        model = copy.deepcopy(self.model)
+        model: Classifier = copy.deepcopy(self.model)
         initialise(model, seeds.generator("initial weights"))
         result = fit(
             model,
