@@ -17,6 +17,7 @@ from poisonbench.cli.method_options import method_values
 from poisonbench.errors import ArtefactError, UsageError
 from poisonbench.models import MODELS, build_model
 from poisonbench.registry import MIX, defenses
+from poisonbench.results.published import METHOD_LABELS
 from poisonbench.results.records import RunRecord, read_record, spec_id
 from poisonbench.results.store import Store
 from poisonbench.runs.settings import read_settings
@@ -408,7 +409,7 @@ def test_missing_commands_are_command_lines_of_this_program(table, results):
     words = ("report", "--table", table, "--dataset", "mnist-sample", "--results", results)
     commands = done(*words, "--missing", "--quiet").out.splitlines()
     data = load_dataset("mnist-sample", results, 0)
-    assert len(commands) == (1 if table == "1" else len(defenses()) * 6 * 5)
+    assert len(commands) == (1 if table == "1" else len(METHOD_LABELS) * 6 * 5)
     for command in commands:
         params, values, method = arguments_of(command)
         assert params["dataset"] == "mnist-sample"
@@ -421,7 +422,7 @@ def test_missing_commands_are_command_lines_of_this_program(table, results):
 def test_missing_commands_know_the_default_folder(results, monkeypatch):
     monkeypatch.setenv("POISONBENCH_RESULTS", str(results))
     commands = done("report", "--missing", "--quiet").out.splitlines()
-    assert len(commands) == 2 * len(defenses()) * 6 * 5
+    assert len(commands) == 2 * len(METHOD_LABELS) * 6 * 5
     assert all("--results" not in command for command in commands)
     assert all(arguments_of(command)[0]["results"] == results for command in commands)
 

@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.config import Profiles, require, setting
+from poisonbench.training.augmentation import draw_beta
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingState
 
@@ -97,18 +98,14 @@ class CutMix(Defense):
 
     def _draw(self, state: TrainingState, labels: Tensor) -> Cut:
         """Steps 1 and 2; an empty box for a batch that is not mixed."""
-        from scipy.special import betaincinv
-
         generator = state.generator("cutmix")
         height, width = state.train.images.shape[2:]
-        draws = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
+        chance, line, column = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
         partner = torch.randperm(len(labels), generator=generator).to(labels.device)
-        if draws[0] >= self.config.probability:
+        if chance >= self.config.probability:
             return Cut(partner, slice(0, 0), slice(0, 0), 1.0)
-        # The inverse of Beta's distribution function, since no library's Beta takes a generator.
-        outside = float(betaincinv(self.config.alpha, self.config.alpha, draws[1]))
-        lines = box_side(height, outside, draws[2])
-        columns = box_side(width, outside, draws[3])
+        outside = draw_beta(self.config.alpha, generator)
+        lines, columns = box_side(height, outside, line), box_side(width, outside, column)
         area = (lines.stop - lines.start) * (columns.stop - columns.start)
         return Cut(partner, lines, columns, 1 - area / (height * width))
 

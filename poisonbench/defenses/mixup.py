@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.config import Profiles, require, setting
+from poisonbench.training.augmentation import draw_beta
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingState
 
@@ -70,10 +71,6 @@ class Mixup(Defense):
 
     def _draw(self, state: TrainingState, labels: Tensor) -> tuple[float, Tensor]:
         """Step 1: lambda, and each image's partner, (B,) rows of the batch."""
-        from scipy.special import betaincinv
-
         generator = state.generator("mixup")
-        uniform = float(torch.rand((), generator=generator, dtype=torch.float64))
-        # The inverse of Beta's distribution function, since no library's Beta takes a generator.
-        weight = float(betaincinv(self.config.alpha, self.config.alpha, uniform))
+        weight = draw_beta(self.config.alpha, generator)
         return weight, torch.randperm(len(labels), generator=generator).to(labels.device)
