@@ -367,17 +367,17 @@ def test_where_features_come_from(source, size):
 
     class Spy(FeatureFilter):
         def start_epoch(self, state):
-            train_fresh = state.train_fresh
+            train_copy = state.train_copy
 
             def spied(purpose, split):
                 before = [value.clone() for value in state.model.state_dict().values()]
-                seen["network"], seen["size"] = train_fresh(purpose, split), len(split)
+                seen["network"], seen["size"] = train_copy(purpose, split), len(split)
                 assert state.model is not seen["network"]
                 after = state.model.state_dict().values()
                 assert all(map(torch.equal, before, after))
                 return seen["network"]
 
-            state.train_fresh = spied
+            state.train_copy = spied
             return super().start_epoch(state)
 
     def rule(features, labels, generator):
@@ -392,9 +392,29 @@ def test_where_features_come_from(source, size):
     assert seen.get("size") == size
     assert seen["features"].shape == (22, 54 if source else 0)
     if source:
-        initial, other = (m.state_dict()["head.weight"] for m in (model, seen["network"]))
-        assert not torch.equal(initial, other)
+        # Same start, other batches.
+        found, other = (m.state_dict()["head.weight"] for m in (model, seen["network"]))
+        assert not torch.equal(found, other)
         assert result.seconds["defense"] > 0
+
+
+def test_frozen_features_are_taken_as_they_are():
+    """As in transfer learning, where a network pretrained on clean data trains its head alone."""
+    model, split, seen = small_classifier(), fake_split(20, 0), []
+    model.features.requires_grad_(False)
+
+    def rule(features, labels, generator):
+        seen.append(features)
+        return labels > 0
+
+    def refuse(purpose, split):
+        raise AssertionError("trained a network whose features are frozen")
+
+    train = TrainingSet(split.images, split.labels)
+    state = state_for(model, train)
+    state.train_copy = refuse
+    FeatureFilter(rule, "poisoned").start_epoch(state)
+    assert torch.equal(seen[0], penultimate_features(model, train))
 
 
 def test_another_trial_has_another_feature_network():

@@ -1,12 +1,14 @@
 """Defenses that look at features once and train on what is left.
 
-Before the first epoch a network is trained as the run's own will be, by the same recipe but from
-other random numbers; the filter sees what its last hidden layer makes of the training images; the
-run then trains from its own initial weights on the rows that are kept.
+Before the first epoch a copy of the network is trained as the run itself will be, by the same
+recipe but in other batches; the filter sees what its last hidden layer makes of the training
+images; the run then trains from its own initial weights on the rows that are kept.
 
-Features come from a network trained on the poisoned training set, or on clean data. Clean data is
-the validation split: the only images that a defender here can trust. It is small (1,000 images
-in the paper's splits), so such a network is far weaker than the pretrained ones of the papers.
+The copy is trained on the poisoned training set, or on clean data. Clean data is the validation
+split: the only images that a defender here can trust. It is small (1,000 images in the paper's
+splits), so such a network is far weaker than the pretrained ones of the papers. Where the run's
+features are frozen, as in transfer learning, they are those of its clean pretraining and are taken
+as they are.
 
 Shapes: N training images, K classes, n_c images of class c, F features.
 """
@@ -66,10 +68,12 @@ class FeatureFilter(Defense):
         train = state.train
         if self.features_from is None:
             return torch.empty(len(train), 0, device=train.labels.device)
+        if not any(weight.requires_grad for weight in state.model.features.parameters()):
+            return penultimate_features(state.model, train)
         split = state.validation
         if self.features_from == "poisoned":
             split = Split(state.original.images, state.original.labels)
-        return penultimate_features(state.train_fresh("features", split), train)
+        return penultimate_features(state.train_copy("features", split), train)
 
 
 def penultimate_features(classifier: Classifier, train: TrainingSet) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from poisonbench.data.splits import Split, digest_tensors
 from poisonbench.errors import AbortedError, DivergedError, InterruptedRunError
-from poisonbench.models.classifier import Classifier, initialise
+from poisonbench.models.classifier import Classifier
 from poisonbench.progress import Reporter, silent
 from poisonbench.seeds import Seeds
 from poisonbench.training.augmentation import CropFlip
@@ -231,14 +231,13 @@ class _Run:
             batch_rows=rows,
             generator=lambda purpose: self.seeds.generator("defense", purpose, epoch, step),
             note=lambda row: self.result.notes.append({"epoch": epoch, **row}),
-            train_fresh=self._train_fresh,
+            train_copy=self._train_copy,
         )
 
-    def _train_fresh(self, purpose: str, train: Split) -> Classifier:
+    def _train_copy(self, purpose: str, train: Split) -> Classifier:
         self._spend("defense")
         seeds = Seeds(self.seeds.seed("defense", purpose), self.seeds.trial)
         model: Classifier = copy.deepcopy(self.model)
-        initialise(model, seeds.generator("initial weights"))
         result = fit(
             model,
             train,

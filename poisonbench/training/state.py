@@ -60,8 +60,8 @@ class TrainingState:
         batch_rows: (B,) rows of ``train`` in the current batch; in ``perturb_batch`` only.
         generator: CPU generator for a purpose, seeded by trial, epoch and step.
         note: appends one row of figures to the run record, e.g. one update round's.
-        train_fresh: trains another network of the same kind from fresh initial weights, by the
-            run's recipe and with seeds of its own, on a split; named by its purpose. Interrupted,
+        train_copy: trains a copy of the model, as it is, on a split by the run's recipe, with
+            batches and augmentation of its own, and returns it; named by its purpose. Interrupted,
             it continues like the run; its time is the defense's.
     """
 
@@ -74,7 +74,7 @@ class TrainingState:
     batch_rows: Tensor | None
     generator: Callable[[str], torch.Generator]
     note: Callable[[dict[str, Any]], None]
-    train_fresh: Callable[[str, Split], Classifier]
+    train_copy: Callable[[str, Split], Classifier]
 
 
 class Defense:
