@@ -81,6 +81,11 @@ def test_votes_agree_with_loops(k, count_self, monkeypatch):
     assert found.tolist() == naive_votes(features, labels, 4, k, count_self)
     single = deep_knn.neighbour_votes(features.float(), labels, 4, k, count_self=count_self)
     assert torch.equal(single, found)
+    # What a GPU runs.
+    monkeypatch.setitem(deep_knn.BLOCK, "cuda", 11 * 60)
+    monkeypatch.setattr(deep_knn, "_count_cpu", deep_knn._count_cuda)
+    other = deep_knn.neighbour_votes(features, labels, 4, k, count_self=count_self)
+    assert torch.equal(other, found)
 
 
 @pytest.mark.parametrize("k", [1, 3, 8])

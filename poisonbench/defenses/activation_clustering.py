@@ -16,6 +16,8 @@ Algorithm  (numbers reappear below)
        smaller        always
   5  drop the suspected clusters and train on the rest
 
+Settings   10 dimensions and two clusters are the paper's; 35 % and 0.1 are the thresholds of the
+           Adversarial Robustness Toolbox, by the paper's authors.
 Profiles   "paper"; "code" is the form whose figures EPIC and FRIENDS print (JonasGeiping/data-
            poisoning @ 88d929c): clusters of the features themselves, and the smaller one of every
            class goes, poisoned or not, which costs much accuracy.
