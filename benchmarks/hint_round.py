@@ -200,6 +200,7 @@ def state_of(
         batch_rows=None,
         generator=lambda purpose: Seeds().generator(purpose),
         note=lambda row: None,
+        train_copy=lambda purpose, split: model,
     )
 
 

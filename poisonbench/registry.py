@@ -105,6 +105,60 @@ DEFENSES = (
         "a control: plain training without the poisons, whose places it is told",
         oracle=True,
     ),
+    Entry(
+        "knn",
+        "Deep k-NN",
+        "poisonbench.defenses.deep_knn",
+        "drops examples whose neighbours have other labels; against few, targeted poisons",
+    ),
+    Entry(
+        "l2",
+        "L2 centroid",
+        "poisonbench.defenses.l2_centroid",
+        "drops a class's outliers; the cheapest look, when the share of poisons is known",
+    ),
+    Entry(
+        "ocsvm",
+        "One-class SVM",
+        "poisonbench.defenses.one_class_svm",
+        "drops the rim of a class's support; for comparison, l2 is better and cheaper",
+    ),
+    Entry(
+        "random",
+        "Random filter",
+        "poisonbench.defenses.random_filter",
+        "drops examples by lot; the control beside every filter",
+    ),
+    Entry(
+        "spectral",
+        "Spectral signatures",
+        "poisonbench.defenses.spectral_signatures",
+        "drops a class's extremes along its main direction; against backdoors",
+    ),
+    Entry(
+        "activation-clustering",
+        "Activation clustering",
+        "poisonbench.defenses.activation_clustering",
+        "splits a class in two and drops a small part; against backdoors in much of a class",
+    ),
+    Entry(
+        "jpeg",
+        "JPEG",
+        "poisonbench.defenses.jpeg",
+        "re-encodes the training images; costs nothing, so try it first",
+    ),
+    Entry(
+        "mixup",
+        "mixup",
+        "poisonbench.defenses.mixup",
+        "trains on blends of pairs of images; costs nothing, also against unknown poisons",
+    ),
+    Entry(
+        "cutmix",
+        "CutMix",
+        "poisonbench.defenses.cutmix",
+        "trains on images with a patch of another; costs nothing, for images with detail",
+    ),
 )
 
 #: The untargeted attacks that the paper's mix is made of.

@@ -63,7 +63,7 @@ SHARED_BY_ALGORITHMS = {"poisonbench.attacks.base"}
 WITHOUT_TORCH = BOTTOM | {"registry", "results", "experiments", "api", "cli", "__init__"}
 #: No torch anywhere in these.
 NEVER_TORCH = {"results", "experiments"}
-HEAVY = {"torch", "torchvision", "safetensors", "kornia"}
+HEAVY = {"torch", "torchvision", "safetensors", "kornia", "sklearn"}
 
 
 def part_of(path: Path) -> str:
@@ -319,7 +319,8 @@ def python(*arguments: str) -> str:
 def test_the_command_line_starts_without_torch():
     code = (
         "import sys, poisonbench.cli.main, poisonbench.experiments.tables; "
-        "heavy = {'torch', 'torchvision', 'pandas', 'kornia', 'scipy', 'numpy', 'matplotlib'}; "
+        "heavy = {'torch', 'torchvision', 'pandas', 'kornia', 'scipy', 'numpy', 'matplotlib', "
+        "'sklearn'}; "
         "print(*sorted(set(sys.modules) & heavy))"
     )
     assert python("-c", code).split() == []

@@ -270,3 +270,24 @@ def test_targeted(script, capsys):
     assert "| mnist-cnn | training pass |" in printed
     assert "| mnist-cnn | gm |" in printed
     assert "2 trials of 6 poisons" in printed
+
+
+def test_filters(script, capsys):
+    script("filters").main("--rows=300 --width=20 --naive-rows=60 --markdown".split())
+    printed = capsys.readouterr().out
+    for name in ("k-NN, k = 50", "k-NN, k = 30", "spectral signatures", "L2 centroid"):
+        assert f"| {name} |" in printed
+    assert "agree on 100.00% of them" in printed
+
+
+def test_the_naive_forms_of_filters_compute_what_ours_do(script):
+    module = script("filters")
+    features, labels = module.simulated_features(120, 6, 0)
+    scores = torch.empty(120, dtype=torch.float64)
+    for label, found in enumerate(module.naive_spectral(features, labels)):
+        scores[labels == label] = found
+        close(found, module.spectral_scores(features[labels == label]))
+    torch.testing.assert_close(
+        torch.stack(module.naive_distances(features, labels)),
+        module.distances_to_centroid(features, labels),
+    )

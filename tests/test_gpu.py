@@ -7,6 +7,7 @@ from poisonbench.attacks.base import AttackTask
 from poisonbench.attacks.pgd import Config as PgdConfig
 from poisonbench.attacks.pgd import craft
 from poisonbench.data.splits import Split
+from poisonbench.defenses.deep_knn import neighbour_votes
 from poisonbench.defenses.hint import Config, Hint
 from poisonbench.errors import InterruptedRunError
 from poisonbench.models import build_model
@@ -88,6 +89,19 @@ def test_crafting_runs():
     )
     assert images.is_cuda
     assert float((images - data.images.float() / 255).abs().max()) <= 8 / 255 + 1e-6
+
+
+def test_neighbours_vote_as_on_a_cpu():
+    generator = torch.Generator().manual_seed(6)
+    labels = torch.arange(400) % 10
+    features = torch.randn(400, 64, generator=generator) + labels[:, None] / 20
+    device = find_device("cuda")
+    for k in (1, 40, 399):
+        votes = [
+            neighbour_votes(features.to(at), labels.to(at), 10, k, count_self=False).cpu()
+            for at in ("cpu", device)
+        ]
+        assert torch.equal(*votes)
 
 
 def test_float32_is_float32():

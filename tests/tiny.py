@@ -105,6 +105,7 @@ def state_of(
         batch_rows=None,
         generator=lambda purpose: Seeds().generator("defense", purpose, epoch, 0),
         note=(notes if notes is not None else []).append,
+        train_copy=lambda purpose, split: model,
     )
 
 

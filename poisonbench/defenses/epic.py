@@ -48,6 +48,7 @@ from poisonbench.facility_location import medoid_clusters
 from poisonbench.influence.head import residuals
 from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.models.folding import folded
+from poisonbench.training.feature_filter import restore_emptied_classes
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
 
@@ -190,17 +191,3 @@ def lone(clusters: Sequence[tuple[Tensor, Tensor]], offset_bug: bool) -> list[Te
         sizes[(position * len(size) + owner).clamp(max=len(sizes) - 1)] == 1
         for position, (owner, size) in enumerate(clusters)
     ]
-
-
-def restore_emptied_classes(labels: Tensor, before: Tensor, kept: Tensor) -> list[int]:
-    """Give classes without a kept example theirs of before back, in place; which they were.
-
-    Args:
-        labels: (N,) int64.
-        before: (N,) bool, examples in use before the round.
-        kept: (N,) bool, after it.
-    """
-    have, left = labels[before].unique(), labels[kept].unique()
-    emptied = have[~torch.isin(have, left)]
-    kept |= before & torch.isin(labels, emptied)
-    return [int(label) for label in emptied]

@@ -16,6 +16,15 @@ from torch import Tensor
 PADDING = 4
 
 
+def draw_beta(alpha: float, generator: torch.Generator) -> float:
+    """One draw of Beta(alpha, alpha), the weight of one image in a blend of two."""
+    from scipy.special import betaincinv
+
+    # By inversion, since no library's Beta takes a generator of torch's.
+    uniform = float(torch.rand((), generator=generator, dtype=torch.float64))
+    return float(betaincinv(alpha, alpha, uniform))
+
+
 @dataclass(frozen=True)
 class CropFlip:
     """One epoch's draws, by row of the training set, so dropping rows changes no other draw.

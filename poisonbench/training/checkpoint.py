@@ -53,6 +53,10 @@ class Checkpoint:
         self._saved_set: TrainingSet | None = None
         self._edits_name: str | None = None
 
+    def part(self, name: str) -> Checkpoint:
+        """A checkpoint inside this one, for a training run that belongs to the run."""
+        return Checkpoint(self.folder / name, f"{self.run_id}: {name}", self.every)
+
     def save(self, snapshot: Snapshot, original: TrainingSet) -> None:
         """Write a snapshot; the old one stays until the new one is whole."""
         if snapshot.train is not None and snapshot.train is not self._saved_set:

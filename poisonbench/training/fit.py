@@ -7,6 +7,7 @@ loop has no host synchronisation except one an epoch, for the loss.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -14,7 +15,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poisonbench.data.splits import Split, digest_tensors
@@ -64,8 +64,18 @@ def fit(
         AbortedError: stopped by ``should_stop`` where there is no checkpoint.
     """
     return _Run(
-        model, train, validation, recipe, seeds, device, defense or Defense(), checkpoint, name
-    ).fit(report, should_stop)
+        model,
+        train,
+        validation,
+        recipe,
+        seeds,
+        device,
+        defense or Defense(),
+        checkpoint,
+        report,
+        should_stop,
+        name,
+    ).fit()
 
 
 def network_precision(device: torch.device, precision: str) -> torch.dtype:
@@ -92,10 +102,13 @@ class _Run:
         device: torch.device,
         defense: Defense,
         checkpoint: Checkpoint | None,
+        report: Reporter,
+        should_stop: Callable[[], bool],
         name: str,
     ) -> None:
         self.recipe, self.seeds, self.device, self.name = recipe, seeds, device, name
         self.defense, self.checkpoint = defense, checkpoint
+        self.report, self.should_stop = report, should_stop
         self.result = FitResult(seconds={"training": 0.0, "defense": 0.0, "validation": 0.0})
         self.result.digests["initial_weights"] = digest_tensors(*model.state_dict().values())
         self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -120,7 +133,7 @@ class _Run:
         self.loss_sum = torch.zeros((), device=device, dtype=torch.float64)
         self.clock = self.saved_at = time.monotonic()
 
-    def fit(self, report: Reporter, should_stop: Callable[[], bool]) -> FitResult:
+    def fit(self) -> FitResult:
         resumed = self._resume()
         num_steps = math.ceil(len(self.original) / self.recipe.batch_size)
         while self.epoch < self.recipe.epochs:
@@ -130,18 +143,17 @@ class _Run:
                 self._spend("defense")
             resumed = False
             self._train_epoch(
-                lambda step: report(
+                lambda step: self.report(
                     self.name,
                     self.epoch * num_steps + step,
                     self.recipe.epochs * num_steps,
                     f"epoch {self.epoch + 1}/{self.recipe.epochs}",
-                ),
-                should_stop,
+                )
             )
             self._end_epoch()
         return self.result
 
-    def _train_epoch(self, report: Callable[[int], None], should_stop: Callable[[], bool]) -> None:
+    def _train_epoch(self, report: Callable[[int], None]) -> None:
         batches = self._batches()
         augment = self._augmentation()
         for group in self.optimizer.param_groups:
@@ -158,14 +170,14 @@ class _Run:
                 images = self.defense.perturb_batch(self._state(rows), images, labels)
             with self.autocast():
                 logits = self.model(images)
-            loss = F.cross_entropy(logits.float(), labels)
+            loss = self.defense.batch_loss(self._state(rows), logits.float(), labels)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
             self.loss_sum += loss.detach() * len(rows)
             self.step += 1
             report(self.step)
-            self._save_if_due(should_stop())
+            self._save_if_due(self.should_stop())
 
     def _end_epoch(self) -> None:
         kept = len(self.train) if self.train.keep is None else int(self.train.keep.sum())
@@ -219,7 +231,30 @@ class _Run:
             batch_rows=rows,
             generator=lambda purpose: self.seeds.generator("defense", purpose, epoch, step),
             note=lambda row: self.result.notes.append({"epoch": epoch, **row}),
+            train_copy=self._train_copy,
         )
+
+    def _train_copy(self, purpose: str, train: Split) -> Classifier:
+        self._spend("defense")
+        seeds = Seeds(self.seeds.seed("defense", purpose), self.seeds.trial)
+        model: Classifier = copy.deepcopy(self.model)
+        result = fit(
+            model,
+            train,
+            self.validation,
+            self.recipe,
+            seeds,
+            device=self.device,
+            checkpoint=self.checkpoint.part(purpose) if self.checkpoint else None,
+            report=self.report,
+            should_stop=self.should_stop,
+            name=f"{self.name}: {purpose}",
+        )
+        # The parts' clocks instead of this one: they know the sessions before an interruption.
+        self.result.seconds["defense"] += sum(result.seconds.values())
+        self.result.interruptions += result.interruptions
+        self.clock = time.monotonic()
+        return model
 
     def _spend(self, phase: str) -> None:
         """Book the time since the last booking, after the device has done its work."""

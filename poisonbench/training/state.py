@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.data.splits import Split
@@ -59,6 +60,9 @@ class TrainingState:
         batch_rows: (B,) rows of ``train`` in the current batch; in ``perturb_batch`` only.
         generator: CPU generator for a purpose, seeded by trial, epoch and step.
         note: appends one row of figures to the run record, e.g. one update round's.
+        train_copy: trains a copy of the model, as it is, on a split by the run's recipe, with
+            batches and augmentation of its own, and returns it; named by its purpose. Interrupted,
+            it continues like the run; its time is the defense's.
     """
 
     epoch: int
@@ -70,6 +74,7 @@ class TrainingState:
     batch_rows: Tensor | None
     generator: Callable[[str], torch.Generator]
     note: Callable[[dict[str, Any]], None]
+    train_copy: Callable[[str, Split], Classifier]
 
 
 class Defense:
@@ -95,6 +100,10 @@ class Defense:
     def perturb_batch(self, state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
         """The images that this batch is fitted on, same shape and range; after augmentation."""
         return images
+
+    def batch_loss(self, state: TrainingState, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of logits (B, K), float32, of those images; a scalar to descend."""
+        return F.cross_entropy(logits, labels)
 
 
 class Oracle(Defense):

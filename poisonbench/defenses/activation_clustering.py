@@ -1,0 +1,135 @@
+"""Activation clustering: split each class in two and drop a part that is small.
+
+Paper      Chen et al., "Detecting Backdoor Attacks on Deep Neural Networks by Activation
+           Clustering", SafeAI 2019, Algorithm 1 and its analysis of clusters. Made for backdoors;
+           EPIC and FRIENDS compare with it on triggerless poisons.
+Library    scikit-learn's ``PCA``, ``KMeans`` and ``silhouette_score``.
+Cost       a second training; the filter itself takes seconds.
+
+Algorithm  (numbers reappear below)
+  1  features phi(x) of all training images, the input of the network's last layer
+  2  for each class: reduce its features to 10 dimensions
+  3  k-means with two clusters
+  4  suspect the smaller cluster, or neither, by one of:
+       relative-size  it holds less than 35 % of the class
+       silhouette     that, and the two clusters are apart: a mean silhouette over 0.1
+       smaller        always
+  5  drop the suspected clusters and train on the rest
+
+Settings   10 dimensions and two clusters are the paper's; 35 % and 0.1 are the thresholds of the
+           Adversarial Robustness Toolbox, by the paper's authors.
+Profiles   "paper"; "code" is the form whose figures EPIC and FRIENDS print (JonasGeiping/data-
+           poisoning @ 88d929c): clusters of the features themselves, and the smaller one of every
+           class goes, poisoned or not, which costs much accuracy.
+Deviations Principal components instead of independent ones: the same subspace up to whitening, and
+           without an iteration that may not converge. The paper's third analysis, to classify
+           suspects by a network trained without them, takes another training a class and is left
+           out. Classes of fewer than three examples are not judged. Ties of size suspect neither
+           ("smaller": the second). A class is never emptied: one cluster stays.
+Shapes     N training examples, n_c of class c, F features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from poisonbench.config import Profiles, require, setting
+from poisonbench.training.feature_filter import FEATURES_HELP, FeatureFilter
+from poisonbench.training.recipe import Recipe
+from poisonbench.training.state import Defense
+
+RECIPE_NUMBER = 1
+
+STARTS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The filter's settings; the defaults are the paper's."""
+
+    dimensions: int | None = setting(10, "Dimensions to cluster in; none: all features.")
+    analysis: Literal["relative-size", "silhouette", "smaller"] = setting(
+        "relative-size", "When the smaller cluster is dropped."
+    )
+    largest_share: float = setting(0.35, "Share of a class under which a cluster is small.")
+    least_silhouette: float = setting(0.1, "Mean silhouette over which clusters are apart.")
+    features_from: Literal["poisoned", "clean"] = setting("poisoned", FEATURES_HELP)
+
+    def __post_init__(self) -> None:
+        require(
+            self.dimensions is None or self.dimensions >= 1,
+            f"dimensions: expected at least 1, got {self.dimensions}",
+        )
+        require(
+            0 < self.largest_share <= 0.5,
+            f"largest_share: expected in (0, 0.5], got {self.largest_share}",
+        )
+        require(
+            -1 <= self.least_silhouette <= 1,
+            f"least_silhouette: expected in [-1, 1], got {self.least_silhouette}",
+        )
+
+
+PROFILES: Profiles = {"paper": {}, "code": {"*": {"dimensions": None, "analysis": "smaller"}}}
+
+
+def build(config: Config, recipe: Recipe) -> Defense:
+    """The filter for one run."""
+    return FeatureFilter(partial(kept, config=config), config.features_from)
+
+
+def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:
+    """Steps 2-4: the rows to keep, (N,) bool.
+
+    Args:
+        features: (N, F) float.
+        labels: (N,) int64.
+        generator: seeds the starts of k-means.
+        config: dimensions and the analysis.
+    """
+    keep = torch.ones_like(labels, dtype=torch.bool)
+    for label in labels.unique():
+        rows = (labels == label).nonzero().flatten()
+        seed = int(torch.randint(2**31 - 1, (), generator=generator))
+        if len(rows) >= 3:
+            is_suspect = suspects(features[rows].double().cpu().numpy(), seed, config)
+            keep[rows] = torch.from_numpy(~is_suspect).to(keep.device)
+    return keep
+
+
+def suspects(points: NDArray[np.float64], seed: int, config: Config) -> NDArray[np.bool_]:
+    """Steps 2-4 for one class: which of its examples (n_c,) go, of features (n_c, F)."""
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import PCA
+    from sklearn.metrics import silhouette_score
+    from threadpoolctl import threadpool_limits
+
+    nobody = np.zeros(len(points), dtype=np.bool_)
+    if np.ptp(points, axis=0).max() == 0:
+        return nobody
+    # 2 dimensions
+    if config.dimensions is not None and config.dimensions < min(points.shape):
+        points = PCA(config.dimensions, random_state=seed).fit_transform(points)
+    # 3 two clusters; on one thread, since several add up in any order
+    with threadpool_limits(1):
+        side: NDArray[np.int32] = KMeans(2, n_init=STARTS, random_state=seed).fit_predict(points)
+    # 4 the smaller one
+    share = float(np.mean(side == 1))
+    smaller: NDArray[np.bool_] = side == (0 if share > 0.5 else 1)
+    if config.analysis == "smaller":
+        return smaller
+    if min(share, 1 - share) >= config.largest_share:
+        return nobody
+    if (
+        config.analysis == "silhouette"
+        and silhouette_score(points, side) <= config.least_silhouette
+    ):
+        return nobody
+    return smaller

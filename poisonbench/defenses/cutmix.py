@@ -1,0 +1,122 @@
+"""CutMix: train on images with a patch of another, with labels in proportion to the area.
+
+Paper      Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
+           Features", ICCV 2019, eq. 1-2 and its Algorithm A1. As a defense against poisons: Borgnia
+           et al., "Strong Data Augmentation Sanitizes Poisoning and Backdoor Attacks Without an
+           Accuracy Tradeoff", ICASSP 2021.
+Reference  clovaai/CutMix-PyTorch.
+Cost       next to nothing.
+
+Algorithm  (numbers reappear below), for each batch (x, y), with the given probability
+  1  lambda ~ Beta(alpha, alpha), and a random order of the batch gives each image a partner
+  2  a box of sides H sqrt(1 - lambda) and W sqrt(1 - lambda) around a uniform centre, cut at the
+     border; lambda becomes the share of the image outside it
+  3  train on x with the partner's pixels inside the box
+  4  with the loss lambda CE(., y) + (1 - lambda) CE(., y_partner), the cross-entropy of the one-hot
+     labels in proportion to the area
+
+Profiles   "paper" mixes every batch; "code" every other one (``--cutmix_prob 0.5``, as the
+           reference's commands for CIFAR have it).
+Deviations none. As in the paper one lambda and one box serve a batch.
+Shapes     B batch, C H W image, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from poisonbench.config import Profiles, require, setting
+from poisonbench.training.augmentation import draw_beta
+from poisonbench.training.recipe import Recipe
+from poisonbench.training.state import Defense, TrainingState
+
+RECIPE_NUMBER = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """CutMix's settings; the defaults are the paper's."""
+
+    alpha: float = setting(1.0, "Of Beta(alpha, alpha), lambda's distribution.")
+    probability: float = setting(1.0, "Share of the batches that are mixed, in (0, 1].")
+
+    def __post_init__(self) -> None:
+        require(self.alpha > 0, f"alpha: expected over 0, got {self.alpha}")
+        require(
+            0 < self.probability <= 1, f"probability: expected in (0, 1], got {self.probability}"
+        )
+
+
+PROFILES: Profiles = {"paper": {}, "code": {"*": {"probability": 0.5}}}
+
+
+def build(config: Config, recipe: Recipe) -> Defense:
+    """CutMix for one run."""
+    return CutMix(config)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One batch's draws.
+
+    Attributes:
+        partner: (B,) rows of the batch.
+        lines, columns: of the box.
+        weight: lambda, the share of the image outside the box.
+    """
+
+    partner: Tensor
+    lines: slice
+    columns: slice
+    weight: float
+
+
+class CutMix(Defense):
+    """Mixes the batches; both hooks make the same draws."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+
+    def perturb_batch(self, state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
+        """Step 3."""
+        cut = self._draw(state, labels)
+        mixed = images.clone()
+        mixed[:, :, cut.lines, cut.columns] = images[cut.partner, :, cut.lines, cut.columns]
+        return mixed
+
+    def batch_loss(self, state: TrainingState, logits: Tensor, labels: Tensor) -> Tensor:
+        """Step 4."""
+        cut = self._draw(state, labels)
+        own = F.cross_entropy(logits, labels)
+        return cut.weight * own + (1 - cut.weight) * F.cross_entropy(logits, labels[cut.partner])
+
+    def _draw(self, state: TrainingState, labels: Tensor) -> Cut:
+        """Steps 1 and 2; an empty box for a batch that is not mixed."""
+        generator = state.generator("cutmix")
+        height, width = state.train.images.shape[2:]
+        chance, line, column = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+        partner = torch.randperm(len(labels), generator=generator).to(labels.device)
+        if chance >= self.config.probability:
+            return Cut(partner, slice(0, 0), slice(0, 0), 1.0)
+        outside = draw_beta(self.config.alpha, generator)
+        lines, columns = box_side(height, outside, line), box_side(width, outside, column)
+        area = (lines.stop - lines.start) * (columns.stop - columns.start)
+        return Cut(partner, lines, columns, 1 - area / (height * width))
+
+
+def box_side(length: int, outside: float, place: float) -> slice:
+    """Step 2 along one side of the image: pixels that lie in the box.
+
+    Args:
+        length: of the image's side.
+        outside: lambda as it was drawn.
+        place: of the centre, in [0, 1).
+    """
+    size, centre = int(length * math.sqrt(1 - outside)), int(length * place)
+    return slice(max(centre - size // 2, 0), min(centre + size // 2, length))

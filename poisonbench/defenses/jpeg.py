@@ -1,0 +1,99 @@
+"""JPEG: store the training images as JPEG and train on what is left of them.
+
+Source     the compression of Das et al., "Keeping the Bad Guys Out: Protecting and Vaccinating Deep
+           Learning with JPEG Compression", 2017 (for images at test time); as a defense against
+           poisons it is a baseline of PureGen (Bhat et al., arXiv 2405.18627), where it does better
+           than EPIC and as well as FRIENDS.
+Library    Pillow's encoder and decoder (libjpeg-turbo).
+Cost       seconds, once.
+
+Algorithm
+  1  before the first epoch, encode and decode every training image at the given quality
+  2  train on the result
+
+Settings   PureGen tries qualities 25, 50, 75 and 85; lower removes more of a perturbation and of
+           the image. 75 is also Pillow's own default.
+Deviations none. Colour images have their colours at half the resolution (4:2:0), as encoders do by
+           default; images of other than three channels are encoded channel by channel, as grey.
+Shapes     N training images, C H W image.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from poisonbench.config import Profiles, require, setting
+from poisonbench.training.recipe import Recipe
+from poisonbench.training.state import Defense, TrainingSet, TrainingState
+
+RECIPE_NUMBER = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The encoder's settings."""
+
+    quality: int = setting(75, "JPEG quality, 1 to 95.")
+
+    def __post_init__(self) -> None:
+        require(1 <= self.quality <= 95, f"quality: expected in 1..95, got {self.quality}")
+
+
+PROFILES: Profiles = {"paper": {}}
+
+
+def build(config: Config, recipe: Recipe) -> Defense:
+    """The defense for one run."""
+    return Jpeg(config)
+
+
+class Jpeg(Defense):
+    """Re-encodes the training images before the first epoch."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+
+    def start_epoch(self, state: TrainingState) -> TrainingSet:
+        """Step 1; the training set then stays as it is."""
+        if state.epoch != 0:
+            return state.train
+        images = state.train.images
+        encoded = reencoded(images.cpu(), self.config.quality).to(images.device)
+        change = torch.stack(
+            [
+                (one.short() - other.short()).abs().double().sum()
+                for one, other in zip(encoded.split(4096), images.split(4096), strict=True)
+            ]
+        )
+        mean = float(change.sum()) / images.numel() / 255
+        state.note({"round": "jpeg", "mean_abs_change": mean})
+        return state.train.with_images(encoded)
+
+
+def reencoded(images: Tensor, quality: int) -> Tensor:
+    """Images (N, C, H, W) uint8, on the CPU, after encoding and decoding each by itself."""
+    if images.shape[1] == 3:
+        pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
+    else:
+        pixels = images.flatten(0, 1).contiguous().numpy()
+    # One by one: the codec is a library's, and has no batches.
+    decoded = torch.from_numpy(np.stack([round_trip(image, quality) for image in pixels]))
+    if images.shape[1] == 3:
+        return decoded.permute(0, 3, 1, 2).contiguous()
+    return decoded.view(images.shape)
+
+
+def round_trip(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """One image, (H, W) grey or (H, W, 3) red, green and blue, encoded and decoded."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, format="JPEG", quality=quality)
+    with Image.open(stream) as decoded:
+        return np.asarray(decoded)

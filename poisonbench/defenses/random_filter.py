@@ -1,0 +1,64 @@
+"""Random filtering: drop training examples by lot.
+
+Paper      Peri et al., "Deep k-NN Defense against Clean-label Data Poisoning Attacks", ECCV
+           Workshops 2020 (ICLR 2020 submission "Strong Baseline Defenses Against Clean-Label
+           Poisoning Attacks"), the control of its tables: what a filter gains by removing as many
+           examples without looking at them.
+Cost       none; training is shorter by what went.
+
+Algorithm
+  1  drop round(fraction N) of the N training examples, drawn uniformly
+  2  train on the rest
+
+Settings   the paper's text says 1 % for feature collision, its Table 1 shows 10 % in both settings.
+           To compare with another filter, give the share that its record says it removed.
+Deviations A class that would be emptied is kept whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from poisonbench.config import Profiles, require, setting
+from poisonbench.training.feature_filter import FeatureFilter
+from poisonbench.training.recipe import Recipe
+from poisonbench.training.state import Defense
+
+RECIPE_NUMBER = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The filter's settings; the defaults are of the paper's Table 1."""
+
+    fraction: float = setting(0.1, "Share of the training set to remove, in (0, 1).")
+
+    def __post_init__(self) -> None:
+        require(0 < self.fraction < 1, f"fraction: expected in (0, 1), got {self.fraction}")
+
+
+PROFILES: Profiles = {"paper": {}}
+
+
+def build(config: Config, recipe: Recipe) -> Defense:
+    """The filter for one run."""
+    return FeatureFilter(partial(kept, config=config), None)
+
+
+def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:
+    """Step 1: the rows to keep, (N,) bool.
+
+    Args:
+        features: not used.
+        labels: (N,) int64.
+        generator: of the lot, on the CPU.
+        config: the share.
+    """
+    keep = torch.ones_like(labels, dtype=torch.bool)
+    count = round(config.fraction * len(labels))
+    keep[torch.randperm(len(labels), generator=generator)[:count].to(labels.device)] = False
+    return keep

@@ -1,0 +1,144 @@
+"""Defenses that look at features once and train on what is left.
+
+Before the first epoch a copy of the network is trained as the run itself will be, by the same
+recipe but in other batches; the filter sees what its last hidden layer makes of the training
+images; the run then trains from its own initial weights on the rows that are kept.
+
+The copy is trained on the poisoned training set, or on clean data. Clean data is the validation
+split: the only images that a defender here can trust. It is small (1,000 images in the paper's
+splits), so such a network is far weaker than the pretrained ones of the papers. Where the run's
+features are frozen, as in transfer learning, they are those of its clean pretraining and are taken
+as they are.
+
+Shapes: N training images, K classes, n_c images of class c, F features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from poisonbench.data.splits import Split
+from poisonbench.errors import DivergedError
+from poisonbench.models.classifier import Classifier, pass_size
+from poisonbench.models.folding import folded
+from poisonbench.training.state import Defense, TrainingSet, TrainingState
+
+#: A filter: features (N, F) float32, labels (N,) and a generator to the rows to keep, (N,) bool.
+Rule = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+FeaturesFrom = Literal["poisoned", "clean"]
+FEATURES_HELP = (
+    "What the feature network is trained on: the poisoned training set, or the clean validation "
+    "split."
+)
+
+
+class FeatureFilter(Defense):
+    """Drops what a rule finds, once; a class that it would empty is kept whole.
+
+    Args:
+        rule: the algorithm.
+        features_from: what the feature network is trained on; None trains none, and the rule gets
+            features (N, 0).
+    """
+
+    def __init__(self, rule: Rule, features_from: FeaturesFrom | None) -> None:
+        super().__init__()
+        self.rule = rule
+        self.features_from = features_from
+
+    def start_epoch(self, state: TrainingState) -> TrainingSet:
+        """Filter before the first epoch; the training set then stays as it is."""
+        if state.epoch != 0:
+            return state.train
+        train = state.train
+        wanted = self.rule(self._features(state), train.labels, state.generator("filter"))
+        everything = torch.ones_like(wanted)
+        keep = wanted.clone()
+        spared = restore_emptied_classes(train.labels, everything, keep)
+        state.note(_figures(train.labels, wanted, keep, spared))
+        self.memory["keep"] = keep
+        return train.with_keep(keep)
+
+    def _features(self, state: TrainingState) -> Tensor:
+        train = state.train
+        if self.features_from is None:
+            return torch.empty(len(train), 0, device=train.labels.device)
+        if not any(weight.requires_grad for weight in state.model.features.parameters()):
+            return penultimate_features(state.model, train)
+        split = state.validation
+        if self.features_from == "poisoned":
+            split = Split(state.original.images, state.original.labels)
+        return penultimate_features(state.train_copy("features", split), train)
+
+
+def penultimate_features(classifier: Classifier, train: TrainingSet) -> Tensor:
+    """The head's input (N, F), float32, in eval mode, for images that are not augmented.
+
+    Raises:
+        DivergedError: some are not finite.
+    """
+    model = folded(classifier)
+    rows = torch.arange(len(train), device=train.labels.device)
+    with torch.no_grad():
+        features = torch.cat(
+            [
+                model.embed(train.pixels(part))
+                for part in rows.split(pass_size(train.images, gradients=False))
+            ]
+        )
+    if not bool(features.isfinite().all()):
+        raise DivergedError("expected finite features, got others; lower --learning-rate")
+    return features
+
+
+def keep_lowest(scores: Tensor, labels: Tensor, share: float) -> Tensor:
+    """Keep (N,) bool all but the ceil(share n_c) highest scores of each class; ties by row.
+
+    Args:
+        scores: (N,), higher is more suspicious.
+        labels: (N,) int64.
+        share: to remove of each class, in [0, 1).
+    """
+    keep = torch.ones_like(labels, dtype=torch.bool)
+    for label in labels.unique():
+        rows = (labels == label).nonzero().flatten()
+        order = scores[rows].sort(descending=True, stable=True).indices
+        keep[rows[order[: rounded_up(share * len(rows))]]] = False
+    return keep
+
+
+def rounded_up(number: float) -> int:
+    """The ceiling of a product, less its rounding error: 0.1 of 30 is 3, not 4."""
+    return max(0, math.ceil(number - 1e-9))
+
+
+def restore_emptied_classes(labels: Tensor, before: Tensor, kept: Tensor) -> list[int]:
+    """Give classes without a kept example theirs of before back, in place; which they were.
+
+    Args:
+        labels: (N,) int64.
+        before: (N,) bool, examples in use before the round.
+        kept: (N,) bool, after it.
+    """
+    have, left = labels[before].unique(), labels[kept].unique()
+    emptied = have[~torch.isin(have, left)]
+    kept |= before & torch.isin(labels, emptied)
+    return [int(label) for label in emptied]
+
+
+def _figures(labels: Tensor, wanted: Tensor, keep: Tensor, spared: list[int]) -> dict[str, Any]:
+    """The record's row: what went, class by class, and what a spared class would have lost."""
+    num_classes = int(labels.max()) + 1
+    return {
+        "round": "filter",
+        "removed": int((~keep).sum()),
+        "kept": int(keep.sum()),
+        "removed_by_class": torch.bincount(labels[~keep], minlength=num_classes).tolist(),
+        "classes_spared": spared,
+        "spared": int((keep & ~wanted).sum()),
+    }
