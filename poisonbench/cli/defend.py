@@ -33,7 +33,7 @@ from poisonbench.errors import UsageError
 from poisonbench.registry import defenses, find
 
 if TYPE_CHECKING:
-    from poisonbench.runs.defend import Defended
+    from poisonbench.runs.defend import Defended, PoisonChoice
 
 #: The ratio of the paper's sensitivity study (its Table IV).
 DEFAULT_RHO = 0.6
@@ -75,6 +75,9 @@ def defend(
     data_root: DataRootOption = DEFAULT_DATA_ROOT,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
+    plan: Annotated[
+        str | None, typer.Option("--plan", hidden=True, help="The sweep's plan, for the record.")
+    ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -86,20 +89,11 @@ def defend(
     """
     entry = find("a defense", defenses(), method)
     values = method_values(ctx.args, flags_of(ctx), [entry])
-    _check_one_poison(attack, poison, clean, rho)
+    choice = read_choice(attack, poison, clean, rho, selection, poison_trial)
     from poisonbench.runs import defend as run
-    from poisonbench.runs.craft import attack_names
-    from poisonbench.runs.settings import read_selection
 
-    choice = run.PoisonChoice(
-        attacks=() if poison or clean else attack_names(attack or "mix"),
-        path=poison,
-        rho=0.0 if clean else DEFAULT_RHO if rho is None else rho,
-        selection=read_selection(selection),
-        trial=poison_trial,
-    )
     done = []
-    with open_bench(results, data_root, device, seed, quiet) as bench:
+    with open_bench(results, data_root, device, seed, quiet, plan) as bench:
         data = bench.dataset(choose_dataset(dataset, preset, quiet))
         for number in range(trial, trial + (trials or 1)):
             done.append(
@@ -122,9 +116,19 @@ def defend(
         print_json(runs[0] if trials is None else {"runs": runs})
 
 
-def _check_one_poison(
-    attack: str | None, poison: Path | None, clean: bool, rho: float | None
-) -> None:
+def read_choice(
+    attack: str | None,
+    poison: Path | None,
+    clean: bool,
+    rho: float | None,
+    selection: str,
+    poison_trial: int,
+) -> PoisonChoice:
+    """The poison that the options ask for.
+
+    Raises:
+        UsageError: options that exclude each other, or a bad value.
+    """
     given = [
         flag
         for flag, value in (("--attack", attack), ("--poison", poison), ("--clean", clean or None))
@@ -134,6 +138,17 @@ def _check_one_poison(
         raise UsageError(f"expected one of --attack, --poison and --clean, got {', '.join(given)}")
     if rho is not None and (poison is not None or clean):
         raise UsageError(f"expected --rho with --attack, got it with {given[0]}; leave it out")
+    from poisonbench.runs.craft import attack_names
+    from poisonbench.runs.defend import PoisonChoice
+    from poisonbench.runs.settings import read_selection
+
+    return PoisonChoice(
+        attacks=() if poison or clean else attack_names(attack or "mix"),
+        path=poison,
+        rho=0.0 if clean else DEFAULT_RHO if rho is None else rho,
+        selection=read_selection(selection),
+        trial=poison_trial,
+    )
 
 
 def _print_line(item: Defended, quiet: bool) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from poisonbench.cli.common import say
 from poisonbench.config import did_you_mean
 from poisonbench.errors import UsageError
-from poisonbench.progress import BarReporter, LogReporter, silent
+from poisonbench.progress import BarReporter, LogReporter, relay, silent
 from poisonbench.results.store import Store
 
 if TYPE_CHECKING:
@@ -25,7 +25,12 @@ DEFAULT_DATASET = "mnist-sample"
 
 @contextmanager
 def open_bench(
-    results: Path, data_root: Path, device: str, seed: int, quiet: bool
+    results: Path,
+    data_root: Path,
+    device: str,
+    seed: int,
+    quiet: bool,
+    plan: str | None = None,
 ) -> Iterator[Bench]:
     """A bench whose runs stop cleanly on signals and show progress on stderr.
 
@@ -37,8 +42,8 @@ def open_bench(
     stopping = threading.Event()
     with ExitStack() as stack:
         stack.enter_context(stop_on_signals(stopping))
-        report = silent
-        if not quiet:
+        report = relay.get() or silent
+        if not quiet and report is silent:
             bar = sys.stderr.isatty()
             report = stack.enter_context(BarReporter()) if bar else LogReporter()
         yield Bench(
@@ -49,6 +54,7 @@ def open_bench(
             report=report,
             say=lambda text: say(text, quiet=quiet),
             stopping=stopping,
+            plan=plan,
         )
 
 

@@ -43,7 +43,8 @@ class RunRecord:
         cost: seconds {training, defense, validation, test, total} over all sessions,
             session_seconds of the one that finished, images_per_second,
             peak_memory_bytes, interruptions.
-        environment: versions, device, processor, threads, precision, commit, started, finished.
+        environment: versions, device, processor, threads, precision, commit, plan (the
+            digest of the sweep's plan, or null), started, finished.
         warnings: sentences.
     """
 

@@ -38,6 +38,7 @@ class Bench:
         report: told of progress.
         say: told of what happens, a line at a time.
         stopping: set by a signal; runs stop at the next safe point.
+        plan: the digest of the sweep's plan that asks for the runs, for their records.
     """
 
     store: Store
@@ -47,6 +48,7 @@ class Bench:
     report: Reporter = silent
     say: Callable[[str], None] = _mute
     stopping: threading.Event = field(default_factory=threading.Event)
+    plan: str | None = None
     _datasets: dict[str, Dataset] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -22,7 +22,7 @@ from poisonbench.models import build_model, check_model
 from poisonbench.registry import defenses, find
 from poisonbench.results.records import RunRecord, read_record, spec_id
 from poisonbench.runs.bench import Bench, check_trial, default_model
-from poisonbench.runs.craft import LOOP_NUMBER, craft
+from poisonbench.runs.craft import LOOP_NUMBER, craft, pool_spec
 from poisonbench.runs.environment import environment, peak_memory, reset_peak_memory, utc_now
 from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.seeds import Seeds
@@ -88,33 +88,17 @@ def defend(
     Raises:
         PoisonbenchError: see :mod:`poisonbench.errors`; nothing half-made is left behind.
     """
-    check_trial(trial)
-    entry = find("a defense", defenses(), method)
-    settings = read_settings(entry, dataset, profile, values or {})
+    settings, spec = request(
+        bench, method, dataset, choice, trial=trial, profile=profile, values=values, model=model
+    )
     try:
         defense: Defense = settings.module.build(settings.config, settings.recipe)
     except ValueError as error:
         raise UsageError(f"{method}: {error}") from None
-    if not 0 <= choice.rho <= 1:
-        raise UsageError(f"--rho: expected a poison ratio in [0, 1], got {choice.rho:g}")
-    check_model(model or default_model(dataset), dataset.image_shape)
-    if choice.path is not None:
-        read_poison(choice.path, dataset)
     bench.store.check_writable()
-    poison, about, origin = _poison(bench, dataset, choice)
-    spec: dict[str, Any] = {
-        "kind": "defend",
-        "loop": LOOP_NUMBER,
-        "dataset": {"name": dataset.name.partition(":")[0], "digest": dataset.digest},
-        "poison": about,
-        "method": method,
-        "recipe_number": settings.module.RECIPE_NUMBER,
-        "config": as_json(settings.config),
-        "model": model or default_model(dataset),
-        "training": as_json(settings.recipe),
-        "seed": bench.seed,
-        "trial": trial,
-    }
+    poison, digest, origin = _poison(bench, dataset, choice)
+    if poison is not None:
+        spec["poison"]["digest"] = digest
     run_id = spec_id(spec)
     path = bench.store.run_path(run_id)
     model_path = bench.store.model_path(run_id)
@@ -144,6 +128,54 @@ def defend(
     return Defended(record, path, True)
 
 
+def request(
+    bench: Bench,
+    method: str,
+    dataset: Dataset,
+    choice: PoisonChoice,
+    *,
+    trial: int = 0,
+    profile: str = "paper",
+    values: Mapping[str, str] | None = None,
+    model: str | None = None,
+) -> tuple[Settings, dict[str, Any]]:
+    """What :func:`defend` would run: its settings, and its spec as far as it is known by now.
+
+    The digest of a poison that attacks make is known once they are crafted, and not in the spec.
+
+    Raises:
+        PoisonbenchError: as :func:`defend`.
+    """
+    check_trial(trial)
+    settings = read_settings(find("a defense", defenses(), method), dataset, profile, values or {})
+    if not 0 <= choice.rho <= 1:
+        raise UsageError(f"--rho: expected a poison ratio in [0, 1], got {choice.rho:g}")
+    network = model or default_model(dataset)
+    check_model(network, dataset.image_shape)
+    spec: dict[str, Any] = {
+        "kind": "defend",
+        "loop": LOOP_NUMBER,
+        "dataset": {"name": dataset.name.partition(":")[0], "digest": dataset.digest},
+        "poison": _about(dataset, choice),
+        "method": method,
+        "recipe_number": settings.module.RECIPE_NUMBER,
+        "config": as_json(settings.config),
+        "model": network,
+        "training": as_json(settings.recipe),
+        "seed": bench.seed,
+        "trial": trial,
+    }
+    return settings, spec
+
+
+def needed_pools(
+    bench: Bench, dataset: Dataset, choice: PoisonChoice
+) -> dict[str, dict[str, Any]]:
+    """By attack, the specs of the poisons of every image that a run's poison is drawn from."""
+    names = choice.attacks if choice.path is None and choice.rho > 0 else ()
+    return {name: pool_spec(bench, name, dataset, choice.trial)[1] for name in names}
+
+
 def _run(
     bench: Bench,
     settings: Settings,
@@ -156,7 +188,7 @@ def _run(
     """Train and evaluate: a record's measured fields, and the weights."""
     started, clock = utc_now(), time.monotonic()
     # Before the run: a checkout may move on while it lasts.
-    surroundings = environment(bench.device, settings.recipe.precision)
+    surroundings = environment(bench.device, settings.recipe.precision) | {"plan": bench.plan}
     reset_peak_memory(bench.device)
     train = dataset.train if poison is None else poison.apply(dataset.train)
     seeds = Seeds(bench.seed, spec["trial"])
@@ -221,16 +253,34 @@ def _run(
     return measured, weights
 
 
-def _poison(
-    bench: Bench, dataset: Dataset, choice: PoisonChoice
-) -> tuple[Poison | None, dict[str, Any] | None, dict[str, Any] | None]:
-    """The poison, what the spec says about it, and where it came from; nothing for a clean run."""
+def _about(dataset: Dataset, choice: PoisonChoice) -> dict[str, Any] | None:
+    """What the spec says about the poison; nothing for a clean run."""
     if choice.path is not None:
         poison = read_poison(choice.path, dataset)
-        rho = len(poison) / len(dataset.train)
-        about: dict[str, Any] = {"attacks": poison.card["attacks"], "rho": rho}
-        about |= {"selection": None, "trial": None, "digest": poison.digest}
-        return poison, about, {"id": None, "made_by": poison.card["spec"]}
+        return {
+            "attacks": poison.card["attacks"],
+            "rho": len(poison) / len(dataset.train),
+            "selection": None,
+            "trial": None,
+            "digest": poison.digest,
+        }
+    if choice.rho == 0:
+        return None
+    return {
+        "attacks": list(choice.attacks),
+        "rho": choice.rho,
+        "selection": choice.selection,
+        "trial": choice.trial,
+    }
+
+
+def _poison(
+    bench: Bench, dataset: Dataset, choice: PoisonChoice
+) -> tuple[Poison | None, str | None, dict[str, Any] | None]:
+    """The poison, its digest, and where it came from; nothing for a clean run."""
+    if choice.path is not None:
+        poison = read_poison(choice.path, dataset)
+        return poison, poison.digest, {"id": None, "made_by": poison.card["spec"]}
     if choice.rho == 0:
         return None, None, None
     crafted = craft(
@@ -241,9 +291,8 @@ def _poison(
         selection=choice.selection,
         trial=choice.trial,
     )
-    about = {"attacks": list(choice.attacks), "rho": choice.rho, "selection": choice.selection}
-    about |= {"trial": choice.trial, "digest": crafted.poison.digest}
-    return crafted.poison, about, {"id": crafted.id, "pools": crafted.pools}
+    origin = {"id": crafted.id, "pools": crafted.pools}
+    return crafted.poison, crafted.poison.digest, origin
 
 
 def _choices(choice: PoisonChoice, model: str | None, dataset: Dataset) -> dict[str, Any]:
