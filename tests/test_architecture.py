@@ -21,7 +21,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Layers
 
-BOTTOM = {"errors", "canonical", "config", "files", "progress", "seeds"}
+BOTTOM = {"errors", "canonical", "config", "files", "progress", "seeds", "signals"}
 NUMERIC = BOTTOM | {"data", "models"}
 ALGORITHM = NUMERIC | {"perturbation", "facility_location", "training", "influence"}
 RUNS = ALGORITHM | {"registry", "attacks", "defenses", "results"}
@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "canonical": set(),
     "seeds": set(),
     "progress": set(),
+    "signals": set(),
     "files": {"errors"},
     "config": {"errors"},
     "registry": BOTTOM,
@@ -45,9 +46,10 @@ MAY_IMPORT = {
     "defenses": ALGORITHM,
     "results": BOTTOM,
     "experiments": BOTTOM | {"registry", "results"},
+    "sweep": BOTTOM | {"registry", "results", "experiments"},
     "runs": RUNS,
     "api": RUNS | {"runs", "experiments"},
-    "cli": RUNS | {"runs", "experiments"},
+    "cli": RUNS | {"runs", "experiments", "sweep"},
     "__main__": {"cli"},
     "__init__": {"api"},
 }
@@ -56,9 +58,11 @@ MAY_IMPORT = {
 SHARED_BY_ALGORITHMS = {"poisonbench.attacks.base"}
 
 #: No torch when these are imported, so help and tables are quick and run on any machine.
-WITHOUT_TORCH = BOTTOM | {"registry", "results", "experiments", "api", "cli", "__init__"}
+WITHOUT_TORCH = BOTTOM | {
+    *("registry", "results", "experiments", "sweep", "api", "cli", "__init__"),
+}
 #: No torch anywhere in these.
-NEVER_TORCH = {"results", "experiments"}
+NEVER_TORCH = {"results", "experiments", "sweep"}
 HEAVY = {"torch", "torchvision", "safetensors", "kornia"}
 
 

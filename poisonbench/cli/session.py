@@ -14,6 +14,7 @@ from poisonbench.config import did_you_mean
 from poisonbench.errors import UsageError
 from poisonbench.progress import BarReporter, LogReporter, relay, silent
 from poisonbench.results.store import Store
+from poisonbench.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from poisonbench.runs.bench import Bench
@@ -37,7 +38,7 @@ def open_bench(
     Raises:
         UsageError: no such device.
     """
-    from poisonbench.runs.bench import Bench, find_device, stop_on_signals
+    from poisonbench.runs.bench import Bench, find_device
 
     stopping = threading.Event()
     with ExitStack() as stack:

@@ -16,6 +16,7 @@ from typing import Any
 
 from poisonbench.canonical import canonical_json as canonical_json
 from poisonbench.errors import ArtefactError
+from poisonbench.files import read_shared
 
 SCHEMA = 1
 
@@ -78,7 +79,7 @@ def read_record(path: Path) -> RunRecord:
             the spec's (an edited file), or an accuracy outside [0, 1].
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_shared(path).decode())
     except (OSError, ValueError, RecursionError) as error:
         raise ArtefactError(
             f"{path}: expected a run record in JSON, got {error}; delete it and run again"

@@ -1,15 +1,12 @@
-"""Where runs happen: the results folder, the data, the device, the root seed, the signals."""
+"""Where runs happen: the results folder, the data, the device, the root seed."""
 
 from __future__ import annotations
 
 import os
-import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 import torch
 
@@ -110,24 +107,3 @@ def _cuda(number: int) -> torch.device:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device("cuda", number)
-
-
-@contextmanager
-def stop_on_signals(stopping: threading.Event) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGUSR1 ask for a stop; a second SIGINT ends the program at once."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and stopping.is_set():
-            raise KeyboardInterrupt
-        stopping.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    before = [signal.signal(number, handle) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

@@ -168,9 +168,7 @@ def request(
     return settings, spec
 
 
-def needed_pools(
-    bench: Bench, dataset: Dataset, choice: PoisonChoice
-) -> dict[str, dict[str, Any]]:
+def needed_pools(bench: Bench, dataset: Dataset, choice: PoisonChoice) -> dict[str, dict[str, Any]]:
     """By attack, the specs of the poisons of every image that a run's poison is drawn from."""
     names = choice.attacks if choice.path is None and choice.rho > 0 else ()
     return {name: pool_spec(bench, name, dataset, choice.trial)[1] for name in names}
