@@ -101,7 +101,7 @@ class _Resolver:
         first = given["trial"]
         runs = []
         for trial in range(first, first + (given["trials"] or 1)):
-            _, spec = run.request(
+            _, _, spec = run.request(
                 bench,
                 entry.name,
                 dataset,

@@ -33,8 +33,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 def worker() -> None:
     """Run the command lines that arrive on stdin, one at a time; for sweeps, not for people."""
-    import poisonbench.runs.defend  # noqa: F401
-
+    _import_all()
     for number in _SIGNALS:
         # The sweep gets the signals and passes them on as requests.
         signal.signal(number, signal.SIG_IGN)
@@ -49,6 +48,15 @@ def worker() -> None:
             _run(request, answers)
         _answer(answers, {"pid": child})
         _answer(answers, {"code": _wait(child, requests)})
+
+
+def _import_all() -> None:
+    """Import what every run needs, so that forks have it; an optimiser imports for seconds."""
+    import torch
+
+    import poisonbench.runs.defend  # noqa: F401
+
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)])
 
 
 class _Log(io.TextIOBase):

@@ -88,13 +88,9 @@ def defend(
     Raises:
         PoisonbenchError: see :mod:`poisonbench.errors`; nothing half-made is left behind.
     """
-    settings, spec = request(
+    settings, defense, spec = request(
         bench, method, dataset, choice, trial=trial, profile=profile, values=values, model=model
     )
-    try:
-        defense: Defense = settings.module.build(settings.config, settings.recipe)
-    except ValueError as error:
-        raise UsageError(f"{method}: {error}") from None
     bench.store.check_writable()
     poison, digest, origin = _poison(bench, dataset, choice)
     if poison is not None:
@@ -138,8 +134,8 @@ def request(
     profile: str = "paper",
     values: Mapping[str, str] | None = None,
     model: str | None = None,
-) -> tuple[Settings, dict[str, Any]]:
-    """What :func:`defend` would run: its settings, and its spec as far as it is known by now.
+) -> tuple[Settings, Defense, dict[str, Any]]:
+    """What :func:`defend` would run: settings, defense, and the spec as far as it is known by now.
 
     The digest of a poison that attacks make is known once they are crafted, and not in the spec.
 
@@ -148,6 +144,10 @@ def request(
     """
     check_trial(trial)
     settings = read_settings(find("a defense", defenses(), method), dataset, profile, values or {})
+    try:
+        defense: Defense = settings.module.build(settings.config, settings.recipe)
+    except ValueError as error:
+        raise UsageError(f"{method}: {error}") from None
     if not 0 <= choice.rho <= 1:
         raise UsageError(f"--rho: expected a poison ratio in [0, 1], got {choice.rho:g}")
     network = model or default_model(dataset)
@@ -165,7 +165,7 @@ def request(
         "seed": bench.seed,
         "trial": trial,
     }
-    return settings, spec
+    return settings, defense, spec
 
 
 def needed_pools(bench: Bench, dataset: Dataset, choice: PoisonChoice) -> dict[str, dict[str, Any]]:
