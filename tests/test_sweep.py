@@ -311,7 +311,8 @@ def sweep(*words, **options):
 
 
 def records_of(results):
-    return [read_record(path) for path in sorted((results / "runs").glob("[!.]*.json"))]
+    paths = sorted((results / "runs").glob("[!.]*.json"))
+    return [read_record(path) for path in paths if not path.name.endswith(".failed.json")]
 
 
 @pytest.mark.slow

@@ -56,17 +56,14 @@ class Worker:
         if code is not None:
             yield {"dead": code}
 
-    def end(self) -> None:
-        """Let it end: nothing more will be sent."""
-        assert self.process.stdin is not None
-        with suppress(OSError):
-            self.process.stdin.close()
-
     def kill(self) -> None:
         """End it and its job at once."""
         with suppress(OSError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.end()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
         self.process.wait()
 
     def _write(self, value: dict[str, Any]) -> None:

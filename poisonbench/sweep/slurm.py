@@ -173,6 +173,15 @@ def requeue() -> bool:
     return subprocess.run(["scontrol", "requeue", task], check=False).returncode == 0
 
 
+def describe() -> str:
+    """Whether SLURM is here, in words."""
+    found = shutil.which("sbatch")
+    if found is None:
+        return "none here; sweeps run on one machine, or submit from a login node"
+    done = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or found
+
+
 def _squeue(job: str) -> Sequence[str]:
     """The states of a job's tasks; none when SLURM has forgotten it."""
     command = ["squeue", "--noheader", "--array", "--format=%T", "--jobs", job]
