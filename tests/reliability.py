@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from poisonbench.errors import PoisonbenchError
+from poisonbench.errors import ArtefactError, PoisonbenchError
 from poisonbench.results.records import read_record
 from poisonbench.sweep.plan import read_plan
 
@@ -148,7 +148,7 @@ def unreadable(results):
 
 
 def contents(results):
-    """What two folders of the same work must share: records' results, poisons' and models' bytes."""
+    """What folders of the same work share: what records say, the bytes of poisons and models."""
     found = {}
     for path in (results / "runs").glob("[!.]*.json"):
         record = read_record(path)
@@ -185,11 +185,11 @@ def kills(folder, count, seed=0):
     for kind, words in commands.items():
         undisturbed = folder / f"undisturbed-{kind}"
         started = time.monotonic()
-        run = program if kind == "sweep" else start
-        child = run(*words, "--results", undisturbed) if kind == "sweep" else start(
-            (*words, "--results", undisturbed)
-        )  # fmt: skip
-        code = child.wait() if kind == "sweep" else finish(child)
+        line = (*words, "--results", undisturbed)
+        if kind == "sweep":
+            code, _ = _kill_in_sweep(line, None, draw)
+        else:
+            code = _kill_command(line, None)
         assert code == 0, code
         duration = time.monotonic() - started
         expected, killed, number = contents(undisturbed), 0, 0
@@ -398,7 +398,9 @@ def mutations(folder, count, seed=0):
     call("defend", "--method", "none", *short)
     (record,) = (results / "runs").glob("*.json")
     plan = plan_of(folder, data)
+    state, snapshot = _snapshot(folder)
     readers = {
+        state: snapshot,
         poison / FILE_NAME: lambda path: _plain(read_poison(path)),
         record: read_record,
         plan: read_plan,
@@ -431,6 +433,28 @@ def mutations(folder, count, seed=0):
     figures["memory grown, GB"] = round(grown, 3)
     bad = any(name.isupper() or name[:7] in ("READ OT", "CRASHED") for name in figures)
     return dict(figures), not bad and not figures["code was run"] and grown < 1
+
+
+def _snapshot(folder):
+    """A checkpoint's file, and what reads a copy of it: a snapshot, or an error for none."""
+    import torch
+
+    from poisonbench.training.checkpoint import Checkpoint, Snapshot
+    from poisonbench.training.state import TrainingSet
+
+    original = TrainingSet(torch.zeros((4, 1, 2, 2), dtype=torch.uint8), torch.arange(4))
+    tensors = {"weight": torch.linspace(-1, 1, 500), "momentum": torch.ones(20)}
+    Checkpoint(folder / "checkpoint", "id").save(
+        Snapshot({"epoch": 1, "step": 2, "curve": [0.5, 0.25]}, tensors, None), original
+    )
+
+    def read(path):
+        found = Checkpoint(path.parent, "id").load(original)
+        if found is None:
+            raise ArtefactError("refused: the run starts anew")
+        return [found.position, {name: t.tolist() for name, t in found.tensors.items()}]
+
+    return folder / "checkpoint" / "state.safetensors", read
 
 
 def _hangs(number, frame):
@@ -466,8 +490,10 @@ def _damage(data, draw):
         buffer[:8] = draw.choice([2**63 - 1, 2**40, len(buffer) * 2, 2**31]).to_bytes(8, "little")
     elif how == "type":
         old, new = draw.choice(
-            [(b"I64", b"F64"), (b'"U8"', b'"I8"'), (b"1", b"9" * 30), (b"[", b"[" * 2000)]
-            + [(b"true", b"null"), (b": 0", b": {}"), (b'": "', b'": 1e999, "')]
+            [
+                *((b"I64", b"F64"), (b'"U8"', b'"I8"'), (b"1", b"9" * 30), (b"[", b"[" * 2000)),
+                *((b"true", b"null"), (b": 0", b": {}"), (b'": "', b'": 1e999, "')),
+            ]
         )
         buffer = bytearray(bytes(buffer).replace(old, new, draw.randrange(1, 5)))
     elif how == "digit":
