@@ -139,19 +139,8 @@ def _craft_pool(
     model: str | None,
 ) -> Crafted:
     """An attack's poison of every training image."""
-    entry = find("an attack", attacks(), name)
-    settings = read_settings(entry, dataset, profile, values)
+    settings, spec = pool_spec(bench, name, dataset, trial, profile, values, model)
     surrogate = model_spec(bench, dataset, settings.recipe, "surrogate", trial, model)
-    spec: dict[str, Any] = {
-        "kind": "craft",
-        "attack": name,
-        "recipe_number": settings.module.RECIPE_NUMBER,
-        "config": as_json(settings.config),
-        "dataset": dataset.digest,
-        "surrogate": surrogate if entry.trains else None,
-        "seed": bench.seed,
-        "trial": trial,
-    }
     poison_id = spec_id(spec)
     path = bench.store.poison_path(poison_id)
     if path.exists():
@@ -168,6 +157,38 @@ def _craft_pool(
         spec=spec,
     )
     return publish(bench, poison, dataset, poison_id)
+
+
+def pool_spec(
+    bench: Bench,
+    name: str,
+    dataset: Dataset,
+    trial: int = 0,
+    profile: str = "paper",
+    values: Mapping[str, str] | None = None,
+    model: str | None = None,
+) -> tuple[Settings, dict[str, Any]]:
+    """An attack's settings, and all that determines its poison of every training image.
+
+    The poison's name in the store is the spec's :func:`spec_id`, known before it is crafted.
+
+    Raises:
+        UsageError: bad names or options.
+    """
+    entry = find("an attack", attacks(), name)
+    settings = read_settings(entry, dataset, profile, values or {})
+    surrogate = model_spec(bench, dataset, settings.recipe, "surrogate", trial, model)
+    spec: dict[str, Any] = {
+        "kind": "craft",
+        "attack": name,
+        "recipe_number": settings.module.RECIPE_NUMBER,
+        "config": as_json(settings.config),
+        "dataset": dataset.digest,
+        "surrogate": surrogate if entry.trains else None,
+        "seed": bench.seed,
+        "trial": trial,
+    }
+    return settings, spec
 
 
 def _attack(

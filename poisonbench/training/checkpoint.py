@@ -7,6 +7,7 @@ edits. Edits are large and change rarely: they get a file of their own, written 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from poisonbench.data.splits import digest_tensors
 from poisonbench.files import write_bytes
 from poisonbench.training.state import TrainingSet
 
@@ -52,6 +54,7 @@ class Checkpoint:
         self.every = every
         self._saved_set: TrainingSet | None = None
         self._edits_name: str | None = None
+        self._edits_digest: str | None = None
 
     def part(self, name: str) -> Checkpoint:
         """A checkpoint inside this one, for a training run that belongs to the run."""
@@ -61,11 +64,14 @@ class Checkpoint:
         """Write a snapshot; the old one stays until the new one is whole."""
         if snapshot.train is not None and snapshot.train is not self._saved_set:
             self._edits_name = f"edits-{snapshot.position['epoch']}.safetensors"
-            write_bytes(self.folder / self._edits_name, save(_edits(snapshot.train, original)))
+            edits = _edits(snapshot.train, original)
+            write_bytes(self.folder / self._edits_name, save(edits))
+            self._edits_digest = _digest(edits)
             self._saved_set = snapshot.train
         header = {
             "run": self.run_id,
             "edits": None if snapshot.train is None else self._edits_name,
+            "edits_digest": None if snapshot.train is None else self._edits_digest,
             **snapshot.position,
         }
         # Copies, because safetensors refuses tensors that share memory, as a defense's may.
@@ -73,9 +79,9 @@ class Checkpoint:
             name: tensor.clone(memory_format=torch.contiguous_format)
             for name, tensor in snapshot.tensors.items()
         }
-        write_bytes(
-            self.folder / "state.safetensors", save(tensors, {"position": json.dumps(header)})
-        )
+        position = json.dumps(header)
+        metadata = {"position": position, "seal": _seal(position, tensors)}
+        write_bytes(self.folder / "state.safetensors", save(tensors, metadata))
         for stale in self.folder.glob("edits-*.safetensors"):
             if stale.name != header["edits"]:
                 stale.unlink(missing_ok=True)
@@ -86,22 +92,38 @@ class Checkpoint:
         device = original.labels.device
         try:
             with safe_open(path, framework="pt") as stream:
-                position = json.loads(stream.metadata()["position"])
+                metadata = stream.metadata()
+            position = json.loads(metadata["position"])
+            tensors = load_file(path)
             if position.pop("run") != self.run_id:
                 return None
-            tensors = load_file(path)
-            edits = position.pop("edits")
+            if metadata["seal"] != _seal(metadata["position"], tensors):
+                return None
+            edits, digest = position.pop("edits"), position.pop("edits_digest")
             train = None
             if edits is not None:
-                train = _apply(load_file(self.folder / edits, device=str(device)), original)
+                changes = load_file(self.folder / edits)
+                if digest != _digest(changes):
+                    return None
+                changes = {name: tensor.to(device) for name, tensor in changes.items()}
+                train = _apply(changes, original)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None
-        self._saved_set, self._edits_name = train, edits
+        self._saved_set, self._edits_name, self._edits_digest = train, edits, digest
         return Snapshot(position, tensors, train)
 
     def discard(self) -> None:
         """Remove the folder; the record has taken its place."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _seal(position: str, tensors: dict[str, Tensor]) -> str:
+    """sha256 of all that is in a snapshot: a bit that flips on a disk must not go into a result."""
+    return hashlib.sha256(f"{position} {_digest(tensors)}".encode()).hexdigest()
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    return digest_tensors(*(tensors[name] for name in sorted(tensors)))
 
 
 def _edits(train: TrainingSet, original: TrainingSet) -> dict[str, Tensor]:
