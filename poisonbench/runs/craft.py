@@ -24,6 +24,7 @@ from poisonbench.models.classifier import Classifier
 from poisonbench.registry import MIX, attacks, find
 from poisonbench.results.records import spec_id
 from poisonbench.runs.bench import Bench, check_trial, default_model
+from poisonbench.runs.craft_checkpoint import CraftCheckpoint
 from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.seeds import Seeds, generator_for, seed_for
 from poisonbench.training.fit import fit
@@ -157,10 +158,16 @@ def _craft_pool(
     poison_id = spec_id(spec)
     path = bench.store.poison_path(poison_id)
     if path.exists():
+        # A kill may have come between publishing and discarding.
+        bench.checkpoint(poison_id).discard()
         return Crafted(read_poison(path, dataset), poison_id, path, False)
     bench.store.check_writable()
     bench.say(f"crafting {name} on {dataset.name} ({len(dataset.train):,} images)")
-    images = _attack(bench, settings, dataset, surrogate, trial)
+    try:
+        images = _attack(bench, settings, dataset, surrogate, trial, poison_id)
+    except DivergedError:
+        bench.checkpoint(poison_id).discard()
+        raise
     poison = make_poison(
         images,
         torch.arange(len(dataset.train)),
@@ -169,14 +176,25 @@ def _craft_pool(
         epsilon=settings.config.epsilon,
         spec=spec,
     )
-    return _publish(bench, poison, dataset, poison_id)
+    crafted = _publish(bench, poison, dataset, poison_id)
+    bench.checkpoint(poison_id).discard()
+    return crafted
 
 
 def _attack(
-    bench: Bench, settings: Settings, dataset: Dataset, surrogate: dict[str, Any], trial: int
+    bench: Bench,
+    settings: Settings,
+    dataset: Dataset,
+    surrogate: dict[str, Any],
+    trial: int,
+    poison_id: str,
 ) -> torch.Tensor:
+    generator = generator_for(bench.seed, "craft", settings.entry.name, trial)
+    checkpoint = CraftCheckpoint(bench, settings.entry.name, poison_id, generator)
+
     def report(done: int, total: int) -> None:
-        bench.abort_if_stopping()
+        if not checkpoint.is_used:
+            bench.abort_if_stopping()
         bench.report(settings.entry.name, done, total)
 
     task = AttackTask(
@@ -188,8 +206,9 @@ def _attack(
         ),
         num_classes=dataset.num_classes,
         surrogate=lambda: _surrogate(bench, dataset, settings.recipe, surrogate),
-        generator=generator_for(bench.seed, "craft", settings.entry.name, trial),
+        generator=generator,
         report=report,
+        checkpoint=checkpoint,
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)

@@ -21,6 +21,8 @@ from torch import Tensor
 from poisonbench.files import write_bytes
 from poisonbench.training.state import TrainingSet
 
+_STATE = "state.safetensors"
+
 
 @dataclass
 class Snapshot:
@@ -59,41 +61,54 @@ class Checkpoint:
             self._edits_name = f"edits-{snapshot.position['epoch']}.safetensors"
             write_bytes(self.folder / self._edits_name, save(_edits(snapshot.train, original)))
             self._saved_set = snapshot.train
-        header = {
-            "run": self.run_id,
-            "edits": None if snapshot.train is None else self._edits_name,
-            **snapshot.position,
-        }
-        # Copies, because safetensors refuses tensors that share memory, as a defense's may.
-        tensors = {
-            name: tensor.clone(memory_format=torch.contiguous_format)
-            for name, tensor in snapshot.tensors.items()
-        }
-        write_bytes(
-            self.folder / "state.safetensors", save(tensors, {"position": json.dumps(header)})
-        )
+        edits = None if snapshot.train is None else self._edits_name
+        self.write({**snapshot.position, "edits": edits}, snapshot.tensors)
         for stale in self.folder.glob("edits-*.safetensors"):
-            if stale.name != header["edits"]:
+            if stale.name != edits:
                 stale.unlink(missing_ok=True)
 
     def load(self, original: TrainingSet) -> Snapshot | None:
         """The last snapshot, or None when none of this run can be read."""
-        path = self.folder / "state.safetensors"
-        device = original.labels.device
+        state = self.read()
+        if state is None:
+            return None
+        position, tensors = state
+        train = None
+        try:
+            edits = position.pop("edits")
+            if edits is not None:
+                stored = load_file(self.folder / edits, device=str(original.labels.device))
+                train = _apply(stored, original)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return None
+        self._saved_set, self._edits_name = train, edits
+        return Snapshot(position, tensors, train)
+
+    def write(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Write tensors and JSON values; what was written before stays until these are whole."""
+        # Copies, because safetensors refuses tensors that share memory, as a defense's may.
+        copies = {
+            name: tensor.detach().clone(memory_format=torch.contiguous_format)
+            for name, tensor in tensors.items()
+        }
+        header = json.dumps({**position, "run": self.run_id})
+        write_bytes(self.folder / _STATE, save(copies, {"position": header}))
+
+    def read(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """What :meth:`write` wrote last, or None when nothing of this run can be read."""
+        path = self.folder / _STATE
         try:
             with safe_open(path, framework="pt") as stream:
                 position = json.loads(stream.metadata()["position"])
             if position.pop("run") != self.run_id:
                 return None
-            tensors = load_file(path)
-            edits = position.pop("edits")
-            train = None
-            if edits is not None:
-                train = _apply(load_file(self.folder / edits, device=str(device)), original)
+            return position, load_file(path)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None
-        self._saved_set, self._edits_name = train, edits
-        return Snapshot(position, tensors, train)
+
+    def exists(self) -> bool:
+        """Whether something was saved, readable or not."""
+        return (self.folder / _STATE).exists()
 
     def discard(self) -> None:
         """Remove the folder; the record has taken its place."""
