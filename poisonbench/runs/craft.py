@@ -15,12 +15,13 @@ from poisonbench.config import as_json
 from poisonbench.data.mixing import Selection, mix
 from poisonbench.data.poison import Poison, make_poison, poison_files, read_poison
 from poisonbench.data.splits import Dataset
-from poisonbench.errors import UsageError
+from poisonbench.errors import DivergedError, UsageError
 from poisonbench.files import publish_folder
 from poisonbench.models import check_model
 from poisonbench.registry import MIX, attacks, find
 from poisonbench.results.records import spec_id
 from poisonbench.runs.bench import Bench, check_trial, default_model
+from poisonbench.runs.craft_checkpoint import CraftCheckpoint
 from poisonbench.runs.models import model_spec, own_seeds, trained_models
 from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.seeds import generator_for, seed_for
@@ -144,10 +145,16 @@ def _craft_pool(
     poison_id = spec_id(spec)
     path = bench.store.poison_path(poison_id)
     if path.exists():
+        # A kill may have come between publishing and discarding.
+        bench.checkpoint(poison_id).discard()
         return Crafted(read_poison(path, dataset), poison_id, path, False)
     bench.store.check_writable()
     bench.say(f"crafting {name} on {dataset.name} ({len(dataset.train):,} images)")
-    images = _attack(bench, settings, dataset, surrogate, trial)
+    try:
+        images = _attack(bench, settings, dataset, surrogate, trial, poison_id)
+    except DivergedError:
+        bench.checkpoint(poison_id).discard()
+        raise
     poison = make_poison(
         images,
         torch.arange(len(dataset.train)),
@@ -156,7 +163,9 @@ def _craft_pool(
         epsilon=settings.config.epsilon,
         spec=spec,
     )
-    return publish(bench, poison, dataset, poison_id)
+    crafted = publish(bench, poison, dataset, poison_id)
+    bench.checkpoint(poison_id).discard()
+    return crafted
 
 
 def pool_spec(
@@ -192,10 +201,19 @@ def pool_spec(
 
 
 def _attack(
-    bench: Bench, settings: Settings, dataset: Dataset, surrogate: dict[str, Any], trial: int
+    bench: Bench,
+    settings: Settings,
+    dataset: Dataset,
+    surrogate: dict[str, Any],
+    trial: int,
+    poison_id: str,
 ) -> torch.Tensor:
+    generator = generator_for(bench.seed, "craft", settings.entry.name, trial)
+    checkpoint = CraftCheckpoint(bench, settings.entry.name, poison_id, generator)
+
     def report(done: int, total: int) -> None:
-        bench.abort_if_stopping()
+        if not checkpoint.is_used:
+            bench.abort_if_stopping()
         bench.report(settings.entry.name, done, total)
 
     task = AttackTask(
@@ -209,8 +227,9 @@ def _attack(
         surrogate=lambda: trained_models(
             bench, dataset, settings.recipe, surrogate, seeds=own_seeds(surrogate)
         )[0],
-        generator=generator_for(bench.seed, "craft", settings.entry.name, trial),
+        generator=generator,
         report=report,
+        checkpoint=checkpoint,
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)

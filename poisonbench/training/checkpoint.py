@@ -23,6 +23,8 @@ from poisonbench.data.splits import digest_tensors
 from poisonbench.files import write_bytes
 from poisonbench.training.state import TrainingSet
 
+_STATE = "state.safetensors"
+
 
 @dataclass
 class Snapshot:
@@ -64,32 +66,52 @@ class Checkpoint:
         """Write a snapshot; the old one stays until the new one is whole."""
         if snapshot.train is not None and snapshot.train is not self._saved_set:
             self._edits_name = f"edits-{snapshot.position['epoch']}.safetensors"
-            edits = _edits(snapshot.train, original)
-            write_bytes(self.folder / self._edits_name, save(edits))
-            self._edits_digest = _digest(edits)
+            changes = _edits(snapshot.train, original)
+            write_bytes(self.folder / self._edits_name, save(changes))
+            self._edits_digest = _digest(changes)
             self._saved_set = snapshot.train
-        header = {
-            "run": self.run_id,
-            "edits": None if snapshot.train is None else self._edits_name,
-            "edits_digest": None if snapshot.train is None else self._edits_digest,
-            **snapshot.position,
-        }
-        # Copies, because safetensors refuses tensors that share memory, as a defense's may.
-        tensors = {
-            name: tensor.clone(memory_format=torch.contiguous_format)
-            for name, tensor in snapshot.tensors.items()
-        }
-        position = json.dumps(header)
-        metadata = {"position": position, "seal": _seal(position, tensors)}
-        write_bytes(self.folder / "state.safetensors", save(tensors, metadata))
+        edits = None if snapshot.train is None else self._edits_name
+        digest = None if snapshot.train is None else self._edits_digest
+        self.write({**snapshot.position, "edits": edits, "edits_digest": digest}, snapshot.tensors)
         for stale in self.folder.glob("edits-*.safetensors"):
-            if stale.name != header["edits"]:
+            if stale.name != edits:
                 stale.unlink(missing_ok=True)
 
     def load(self, original: TrainingSet) -> Snapshot | None:
         """The last snapshot, or None when none of this run can be read."""
-        path = self.folder / "state.safetensors"
-        device = original.labels.device
+        state = self.read()
+        if state is None:
+            return None
+        position, tensors = state
+        train, digest = None, None
+        try:
+            edits, digest = position.pop("edits"), position.pop("edits_digest")
+            if edits is not None:
+                changes = load_file(self.folder / edits)
+                if digest != _digest(changes):
+                    return None
+                device = original.labels.device
+                changes = {name: tensor.to(device) for name, tensor in changes.items()}
+                train = _apply(changes, original)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return None
+        self._saved_set, self._edits_name, self._edits_digest = train, edits, digest
+        return Snapshot(position, tensors, train)
+
+    def write(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Write tensors and JSON values; what was written before stays until these are whole."""
+        # Copies, because safetensors refuses tensors that share memory, as a defense's may.
+        copies = {
+            name: tensor.detach().clone(memory_format=torch.contiguous_format)
+            for name, tensor in tensors.items()
+        }
+        header = json.dumps({**position, "run": self.run_id})
+        metadata = {"position": header, "seal": _seal(header, copies)}
+        write_bytes(self.folder / _STATE, save(copies, metadata))
+
+    def read(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """What :meth:`write` wrote last, or None when nothing of this run can be read."""
+        path = self.folder / _STATE
         try:
             with safe_open(path, framework="pt") as stream:
                 metadata = stream.metadata()
@@ -99,18 +121,13 @@ class Checkpoint:
                 return None
             if metadata["seal"] != _seal(metadata["position"], tensors):
                 return None
-            edits, digest = position.pop("edits"), position.pop("edits_digest")
-            train = None
-            if edits is not None:
-                changes = load_file(self.folder / edits)
-                if digest != _digest(changes):
-                    return None
-                changes = {name: tensor.to(device) for name, tensor in changes.items()}
-                train = _apply(changes, original)
+            return position, tensors
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None
-        self._saved_set, self._edits_name, self._edits_digest = train, edits, digest
-        return Snapshot(position, tensors, train)
+
+    def exists(self) -> bool:
+        """Whether something was saved, readable or not."""
+        return (self.folder / _STATE).exists()
 
     def discard(self) -> None:
         """Remove the folder; the record has taken its place."""
