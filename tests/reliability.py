@@ -26,6 +26,7 @@ from collections import Counter
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import children
 import numpy as np
 
 from poisonbench.errors import ArtefactError, PoisonbenchError
@@ -38,7 +39,7 @@ DEFEND = ("defend", "--method", "hint", "--epochs", "6", "--schedule", "1,3", "-
 PARTS = ("id", "spec", "labels", "metrics", "curve", "notes", "digests", "warnings")
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["children"])
+_forks.set_forkserver_preload([*children.MODULES, "torch._dynamo"])
 
 
 # Commands in processes of their own
@@ -161,6 +162,11 @@ def contents(results):
     return found
 
 
+def is_continued(record):
+    """Whether a run's time was spent in more than its last session."""
+    return record.cost["seconds"]["total"] > record.cost["session_seconds"]
+
+
 # Kills
 
 
@@ -196,7 +202,8 @@ def kills(folder, count, seed=0):
         results = folder / f"{kind}-0"
         while True:
             again = killed < wanted[kind]
-            delay = draw.uniform(0, 1.1 * duration) if again else None
+            delay = draw.uniform(0, duration) if again else None
+            started = time.monotonic()
             if kind == "sweep":
                 code, hits = _kill_in_sweep((*words, "--results", results), delay, draw)
             else:
@@ -209,6 +216,8 @@ def kills(folder, count, seed=0):
                 call("sweep", "retry", plan, "--failed", "--results", results)
             if code != 0:
                 continue
+            # A run that was not hit, so that later moments are inside the next one.
+            duration = min(duration, time.monotonic() - started)
             found = contents(results)
             figures["folders completed"] += 1
             figures["results lost"] += len(expected.keys() - found.keys())
@@ -217,8 +226,7 @@ def kills(folder, count, seed=0):
             )
             figures["results too many"] += len(found.keys() - expected.keys())
             figures["runs continued from a checkpoint"] += sum(
-                read_record(path).cost["interruptions"] > 0
-                for path in (results / "runs").glob("[!.]*.json")
+                is_continued(read_record(path)) for path in (results / "runs").glob("[!.]*.json")
             )
             figures["stray temporary files"] += len(list(results.rglob(".*.tmp")))
             if not again:
@@ -332,12 +340,13 @@ def full_disk(folder):
     """The disk fills while a run trains, and while a sweep does; then there is room again."""
     data = data_set(folder)
     calm, log = folder / "calm", folder / "log"
-    words = (*DEFEND, "--dataset", data, "--epochs", "60")
+    words = ("defend", "--method", "hint", "--schedule", "1,3", "--attack", "durp")
+    words = (*words, "--dataset", data, "--epochs", "60")
     figures, is_well = {}, True
     assert finish(start((*words, "--results", calm))) == 0
     plan = plan_of(folder, data, ["poisonbench " + " ".join(words)])
     for name, command in (("defend", words), ("sweep", ("sweep", "run", plan))):
-        with small_disk(folder / name, "24m") as results:
+        with small_disk(folder / name, "80m") as results:
             child = start((*command, "--results", results), every=0.05, log=log)
             ballast = results / "ballast"
             while not list(results.glob("checkpoints/*/state.safetensors")):
@@ -347,7 +356,7 @@ def full_disk(folder):
             with ballast.open("wb") as stream:
                 try:
                     while True:
-                        stream.write(bytes(4096))
+                        stream.write(bytes(65536))
                         stream.flush()
                 except OSError:
                     pass
@@ -363,7 +372,7 @@ def full_disk(folder):
             same = contents(results) == contents(calm)
             (record,) = (read_record(path) for path in (results / "runs").glob("[!.]*.json"))
             figures[f"{name}: again, with room"] = again
-            figures[f"{name}: interruptions"] = record.cost["interruptions"]
+            figures[f"{name}: continued from its checkpoint"] = is_continued(record)
             figures[f"{name}: same results"] = same
             is_well &= again == 0 and same
     return figures, is_well

@@ -215,7 +215,9 @@ class Sweep:
             code in _STOPPED or self.stopping.is_set() or code == _CANNOT_WRITE
         )
         if code == _CANNOT_WRITE:
-            self._full = slot.error or "the results folder cannot be written"
+            self._full = (
+                slot.error.removeprefix("error: ") or "the results folder cannot be written"
+            )
         how = "done" if is_done else "stopped"
         if is_done:
             self.board.clear_failure(job)

@@ -7,4 +7,5 @@ code=0
 tests/slurm/start.sh || code=$?
 if [ "$code" = 77 ]; then exit 0; fi
 [ "$code" = 0 ] || exit "$code"
-POISONBENCH_SLURM=1 OMP_NUM_THREADS=1 "$python" -m pytest -rs tests/slurm "$@"
+POISONBENCH_SLURM=1 POISONBENCH_LONG=1 OMP_NUM_THREADS=1 "$python" -m pytest -rs \
+    tests/slurm tests/test_cluster_docs.py::test_by_slurm "$@"
