@@ -23,7 +23,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 BOTTOM = {"errors", "canonical", "config", "files", "progress", "seeds", "targeting"}
 NUMERIC = BOTTOM | {"data", "models"}
-SHARED = {"perturbation", "brewing", "feature_space", "facility_location"}
+SHARED = {"perturbation", "brewing", "feature_space", "facility_location", "recolor"}
 ALGORITHM = NUMERIC | SHARED | {"training", "influence"}
 RUNS = ALGORITHM | {"registry", "attacks", "defenses", "results"}
 
@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "perturbation": NUMERIC,
     "brewing": NUMERIC | {"perturbation"},
     "feature_space": NUMERIC | {"perturbation", "brewing"},
+    "recolor": NUMERIC,
     "facility_location": set(),
     "training": NUMERIC,
     "influence": NUMERIC,

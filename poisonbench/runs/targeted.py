@@ -161,7 +161,7 @@ def craft_targeted(
                 job.rows,
                 dataset,
                 attack=name,
-                epsilon=settings.config.epsilon,
+                epsilon=getattr(settings.config, "budget", settings.config.epsilon),
                 spec=job.spec,
                 goal=job.goal.as_json(),
             )
