@@ -96,6 +96,13 @@ ATTACKS = (
         scenario="transfer",
     ),
     Entry(
+        "mp",
+        "MP",
+        "poisonbench.attacks.metapoison",
+        "MetaPoison: lead training steps towards the wrong class of the target",
+        scenario="scratch",
+    ),
+    Entry(
         "noise",
         "Noise",
         "poisonbench.attacks.random_noise",

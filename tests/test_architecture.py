@@ -25,7 +25,7 @@ BOTTOM = {
     *("errors", "canonical", "config", "files", "progress", "seeds", "signals", "targeting"),
 }
 NUMERIC = BOTTOM | {"data", "models"}
-SHARED = {"perturbation", "brewing", "feature_space", "facility_location"}
+SHARED = {"perturbation", "brewing", "feature_space", "facility_location", "recolor"}
 ALGORITHM = NUMERIC | SHARED | {"training", "influence"}
 RUNS = ALGORITHM | {"registry", "attacks", "defenses", "results"}
 
@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "perturbation": NUMERIC,
     "brewing": NUMERIC | {"perturbation"},
     "feature_space": NUMERIC | {"perturbation", "brewing"},
+    "recolor": NUMERIC,
     "facility_location": set(),
     "training": NUMERIC,
     "influence": NUMERIC,

@@ -167,7 +167,7 @@ def craft_targeted(
                 job.rows,
                 dataset,
                 attack=name,
-                epsilon=settings.config.epsilon,
+                epsilon=getattr(settings.config, "budget", settings.config.epsilon),
                 spec=specs[job.trial],
                 goal=job.goal.as_json(),
             )

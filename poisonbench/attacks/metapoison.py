@@ -1,0 +1,354 @@
+"""MP: MetaPoison, poisons that move a network in training so that it misclassifies the target.
+
+Source      Huang et al., "MetaPoison: Practical General-purpose Clean-label Data Poisoning",
+            NeurIPS 2020, algorithm 1 and equations 2 to 5; HINT (arXiv 2309.08549), section V-A2.
+Code        wronnyhuang/metapoison @ 298f2c0, whose poisons HINT took.
+Goal        targeted: whoever trains on the poisons takes one test image for the intended class.
+            The labels of the poisons are right.
+Budget      L-infinity epsilon around each image, inside [0, 1]; ``--color`` adds to it
+            (``Config.budget``).
+Cost        an epoch of meta-batches a surrogate and step, of which a share
+            1 - (1 - rho)^inner_batch_size holds poisons and is computed, each as dear as some ten
+            plain training steps. The default attack on CIFAR-10 is thousands of epochs of work a
+            target. Its surrogates are trained once for all targets; all 24 x 24 states are held on
+            the device, 26 GB of them for ResNet-18.
+
+Given ``surrogates`` = M networks, poisons x + delta of base images x, and a target image:
+
+1.  Stagger: the state of network j in craft step c is the one after (j + c) mod M epochs of clean
+    training, so that every step sees all ages (``--start trained``: the end of the training).
+2.  For each network, shuffle the training split into batches. For each batch with poisons:
+    a.  Unroll: K = ``unroll`` plain SGD steps w_i = w_(i-1) - a grad CE, the graph kept, on this
+        batch and on the next ones, which hold the same poisons. Only in the first step do
+        poisons carry a gradient.
+    b.  Mean over i = 1..K of CW(w_i) = max(max over k != y_adv of z_k - z_adv, -100), where z are
+        the target's logits; the target is appended to the batch, so that batch norm with the
+        statistics of the batch (``--bn batch``) includes it.
+    c.  Add up its gradient with respect to the poisons.
+3.  Adam, of a rate so high that the first steps go from bound to bound; project delta onto
+    [-epsilon, epsilon], then poisons onto [0, 1].
+
+``--color`` first shifts each poison's colours by a smooth function of the colour
+(``poisonbench.recolor``).
+
+Fine-tuning  ``--start trained --bn eval --inner-learning-rate 0.01`` attacks whoever fine-tunes a
+            trained network (``--scenario finetune``).
+
+Deviations  Networks move along clean trajectories that are trained beforehand by the victims'
+            recipe (momentum, augmentation, weight decay); the code trains them between craft
+            steps, by plain SGD with a warm-up, which its inner steps share. The inner rate is
+            constant here. The code leaves pixels outside [0, 255], which cannot be published, and
+            masks the intended class's logit with 0, so that 0 competes with the others; here with
+            minus infinity. 60 steps, not 61. Colour is off by default: HINT states its budget in
+            L-infinity. MNIST has no published setting. The sample of 1,000 is too small for the
+            attack from scratch: its setting is this project's fine-tuning form, with batches of a
+            third poisons and Adam on signs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call
+
+from poisonbench.attacks.base import TargetedTask
+from poisonbench.config import Profiles, require, setting
+from poisonbench.errors import DivergedError, UsageError
+from poisonbench.models.classifier import Classifier
+from poisonbench.recolor import LARGEST_SHIFT, Palette, clamp_shifts, roughness
+
+RECIPE_NUMBER = 1
+
+PROFILES: Profiles = {
+    "paper": {
+        "mnist": {"epsilon": 76 / 255, "inner_learning_rate": 0.01},
+        "mnist-sample": {"epsilon": 64 / 255, "surrogates": 4, "steps": 12, "rate_drops": (4, 8)},
+        "mnist-sample@1000": {
+            "surrogates": 1,
+            "start": "trained",
+            "bn": "eval",
+            "steps": 8,
+            "craft_rate": 0.1,
+            "craft_optimizer": "sign-adam",
+            "warm_up": 0,
+            "rate_drops": (),
+            "inner_batch_size": 75,
+            "poisons_per_batch": 25,
+        },
+    }
+}
+
+#: The code's 1e-8 is for gradients by pixels of 0..255.
+_ADAM_EPSILON = 255e-8
+#: No gain from a margin over this.
+_CONFIDENT = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of MetaPoison; the defaults are its authors' for CIFAR-10."""
+
+    epsilon: float = setting(8 / 255, "L-infinity bound of the noise, in pixels of [0, 1].")
+    color: float = setting(0.0, "Largest shift of each YUV channel, in [0, 1]; the authors: 0.04.")
+    smoothness: float = setting(1.0, "Weight of the roughness of --color's shifts in the loss.")
+    steps: int = setting(60, "Craft steps.")
+    craft_optimizer: Literal["adam", "sign-adam"] = setting(
+        "adam", "adam: on gradients; sign-adam: on their signs."
+    )
+    craft_rate: float = setting(200 / 255, "Rate of a craft step, in pixels of [0, 1].")
+    warm_up: int = setting(5, "First craft steps, of a rate times ((c + 1) / warm-up) squared.")
+    rate_drops: tuple[int, ...] = setting(
+        (20, 40), "Craft steps after which the rate is divided by 10."
+    )
+    surrogates: int = setting(24, "Networks of the attacker.")
+    start: Literal["staggered", "trained"] = setting(
+        "staggered",
+        "staggered: networks after 0 to surrogates - 1 epochs; trained: at the end of training.",
+    )
+    unroll: int = setting(2, "Steps of a network that a gradient goes through.")
+    inner_learning_rate: float = setting(0.1, "Learning rate of those steps.")
+    inner_batch_size: int = setting(125, "Training images in a batch of those steps.")
+    poisons_per_batch: int | None = setting(
+        None, "Poisons in each of those batches; by default as they fall when shuffled."
+    )
+    bn: Literal["batch", "eval"] = setting(
+        "batch", "Batch norm by the statistics of the batch, or by running ones."
+    )
+
+    def __post_init__(self) -> None:
+        require(0 < self.epsilon <= 1, f"epsilon: expected in (0, 1], got {self.epsilon}")
+        require(0 <= self.color <= 1, f"color: expected in [0, 1], got {self.color}")
+        require(self.budget <= 1, f"color: expected a budget of at most 1, got {self.budget:.3f}")
+        require(self.smoothness >= 0, f"smoothness: expected 0 or more, got {self.smoothness}")
+        require(self.warm_up >= 0, f"warm_up: expected 0 or more, got {self.warm_up}")
+        require(
+            all(step >= 1 for step in self.rate_drops),
+            f"rate_drops: expected steps of 1 or more, got {self.rate_drops}",
+        )
+        for name in ("steps", "surrogates", "unroll"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name}: expected at least 1, got {value}")
+        for name in ("craft_rate", "inner_learning_rate"):
+            value = getattr(self, name)
+            require(0 < value <= 1e30, f"{name}: expected in (0, 1e30], got {value}")
+        require(
+            self.inner_batch_size >= 2,
+            f"inner_batch_size: expected at least 2, got {self.inner_batch_size}",
+        )
+        poisons = self.poisons_per_batch
+        require(
+            poisons is None or 1 <= poisons < self.inner_batch_size,
+            "poisons_per_batch: expected at least 1 and fewer than inner_batch_size "
+            f"({self.inner_batch_size}), got {poisons}",
+        )
+
+    @property
+    def budget(self) -> float:
+        """L-infinity budget in [0, 1], of noise and colour together."""
+        return self.epsilon + LARGEST_SHIFT * self.color
+
+
+def craft(task: TargetedTask, config: Config) -> Tensor:
+    """Poisoned images (T, P, C, H, W) float32 in [0, 1] for the task's images.
+
+    Raises:
+        UsageError: colours of images without colours.
+        DivergedError: an unrolled step went to infinity.
+    """
+    base = task.images
+    if config.color > 0 and base.shape[2] != 3:
+        raise UsageError(f"mp: --color expected images of 3 channels, got {base.shape[2]}")
+    networks = _networks(task, config)
+    places = _places(task)
+
+    noise = torch.stack([torch.rand(base.shape[1:], generator=g) for g in task.generators])
+    delta = (config.epsilon * (2 * noise.to(base) - 1)).requires_grad_()
+    groups = [{"params": [delta], "lr": 1.0, "eps": _ADAM_EPSILON}]
+    palette, shifts = None, base.new_zeros(0)
+    if config.color > 0:
+        palette = Palette(base)
+        shifts = palette.no_shifts().requires_grad_()
+        # Shifts are in [0, 1], where the code has the rate of pixels in 0..255.
+        groups.append({"params": [shifts], "lr": 255.0, "eps": 1e-8})
+    adam = torch.optim.Adam(groups)
+    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: craft_rate(step, config))
+
+    def recolored() -> Tensor:
+        return base if palette is None else palette.recolor(base, shifts)
+
+    for step in range(config.steps):
+        _project(delta, recolored(), config.epsilon)
+        poisons = recolored() + delta
+        gradient = torch.zeros_like(base)
+        num_batches = [0] * len(base)
+        for number, states in enumerate(networks):
+            # 1. Its state of this step.
+            model = states[(number + step) % len(states)]
+            for target, generator in enumerate(task.generators):
+                # 2.
+                for rows, others in meta_batches(places[target], config, generator):
+                    gradient[target, rows] += _poison_gradient(
+                        task, target, model, poisons[target, rows].detach(), rows, others, config
+                    )
+                    num_batches[target] += 1
+            task.report(step * len(networks) + number + 1, config.steps * len(networks))
+        if not bool(gradient.isfinite().all()):
+            raise DivergedError(
+                "mp: expected a finite gradient of the poisons, got nan or infinity in craft step "
+                f"{step + 1}; lower --inner-learning-rate"
+            )
+
+        # 3. The average over networks.
+        adam.zero_grad()
+        poisons.backward(gradient / len(networks))
+        if palette is not None:
+            counts = torch.tensor(num_batches, device=base.device) / len(networks)
+            (config.smoothness * counts * roughness(shifts)).sum().backward()
+        if config.craft_optimizer == "sign-adam":
+            for group in adam.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad.sign_()
+        adam.step()
+        schedule.step()
+        if palette is not None:
+            clamp_shifts(shifts, config.color)
+    _project(delta, recolored(), config.epsilon)
+    return (recolored() + delta).detach().clamp(0, 1)
+
+
+def unrolled_loss(
+    model: Classifier,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    target: Tensor,
+    intended: Tensor,
+    rate: float,
+) -> Tensor:
+    """Mean over i = 1..K of the target's loss after i SGD steps, differentiable in all images.
+
+    Args:
+        model: in the mode that its batch norm shall work in; weights and buffers stay as they are.
+        batches: K + 1 pairs of images (B, C, H, W) and labels (B,); the last one is not trained
+            on, and its images serve the target's batch norm alone.
+        target: (C, H, W).
+        intended: () int64, the class that it shall be given.
+        rate: length of a step.
+    """
+    weights = {name: weight.detach().requires_grad_() for name, weight in model.named_parameters()}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    losses = []
+    for number, (images, labels) in enumerate(batches):
+        logits = functional_call(model, (weights, buffers), torch.cat([images, target[None]]))
+        if number > 0:
+            losses.append(carlini_wagner(logits[-1], intended))
+        if number + 1 < len(batches):
+            loss = F.cross_entropy(logits[:-1], labels)
+            slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+            weights = {
+                name: weight - rate * slope
+                for (name, weight), slope in zip(weights.items(), slopes, strict=True)
+            }
+    return torch.stack(losses).mean()
+
+
+def carlini_wagner(logits: Tensor, intended: Tensor) -> Tensor:
+    """By how much the best other class leads over the intended one, at least -100.
+
+    Args:
+        logits: (K,).
+        intended: () int64.
+    """
+    is_intended = torch.arange(len(logits), device=logits.device) == intended
+    best_other = logits.masked_fill(is_intended, -math.inf).max()
+    return (best_other - logits[intended]).clamp_min(-_CONFIDENT)
+
+
+def meta_batches(
+    places: Tensor, config: Config, generator: torch.Generator
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Poisons of each batch of an epoch that has any, and the clean rows of it and its successors.
+
+    Args:
+        places: (N,) int64 on the CPU, which poison each training row is, -1 for none.
+        config: sizes.
+        generator: of the order.
+
+    Yields:
+        (B',) int64 poisons, and K + 1 tensors of rows of the training split beside them.
+    """
+    order = torch.randperm(len(places), generator=generator)
+    size, dense = config.inner_batch_size, config.poisons_per_batch
+    if dense is not None:
+        numbers = places[order]
+        clean = order[numbers < 0].split(size - dense)
+        for first, poisons in enumerate(numbers[numbers >= 0].split(dense)):
+            following = range(first, first + config.unroll + 1)
+            yield poisons, [clean[number % len(clean)] for number in following]
+        return
+    batches = order.split(size)
+    for first, batch in enumerate(batches):
+        numbers = places[batch]
+        poisons = numbers[numbers >= 0]
+        if len(poisons) > 0:
+            following = range(first + 1, first + config.unroll + 1)
+            nexts = [batches[number % len(batches)][len(poisons) :] for number in following]
+            yield poisons, [batch[numbers < 0], *nexts]
+
+
+def craft_rate(step: int, config: Config) -> float:
+    """The rate of a craft step, counted from 0."""
+    warm = min(1.0, (step + 1) / config.warm_up) ** 2 if config.warm_up else 1.0
+    return config.craft_rate * warm * 0.1 ** sum(drop <= step for drop in config.rate_drops)
+
+
+def _poison_gradient(
+    task: TargetedTask,
+    target: int,
+    model: Classifier,
+    poisons: Tensor,
+    numbers: Tensor,
+    others: Sequence[Tensor],
+    config: Config,
+) -> Tensor:
+    """Gradient (B', C, H, W) of the unrolled loss with respect to a batch's poisons."""
+    moved = poisons.clone().requires_grad_()
+    own = task.labels[target, numbers.to(poisons.device)]
+    batches = []
+    for number, rows in enumerate(others):
+        clean = task.train.rows(rows.to(poisons.device))
+        images = torch.cat([moved if number == 0 else poisons, clean.images.to(poisons) / 255])
+        batches.append((images, torch.cat([own, clean.labels])))
+    loss = unrolled_loss(
+        model, batches, task.targets[target], task.intended[target], config.inner_learning_rate
+    )
+    return torch.autograd.grad(loss, moved)[0]
+
+
+def _networks(task: TargetedTask, config: Config) -> list[list[Classifier]]:
+    """For each network its states: one, or one an epoch."""
+    ends = [task.epochs] if config.start == "trained" else list(range(config.surrogates))
+    networks = [task.snapshots(number, ends) for number in range(config.surrogates)]
+    for states in networks:
+        for model in states:
+            model.train(config.bn == "batch")
+    return networks
+
+
+def _places(task: TargetedTask) -> Tensor:
+    """(T, N) int64 on the CPU: which poison each training row is, -1 for none."""
+    places = torch.full((len(task.rows), len(task.train)), -1)
+    return places.scatter_(
+        1, task.rows.cpu(), torch.arange(task.rows.shape[1]).expand_as(task.rows)
+    )
+
+
+@torch.no_grad()
+def _project(delta: Tensor, images: Tensor, epsilon: float) -> None:
+    """Clamp in place to the bound, then so that images + delta lie in [0, 1]."""
+    delta.clamp_(-epsilon, epsilon)
+    delta.copy_((images + delta).clamp(0, 1) - images)
