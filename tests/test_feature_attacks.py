@@ -1,5 +1,6 @@
 """Bullseye Polytope, Feature Collision and Convex Polytope: contracts and objectives."""
 
+import copy
 import dataclasses
 import functools
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from fake_data import SHAPE, K, fake_split, small_classifier
 from scipy.optimize import minimize
+from torch import nn
 
 from poisonbench import brewing
 from poisonbench.attacks import bullseye_polytope, convex_polytope, feature_collision
@@ -325,6 +327,36 @@ def test_both_forms_of_bullseye_pull_in_one_direction():
     mean = gradient_of(bullseye_polytope.bullseye, relative=False).flatten(1)
     relative = gradient_of(bullseye_polytope.bullseye, relative=True).flatten(1)
     assert torch.allclose(torch.cosine_similarity(mean, relative), torch.ones(T).double())
+
+
+class Enlarged(nn.Module):
+    """Features that are eight times as large."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.inner = features
+
+    def forward(self, images):
+        return 8 * self.inner(images)
+
+
+def test_with_the_authors_form_large_features_weigh_no_more():
+    small, large = surrogate(1), copy.deepcopy(surrogate(2))
+    enlarged = copy.deepcopy(large)
+    enlarged.features = Enlarged(large.features)
+    changed = []
+    for values in ({"form": "authors", "restarts": 1, "step_size": 0.04}, {}):
+        found = []
+        for second in (large, enlarged):
+            models = [small, second]
+            given = dataclasses.replace(
+                task(), snapshots=lambda number, epochs, models=models: [models[number]]
+            )
+            config = bullseye_polytope.Config(**(BREWED | values))
+            found.append(bullseye_polytope.craft(given, config))
+        changed.append(float(((found[0] - found[1]).abs() > 1e-3).double().mean()))
+    assert changed[0] < 0.01
+    assert changed[1] > 0.1
 
 
 # Restarts
