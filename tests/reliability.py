@@ -428,7 +428,8 @@ def mutations(folder, count, seed=0):
         signal.alarm(20)
         started = time.monotonic()
         try:
-            figures["read as written" if read(path) == read(original) else "READ OTHERWISE"] += 1
+            same = read(path) == read(original)
+            figures["read as written" if same else f"READ OTHERWISE: {how} {original.name}"] += 1
         except PoisonbenchError:
             figures["refused"] += 1
         except Exception as error:

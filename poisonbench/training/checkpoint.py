@@ -140,7 +140,8 @@ def _seal(position: str, tensors: dict[str, Tensor]) -> str:
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
-    return digest_tensors(*(tensors[name] for name in sorted(tensors)))
+    names = sorted(tensors)
+    return f"{json.dumps(names)} {digest_tensors(*(tensors[name] for name in names))}"
 
 
 def _edits(train: TrainingSet, original: TrainingSet) -> dict[str, Tensor]:
