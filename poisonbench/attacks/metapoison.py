@@ -342,7 +342,9 @@ def _networks(task: TargetedTask, config: Config) -> list[list[Classifier]]:
 def _places(task: TargetedTask) -> Tensor:
     """(T, N) int64 on the CPU: which poison each training row is, -1 for none."""
     places = torch.full((len(task.rows), len(task.train)), -1)
-    return places.scatter_(1, task.rows.cpu(), torch.arange(task.rows.shape[1]).expand_as(task.rows))
+    return places.scatter_(
+        1, task.rows.cpu(), torch.arange(task.rows.shape[1]).expand_as(task.rows)
+    )
 
 
 @torch.no_grad()
