@@ -1,12 +1,14 @@
-"""MetaPoison: its gradient against finite differences, its unrolling against a loop of SGD steps."""
+"""MetaPoison: its gradient against finite differences, its unrolling against SGD steps."""
 
 import copy
 import dataclasses
 import itertools
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import done, tiny_arrays
 from fake_data import SHAPE, K, fake_split, small_classifier
 
 from poisonbench.attacks import metapoison as mp
@@ -501,3 +503,23 @@ def test_colour_is_within_the_declared_budget_and_goes_beyond_noise():
 def test_grey_images_have_no_colour():
     with pytest.raises(UsageError, match="images of 3 channels, got 2"):
         mp.craft(task_for(), dataclasses.replace(SMALL, color=0.04))
+
+
+def test_the_command_declares_and_keeps_the_budget_of_noise_and_colour(tmp_path):
+    """Staggered networks, on a data set of colour images."""
+    arrays = tiny_arrays(train=80, test=20)
+    for part in ("x_train", "x_test"):
+        arrays[part] = np.stack([arrays[part], arrays[part] // 2, 255 - arrays[part]], -1)
+    np.savez(tmp_path / "colour.npz", **arrays)
+    words = (
+        *("craft", "--attack", "mp", "--dataset", f"npz:{tmp_path / 'colour.npz'}"),
+        *("--model", "mnist-cnn", "--results", tmp_path / "results", "--json"),
+        *("--rho", "0.05", "--epsilon", "2/255", "--steps", "2"),
+        *("--surrogates", "2", "--inner-batch-size", "30", "--warm-up", "0"),
+    )
+    card = done(*words, "--color", "0.04").json
+    assert card["epsilon"] == pytest.approx(2 / 255 + 3.0325 * 0.04)
+    assert 10 / 255 < card["max_abs_delta"] <= card["epsilon"]
+    assert card["goal"]["scenario"] == "scratch"
+    plain = done(*words).json
+    assert plain["epsilon"] == plain["max_abs_delta"] == pytest.approx(2 / 255)
