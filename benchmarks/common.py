@@ -58,7 +58,9 @@ def measure(function: Callable[[], object], repeats: int, device: torch.device) 
     return Timing(tuple(seconds))
 
 
-def parser(description: str | None, *, data: bool = True) -> argparse.ArgumentParser:
+def parser(
+    description: str | None, *, data: bool = True, device: bool = True
+) -> argparse.ArgumentParser:
     """A parser with the options that the scripts share."""
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -67,6 +69,7 @@ def parser(description: str | None, *, data: bool = True) -> argparse.ArgumentPa
     if data:
         made.add_argument("--dataset", default="mnist-sample", help="mnist-sample or mnist")
         made.add_argument("--data-root", type=Path, default=Path("data"))
+    if device:
         made.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
         made.add_argument("--threads", type=int, help="of torch on the CPU; torch's default")
         made.add_argument("--seed", type=int, default=0)

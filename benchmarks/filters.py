@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    made = parser(__doc__)
+    made = parser(__doc__, data=False)
     names = ("knn", "spectral", "l2")
     made.add_argument("--parts", nargs="+", choices=names, default=list(names))
     made.add_argument("--rows", type=int, default=50_000)

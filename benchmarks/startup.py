@@ -55,7 +55,7 @@ def _run(command: list[str]) -> None:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    made = parser(__doc__, data=False)
+    made = parser(__doc__, data=False, device=False)
     made.add_argument("--repeats", type=int, default=10)
     return made.parse_args(arguments)
 

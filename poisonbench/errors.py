@@ -19,6 +19,12 @@ class UsageError(PoisonbenchError):
     exit_code = 2
 
 
+class JobsFailedError(PoisonbenchError):
+    """Some jobs of a sweep failed; the others are done."""
+
+    exit_code = 4
+
+
 class ArtefactError(PoisonbenchError):
     """A data set, poison or record that is missing, damaged, or made for something else."""
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from poisonbench.errors import StoreError
+
+#: How often a write is tried whose folder vanishes.
+_ATTEMPTS = 5
+#: Seconds before each further try of a read.
+_WAITS = (0.02, 0.1, 0.5)
 
 
 @contextmanager
@@ -33,26 +40,40 @@ def write_bytes(path: Path, data: bytes) -> None:
         StoreError: the folder cannot be written or is full.
     """
     with store_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
-        )
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                _write_once(path, data)
+                break
+            except FileNotFoundError:
+                # Another process of the same run ended and cleared the folder under our hands.
+                if not left:
+                    raise
 
 
 def write_text(path: Path, text: str) -> None:
     """:func:`write_bytes` for text, in UTF-8."""
     write_bytes(path, text.encode())
+
+
+def read_shared(path: Path) -> bytes:
+    """A file's bytes, from a file system that other machines write to.
+
+    A network file system may show for a moment a name whose file has been replaced or is not there
+    yet; such a read is tried again after listing the folder, which renews what is cached of it.
+
+    Raises:
+        OSError: as from any read.
+    """
+    for wait in _WAITS:
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            if error.errno not in (errno.ESTALE, errno.ENOENT):
+                raise
+            time.sleep(wait)
+            with suppress(OSError):
+                os.listdir(path.parent)
+    return path.read_bytes()
 
 
 def publish_folder(target: Path, files: dict[str, bytes]) -> None:
@@ -78,6 +99,22 @@ def publish_folder(target: Path, files: dict[str, bytes]) -> None:
             _sync_folder(target.parent)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write_once(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Protocol
 
@@ -24,6 +25,10 @@ class Reporter(Protocol):
 
 def silent(phase: str, done: int, total: int, detail: str = "") -> None:
     """A reporter that says nothing."""
+
+
+#: Told of progress in place of a command's own reporter: a sweep shows its runs in one view.
+relay: ContextVar[Reporter | None] = ContextVar("relay", default=None)
 
 
 class LogReporter:

@@ -21,7 +21,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Layers
 
-BOTTOM = {"errors", "canonical", "config", "files", "progress", "seeds", "targeting"}
+BOTTOM = {
+    *("errors", "canonical", "config", "files", "progress", "seeds", "signals", "targeting"),
+}
 NUMERIC = BOTTOM | {"data", "models"}
 SHARED = {"perturbation", "brewing", "feature_space", "facility_location", "recolor"}
 ALGORITHM = NUMERIC | SHARED | {"training", "influence"}
@@ -33,6 +35,7 @@ MAY_IMPORT = {
     "canonical": set(),
     "seeds": set(),
     "progress": set(),
+    "signals": set(),
     "files": {"errors"},
     "config": {"errors"},
     "targeting": {"config", "errors"},
@@ -50,9 +53,10 @@ MAY_IMPORT = {
     "defenses": ALGORITHM,
     "results": BOTTOM,
     "experiments": BOTTOM | {"registry", "results"},
+    "sweep": BOTTOM | {"registry", "results", "experiments"},
     "runs": RUNS,
     "api": RUNS | {"runs", "experiments"},
-    "cli": RUNS | {"runs", "experiments"},
+    "cli": RUNS | {"runs", "experiments", "sweep"},
     "__main__": {"cli"},
     "__init__": {"api"},
 }
@@ -61,9 +65,11 @@ MAY_IMPORT = {
 SHARED_BY_ALGORITHMS = {"poisonbench.attacks.base"}
 
 #: No torch when these are imported, so help and tables are quick and run on any machine.
-WITHOUT_TORCH = BOTTOM | {"registry", "results", "experiments", "api", "cli", "__init__"}
+WITHOUT_TORCH = BOTTOM | {
+    *("registry", "results", "experiments", "sweep", "api", "cli", "__init__"),
+}
 #: No torch anywhere in these.
-NEVER_TORCH = {"results", "experiments"}
+NEVER_TORCH = {"results", "experiments", "sweep"}
 HEAVY = {"torch", "torchvision", "safetensors", "kornia", "sklearn"}
 
 

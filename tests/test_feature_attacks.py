@@ -1,5 +1,6 @@
 """Bullseye Polytope, Feature Collision and Convex Polytope: contracts and objectives."""
 
+import copy
 import dataclasses
 import functools
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from fake_data import SHAPE, K, fake_split, small_classifier
 from scipy.optimize import minimize
+from torch import nn
 
 from poisonbench import brewing
 from poisonbench.attacks import bullseye_polytope, convex_polytope, feature_collision
@@ -304,10 +306,57 @@ def test_the_mean_collision_is_bullseye_polytope():
     assert torch.equal(*poisons)
 
 
+def test_collide_pulls_every_poison_where_mean_pulls_their_mean():
+    given, space = task(), FeatureSpace([surrogate(EPOCHS)], task().targets)
+    settings = BREWED | {"surrogates": 1, "steps": 20}
+    mean, each = (
+        space.embed(
+            0, feature_collision.craft(given, feature_collision.Config(form=form, **settings))
+        )
+        for form in ("mean", "collide")
+    )
+    by_mean, by_each = (
+        loss(mean, space.targets[0]) - loss(each, space.targets[0])
+        for loss in (feature_collision.mean_collision, feature_collision.collision)
+    )
+    assert (by_mean < 0).all()
+    assert (by_each > 0).all()
+
+
 def test_both_forms_of_bullseye_pull_in_one_direction():
     mean = gradient_of(bullseye_polytope.bullseye, relative=False).flatten(1)
     relative = gradient_of(bullseye_polytope.bullseye, relative=True).flatten(1)
     assert torch.allclose(torch.cosine_similarity(mean, relative), torch.ones(T).double())
+
+
+class Enlarged(nn.Module):
+    """Features that are eight times as large."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.inner = features
+
+    def forward(self, images):
+        return 8 * self.inner(images)
+
+
+def test_with_the_authors_form_large_features_weigh_no_more():
+    small, large = surrogate(1), copy.deepcopy(surrogate(2))
+    enlarged = copy.deepcopy(large)
+    enlarged.features = Enlarged(large.features)
+    changed = []
+    for values in ({"form": "authors", "restarts": 1, "step_size": 0.04}, {}):
+        found = []
+        for second in (large, enlarged):
+            models = [small, second]
+            given = dataclasses.replace(
+                task(), snapshots=lambda number, epochs, models=models: [models[number]]
+            )
+            config = bullseye_polytope.Config(**(BREWED | values))
+            found.append(bullseye_polytope.craft(given, config))
+        changed.append(float(((found[0] - found[1]).abs() > 1e-3).double().mean()))
+    assert changed[0] < 0.01
+    assert changed[1] > 0.1
 
 
 # Restarts
@@ -469,7 +518,7 @@ def walk(start, distance, steps, length, beta):
     return image
 
 
-@pytest.mark.parametrize(("length", "beta"), [(0.002, 0.1), (0.002, 0.0), (0.3, 0.1)])
+@pytest.mark.parametrize(("length", "beta"), [(0.002, 0.1), (0.1, 0.0), (0.3, 0.1)])
 def test_forward_backward_is_a_walk_of_each_poison(length, beta):
     start = double(6, P, *SHAPE).abs() + 0.2
     goal = double(7, *SHAPE)

@@ -1,6 +1,7 @@
 """Killed at any moment, a command leaves nothing half-made, and the same command completes it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,9 @@ from poisonbench.training.checkpoint import Checkpoint
 PARTS = ("id", "spec", "labels", "metrics", "curve", "notes", "digests", "warnings")
 
 CRAFT = ("craft", "--attack", "pgd", "--steps", "2", "--epochs", "2")
+#: Two steps a round, and a third one that scores.
+CRAFT_DC = ("craft", "--attack", "dc", "--rounds", "2", "--batch-size", "100")
+CRAFT_DC += ("--surrogate-width", "0.1", "--generator-width", "0.1")
 DEFEND = ("defend", "--method", "hint", *SHORT, "--attack", "durp")
 
 
@@ -55,14 +59,15 @@ def bytes_of(results, folder):
 def undisturbed(tiny, tmp_path_factory):
     """The results of both commands when nothing happens."""
     results = tmp_path_factory.mktemp("undisturbed") / "results"
-    for words in (CRAFT, DEFEND):
+    for words in (CRAFT, CRAFT_DC, DEFEND):
         done(*words, "--dataset", tiny, "--results", results)
     return results
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "every", "stride"), [(CRAFT, 60.0, 1), (DEFEND, 60.0, 1), (DEFEND, 0.0, 7)]
+    ("words", "every", "stride"),
+    [(CRAFT, 60.0, 1), (CRAFT_DC, 0.0, 5), (DEFEND, 60.0, 1), (DEFEND, 0.0, 7)],
 )
 def test_killed_at_every_moment_of_writing(words, every, stride, tiny, undisturbed, tmp_path):
     """A file half-written, whole and not yet renamed, just renamed; with checkpoints or not."""
@@ -217,6 +222,91 @@ def test_a_signal_in_an_attack_leaves_nothing_half_made(number, signalled, tiny,
     done(*line)
     assert model.stat().st_mtime_ns == stamp
     read_all(results)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("step", [1, 4, 6])
+def test_a_signal_in_an_attack_with_a_checkpoint(
+    number, step, signalled, tiny, undisturbed, results, monkeypatch
+):
+    signalled("dc", step, number)
+    line = (*CRAFT_DC, "--dataset", tiny, "--results", results)
+    outcome = cli(*line)
+    assert outcome.code == 75
+    assert "with a checkpoint; run the same command to continue" in last(outcome)
+    assert not (results / "poisons").exists()
+    assert len(list((results / "checkpoints").iterdir())) == 1
+    steps = []
+
+    class Watching(LogReporter):
+        def __call__(self, phase, done, total, detail=""):
+            steps.append((phase, done, total))
+
+    monkeypatch.setattr(session, "LogReporter", Watching)
+    assert "continuing dc from its checkpoint" in done(*line).err
+    assert steps == [("dc", later, 6) for later in range(step + 1, 7)]
+    assert not list((results / "checkpoints").iterdir())
+    poisons = bytes_of(results, "poisons")
+    assert len(poisons) == 3
+    for path, data in poisons.items():
+        assert data == (undisturbed / path).read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["cut", "another's"])
+def test_an_attacks_damaged_checkpoint_costs_time_alone(
+    damage, signalled, tiny, undisturbed, results
+):
+    line = (*CRAFT_DC, "--dataset", tiny, "--results", results)
+    signalled("dc", 4, signal.SIGTERM)
+    assert cli(*line).code == 75
+    (folder,) = (results / "checkpoints").iterdir()
+    if damage == "cut":
+        state = folder / "state.safetensors"
+        state.write_bytes(state.read_bytes()[:1000])
+    else:
+        Checkpoint(folder, "another").write(*Checkpoint(folder, folder.name).read())
+    signalled("", 0, signal.SIGTERM)
+    outcome = done(*line)
+    assert "expected a checkpoint of this dc poison" in outcome.err
+    assert "starting over" in outcome.err
+    for path, data in bytes_of(results, "poisons").items():
+        assert data == (undisturbed / path).read_bytes()
+
+
+def test_a_finished_poison_discards_a_checkpoint_left_behind(tiny, undisturbed, tmp_path):
+    """Killed between publishing the poison and discarding the checkpoint."""
+    results = tmp_path / "results"
+    shutil.copytree(undisturbed, results)
+    (poison,) = (
+        path
+        for path in (results / "poisons").iterdir()
+        if read_poison(path).card["spec"].get("attack") == "dc"
+    )
+    left = Checkpoint(results / "checkpoints" / poison.name, poison.name)
+    left.write({}, {})
+    done(*CRAFT_DC, "--dataset", tiny, "--results", results)
+    assert not left.folder.exists()
+
+
+@pytest.mark.slow
+def test_an_attack_killed_again_and_again_continues(tiny, undisturbed, tmp_path):
+    """By kill -9: each attempt gets a little further than the save before it."""
+    results = tmp_path / "results"
+    line = (*CRAFT_DC, "--dataset", tiny, "--results", results)
+    reached = []
+    for _ in range(3):
+        assert children.run(line, 8, every=0.0) == -signal.SIGKILL
+        read_all(results)
+        (folder,) = (results / "checkpoints").iterdir()
+        position, _ = Checkpoint(folder, folder.name).read()
+        reached.append((position["number"], position["step"]))
+    assert reached == sorted(set(reached))
+    assert "continuing dc from its checkpoint" in done(*line).err
+    assert not list((results / "checkpoints").iterdir())
+    poisons = bytes_of(results, "poisons")
+    assert len(poisons) == 3
+    for path, data in poisons.items():
+        assert data == (undisturbed / path).read_bytes()
 
 
 def test_a_second_interrupt_ends_at_once(signalled, tiny, results, monkeypatch):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,32 @@ class LabelledImages:
     labels: Tensor
 
 
+class AttackCheckpoint:
+    """Lets a long attack that was killed continue to the same bytes; this one keeps nothing.
+
+    An attack that wants one calls :meth:`load` before its loop and :meth:`save_if_due` between any
+    two steps. Without the calls a signal ends it with nothing saved.
+    """
+
+    def load(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """What was saved last: JSON values, and tensors on the CPU; None to start at the start.
+
+        The task's generator is put back to where it was then.
+        """
+        return None
+
+    def save_if_due(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Save when it is time to, and after a signal.
+
+        Args:
+            position: JSON values, by any name but "run".
+            tensors: all that the next step depends on, but for the task and its generator.
+
+        Raises:
+            InterruptedRunError: saved after a signal; the same command continues.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttackTask:
     """Everything an untargeted attack may look at. There is no test split here and no defense.
@@ -39,6 +66,7 @@ class AttackTask:
             an attack that needs none never calls it.
         generator: CPU generator, the only source of randomness.
         report: called with (steps done, steps in all) to show progress.
+        checkpoint: where an attack may save itself between two steps.
     """
 
     images: Tensor
@@ -48,6 +76,7 @@ class AttackTask:
     surrogate: Callable[[], Classifier]
     generator: torch.Generator
     report: Callable[[int, int], None]
+    checkpoint: AttackCheckpoint = field(default_factory=AttackCheckpoint)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,9 +38,8 @@ Deviations  the code picks the round on the test set, by a second classifier lef
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -123,25 +122,35 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     generator, blank = _networks(task, config)
     clean = task.images.contiguous(memory_format=torch.channels_last)
     batch_size = min(config.batch_size, len(clean))
-    steps = config.epochs_per_round * (len(clean) // batch_size)
+    epoch_steps = len(clean) // batch_size
+    steps = config.epochs_per_round * epoch_steps
 
     # 1. A random generator.
     generator = _fresh(generator, task).to(memory_format=torch.channels_last).train()
     adam = torch.optim.Adam(generator.parameters(), lr=config.generator_rate)
+    state = _State(generator, adam, order=torch.arange(len(clean)))
+    saved = task.checkpoint.load()
+    if saved is not None:
+        state.restore(*saved, blank)
 
-    best_images, best_score = clean, -1.0
-    for number in range(config.rounds + 1):
+    while state.number <= config.rounds:
         # 2. Freeze a copy, whose output is the same all through the round; a new classifier.
-        frozen = copy.deepcopy(generator).eval()
-        poisoned = _perturb_all(frozen, clean, config.epsilon)
-        _check_finite(poisoned, "perturbation", number, "--generator-rate")
-        surrogate = _fresh(blank, task).train()
+        if state.step == 0:
+            state.frozen = copy.deepcopy(generator).eval()
+            state.surrogate = _fresh(blank, task).train()
+            state.losses = torch.zeros(2, device=clean.device)
+        poisoned = _perturb_all(state.frozen, clean, config.epsilon)
+        _check_finite(poisoned, "perturbation", state.number, "--generator-rate")
+        surrogate, losses = state.surrogate, state.losses
         sgd = torch.optim.SGD(surrogate.parameters(), lr=config.surrogate_rate)
         scratch = {name: buffer.clone() for name, buffer in surrogate.named_buffers()}
-        losses = torch.zeros(2, device=clean.device)
-        for step, rows in enumerate(_batches(task, batch_size, config.epochs_per_round)):
+        while state.step < steps:
+            place = state.step % epoch_steps
+            if place == 0:
+                state.order = torch.randperm(len(clean), generator=task.generator)
+            rows = state.order[place * batch_size : (place + 1) * batch_size].to(clean.device)
             images, labels = clean[rows], task.labels[rows]
-            if number < config.rounds:
+            if state.number < config.rounds:
                 # a, b.
                 seen = perturb(generator, images, config.epsilon)
                 loss = loss_after_pseudo_step(
@@ -162,19 +171,22 @@ def craft(task: AttackTask, config: Config) -> Tensor:
             sgd.zero_grad()
             loss.backward()
             sgd.step()
-            task.report(number * steps + step + 1, (config.rounds + 1) * steps)
-        _check_finite(losses[1], "loss of the classifier", number, "--surrogate-rate")
-        _check_finite(losses[0], "loss after the pseudo step", number, "--generator-rate")
+            state.step += 1
+            task.report(state.number * steps + state.step, (config.rounds + 1) * steps)
+            task.checkpoint.save_if_due(*state.saved())
+        _check_finite(losses[1], "loss of the classifier", state.number, "--surrogate-rate")
+        _check_finite(losses[0], "loss after the pseudo step", state.number, "--generator-rate")
 
         # 3. Score the generator, unless it is the untrained one.
         logits = logits_of(surrogate, task.validation.images)
-        _check_finite(logits, "output of the classifier", number, "--surrogate-rate")
+        _check_finite(logits, "output of the classifier", state.number, "--surrogate-rate")
         hits = logits.argmax(1) == _wanted(task.validation.labels, task, config)
         share = float(hits.double().mean())
         score = 1 - share if config.objective == "untargeted" else share
-        if number > 0 and score > best_score:
-            best_images, best_score = poisoned, score
-    return best_images
+        if state.number > 0 and score > state.best_score:
+            state.best, state.best_score = state.frozen, score
+        state.number, state.step = state.number + 1, 0
+    return _perturb_all(state.best, clean, config.epsilon)
 
 
 def perturb(generator: nn.Module, images: Tensor, epsilon: float) -> Tensor:
@@ -232,19 +244,69 @@ def _networks(task: AttackTask, config: Config) -> tuple[nn.Module, nn.Module]:
         raise UsageError(f"dc: {error}; resize the images or choose another network") from None
 
 
+class _State:
+    """What a step leaves to the next one; a checkpoint holds it.
+
+    Attributes:
+        generator: g', in training mode.
+        adam: its optimiser.
+        order: (P,) the epoch's rows.
+        frozen: g, in eval mode.
+        surrogate: f, in training mode.
+        losses: (2,) sums over the round's steps: after the pseudo step, of the classifier.
+        best: the best trained g so far.
+        number, step: round and step in it, from 0.
+        best_score: of ``best``.
+    """
+
+    frozen: nn.Module
+    surrogate: nn.Module
+    losses: Tensor
+
+    def __init__(self, generator: nn.Module, adam: torch.optim.Adam, order: Tensor) -> None:
+        self.generator, self.adam, self.order = generator, adam, order
+        self.best = generator
+        self.number, self.step, self.best_score = 0, 0, -1.0
+
+    def saved(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Its position and tensors for the checkpoint."""
+        tensors = {"order": self.order, "losses": self.losses}
+        for part in ("generator", "frozen", "surrogate", "best"):
+            module: nn.Module = getattr(self, part)
+            tensors |= {f"{part}.{name}": value for name, value in module.state_dict().items()}
+        for index, weight in enumerate(self.generator.parameters()):
+            moments = self.adam.state[weight]
+            tensors |= {f"adam.{index}.{name}": value for name, value in moments.items()}
+        position = {"number": self.number, "step": self.step, "best_score": self.best_score}
+        return position, tensors
+
+    def restore(
+        self, position: dict[str, Any], tensors: dict[str, Tensor], blank: nn.Module
+    ) -> None:
+        """Be what :meth:`saved` gave; ``blank`` is the classifier without weights."""
+        self.number, self.step = position["number"], position["step"]
+        self.best_score = position["best_score"]
+        device = next(self.generator.parameters()).device
+        self.order, self.losses = tensors["order"], tensors["losses"].to(device)
+        self.frozen = copy.deepcopy(self.generator).eval()
+        self.best = copy.deepcopy(self.frozen)
+        self.surrogate = copy.deepcopy(blank).to_empty(device=device).train()
+        for part in ("generator", "frozen", "surrogate", "best"):
+            module: nn.Module = getattr(self, part)
+            names = module.state_dict()
+            module.load_state_dict({name: tensors[f"{part}.{name}"] for name in names})
+        for index, weight in enumerate(self.generator.parameters()):
+            for name in ("exp_avg", "exp_avg_sq"):
+                value = torch.empty_like(weight).copy_(tensors[f"adam.{index}.{name}"])
+                self.adam.state[weight][name] = value
+            self.adam.state[weight]["step"] = tensors[f"adam.{index}.step"]
+
+
 def _fresh(blank: nn.Module, task: AttackTask) -> nn.Module:
     """The network with initial weights of its own, on the images' device."""
     model = copy.deepcopy(blank).to_empty(device="cpu")
     initialise(model, task.generator)
     return model.to(task.images.device)
-
-
-def _batches(task: AttackTask, batch_size: int, epochs: int) -> Iterator[Tensor]:
-    """Rows (B,) of each batch, in a new order each epoch."""
-    whole = len(task.images) // batch_size * batch_size
-    for _ in range(epochs):
-        order = torch.randperm(len(task.images), generator=task.generator)
-        yield from order[:whole].to(task.images.device).split(batch_size)
 
 
 def _perturb_all(generator: nn.Module, images: Tensor, epsilon: float) -> Tensor:

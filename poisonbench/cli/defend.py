@@ -21,6 +21,7 @@ from poisonbench.registry import attacks, defenses, find
 if TYPE_CHECKING:
     from poisonbench.results.records import RunRecord
     from poisonbench.runs.defend import Defended
+    from poisonbench.runs.material import PoisonChoice
 
 
 @takes_run_options
@@ -56,6 +57,9 @@ def defend(
     save_model: Annotated[
         bool, typer.Option("--save-model", help="Keep the trained weights, as safetensors.")
     ] = False,
+    plan: Annotated[
+        str | None, typer.Option("--plan", hidden=True, help="The sweep's plan, for the record.")
+    ] = None,
     *,
     options: RunOptions,
 ) -> None:
@@ -68,21 +72,11 @@ def defend(
     entry = find("a defense", defenses(), method)
     chosen = [attacks()[attack]] if attack in attacks() else []
     values = method_values(ctx.args, flags_of(ctx), [entry, *chosen])
-    _check_one_poison(attack, poison, clean, rho)
+    choice = read_choice(attack, poison, clean, rho, options.selection, poison_trial)
     from poisonbench.runs import defend as run
-    from poisonbench.runs.craft import attack_names
-    from poisonbench.runs.material import PoisonChoice
-    from poisonbench.runs.settings import read_selection
 
-    choice = PoisonChoice(
-        attacks=() if poison or clean else attack_names(attack or "mix"),
-        path=poison,
-        rho=0.0 if clean else rho,
-        selection=read_selection(options.selection),
-        trial=poison_trial,
-    )
     done = []
-    with open_bench(options) as bench:
+    with open_bench(options, plan) as bench:
         data = bench.dataset(choose_dataset(dataset, options.preset, options.quiet))
         for number in range(trial, trial + (trials or 1)):
             done.append(
@@ -105,9 +99,19 @@ def defend(
         print_json(runs[0] if trials is None else {"runs": runs})
 
 
-def _check_one_poison(
-    attack: str | None, poison: Path | None, clean: bool, rho: float | None
-) -> None:
+def read_choice(
+    attack: str | None,
+    poison: Path | None,
+    clean: bool,
+    rho: float | None,
+    selection: str,
+    poison_trial: int,
+) -> PoisonChoice:
+    """The poison that the options ask for.
+
+    Raises:
+        UsageError: options that exclude each other, or a bad value.
+    """
     given = [
         flag
         for flag, value in (("--attack", attack), ("--poison", poison), ("--clean", clean or None))
@@ -117,6 +121,17 @@ def _check_one_poison(
         raise UsageError(f"expected one of --attack, --poison and --clean, got {', '.join(given)}")
     if rho is not None and (poison is not None or clean):
         raise UsageError(f"expected --rho with --attack, got it with {given[0]}; leave it out")
+    from poisonbench.runs.craft import attack_names
+    from poisonbench.runs.material import PoisonChoice
+    from poisonbench.runs.settings import read_selection
+
+    return PoisonChoice(
+        attacks=() if poison or clean else attack_names(attack or "mix"),
+        path=poison,
+        rho=0.0 if clean else rho,
+        selection=read_selection(selection),
+        trial=poison_trial,
+    )
 
 
 def _print_line(item: Defended, quiet: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from poisonbench import __version__
-from poisonbench.cli import craft, data, defend, figure, inspect, listing, report
+from poisonbench.cli import craft, data, defend, doctor, figure, inspect, listing, report, sweep
 from poisonbench.cli.common import Command
 from poisonbench.cli.method_options import CONTEXT, MethodCommand, value_of
 from poisonbench.errors import PoisonbenchError
@@ -31,6 +31,8 @@ app.command("figure", cls=Command, context_settings=CONTEXT)(figure.figure)
 app.add_typer(listing.app, name="list")
 app.command("inspect", cls=Command)(inspect.inspect)
 app.add_typer(data.app, name="data")
+app.add_typer(sweep.app, name="sweep")
+app.command("doctor", cls=Command)(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:

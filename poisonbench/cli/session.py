@@ -26,8 +26,9 @@ from poisonbench.cli.common import (
 )
 from poisonbench.config import did_you_mean
 from poisonbench.errors import UsageError
-from poisonbench.progress import BarReporter, LogReporter, silent
+from poisonbench.progress import BarReporter, LogReporter, relay, silent
 from poisonbench.results.store import Store
+from poisonbench.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from poisonbench.runs.bench import Bench
@@ -91,19 +92,19 @@ def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
-def open_bench(options: RunOptions) -> Iterator[Bench]:
+def open_bench(options: RunOptions, plan: str | None = None) -> Iterator[Bench]:
     """A bench whose runs stop cleanly on signals and show progress on stderr.
 
     Raises:
         UsageError: no such device.
     """
-    from poisonbench.runs.bench import Bench, find_device, stop_on_signals
+    from poisonbench.runs.bench import Bench, find_device
 
     stopping = threading.Event()
     with ExitStack() as stack:
         stack.enter_context(stop_on_signals(stopping))
-        report = silent
-        if not options.quiet:
+        report = relay.get() or silent
+        if not options.quiet and report is silent:
             bar = sys.stderr.isatty()
             report = stack.enter_context(BarReporter()) if bar else LogReporter()
         yield Bench(
@@ -114,6 +115,7 @@ def open_bench(options: RunOptions) -> Iterator[Bench]:
             report=report,
             say=lambda text: say(text, quiet=options.quiet),
             stopping=stopping,
+            plan=plan,
         )
 
 

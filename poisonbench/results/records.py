@@ -16,6 +16,7 @@ from typing import Any
 
 from poisonbench.canonical import canonical_json as canonical_json
 from poisonbench.errors import ArtefactError
+from poisonbench.files import read_shared
 
 SCHEMA = 1
 
@@ -44,7 +45,8 @@ class RunRecord:
         cost: seconds {training, defense, validation, test, total} over all sessions,
             session_seconds of the one that finished, images_per_second,
             peak_memory_bytes, interruptions.
-        environment: versions, device, processor, threads, precision, commit, started, finished.
+        environment: versions, device, processor, threads, precision, commit, plan (the
+            digest of the sweep's plan, or null), started, finished.
         warnings: sentences.
     """
 
@@ -61,8 +63,10 @@ class RunRecord:
     warnings: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
-        """Readable JSON; non-finite numbers are a bug of the caller and raise ValueError."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n"
+        """Readable JSON, sealed; a number that is not finite is the caller's bug, a ValueError."""
+        fields = asdict(self)
+        sealed = {**fields, "seal": _seal(fields)}
+        return json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def spec_id(spec: Mapping[str, Any]) -> str:
@@ -70,15 +74,21 @@ def spec_id(spec: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json(spec).encode()).hexdigest()[:16]
 
 
+def _seal(fields: Mapping[str, Any]) -> str:
+    """sha256 of a record's fields: a bit that flips on a disk must not become an accuracy."""
+    return hashlib.sha256(canonical_json(fields).encode()).hexdigest()
+
+
 def read_record(path: Path) -> RunRecord:
     """Read and check one record.
 
     Raises:
         ArtefactError: unreadable, another schema, missing or mistyped fields, an id that is not
-            the spec's (an edited file), or an accuracy outside [0, 1].
+            the spec's or a seal that is not the record's (an edited file), or an accuracy outside
+            [0, 1]. A record from before there were seals has none.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_shared(path).decode())
     except (OSError, ValueError, RecursionError) as error:
         raise ArtefactError(
             f"{path}: expected a run record in JSON, got {error}; delete it and run again"
@@ -86,6 +96,7 @@ def read_record(path: Path) -> RunRecord:
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         found = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
         raise ArtefactError(f"{path}: expected a run record of schema {SCHEMA}, got {found}")
+    seal = raw.pop("seal", None)
     known = {f.name: f for f in fields(RunRecord)}
     kinds = {"dict": dict, "list": list, "str": str, "int": int}
     for name, declared in known.items():
@@ -109,4 +120,17 @@ def read_record(path: Path) -> RunRecord:
         or not 0 <= accuracy <= 1
     ):
         raise ArtefactError(f"{path}: expected test_accuracy in [0, 1], got {accuracy}")
+    if seal is not None and seal != _seal_or_none(raw):
+        raise ArtefactError(
+            f"{path}: expected the record that was sealed, got an edited one; "
+            "delete it and run again"
+        )
     return RunRecord(**raw)
+
+
+def _seal_or_none(fields: Mapping[str, Any]) -> str | None:
+    """:func:`_seal`, or None where a number is not finite."""
+    try:
+        return _seal(fields)
+    except (ValueError, RecursionError):
+        return None

@@ -5,6 +5,10 @@ results/runs/<id>.failed.json     why a run could not finish (never averaged int
 results/poisons/<id>/             poison.safetensors, card.json, preview.png
 results/models/<id>.safetensors   trained surrogates and, on request, victims
 results/checkpoints/<id>/         state of runs in progress
+results/sweep/leases/<id>.lease   who is at work on a job of a plan
+results/sweep/failed/<id>.json    why a job of a plan failed
+results/sweep/logs/<id>.log       what a job of a plan printed
+results/sweep/slurm/<job>.json    which plan was submitted as which SLURM job
 """
 
 from __future__ import annotations
@@ -48,6 +52,11 @@ class Store:
     def checkpoint_path(self, run_id: str) -> Path:
         """The folder of a run's checkpoint."""
         return self.root / "checkpoints" / run_id
+
+    @property
+    def sweep(self) -> Path:
+        """The folder of what sweeps remember: leases, failures, logs."""
+        return self.root / "sweep"
 
     def check_writable(self) -> None:
         """Create, write, rename and delete a small file in the folder and in those inside it.

@@ -1,15 +1,12 @@
-"""Where runs happen: the results folder, the data, the device, the root seed, the signals."""
+"""Where runs happen: the results folder, the data, the device, the root seed."""
 
 from __future__ import annotations
 
 import os
-import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 import torch
 
@@ -38,6 +35,7 @@ class Bench:
         report: told of progress.
         say: told of what happens, a line at a time.
         stopping: set by a signal; runs stop at the next safe point.
+        plan: the digest of the sweep's plan that asks for the runs, for their records.
     """
 
     store: Store
@@ -47,6 +45,7 @@ class Bench:
     report: Reporter = silent
     say: Callable[[str], None] = _mute
     stopping: threading.Event = field(default_factory=threading.Event)
+    plan: str | None = None
     _datasets: dict[str, Dataset] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -108,24 +107,3 @@ def _cuda(number: int) -> torch.device:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device("cuda", number)
-
-
-@contextmanager
-def stop_on_signals(stopping: threading.Event) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGUSR1 ask for a stop; a second SIGINT ends the program at once."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and stopping.is_set():
-            raise KeyboardInterrupt
-        stopping.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    before = [signal.signal(number, handle) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

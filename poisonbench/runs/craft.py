@@ -15,12 +15,13 @@ from poisonbench.config import as_json
 from poisonbench.data.mixing import Selection, mix
 from poisonbench.data.poison import Poison, make_poison, poison_files, read_poison
 from poisonbench.data.splits import Dataset
-from poisonbench.errors import UsageError
+from poisonbench.errors import DivergedError, UsageError
 from poisonbench.files import publish_folder
 from poisonbench.models import check_model
 from poisonbench.registry import MIX, attacks, find
 from poisonbench.results.records import spec_id
 from poisonbench.runs.bench import Bench, check_trial, default_model
+from poisonbench.runs.craft_checkpoint import CraftCheckpoint
 from poisonbench.runs.models import model_spec, own_seeds, trained_models
 from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.seeds import generator_for, seed_for
@@ -139,8 +140,52 @@ def _craft_pool(
     model: str | None,
 ) -> Crafted:
     """An attack's poison of every training image."""
+    settings, spec = pool_spec(bench, name, dataset, trial, profile, values, model)
+    surrogate = model_spec(bench, dataset, settings.recipe, "surrogate", trial, model)
+    poison_id = spec_id(spec)
+    path = bench.store.poison_path(poison_id)
+    if path.exists():
+        # A kill may have come between publishing and discarding.
+        bench.checkpoint(poison_id).discard()
+        return Crafted(read_poison(path, dataset), poison_id, path, False)
+    bench.store.check_writable()
+    bench.say(f"crafting {name} on {dataset.name} ({len(dataset.train):,} images)")
+    try:
+        images = _attack(bench, settings, dataset, surrogate, trial, poison_id)
+    except DivergedError:
+        bench.checkpoint(poison_id).discard()
+        raise
+    poison = make_poison(
+        images,
+        torch.arange(len(dataset.train)),
+        dataset,
+        attack=name,
+        epsilon=settings.config.epsilon,
+        spec=spec,
+    )
+    crafted = publish(bench, poison, dataset, poison_id)
+    bench.checkpoint(poison_id).discard()
+    return crafted
+
+
+def pool_spec(
+    bench: Bench,
+    name: str,
+    dataset: Dataset,
+    trial: int = 0,
+    profile: str = "paper",
+    values: Mapping[str, str] | None = None,
+    model: str | None = None,
+) -> tuple[Settings, dict[str, Any]]:
+    """An attack's settings, and all that determines its poison of every training image.
+
+    The poison's name in the store is the spec's :func:`spec_id`, known before it is crafted.
+
+    Raises:
+        UsageError: bad names or options.
+    """
     entry = find("an attack", attacks(), name)
-    settings = read_settings(entry, dataset, profile, values)
+    settings = read_settings(entry, dataset, profile, values or {})
     surrogate = model_spec(bench, dataset, settings.recipe, "surrogate", trial, model)
     spec: dict[str, Any] = {
         "kind": "craft",
@@ -152,29 +197,23 @@ def _craft_pool(
         "seed": bench.seed,
         "trial": trial,
     }
-    poison_id = spec_id(spec)
-    path = bench.store.poison_path(poison_id)
-    if path.exists():
-        return Crafted(read_poison(path, dataset), poison_id, path, False)
-    bench.store.check_writable()
-    bench.say(f"crafting {name} on {dataset.name} ({len(dataset.train):,} images)")
-    images = _attack(bench, settings, dataset, surrogate, trial)
-    poison = make_poison(
-        images,
-        torch.arange(len(dataset.train)),
-        dataset,
-        attack=name,
-        epsilon=settings.config.epsilon,
-        spec=spec,
-    )
-    return publish(bench, poison, dataset, poison_id)
+    return settings, spec
 
 
 def _attack(
-    bench: Bench, settings: Settings, dataset: Dataset, surrogate: dict[str, Any], trial: int
+    bench: Bench,
+    settings: Settings,
+    dataset: Dataset,
+    surrogate: dict[str, Any],
+    trial: int,
+    poison_id: str,
 ) -> torch.Tensor:
+    generator = generator_for(bench.seed, "craft", settings.entry.name, trial)
+    checkpoint = CraftCheckpoint(bench, settings.entry.name, poison_id, generator)
+
     def report(done: int, total: int) -> None:
-        bench.abort_if_stopping()
+        if not checkpoint.is_used:
+            bench.abort_if_stopping()
         bench.report(settings.entry.name, done, total)
 
     task = AttackTask(
@@ -188,8 +227,9 @@ def _attack(
         surrogate=lambda: trained_models(
             bench, dataset, settings.recipe, surrogate, seeds=own_seeds(surrogate)
         )[0],
-        generator=generator_for(bench.seed, "craft", settings.entry.name, trial),
+        generator=generator,
         report=report,
+        checkpoint=checkpoint,
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)

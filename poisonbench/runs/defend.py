@@ -13,20 +13,27 @@ from safetensors.torch import save
 from torch import Tensor
 
 from poisonbench.config import as_json
-from poisonbench.data.poison import read_poison
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.errors import DivergedError, UsageError
 from poisonbench.files import write_bytes
 from poisonbench.models import build_model, check_model
-from poisonbench.registry import defenses, find
+from poisonbench.registry import attacks, defenses, find
 from poisonbench.results.records import RunRecord, read_record, spec_id
 from poisonbench.runs.bench import Bench, check_trial, default_model
+from poisonbench.runs.craft import pool_spec
 from poisonbench.runs.environment import environment, peak_memory, reset_peak_memory, utc_now
 from poisonbench.runs.filtering import filter_report
-from poisonbench.runs.material import Material, PoisonChoice, prepare, read_targets
+from poisonbench.runs.material import (
+    Material,
+    PoisonChoice,
+    describe_choice,
+    prepare,
+    read_targets,
+)
 from poisonbench.runs.models import LOOP_NUMBER
-from poisonbench.runs.scenarios import judge, start_of_stage
+from poisonbench.runs.scenarios import judge, stage_recipe, start_of_stage
 from poisonbench.runs.settings import Settings, read_settings
+from poisonbench.runs.targeted import Targeted, targeted_spec
 from poisonbench.seeds import Seeds
 from poisonbench.training.evaluation import accuracy_by_class
 from poisonbench.training.fit import fit
@@ -70,36 +77,17 @@ def defend(
     Raises:
         PoisonbenchError: see :mod:`poisonbench.errors`; nothing half-made is left behind.
     """
-    check_trial(trial)
-    entry = find("a defense", defenses(), method)
-    targeted, values = read_targets(choice, dataset, values or {})
-    settings = read_settings(entry, dataset, profile, values)
-    try:
-        defense: Defense = settings.module.build(settings.config, settings.recipe)
-    except ValueError as error:
-        raise UsageError(f"{method}: {error}") from None
-    if choice.rho is not None and not 0 <= choice.rho <= 1:
-        raise UsageError(f"--rho: expected a poison ratio in [0, 1], got {choice.rho:g}")
-    check_model(model or default_model(dataset), dataset.image_shape)
-    if choice.path is not None:
-        read_poison(choice.path, dataset)
+    asked = request(
+        bench, method, dataset, choice, trial=trial, profile=profile, values=values, model=model
+    )
+    settings, defense, targeted, spec = asked.settings, asked.defense, asked.targeted, asked.spec
+    entry = settings.entry
     bench.store.check_writable()
-    material = prepare(bench, dataset, choice, targeted, settings, trial, model)
-    spec: dict[str, Any] = {
-        "kind": "defend",
-        "loop": LOOP_NUMBER,
-        "dataset": {"name": dataset.name.partition(":")[0], "digest": dataset.digest},
-        "poison": material.about,
-        "method": method,
-        "recipe_number": settings.module.RECIPE_NUMBER,
-        "config": as_json(settings.config),
-        "model": model or default_model(dataset),
-        "training": as_json(material.recipe),
-        "seed": bench.seed,
-        "trial": trial,
-    }
-    if material.goal is not None and material.stage is not None:
-        spec |= {"goal": material.goal.as_json(), "stage": material.stage.about}
+    material = prepare(bench, dataset, choice, targeted, trial, model)
+    if spec["poison"] is not None:
+        spec["poison"]["digest"] = material.digest
+    if material.goal is not None:
+        spec["goal"] = material.goal.as_json()
     run_id = spec_id(spec)
     path = bench.store.run_path(run_id)
     model_path = bench.store.model_path(run_id)
@@ -110,7 +98,7 @@ def defend(
             defense.reveal(material.is_poison)
         except ValueError as error:
             raise UsageError(f"{method}: {error}") from None
-    measured, weights = _run(bench, settings, defense, dataset, material, spec, run_id)
+    measured, weights = _run(bench, asked, dataset, material, run_id)
     overrides = settings.overrides | _choices(choice, model, dataset)
     overrides |= targeted.overrides if targeted is not None else {}
     labels = {
@@ -135,19 +123,109 @@ def defend(
     return Defended(record, path, True)
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a run would be, as far as it is known before its poison is crafted.
+
+    Attributes:
+        settings: the defense's.
+        defense: built.
+        targeted: the targeting settings of a targeted poison.
+        spec: the run's, without a crafted poison's digest and without a drawn target.
+    """
+
+    settings: Settings
+    defense: Defense
+    targeted: Targeted | None
+    spec: dict[str, Any]
+
+
+def request(
+    bench: Bench,
+    method: str,
+    dataset: Dataset,
+    choice: PoisonChoice,
+    *,
+    trial: int = 0,
+    profile: str = "paper",
+    values: Mapping[str, str] | None = None,
+    model: str | None = None,
+) -> Request:
+    """What :func:`defend` would run; nothing is crafted or trained for it.
+
+    Raises:
+        PoisonbenchError: as :func:`defend`.
+    """
+    check_trial(trial)
+    entry = find("a defense", defenses(), method)
+    targeted, values = read_targets(choice, dataset, values or {})
+    settings = read_settings(entry, dataset, profile, values)
+    try:
+        defense: Defense = settings.module.build(settings.config, settings.recipe)
+    except ValueError as error:
+        raise UsageError(f"{method}: {error}") from None
+    if choice.rho is not None and not 0 <= choice.rho <= 1:
+        raise UsageError(f"--rho: expected a poison ratio in [0, 1], got {choice.rho:g}")
+    network = model or default_model(dataset)
+    check_model(network, dataset.image_shape)
+    recipe = settings.recipe
+    spec: dict[str, Any] = {
+        "kind": "defend",
+        "loop": LOOP_NUMBER,
+        "dataset": {"name": dataset.name.partition(":")[0], "digest": dataset.digest},
+        "poison": describe_choice(dataset, choice, targeted, trial),
+        "method": method,
+        "recipe_number": settings.module.RECIPE_NUMBER,
+        "config": as_json(settings.config),
+        "model": network,
+        "seed": bench.seed,
+        "trial": trial,
+    }
+    if targeted is not None:
+        recipe = stage_recipe(targeted.targeting, settings)
+        spec["targeting"] = as_json(targeted.targeting)
+        if targeted.targeting.scenario != "scratch":
+            spec["pretraining"] = as_json(settings.recipe)
+    spec["training"] = as_json(recipe)
+    return Request(settings, defense, targeted, spec)
+
+
+def needed_pools(
+    bench: Bench,
+    dataset: Dataset,
+    choice: PoisonChoice,
+    targeted: Targeted | None,
+    trial: int,
+    model: str | None = None,
+) -> dict[str, dict[str, Any]]:
+    """By attack, the specs of the poisons that a run needs: their ids are known by them."""
+    if choice.path is not None or choice.rho == 0:
+        return {}
+    if targeted is not None:
+        if targeted.targeting.rho == 0:
+            return {}
+        name = choice.attacks[0]
+        settings = read_settings(attacks()[name], dataset, "paper", {})
+        spec = targeted_spec(bench, dataset, settings, targeted.targeting, trial, model)
+        return {name: spec}
+    return {name: pool_spec(bench, name, dataset, choice.trial)[1] for name in choice.attacks}
+
+
 def _run(
     bench: Bench,
-    settings: Settings,
-    defense: Defense,
+    asked: Request,
     dataset: Dataset,
     material: Material,
-    spec: dict[str, Any],
     run_id: str,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Train and evaluate: a record's measured fields, and the weights."""
+    settings, defense, targeted, spec = asked.settings, asked.defense, asked.targeted, asked.spec
+    recipe = settings.recipe
+    if targeted is not None:
+        recipe = stage_recipe(targeted.targeting, settings)
     started, clock = utc_now(), time.monotonic()
     # Before the run: a checkout may move on while it lasts.
-    surroundings = environment(bench.device, material.recipe.precision)
+    surroundings = environment(bench.device, recipe.precision) | {"plan": bench.plan}
     reset_peak_memory(bench.device)
     train = defense.extend(material.train, dataset.validation)
     seeds = Seeds(bench.seed, spec["trial"])
@@ -159,8 +237,9 @@ def _run(
         dataset.std,
         seeds.generator("initial weights"),
     )
-    if material.stage is not None:
-        classifier = start_of_stage(bench, dataset, classifier, material.stage, settings, spec)
+    if targeted is not None:
+        start = (targeted.targeting, material.rows, settings, spec)
+        classifier = start_of_stage(bench, dataset, classifier, *start)
     bench.say(
         f"training {settings.entry.name} on {dataset.name}, "
         f"{describe_poison(spec['poison'])}, trial {spec['trial']}"
@@ -170,7 +249,7 @@ def _run(
             classifier,
             train,
             dataset.validation,
-            material.recipe,
+            recipe,
             seeds,
             device=bench.device,
             defense=defense,
@@ -208,7 +287,7 @@ def _run(
         "cost": {
             "seconds": {**seconds, "total": sum(seconds.values())},
             "session_seconds": done - clock,
-            "images_per_second": _speed(result, train, material.recipe.epochs),
+            "images_per_second": _speed(result, train, recipe.epochs),
             "peak_memory_bytes": peak_memory(bench.device),
             "interruptions": result.interruptions,
         },
@@ -235,7 +314,7 @@ def _choices(choice: PoisonChoice, model: str | None, dataset: Dataset) -> dict[
 
 def _bystander(material: Material, defense: Defense) -> dict[str, Any] | None:
     """What the poisons' places say about the defense, which never saw them."""
-    if material.about is None:
+    if material.digest is None:
         return None
     is_poison = material.is_poison
     count = int(is_poison.sum())

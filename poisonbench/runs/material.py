@@ -17,8 +17,8 @@ from poisonbench.errors import ArtefactError, UsageError
 from poisonbench.registry import attacks
 from poisonbench.runs.bench import Bench
 from poisonbench.runs.craft import craft
-from poisonbench.runs.scenarios import Stage, read_stage
-from poisonbench.runs.settings import Settings, read_settings
+from poisonbench.runs.scenarios import stage_rows
+from poisonbench.runs.settings import read_settings
 from poisonbench.runs.targeted import (
     Targeted,
     craft_targeted,
@@ -28,7 +28,6 @@ from poisonbench.runs.targeted import (
     read_targeting,
 )
 from poisonbench.targeting import Goal
-from poisonbench.training.recipe import Recipe
 
 #: Poisoned share of the training images in the paper's sensitivity study (its Table IV).
 DEFAULT_RHO = 0.6
@@ -62,20 +61,41 @@ class Material:
     Attributes:
         train: the images that the defense gets, poisons among them.
         is_poison: (N,) bool.
-        recipe: of the training that the defense takes part in.
-        about: the poison, for the run's spec; None on clean data.
+        rows: (N,) of the training split that they are.
+        digest: the poison's; None on clean data.
         origin: where the poison came from, for the record's labels.
         goal: the target of a targeted attack.
-        stage: how its victim is trained.
     """
 
     train: Split
     is_poison: Tensor
-    recipe: Recipe
-    about: dict[str, Any] | None
+    rows: Tensor
+    digest: str | None
     origin: dict[str, Any] | None
     goal: Goal | None = None
-    stage: Stage | None = None
+
+
+def describe_choice(
+    dataset: Dataset, choice: PoisonChoice, targeted: Targeted | None, trial: int
+) -> dict[str, Any] | None:
+    """What a run's spec says of its poison before it is crafted; nothing for a clean run."""
+    if choice.path is not None:
+        poison = read_poison(choice.path, dataset)
+        return {
+            "attacks": poison.card["attacks"],
+            "rho": len(poison) / len(dataset.train),
+            "selection": None,
+            "trial": None,
+            "digest": poison.digest,
+        }
+    attacks = list(choice.attacks)
+    if targeted is not None:
+        rho = targeted.targeting.rho
+        about = {"attacks": attacks, "rho": rho, "selection": None, "trial": trial}
+        return about if rho > 0 else None
+    rho = DEFAULT_RHO if choice.rho is None else choice.rho
+    about = {"attacks": attacks, "rho": rho, "selection": choice.selection, "trial": choice.trial}
+    return about if rho > 0 else None
 
 
 def read_targets(
@@ -115,7 +135,6 @@ def prepare(
     dataset: Dataset,
     choice: PoisonChoice,
     targeted: Targeted | None,
-    settings: Settings,
     trial: int,
     model: str | None,
 ) -> Material:
@@ -126,90 +145,64 @@ def prepare(
         dataset: the clean data.
         choice: which poison.
         targeted: from :func:`read_targets`.
-        settings: the defense's.
         trial: the run's.
         model: the network that was asked for.
 
     Raises:
         PoisonbenchError: see :mod:`poisonbench.errors`.
     """
-    if targeted is not None:
-        return _targeted(bench, dataset, choice, targeted, settings, trial, model)
-    poison, about, origin = _untargeted(bench, dataset, choice)
-    if poison is None:
-        nowhere = torch.zeros(len(dataset.train), dtype=torch.bool)
-        return Material(dataset.train, nowhere, settings.recipe, None, None)
-    is_poison = _places(poison.indices, dataset)
-    return Material(poison.apply(dataset.train), is_poison, settings.recipe, about, origin)
-
-
-def _targeted(
-    bench: Bench,
-    dataset: Dataset,
-    choice: PoisonChoice,
-    targeted: Targeted,
-    settings: Settings,
-    trial: int,
-    model: str | None,
-) -> Material:
+    poison, origin = _find_poison(bench, dataset, choice, targeted, trial, model)
+    train = dataset.train if poison is None else poison.apply(dataset.train)
+    is_poison = torch.zeros(len(train), dtype=torch.bool)
+    if poison is not None:
+        is_poison[poison.indices] = True
+    every = torch.arange(len(train))
+    digest = None if poison is None else poison.digest
+    if targeted is None:
+        return Material(train, is_poison, every, digest, origin)
     targeting = targeted.targeting
-    poison: Poison | None = None
-    origin: dict[str, Any] | None = None
-    about: dict[str, Any] | None = None
-    if choice.path is not None:
-        poison = read_poison(choice.path, dataset)
-        origin = {"id": None, "made_by": poison.card["spec"]}
-    elif targeting.rho > 0:
-        (crafted,) = craft_targeted(
-            bench, choice.attacks[0], dataset, trials=[trial], values=targeted.texts, model=model
-        )
-        poison, origin = crafted.poison, {"id": crafted.id, "made_by": crafted.poison.card["spec"]}
     if poison is not None and poison.goal is not None:
-        goal, rows, train = poison.goal, poison.indices, poison.apply(dataset.train)
-        about = {"attacks": poison.card["attacks"], "rho": len(poison) / len(dataset.train)}
-        if choice.path is None:
-            about["rho"] = targeting.rho
-        about |= {"selection": None, "trial": None if choice.path else trial}
-        about["digest"] = poison.digest
+        goal, poisoned = poison.goal, poison.indices
     else:
         attack = read_settings(attacks()[choice.attacks[0]], dataset, "paper", {})
         goal = find_goal(bench, dataset, targeting, attack.recipe, trial, model)
-        rows, train = poison_rows(bench, dataset, targeting, goal, trial), dataset.train
-    stage = read_stage(bench, dataset, targeting, goal, rows, settings, trial)
-    is_poison = _places(rows[:0] if poison is None else rows, dataset)[stage.rows]
-    if len(stage.rows) < len(train):
-        train = train.rows(stage.rows)
-    return Material(train, is_poison, stage.recipe, about, origin, goal, stage)
+        poisoned = poison_rows(bench, dataset, targeting, goal, trial)
+    rows = stage_rows(bench, dataset, targeting, goal, poisoned, trial)
+    if len(rows) < len(train):
+        train, is_poison = train.rows(rows), is_poison[rows]
+    return Material(train, is_poison, rows, digest, origin, goal)
 
 
-def _untargeted(
-    bench: Bench, dataset: Dataset, choice: PoisonChoice
-) -> tuple[Poison | None, dict[str, Any] | None, dict[str, Any] | None]:
-    """The poison, what the spec says about it, and where it came from; nothing for a clean run."""
+def _find_poison(
+    bench: Bench,
+    dataset: Dataset,
+    choice: PoisonChoice,
+    targeted: Targeted | None,
+    trial: int,
+    model: str | None,
+) -> tuple[Poison | None, dict[str, Any] | None]:
+    """The poison and where it came from; nothing for a clean run."""
     if choice.path is not None:
         poison = read_poison(choice.path, dataset)
-        rho = len(poison) / len(dataset.train)
-        about: dict[str, Any] = {"attacks": poison.card["attacks"], "rho": rho}
-        about |= {"selection": None, "trial": None, "digest": poison.digest}
-        return poison, about, {"id": None, "made_by": poison.card["spec"]}
-    ratio = DEFAULT_RHO if choice.rho is None else choice.rho
-    if ratio == 0:
-        return None, None, None
+        return poison, {"id": None, "made_by": poison.card["spec"]}
+    if targeted is not None:
+        if targeted.targeting.rho == 0:
+            return None, None
+        name = choice.attacks[0]
+        (crafted,) = craft_targeted(
+            bench, name, dataset, trials=[trial], values=targeted.texts, model=model
+        )
+        pools = {name: {"id": crafted.id, "spec": crafted.poison.card["spec"]}}
+        return crafted.poison, {"id": crafted.id, "pools": pools}
+    rho = DEFAULT_RHO if choice.rho is None else choice.rho
+    if rho == 0:
+        return None, None
     crafted = craft(
         bench,
         choice.attacks,
         dataset,
-        rho=ratio,
+        rho=rho,
         selection=choice.selection,
         trial=choice.trial,
     )
-    about = {"attacks": list(choice.attacks), "rho": ratio, "selection": choice.selection}
-    about |= {"trial": choice.trial, "digest": crafted.poison.digest}
-    return crafted.poison, about, {"id": crafted.id, "pools": crafted.pools}
-
-
-def _places(rows: Tensor, dataset: Dataset) -> Tensor:
-    """(n,) bool, true at the rows."""
-    mask = torch.zeros(len(dataset.train), dtype=torch.bool)
-    mask[rows] = True
-    return mask
+    return crafted.poison, {"id": crafted.id, "pools": crafted.pools}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from poisonbench.config import as_json
 from poisonbench.data.goals import draw_transfer_rows
 from poisonbench.data.splits import Dataset
 from poisonbench.models.classifier import Classifier, initialise
@@ -22,31 +21,17 @@ from poisonbench.training.evaluation import logits_of
 from poisonbench.training.recipe import Recipe
 
 
-@dataclass(frozen=True)
-class Stage:
-    """What the victim trains on under the defense.
-
-    Attributes:
-        rows: (N,) rows of the training split.
-        recipe: of this stage.
-        about: for the run's spec.
-    """
-
-    rows: Tensor
-    recipe: Recipe
-    about: dict[str, Any]
+def stage_recipe(targeting: Targeting, settings: Settings) -> Recipe:
+    """How the victim is trained on the poisoned set: the recipe's, with the scenario's changes."""
+    changes = STAGE_RECIPES.get(targeting.scenario, {})
+    own = {name: value for name, value in changes.items() if name not in settings.overrides}
+    return replace(settings.recipe, **own)
 
 
-def read_stage(
-    bench: Bench,
-    dataset: Dataset,
-    targeting: Targeting,
-    goal: Goal,
-    rows: Tensor,
-    settings: Settings,
-    trial: int,
-) -> Stage:
-    """The second stage of a scenario; of "scratch" the only one.
+def stage_rows(
+    bench: Bench, dataset: Dataset, targeting: Targeting, goal: Goal, rows: Tensor, trial: int
+) -> Tensor:
+    """The rows of the training split that the victim is trained on, poisons among them.
 
     Args:
         bench: its seed.
@@ -54,33 +39,25 @@ def read_stage(
         targeting: the scenario.
         goal: names the poison class.
         rows: (P,) of the poisons.
-        settings: the defense's.
         trial: the victim's.
     """
-    stage = STAGE_RECIPES.get(goal.scenario, {})
-    own = {name: value for name, value in stage.items() if name not in settings.overrides}
-    recipe = replace(settings.recipe, **own)
-    chosen = torch.arange(len(dataset.train))
-    about: dict[str, Any] = {"scenario": goal.scenario}
-    if goal.scenario != "scratch":
-        about |= {"norm_drift": targeting.norm_drift, "pretraining": as_json(settings.recipe)}
-    if goal.scenario == "transfer":
-        about["transfer_share"] = targeting.transfer_share
-        generator = generator_for(bench.seed, "transfer rows", trial)
-        labels = dataset.train.labels
-        chosen = draw_transfer_rows(labels, goal, rows, targeting.transfer_share, generator)
-    return Stage(chosen, recipe, about)
+    if targeting.scenario != "transfer":
+        return torch.arange(len(dataset.train))
+    generator = generator_for(bench.seed, "transfer rows", trial)
+    labels = dataset.train.labels
+    return draw_transfer_rows(labels, goal, rows, targeting.transfer_share, generator)
 
 
 def start_of_stage(
     bench: Bench,
     dataset: Dataset,
     fresh: Classifier,
-    stage: Stage,
+    targeting: Targeting,
+    rows: Tensor,
     settings: Settings,
     spec: Mapping[str, Any],
 ) -> Classifier:
-    """The classifier that the stage starts from: fresh, or trained on clean data.
+    """The classifier that meets the poisons: fresh, or trained on clean data.
 
     "transfer" pre-trains on all images outside the transfer set, freezes the features and draws a
     new head; "finetune" pre-trains on the clean training split. Every defense of a trial starts
@@ -90,11 +67,12 @@ def start_of_stage(
         bench: where.
         dataset: the clean data.
         fresh: initial weights of the trial.
-        stage: what follows.
+        targeting: the scenario.
+        rows: of the transfer set.
         settings: the defense's, whose recipe trains the start.
         spec: the run's.
     """
-    scenario = stage.about["scenario"]
+    scenario = targeting.scenario
     if scenario == "scratch":
         return fresh
     seeds = Seeds(bench.seed, spec["trial"])
@@ -103,7 +81,7 @@ def start_of_stage(
     train = dataset.train
     if scenario == "transfer":
         kept = torch.ones(len(train), dtype=torch.bool)
-        kept[stage.rows] = False
+        kept[rows] = False
         train = train.rows(kept.nonzero().flatten())
         about["rows"] = train.digest()
     (start,) = trained_models(bench, dataset, settings.recipe, about, seeds=seeds, train=train)
@@ -111,7 +89,7 @@ def start_of_stage(
     if scenario == "transfer":
         initialise(start.head.cpu(), seeds.generator("transfer head"))
         start.to(bench.device)
-    start.hold(features=scenario == "transfer", norms=not stage.about["norm_drift"])
+    start.hold(features=scenario == "transfer", norms=not targeting.norm_drift)
     return start
 
 

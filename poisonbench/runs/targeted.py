@@ -148,25 +148,31 @@ def craft_targeted(
     check_model(model or default_model(dataset), dataset.image_shape)
     _check_before_training(bench, dataset, targeting, trials)
     bench.store.check_writable()
-    surrogate = model_spec(bench, dataset, settings.recipe, "surrogate", 0, model)
-    jobs = [_job(bench, settings, dataset, targeting, surrogate, trial, model) for trial in trials]
-    missing = [job for job in jobs if not bench.store.poison_path(job.id).exists()]
+    specs = {
+        trial: targeted_spec(bench, dataset, settings, targeting, trial, model) for trial in trials
+    }
+    ids = {trial: spec_id(spec) for trial, spec in specs.items()}
+    missing = [trial for trial in trials if not bench.store.poison_path(ids[trial]).exists()]
     made = {}
     if missing:
+        jobs = []
+        for trial in missing:
+            goal = find_goal(bench, dataset, targeting, settings.recipe, trial, model)
+            jobs.append(_Job(trial, goal, poison_rows(bench, dataset, targeting, goal, trial)))
         bench.say(f"crafting {name} on {dataset.name} for {len(missing)} target(s)")
-        images = _attack(bench, settings, dataset, surrogate, missing)
-        for job, poisoned in zip(missing, images, strict=True):
+        images = _attack(bench, settings, dataset, specs[missing[0]]["surrogate"], jobs)
+        for job, poisoned in zip(jobs, images, strict=True):
             poison = make_poison(
                 poisoned,
                 job.rows,
                 dataset,
                 attack=name,
                 epsilon=getattr(settings.config, "budget", settings.config.epsilon),
-                spec=job.spec,
+                spec=specs[job.trial],
                 goal=job.goal.as_json(),
             )
-            made[job.id] = publish(bench, poison, dataset, job.id)
-    return [made[job.id] if job.id in made else _stored(bench, job.id, dataset) for job in jobs]
+            made[job.trial] = publish(bench, poison, dataset, ids[job.trial])
+    return [made.get(trial) or _stored(bench, ids[trial], dataset) for trial in trials]
 
 
 def craft_trials(
@@ -213,41 +219,35 @@ def craft_trials(
     ]
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One target: what to poison, and what determines the result."""
-
-    trial: int
-    goal: Goal
-    rows: Tensor
-    spec: dict[str, Any]
-    id: str
-
-
-def _job(
+def targeted_spec(
     bench: Bench,
-    settings: Settings,
     dataset: Dataset,
+    settings: Settings,
     targeting: Targeting,
-    surrogate: dict[str, Any],
     trial: int,
     model: str | None,
-) -> _Job:
-    goal = find_goal(bench, dataset, targeting, settings.recipe, trial, model)
-    rows = poison_rows(bench, dataset, targeting, goal, trial)
-    spec: dict[str, Any] = {
+) -> dict[str, Any]:
+    """All that determines a trial's poison; the target is drawn from what stands here."""
+    return {
         "kind": "craft",
         "attack": settings.entry.name,
         "recipe_number": settings.module.RECIPE_NUMBER,
         "config": as_json(settings.config),
         "dataset": dataset.digest,
-        "goal": goal.as_json(),
-        "rho": targeting.rho,
-        "surrogate": surrogate,
+        "targeting": as_json(targeting),
+        "surrogate": model_spec(bench, dataset, settings.recipe, "surrogate", 0, model),
         "seed": bench.seed,
         "trial": trial,
     }
-    return _Job(trial, goal, rows, spec, spec_id(spec))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One target, and what to poison."""
+
+    trial: int
+    goal: Goal
+    rows: Tensor
 
 
 def _attack(

@@ -7,6 +7,7 @@ edits. Edits are large and change rarely: they get a file of their own, written 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -18,8 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from poisonbench.data.splits import digest_tensors
 from poisonbench.files import write_bytes
 from poisonbench.training.state import TrainingSet
+
+_STATE = "state.safetensors"
 
 
 @dataclass
@@ -52,6 +56,7 @@ class Checkpoint:
         self.every = every
         self._saved_set: TrainingSet | None = None
         self._edits_name: str | None = None
+        self._edits_digest: str | None = None
 
     def part(self, name: str) -> Checkpoint:
         """A checkpoint inside this one, for a training run that belongs to the run."""
@@ -61,47 +66,81 @@ class Checkpoint:
         """Write a snapshot; the old one stays until the new one is whole."""
         if snapshot.train is not None and snapshot.train is not self._saved_set:
             self._edits_name = f"edits-{snapshot.position['epoch']}.safetensors"
-            write_bytes(self.folder / self._edits_name, save(_edits(snapshot.train, original)))
+            changes = _edits(snapshot.train, original)
+            write_bytes(self.folder / self._edits_name, save(changes))
+            self._edits_digest = _digest(changes)
             self._saved_set = snapshot.train
-        header = {
-            "run": self.run_id,
-            "edits": None if snapshot.train is None else self._edits_name,
-            **snapshot.position,
-        }
-        # Copies, because safetensors refuses tensors that share memory, as a defense's may.
-        tensors = {
-            name: tensor.clone(memory_format=torch.contiguous_format)
-            for name, tensor in snapshot.tensors.items()
-        }
-        write_bytes(
-            self.folder / "state.safetensors", save(tensors, {"position": json.dumps(header)})
-        )
+        edits = None if snapshot.train is None else self._edits_name
+        digest = None if snapshot.train is None else self._edits_digest
+        self.write({**snapshot.position, "edits": edits, "edits_digest": digest}, snapshot.tensors)
         for stale in self.folder.glob("edits-*.safetensors"):
-            if stale.name != header["edits"]:
+            if stale.name != edits:
                 stale.unlink(missing_ok=True)
 
     def load(self, original: TrainingSet) -> Snapshot | None:
         """The last snapshot, or None when none of this run can be read."""
-        path = self.folder / "state.safetensors"
-        device = original.labels.device
+        state = self.read()
+        if state is None:
+            return None
+        position, tensors = state
+        train, digest = None, None
         try:
-            with safe_open(path, framework="pt") as stream:
-                position = json.loads(stream.metadata()["position"])
-            if position.pop("run") != self.run_id:
-                return None
-            tensors = load_file(path)
-            edits = position.pop("edits")
-            train = None
+            edits, digest = position.pop("edits"), position.pop("edits_digest")
             if edits is not None:
-                train = _apply(load_file(self.folder / edits, device=str(device)), original)
+                changes = load_file(self.folder / edits)
+                if digest != _digest(changes):
+                    return None
+                device = original.labels.device
+                changes = {name: tensor.to(device) for name, tensor in changes.items()}
+                train = _apply(changes, original)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None
-        self._saved_set, self._edits_name = train, edits
+        self._saved_set, self._edits_name, self._edits_digest = train, edits, digest
         return Snapshot(position, tensors, train)
+
+    def write(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Write tensors and JSON values; what was written before stays until these are whole."""
+        # Copies, because safetensors refuses tensors that share memory, as a defense's may.
+        copies = {
+            name: tensor.detach().clone(memory_format=torch.contiguous_format)
+            for name, tensor in tensors.items()
+        }
+        header = json.dumps({**position, "run": self.run_id})
+        metadata = {"position": header, "seal": _seal(header, copies)}
+        write_bytes(self.folder / _STATE, save(copies, metadata))
+
+    def read(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """What :meth:`write` wrote last, or None when nothing of this run can be read."""
+        path = self.folder / _STATE
+        try:
+            with safe_open(path, framework="pt") as stream:
+                metadata = stream.metadata()
+            position = json.loads(metadata["position"])
+            tensors = load_file(path)
+            if position.pop("run") != self.run_id:
+                return None
+            if metadata["seal"] != _seal(metadata["position"], tensors):
+                return None
+            return position, tensors
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return None
+
+    def exists(self) -> bool:
+        """Whether something was saved, readable or not."""
+        return (self.folder / _STATE).exists()
 
     def discard(self) -> None:
         """Remove the folder; the record has taken its place."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _seal(position: str, tensors: dict[str, Tensor]) -> str:
+    """sha256 of all that is in a snapshot: a bit that flips on a disk must not go into a result."""
+    return hashlib.sha256(f"{position} {_digest(tensors)}".encode()).hexdigest()
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    return digest_tensors(*(tensors[name] for name in sorted(tensors)))
 
 
 def _edits(train: TrainingSet, original: TrainingSet) -> dict[str, Tensor]:

@@ -1,0 +1,446 @@
+"""``poisonbench sweep``: many runs, planned, run side by side or on SLURM, watched, resumed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from poisonbench.cli.common import (
+    DEFAULT_DATA_ROOT,
+    DEFAULT_RESULTS,
+    Command,
+    DataRootOption,
+    JsonOption,
+    QuietOption,
+    ResultsOption,
+    print_json,
+    say,
+)
+from poisonbench.cli.worker import worker
+from poisonbench.config import did_you_mean
+from poisonbench.errors import InterruptedRunError, JobsFailedError, UsageError
+from poisonbench.progress import clock
+from poisonbench.results.store import Store
+from poisonbench.signals import Stopping, stop_on_signals
+from poisonbench.sweep import slurm
+from poisonbench.sweep.board import Board, State
+from poisonbench.sweep.costs import Costs
+from poisonbench.sweep.execute import Sweep
+from poisonbench.sweep.garbage import STALE, delete, find_garbage
+from poisonbench.sweep.plan import Job, Plan, read_plan, write_plan
+from poisonbench.sweep.view import Bars, Lines, Silence, View
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+app = typer.Typer(
+    no_args_is_help=True, help="Plan, run and watch many runs, on one machine or on SLURM."
+)
+app.command("worker", cls=Command, hidden=True)(worker)
+
+#: ``--only``'s words.
+KINDS = {"poisons": "craft", "runs": "defend"}
+
+PlanArgument = Annotated[
+    Path, typer.Argument(metavar="PLAN", help="A file of `sweep plan --json --output`.")
+]
+OnlyOption = Annotated[
+    str | None, typer.Option("--only", help="poisons or runs; by default both, poisons first.")
+]
+
+
+@app.command(cls=Command)
+def plan(
+    table: Annotated[str, typer.Option("--table", help="The runs of which table.")] = "2",
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Only this data set.")] = None,
+    methods: Annotated[
+        str, typer.Option("--methods", help="Only these defenses, separated by commas.")
+    ] = "",
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="Trials of each cell; 5 by default.")
+    ] = None,
+    lines: Annotated[
+        Path | None,
+        typer.Option(
+            "--lines", help="Plan the defend commands in this file instead of a table; - is stdin."
+        ),
+    ] = None,
+    only: OnlyOption = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="An immutable plan, for the other sweep commands.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write the plan to this file, not to stdout.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show states and costs instead.")
+    ] = False,
+    results: ResultsOption = DEFAULT_RESULTS,
+    data_root: DataRootOption = DEFAULT_DATA_ROOT,
+    quiet: QuietOption = False,
+) -> None:
+    r"""Print a command for each run of a table that is not done; or write a plan of all its runs.
+
+    poisonbench sweep plan --table 2 | xargs -d '\n' -P 4 -I LINE sh -c LINE
+
+    poisonbench sweep plan --table 2 --json --output plan.json
+    """
+    from poisonbench.experiments.commands import table_commands
+
+    kind = read_kind(only)
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    if output is not None and not json:
+        raise UsageError("expected --output with --json, got it alone; add --json or use `> FILE`")
+    board = _board(results)
+    if lines is None and not (json or dry_run or kind == "craft"):
+        # Without reading data: the report's own test of what is done.
+        board.refresh()
+        records = list(board.records.values())
+        commands = table_commands(table, records, dataset=dataset, methods=names, trials=trials)
+        _print_lines([shlex.split(line) for line in commands], results, data_root, quiet)
+        return
+    if lines is None:
+        wanted = table_commands(table, dataset=dataset, methods=names, trials=trials)
+    else:
+        wanted = _read_lines(lines)
+    from poisonbench.cli.sweep_lines import plan_lines
+
+    made = plan_lines(wanted, data_root)
+    if dry_run:
+        _print_status(made, board, as_json=json)
+    elif json and output is not None:
+        write_plan(made, output)
+        say(f"{len(made.jobs)} jobs, plan {made.digest}, {output}", quiet=quiet)
+    elif json:
+        sys.stdout.write(made.to_json())
+    else:
+        board.refresh()
+        left = [job for job in made.only(kind or "defend") if not board.is_done(job)]
+        _print_lines([["poisonbench", *job.words] for job in left], results, data_root, quiet)
+
+
+@app.command(cls=Command)
+def run(
+    plan: PlanArgument,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Runs side by side; 1 a device by default.")
+    ] = None,
+    shard: Annotated[
+        str, typer.Option("--shard", help="i/n: only the i-th of n parts, from 0.")
+    ] = "0/1",
+    devices: Annotated[
+        str, typer.Option("--devices", help="Shared out over the runs: cuda:0,cuda:1.")
+    ] = "auto",
+    only: OnlyOption = None,
+    requeue: Annotated[
+        bool,
+        typer.Option("--requeue", help="Before a SLURM time limit, ask SLURM to start it again."),
+    ] = False,
+    results: ResultsOption = DEFAULT_RESULTS,
+    data_root: DataRootOption = DEFAULT_DATA_ROOT,
+    quiet: QuietOption = False,
+) -> None:
+    """Run what is not done of a plan; run the same command again after any interruption."""
+    made = read_plan(plan)
+    kind = read_kind(only)
+    index, count = _read_shard(shard)
+    places = [name.strip() for name in devices.split(",") if name.strip()] or ["auto"]
+    mine = made.shard(index, count, kind)
+    stopping = Stopping()
+    with ExitStack() as stack:
+        stack.enter_context(stop_on_signals(stopping))
+        view: View = Silence()
+        if not quiet:
+            view = stack.enter_context(Bars()) if sys.stderr.isatty() else Lines()
+        sweep = Sweep(
+            made, mine, _board(results), data_root, places, jobs or len(places), view, stopping
+        )
+        try:
+            sweep.run()
+        except JobsFailedError:
+            for job in mine:
+                if job.id in sweep.failed:
+                    say(f"failed: {job.title}: {sweep.failed[job.id]}")
+            raise
+        except InterruptedRunError:
+            if requeue and stopping.number == signal.SIGUSR1:
+                slurm.requeue()
+            raise
+    say(f"{len(mine)} jobs are done", quiet=quiet)
+
+
+@app.command(cls=Command)
+def status(
+    plan: PlanArgument, results: ResultsOption = DEFAULT_RESULTS, as_json: JsonOption = False
+) -> None:
+    """Show what has become of the jobs of a plan, from records and leases alone."""
+    _print_status(read_plan(plan), _board(results), as_json=as_json)
+
+
+@app.command(cls=Command)
+def retry(
+    plan: PlanArgument,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Forget which jobs failed, so that they run again.")
+    ] = False,
+    results: ResultsOption = DEFAULT_RESULTS,
+    quiet: QuietOption = False,
+) -> None:
+    """Let failed jobs be run again by the next `sweep run`."""
+    if not failed:
+        raise UsageError("expected `sweep retry PLAN --failed`, got no --failed; add it")
+    board = _board(results)
+    cleared = [job for job in read_plan(plan).jobs if board.clear_failure(job)]
+    for job in cleared:
+        print(job.title)
+    say(f"{len(cleared)} job(s) to run again with `poisonbench sweep run {plan}`", quiet=quiet)
+
+
+@app.command(cls=Command)
+def gc(
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only print.")] = False,
+    older_than: Annotated[
+        float, typer.Option("--older-than", min=0, help="Minutes since a temporary file changed.")
+    ] = STALE / 60,
+    results: ResultsOption = DEFAULT_RESULTS,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what killed processes left behind; delete it with --yes."""
+    found = find_garbage(Store(results), older_than * 60)
+    if yes:
+        for item in found:
+            delete(item)
+    if as_json:
+        items = [{"path": str(item.path), "why": item.why, "bytes": item.size} for item in found]
+        print_json({"garbage": items, "deleted": yes})
+        return
+    for item in found:
+        print(f"{item.path}  {item.size:,} bytes  {item.why}")
+    verb = "deleted" if yes else "to delete with --yes"
+    say(f"{len(found)} item(s), {sum(item.size for item in found):,} bytes {verb}")
+
+
+ShardsOption = Annotated[
+    int | None, typer.Option("--shards", min=1, help="Tasks of the array; one a run by default.")
+]
+AtOnceOption = Annotated[
+    int | None, typer.Option("--at-once", min=1, help="Tasks that run at a time (%K).")
+]
+TimeOption = Annotated[str | None, typer.Option("--time", help="Time limit of a task.")]
+CpusOption = Annotated[int, typer.Option("--cpus", min=1, help="Processors of a task.")]
+GpusOption = Annotated[int, typer.Option("--gpus", min=0, help="GPUs of a task.")]
+SideBySideOption = Annotated[int, typer.Option("--jobs", min=1, help="Runs at once in a task.")]
+NoticeOption = Annotated[
+    int, typer.Option("--notice", min=1, help="Seconds before the limit to save checkpoints at.")
+]
+PartitionOption = Annotated[str | None, typer.Option("--partition", help="SLURM's partition.")]
+SbatchOption = Annotated[
+    str, typer.Option("--sbatch", help="Further options of sbatch, e.g. '--mem=8G --account=a'.")
+]
+ProgramOption = Annotated[
+    str, typer.Option("--program", help="How poisonbench is called on the nodes.")
+]
+
+
+@app.command(cls=Command)
+def script(
+    plan: PlanArgument,
+    shards: ShardsOption = None,
+    at_once: AtOnceOption = None,
+    time: TimeOption = None,
+    cpus: CpusOption = 1,
+    gpus: GpusOption = 0,
+    jobs: SideBySideOption = 1,
+    notice: NoticeOption = 180,
+    partition: PartitionOption = None,
+    only: OnlyOption = None,
+    sbatch: SbatchOption = "",
+    program: ProgramOption = "",
+    results: ResultsOption = DEFAULT_RESULTS,
+    data_root: DataRootOption = DEFAULT_DATA_ROOT,
+) -> None:
+    """Print a SLURM array job that runs a plan.
+
+    poisonbench sweep script plan.json --at-once 20 --time 4:00:00 > job.sbatch
+    """
+    kind = read_kind(only)
+    request = _request(read_plan(plan), kind, locals())
+    sys.stdout.write(slurm.script(request))
+
+
+@app.command(cls=Command)
+def submit(
+    plan: PlanArgument,
+    shards: ShardsOption = None,
+    at_once: AtOnceOption = None,
+    time: TimeOption = None,
+    cpus: CpusOption = 1,
+    gpus: GpusOption = 0,
+    jobs: SideBySideOption = 1,
+    notice: NoticeOption = 180,
+    partition: PartitionOption = None,
+    only: OnlyOption = None,
+    sbatch: SbatchOption = "",
+    program: ProgramOption = "",
+    results: ResultsOption = DEFAULT_RESULTS,
+    data_root: DataRootOption = DEFAULT_DATA_ROOT,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit a plan to SLURM: an array that crafts its poisons, then an array of its runs."""
+    options = locals()
+    kind, made, store = read_kind(only), read_plan(plan), Store(results)
+    submitted: dict[str, str] = {}
+    last = None
+    for stage in ("craft", "defend"):
+        if kind in (None, stage) and made.only(stage):
+            request = _request(made, stage, options)
+            last = slurm.submit(request, store, made.digest, after=last)
+            submitted[slurm.ONLY[stage]] = last
+    if as_json:
+        print_json({"plan": made.digest, "jobs": submitted})
+        return
+    for stage, job in submitted.items():
+        print(f"{job}  {stage}")
+
+
+def _request(plan: Plan, kind: str | None, options: dict[str, Any]) -> slurm.Request:
+    """A request of the options of ``script`` and ``submit``; no more shards than jobs."""
+    count = len(plan.only(kind or "defend")) or len(plan.jobs)
+    program = shlex.split(options["program"]) or [sys.executable, "-m", "poisonbench"]
+    return slurm.Request(
+        plan=options["plan"],
+        results=options["results"],
+        data_root=options["data_root"],
+        shards=min(options["shards"] or slurm.MOST_SHARDS, max(count, 1)),
+        only=kind,
+        options=tuple(shlex.split(options["sbatch"])),
+        program=tuple(program),
+        **{
+            name: options[name]
+            for name in ("at_once", "time", "cpus", "gpus", "jobs", "notice", "partition")
+        },
+    )
+
+
+def read_kind(only: str | None) -> str | None:
+    """``--only``'s word as a kind of job.
+
+    Raises:
+        UsageError: neither poisons nor runs.
+    """
+    if only is not None and only not in KINDS:
+        raise UsageError(
+            f"--only: expected {' or '.join(KINDS)}, got {only!r}{did_you_mean(only, KINDS)}"
+        )
+    return KINDS.get(only or "")
+
+
+def _read_shard(text: str) -> tuple[int, int]:
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal()):
+        raise UsageError(f"--shard: expected i/n such as 0/8, got {text!r}")
+    return int(index), int(count)
+
+
+def _board(results: Path) -> Board:
+    return Board(Store(results), on_error=lambda error: say(f"warning: left out: {error}"))
+
+
+def _read_lines(path: Path) -> list[str]:
+    if str(path) == "-":
+        return sys.stdin.read().splitlines()
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--lines: expected a file of commands, got {error}") from None
+
+
+def _print_lines(
+    commands: Sequence[Sequence[str]], results: Path, data_root: Path, quiet: bool
+) -> None:
+    """One shell line a command, with the folders unless a command would use them untold."""
+    places = []
+    for flag, given, name, default in (
+        ("--results", results, "POISONBENCH_RESULTS", DEFAULT_RESULTS),
+        ("--data-root", data_root, "POISONBENCH_DATA", DEFAULT_DATA_ROOT),
+    ):
+        if given != Path(os.environ.get(name) or str(default)):
+            places += [flag, str(given)]
+    for words in commands:
+        print(shlex.join([*words, *places]))
+    say(f"{len(commands)} job(s)", quiet=quiet)
+
+
+def _print_status(plan: Plan, board: Board, *, as_json: bool) -> None:
+    states = board.states(plan.jobs)
+    costs = Costs(board.records.values())
+    queue = slurm.queue(board.store, plan.digest)
+    left = [job for job in plan.jobs if states[job.id] is not State.DONE]
+    if as_json:
+        print_json(
+            {
+                "plan": plan.digest,
+                "states": dict(Counter(states.values())),
+                "seconds_left": costs.left(left),
+                "slurm": queue,
+                "jobs": [_job_status(job, states[job.id], board) for job in plan.jobs],
+            }
+        )
+        return
+    print(f"plan {plan.digest}, {len(plan.jobs)} jobs")
+    print(f"{'':<28}" + "".join(f"{state:>13}" for state in State) + f"{'hours left':>13}")
+    for name, jobs in _groups(plan.jobs).items():
+        counts = Counter(states[job.id] for job in jobs)
+        seconds = costs.left([job for job in jobs if states[job.id] is not State.DONE])
+        known = jobs[0].kind == "defend" and seconds is not None
+        hours = f"{seconds / 3600:.2f}" if known and seconds is not None else "?"
+        if counts[State.DONE] == len(jobs):
+            hours = "0.00"
+        print(f"{name:<28}" + "".join(f"{counts[state]:>13}" for state in State) + f"{hours:>13}")
+    for job in plan.jobs:
+        if states[job.id] in (State.RUNNING, State.FAILED):
+            detail = _job_status(job, states[job.id], board)["detail"]
+            print(f"{states[job.id]}: {job.title}: {detail}")
+    if queue is not None:
+        shown = ", ".join(f"{count} {state}" for state, count in sorted(queue.items()))
+        print(f"SLURM: {shown or 'nothing in the queue'}")
+
+
+def _groups(jobs: Sequence[Job]) -> dict[str, list[Job]]:
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        kind = "poison " if job.kind == "craft" else ""
+        groups.setdefault(f"{kind}{job.method} {job.dataset.rpartition('/')[2]}"[:27], []).append(
+            job
+        )
+    return groups
+
+
+def _job_status(job: Job, state: State, board: Board) -> dict[str, Any]:
+    detail = ""
+    lease = board.lease(job) if state in (State.RUNNING, State.INTERRUPTED) else None
+    if lease is not None and lease.owner is not None:
+        host, process = lease.owner.place.split(" ")[0], lease.owner.process.partition(":")[0]
+        detail = f"{host} process {process}"
+        if lease.owner.slurm:
+            detail += f", SLURM job {lease.owner.slurm}, start {lease.owner.restarts + 1}"
+        detail += f", seen {clock(max(lease.age, 0))} ago"
+    elif state is State.FAILED and (failure := board.failure(job)) is not None:
+        detail = f"{failure.reason} (log: {failure.log})"
+    record = board.records.get(job.id)
+    return {
+        "id": job.id,
+        "state": state,
+        "command": shlex.join(["poisonbench", *job.words]),
+        "title": job.title,
+        "record": record.id if record else None,
+        "detail": detail,
+    }

@@ -1,0 +1,171 @@
+"""``poisonbench sweep worker``: runs the command lines that a sweep sends, each in a fork.
+
+Torch is imported once a worker; a run still has a process of its own, so one that is killed or
+crashes takes nothing with it, and its peak memory is its own. The worker reads requests from stdin,
+a JSON object a line, and answers on stdout in the same way; when stdin ends, as it does when the
+sweep dies, the run is asked to save a checkpoint and stop.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import json
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+from contextlib import suppress
+from typing import Any
+
+from poisonbench.progress import relay
+
+#: Seconds between looks at a run, and between requests to stop.
+_POLL = 0.1
+_AGAIN = 2.0
+#: Seconds between reports of progress.
+_REPORT = 0.5
+_PR_SET_PDEATHSIG = 1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+def worker() -> None:
+    """Run the command lines that arrive on stdin, one at a time; for sweeps, not for people."""
+    _import_all()
+    for number in _SIGNALS:
+        # The sweep gets the signals and passes them on as requests.
+        signal.signal(number, signal.SIG_IGN)
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    requests = _Requests()
+    while (request := requests.wait()) is not None:
+        if "words" not in request:
+            continue
+        child = os.fork()
+        if child == 0:
+            _run(request, answers)
+        _answer(answers, {"pid": child})
+        _answer(answers, {"code": _wait(child, requests)})
+
+
+def _import_all() -> None:
+    """Import what every run needs, so that forks have it; an optimiser imports for seconds."""
+    import torch
+
+    import poisonbench.runs.defend  # noqa: F401
+
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+
+
+class _Log(io.TextIOBase):
+    """A log that a full disk cannot stop; remembers its last line."""
+
+    def __init__(self, path: str) -> None:
+        self.last = ""
+        try:
+            self.descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError:
+            self.descriptor = -1
+
+    def write(self, text: str) -> int:
+        """Append the text, or do without."""
+        self.last = (text.strip().splitlines() or [self.last])[-1]
+        with suppress(OSError):
+            os.write(self.descriptor, text.encode())
+        return len(text)
+
+
+class _Requests:
+    """Lines of stdin, read without blocking while a run goes on."""
+
+    def __init__(self) -> None:
+        self.buffer = b""
+        self.is_open = True
+
+    def poll(self, seconds: float | None) -> dict[str, Any] | None:
+        """The next request that arrives within some seconds; None if there is none."""
+        while b"\n" not in self.buffer and self.is_open:
+            ready, _, _ = select.select([0], [], [], seconds)
+            if not ready:
+                return None
+            data = os.read(0, 65536)
+            self.is_open = bool(data)
+            self.buffer += data
+        if b"\n" not in self.buffer:
+            return None
+        line, _, self.buffer = self.buffer.partition(b"\n")
+        request: dict[str, Any] = json.loads(line)
+        return request
+
+    def wait(self) -> dict[str, Any] | None:
+        """The next request; None at the end of stdin."""
+        return self.poll(None)
+
+
+def _wait(child: int, requests: _Requests) -> int:
+    """The exit code of a run, negative for a signal; it is stopped on request or at stdin's end."""
+    asked, is_stopping = 0.0, False
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if requests.is_open:
+            is_stopping |= requests.poll(_POLL) is not None or not requests.is_open
+        else:
+            time.sleep(_POLL)
+        if is_stopping and time.monotonic() - asked > _AGAIN:
+            # Again and again: one that comes before the run listens would be lost.
+            asked = time.monotonic()
+            os.kill(child, signal.SIGTERM)
+
+
+def _run(request: dict[str, Any], answers: int) -> None:
+    """In the fork: the command, its output in a log, its progress to the sweep. Never returns."""
+    code = 1
+    try:
+        _end_with_the_worker()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in _SIGNALS[1:]:
+            signal.signal(number, signal.SIG_DFL)
+        log = _Log(request["log"])
+        sys.stdout = sys.stderr = log
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for target in (0, 1, 2):
+            os.dup2(log.descriptor if target and log.descriptor >= 0 else nothing, target)
+        print(time.strftime("%Y-%m-%d %H:%M:%S"), "poisonbench", *request["words"], flush=True)
+        spoken, last = 0.0, ""
+
+        def report(phase: str, done: int, total: int, detail: str = "") -> None:
+            nonlocal spoken, last
+            now = time.monotonic()
+            if phase != last or now - spoken >= _REPORT:
+                spoken, last = now, phase
+                _answer(answers, {"phase": phase, "done": done, "total": total, "detail": detail})
+
+        relay.set(report)
+        from poisonbench.cli.main import main
+
+        code = main(request["words"])
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        if code and isinstance(sys.stderr, _Log):
+            _answer(answers, {"error": sys.stderr.last})
+        os._exit(code)
+
+
+def _end_with_the_worker() -> None:
+    """On Linux a run is asked to stop when its worker dies, however that happened."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _answer(descriptor: int, value: dict[str, Any]) -> None:
+    """One line in one write, so that those of run and worker do not mix."""
+    try:
+        os.write(descriptor, (json.dumps(value) + "\n").encode())
+    except BrokenPipeError:
+        # The sweep is gone; the end of stdin says so too.
+        return

@@ -1,0 +1,69 @@
+"""The checkpoint of an attack in progress: a file in the store, the clock and the signals."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poisonbench.attacks.base import AttackCheckpoint
+from poisonbench.errors import InterruptedRunError
+from poisonbench.runs.bench import Bench
+
+_GENERATOR = "task.generator"
+
+
+class CraftCheckpoint(AttackCheckpoint):
+    """Saves an attack under the id of the poison that it makes.
+
+    Args:
+        bench: where; its signals stop the attack.
+        name: the attack's, for messages.
+        poison_id: a state of another poison is ignored.
+        generator: the task's; saved and restored with the attack's own state.
+
+    Attributes:
+        is_used: whether the attack has asked for it: then a signal waits for the next save.
+    """
+
+    def __init__(self, bench: Bench, name: str, poison_id: str, generator: torch.Generator) -> None:
+        self.bench, self.name, self.generator = bench, name, generator
+        self.file = bench.checkpoint(poison_id)
+        self.is_used = False
+        self._saved_at = time.monotonic()
+
+    def load(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """As the base class says; a file that cannot be read is ignored, with a warning."""
+        self.is_used = True
+        self._saved_at = time.monotonic()
+        state = self.file.read()
+        if state is None or _GENERATOR not in state[1]:
+            if self.file.exists():
+                self.bench.say(
+                    f"warning: {self.file.folder}: expected a checkpoint of this {self.name} "
+                    "poison, got a damaged file or another's; starting over"
+                )
+            return None
+        position, tensors = state
+        self.generator.set_state(tensors.pop(_GENERATOR))
+        self.bench.say(f"continuing {self.name} from its checkpoint")
+        return position, tensors
+
+    def save_if_due(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """As the base class says; it is time once in ``Checkpoint.every`` seconds.
+
+        Raises:
+            InterruptedRunError: saved after a signal.
+            StoreError: the file cannot be written.
+        """
+        stop = self.bench.stopping.is_set()
+        if stop or time.monotonic() - self._saved_at >= self.file.every:
+            self.file.write(position, {**tensors, _GENERATOR: self.generator.get_state()})
+            self._saved_at = time.monotonic()
+        if stop:
+            raise InterruptedRunError(
+                f"interrupted while crafting {self.name} with a checkpoint; "
+                "run the same command to continue"
+            )

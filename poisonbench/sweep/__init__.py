@@ -1,0 +1,1 @@
+"""Many runs: planned, shared out, executed side by side, watched, resumed."""

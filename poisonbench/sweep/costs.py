@@ -1,0 +1,35 @@
+"""What jobs will cost, from what finished runs have cost."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from statistics import fmean
+
+from poisonbench.results.records import RunRecord
+from poisonbench.sweep.plan import Job
+
+
+class Costs:
+    """Mean seconds of a run by data set and method."""
+
+    def __init__(self, records: Iterable[RunRecord]) -> None:
+        seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for record in records:
+            total = record.cost.get("seconds", {}).get("total")
+            name = record.spec.get("dataset", {}).get("name")
+            if isinstance(total, int | float) and name:
+                seconds[name, record.spec.get("method", "")].append(total)
+        self.means = {key: fmean(values) for key, values in seconds.items()}
+
+    def of(self, job: Job) -> float | None:
+        """Seconds of a run like this one; None for a poison or when there is none yet."""
+        if job.kind != "defend":
+            return None
+        return self.means.get((job.dataset.partition(":")[0], job.method))
+
+    def left(self, jobs: Iterable[Job]) -> float | None:
+        """Seconds of these runs one after another; None while one of them is not known."""
+        seconds = [self.of(job) for job in jobs if job.kind == "defend"]
+        known = [value for value in seconds if value is not None]
+        return sum(known) if len(known) == len(seconds) else None

@@ -1,0 +1,287 @@
+"""Run what is not done: poisons before the runs that need them, several processes side by side.
+
+One loop in one thread: read the workers' answers, keep the leases alive, start what is ready. A
+job that fails is noted and the others go on. Nothing that this process holds is needed to go on
+after its death: what is done is told by records, and a run continues from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from poisonbench.errors import InterruptedRunError, JobsFailedError, StoreError
+from poisonbench.signals import Stopping
+from poisonbench.sweep.board import Board, Failure, State
+from poisonbench.sweep.costs import Costs
+from poisonbench.sweep.plan import Job, Plan
+from poisonbench.sweep.process import Worker
+from poisonbench.sweep.view import View
+
+#: Seconds between rounds of the loop, between looks at what others have done, and between requests
+#: to stop.
+_ROUND = 0.05
+_LOOK = 1.0
+_ASK = 2.0
+#: A run that a signal killed (a node short of memory, say) is tried so often in one sweep.
+_ATTEMPTS = 2
+_CANNOT_WRITE = StoreError.exit_code
+_COMING = (State.DONE, State.RUNNING)
+_STOPPED = (InterruptedRunError.exit_code, 130)
+
+
+@dataclass
+class Slot:
+    """One of the processes side by side, and its job."""
+
+    number: int
+    device: str
+    worker: Worker | None = None
+    job: Job | None = None
+    error: str = ""
+
+
+@dataclass
+class Sweep:
+    """Jobs of a plan, being run.
+
+    Attributes:
+        plan: what the jobs are from.
+        jobs: those to run.
+        board: the states.
+        data_root: the folder of data sets.
+        devices: shared out over the processes.
+        num_processes: how many runs side by side.
+        view: told of what happens.
+        stopping: set by a signal.
+    """
+
+    plan: Plan
+    jobs: Sequence[Job]
+    board: Board
+    data_root: Path
+    devices: Sequence[str]
+    num_processes: int
+    view: View
+    stopping: Stopping
+    failed: dict[str, str] = field(default_factory=dict)
+    _attempts: dict[str, int] = field(default_factory=dict)
+    _interrupted: set[str] = field(default_factory=set)
+    _full: str = ""
+    _has_news: bool = True
+    _looked: float = 0.0
+    _asked: float = 0.0
+
+    def run(self) -> None:
+        """Run everything; returns when each job is done.
+
+        Raises:
+            InterruptedRunError: a signal came; what was running has saved its checkpoint.
+            StoreError: the results folder cannot be written.
+            JobsFailedError: some failed; :attr:`failed` says which and why.
+        """
+        self.board.store.check_writable()
+        slots = [
+            Slot(number, self.devices[number % len(self.devices)])
+            for number in range(self.num_processes)
+        ]
+        self._logs().mkdir(parents=True, exist_ok=True)
+        self.board.refresh()
+        self._note_failures()
+        try:
+            while self._step(slots):
+                time.sleep(_ROUND)
+        finally:
+            for slot in slots:
+                if slot.job is not None:
+                    is_done = self.board.is_done(slot.job)
+                    self.board.leases.release(slot.job.id, is_interrupted=not is_done)
+                if slot.worker is not None:
+                    slot.worker.kill()
+        self._conclude()
+
+    def _step(self, slots: Sequence[Slot]) -> bool:
+        """One round; whether there is more to do."""
+        for slot in slots:
+            self._hear(slot)
+        self.board.leases.beat()
+        busy = [slot for slot in slots if slot.job is not None]
+        if self.stopping.is_set() or self._full:
+            if self.stopping.is_set() and time.monotonic() - self._asked > _ASK:
+                self._asked = time.monotonic()
+                for slot in busy:
+                    if slot.worker is not None:
+                        slot.worker.stop()
+            return bool(busy)
+        if not self._has_news and time.monotonic() - self._looked < _LOOK:
+            return True
+        self._looked, self._has_news = time.monotonic(), False
+        self.board.refresh()
+        left = self._left()
+        self._show(left)
+        for slot in slots:
+            if slot.job is None and not self._start_next(slot, left):
+                break
+        return bool(left)
+
+    def _left(self) -> list[Job]:
+        """Jobs to run or to wait for. Those whose poison cannot come are counted as failed."""
+        mine = {job.id for job in self.jobs}
+        left = []
+        for job in self.jobs:
+            if job.id in self.failed or job.id in self._interrupted or self.board.is_done(job):
+                continue
+            for name in job.needs:
+                title = self.plan.job(name).title
+                if name in self.failed:
+                    self.failed[job.id] = f"needs {title}, which failed"
+                elif name not in mine and self.board.state(self.plan.job(name)) not in _COMING:
+                    self.failed[job.id] = f"needs {title}, which is not there; run it first"
+            if job.id not in self.failed:
+                left.append(job)
+        return left
+
+    def _start_next(self, slot: Slot, left: Sequence[Job]) -> bool:
+        """Start the first job that is ready and free; whether there was one."""
+        leases = self.board.leases
+        for job in left:
+            is_free = job.id not in leases.held and job.id not in self._interrupted
+            if not (is_free and self._is_ready(job) and leases.take(job.id)):
+                continue
+            # Another process may have ended it between our look and our lease.
+            self.board.refresh()
+            if self.board.is_done(job):
+                leases.release(job.id)
+            elif (failure := self.board.failure(job)) is not None:
+                self.failed[job.id] = failure.reason
+                leases.release(job.id)
+            else:
+                self._start(slot, job)
+                return True
+        return False
+
+    def _is_ready(self, job: Job) -> bool:
+        def is_settled(name: str) -> bool:
+            other = self.plan.job(name)
+            unknown = name in self.failed or name in self._interrupted
+            return unknown or self.board.is_done(other) or self.board.failure(other) is not None
+
+        needed = all(self.board.is_done(self.plan.job(name)) for name in job.needs)
+        return needed and all(is_settled(name) for name in job.after)
+
+    def _start(self, slot: Slot, job: Job) -> None:
+        if slot.worker is None:
+            slot.worker = Worker(threads(self.num_processes))
+        slot.job, slot.error = job, ""
+        self._attempts[job.id] = self._attempts.get(job.id, 0) + 1
+        words = [*job.words, "--results", str(self.board.store.root)]
+        words += ["--data-root", str(self.data_root), "--device", slot.device]
+        if job.kind == "defend":
+            words += ["--plan", self.plan.digest]
+        slot.worker.send(words, self.board.log_path(job))
+        self.view.started(slot.number, job.title)
+
+    def _hear(self, slot: Slot) -> None:
+        worker = slot.worker
+        if worker is None:
+            return
+        for answer in worker.answers():
+            if "error" in answer:
+                slot.error = str(answer["error"])
+            elif "phase" in answer and slot.job is not None:
+                self.view.moved(
+                    slot.number, slot.job.title, answer["phase"], answer["done"], answer["total"]
+                )
+            elif "code" in answer:
+                self._end(slot, int(answer["code"]))
+            elif "dead" in answer:
+                # Of a signal, say; its run goes with it, to start again from its checkpoint.
+                worker.kill()
+                slot.worker = None
+                self._end(slot, -9)
+
+    def _end(self, slot: Slot, code: int) -> None:
+        """A job has ended with this exit code, negative for a signal."""
+        job, slot.job = slot.job, None
+        if job is None:
+            return
+        self._has_news = True
+        self.board.refresh()
+        is_done = self.board.is_done(job)
+        is_stopped = not is_done and (
+            code in _STOPPED or self.stopping.is_set() or code == _CANNOT_WRITE
+        )
+        if code == _CANNOT_WRITE:
+            self._full = (
+                slot.error.removeprefix("error: ") or "the results folder cannot be written"
+            )
+        how = "done" if is_done else "stopped"
+        if is_done:
+            self.board.clear_failure(job)
+        elif is_stopped:
+            self._interrupted.add(job.id)
+        elif code < 0 and self._attempts[job.id] < _ATTEMPTS:
+            how = f"killed by signal {-code}, again:"
+        else:
+            how = "FAILED"
+            self._fail(job, code, slot.error)
+        self.board.leases.release(job.id, is_interrupted=is_stopped)
+        self.view.ended(slot.number, job.title, how)
+
+    def _fail(self, job: Job, code: int, error: str) -> None:
+        reason = error.removeprefix("error: ") or f"ended with code {code}"
+        if code < 0:
+            reason = f"killed by signal {-code}, {_ATTEMPTS} times; is there memory enough?"
+        elif code == 0:
+            reason = "ended well, but its result is not that of the plan; was it made elsewhere?"
+        self.failed[job.id] = reason
+        log = str(self.board.log_path(job))
+        try:
+            self.board.write_failure(job, Failure(code, reason, log))
+        except StoreError as full:
+            self._full = str(full)
+
+    def _note_failures(self) -> None:
+        """Jobs that failed before are left alone until they are retried."""
+        for job in self.jobs:
+            if (failure := self.board.failure(job)) is not None:
+                self.failed[job.id] = failure.reason
+
+    def _show(self, left: Sequence[Job]) -> None:
+        seconds = Costs(self.board.records.values()).left(left)
+        self.view.total(
+            len(self.jobs) - len(left), len(self.jobs), seconds and seconds / self.num_processes
+        )
+
+    def _conclude(self) -> None:
+        done = sum(self.board.is_done(job) for job in self.jobs)
+        progress = f"{done} of {len(self.jobs)} jobs are done"
+        if self._full:
+            raise StoreError(f"{self._full} ({progress}; run the same command to continue)")
+        if self.stopping.is_set() or self._interrupted:
+            raise InterruptedRunError(
+                f"interrupted with checkpoints, {progress}; run the same command to continue"
+            )
+        if self.failed:
+            raise JobsFailedError(
+                f"{len(self.failed)} job(s) failed, {progress}; see their logs in {self._logs()}, "
+                "then `poisonbench sweep retry PLAN --failed` and run the same command again"
+            )
+
+    def _logs(self) -> Path:
+        return self.board.store.sweep / "logs"
+
+
+def threads(num_processes: int) -> int:
+    """Threads of each process, so that together they fill the processors that this job may use."""
+    if given := os.environ.get("OMP_NUM_THREADS"):
+        return int(given)
+    if allotted := os.environ.get("SLURM_CPUS_PER_TASK"):
+        count = int(allotted)
+    else:
+        mine = getattr(os, "sched_getaffinity", None)
+        count = len(mine(0)) if mine else os.cpu_count() or 1
+    return max(1, count // num_processes)

@@ -1,0 +1,110 @@
+"""What killed processes leave behind: temporary files, dead leases, checkpoints of what is done."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from poisonbench.errors import StoreError
+from poisonbench.results.store import Store
+from poisonbench.sweep.lease import Leases
+
+#: Seconds after which a temporary file cannot be in use: a write lasts seconds.
+STALE = 3600.0
+
+_FOLDERS = (
+    *("", "runs", "poisons", "models", "checkpoints"),
+    *("sweep", "sweep/leases", "sweep/failed", "sweep/slurm"),
+)
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A file or folder that nothing needs, and why."""
+
+    path: Path
+    why: str
+    size: int
+
+
+def find_garbage(store: Store, stale: float = STALE) -> list[Garbage]:
+    """Everything in a results folder that can be deleted without losing work.
+
+    Args:
+        store: the folder.
+        stale: seconds without a change after which a temporary file is nobody's.
+    """
+    found = [
+        Garbage(path, why, _size(path))
+        for path, why in (
+            *_temporary(store, time.time() - stale),
+            *_dead_leases(store),
+            *_orphan_checkpoints(store),
+        )
+    ]
+    return sorted(found, key=lambda item: item.path)
+
+
+def delete(garbage: Garbage) -> None:
+    """Delete one; gone already is well.
+
+    Raises:
+        StoreError: it cannot be deleted.
+    """
+    try:
+        if garbage.path.is_dir():
+            shutil.rmtree(garbage.path)
+        else:
+            garbage.path.unlink(missing_ok=True)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StoreError(f"expected to delete {garbage.path}, got {error.strerror}") from None
+
+
+def _temporary(store: Store, before: float) -> Iterator[tuple[Path, str]]:
+    checkpoints = [path for path in _entries(store.root / "checkpoints") if path.is_dir()]
+    for folder in (*(store.root / name for name in _FOLDERS), *checkpoints):
+        for path in _entries(folder):
+            if path.name.startswith(".") and (path.suffix == ".tmp" or ".probe-" in path.name):
+                with suppress(OSError):
+                    if path.stat().st_mtime < before:
+                        yield path, "temporary file of a process that was killed"
+
+
+def _dead_leases(store: Store) -> Iterator[tuple[Path, str]]:
+    leases = Leases(store.sweep / "leases")
+    for path in _entries(leases.folder):
+        if path.suffix == ".lease" and not path.name.startswith("."):
+            lease = leases.read(path.stem)
+            if lease is not None and not lease.is_alive(leases.me):
+                yield path, "lease of a process that is gone"
+
+
+def _orphan_checkpoints(store: Store) -> Iterator[tuple[Path, str]]:
+    for path in _entries(store.root / "checkpoints"):
+        if store.run_path(path.name).exists() or store.model_path(path.name).exists():
+            yield path, "checkpoint of a run that is done"
+        elif store.failure_path(path.name).exists():
+            yield path, "checkpoint of a run that diverged"
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return [folder / name for name in sorted(os.listdir(folder))]
+    except OSError:
+        return []
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    total = 0
+    for file in files:
+        with suppress(OSError):
+            total += file.stat().st_size
+    return total

@@ -1,0 +1,239 @@
+"""Leases: who is at work on which job. They save work and nothing depends on them.
+
+A lease is a file made with exclusive create and touched every few seconds. It is dead when its
+process is known to be gone, or when it has not been touched for :data:`LIFETIME` seconds by the
+file server's own clock. Two processes on one job are harmless, since ids are hashes of specs and
+records appear atomically: a lease that is lost, stolen or left behind costs time alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from poisonbench.files import store_errors
+
+#: Seconds between touches, and seconds without one after which a lease is dead.
+HEARTBEAT = 15.0
+LIFETIME = 90.0
+
+_MAX_BYTES = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """A process that can hold leases.
+
+    Attributes:
+        token: unlike any other owner's.
+        place: host, boot and process namespace: where ``process`` means something.
+        process: id and start time, so that a reused id is not taken for it.
+        slurm: the SLURM job (array job and task), or nothing.
+        restarts: how often SLURM has started that job again.
+    """
+
+    token: str
+    place: str
+    process: str
+    slurm: str = ""
+    restarts: int = 0
+
+    @staticmethod
+    def me() -> Owner:
+        """This process."""
+        array, task = (os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
+        return Owner(
+            token=uuid.uuid4().hex,
+            place=_place(),
+            process=_process(os.getpid()),
+            slurm=f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", ""),
+            restarts=int(os.environ.get("SLURM_RESTART_COUNT") or 0),
+        )
+
+    def is_known_to_be_gone(self, observer: Owner) -> bool:
+        """Whether the observer can tell at once: same machine, or an earlier start of its job."""
+        if self.slurm and self.slurm == observer.slurm and self.restarts < observer.restarts:
+            return True
+        number = self.process.partition(":")[0]
+        return (
+            self.place == observer.place
+            and number.isdigit()
+            and _process(int(number)) != self.process
+        )
+
+
+@dataclass(frozen=True)
+class Lease:
+    """What a lease file says.
+
+    Attributes:
+        path: the file.
+        owner: who made it; None when that cannot be read (yet).
+        age: seconds since it was touched, by the file server's clock.
+        is_interrupted: its owner stopped with the job unfinished.
+    """
+
+    path: Path
+    owner: Owner | None
+    age: float
+    is_interrupted: bool
+
+    def is_alive(self, observer: Owner) -> bool:
+        """Whether its owner is at work, as far as the observer can tell."""
+        if self.is_interrupted or self.age > LIFETIME:
+            return False
+        return self.owner is None or not self.owner.is_known_to_be_gone(observer)
+
+
+class Leases:
+    """The leases of a results folder, as one process sees and makes them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.me = Owner.me()
+        self.held: set[str] = set()
+        self._touched = time.monotonic()
+
+    def path(self, job_id: str) -> Path:
+        """A job's lease."""
+        return self.folder / f"{job_id}.lease"
+
+    def read(self, job_id: str) -> Lease | None:
+        """A job's lease, or None."""
+        path = self.path(job_id)
+        try:
+            with path.open("rb") as stream:
+                # Of the open file: opening renews what a network file system has cached of it.
+                stamp = os.fstat(stream.fileno()).st_mtime
+                text = stream.read(_MAX_BYTES)
+        except OSError:
+            return None
+        owner, is_interrupted = _parse(text)
+        return Lease(path, owner, self._now() - stamp, is_interrupted)
+
+    def is_taken(self, job_id: str) -> bool:
+        """Whether another process is at work on the job."""
+        lease = self.read(job_id)
+        if lease is None or (lease.owner is not None and lease.owner.token == self.me.token):
+            return False
+        return lease.is_alive(self.me)
+
+    def take(self, job_id: str) -> bool:
+        """Take a job unless another process is at work on it.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        path = self.path(job_id)
+        if path.exists():
+            if self.is_taken(job_id):
+                return False
+            self._clear(path)
+        with store_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            except FileExistsError:
+                return False
+            with os.fdopen(handle, "w") as stream:
+                stream.write(self._text(is_interrupted=False))
+        self.held.add(job_id)
+        return True
+
+    def beat(self) -> None:
+        """Touch what is held, when it is time."""
+        if time.monotonic() - self._touched < HEARTBEAT:
+            return
+        self._touched = time.monotonic()
+        for job_id in self.held:
+            try:
+                os.utime(self.path(job_id))
+            except OSError:
+                # Taken from us or on a server that is away: the work goes on, its result counts.
+                continue
+
+    def release(self, job_id: str, *, is_interrupted: bool = False) -> None:
+        """Give a job back; one that was interrupted keeps a note of it until it is taken again."""
+        self.held.discard(job_id)
+        lease = self.read(job_id)
+        if lease is None or lease.owner is None or lease.owner.token != self.me.token:
+            return
+        try:
+            if is_interrupted:
+                lease.path.write_text(self._text(is_interrupted=True))
+            else:
+                lease.path.unlink(missing_ok=True)
+        except OSError:
+            # A full disk or a server that is away: the lease dies by itself.
+            return
+
+    def _text(self, *, is_interrupted: bool) -> str:
+        return json.dumps({**asdict(self.me), "is_interrupted": is_interrupted}) + "\n"
+
+    def _now(self) -> float:
+        """The file server's clock, which also stamps the leases; this machine's may differ."""
+        probe = self.folder / f".clock-{self.me.token}.tmp"
+        try:
+            with probe.open("wb") as stream:
+                return os.fstat(stream.fileno()).st_mtime
+        except OSError:
+            return time.time()
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def _clear(self, path: Path) -> None:
+        """Take a dead lease away. Of several processes that try, the rename lets one through."""
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            path.rename(aside)
+            aside.unlink(missing_ok=True)
+        except OSError:
+            return
+
+
+def _parse(text: bytes) -> tuple[Owner | None, bool]:
+    """The owner and the note; nothing from a file half-written or damaged."""
+    try:
+        raw = json.loads(text)
+        is_interrupted = raw.pop("is_interrupted") is True
+        owner = Owner(**raw)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None, False
+    kinds: dict[str, Any] = {"restarts": int}
+    fits = all(isinstance(v, kinds.get(name, str)) for name, v in asdict(owner).items())
+    return (owner if fits else None), is_interrupted and fits
+
+
+def _place() -> str:
+    """Host, boot and process namespace: containers of one host have processes of their own."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        boot = namespace = ""
+    return f"{socket.gethostname()} {boot} {namespace}"
+
+
+def _process(number: int) -> str:
+    """``"1234:5678"``: a process by id and start time; empty when it is gone."""
+    try:
+        text = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace")
+        state, *rest = text.rpartition(")")[2].split()
+        return "" if state in ("Z", "X") else f"{number}:{rest[18]}"
+    except (OSError, IndexError, ValueError):
+        pass
+    if Path("/proc/self/stat").exists():
+        return ""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        pass
+    return f"{number}:"

@@ -1,0 +1,218 @@
+"""A plan: which poisons and runs, in which order, in one file that never changes. No torch here.
+
+A job is a ``craft`` or a ``defend`` command and an id that is known before anything has run. A
+poison's id is its name in the store. A run's id hashes its spec with the names of the poisons that
+it needs where its record will have the digest of what was crafted, so whether a run is done can be
+read from the records alone, whoever made them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from poisonbench import __version__
+from poisonbench.canonical import canonical_json
+from poisonbench.errors import ArtefactError, UsageError
+from poisonbench.files import write_text
+from poisonbench.results.records import RunRecord, spec_id
+
+SCHEMA = 1
+
+#: A plan of a million jobs is smaller.
+_MAX_BYTES = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One command of a plan.
+
+    Attributes:
+        id: 16 hex digits, see the module.
+        kind: "craft" or "defend".
+        words: the command line after ``poisonbench``, without results folder, data root or device.
+        title: what a progress view shows.
+        dataset: the data set's name.
+        method: the defense's or the attack's name.
+        needs: ids of poisons that must be there first.
+        after: ids of jobs to wait for, however they end: they make something that this one shares.
+    """
+
+    id: str
+    kind: str
+    words: tuple[str, ...]
+    title: str
+    dataset: str
+    method: str
+    needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Jobs, poisons before the runs that need them, and the digest that records repeat."""
+
+    jobs: tuple[Job, ...]
+    digest: str
+
+    def job(self, job_id: str) -> Job:
+        """The job of that id."""
+        return self._by_id[job_id]
+
+    @cached_property
+    def _by_id(self) -> dict[str, Job]:
+        return {job.id: job for job in self.jobs}
+
+    def only(self, kind: str | None) -> tuple[Job, ...]:
+        """The jobs of one kind, or all."""
+        return tuple(job for job in self.jobs if kind in (None, job.kind))
+
+    def shard(self, index: int, count: int, kind: str | None = None) -> tuple[Job, ...]:
+        """Every ``count``-th run from the ``index``-th on, in order of id, and what they need.
+
+        Ids are hashes, so the slow runs of a table are spread over the shards. Poisons that several
+        shards need are in each of them: leases decide who crafts them.
+
+        Raises:
+            UsageError: an index outside 0..count-1.
+        """
+        if count < 1 or not 0 <= index < count:
+            raise UsageError(f"--shard: expected i/n with 0 <= i < n, got {index}/{count}")
+        main = kind or ("defend" if self.only("defend") else "craft")
+        mine = set(sorted(job.id for job in self.only(main))[index::count])
+        if kind is None:
+            mine |= {name for job in self.jobs if job.id in mine for name in job.needs}
+        return tuple(job for job in self.jobs if job.id in mine)
+
+    def to_json(self) -> str:
+        """The file's text: a line a job, so that two plans can be compared by eye."""
+        lines = [json.dumps(asdict(job), sort_keys=True) for job in self.jobs]
+        head = json.dumps({"schema": SCHEMA, "poisonbench": __version__, "digest": self.digest})
+        return f'{head[:-1]}, "jobs": [\n' + ",\n".join(lines) + "\n]}\n"
+
+
+def make_plan(jobs: Sequence[Job]) -> Plan:
+    """A plan of these jobs, each id once, poisons first."""
+    once: dict[str, Job] = {}
+    for job in jobs:
+        once.setdefault(job.id, job)
+    ordered = tuple(sorted(once.values(), key=lambda job: job.kind != "craft"))
+    return Plan(ordered, _digest(ordered))
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    """Publish a plan file; the same plan again is no change.
+
+    Raises:
+        UsageError: the file holds something else.
+        StoreError: it cannot be written.
+    """
+    if path.exists():
+        if path.read_text(encoding="utf-8") != plan.to_json():
+            raise UsageError(
+                f"expected a new file or the same plan, got another at {path}; a plan never "
+                "changes, choose another name"
+            )
+        return
+    write_text(path, plan.to_json())
+
+
+def read_plan(path: Path) -> Plan:
+    """Read and check a plan.
+
+    Raises:
+        ArtefactError: unreadable, edited, or not a plan.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"{path.stat().st_size} bytes")
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtefactError(
+            f"{path}: expected a plan in JSON, got {error}; make it with "
+            "`poisonbench sweep plan --table 2 --json --output PLAN`"
+        ) from None
+    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+        found = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
+        raise ArtefactError(f"{path}: expected a plan of schema {SCHEMA}, got {found}")
+    if set(raw) != {"schema", "poisonbench", "digest", "jobs"} or not isinstance(raw["jobs"], list):
+        raise ArtefactError(f"{path}: expected a plan's fields, got {', '.join(sorted(raw))[:200]}")
+    jobs = tuple(_read_job(path, item) for item in raw["jobs"])
+    if raw["digest"] != _digest(jobs):
+        raise ArtefactError(
+            f"{path}: expected jobs with digest {raw['digest']}, got {_digest(jobs)}; the file was "
+            "edited, make another plan instead"
+        )
+    _check_order(path, jobs)
+    return Plan(jobs, raw["digest"])
+
+
+def run_key(spec: Mapping[str, Any], pools: Mapping[str, str]) -> str:
+    """A run's id in plans: of its spec, a crafted poison named by the pools that it is drawn from.
+
+    Args:
+        spec: a record's, or what is known of it before the poison is crafted.
+        pools: by attack, the id of the poison of every image; empty for a clean run or an artefact
+            that was given.
+    """
+    # A drawn target follows from the rest, and is not known before.
+    spec = {name: value for name, value in spec.items() if name != "goal"}
+    poison = spec.get("poison")
+    if pools and isinstance(poison, Mapping):
+        known = {name: value for name, value in poison.items() if name != "digest"}
+        spec = {**spec, "poison": {**known, "pools": dict(pools)}}
+    return spec_id(spec)
+
+
+def record_key(record: RunRecord) -> str:
+    """:func:`run_key` of a finished run."""
+    origin = record.labels.get("poison")
+    pools = origin.get("pools") if isinstance(origin, Mapping) else None
+    names = {
+        name: pool["id"]
+        for name, pool in (pools.items() if isinstance(pools, Mapping) else ())
+        if isinstance(pool, Mapping) and isinstance(pool.get("id"), str)
+    }
+    return run_key(record.spec, names)
+
+
+def _digest(jobs: Sequence[Job]) -> str:
+    text = canonical_json([asdict(job) for job in jobs])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _read_job(path: Path, item: Any) -> Job:
+    names = {field.name for field in fields(Job)}
+    if not isinstance(item, dict) or set(item) != names:
+        raise ArtefactError(f"{path}: expected jobs with {', '.join(sorted(names))}, got {item!r}")
+    lists = {"words", "needs", "after"}
+    for name, value in item.items():
+        fits = isinstance(value, list) and all(isinstance(word, str) for word in value)
+        if not (fits if name in lists else isinstance(value, str)):
+            raise ArtefactError(f"{path}: expected a job's {name} to be text, got {value!r}")
+    if item["kind"] not in ("craft", "defend") or not _is_id(item["id"]):
+        raise ArtefactError(
+            f"{path}: expected a job with a kind and an id, got {item['kind']!r}, {item['id']!r}"
+        )
+    values: dict[str, Any] = {n: tuple(v) if n in lists else v for n, v in item.items()}
+    return Job(**values)
+
+
+def _is_id(text: str) -> bool:
+    """Ids become file names: nothing but hex digits may come from a file."""
+    return len(text) == 16 and set(text) <= set("0123456789abcdef")
+
+
+def _check_order(path: Path, jobs: Sequence[Job]) -> None:
+    seen: set[str] = set()
+    for job in jobs:
+        if job.id in seen or not {*job.needs, *job.after} <= seen:
+            raise ArtefactError(
+                f"{path}: expected each job once, behind the jobs that it needs, got {job.id}"
+            )
+        seen.add(job.id)

@@ -1,0 +1,74 @@
+"""A worker process as the sweep sees it: send a job, hear of its progress, ask it to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+COMMAND = (sys.executable, "-m", "poisonbench", "sweep", "worker")
+
+
+class Worker:
+    """One process of ``poisonbench sweep worker`` and the job that it runs, if any.
+
+    In a session of its own, so that Ctrl-C reaches the sweep alone, which then asks for
+    checkpoints in order.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.process = subprocess.Popen(
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None
+        os.set_blocking(self.process.stdout.fileno(), False)
+        self._buffer = b""
+
+    def send(self, words: Sequence[str], log: Path) -> None:
+        """Start a job."""
+        self._write({"words": list(words), "log": str(log)})
+
+    def stop(self) -> None:
+        """Ask the job to save a checkpoint and end."""
+        self._write({"stop": True})
+
+    def answers(self) -> Iterator[dict[str, Any]]:
+        """What has come since the last time; ends with a code when the worker itself is dead."""
+        assert self.process.stdout is not None
+        # Before reading: what it wrote before it died is then in the pipe.
+        code = self.process.poll()
+        with suppress(BlockingIOError):
+            while data := os.read(self.process.stdout.fileno(), 65536):
+                self._buffer += data
+        *lines, self._buffer = self._buffer.split(b"\n")
+        for line in lines:
+            yield json.loads(line)
+        if code is not None:
+            yield {"dead": code}
+
+    def kill(self) -> None:
+        """End it and its job at once."""
+        with suppress(OSError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        for pipe in (self.process.stdin, self.process.stdout):
+            with suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+        self.process.wait()
+
+    def _write(self, value: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        # A worker that is dead says so in its answers.
+        with suppress(OSError):
+            self.process.stdin.write((json.dumps(value) + "\n").encode())
+            self.process.stdin.flush()

@@ -1,0 +1,194 @@
+"""SLURM: an array job whose tasks take the shards of a plan, and what the queue says of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from poisonbench.errors import StoreError, UsageError
+from poisonbench.files import write_text
+from poisonbench.results.store import Store
+
+#: Many sites allow arrays of 1,000 tasks.
+MOST_SHARDS = 1000
+
+_SECONDS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What an array job asks for.
+
+    Attributes:
+        plan: the plan's file.
+        results: the results folder, on a file system that all nodes share.
+        data_root: the folder of data sets, likewise.
+        shards: tasks of the array.
+        at_once: how many tasks run at a time; None leaves it to SLURM.
+        time: the limit of a task, in SLURM's form; None takes the partition's.
+        cpus: processors of a task.
+        gpus: GPUs of a task.
+        jobs: runs side by side in a task.
+        notice: seconds before the limit at which a task saves its checkpoints.
+        partition: None takes the default.
+        only: "craft", "defend" or None for both.
+        options: further options of sbatch.
+        program: the command that runs poisonbench on the nodes.
+    """
+
+    plan: Path
+    results: Path
+    data_root: Path
+    shards: int
+    at_once: int | None = None
+    time: str | None = None
+    cpus: int = 1
+    gpus: int = 0
+    jobs: int = 1
+    notice: int = 180
+    partition: str | None = None
+    only: str | None = None
+    options: tuple[str, ...] = ()
+    program: tuple[str, ...] = ("poisonbench",)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.shards <= MOST_SHARDS:
+            raise UsageError(f"--shards: expected 1 to {MOST_SHARDS} tasks, got {self.shards}")
+
+
+def script(request: Request) -> str:
+    """The batch script.
+
+    ``exec`` makes the sweep the batch process, so that SLURM's signal before the time limit
+    reaches it. The number of shards is written down: SLURM's own count changes when a user submits
+    some indices again.
+    """
+    logs = request.results.resolve() / "sweep" / "logs"
+    limit = f"%{request.at_once}" if request.at_once else ""
+    options = [
+        "--job-name=poisonbench",
+        f"--array=0-{request.shards - 1}{limit}",
+        "--requeue",
+        "--open-mode=append",
+        f"--output={logs}/slurm-%A_%a.out",
+        f"--signal=B:USR1@{request.notice}",
+        f"--cpus-per-task={request.cpus}",
+    ]
+    if request.gpus:
+        options.append(f"--gres=gpu:{request.gpus}")
+    if request.time:
+        options.append(f"--time={request.time}")
+    if request.partition:
+        options.append(f"--partition={request.partition}")
+    words = [*request.program, "sweep", "run", str(request.plan.resolve())]
+    words += ["--results", str(request.results.resolve())]
+    words += ["--data-root", str(request.data_root.resolve()), "--jobs", str(request.jobs)]
+    if request.gpus:
+        words += ["--devices", ",".join(f"cuda:{number}" for number in range(request.gpus))]
+    if request.only:
+        words += ["--only", ONLY[request.only]]
+    lines = [f"#SBATCH {option}" for option in (*options, *request.options)]
+    return (
+        "#!/bin/bash\n"
+        + "\n".join(lines)
+        + f"\nset -eu\ncd {shlex.quote(os.getcwd())}\n"
+        + f'exec {shlex.join(words)} --requeue --shard "$SLURM_ARRAY_TASK_ID/{request.shards}"\n'
+    )
+
+
+#: ``--only``'s words by kind of job.
+ONLY = {"craft": "poisons", "defend": "runs"}
+
+
+def submit(request: Request, store: Store, digest: str, after: str | None = None) -> str:
+    """Submit the script; remembers the SLURM job for :func:`queue`.
+
+    Args:
+        request: what to submit.
+        store: where it is remembered.
+        digest: the plan's.
+        after: a SLURM job that must have ended first, well or not.
+
+    Returns:
+        SLURM's job id.
+
+    Raises:
+        UsageError: no sbatch, or it refuses.
+        StoreError: the results folder cannot be written.
+    """
+    if shutil.which("sbatch") is None:
+        raise UsageError(
+            "expected SLURM's sbatch on this machine, found none; run this on a login node, or "
+            "print the job with `poisonbench sweep script PLAN`"
+        )
+    try:
+        (store.sweep / "logs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot write to {store.sweep}: {error.strerror}") from None
+    command = ["sbatch", "--parsable"]
+    if after is not None:
+        command += [f"--dependency=afterany:{after}"]
+    done = subprocess.run(
+        command, input=script(request), capture_output=True, text=True, check=False
+    )
+    job = done.stdout.strip().partition(";")[0]
+    if done.returncode or not job.isdigit():
+        raise UsageError(f"expected sbatch to take the job, got: {done.stderr.strip()}")
+    fields = {"job": job, "plan": digest, "shards": request.shards}
+    write_text(store.sweep / "slurm" / f"{job}.json", json.dumps(fields) + "\n")
+    return job
+
+
+def queue(store: Store, digest: str) -> dict[str, int] | None:
+    """How many tasks of a plan SLURM has, by its states; None without squeue or submissions."""
+    jobs = []
+    for path in sorted((store.sweep / "slurm").glob("[0-9]*.json")):
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            if fields["plan"] == digest and str(fields["job"]).isdigit():
+                jobs.append(str(fields["job"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    if not jobs or shutil.which("squeue") is None:
+        return None
+    states: Counter[str] = Counter()
+    for job in jobs:
+        states.update(_squeue(job))
+    return dict(states)
+
+
+def requeue() -> bool:
+    """Ask SLURM to start the job again that this process is the batch process of."""
+    task = os.environ.get("SLURM_JOB_ID")
+    if task is None or shutil.which("scontrol") is None:
+        return False
+    return subprocess.run(["scontrol", "requeue", task], check=False).returncode == 0
+
+
+def describe() -> str:
+    """Whether SLURM is here, in words."""
+    found = shutil.which("sbatch")
+    if found is None:
+        return "none here; sweeps run on one machine, or submit from a login node"
+    done = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or found
+
+
+def _squeue(job: str) -> Sequence[str]:
+    """The states of a job's tasks; none when SLURM has forgotten it."""
+    command = ["squeue", "--noheader", "--array", "--format=%T", "--jobs", job]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [word.lower() for word in re.findall(r"^[A-Z_]+$", done.stdout, re.MULTILINE)]
