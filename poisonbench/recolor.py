@@ -22,8 +22,8 @@ from torch import Tensor
 
 #: Points an axis.
 RESOLUTION = 10
-#: How much of a shift by 1 in each YUV channel can arrive in an RGB channel: blue's 1 + 2.029.
-LARGEST_SHIFT = 3.029
+#: How much of a shift by 1 in each YUV channel can arrive in an RGB channel: blue's.
+LARGEST_SHIFT = 3.0325
 
 
 class Palette:
