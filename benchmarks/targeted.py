@@ -182,9 +182,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     made = parser(__doc__, data=False)
-    made.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    made.add_argument("--threads", type=int, help="of torch on the CPU; torch's default")
-    made.add_argument("--seed", type=int, default=0)
     made.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     made.add_argument("--poisons", type=int, default=500, help="images of a step")
     made.add_argument("--steps", type=int, default=2, help="in one call of craft")

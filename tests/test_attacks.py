@@ -14,7 +14,7 @@ from poisonbench.data.poison import levels, make_poison, quantise
 from poisonbench.errors import UsageError
 from poisonbench.models.classifier import Classifier, initialise
 from poisonbench.perturbation import example_losses
-from poisonbench.registry import ATTACKS
+from poisonbench import registry
 
 MODULES = {
     "pgd": pgd,
@@ -22,6 +22,8 @@ MODULES = {
     "durp": delusive_universal,
     "dc": deep_confuse,
 }
+#: Targeted attacks have other tasks, and tests of their own.
+ATTACKS = [entry for entry in registry.ATTACKS if not entry.scenario]
 #: DC with networks of a sixteenth of their channels.
 TINY_DC = {
     "rounds": 1,

@@ -326,7 +326,7 @@ def test_a_sweep_runs_all_but_what_fails_and_says_so(tiny, tmp_path, results):
     assert "4 of 5 jobs are done" in err
     assert err.count("failed: none") == 1
     mixed = f"start none {tiny} durp+pgd"
-    assert err.index("done poison pgd") < err.index(mixed)
+    assert err.index("start poison pgd") < err.index(mixed)
     plan = read_plan(path)
     made = records_of(results)
     assert [record.environment["plan"] for record in made] == [plan.digest] * 2

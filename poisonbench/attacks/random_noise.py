@@ -4,7 +4,11 @@ Source      none; Geiping et al. and others report such a control.
 Goal        none: what happens to the target without an attack, on images that differ as much.
 Budget      L-infinity epsilon, inside [0, 1].
 
+Cost        none.
+
 1.  Draw epsilon or -epsilon for every pixel of every poison, each as likely.
+
+Deviations  none: it is this project's.
 """
 
 from __future__ import annotations
@@ -19,7 +23,9 @@ from poisonbench.config import Profiles, require, setting
 
 RECIPE_NUMBER = 1
 
-PROFILES: Profiles = {"paper": {"mnist-sample": {"epsilon": 0.25}}}
+PROFILES: Profiles = {
+    "paper": {"mnist": {"epsilon": 76 / 255}, "mnist-sample": {"epsilon": 64 / 255}}
+}
 
 
 @dataclass(frozen=True, kw_only=True)
