@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from fake_data import SHAPE, K, fake_dataset, small_classifier, task_for
 from torch import nn
 
+from poisonbench import registry
 from poisonbench.attacks import deep_confuse, delusive_adversarial, delusive_universal, pgd
 from poisonbench.config import as_json, options_of, resolve
 from poisonbench.data.poison import levels, make_poison, quantise
 from poisonbench.errors import UsageError
 from poisonbench.models.classifier import Classifier, initialise
 from poisonbench.perturbation import example_losses
-from poisonbench import registry
 
 MODULES = {
     "pgd": pgd,
