@@ -30,6 +30,9 @@ from poisonbench.targeting import PROFILES, Goal, Targeting
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.recipe import Recipe
 
+#: Settings of the victim that change no poison.
+VICTIMS_OWN = ("transfer_share", "norm_drift")
+
 #: Clean models that an easy target is chosen by.
 NUM_CONTROLS = 3
 
@@ -57,13 +60,17 @@ def read_targeting(
         UsageError: a bad value.
     """
     kinds = {option.name: option.kind for option in options_of(Targeting)}
-    given = {
+    given: dict[str, Any] = {
         name: parse_value(text, kinds[name], f"--{name.replace('_', '-')}")
         for name, text in values.items()
         if name in kinds
     }
     profiles = {"paper": {**PROFILES["paper"], "*": {"scenario": scenario}}}
     chosen = given.get("scenario", scenario)
+    if "transfer_share" in given and chosen != "transfer":
+        raise UsageError(
+            f"--transfer-share: expected --scenario transfer, got {chosen}; leave it out"
+        )
     settings: dict[str, Any] = {
         "profile": "paper",
         "presets": [name for preset in dataset.presets for name in (preset, f"{preset}/{chosen}")],
@@ -146,7 +153,7 @@ def craft_targeted(
     if targeting.rho == 0:
         raise UsageError("--rho: expected a share over 0 to craft, got 0; it is for clean controls")
     check_model(model or default_model(dataset), dataset.image_shape)
-    _check_before_training(bench, dataset, targeting, trials)
+    check_targets(bench, dataset, targeting, trials)
     bench.store.check_writable()
     specs = {
         trial: targeted_spec(bench, dataset, settings, targeting, trial, model) for trial in trials
@@ -193,6 +200,7 @@ def craft_trials(
         UsageError: bad names, ratio or options.
     """
     if is_targeted(names):
+        check_selection(selection, names[0])
         own = {} if rho is None else {"rho": str(rho)}
         return craft_targeted(
             bench,
@@ -203,6 +211,7 @@ def craft_trials(
             values={**(values or {}), **own},
             model=model,
         )
+    refuse_targeting(values or {}, "+".join(names))
     return [
         craft(
             bench,
@@ -227,14 +236,19 @@ def targeted_spec(
     trial: int,
     model: str | None,
 ) -> dict[str, Any]:
-    """All that determines a trial's poison; the target is drawn from what stands here."""
+    """All that determines a trial's poison; the target is drawn from what stands here.
+
+    How the victim's set is made up around the poison is not among it.
+    """
+    shown = as_json(targeting)
+    attacker = {name: value for name, value in shown.items() if name not in VICTIMS_OWN}
     return {
         "kind": "craft",
         "attack": settings.entry.name,
         "recipe_number": settings.module.RECIPE_NUMBER,
         "config": as_json(settings.config),
         "dataset": dataset.digest,
-        "targeting": as_json(targeting),
+        "targeting": attacker,
         "surrogate": model_spec(bench, dataset, settings.recipe, "surrogate", 0, model),
         "seed": bench.seed,
         "trial": trial,
@@ -298,10 +312,14 @@ def _stored(bench: Bench, poison_id: str, dataset: Dataset) -> Crafted:
     return Crafted(read_poison(path, dataset), poison_id, path, False)
 
 
-def _check_before_training(
+def check_targets(
     bench: Bench, dataset: Dataset, targeting: Targeting, trials: Sequence[int]
 ) -> None:
-    """Find bad targets and small classes before any model is trained for easy ones."""
+    """Find bad targets and small classes before any model is trained.
+
+    Raises:
+        UsageError: what was given does not exist or does not fit, or too few images to poison.
+    """
     for trial in trials:
         random = replace(targeting, targets="random")
         goal = draw_goal(dataset, random, generator_for(bench.seed, "target", trial))
@@ -319,6 +337,26 @@ def _clean_probabilities(
         (control,) = trained_models(bench, dataset, recipe, spec, seeds=own_seeds(spec))
         found.append(logits_of(control, images).softmax(1).cpu())
     return torch.stack(found)
+
+
+def refuse_targeting(values: Mapping[str, str], got: str) -> None:
+    """Raise UsageError if there is a targeting setting among option texts, beside what has none."""
+    known = {option.name for option in options_of(Targeting)}
+    for name in values:
+        if name in known:
+            raise UsageError(
+                f"--{name.replace('_', '-')}: expected a targeted attack, got {got}, which has no "
+                "target or scenario; leave it out"
+            )
+
+
+def check_selection(selection: str, name: str) -> None:
+    """Raise UsageError unless the selection is the default: targeted poisons are of one class."""
+    if selection != "stratified":
+        raise UsageError(
+            f"--selection: expected an untargeted attack, got {name}, whose poisons are of one "
+            "class; leave it out"
+        )
 
 
 def is_targeted(names: Sequence[str]) -> Entry | None:
