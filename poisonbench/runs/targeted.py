@@ -211,7 +211,6 @@ def craft_trials(
             values={**(values or {}), **own},
             model=model,
         )
-    refuse_targeting(values or {}, "+".join(names))
     return [
         craft(
             bench,
