@@ -16,13 +16,14 @@ from poisonbench.data.goals import draw_goal, draw_poison_rows
 from poisonbench.data.mixing import Selection
 from poisonbench.data.poison import make_poison, read_poison
 from poisonbench.data.splits import Dataset
-from poisonbench.errors import UsageError
+from poisonbench.errors import DivergedError, UsageError
 from poisonbench.models import check_model
 from poisonbench.models.classifier import Classifier
 from poisonbench.registry import Entry, attacks
 from poisonbench.results.records import spec_id
 from poisonbench.runs.bench import Bench, check_trial, default_model
 from poisonbench.runs.craft import Crafted, craft, publish
+from poisonbench.runs.craft_checkpoint import CraftCheckpoint
 from poisonbench.runs.models import model_spec, own_seeds, trained_models
 from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.seeds import generator_for
@@ -167,7 +168,13 @@ def craft_targeted(
             goal = find_goal(bench, dataset, targeting, settings.recipe, trial, model)
             jobs.append(_Job(trial, goal, poison_rows(bench, dataset, targeting, goal, trial)))
         bench.say(f"crafting {name} on {dataset.name} for {len(missing)} target(s)")
-        images = _attack(bench, settings, dataset, specs[missing[0]]["surrogate"], jobs)
+        surrogate = specs[missing[0]]["surrogate"]
+        craft_id = together([ids[trial] for trial in missing])
+        try:
+            images = _attack(bench, settings, dataset, surrogate, jobs, craft_id)
+        except DivergedError:
+            bench.checkpoint(craft_id).discard()
+            raise
         for job, poisoned in zip(jobs, images, strict=True):
             poison = make_poison(
                 poisoned,
@@ -179,6 +186,10 @@ def craft_targeted(
                 goal=job.goal.as_json(),
             )
             made[job.trial] = publish(bench, poison, dataset, ids[job.trial])
+        bench.checkpoint(craft_id).discard()
+    else:
+        # A kill may have come between publishing and discarding.
+        bench.checkpoint(together([ids[trial] for trial in trials])).discard()
     return [made.get(trial) or _stored(bench, ids[trial], dataset) for trial in trials]
 
 
@@ -269,10 +280,16 @@ def _attack(
     dataset: Dataset,
     surrogate: dict[str, Any],
     jobs: Sequence[_Job],
+    craft_id: str,
 ) -> Tensor:
+    name = settings.entry.name
+    generators = [generator_for(bench.seed, "craft", name, job.trial) for job in jobs]
+    checkpoint = CraftCheckpoint(bench, name, craft_id, generators)
+
     def report(done: int, total: int) -> None:
-        bench.abort_if_stopping()
-        bench.report(settings.entry.name, done, total)
+        if not checkpoint.is_used:
+            bench.abort_if_stopping()
+        bench.report(name, done, total)
 
     def snapshots(number: int, epochs: Sequence[int]) -> list[Classifier]:
         spec = surrogate | ({"number": number} if number else {})
@@ -293,10 +310,9 @@ def _attack(
         num_classes=dataset.num_classes,
         epochs=settings.recipe.epochs,
         snapshots=snapshots,
-        generators=[
-            generator_for(bench.seed, "craft", settings.entry.name, job.trial) for job in jobs
-        ],
+        generators=generators,
         report=report,
+        checkpoint=checkpoint,
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -304,6 +320,11 @@ def _attack(
     for warning in caught:
         bench.say(f"warning: {warning.message}")
     return images
+
+
+def together(ids: Sequence[str]) -> str:
+    """The name of the checkpoint of poisons that are crafted in one call."""
+    return ids[0] if len(ids) == 1 else spec_id({"kind": "craft together", "poisons": list(ids)})
 
 
 def _stored(bench: Bench, poison_id: str, dataset: Dataset) -> Crafted:
