@@ -27,6 +27,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from poisonbench.attack_checkpoint import NO_CHECKPOINT, AttackCheckpoint
 from poisonbench.config import require, setting
 from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.perturbation import project_linf
@@ -99,6 +100,7 @@ def brew(
     std: Tensor,
     generators: Sequence[torch.Generator],
     report: Callable[[int, int], None],
+    checkpoint: AttackCheckpoint = NO_CHECKPOINT,
 ) -> Tensor:
     """Poisons (T, P, C, H, W) in [0, 1], within epsilon of their base images.
 
@@ -111,6 +113,7 @@ def brew(
         std: (C, 1, 1) of the data, the unit of steps.
         generators: T CPU generators.
         report: called with (steps done, steps in all).
+        checkpoint: saved to between steps; knows the generators.
     """
     num_targets, num_poisons = base.shape[:2]
     restarts = config.restarts
@@ -119,15 +122,20 @@ def brew(
     unit = std if config.step_unit == "normalised" else torch.ones_like(std)
     size = _groups_in_a_pass(base)
 
-    # 1. Random starts.
-    shape = (restarts, *base.shape[1:])
-    noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
-    images = centre + (config.epsilon * noise).clamp_(-config.epsilon, config.epsilon).to(base)
+    # 1. Random starts, or where it was interrupted.
+    first_step, saved = 0, checkpoint.load()
+    if saved is None:
+        shape = (restarts, *base.shape[1:])
+        noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+        images = centre + (config.epsilon * noise).clamp_(-config.epsilon, config.epsilon).to(base)
+        momentum = torch.zeros_like(images)
+        losses = torch.zeros(len(images), dtype=base.dtype, device=base.device)
+    else:
+        first_step = saved[0]["step"]
+        images, momentum, losses = (saved[1][n].to(base) for n in ("images", "momentum", "losses"))
 
     # 2. Signed Adam.
-    momentum = torch.zeros_like(images)
-    losses = torch.zeros(len(images), dtype=base.dtype, device=base.device)
-    for step in range(config.steps):
+    for step in range(first_step, config.steps):
         draws = None
         if config.brew_augment == "shift-flip":
             draws = _draw_shift_flip(restarts, num_poisons, base, generators)
@@ -148,6 +156,9 @@ def brew(
         images -= tau / (1 - _MOMENTUM ** (step + 1)) * unit * momentum
         images = project_linf(images, centre, config.epsilon)
         report(step + 1, config.steps)
+        checkpoint.save_if_due(
+            {"step": step + 1}, {"images": images, "momentum": momentum, "losses": losses}
+        )
 
     # 3. The best restart of each target.
     best = losses.view(num_targets, restarts).argmin(1)

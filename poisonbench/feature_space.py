@@ -5,11 +5,17 @@ T targets, P poisons each, F features: the input of the classifier's head.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from poisonbench.attack_checkpoint import (
+    NO_CHECKPOINT,
+    AttackCheckpoint,
+    adam_tensors,
+    restore_adam,
+)
 from poisonbench.brewing import Objective
 from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.models.folding import folded
@@ -57,6 +63,8 @@ def adam_steps(
     step_size: float,
     unit: Tensor,
     report: Callable[[int, int], None],
+    checkpoint: AttackCheckpoint = NO_CHECKPOINT,
+    memory: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Poisons (T, P, C, H, W) from the base images by Adam, as Bullseye and Convex Polytope brew.
 
@@ -72,21 +80,36 @@ def adam_steps(
         step_size: Adam's learning rate, in units.
         unit: (C, 1, 1), a unit in pixels of [0, 1].
         report: called with (steps done, steps in all).
+        checkpoint: saved to between steps.
+        memory: tensors that the objective changes in place, to be saved too; by any name but
+            "images", "moved" and "adam...".
     """
+    memory = memory or {}
     rows = torch.arange(len(base), device=base.device)
     moved = torch.zeros_like(base, requires_grad=True)
     adam = torch.optim.Adam([moved], lr=step_size)
     # On a CPU a target has passes of its own, so that no neighbour changes a rounding.
     size = max(1, pass_size(base, gradients=True) // base.shape[1]) if base.is_cuda else 1
-    for step in range(steps):
+    images, first_step, saved = base, 0, checkpoint.load()
+    if saved is not None:
+        position, tensors = saved
+        first_step, images = position["step"], tensors["images"].to(base)
+        restore_adam(adam, tensors)
+        with torch.no_grad():
+            for name, tensor in {"moved": moved, **memory}.items():
+                tensor.copy_(tensors[name])
+    for step in range(first_step, steps):
         adam.zero_grad()
         for group in rows.split(size):
             for number in range(num_surrogates):
-                images = base[group] + unit * moved[group]
-                objective(number, images, group).sum().backward()
+                seen = base[group] + unit * moved[group]
+                objective(number, seen, group).sum().backward()
         adam.step()
         with torch.no_grad():
             images = project_linf(base + unit * moved, base, epsilon)
             moved.copy_((images - base) / unit)
         report(step + 1, steps)
+        checkpoint.save_if_due(
+            {"step": step + 1}, {"images": images, "moved": moved, **memory, **adam_tensors(adam)}
+        )
     return images

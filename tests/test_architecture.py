@@ -25,7 +25,10 @@ BOTTOM = {
     *("errors", "canonical", "config", "files", "progress", "seeds", "signals", "targeting"),
 }
 NUMERIC = BOTTOM | {"data", "models"}
-SHARED = {"perturbation", "brewing", "feature_space", "facility_location", "recolor"}
+SHARED = {
+    *("perturbation", "brewing", "feature_space", "facility_location", "recolor"),
+    "attack_checkpoint",
+}
 ALGORITHM = NUMERIC | SHARED | {"training", "influence"}
 RUNS = ALGORITHM | {"registry", "attacks", "defenses", "results"}
 
@@ -43,8 +46,9 @@ MAY_IMPORT = {
     "data": BOTTOM,
     "models": BOTTOM,
     "perturbation": NUMERIC,
-    "brewing": NUMERIC | {"perturbation"},
-    "feature_space": NUMERIC | {"perturbation", "brewing"},
+    "attack_checkpoint": set(),
+    "brewing": NUMERIC | {"perturbation", "attack_checkpoint"},
+    "feature_space": NUMERIC | {"perturbation", "brewing", "attack_checkpoint"},
     "recolor": NUMERIC,
     "facility_location": set(),
     "training": NUMERIC,

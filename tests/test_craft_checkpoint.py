@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from poisonbench.attacks.base import AttackCheckpoint
+from poisonbench.attack_checkpoint import AttackCheckpoint
 from poisonbench.errors import InterruptedRunError
 from poisonbench.results.store import Store
 from poisonbench.runs.bench import Bench
@@ -30,23 +30,30 @@ def bench(tmp_path):
 
 
 def checkpoint(bench, poison_id="one", seed=0, every=1e9):
-    made = CraftCheckpoint(bench, "dc", poison_id, torch.Generator().manual_seed(seed))
+    generators = [torch.Generator().manual_seed(10 * seed + number) for number in range(3)]
+    made = CraftCheckpoint(bench, "dc", poison_id, generators)
     made.file.every = every
     return made
 
 
-def test_state_and_generator_come_back(bench):
+def draws(made):
+    """The next numbers of each generator."""
+    return torch.stack([torch.rand(5, generator=each) for each in made.generators.values()])
+
+
+def test_state_and_generators_come_back(bench):
     first = checkpoint(bench, every=0.0)
     assert first.load() is None
-    torch.rand(5, generator=first.generator)
+    draws(first)
     first.save_if_due(POSITION, tensors())
-    wanted = torch.rand(5, generator=first.generator)
+    wanted = draws(first)
+    assert len(wanted.unique()) == wanted.numel()
     second = checkpoint(bench, seed=9)
     position, loaded = second.load()
     assert position == POSITION
     assert loaded.keys() == tensors().keys()
     assert all(torch.equal(loaded[name], value) for name, value in tensors().items())
-    assert torch.equal(torch.rand(5, generator=second.generator), wanted)
+    assert torch.equal(draws(second), wanted)
     assert bench.said == ["continuing dc from its checkpoint"]
 
 
@@ -97,7 +104,10 @@ DAMAGE = {
     "cut in its tensors": lambda folder: cut(folder / "state.safetensors", 0.95),
     "not a checkpoint": lambda folder: (folder / "state.safetensors").write_bytes(b"x" * 5000),
     "another poison's": lambda folder: Checkpoint(folder, "two").write(POSITION, tensors()),
-    "without a generator": lambda folder: Checkpoint(folder, "one").write(POSITION, tensors()),
+    "without generators": lambda folder: Checkpoint(folder, "one").write(POSITION, tensors()),
+    "of fewer targets": lambda folder: Checkpoint(folder, "one").write(
+        POSITION, tensors() | {"task.generator.0": torch.Generator().get_state()}
+    ),
 }
 
 
@@ -108,9 +118,8 @@ def test_what_cannot_be_used_is_ignored_with_a_warning(damage, bench):
     first.save_if_due(POSITION, tensors())
     DAMAGE[damage](first.file.folder)
     second = checkpoint(bench)
-    before = second.generator.get_state()
     assert second.load() is None
-    assert torch.equal(second.generator.get_state(), before)
+    assert torch.equal(draws(second), draws(checkpoint(bench)))
     (line,) = bench.said
     assert line.startswith(f"warning: {first.file.folder}: expected a checkpoint of this dc poison")
     assert line.endswith("starting over")

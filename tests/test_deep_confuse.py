@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from poisonbench.attack_checkpoint import AttackCheckpoint
 from poisonbench.attacks import deep_confuse as dc
-from poisonbench.attacks.base import AttackCheckpoint, AttackTask, LabelledImages
+from poisonbench.attacks.base import AttackTask, LabelledImages
 from poisonbench.errors import AbortedError, DivergedError, InterruptedRunError, UsageError
 from poisonbench.models import confused, generators
 from poisonbench.models.classifier import initialise

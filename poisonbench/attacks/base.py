@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from poisonbench.attack_checkpoint import NO_CHECKPOINT, AttackCheckpoint
 from poisonbench.data.splits import Split
 from poisonbench.models.classifier import Classifier
 
@@ -24,32 +24,6 @@ class LabelledImages:
 
     images: Tensor
     labels: Tensor
-
-
-class AttackCheckpoint:
-    """Lets a long attack that was killed continue to the same bytes; this one keeps nothing.
-
-    An attack that wants one calls :meth:`load` before its loop and :meth:`save_if_due` between any
-    two steps. Without the calls a signal ends it with nothing saved.
-    """
-
-    def load(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-        """What was saved last: JSON values, and tensors on the CPU; None to start at the start.
-
-        The task's generator is put back to where it was then.
-        """
-        return None
-
-    def save_if_due(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Save when it is time to, and after a signal.
-
-        Args:
-            position: JSON values, by any name but "run".
-            tensors: all that the next step depends on, but for the task and its generator.
-
-        Raises:
-            InterruptedRunError: saved after a signal; the same command continues.
-        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +50,7 @@ class AttackTask:
     surrogate: Callable[[], Classifier]
     generator: torch.Generator
     report: Callable[[int, int], None]
-    checkpoint: AttackCheckpoint = field(default_factory=AttackCheckpoint)
+    checkpoint: AttackCheckpoint = NO_CHECKPOINT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +74,7 @@ class TargetedTask:
             device. Numbers differ in initial weights and batches. All targets share them.
         generators: T CPU generators, the only source of randomness.
         report: called with (steps done, steps in all) to show progress.
+        checkpoint: where an attack may save itself between two steps, with all its targets.
     """
 
     images: Tensor
@@ -113,3 +88,4 @@ class TargetedTask:
     snapshots: Callable[[int, Sequence[int]], list[Classifier]]
     generators: Sequence[torch.Generator]
     report: Callable[[int, int], None]
+    checkpoint: AttackCheckpoint = NO_CHECKPOINT

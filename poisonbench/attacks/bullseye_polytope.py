@@ -111,6 +111,7 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
             std=space.std,
             generators=task.generators,
             report=task.report,
+            checkpoint=task.checkpoint,
         )
     # 2'.
     return adam_steps(
@@ -122,6 +123,7 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
         step_size=config.step_size,
         unit=space.std if config.step_unit == "normalised" else torch.ones_like(space.std),
         report=task.report,
+        checkpoint=task.checkpoint,
     )
 
 

@@ -102,6 +102,8 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
         step_size=config.step_size,
         unit=space.std,
         report=task.report,
+        checkpoint=task.checkpoint,
+        memory={"coefficients": coefficients},
     )
 
 

@@ -130,6 +130,7 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
         std=space.std,
         generators=task.generators,
         report=task.report,
+        checkpoint=task.checkpoint,
     )
 
 

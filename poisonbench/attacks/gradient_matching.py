@@ -97,6 +97,7 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
         std=models[0].std[0],
         generators=task.generators,
         report=task.report,
+        checkpoint=task.checkpoint,
     )
     if float(shortest) < _SHORT:
         warnings.warn(

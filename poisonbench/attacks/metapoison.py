@@ -57,6 +57,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
+from poisonbench.attack_checkpoint import adam_tensors, restore_adam
 from poisonbench.attacks.base import TargetedTask
 from poisonbench.config import Profiles, require, setting
 from poisonbench.errors import DivergedError, UsageError
@@ -167,57 +168,75 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
     networks = _networks(task, config)
     places = _places(task)
 
-    noise = torch.stack([torch.rand(base.shape[1:], generator=g) for g in task.generators])
-    delta = (config.epsilon * (2 * noise.to(base) - 1)).requires_grad_()
-    groups = [{"params": [delta], "lr": 1.0, "eps": _ADAM_EPSILON}]
+    saved = task.checkpoint.load()
+    delta = torch.zeros_like(base)
+    if saved is None:
+        noise = torch.stack([torch.rand(base.shape[1:], generator=g) for g in task.generators])
+        delta = config.epsilon * (2 * noise.to(base) - 1)
+    delta.requires_grad_()
+    groups = [{"params": [delta], "eps": _ADAM_EPSILON}]
     palette, shifts = None, base.new_zeros(0)
     if config.color > 0:
         palette = Palette(base)
         shifts = palette.no_shifts().requires_grad_()
-        # Shifts are in [0, 1], where the code has the rate of pixels in 0..255.
-        groups.append({"params": [shifts], "lr": 255.0, "eps": 1e-8})
+        groups.append({"params": [shifts], "eps": 1e-8})
     adam = torch.optim.Adam(groups)
-    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: craft_rate(step, config))
+    gradient = torch.zeros_like(base)
+    num_batches = torch.zeros(len(base), device=base.device)
+    kept = {"delta": delta, "shifts": shifts, "gradient": gradient, "num_batches": num_batches}
+    first = 0
+    if saved is not None:
+        first = saved[0]["done"]
+        restore_adam(adam, saved[1])
+        with torch.no_grad():
+            for name, tensor in kept.items():
+                tensor.copy_(saved[1][name])
 
     def recolored() -> Tensor:
         return base if palette is None else palette.recolor(base, shifts)
 
-    for step in range(config.steps):
-        _project(delta, recolored(), config.epsilon)
+    total = config.steps * len(networks)
+    for done in range(first, total):
+        step, number = divmod(done, len(networks))
+        if number == 0:
+            _project(delta, recolored(), config.epsilon)
+            gradient.zero_()
+            num_batches.zero_()
         poisons = recolored() + delta
-        gradient = torch.zeros_like(base)
-        num_batches = [0] * len(base)
-        for number, states in enumerate(networks):
-            # 1. Its state of this step.
-            model = states[(number + step) % len(states)]
-            for target, generator in enumerate(task.generators):
-                # 2.
-                for rows, others in meta_batches(places[target], config, generator):
-                    gradient[target, rows] += _poison_gradient(
-                        task, target, model, poisons[target, rows].detach(), rows, others, config
-                    )
-                    num_batches[target] += 1
-            task.report(step * len(networks) + number + 1, config.steps * len(networks))
-        if not bool(gradient.isfinite().all()):
-            raise DivergedError(
-                "mp: expected a finite gradient of the poisons, got nan or infinity in craft step "
-                f"{step + 1}; lower --inner-learning-rate"
-            )
+        # 1. The network's state of this step.
+        model = networks[number][(number + step) % len(networks[number])]
+        for target, generator in enumerate(task.generators):
+            # 2.
+            for rows, others in meta_batches(places[target], config, generator):
+                gradient[target, rows] += _poison_gradient(
+                    task, target, model, poisons[target, rows].detach(), rows, others, config
+                )
+                num_batches[target] += 1
+        if number + 1 == len(networks):
+            if not bool(gradient.isfinite().all()):
+                raise DivergedError(
+                    "mp: expected a finite gradient of the poisons, got nan or infinity in craft "
+                    f"step {step + 1}; lower --inner-learning-rate"
+                )
 
-        # 3. The average over networks.
-        adam.zero_grad()
-        poisons.backward(gradient / len(networks))
-        if palette is not None:
-            counts = torch.tensor(num_batches, device=base.device) / len(networks)
-            (config.smoothness * counts * roughness(shifts)).sum().backward()
-        if config.craft_optimizer == "sign-adam":
-            for group in adam.param_groups:
-                for parameter in group["params"]:
-                    parameter.grad.sign_()
-        adam.step()
-        schedule.step()
-        if palette is not None:
-            clamp_shifts(shifts, config.color)
+            # 3. The average over networks.
+            adam.zero_grad()
+            poisons.backward(gradient / len(networks))
+            if palette is not None:
+                counts = num_batches / len(networks)
+                (config.smoothness * counts * roughness(shifts)).sum().backward()
+            if config.craft_optimizer == "sign-adam":
+                for group in adam.param_groups:
+                    for parameter in group["params"]:
+                        parameter.grad.sign_()
+            # Shifts are in [0, 1], where the code has the rate of pixels in 0..255.
+            for group, scale in zip(adam.param_groups, (1.0, 255.0), strict=False):
+                group["lr"] = scale * craft_rate(step, config)
+            adam.step()
+            if palette is not None:
+                clamp_shifts(shifts, config.color)
+        task.report(done + 1, total)
+        task.checkpoint.save_if_due({"done": done + 1}, {**kept, **adam_tensors(adam)})
     _project(delta, recolored(), config.epsilon)
     return (recolored() + delta).detach().clamp(0, 1)
 

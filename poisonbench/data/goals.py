@@ -26,7 +26,8 @@ def draw_goal(
 
     Random, as in Geiping et al.'s benchmark: the target's class, then another class as intended,
     then one of the class's test images. Easy: one of the test images with a small clean margin
-    (:data:`EASY`), intended as the class that clean models hold for the next likely.
+    (:data:`EASY`), intended as the class that clean models hold for the next likely. Where the
+    intended class is given, the target is drawn from the others.
 
     Args:
         dataset: whose test split has the target.
@@ -47,6 +48,15 @@ def draw_goal(
             )
     drawn_class = int(torch.randint(num_classes, (), generator=generator))
     step = 1 + int(torch.randint(num_classes - 1, (), generator=generator))
+    # Those that may be drawn.
+    others = labels != (-1 if targeting.intended_class is None else targeting.intended_class)
+    if not bool(others.any()):
+        raise UsageError(
+            f"--intended-class: expected test images of other classes than "
+            f"{targeting.intended_class}, got none"
+        )
+    if drawn_class == targeting.intended_class:
+        drawn_class = (drawn_class + step) % num_classes
     position = float(torch.rand((), generator=generator))
     if targeting.target is not None:
         target, how = targeting.target, "given"
@@ -55,11 +65,11 @@ def draw_goal(
                 f"--target: expected a row of the test split in 0..{len(labels) - 1}, got {target}"
             )
     elif targeting.targets == "easy":
-        target, how = _easy_target(_checked(probabilities), labels, position), "easy"
+        target, how = _easy_target(_checked(probabilities), labels, others, position), "easy"
     else:
         members = (labels == drawn_class).nonzero().flatten()
         if len(members) == 0:
-            members = torch.arange(len(labels))
+            members = others.nonzero().flatten()
         target, how = int(members[int(position * len(members))]), "random"
     own = int(labels[target])
     intended = (own + step) % num_classes
@@ -67,7 +77,6 @@ def draw_goal(
         intended = _runner_up(_checked(probabilities)[:, target], own)
     if targeting.intended_class is not None:
         intended = targeting.intended_class
-        how = "given"
     if intended == own:
         raise UsageError(
             f"--intended-class: expected another class than the target's own, got {intended}, "
@@ -86,12 +95,13 @@ def draw_goal(
 def draw_poison_rows(
     labels: Tensor, goal: Goal, targeting: Targeting, generator: torch.Generator
 ) -> Tensor:
-    """Increasing rows (P,) of the poison class, P = ceil(rho n).
+    """Increasing rows (P,) of the poison class, P = ceil(rho n); fewer are the first of more.
 
     Raises:
         UsageError: the class, or its share of the transfer set, has too few images.
     """
-    wanted = math.ceil(targeting.rho * len(labels) - 1e-9)
+    # 0.07 * 100 is a little over 7 in floating point.
+    wanted = math.ceil(targeting.rho * len(labels) * (1 - 1e-12))
     members = (labels == goal.poison_class).nonzero().flatten()
     room, where = len(members), "training images"
     if goal.scenario == "transfer":
@@ -109,7 +119,6 @@ def draw_poison_rows(
 
 def draw_transfer_rows(
     labels: Tensor,
-    goal: Goal,
     poison_rows: Tensor,
     transfer_share: float,
     generator: torch.Generator,
@@ -117,23 +126,32 @@ def draw_transfer_rows(
     """Increasing rows of the transfer set: all poisons, and clean images up to each class's share.
 
     With HINT's numbers (490 poisons, a tenth of 49,000 images, 10 classes) the poison class is
-    poison throughout; with fewer poisons its share is filled with clean images.
+    poison throughout; with fewer poisons its share is filled with clean images. The other classes'
+    images are the same whatever the poisons are.
 
     Args:
         labels: (n,) of the training split.
-        goal: names the poison class.
         poison_rows: (P,) increasing.
         transfer_share: of the training images, in (0, 1).
         generator: CPU generator of the draw.
+
+    Raises:
+        UsageError: a class has more poisons than places.
     """
     is_poison = torch.zeros(len(labels), dtype=torch.bool)
     is_poison[poison_rows] = True
     parts = [poison_rows]
     for label, count in enumerate(transfer_counts(labels, transfer_share).tolist()):
-        free = ((labels == label) & ~is_poison).nonzero().flatten()
-        order = torch.randperm(len(free), generator=generator)
-        taken = len(poison_rows) if label == goal.poison_class else 0
-        parts.append(free[order[: max(0, count - taken)]])
+        members = (labels == label).nonzero().flatten()
+        order = members[torch.randperm(len(members), generator=generator)]
+        taken = is_poison[order]
+        free = count - int(taken.sum())
+        if free < 0:
+            raise UsageError(
+                f"--transfer-share: expected places for {count - free} poisons of class {label}, "
+                f"got {count} at {transfer_share:g}; raise it"
+            )
+        parts.append(order[~taken][:free])
     rows: Tensor = torch.cat(parts).sort().values
     return rows
 
@@ -150,14 +168,14 @@ def _checked(probabilities: Tensor | None) -> Tensor:
     return probabilities
 
 
-def _easy_target(probabilities: Tensor, labels: Tensor, position: float) -> int:
-    right = (probabilities.argmax(2) == labels).all(0)
+def _easy_target(probabilities: Tensor, labels: Tensor, others: Tensor, position: float) -> int:
+    right = (probabilities.argmax(2) == labels).all(0) & others
     top = probabilities.mean(0).topk(2, dim=1).values
     margin = torch.where(right, top[:, 0] - top[:, 1], math.inf)
     order = margin.argsort(stable=True)[: int(right.sum())]
     if len(order) == 0:
         raise UsageError(
-            "expected a test image that every clean model gets right, got none; "
+            "expected a test image of another class that every clean model gets right, got none; "
             "train longer or take --targets random"
         )
     first, last = (int(share * len(order)) for share in EASY)

@@ -30,7 +30,7 @@ def split_size(name: str) -> tuple[str, int | None]:
     kind, at, text = name.partition("@")
     if not at or ":" in kind:
         return name, None
-    if not text.isdigit() or not 1 <= int(text) < 10**9:
+    if not (text.isascii() and text.isdigit() and len(text) <= 9) or int(text) < 1:
         raise UsageError(
             f"expected a number of training images behind the @, got {name!r}; "
             "write for example mnist-sample@1000"

@@ -39,7 +39,7 @@ def load_dataset(
     Of the train images, min(1000, 10 %) are held out, balanced over the classes, by a draw that
     depends on ``root_seed`` and the kind of data set, not on its path. ``mnist-sample`` has a
     fixed validation split. ``cifar10@5000`` is cifar10 with 5,000 of its training images, balanced
-    over the classes, by a draw that depends on ``root_seed``.
+    over the classes, by a draw that depends on ``root_seed``; all of them are in ``cifar10@6000``.
 
     Args:
         name: ``mnist``, ``cifar10``, ``fashion-mnist`` or ``mnist-sample``, with ``@SIZE`` or
@@ -117,10 +117,12 @@ def _sample() -> Dataset:
 
 
 def _part(whole: Dataset, size: int, root_seed: int) -> Dataset:
-    if not whole.num_classes <= size < len(whole.train):
+    # As balanced as the smallest class allows.
+    largest = whole.num_classes * (int(torch.bincount(whole.train.labels).min()) - 1)
+    if not whole.num_classes <= size <= largest:
         raise UsageError(
-            f"expected {whole.num_classes} to {len(whole.train) - 1} training images behind the @ "
-            f"of {whole.name}, got {size}"
+            f"expected {whole.num_classes} to {largest} training images behind the @ of "
+            f"{whole.name}, got {size}"
         )
     _, rows = hold_out(whole.train.labels, size, root_seed, f"{whole.name}@")
     name = f"{whole.name}@{size}"

@@ -53,7 +53,7 @@ class Classifier(nn.Module):
         super().train(mode)
         if mode and self.holds_norms:
             for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
+                if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
                     module.eval()
         return self
 

@@ -209,7 +209,7 @@ def _attack(
     poison_id: str,
 ) -> torch.Tensor:
     generator = generator_for(bench.seed, "craft", settings.entry.name, trial)
-    checkpoint = CraftCheckpoint(bench, settings.entry.name, poison_id, generator)
+    checkpoint = CraftCheckpoint(bench, settings.entry.name, poison_id, [generator])
 
     def report(done: int, total: int) -> None:
         if not checkpoint.is_used:

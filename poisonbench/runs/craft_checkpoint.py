@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from poisonbench.attacks.base import AttackCheckpoint
+from poisonbench.attack_checkpoint import AttackCheckpoint
 from poisonbench.errors import InterruptedRunError
 from poisonbench.runs.bench import Bench
 
-_GENERATOR = "task.generator"
+_GENERATOR = "task.generator."
 
 
 class CraftCheckpoint(AttackCheckpoint):
@@ -21,15 +22,18 @@ class CraftCheckpoint(AttackCheckpoint):
     Args:
         bench: where; its signals stop the attack.
         name: the attack's, for messages.
-        poison_id: a state of another poison is ignored.
-        generator: the task's; saved and restored with the attack's own state.
+        poison_id: of what is crafted; a state of another is ignored.
+        generators: the task's; saved and restored with the attack's own state.
 
     Attributes:
         is_used: whether the attack has asked for it: then a signal waits for the next save.
     """
 
-    def __init__(self, bench: Bench, name: str, poison_id: str, generator: torch.Generator) -> None:
-        self.bench, self.name, self.generator = bench, name, generator
+    def __init__(
+        self, bench: Bench, name: str, poison_id: str, generators: Sequence[torch.Generator]
+    ) -> None:
+        self.bench, self.name = bench, name
+        self.generators = {f"{_GENERATOR}{n}": draws for n, draws in enumerate(generators)}
         self.file = bench.checkpoint(poison_id)
         self.is_used = False
         self._saved_at = time.monotonic()
@@ -39,7 +43,7 @@ class CraftCheckpoint(AttackCheckpoint):
         self.is_used = True
         self._saved_at = time.monotonic()
         state = self.file.read()
-        if state is None or _GENERATOR not in state[1]:
+        if state is None or not self.generators.keys() <= state[1].keys():
             if self.file.exists():
                 self.bench.say(
                     f"warning: {self.file.folder}: expected a checkpoint of this {self.name} "
@@ -47,7 +51,8 @@ class CraftCheckpoint(AttackCheckpoint):
                 )
             return None
         position, tensors = state
-        self.generator.set_state(tensors.pop(_GENERATOR))
+        for name, generator in self.generators.items():
+            generator.set_state(tensors.pop(name))
         self.bench.say(f"continuing {self.name} from its checkpoint")
         return position, tensors
 
@@ -60,7 +65,8 @@ class CraftCheckpoint(AttackCheckpoint):
         """
         stop = self.bench.stopping.is_set()
         if stop or time.monotonic() - self._saved_at >= self.file.every:
-            self.file.write(position, {**tensors, _GENERATOR: self.generator.get_state()})
+            draws = {name: generator.get_state() for name, generator in self.generators.items()}
+            self.file.write(position, tensors | draws)
             self._saved_at = time.monotonic()
         if stop:
             raise InterruptedRunError(

@@ -33,7 +33,7 @@ from poisonbench.runs.material import (
 from poisonbench.runs.models import LOOP_NUMBER
 from poisonbench.runs.scenarios import judge, stage_recipe, start_of_stage
 from poisonbench.runs.settings import Settings, read_settings
-from poisonbench.runs.targeted import Targeted, targeted_spec
+from poisonbench.runs.targeted import Targeted, check_targets, targeted_spec
 from poisonbench.seeds import Seeds
 from poisonbench.training.evaluation import accuracy_by_class
 from poisonbench.training.fit import fit
@@ -182,6 +182,8 @@ def request(
         "trial": trial,
     }
     if targeted is not None:
+        if choice.path is None:
+            check_targets(bench, dataset, targeted.targeting, [trial])
         recipe = stage_recipe(targeted.targeting, settings)
         spec["targeting"] = as_json(targeted.targeting)
         if targeted.targeting.scenario != "scratch":

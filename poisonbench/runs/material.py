@@ -21,11 +21,13 @@ from poisonbench.runs.scenarios import stage_rows
 from poisonbench.runs.settings import read_settings
 from poisonbench.runs.targeted import (
     Targeted,
+    check_selection,
     craft_targeted,
     find_goal,
     is_targeted,
     poison_rows,
     read_targeting,
+    refuse_targeting,
 )
 from poisonbench.targeting import Goal
 
@@ -104,12 +106,14 @@ def read_targets(
     """The targeting settings when the poison is targeted, and the option texts that are left.
 
     Raises:
-        UsageError: a bad value.
+        UsageError: a bad value, or one that the poison does not leave open.
         ArtefactError: an unreadable poison, or one made for another scenario than asked for.
     """
     if choice.path is not None:
-        goal = read_poison(choice.path, dataset).goal
+        poison = read_poison(choice.path, dataset)
+        goal = poison.goal
         if goal is None:
+            refuse_targeting(values, str(choice.path))
             return None, dict(values)
         asked = values.get("scenario", goal.scenario)
         if asked != goal.scenario:
@@ -117,10 +121,25 @@ def read_targets(
                 f"{choice.path}: expected a poison made for scenario {asked}, got one for "
                 f"{goal.scenario}; leave --scenario out or craft one for it"
             )
-        return read_targeting(values, dataset, goal.scenario)
+        settled = {
+            "scenario": goal.scenario,
+            "rho": str(len(poison) / len(dataset.train)),
+            "target": str(goal.target),
+            "intended_class": str(goal.intended_class),
+            "poison_class": str(goal.poison_class),
+        }
+        for name in (*settled, "targets"):
+            if name in values and name != "scenario":
+                raise UsageError(
+                    f"--{name.replace('_', '-')}: expected it with --attack, got it with "
+                    f"--poison, which settles it; leave it out"
+                )
+        return read_targeting({**values, **settled}, dataset, goal.scenario)
     entry = is_targeted(choice.attacks)
     if entry is None:
+        refuse_targeting(values, "+".join(choice.attacks) or "--clean")
         return None, dict(values)
+    check_selection(choice.selection, entry.name)
     if choice.trial:
         raise UsageError(
             f"--poison-trial: expected an untargeted attack, got {entry.name}, whose poison is "
@@ -167,7 +186,7 @@ def prepare(
         attack = read_settings(attacks()[choice.attacks[0]], dataset, "paper", {})
         goal = find_goal(bench, dataset, targeting, attack.recipe, trial, model)
         poisoned = poison_rows(bench, dataset, targeting, goal, trial)
-    rows = stage_rows(bench, dataset, targeting, goal, poisoned, trial)
+    rows = stage_rows(bench, dataset, targeting, poisoned, trial)
     if len(rows) < len(train):
         train, is_poison = train.rows(rows), is_poison[rows]
     return Material(train, is_poison, rows, digest, origin, goal)

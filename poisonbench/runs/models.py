@@ -103,7 +103,8 @@ def trained_models(
             tensors = {key.partition(".")[2]: value for key, value in tensors.items()}
         write_bytes(path, save(tensors))
         bench.checkpoint(model_id).discard()
-    prefixes = [""] if whole else [f"{epoch}." for epoch in epochs or wanted]
+    asked = wanted if epochs is None else epochs
+    prefixes = ["" if whole else f"{epoch}." for epoch in asked]
     return [
         read_model(bench, path, spec["model"], dataset, name=spec["kind"], prefix=prefix)
         for prefix in prefixes

@@ -29,7 +29,7 @@ def stage_recipe(targeting: Targeting, settings: Settings) -> Recipe:
 
 
 def stage_rows(
-    bench: Bench, dataset: Dataset, targeting: Targeting, goal: Goal, rows: Tensor, trial: int
+    bench: Bench, dataset: Dataset, targeting: Targeting, rows: Tensor, trial: int
 ) -> Tensor:
     """The rows of the training split that the victim is trained on, poisons among them.
 
@@ -37,15 +37,17 @@ def stage_rows(
         bench: its seed.
         dataset: trained on.
         targeting: the scenario.
-        goal: names the poison class.
         rows: (P,) of the poisons.
         trial: the victim's.
+
+    Raises:
+        UsageError: the transfer set has no place for the poisons.
     """
     if targeting.scenario != "transfer":
         return torch.arange(len(dataset.train))
     generator = generator_for(bench.seed, "transfer rows", trial)
     labels = dataset.train.labels
-    return draw_transfer_rows(labels, goal, rows, targeting.transfer_share, generator)
+    return draw_transfer_rows(labels, rows, targeting.transfer_share, generator)
 
 
 def start_of_stage(

@@ -16,19 +16,23 @@ from poisonbench.data.goals import draw_goal, draw_poison_rows
 from poisonbench.data.mixing import Selection
 from poisonbench.data.poison import make_poison, read_poison
 from poisonbench.data.splits import Dataset
-from poisonbench.errors import UsageError
+from poisonbench.errors import DivergedError, UsageError
 from poisonbench.models import check_model
 from poisonbench.models.classifier import Classifier
 from poisonbench.registry import Entry, attacks
 from poisonbench.results.records import spec_id
 from poisonbench.runs.bench import Bench, check_trial, default_model
 from poisonbench.runs.craft import Crafted, craft, publish
+from poisonbench.runs.craft_checkpoint import CraftCheckpoint
 from poisonbench.runs.models import model_spec, own_seeds, trained_models
 from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.seeds import generator_for
 from poisonbench.targeting import PROFILES, Goal, Targeting
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.recipe import Recipe
+
+#: Settings of the victim that change no poison.
+VICTIMS_OWN = ("transfer_share", "norm_drift")
 
 #: Clean models that an easy target is chosen by.
 NUM_CONTROLS = 3
@@ -57,13 +61,17 @@ def read_targeting(
         UsageError: a bad value.
     """
     kinds = {option.name: option.kind for option in options_of(Targeting)}
-    given = {
+    given: dict[str, Any] = {
         name: parse_value(text, kinds[name], f"--{name.replace('_', '-')}")
         for name, text in values.items()
         if name in kinds
     }
     profiles = {"paper": {**PROFILES["paper"], "*": {"scenario": scenario}}}
     chosen = given.get("scenario", scenario)
+    if "transfer_share" in given and chosen != "transfer":
+        raise UsageError(
+            f"--transfer-share: expected --scenario transfer, got {chosen}; leave it out"
+        )
     settings: dict[str, Any] = {
         "profile": "paper",
         "presets": [name for preset in dataset.presets for name in (preset, f"{preset}/{chosen}")],
@@ -146,7 +154,7 @@ def craft_targeted(
     if targeting.rho == 0:
         raise UsageError("--rho: expected a share over 0 to craft, got 0; it is for clean controls")
     check_model(model or default_model(dataset), dataset.image_shape)
-    _check_before_training(bench, dataset, targeting, trials)
+    check_targets(bench, dataset, targeting, trials)
     bench.store.check_writable()
     specs = {
         trial: targeted_spec(bench, dataset, settings, targeting, trial, model) for trial in trials
@@ -160,7 +168,13 @@ def craft_targeted(
             goal = find_goal(bench, dataset, targeting, settings.recipe, trial, model)
             jobs.append(_Job(trial, goal, poison_rows(bench, dataset, targeting, goal, trial)))
         bench.say(f"crafting {name} on {dataset.name} for {len(missing)} target(s)")
-        images = _attack(bench, settings, dataset, specs[missing[0]]["surrogate"], jobs)
+        surrogate = specs[missing[0]]["surrogate"]
+        craft_id = together([ids[trial] for trial in missing])
+        try:
+            images = _attack(bench, settings, dataset, surrogate, jobs, craft_id)
+        except DivergedError:
+            bench.checkpoint(craft_id).discard()
+            raise
         for job, poisoned in zip(jobs, images, strict=True):
             poison = make_poison(
                 poisoned,
@@ -172,6 +186,10 @@ def craft_targeted(
                 goal=job.goal.as_json(),
             )
             made[job.trial] = publish(bench, poison, dataset, ids[job.trial])
+        bench.checkpoint(craft_id).discard()
+    else:
+        # A kill may have come between publishing and discarding.
+        bench.checkpoint(together([ids[trial] for trial in trials])).discard()
     return [made.get(trial) or _stored(bench, ids[trial], dataset) for trial in trials]
 
 
@@ -193,6 +211,7 @@ def craft_trials(
         UsageError: bad names, ratio or options.
     """
     if is_targeted(names):
+        check_selection(selection, names[0])
         own = {} if rho is None else {"rho": str(rho)}
         return craft_targeted(
             bench,
@@ -227,14 +246,19 @@ def targeted_spec(
     trial: int,
     model: str | None,
 ) -> dict[str, Any]:
-    """All that determines a trial's poison; the target is drawn from what stands here."""
+    """All that determines a trial's poison; the target is drawn from what stands here.
+
+    How the victim's set is made up around the poison is not among it.
+    """
+    shown = as_json(targeting)
+    attacker = {name: value for name, value in shown.items() if name not in VICTIMS_OWN}
     return {
         "kind": "craft",
         "attack": settings.entry.name,
         "recipe_number": settings.module.RECIPE_NUMBER,
         "config": as_json(settings.config),
         "dataset": dataset.digest,
-        "targeting": as_json(targeting),
+        "targeting": attacker,
         "surrogate": model_spec(bench, dataset, settings.recipe, "surrogate", 0, model),
         "seed": bench.seed,
         "trial": trial,
@@ -256,10 +280,16 @@ def _attack(
     dataset: Dataset,
     surrogate: dict[str, Any],
     jobs: Sequence[_Job],
+    craft_id: str,
 ) -> Tensor:
+    name = settings.entry.name
+    generators = [generator_for(bench.seed, "craft", name, job.trial) for job in jobs]
+    checkpoint = CraftCheckpoint(bench, name, craft_id, generators)
+
     def report(done: int, total: int) -> None:
-        bench.abort_if_stopping()
-        bench.report(settings.entry.name, done, total)
+        if not checkpoint.is_used:
+            bench.abort_if_stopping()
+        bench.report(name, done, total)
 
     def snapshots(number: int, epochs: Sequence[int]) -> list[Classifier]:
         spec = surrogate | ({"number": number} if number else {})
@@ -280,10 +310,9 @@ def _attack(
         num_classes=dataset.num_classes,
         epochs=settings.recipe.epochs,
         snapshots=snapshots,
-        generators=[
-            generator_for(bench.seed, "craft", settings.entry.name, job.trial) for job in jobs
-        ],
+        generators=generators,
         report=report,
+        checkpoint=checkpoint,
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -293,15 +322,24 @@ def _attack(
     return images
 
 
+def together(ids: Sequence[str]) -> str:
+    """The name of the checkpoint of poisons that are crafted in one call."""
+    return ids[0] if len(ids) == 1 else spec_id({"kind": "craft together", "poisons": list(ids)})
+
+
 def _stored(bench: Bench, poison_id: str, dataset: Dataset) -> Crafted:
     path = bench.store.poison_path(poison_id)
     return Crafted(read_poison(path, dataset), poison_id, path, False)
 
 
-def _check_before_training(
+def check_targets(
     bench: Bench, dataset: Dataset, targeting: Targeting, trials: Sequence[int]
 ) -> None:
-    """Find bad targets and small classes before any model is trained for easy ones."""
+    """Find bad targets and small classes before any model is trained.
+
+    Raises:
+        UsageError: what was given does not exist or does not fit, or too few images to poison.
+    """
     for trial in trials:
         random = replace(targeting, targets="random")
         goal = draw_goal(dataset, random, generator_for(bench.seed, "target", trial))
@@ -319,6 +357,26 @@ def _clean_probabilities(
         (control,) = trained_models(bench, dataset, recipe, spec, seeds=own_seeds(spec))
         found.append(logits_of(control, images).softmax(1).cpu())
     return torch.stack(found)
+
+
+def refuse_targeting(values: Mapping[str, str], got: str) -> None:
+    """Raise UsageError if there is a targeting setting among option texts, beside what has none."""
+    known = {option.name for option in options_of(Targeting)}
+    for name in values:
+        if name in known:
+            raise UsageError(
+                f"--{name.replace('_', '-')}: expected a targeted attack, got {got}, which has no "
+                "target or scenario; leave it out"
+            )
+
+
+def check_selection(selection: str, name: str) -> None:
+    """Raise UsageError unless the selection is the default: targeted poisons are of one class."""
+    if selection != "stratified":
+        raise UsageError(
+            f"--selection: expected an untargeted attack, got {name}, whose poisons are of one "
+            "class; leave it out"
+        )
 
 
 def is_targeted(names: Sequence[str]) -> Entry | None:
