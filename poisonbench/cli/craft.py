@@ -62,7 +62,7 @@ def craft(
         made = craft_trials(
             bench,
             names,
-            bench.dataset(choose_dataset(dataset, options.preset, options.quiet)),
+            bench.dataset(choose_dataset(dataset, options.preset, options.quiet, attack)),
             range(trial, trial + (trials or 1)),
             rho=rho,
             selection=read_selection(options.selection),

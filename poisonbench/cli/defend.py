@@ -77,7 +77,8 @@ def defend(
 
     done = []
     with open_bench(options, plan) as bench:
-        data = bench.dataset(choose_dataset(dataset, options.preset, options.quiet))
+        name = choose_dataset(dataset, options.preset, options.quiet, attack)
+        data = bench.dataset(name)
         for number in range(trial, trial + (trials or 1)):
             done.append(
                 run.defend(

@@ -27,14 +27,15 @@ from poisonbench.cli.common import (
 from poisonbench.config import did_you_mean
 from poisonbench.errors import UsageError
 from poisonbench.progress import BarReporter, LogReporter, relay, silent
+from poisonbench.registry import attacks
 from poisonbench.results.store import Store
 from poisonbench.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from poisonbench.runs.bench import Bench
 
-#: What ``--preset`` stands for.
-PRESETS = {"quick": "mnist-sample"}
+#: What ``--preset`` stands for, and what with a targeted attack.
+PRESETS = {"quick": ("mnist-sample", "mnist-sample@1000")}
 DEFAULT_DATASET = "mnist-sample"
 
 
@@ -119,8 +120,16 @@ def open_bench(options: RunOptions, plan: str | None = None) -> Iterator[Bench]:
         )
 
 
-def choose_dataset(dataset: str | None, preset: str | None, quiet: bool) -> str:
+def choose_dataset(
+    dataset: str | None, preset: str | None, quiet: bool, attack: str | None = None
+) -> str:
     """The data set that was asked for, or the embedded sample.
+
+    Args:
+        dataset: what was asked for.
+        preset: what else was asked for.
+        quiet: say nothing.
+        attack: as the user wrote it.
 
     Raises:
         UsageError: an unknown preset, or one beside another data set.
@@ -130,7 +139,10 @@ def choose_dataset(dataset: str | None, preset: str | None, quiet: bool) -> str:
             f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}"
             f"{did_you_mean(preset, PRESETS)}"
         )
-    wanted = PRESETS.get(preset or "", dataset)
+    known = attacks().get(attack or "")
+    wanted = dataset
+    if preset is not None:
+        wanted = PRESETS[preset][known is not None and bool(known.scenario)]
     if dataset is not None and dataset != wanted:
         raise UsageError(
             f"expected --preset {preset} to choose the data set, got --dataset {dataset} as well"

@@ -98,7 +98,7 @@ class _Resolver:
                 Store(Path("results")), self.data_root, torch.device("cpu"), seed
             )
         bench = self.benches[seed]
-        name = choose_dataset(given["dataset"], given["preset"], quiet=True)
+        name = choose_dataset(given["dataset"], given["preset"], True, given["attack"])
         dataset = bench.dataset(name)
         first = given["trial"]
         poisons: dict[str, tuple[Job, dict[str, Any]]] = {}

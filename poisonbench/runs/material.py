@@ -25,6 +25,7 @@ from poisonbench.runs.targeted import (
     craft_targeted,
     find_goal,
     is_targeted,
+    own_scenario,
     poison_rows,
     read_targeting,
     refuse_targeting,
@@ -146,7 +147,7 @@ def read_targets(
             "the trial's own; leave it out"
         )
     own = {} if choice.rho is None else {"rho": str(choice.rho)}
-    return read_targeting({**values, **own}, dataset, entry.scenario)
+    return read_targeting({**values, **own}, dataset, own_scenario(entry, dataset))
 
 
 def prepare(

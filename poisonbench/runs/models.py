@@ -76,6 +76,7 @@ def trained_models(
     seeds: Seeds,
     epochs: Sequence[int] | None = None,
     train: Split | None = None,
+    start: Classifier | None = None,
 ) -> list[Classifier]:
     """A plainly trained classifier after some numbers of epochs, frozen, in eval mode; cached.
 
@@ -87,6 +88,7 @@ def trained_models(
         seeds: of initial weights and batches.
         epochs: when to look; at the end of the recipe by default. 0 is the initial state.
         train: what to train on; the data set's training split by default.
+        start: what to train, in place; a network with the seeds' initial weights by default.
 
     Raises:
         ArtefactError: the cached file is damaged.
@@ -97,7 +99,7 @@ def trained_models(
     model_id = spec_id(spec if whole else spec | {"after_epochs": wanted})
     path = bench.store.model_path(model_id)
     if not path.exists():
-        blank = _build(dataset, spec["model"], seeds)
+        blank = _build(dataset, spec["model"], seeds) if start is None else start
         tensors = _train(bench, blank, dataset, recipe, spec, model_id, seeds, wanted, train)
         if whole:
             tensors = {key.partition(".")[2]: value for key, value in tensors.items()}

@@ -22,20 +22,17 @@ from poisonbench.models.classifier import Classifier
 from poisonbench.registry import Entry, attacks
 from poisonbench.results.records import spec_id
 from poisonbench.runs.bench import Bench, check_trial, default_model
+from poisonbench.runs.controls import clean_probabilities
 from poisonbench.runs.craft import Crafted, craft, publish
 from poisonbench.runs.craft_checkpoint import CraftCheckpoint
 from poisonbench.runs.models import model_spec, own_seeds, trained_models
 from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.seeds import generator_for
 from poisonbench.targeting import PROFILES, Goal, Targeting
-from poisonbench.training.evaluation import logits_of
 from poisonbench.training.recipe import Recipe
 
 #: Settings of the victim that change no poison.
 VICTIMS_OWN = ("transfer_share", "norm_drift")
-
-#: Clean models that an easy target is chosen by.
-NUM_CONTROLS = 3
 
 
 @dataclass(frozen=True)
@@ -89,6 +86,13 @@ def read_targeting(
     return Targeted(built, overrides, texts), rest
 
 
+def own_scenario(entry: Entry, dataset: Dataset) -> str:
+    """A targeted attack's scenario: the paper's, or another for a data set too small for that."""
+    small = getattr(entry.load(), "SCENARIOS", {})
+    found = [small[preset] for preset in dataset.presets if preset in small]
+    return str(found[-1]) if found else entry.scenario
+
+
 def find_goal(
     bench: Bench,
     dataset: Dataset,
@@ -105,7 +109,7 @@ def find_goal(
     generator = generator_for(bench.seed, "target", trial)
     probabilities = None
     if targeting.targets == "easy" and targeting.target is None:
-        probabilities = _clean_probabilities(bench, dataset, recipe, model)
+        probabilities = clean_probabilities(bench, dataset, targeting, recipe, model)
     return draw_goal(dataset, targeting, generator, probabilities)
 
 
@@ -148,7 +152,7 @@ def craft_targeted(
     for trial in trials:
         check_trial(trial)
     entry = attacks()[name]
-    targeted, rest = read_targeting(values or {}, dataset, entry.scenario)
+    targeted, rest = read_targeting(values or {}, dataset, own_scenario(entry, dataset))
     settings = read_settings(entry, dataset, profile, rest)
     targeting = targeted.targeting
     if targeting.rho == 0:
@@ -344,19 +348,6 @@ def check_targets(
         random = replace(targeting, targets="random")
         goal = draw_goal(dataset, random, generator_for(bench.seed, "target", trial))
         poison_rows(bench, dataset, targeting, goal, trial)
-
-
-def _clean_probabilities(
-    bench: Bench, dataset: Dataset, recipe: Recipe, model: str | None
-) -> Tensor:
-    """(M, N, K) of the control models on the test split."""
-    images = dataset.test.images.to(bench.device)
-    found = []
-    for number in range(NUM_CONTROLS):
-        spec = model_spec(bench, dataset, recipe, "control", 0, model, number)
-        (control,) = trained_models(bench, dataset, recipe, spec, seeds=own_seeds(spec))
-        found.append(logits_of(control, images).softmax(1).cpu())
-    return torch.stack(found)
 
 
 def refuse_targeting(values: Mapping[str, str], got: str) -> None:

@@ -1,0 +1,73 @@
+"""Clean models that say which targets are easy: what a victim without poison would say of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poisonbench.data.goals import draw_transfer_rows
+from poisonbench.data.splits import Dataset
+from poisonbench.models.classifier import Classifier, initialise
+from poisonbench.runs.bench import Bench
+from poisonbench.runs.models import model_spec, own_seeds, trained_models
+from poisonbench.targeting import Targeting
+from poisonbench.training.evaluation import logits_of
+from poisonbench.training.recipe import Recipe
+
+#: How many agree before a target is called easy.
+NUM_CONTROLS = 3
+
+
+def clean_probabilities(
+    bench: Bench, dataset: Dataset, targeting: Targeting, recipe: Recipe, model: str | None
+) -> Tensor:
+    """What the control models say of the test split, (M, N, K).
+
+    They share no seed with attacker or victim. For the scenario "transfer" they are heads on frozen
+    features, as its victims are: such a head is less sure of itself than the network that it came
+    from, and a target that is easy for the one is often lost without an attack for the other.
+
+    Args:
+        bench: where.
+        dataset: whose test split is looked at.
+        targeting: the scenario.
+        recipe: how the models are trained.
+        model: the network; by default the paper's for this kind of data.
+    """
+    images = dataset.test.images.to(bench.device)
+    found = []
+    for number in range(NUM_CONTROLS):
+        spec = model_spec(bench, dataset, recipe, "control", 0, model, number)
+        if targeting.scenario == "transfer":
+            control = _transferred(bench, dataset, targeting, recipe, spec)
+        else:
+            (control,) = trained_models(bench, dataset, recipe, spec, seeds=own_seeds(spec))
+        found.append(logits_of(control, images).softmax(1).cpu())
+    return torch.stack(found)
+
+
+def _transferred(
+    bench: Bench, dataset: Dataset, targeting: Targeting, recipe: Recipe, spec: dict[str, Any]
+) -> Classifier:
+    """A new head, trained on a clean transfer set, on features trained on the other images."""
+    seeds = own_seeds(spec)
+    labels = dataset.train.labels
+    none = torch.zeros(0, dtype=torch.int64)
+    generator = seeds.generator("transfer rows")
+    rows = draw_transfer_rows(labels, none, targeting.transfer_share, generator)
+    kept = torch.ones(len(labels), dtype=torch.bool)
+    kept[rows] = False
+    rest, transfer = dataset.train.rows(kept.nonzero().flatten()), dataset.train.rows(rows)
+    about = spec | {"kind": "control extractor", "rows": rest.digest()}
+    (start,) = trained_models(bench, dataset, recipe, about, seeds=seeds, train=rest)
+    start.requires_grad_(True)
+    initialise(start.head.cpu(), seeds.generator("transfer head"))
+    start.to(bench.device)
+    start.hold(features=True, norms=not targeting.norm_drift)
+    about = about | {"kind": "control head", "norm_drift": targeting.norm_drift}
+    (control,) = trained_models(
+        bench, dataset, recipe, about, seeds=seeds, train=transfer, start=start
+    )
+    return control
