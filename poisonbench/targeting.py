@@ -30,6 +30,9 @@ class Targeting:
     intended_class: int | None = setting(None, "Class that the target shall be given; drawn.")
     poison_class: int | None = setting(None, "Class of the poisons; the intended class.")
     transfer_share: float = setting(0.1, "Transfer set as a share of the training images.")
+    stage_epochs: int | None = setting(
+        None, "Epochs on the transfer set, milestones in proportion; the recipe's by default."
+    )
     norm_drift: bool = setting(
         False, "Let frozen batch norm's statistics move, as reference codes do."
     )
@@ -44,6 +47,11 @@ class Targeting:
             f"transfer_share: expected in (0, 1), got {self.transfer_share}",
         )
         require(
+            self.stage_epochs is None or (self.stage_epochs >= 1 and self.scenario == "transfer"),
+            f"stage_epochs: expected 1 or more with scenario transfer, got {self.stage_epochs} "
+            f"with {self.scenario}",
+        )
+        require(
             not self.norm_drift or self.scenario != "scratch",
             "norm_drift: expected scenario transfer or finetune, got scratch",
         )
@@ -54,7 +62,11 @@ class Targeting:
 PROFILES: Profiles = {
     "paper": {
         "mnist-sample@1000": {"rho": 0.05, "targets": "easy"},
-        "mnist-sample@1000/transfer": {"rho": 0.025, "transfer_share": 0.25},
+        "mnist-sample@1000/transfer": {
+            "rho": 0.025,
+            "transfer_share": 0.25,
+            "stage_epochs": 60,
+        },
     }
 }
 

@@ -22,12 +22,13 @@ from poisonbench.results.store import Store
 from poisonbench.runs import defend as defend_module
 from poisonbench.runs import models as models_module
 from poisonbench.runs.bench import Bench
-from poisonbench.runs.models import model_spec, own_seeds
+from poisonbench.runs.models import lengthen, model_spec, own_seeds
 from poisonbench.runs.scenarios import judge, stage_recipe
 from poisonbench.runs.settings import read_settings
 from poisonbench.seeds import Seeds
 from poisonbench.targeting import Goal, Targeting
 from poisonbench.training import fit as fit_module
+from poisonbench.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 
@@ -350,3 +351,12 @@ def test_states_after_epochs_come_back_in_the_order_asked(data, tmp_path):
     assert not any(p.requires_grad for model in found for p in model.parameters())
     twice = {"seeds": own_seeds(spec), "epochs": (2, 2)}
     assert len(models_module.trained_models(bench, dataset, recipe, spec, **twice)) == 2
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [(None, (15, (6, 9, 13))), (60, (60, (24, 36, 52))), (2, (2, (1, 1, 2)))],
+)
+def test_a_stage_of_another_length_keeps_its_schedule_in_proportion(epochs, expected):
+    made = lengthen(Recipe(epochs=15, milestones=(6, 9, 13)), epochs)
+    assert (made.epochs, made.milestones) == expected

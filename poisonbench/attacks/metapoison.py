@@ -66,7 +66,7 @@ from poisonbench.recolor import LARGEST_SHIFT, Palette, clamp_shifts, roughness
 
 RECIPE_NUMBER = 1
 
-#: From scratch it needs two dozen networks; where there is no time for them the victim is fine-tuned.
+#: From scratch it needs two dozen networks; where that takes too long the victim is fine-tuned.
 SCENARIOS = {"mnist-sample@1000": "finetune"}
 
 PROFILES: Profiles = {

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from poisonbench.config import as_json
 from poisonbench.data.goals import draw_transfer_rows
 from poisonbench.data.splits import Dataset
 from poisonbench.models.classifier import Classifier, initialise
 from poisonbench.runs.bench import Bench
-from poisonbench.runs.models import model_spec, own_seeds, trained_models
+from poisonbench.runs.models import lengthen, model_spec, own_seeds, trained_models
 from poisonbench.targeting import Targeting
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.recipe import Recipe
@@ -66,8 +67,9 @@ def _transferred(
     initialise(start.head.cpu(), seeds.generator("transfer head"))
     start.to(bench.device)
     start.hold(features=True, norms=not targeting.norm_drift)
-    about = about | {"kind": "control head", "norm_drift": targeting.norm_drift}
+    last = lengthen(recipe, targeting.stage_epochs)
+    about |= {"kind": "control head", "norm_drift": targeting.norm_drift, "head": as_json(last)}
     (control,) = trained_models(
-        bench, dataset, recipe, about, seeds=seeds, train=transfer, start=start
+        bench, dataset, last, about, seeds=seeds, train=transfer, start=start
     )
     return control

@@ -61,6 +61,14 @@ def model_spec(
     return spec | ({"number": number} if number else {})
 
 
+def lengthen(recipe: Recipe, epochs: int | None) -> Recipe:
+    """The recipe over another number of epochs, its milestones in proportion; None leaves it."""
+    if epochs is None:
+        return recipe
+    milestones = tuple(max(1, round(m * epochs / recipe.epochs)) for m in recipe.milestones)
+    return replace(recipe, epochs=epochs, milestones=milestones)
+
+
 def own_seeds(spec: dict[str, Any]) -> Seeds:
     """Seeds of an attacker's or a control's model; no victim shares them."""
     parts = (spec["number"],) if "number" in spec else ()

@@ -13,7 +13,7 @@ from poisonbench.data.goals import draw_transfer_rows
 from poisonbench.data.splits import Dataset
 from poisonbench.models.classifier import Classifier, initialise
 from poisonbench.runs.bench import Bench
-from poisonbench.runs.models import model_spec, trained_models
+from poisonbench.runs.models import lengthen, model_spec, trained_models
 from poisonbench.runs.settings import Settings
 from poisonbench.seeds import Seeds, generator_for
 from poisonbench.targeting import STAGE_RECIPES, Goal, Targeting
@@ -25,7 +25,7 @@ def stage_recipe(targeting: Targeting, settings: Settings) -> Recipe:
     """How the victim is trained on the poisoned set: the recipe's, with the scenario's changes."""
     changes = STAGE_RECIPES.get(targeting.scenario, {})
     own = {name: value for name, value in changes.items() if name not in settings.overrides}
-    return replace(settings.recipe, **own)
+    return lengthen(replace(settings.recipe, **own), targeting.stage_epochs)
 
 
 def stage_rows(
