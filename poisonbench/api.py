@@ -130,7 +130,7 @@ def load_poison(
     Raises:
         ArtefactError: damaged, edited, over its budget or made for another split.
     """
-    from poisonbench.data.poison import read_poison
+    from poisonbench.data.artefacts import read_poison
     from poisonbench.data.sources import load_dataset
 
     data = None if dataset is None else load_dataset(dataset, Path(data_root), seed)

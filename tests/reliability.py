@@ -121,7 +121,7 @@ def unreadable(results):
     """Files under a final name that cannot be read, of records, poisons, models and failures."""
     from safetensors import safe_open
 
-    from poisonbench.data.poison import read_poison
+    from poisonbench.data.artefacts import read_poison
 
     bad = []
     readers = {
@@ -395,7 +395,7 @@ def mutations(folder, count, seed=0):
 
     Each is refused by an error of ours, or what was read equals what was written.
     """
-    from poisonbench.data.poison import FILE_NAME, read_poison
+    from poisonbench.data.artefacts import FILE_NAME, read_poison
 
     draw = random.Random(seed)
     data = data_set(folder)

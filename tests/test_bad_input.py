@@ -11,7 +11,7 @@ import pytest
 from conftest import cli, done, files_in, tiny_arrays
 from PIL import Image
 
-from poisonbench.data.poison import CARD_NAME, FILE_NAME
+from poisonbench.data.artefacts import CARD_NAME, FILE_NAME
 
 CRAFT = "craft --attack pgd --dataset TINY "
 NONE = "defend --method none --dataset TINY "

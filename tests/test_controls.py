@@ -10,7 +10,7 @@ from conftest import cli, done
 from tiny import BASE, network, recipe, split, state_of, train
 
 from poisonbench import registry
-from poisonbench.data.poison import read_poison
+from poisonbench.data.artefacts import read_poison
 from poisonbench.data.sources import load_dataset
 from poisonbench.defenses import clean_only, none
 from poisonbench.errors import InterruptedRunError

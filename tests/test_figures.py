@@ -11,7 +11,7 @@ from conftest import cli, done, files_in
 from safetensors.torch import load_file
 from synthetic_runs import make_record
 
-from poisonbench.data.poison import read_poison
+from poisonbench.data.artefacts import read_poison
 from poisonbench.data.sources import load_dataset
 from poisonbench.defenses import hint
 from poisonbench.experiments.curves import sensitivity

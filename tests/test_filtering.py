@@ -6,7 +6,7 @@ from conftest import done
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poisonbench.data.poison import read_poison
+from poisonbench.data.artefacts import read_poison
 from poisonbench.data.sources import load_dataset
 from poisonbench.results.records import read_record
 from poisonbench.runs.filtering import filter_report

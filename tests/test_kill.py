@@ -12,7 +12,7 @@ import pytest
 from conftest import SHORT, cli, done
 
 from poisonbench.cli import session
-from poisonbench.data.poison import read_poison
+from poisonbench.data.artefacts import read_poison
 from poisonbench.progress import LogReporter
 from poisonbench.results.records import read_record
 from poisonbench.training.checkpoint import Checkpoint

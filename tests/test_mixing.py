@@ -8,8 +8,9 @@ from fake_data import fake_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from poisonbench.data.artefacts import poison_files, read_poison
 from poisonbench.data.mixing import assign, mix
-from poisonbench.data.poison import Poison, make_poison, poison_files, read_poison
+from poisonbench.data.poison import Poison, make_poison
 from poisonbench.errors import ArtefactError, UsageError
 
 #: Training images a class once 1,000 are held out in equal shares.

@@ -14,16 +14,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 
 from poisonbench.canonical import canonical_json
-from poisonbench.data.poison import (
-    Poison,
-    _seal,
-    assemble,
-    levels,
-    make_poison,
-    poison_files,
-    quantise,
-    read_poison,
-)
+from poisonbench.data.artefacts import poison_files, read_poison
+from poisonbench.data.poison import Poison, assemble, levels, make_poison, quantise, seal
 from poisonbench.data.splits import digest_tensors
 from poisonbench.errors import ArtefactError, DivergedError
 
@@ -309,7 +301,7 @@ def store(file, poison, tensors=None, card=None, metadata=None, reseal=True, **c
             "sources_digest": digest_tensors(tensors["sources"]),
         }
     if reseal:
-        card |= {"seal": _seal(card)}
+        card |= {"seal": seal(card)}
     metadata = {"card": canonical_json(card)} if metadata is None else metadata
     kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     file.write_bytes(save(kept, metadata=metadata))

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from targeted_runs import make_data, shortened
 from torch import nn
 
+from poisonbench.data.artefacts import read_poison
 from poisonbench.data.goals import transfer_counts
-from poisonbench.data.poison import read_poison
 from poisonbench.data.sources import load_dataset
 from poisonbench.data.splits import digest_tensors
 from poisonbench.models.classifier import Classifier, initialise

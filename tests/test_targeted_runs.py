@@ -11,7 +11,7 @@ from targeted_runs import METHODS, RHO, make_data, shortened
 
 import poisonbench
 from poisonbench.cli.sweep_lines import plan_lines
-from poisonbench.data.poison import read_poison
+from poisonbench.data.artefacts import read_poison
 from poisonbench.data.sources import load_dataset
 from poisonbench.results.records import read_record
 from poisonbench.results.store import Store

@@ -54,7 +54,7 @@ def _find(target: str, store: Store) -> Path:
 
 
 def _audit(path: Path, dataset: str | None, data_root: Path, seed: int, json: bool) -> None:
-    from poisonbench.data.poison import read_poison
+    from poisonbench.data.artefacts import read_poison
     from poisonbench.data.sources import load_dataset
 
     poison = read_poison(path)

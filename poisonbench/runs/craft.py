@@ -12,8 +12,9 @@ import torch
 
 from poisonbench.attacks.base import AttackTask, LabelledImages
 from poisonbench.config import as_json
+from poisonbench.data.artefacts import poison_files, read_poison
 from poisonbench.data.mixing import Selection, mix
-from poisonbench.data.poison import Poison, make_poison, poison_files, read_poison
+from poisonbench.data.poison import Poison, make_poison
 from poisonbench.data.splits import Dataset
 from poisonbench.errors import DivergedError, UsageError
 from poisonbench.files import publish_folder

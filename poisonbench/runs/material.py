@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from poisonbench.data.artefacts import read_poison
 from poisonbench.data.mixing import Selection
-from poisonbench.data.poison import Poison, read_poison
+from poisonbench.data.poison import Poison
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.errors import ArtefactError, UsageError
 from poisonbench.registry import attacks

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from poisonbench.attacks.base import TargetedTask
 from poisonbench.config import as_json, options_of, parse_value, resolve
+from poisonbench.data.artefacts import read_poison
 from poisonbench.data.goals import draw_goal, draw_poison_rows
 from poisonbench.data.mixing import Selection
-from poisonbench.data.poison import make_poison, read_poison
+from poisonbench.data.poison import make_poison
 from poisonbench.data.splits import Dataset
 from poisonbench.errors import DivergedError, UsageError
 from poisonbench.models import check_model
