@@ -166,6 +166,13 @@ def request(
         raise UsageError(f"{method}: {error}") from None
     if choice.rho is not None and not 0 <= choice.rho <= 1:
         raise UsageError(f"--rho: expected a poison ratio in [0, 1], got {choice.rho:g}")
+    scenario = targeted.targeting.scenario if targeted is not None else "scratch"
+    if scenario == "scratch" and defense.pretraining() is not None:
+        raise UsageError(
+            f"{method}: expected a targeted attack with --scenario transfer or finetune, whose "
+            "victim starts from a pretrained network, got training from scratch; choose for "
+            "example --attack bp --scenario transfer"
+        )
     network = model or default_model(dataset)
     check_model(network, dataset.image_shape)
     recipe = settings.recipe
@@ -238,7 +245,7 @@ def _run(
         seeds.generator("initial weights"),
     )
     if targeted is not None:
-        start = (targeted.targeting, material.rows, settings, spec)
+        start = (targeted.targeting, material.rows, settings, spec, defense)
         classifier = start_of_stage(bench, dataset, classifier, *start)
     bench.say(
         f"training {settings.entry.name} on {dataset.name}, "

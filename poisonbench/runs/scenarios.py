@@ -19,6 +19,7 @@ from poisonbench.seeds import Seeds, generator_for
 from poisonbench.targeting import STAGE_RECIPES, Goal, Targeting
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.recipe import Recipe
+from poisonbench.training.state import Defense
 
 
 def stage_recipe(targeting: Targeting, settings: Settings) -> Recipe:
@@ -56,12 +57,13 @@ def start_of_stage(
     rows: Tensor,
     settings: Settings,
     spec: Mapping[str, Any],
+    defense: Defense,
 ) -> Classifier:
     """The classifier that meets the poisons: fresh, or trained on clean data.
 
     "transfer" pre-trains on all images outside the transfer set, freezes the features and draws a
     new head; "finetune" pre-trains on the clean training split. Every defense of a trial starts
-    from the same one.
+    from the same one, but for those that pretrain in a way of their own.
 
     Args:
         bench: where.
@@ -71,6 +73,7 @@ def start_of_stage(
         rows: of the transfer set.
         settings: the defense's, whose recipe trains the start.
         spec: the run's.
+        defense: says how to pretrain.
     """
     scenario = targeting.scenario
     if scenario == "scratch":
@@ -84,7 +87,12 @@ def start_of_stage(
         kept[rows] = False
         train = train.rows(kept.nonzero().flatten())
         about["rows"] = train.digest()
-    (start,) = trained_models(bench, dataset, settings.recipe, about, seeds=seeds, train=train)
+    pretraining = defense.pretraining()
+    if pretraining is not None:
+        about["defense"] = {name: spec[name] for name in ("method", "recipe_number", "config")}
+    (start,) = trained_models(
+        bench, dataset, settings.recipe, about, seeds=seeds, train=train, defense=pretraining
+    )
     start.requires_grad_(True)
     if scenario == "transfer":
         initialise(start.head.cpu(), seeds.generator("transfer head"))
