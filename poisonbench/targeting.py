@@ -30,6 +30,9 @@ class Targeting:
     intended_class: int | None = setting(None, "Class that the target shall be given; drawn.")
     poison_class: int | None = setting(None, "Class of the poisons; the intended class.")
     transfer_share: float = setting(0.1, "Transfer set as a share of the training images.")
+    stage_epochs: int | None = setting(
+        None, "Epochs of finetune's second stage; 8 by default.", extension=True
+    )
     norm_drift: bool = setting(
         False, "Let frozen batch norm's statistics move, as reference codes do."
     )
@@ -42,6 +45,11 @@ class Targeting:
         require(
             0 < self.transfer_share < 1,
             f"transfer_share: expected in (0, 1), got {self.transfer_share}",
+        )
+        require(
+            self.stage_epochs is None or (self.stage_epochs >= 1 and self.scenario == "finetune"),
+            f"stage_epochs: expected 1 or more with scenario finetune, got {self.stage_epochs} "
+            f"with {self.scenario}",
         )
         require(
             not self.norm_drift or self.scenario != "scratch",

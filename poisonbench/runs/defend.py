@@ -159,7 +159,7 @@ def request(
     check_trial(trial)
     entry = find("a defense", defenses(), method)
     targeted, values = read_targets(choice, dataset, values or {})
-    settings = read_settings(entry, dataset, profile, values)
+    settings = read_settings(entry, dataset, profile, values, model)
     try:
         defense: Defense = settings.module.build(settings.config, settings.recipe)
     except ValueError as error:
@@ -212,7 +212,7 @@ def needed_pools(
         if targeted.targeting.rho == 0:
             return {}
         name = choice.attacks[0]
-        settings = read_settings(attacks()[name], dataset, "paper", {})
+        settings = read_settings(attacks()[name], dataset, choice.profile, {}, model)
         spec = targeted_spec(bench, dataset, settings, targeted.targeting, trial, model)
         return {name: spec}
     return {name: pool_spec(bench, name, dataset, choice.trial)[1] for name in choice.attacks}
@@ -316,6 +316,8 @@ def _choices(choice: PoisonChoice, model: str | None, dataset: Dataset) -> dict[
         chosen["selection"] = choice.selection
     if choice.path is None and choice.rho != 0 and choice.trial != 0:
         chosen["poison_trial"] = choice.trial
+    if choice.profile != "paper":
+        chosen["attack_profile"] = choice.profile
     return chosen
 
 

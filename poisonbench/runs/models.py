@@ -1,4 +1,4 @@
-"""Classifiers that are trained on clean data, for attacks, controls, scenarios and figures; cached."""
+"""Classifiers trained on clean data, for attacks, controls, scenarios and figures; cached."""
 
 from __future__ import annotations
 

@@ -26,6 +26,8 @@ def stage_recipe(targeting: Targeting, settings: Settings) -> Recipe:
     """How the victim is trained on the poisoned set: the recipe's, with the scenario's changes."""
     changes = STAGE_RECIPES.get(targeting.scenario, {})
     own = {name: value for name, value in changes.items() if name not in settings.overrides}
+    if targeting.stage_epochs is not None:
+        own["epochs"] = targeting.stage_epochs
     return replace(settings.recipe, **own)
 
 
