@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from poisonbench.results.statistics import Summary
+from poisonbench.results.statistics import Proportion, Summary
 
 #: The defenses of Tables II and III in the paper's order, with the paper's headings.
 METHOD_LABELS = {
@@ -96,6 +96,10 @@ class AttackRow(_Accuracy):
     method: str
     successes: int
     trials: int
+
+    def proportion(self) -> Proportion:
+        """Targets hit, of trials."""
+        return Proportion(self.successes, self.trials)
 
 
 @dataclass(frozen=True, kw_only=True)
