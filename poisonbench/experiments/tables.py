@@ -14,7 +14,7 @@ from pathlib import Path
 from poisonbench import registry
 from poisonbench.config import did_you_mean
 from poisonbench.errors import UsageError
-from poisonbench.experiments import accuracy, attack_success, sensitivity, sheet, times
+from poisonbench.experiments import accuracy, attack_success, baselines, sensitivity, sheet, times
 from poisonbench.experiments.cells import SAMPLES, Cell, is_run_on
 from poisonbench.experiments.definition import (
     DATASET_LABELS,
@@ -249,4 +249,5 @@ TABLES = {
     "3": attack_success.TABLE,
     "4": sensitivity.TABLE,
     "5": times.TABLE,
+    **baselines.TABLES,
 }
