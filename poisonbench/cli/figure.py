@@ -30,6 +30,7 @@ from poisonbench.cli.method_options import flags_of, method_values
 from poisonbench.cli.session import RunOptions, choose_dataset, open_bench
 from poisonbench.config import did_you_mean
 from poisonbench.errors import UsageError
+from poisonbench.experiments.cells import TARGETED_SAMPLE, is_run_on
 from poisonbench.registry import defenses
 from poisonbench.results.drawing import Figure, write_figure
 from poisonbench.results.store import Store
@@ -41,8 +42,13 @@ if TYPE_CHECKING:
 FIGURES = {
     "1": ("attack", "rho", "trial", "images", "wrong_label", "profile"),
     "2": ("attack", "rho", "trial", "images", "pick", "methods", "runs", "make"),
+    "3": ("attack", "images", "methods"),
+    "4": ("attack", "images", "methods"),
     "sensitivity": (),
 }
+
+#: The attacks of the figures of targets.
+TARGETS = {"3": "mp", "4": "bp"}
 
 
 def figure(
@@ -51,12 +57,14 @@ def figure(
         str,
         typer.Option(
             "--figure",
-            help="1: HINT's noise; 2: each defense's predictions; sensitivity: Table IV as curves.",
+            help="1: HINT's noise; 2: each defense's predictions; 3, 4: of the targets of MP and "
+            "BP; sensitivity: Table IV as curves.",
         ),
     ],
     dataset: DatasetOption = None,
     attack: Annotated[
-        str | None, typer.Option("--attack", help="As for defend; mix by default. Figures 1, 2.")
+        str | None,
+        typer.Option("--attack", help="As for defend; mix by default. Figures 1 to 4: mp, bp."),
     ] = None,
     rho: Annotated[
         float | None,
@@ -66,7 +74,7 @@ def figure(
         int | None, typer.Option("--trial", min=0, help="Which trial; 0 by default. Figures 1, 2.")
     ] = None,
     images: Annotated[
-        int | None, typer.Option("--images", min=1, max=20, help="How many images. Figures 1, 2.")
+        int | None, typer.Option("--images", min=1, max=20, help="How many images. Figures 1 to 4.")
     ] = None,
     wrong_label: Annotated[
         bool, typer.Option("--wrong-label", help="Show the noise of a wrong label too. Figure 1.")
@@ -81,7 +89,9 @@ def figure(
     methods: Annotated[
         str | None,
         typer.Option(
-            "--methods", help="Names joined by commas; all that have models if not said. Figure 2."
+            "--methods",
+            help="Names joined by commas; all that have models, or runs, if not said. Figures 2 "
+            "to 4.",
         ),
     ] = None,
     runs: Annotated[
@@ -128,6 +138,9 @@ def figure(
     values = method_values(ctx.args, flags_of(ctx), [defenses()["hint"]] if figure == "1" else [])
     if values and figure != "1":
         raise UsageError(f"figure {figure} has no option --{next(iter(values)).replace('_', '-')}")
+    if figure in TARGETS and dataset is None and preset is None:
+        dataset = TARGETED_SAMPLE
+        say(f"data set: {dataset}, embedded; the paper's is --dataset cifar10", quiet=quiet)
     name = choose_dataset(dataset, preset, quiet)
     folder = results / "figures" if out is None else out
     if figure == "sensitivity":
@@ -137,7 +150,10 @@ def figure(
             results=results, data_root=data_root, device=device, seed=seed, quiet=quiet
         )
         with open_bench(surroundings) as bench:
-            made = _of_images(figure, bench, name, options, values, folder)
+            if figure in TARGETS:
+                made = _of_targets(figure, bench, name, options, folder)
+            else:
+                made = _of_images(figure, bench, name, options, values, folder)
     stem = figure if figure == "sensitivity" else f"figure-{figure}"
     paths = [str(path) for path in write_figure(folder, stem, made)]
     if json:
@@ -202,6 +218,39 @@ def _of_images(
     return predictions.predictions(bench, data, wanted, **options)
 
 
+def _of_targets(
+    figure: str, bench: Bench, name: str, options: dict[str, Any], folder: Path
+) -> Figure:
+    """Figure 3 or 4."""
+    from poisonbench.experiments.attack_success import find_row, runs_of_row
+    from poisonbench.runs.victims import victims
+
+    _check_table_dataset(name)
+    row = find_row(name, options.pop("attack", TARGETS[figure]))
+    methods = _words(options.pop("methods", ""))
+    data = bench.dataset(name)
+    records = [
+        record
+        for record in bench.store.records(lambda error: say(f"warning: left out: {error}"))
+        if is_run_on(record, name)
+        and record.spec["dataset"].get("digest") == data.digest
+        and record.metrics.get("target")
+    ]
+    runs = runs_of_row(name, row, methods, records)
+    Store(folder).check_writable()
+    return victims(figure, data, row.attack, row.training, runs, **options)
+
+
+def _check_table_dataset(name: str) -> None:
+    from poisonbench.experiments.definition import DATASET_LABELS
+
+    if name not in DATASET_LABELS:
+        raise UsageError(
+            f"expected a data set among {', '.join(DATASET_LABELS)}, got {name!r}"
+            f"{did_you_mean(name, DATASET_LABELS)}"
+        )
+
+
 def _location(results: Path, data_root: Path) -> tuple[str, ...]:
     """The options that tell a command where things are, unless it would look there anyway."""
     words: list[str] = []
@@ -220,13 +269,8 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _sensitivity(dataset: str, results: Path, quiet: bool) -> Figure:
     from poisonbench.experiments.curves import sensitivity
-    from poisonbench.experiments.definition import DATASET_LABELS
 
-    if dataset not in DATASET_LABELS:
-        raise UsageError(
-            f"expected a data set among {', '.join(DATASET_LABELS)}, got {dataset!r}"
-            f"{did_you_mean(dataset, DATASET_LABELS)}"
-        )
+    _check_table_dataset(dataset)
     # Said with --quiet too: a curve that lacks runs must not look whole.
     records = Store(results).records(lambda error: say(f"warning: left out: {error}"))
     made = sensitivity(records, dataset)

@@ -32,6 +32,7 @@ from poisonbench.targeting import UNTARGETED, Goal
 SCHEMA = 1
 FILE_NAME = "poison.safetensors"
 CARD_NAME = "card.json"
+PREVIEW_NAME = "preview.png"
 
 _MAX_HEADER_BYTES = 16 * 2**20
 # Images at a time: whole splits in wider types would take gigabytes and miss every cache.
@@ -304,16 +305,22 @@ def assemble(
 def poison_files(poison: Poison, dataset: Dataset) -> dict[str, bytes]:
     """The artefact's files by name; the same poison gives the same bytes."""
     tensors = {"indices": poison.indices, "images": poison.images, "sources": poison.sources}
+    return {
+        FILE_NAME: save(tensors, metadata={"card": canonical_json(poison.card)}),
+        CARD_NAME: (json.dumps(poison.card, indent=1, sort_keys=True) + "\n").encode(),
+        PREVIEW_NAME: preview_of(poison, dataset),
+    }
+
+
+def preview_of(poison: Poison, dataset: Dataset) -> bytes:
+    """A PNG of up to eight images: clean, poisoned, difference, after a targeted one's target."""
     shown = torch.linspace(0, len(poison) - 1, min(8, len(poison))).round().long()
     rows, poisoned = poison.indices[shown], poison.images[shown]
     if len(poison) == 0:
         rows, poisoned = torch.tensor([0]), dataset.train.images[:1].cpu()
     clean = dataset.train.images.cpu()[rows]
-    return {
-        FILE_NAME: save(tensors, metadata={"card": canonical_json(poison.card)}),
-        CARD_NAME: (json.dumps(poison.card, indent=1, sort_keys=True) + "\n").encode(),
-        "preview.png": preview_png(clean, poisoned, poison.card["levels"]),
-    }
+    target = None if poison.goal is None else dataset.test.images[poison.goal.target].cpu()
+    return preview_png(clean, poisoned, poison.card["levels"], target)
 
 
 def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:

@@ -12,6 +12,7 @@ from typing import Any
 
 from poisonbench import registry
 from poisonbench.config import resolve
+from poisonbench.errors import ArtefactError
 from poisonbench.experiments.accuracy import compare_cells
 from poisonbench.experiments.cells import TARGETED_SAMPLE, TRIALS, Cell
 from poisonbench.experiments.claims import Claim, SuccessOrder, Superiority
@@ -114,6 +115,46 @@ def make_cell(dataset: str, row: Row, method: str) -> Cell:
         published=printed.summary() if printed else None,
         published_success=printed.proportion() if printed else None,
     )
+
+
+def find_row(dataset: str, attack: str) -> Row:
+    """The table's row of an attack, or one in the attack's own scenario where it has none.
+
+    Raises:
+        UsageError: no targeted attack has that name.
+    """
+    targeted = {name: entry for name, entry in registry.attacks().items() if entry.scenario}
+    entry = registry.find("a targeted attack", targeted, attack)
+    rows = {row.attack: row for row in attack_rows(dataset)}
+    return rows.get(attack, Row(attack, entry.scenario))
+
+
+def runs_of_row(
+    dataset: str, row: Row, methods: Sequence[str], records: Records
+) -> dict[str, list[RunRecord]]:
+    """The runs of a row by defense, one for each (seed, trial).
+
+    Args:
+        dataset: its name.
+        row: the attack.
+        methods: the defenses, in order; none named takes those that have runs.
+        records: what has been run.
+
+    Raises:
+        UsageError: unknown defense.
+        ArtefactError: no runs, or none of a defense that is named; says what makes one.
+    """
+    built = registry.defenses()
+    wanted = [registry.find("a defense", built, name).name for name in methods] or list(built)
+    cells = {method: make_cell(dataset, row, method) for method in wanted}
+    found = {method: cell.select(records) for method, cell in cells.items()}
+    missing = [method for method, runs in found.items() if not runs]
+    if missing and (methods or len(missing) == len(found)):
+        raise ArtefactError(
+            f"expected a run of {missing[0]} under {row.attack} on {dataset} "
+            f"({row.training}), got none; make it with `{cells[missing[0]].command(0)}`"
+        )
+    return {method: runs for method, runs in found.items() if runs}
 
 
 def net_of_control(records: Sequence[RunRecord], controls: Sequence[RunRecord]) -> list[RunRecord]:

@@ -104,12 +104,13 @@ def start_of_stage(
 
 
 def judge(model: Classifier, dataset: Dataset, goal: Goal, device: torch.device) -> dict[str, Any]:
-    """What a victim says of the target: its class, and its confidence in the classes at stake."""
+    """What a victim says of the target: its class, and how sure it is of the classes at stake."""
     image = dataset.test.images[goal.target : goal.target + 1].to(device)
     probabilities = logits_of(model, image).softmax(1)[0].tolist()
     prediction = max(range(len(probabilities)), key=probabilities.__getitem__)
     return {
         "prediction": prediction,
+        "confidence": probabilities[prediction],
         "success": prediction == goal.intended_class,
         "confidence_of_own_class": probabilities[goal.target_class],
         "confidence_of_intended_class": probabilities[goal.intended_class],
