@@ -14,6 +14,7 @@ from poisonbench.attacks import feature_collision
 from poisonbench.cli.sweep_lines import plan_lines
 from poisonbench.defenses import robust_features
 from poisonbench.experiments import baselines, tables
+from poisonbench.experiments.filter_curve import filter_curve
 from poisonbench.models import MODELS, build_model
 from poisonbench.perturbation import example_losses
 from poisonbench.registry import attacks
@@ -166,6 +167,49 @@ def test_missing_runs_are_commands_that_say_the_whole_protocol(key, dataset, res
 @pytest.mark.parametrize("dataset", ["mnist", "mnist-sample"])
 def test_other_data_sets_have_no_cells(dataset):
     assert tables.cells("baseline-1", (), dataset) == []
+
+
+# Its figure of k
+
+
+def test_the_curve_of_k_starts_without_a_filter():
+    def of_k(k, hit, trial):
+        overrides = {**collision(hit, "knn", trial).labels["overrides"], "k": k}
+        return targeted_run(
+            hit,
+            accuracy=0.8,
+            attack="fc",
+            scenario="finetune",
+            rho=0.00102,
+            method="knn",
+            trial=trial,
+            overrides=overrides,
+            config={"k": k},
+            model="cifar-alexnet",
+        )
+
+    runs = [collision(trial < 2, "none", trial) for trial in range(3)]
+    runs += [of_k(k, k < 20, trial) for k in (20, 3) for trial in range(3)]
+    figure = filter_curve(runs, "cifar10")
+    points = figure.numbers["points"]
+    assert [(p["k"], p["attack success"]["mean"], len(p["records"])) for p in points] == [
+        (0, 1.0, 2),
+        (3, 1.0, 2),
+        (20, 0.0, 2),
+    ]
+    success, accuracy = figure.picture.panels
+    assert success.series[0].y == [100.0, 100.0, 0.0]
+    assert success.series[0].high[0] == pytest.approx(100)
+    assert accuracy.series[0].y == pytest.approx([90, 80, 80])
+    assert accuracy.series[0].x == [0, 3, 20]
+
+
+def test_the_curve_is_drawn_without_runs_too(results):
+    outcome = done("figure", "--figure", "filter-k", "--results", results, "--json")
+    assert outcome.json["numbers"]["points"] == []
+    assert outcome.json["numbers"]["dataset"] == {"name": "mnist-sample@1000"}
+    assert "no runs of deep k-NN" in outcome.err
+    assert {Path(path).name for path in outcome.json["paths"]} >= {"filter-k.png", "filter-k.svg"}
 
 
 # Its network

@@ -45,7 +45,11 @@ FIGURES = {
     "3": ("attack", "images", "methods"),
     "4": ("attack", "images", "methods"),
     "sensitivity": (),
+    "filter-k": (),
 }
+
+#: Those drawn from records alone.
+CURVES = ("sensitivity", "filter-k")
 
 #: The attacks of the figures of targets.
 TARGETS = {"3": "mp", "4": "bp"}
@@ -58,7 +62,7 @@ def figure(
         typer.Option(
             "--figure",
             help="1: HINT's noise; 2: each defense's predictions; 3, 4: of the targets of MP and "
-            "BP; sensitivity: Table IV as curves.",
+            "BP; sensitivity: Table IV as curves; filter-k: deep k-NN against k.",
         ),
     ],
     dataset: DatasetOption = None,
@@ -138,13 +142,13 @@ def figure(
     values = method_values(ctx.args, flags_of(ctx), [defenses()["hint"]] if figure == "1" else [])
     if values and figure != "1":
         raise UsageError(f"figure {figure} has no option --{next(iter(values)).replace('_', '-')}")
-    if figure in TARGETS and dataset is None and preset is None:
+    if figure in (*TARGETS, "filter-k") and dataset is None and preset is None:
         dataset = TARGETED_SAMPLE
         say(f"data set: {dataset}, embedded; the paper's is --dataset cifar10", quiet=quiet)
     name = choose_dataset(dataset, preset, quiet)
     folder = results / "figures" if out is None else out
-    if figure == "sensitivity":
-        made = _sensitivity(name, results, quiet)
+    if figure in CURVES:
+        made = _curve(figure, name, results, quiet)
     else:
         surroundings = RunOptions(
             results=results, data_root=data_root, device=device, seed=seed, quiet=quiet
@@ -154,7 +158,7 @@ def figure(
                 made = _of_targets(figure, bench, name, options, folder)
             else:
                 made = _of_images(figure, bench, name, options, values, folder)
-    stem = figure if figure == "sensitivity" else f"figure-{figure}"
+    stem = figure if figure in CURVES else f"figure-{figure}"
     paths = [str(path) for path in write_figure(folder, stem, made)]
     if json:
         print_json({"figure": figure, "paths": paths, "numbers": made.numbers})
@@ -267,14 +271,22 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-def _sensitivity(dataset: str, results: Path, quiet: bool) -> Figure:
+def _curve(figure: str, dataset: str, results: Path, quiet: bool) -> Figure:
+    """Table IV as curves, or deep k-NN against its k."""
     from poisonbench.experiments.curves import sensitivity
+    from poisonbench.experiments.filter_curve import filter_curve
 
     _check_table_dataset(dataset)
     # Said with --quiet too: a curve that lacks runs must not look whole.
     records = Store(results).records(lambda error: say(f"warning: left out: {error}"))
-    made = sensitivity(records, dataset)
+    made = (sensitivity if figure == "sensitivity" else filter_curve)(records, dataset)
     points = made.numbers["points"]
+    if not points:
+        say(
+            f"no runs of deep k-NN on {dataset} in {results}; poisonbench report --table "
+            "baseline-1 --missing prints those that it is compared with, add --k to knn's",
+            quiet=quiet,
+        )
     if empty := sum(not point["records"] for point in points):
         say(f"{empty} of {len(points)} points have no run in {results}", quiet=quiet)
     return made

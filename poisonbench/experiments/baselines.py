@@ -155,11 +155,17 @@ def successful_attacks(cells: Sequence[Cell], records: Records) -> dict[str, set
         if cell.method == "none":
             for record in cell.select(records):
                 if record.metrics["attack_success"]:
-                    hit.setdefault(str(record.spec["model"]), set()).add(_attack_of(record))
+                    hit.setdefault(str(record.spec["model"]), set()).add(attack_of(record))
     return hit
 
 
-def _attack_of(record: RunRecord) -> tuple[Any, ...]:
+def plain_cells(protocol: Protocol, dataset: str) -> list[Cell]:
+    """The undefended runs of a protocol; none on a data set that it has no settings for."""
+    return [cell for cell in _cells(protocol, dataset, (), ()) if cell.method == "none"]
+
+
+def attack_of(record: RunRecord) -> tuple[Any, ...]:
+    """What tells a run's attack from others: seed, trial and poison."""
     spec = record.spec
     return spec["seed"], spec["trial"], (spec["poison"] or {}).get("digest")
 
@@ -178,7 +184,7 @@ def _blocks(
         if method != "none":
             # Those that fail undefended are not lacking.
             wanted = sum(map(len, hit.values()))
-            runs = [run for run in runs if _attack_of(run) in hit.get(run.spec["model"], set())]
+            runs = [run for run in runs if attack_of(run) in hit.get(run.spec["model"], set())]
         keys = {"dataset": dataset, "attack": protocol.attack, "method": method}
         four = _compare(keys, runs, printed.get(method), wanted, protocol)
         compared += four
