@@ -78,6 +78,7 @@ def defend(
     rho: float | None = None,
     trial: int = 0,
     profile: str = "paper",
+    attack_profile: str = "paper",
     results: str | Path = "results",
     data_root: str | Path = "data",
     device: str = "auto",
@@ -95,6 +96,7 @@ def defend(
             untargeted, and the attack's own when targeted.
         trial: which trial.
         profile: "paper", or another that the defense has.
+        attack_profile: "paper", or another that the targeted attack has.
         results: the results folder.
         data_root: the folder of data sets.
         device: auto, cpu, cuda or cuda:N.
@@ -110,7 +112,9 @@ def defend(
 
     bench = _bench(results, data_root, device, seed)
     path = None if poison is None else Path(poison)
-    choice = PoisonChoice(attacks=() if path else attack_names(attack), path=path, rho=rho)
+    choice = PoisonChoice(
+        attacks=() if path else attack_names(attack), path=path, rho=rho, profile=attack_profile
+    )
     return run(
         bench,
         method,

@@ -177,6 +177,12 @@ DEFENSES = (
         "splits a class in two and drops a small part; against backdoors in much of a class",
     ),
     Entry(
+        "robust-features",
+        "Robust features",
+        "poisonbench.defenses.robust_features",
+        "pretrains adversarially; when a network is transferred or fine-tuned",
+    ),
+    Entry(
         "jpeg",
         "JPEG",
         "poisonbench.defenses.jpeg",

@@ -31,7 +31,9 @@ class Targeting:
     poison_class: int | None = setting(None, "Class of the poisons; the intended class.")
     transfer_share: float = setting(0.1, "Transfer set as a share of the training images.")
     stage_epochs: int | None = setting(
-        None, "Epochs on the transfer set, milestones in proportion; the recipe's by default."
+        None,
+        "Epochs of the second stage of transfer or finetune, milestones in proportion.",
+        extension=True,
     )
     norm_drift: bool = setting(
         False, "Let frozen batch norm's statistics move, as reference codes do."
@@ -47,8 +49,8 @@ class Targeting:
             f"transfer_share: expected in (0, 1), got {self.transfer_share}",
         )
         require(
-            self.stage_epochs is None or (self.stage_epochs >= 1 and self.scenario == "transfer"),
-            f"stage_epochs: expected 1 or more with scenario transfer, got {self.stage_epochs} "
+            self.stage_epochs is None or (self.stage_epochs >= 1 and self.scenario != "scratch"),
+            f"stage_epochs: expected 1 or more with a second stage, got {self.stage_epochs} "
             f"with {self.scenario}",
         )
         require(

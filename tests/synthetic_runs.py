@@ -89,3 +89,45 @@ def hint_run(accuracy=0.97, *, parameter=None, value=None, **arguments):
         config=changed,
         **arguments,
     )
+
+
+def targeted_run(
+    hit,
+    accuracy=0.9,
+    *,
+    attack="gm",
+    scenario="scratch",
+    rho=0.01,
+    trial=0,
+    target=None,
+    intended=3,
+    overrides=None,
+    attack_recipe=1,
+    clean=False,
+    **arguments,
+):
+    """A run under a targeted attack, or with ``clean`` its control, on cifar10 if not said.
+
+    Each trial has its own target, and each attack its own poison of it.
+    """
+    pools = {attack: {"id": "i", "spec": {"recipe_number": attack_recipe}}}
+    settings = overrides or {}
+    goal = {"target": 100 + trial if target is None else target, "intended_class": intended}
+    made = make_record(
+        accuracy,
+        rho=0.0 if clean else rho,
+        trial=trial,
+        attacks=[attack],
+        variant="custom" if settings else "paper",
+        labels={
+            "profile": "paper",
+            "overrides": settings,
+            "poison": None if clean else {"id": "i", "pools": pools},
+        },
+        digest=f"{attack}{trial}.{attack_recipe}",
+        targeting={"scenario": scenario, "rho": 0.0 if clean else rho},
+        goal={"kind": "targeted", "target_class": 1, "scenario": scenario, **goal},
+        **{"dataset": "cifar10"} | arguments,
+    )
+    made.metrics.update(attack_success=hit)
+    return made

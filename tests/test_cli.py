@@ -146,6 +146,33 @@ def test_inspect_an_artefact(artefact, tiny):
     assert text.endswith("sound: seal, rows, data set and budget agree\n")
 
 
+def test_inspect_a_targeted_artefact(tiny, results, tmp_path):
+    words = ("--attack", "noise", "--dataset", tiny, "--target", "5", "--intended-class", "3")
+    path = Path(done("craft", *words, "--rho", "0.02", "--results", results).out.strip())
+    audit = done("inspect", path, "--json").json
+    assert audit["goal"] == json.loads((path / "card.json").read_text())["goal"]
+    assert audit["preview"] == str(path / "preview.png")
+    text = done("inspect", path).out
+    assert (
+        "test image 5 of class 1 shall be called 3; poisons of class 3; scenario scratch; "
+        "target given\n" in text
+    )
+    # Elsewhere, from the artefact's one file: the same picture.
+    alone, picture = tmp_path / "poison.safetensors", tmp_path / "pictures" / "again.png"
+    alone.write_bytes((path / "poison.safetensors").read_bytes())
+    assert done("inspect", alone, "--json").json["preview"] is None
+    again = done("inspect", alone, "--preview", picture, "--json").json
+    assert again["preview"] == str(picture)
+    assert picture.read_bytes() == (path / "preview.png").read_bytes()
+
+
+def test_inspect_draws_no_picture_of_a_record(filled, tmp_path):
+    (path,) = (filled / "runs").iterdir()
+    outcome = cli("inspect", path, "--preview", tmp_path / "a.png")
+    assert outcome.code == 2
+    assert "expected a poison, got the run record" in outcome.err
+
+
 def test_inspect_by_path_file_or_id(artefact, filled):
     by_path = done("inspect", artefact, "--json").json
     assert (

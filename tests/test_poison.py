@@ -1,23 +1,28 @@
 """The poison artefact: its budget, its files, and everything that a reader must refuse."""
 
+import io
 import json
 import pickle
 import random
 import struct
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from fake_data import SHAPE, fake_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import load, save
 
 from poisonbench.canonical import canonical_json
-from poisonbench.data.artefacts import poison_files, read_poison
+from poisonbench.data.artefacts import poison_files, preview_of, read_poison
 from poisonbench.data.poison import Poison, assemble, levels, make_poison, quantise, seal
+from poisonbench.data.preview import preview_png
 from poisonbench.data.splits import digest_tensors
 from poisonbench.errors import ArtefactError, DivergedError
+from poisonbench.targeting import Goal
 
 EPSILON = 8 / 255
 
@@ -222,6 +227,43 @@ def test_preview_is_a_png_for_any_channels(shape):
     dataset = fake_dataset(shape=shape)
     picture = poison_files(crafted(dataset), dataset)["preview.png"]
     assert picture.startswith(b"\x89PNG")
+
+
+def test_a_targeted_preview_begins_with_the_target(dataset):
+    """Target, clean, poisoned and difference side by side, each with a white frame of 2 pixels."""
+    goal = Goal(2, 2, 0, 0, "scratch", "random")
+    rows = torch.arange(0, 12, 4)
+    clean = dataset.train.images[rows]
+    poison = make_poison(
+        (clean.float() / 255 + EPSILON).clamp(0, 1),
+        rows,
+        dataset,
+        attack="gm",
+        epsilon=EPSILON,
+        spec={},
+        goal=goal.as_json(),
+    )
+    picture = preview_of(poison, dataset)
+    assert picture == poison_files(poison, dataset)["preview.png"]
+    pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(picture)))).double()
+    assert pixels.shape == (3 * 68, 4 * 68)
+    columns = pixels.unfold(0, 68, 68).unfold(1, 68, 68)[..., 2:-2, 2:-2]
+    shown = columns[..., ::8, ::8]
+
+    def grey(images):
+        return images.double().mean(-3).floor()
+
+    target = dataset.test.images[2]
+    assert torch.equal(shown[:, 0], grey(target).expand(3, -1, -1))
+    assert torch.equal(shown[:, 1], grey(clean))
+    assert torch.equal(shown[:, 2], grey(poison.images))
+    assert torch.equal(grey(target), preview_tile(preview_png(clean, clean, 8, target)))
+    assert Image.open(io.BytesIO(preview_png(clean, clean, 8))).width == 3 * 68
+
+
+def preview_tile(picture):
+    pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(picture)))).double()
+    return pixels[2:66:8, 2:66:8]
 
 
 # --- what a reader refuses

@@ -220,7 +220,7 @@ def test_cells_with_changed_settings():
 @pytest.mark.parametrize(
     ("key", "dataset", "message"),
     [
-        ("3", None, r"expected a table among 1 \(.*\), 2 \(.*\), got '3'"),
+        ("6", None, r"expected a table among 1 \(.*\), 2 \(.*\), got '6'"),
         ("2", "minst", "got 'minst'; did you mean 'mnist'"),
     ],
 )

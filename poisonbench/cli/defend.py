@@ -54,6 +54,9 @@ def defend(
     poison_trial: Annotated[
         int, typer.Option("--poison-trial", min=0, help="Which draw of the poison.")
     ] = 0,
+    attack_profile: Annotated[
+        str, typer.Option("--attack-profile", help="A targeted attack's, e.g. fc's watermark.")
+    ] = "paper",
     save_model: Annotated[
         bool, typer.Option("--save-model", help="Keep the trained weights, as safetensors.")
     ] = False,
@@ -72,7 +75,9 @@ def defend(
     entry = find("a defense", defenses(), method)
     chosen = [attacks()[attack]] if attack in attacks() else []
     values = method_values(ctx.args, flags_of(ctx), [entry, *chosen])
-    choice = read_choice(attack, poison, clean, rho, options.selection, poison_trial)
+    choice = read_choice(
+        attack, poison, clean, rho, options.selection, poison_trial, attack_profile
+    )
     from poisonbench.runs import defend as run
 
     done = []
@@ -107,6 +112,7 @@ def read_choice(
     rho: float | None,
     selection: str,
     poison_trial: int,
+    attack_profile: str,
 ) -> PoisonChoice:
     """The poison that the options ask for.
 
@@ -132,6 +138,7 @@ def read_choice(
         rho=0.0 if clean else rho,
         selection=read_selection(selection),
         trial=poison_trial,
+        profile=attack_profile,
     )
 
 

@@ -30,6 +30,7 @@ from poisonbench.cli.method_options import flags_of, method_values
 from poisonbench.cli.session import RunOptions, choose_dataset, open_bench
 from poisonbench.config import did_you_mean
 from poisonbench.errors import UsageError
+from poisonbench.experiments.cells import TARGETED_SAMPLE, is_run_on
 from poisonbench.registry import defenses
 from poisonbench.results.drawing import Figure, write_figure
 from poisonbench.results.store import Store
@@ -41,8 +42,17 @@ if TYPE_CHECKING:
 FIGURES = {
     "1": ("attack", "rho", "trial", "images", "wrong_label", "profile"),
     "2": ("attack", "rho", "trial", "images", "pick", "methods", "runs", "make"),
+    "3": ("attack", "images", "methods"),
+    "4": ("attack", "images", "methods"),
     "sensitivity": (),
+    "filter-k": (),
 }
+
+#: Those drawn from records alone.
+CURVES = ("sensitivity", "filter-k")
+
+#: The attacks of the figures of targets.
+TARGETS = {"3": "mp", "4": "bp"}
 
 
 def figure(
@@ -51,12 +61,14 @@ def figure(
         str,
         typer.Option(
             "--figure",
-            help="1: HINT's noise; 2: each defense's predictions; sensitivity: Table IV as curves.",
+            help="1: HINT's noise; 2: each defense's predictions; 3, 4: of the targets of MP and "
+            "BP; sensitivity: Table IV as curves; filter-k: deep k-NN against k.",
         ),
     ],
     dataset: DatasetOption = None,
     attack: Annotated[
-        str | None, typer.Option("--attack", help="As for defend; mix by default. Figures 1, 2.")
+        str | None,
+        typer.Option("--attack", help="As for defend; mix by default. Figures 1 to 4: mp, bp."),
     ] = None,
     rho: Annotated[
         float | None,
@@ -66,7 +78,7 @@ def figure(
         int | None, typer.Option("--trial", min=0, help="Which trial; 0 by default. Figures 1, 2.")
     ] = None,
     images: Annotated[
-        int | None, typer.Option("--images", min=1, max=20, help="How many images. Figures 1, 2.")
+        int | None, typer.Option("--images", min=1, max=20, help="How many images. Figures 1 to 4.")
     ] = None,
     wrong_label: Annotated[
         bool, typer.Option("--wrong-label", help="Show the noise of a wrong label too. Figure 1.")
@@ -81,7 +93,9 @@ def figure(
     methods: Annotated[
         str | None,
         typer.Option(
-            "--methods", help="Names joined by commas; all that have models if not said. Figure 2."
+            "--methods",
+            help="Names joined by commas; all that have models, or runs, if not said. Figures 2 "
+            "to 4.",
         ),
     ] = None,
     runs: Annotated[
@@ -128,17 +142,23 @@ def figure(
     values = method_values(ctx.args, flags_of(ctx), [defenses()["hint"]] if figure == "1" else [])
     if values and figure != "1":
         raise UsageError(f"figure {figure} has no option --{next(iter(values)).replace('_', '-')}")
+    if figure in (*TARGETS, "filter-k") and dataset is None and preset is None:
+        dataset = TARGETED_SAMPLE
+        say(f"data set: {dataset}, embedded; the paper's is --dataset cifar10", quiet=quiet)
     name = choose_dataset(dataset, preset, quiet)
     folder = results / "figures" if out is None else out
-    if figure == "sensitivity":
-        made = _sensitivity(name, results, quiet)
+    if figure in CURVES:
+        made = _curve(figure, name, results, quiet)
     else:
         surroundings = RunOptions(
             results=results, data_root=data_root, device=device, seed=seed, quiet=quiet
         )
         with open_bench(surroundings) as bench:
-            made = _of_images(figure, bench, name, options, values, folder)
-    stem = figure if figure == "sensitivity" else f"figure-{figure}"
+            if figure in TARGETS:
+                made = _of_targets(figure, bench, name, options, folder)
+            else:
+                made = _of_images(figure, bench, name, options, values, folder)
+    stem = figure if figure in CURVES else f"figure-{figure}"
     paths = [str(path) for path in write_figure(folder, stem, made)]
     if json:
         print_json({"figure": figure, "paths": paths, "numbers": made.numbers})
@@ -202,6 +222,39 @@ def _of_images(
     return predictions.predictions(bench, data, wanted, **options)
 
 
+def _of_targets(
+    figure: str, bench: Bench, name: str, options: dict[str, Any], folder: Path
+) -> Figure:
+    """Figure 3 or 4."""
+    from poisonbench.experiments.attack_success import find_row, runs_of_row
+    from poisonbench.runs.victims import victims
+
+    _check_table_dataset(name)
+    row = find_row(name, options.pop("attack", TARGETS[figure]))
+    methods = _words(options.pop("methods", ""))
+    data = bench.dataset(name)
+    records = [
+        record
+        for record in bench.store.records(lambda error: say(f"warning: left out: {error}"))
+        if is_run_on(record, name)
+        and record.spec["dataset"].get("digest") == data.digest
+        and record.metrics.get("target")
+    ]
+    runs = runs_of_row(name, row, methods, records)
+    Store(folder).check_writable()
+    return victims(figure, data, row.attack, row.training, runs, **options)
+
+
+def _check_table_dataset(name: str) -> None:
+    from poisonbench.experiments.definition import DATASET_LABELS
+
+    if name not in DATASET_LABELS:
+        raise UsageError(
+            f"expected a data set among {', '.join(DATASET_LABELS)}, got {name!r}"
+            f"{did_you_mean(name, DATASET_LABELS)}"
+        )
+
+
 def _location(results: Path, data_root: Path) -> tuple[str, ...]:
     """The options that tell a command where things are, unless it would look there anyway."""
     words: list[str] = []
@@ -218,19 +271,22 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-def _sensitivity(dataset: str, results: Path, quiet: bool) -> Figure:
+def _curve(figure: str, dataset: str, results: Path, quiet: bool) -> Figure:
+    """Table IV as curves, or deep k-NN against its k."""
     from poisonbench.experiments.curves import sensitivity
-    from poisonbench.experiments.definition import DATASET_LABELS
+    from poisonbench.experiments.filter_curve import filter_curve
 
-    if dataset not in DATASET_LABELS:
-        raise UsageError(
-            f"expected a data set among {', '.join(DATASET_LABELS)}, got {dataset!r}"
-            f"{did_you_mean(dataset, DATASET_LABELS)}"
-        )
+    _check_table_dataset(dataset)
     # Said with --quiet too: a curve that lacks runs must not look whole.
     records = Store(results).records(lambda error: say(f"warning: left out: {error}"))
-    made = sensitivity(records, dataset)
+    made = (sensitivity if figure == "sensitivity" else filter_curve)(records, dataset)
     points = made.numbers["points"]
+    if not points:
+        say(
+            f"no runs of deep k-NN on {dataset} in {results}; poisonbench report --table "
+            "baseline-1 --missing prints those that it is compared with, add --k to knn's",
+            quiet=quiet,
+        )
     if empty := sum(not point["records"] for point in points):
         say(f"{empty} of {len(points)} points have no run in {results}", quiet=quiet)
     return made

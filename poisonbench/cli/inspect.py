@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,14 +19,24 @@ from poisonbench.cli.common import (
     SeedOption,
     print_json,
 )
-from poisonbench.errors import ArtefactError
+from poisonbench.errors import ArtefactError, UsageError
+from poisonbench.files import write_bytes
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.results.store import Store
+from poisonbench.targeting import Goal
 
 
 def inspect(
     target: Annotated[str, typer.Argument(metavar="PATH|ID", help="An artefact or a record.")],
     dataset: DatasetOption = None,
+    preview: Annotated[
+        Path | None,
+        typer.Option(
+            "--preview",
+            help="Write a poison's picture to this file: its target if it has one, then clean "
+            "images, poisoned ones and their difference.",
+        ),
+    ] = None,
     results: ResultsOption = DEFAULT_RESULTS,
     data_root: DataRootOption = DEFAULT_DATA_ROOT,
     seed: SeedOption = 0,
@@ -36,10 +47,12 @@ def inspect(
     The data set is the one that the artefact names, unless --dataset says where it lies.
     """
     path = _find(target, Store(results))
-    if path.suffix == ".json":
-        _show_record(read_record(path), json)
+    if path.suffix != ".json":
+        _audit(path, dataset, data_root, seed, preview, json)
+    elif preview is not None:
+        raise UsageError(f"--preview: expected a poison, got the run record {path}; leave it out")
     else:
-        _audit(path, dataset, data_root, seed, json)
+        _show_record(read_record(path), json)
 
 
 def _find(target: str, store: Store) -> Path:
@@ -53,8 +66,15 @@ def _find(target: str, store: Store) -> Path:
     )
 
 
-def _audit(path: Path, dataset: str | None, data_root: Path, seed: int, json: bool) -> None:
-    from poisonbench.data.artefacts import read_poison
+def _audit(
+    path: Path,
+    dataset: str | None,
+    data_root: Path,
+    seed: int,
+    preview: Path | None,
+    json: bool,
+) -> None:
+    from poisonbench.data.artefacts import PREVIEW_NAME, preview_of, read_poison
     from poisonbench.data.sources import load_dataset
 
     poison = read_poison(path)
@@ -68,7 +88,10 @@ def _audit(path: Path, dataset: str | None, data_root: Path, seed: int, json: bo
         for position, attack in enumerate(card["attacks"])
     }
     by_class = data.train.labels[poison.indices].bincount(minlength=data.num_classes).tolist()
-    folder = path if path.is_dir() else path.parent
+    picture = (path if path.is_dir() else path.parent) / PREVIEW_NAME
+    if preview is not None:
+        picture = preview
+        write_bytes(picture, preview_of(poison, data))
     figures: dict[str, Any] = {
         "path": str(path),
         "attacks": shares,
@@ -82,15 +105,25 @@ def _audit(path: Path, dataset: str | None, data_root: Path, seed: int, json: bo
         "poisons_by_class": dict(zip(data.class_names, by_class, strict=True)),
         "labels": "unchanged (an artefact holds no labels)",
         "digest": card["digest"],
-        "preview": str(folder / "preview.png"),
+        "preview": str(picture) if picture.is_file() else None,
         "made_by": card["spec"],
     }
     if json:
         print_json(figures)
         return
+    if poison.goal is not None:
+        figures["goal"] = _in_words(poison.goal, data.class_names)
     for key, value in figures.items():
         print(f"{key.replace('_', ' '):24}{value}")
     print(f"{'verdict':24}sound: seal, rows, data set and budget agree")
+
+
+def _in_words(goal: Goal, names: Sequence[str]) -> str:
+    return (
+        f"test image {goal.target} of class {names[goal.target_class]} shall be called "
+        f"{names[goal.intended_class]}; poisons of class {names[goal.poison_class]}; scenario "
+        f"{goal.scenario}; target {goal.targets}"
+    )
 
 
 def _show_record(record: RunRecord, json: bool) -> None:

@@ -23,6 +23,7 @@ from poisonbench.cli.common import (
 )
 from poisonbench.errors import UsageError
 from poisonbench.experiments import tables
+from poisonbench.experiments.filters import build_filters
 from poisonbench.results.render import FORMATS, check_format, print_rich, render
 from poisonbench.results.store import Store, write_text
 
@@ -34,8 +35,16 @@ MISSING = 4
 
 def report(
     table: Annotated[
-        str, typer.Option("--table", help=f"Which table: {', '.join(tables.TABLES)}.")
-    ] = "2",
+        str | None,
+        typer.Option("--table", help=f"Which table: {', '.join(tables.TABLES)}; 2 if not said."),
+    ] = None,
+    filters: Annotated[
+        bool,
+        typer.Option(
+            "--filters",
+            help="Instead: the poisons and clean images that defenses removed, of all runs.",
+        ),
+    ] = False,
     dataset: Annotated[
         str | None,
         typer.Option("--dataset", help=f"Only this data set: {', '.join(tables.DATASET_LABELS)}."),
@@ -61,19 +70,27 @@ def report(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Show the run records as a paper's table, beside the published figures."""
+    """Show the run records as a paper's table, beside the published figures.
+
+    poisonbench report --table 3 --dataset mnist-sample@1000
+    """
     if json and format not in (None, "json"):
         raise UsageError(f"expected one format, got --json and --format {format}; leave one out")
     kind = "json" if json else format or "rich"
     check_format(kind)
-    tables.cells(table, (), dataset)
+    key = "2" if table is None else table
+    if not filters:
+        tables.cells(key, (), dataset)
+    elif table is not None or missing or check:
+        clash = "--table" if table is not None else "--missing" if missing else "--check"
+        raise UsageError(f"expected --filters without {clash}, which is of a paper's table")
     # Said with --quiet too: a table that lacks runs must not look whole.
     records = Store(results).records(lambda error: say(f"warning: left out: {error}"))
     if not records:
         say(f"no run records in {results}; --missing prints the commands to make some", quiet=quiet)
-    made = tables.build(table, records, dataset)
+    made = build_filters(records, dataset) if filters else tables.build(key, records, dataset)
     if missing:
-        commands = tables.missing_commands(table, records, dataset, _results_option(results))
+        commands = tables.missing_commands(key, records, dataset, _results_option(results))
         say(f"{len(commands)} run(s) missing", quiet=quiet)
         lines = [dumps({"missing": commands})] if kind == "json" else commands
         _emit("".join(f"{line}\n" for line in lines), output)
@@ -84,7 +101,7 @@ def report(
     else:
         _emit(render(made, kind), output)
     if check:
-        _check(tables.check(table, records, dataset), quiet=quiet)
+        _check(tables.check(key, records, dataset), quiet=quiet)
 
 
 def _emit(text: str, output: Path | None) -> None:

@@ -90,6 +90,7 @@ class _Resolver:
             given["rho"],
             given["selection"],
             given["poison_trial"],
+            given["attack_profile"],
         )
         seed = given["seed"]
         if seed not in self.benches:
@@ -119,7 +120,7 @@ class _Resolver:
             ids = {attack: spec_id(pool) for attack, pool in pools.items()}
             texts = {} if targeted is None else targeted.texts
             for attack, pool in pools.items():
-                job = _poison_job(name, attack, pool, seed, texts, given["model"])
+                job = _poison_job(name, attack, pool, seed, texts, given["model"], choice.profile)
                 poisons[job.id] = (job, pool)
             runs.append(
                 Job(
@@ -149,6 +150,7 @@ def _poison_job(
     seed: int,
     texts: Mapping[str, str],
     model: str | None,
+    profile: str,
 ) -> Job:
     words = ("craft", "--attack", attack, "--dataset", dataset)
     draw = ["--trial", str(spec["trial"]), "--seed", str(seed)]
@@ -156,6 +158,7 @@ def _poison_job(
         draw += ["--" + option.replace("_", "-"), text]
     # An untargeted poison is the table's, whatever network is trained on it.
     draw += ["--model", model] if model is not None and "targeting" in spec else []
+    draw += ["--profile", profile] if profile != "paper" else []
     title = f"poison {attack} {dataset}" + (f" trial {spec['trial']}" if spec["trial"] else "")
     return Job(
         id=spec_id(spec),

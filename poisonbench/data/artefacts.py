@@ -26,6 +26,7 @@ from poisonbench.targeting import UNTARGETED
 
 FILE_NAME = "poison.safetensors"
 CARD_NAME = "card.json"
+PREVIEW_NAME = "preview.png"
 
 _MAX_HEADER_BYTES = 16 * 2**20
 _TENSORS = {"indices": ("I64", 8, 1), "images": ("U8", 1, 4), "sources": ("U8", 1, 1)}
@@ -71,16 +72,22 @@ _MEASURED_FIELDS: dict[str, type] = {
 def poison_files(poison: Poison, dataset: Dataset) -> dict[str, bytes]:
     """The artefact's files by name; the same poison gives the same bytes."""
     tensors = {"indices": poison.indices, "images": poison.images, "sources": poison.sources}
+    return {
+        FILE_NAME: save(tensors, metadata={"card": canonical_json(poison.card)}),
+        CARD_NAME: (json.dumps(poison.card, indent=1, sort_keys=True) + "\n").encode(),
+        PREVIEW_NAME: preview_of(poison, dataset),
+    }
+
+
+def preview_of(poison: Poison, dataset: Dataset) -> bytes:
+    """A PNG of up to eight images: clean, poisoned, difference, after a targeted one's target."""
     shown = torch.linspace(0, len(poison) - 1, min(8, len(poison))).round().long()
     rows, poisoned = poison.indices[shown], poison.images[shown]
     if len(poison) == 0:
         rows, poisoned = torch.tensor([0]), dataset.train.images[:1].cpu()
     clean = dataset.train.images.cpu()[rows]
-    return {
-        FILE_NAME: save(tensors, metadata={"card": canonical_json(poison.card)}),
-        CARD_NAME: (json.dumps(poison.card, indent=1, sort_keys=True) + "\n").encode(),
-        "preview.png": preview_png(clean, poisoned, poison.card["levels"]),
-    }
+    target = None if poison.goal is None else dataset.test.images[poison.goal.target].cpu()
+    return preview_png(clean, poisoned, poison.card["levels"], target)
 
 
 def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:

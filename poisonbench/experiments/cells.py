@@ -14,15 +14,18 @@ from poisonbench import registry
 from poisonbench.config import parse_number
 from poisonbench.errors import UsageError
 from poisonbench.results.records import RunRecord
-from poisonbench.results.report import distinct_trials
-from poisonbench.results.statistics import Summary
+from poisonbench.results.report import distinct_trials, is_targeted
+from poisonbench.results.statistics import Proportion, Summary
 from poisonbench.seeds import Seeds
 
 #: Trials of every cell, as in the paper.
 TRIALS = 5
 
-#: The embedded part of MNIST; every other data set of a table is the paper's own.
+#: The embedded part of MNIST, and the part of that for targeted attacks; every other data set of a
+#: table is the paper's own.
 SAMPLE_DATASET = "mnist-sample"
+TARGETED_SAMPLE = "mnist-sample@1000"
+SAMPLES = (SAMPLE_DATASET, TARGETED_SAMPLE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +39,10 @@ class Cell:
         overrides: settings that differ from the paper's, by field name, e.g. {"ratio": 0.25}.
         names: what names the cell in tables instead of the overrides; empty takes these.
         attacks: what made the poison, in the order of its shares.
+        scenario: how a targeted attack's victim is trained; null for untargeted poisons.
         trials: how many are wanted.
         published: the paper's figure, accuracies as fractions; null where it has none.
+        published_success: the paper's targets hit of trials; null where it has none.
         is_timed: whether only runs of one session count, whose seconds mean something.
         device: only runs on this device, as :func:`device_of` words it; null takes all.
     """
@@ -48,8 +53,10 @@ class Cell:
     overrides: Mapping[str, str | float] = field(default_factory=dict, hash=False)
     names: Mapping[str, Any] = field(default_factory=dict, hash=False)
     attacks: tuple[str, ...] = registry.MIX
+    scenario: str | None = None
     trials: int = TRIALS
     published: Summary | None = None
+    published_success: Proportion | None = None
     is_timed: bool = False
     device: str | None = None
 
@@ -69,6 +76,7 @@ class Cell:
             is_run_on(record, self.dataset)
             and record.spec.get("method") == self.method
             and self._has_settings(record.labels)
+            and self._has_scenario(record)
             and self._has_poison(record.spec)
         )
 
@@ -101,13 +109,27 @@ class Cell:
         words = ["poisonbench", "defend", "--method", self.method, "--dataset", self.dataset]
         if self.attacks != registry.MIX:
             words += ["--attack", "+".join(self.attacks)]
-        words += ["--rho", f"{self.rho:g}"]
+        # A targeted attack's own share is its default.
+        if self.scenario is None or self.rho == 0:
+            words += ["--rho", f"{self.rho:g}"]
         for name, value in self.overrides.items():
             words += ["--" + name.replace("_", "-"), str(value)]
         words += ["--trial", str(trial)]
         if results is not None:
             words += ["--results", str(results)]
         return shlex.join(words)
+
+    def _has_scenario(self, record: RunRecord) -> bool:
+        targeting = record.spec.get("targeting")
+        if self.scenario is None or not isinstance(targeting, Mapping):
+            # A targeted attack's clean control is no clean run of an untargeted table.
+            return self.scenario is None and not is_targeted(record)
+        return (
+            targeting.get("scenario") == self.scenario
+            and _same(targeting.get("rho"), self.rho)
+            and record.metrics.get("attack_success") is not None
+            and isinstance(record.spec.get("goal"), Mapping)
+        )
 
     def _has_poison(self, spec: Mapping[str, Any]) -> bool:
         poison = spec.get("poison")
@@ -121,14 +143,15 @@ class Cell:
         )
 
     def _has_settings(self, labels: Mapping[str, Any]) -> bool:
-        if not self.overrides:
-            return labels.get("variant") == "paper"
         given = labels.get("overrides")
-        return (
-            labels.get("profile", "paper") == "paper"
-            and isinstance(given, Mapping)
-            and set(given) == set(self.overrides)
-            and all(_same(given[name], value) for name, value in self.overrides.items())
+        if self.scenario is None and not self.overrides:
+            return labels.get("variant") == "paper"
+        if labels.get("profile", "paper") != "paper" or not isinstance(given, Mapping):
+            return False
+        # Whether a scenario is an override depends on the attack; the spec says which it was.
+        free = set() if self.scenario is None else {"scenario"}
+        return set(given) - free == set(self.overrides) - free and all(
+            _same(given[name], self.overrides[name]) for name in set(given) - free
         )
 
 
@@ -141,7 +164,7 @@ def is_run_on(record: RunRecord, dataset: str) -> bool:
         and data.get("name") == dataset
         and isinstance(record.spec.get("seed"), int)
         and isinstance(record.spec.get("trial"), int)
-        and (dataset == SAMPLE_DATASET or record.labels.get("is_paper_dataset") is not False)
+        and (dataset in SAMPLES or record.labels.get("is_paper_dataset") is not False)
     )
 
 

@@ -6,6 +6,8 @@ Holm's correction for their number; "at least as good" is the same with a margin
 "falls as" and "grows with" are Page's test of a trend over ordered levels, a trial a block. A claim
 is reproduced when its test finds it at the 5 % level, and not reproduced when that does not: where
 trials are few or noisy a true claim may be missed. Fewer than three complete trials are not tested.
+Claims on attack success are one-sided Fisher's exact tests of counts. Where the counts are so few
+that even the paper's own rates would not pass, they say "not enough trials" instead.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from poisonbench.experiments.cells import Cell, paired, seconds_of
 from poisonbench.results.records import RunRecord
@@ -23,6 +25,7 @@ from poisonbench.results.statistics import (
     CLAIM_TRIALS,
     SIGNIFICANCE,
     Verdict,
+    fisher,
     holm,
     paired_over,
     rising_trend,
@@ -148,13 +151,107 @@ class Trend:
         )
 
 
-Claim = Superiority | Trend
+@dataclass(frozen=True, kw_only=True)
+class SuccessOrder:
+    """Attacks hit fewer targets, or more, under one defense than under each of others.
+
+    Attributes:
+        claim: in words.
+        first: one defense's cells, one an attack, whose trials are counted together.
+        others: other defenses' cells, in the same order of attacks.
+        direction: -1 where the first is said to be hit less, 1 where more.
+        keys: what the claim is about.
+    """
+
+    claim: str
+    first: tuple[Cell, ...]
+    others: tuple[tuple[Cell, ...], ...]
+    direction: int = -1
+    keys: Mapping[str, Any] = field(default_factory=dict)
+
+    def judge(self, records: Sequence[RunRecord]) -> Finding:
+        """Test the claim; its effect is the smallest difference of rates, its p-value the largest.
+
+        Only trials that both defenses of a comparison have are counted.
+        """
+        pairs = [
+            [
+                pair
+                for own, other in zip(self.first, cells, strict=True)
+                for pair in paired([own.select(records), other.select(records)])
+            ]
+            for cells in self.others
+        ]
+        counts = [(_hits(first), _hits(second)) for first, second in (_columns(p) for p in pairs)]
+        trials = min(len(p) for p in pairs)
+        bears_out = self._bears_out()
+        p_value = self._largest(counts) if trials >= CLAIM_TRIALS else None
+        said = _said(p_value)
+        if said is Verdict.NOT_REPRODUCED and not self._can_tell([len(p) for p in pairs]):
+            said = Verdict.TOO_FEW
+        gaps = [(a[0] / a[1] - b[0] / b[1]) * self.direction for a, b in counts if a[1]]
+        return Finding(
+            keys=self.keys,
+            claim=self.claim,
+            test="one-sided Fisher's exact test"
+            + (f", Holm over {len(pairs)}" if len(pairs) > 1 else ""),
+            verdict=said,
+            p_value=p_value,
+            trials=trials,
+            difference=self.direction * min(gaps) if trials else None,
+            bears_out=bears_out,
+            records=_ids(pair for p in pairs for pair in p),
+        )
+
+    def _largest(self, counts: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> float:
+        side: Literal["less", "greater"] = "less" if self.direction < 0 else "greater"
+        return max(holm([fisher(first, second, side) for first, second in counts]))
+
+    def _can_tell(self, trials: Sequence[int]) -> bool:
+        """Whether so many trials would pass at the paper's own rates, or at 0 % against 100 %."""
+        printed = self._printed() if self._bears_out() else None
+        extreme = float(self.direction > 0)
+        own, others = printed or (extreme, [1 - extreme] * len(trials))
+        counts = [
+            ((round(own * n), n), (round(rate * n), n))
+            for rate, n in zip(others, trials, strict=True)
+        ]
+        return self._largest(counts) < SIGNIFICANCE
+
+    def _bears_out(self) -> bool | None:
+        printed = self._printed()
+        if printed is None:
+            return None
+        own, others = printed
+        return all(self.direction * (own - rate) > 0 for rate in others)
+
+    def _printed(self) -> tuple[float, list[float]] | None:
+        """The published rates over all attacks; null where one is not published."""
+        rates = []
+        for cells in (self.first, *self.others):
+            printed = [cell.published_success for cell in cells if cell.published_success]
+            if len(printed) < len(cells):
+                return None
+            hits, trials = (sum(p.successes for p in printed), sum(p.trials for p in printed))
+            rates.append(hits / trials)
+        return rates[0], rates[1:]
+
+
+Claim = Superiority | Trend | SuccessOrder
 
 
 def _said(p_value: float | None) -> Verdict:
     if p_value is None:
         return Verdict.TOO_FEW
     return Verdict.REPRODUCED if p_value < SIGNIFICANCE else Verdict.NOT_REPRODUCED
+
+
+def _columns(pairs: Sequence[Sequence[RunRecord]]) -> tuple[list[RunRecord], list[RunRecord]]:
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def _hits(records: Sequence[RunRecord]) -> tuple[int, int]:
+    return sum(bool(record.metrics["attack_success"]) for record in records), len(records)
 
 
 def _ids(sets: Iterable[Sequence[RunRecord]]) -> tuple[str, ...]:

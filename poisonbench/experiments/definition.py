@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from poisonbench import registry
-from poisonbench.experiments.cells import SAMPLE_DATASET, Cell
+from poisonbench.experiments.cells import SAMPLE_DATASET, TARGETED_SAMPLE, Cell
 from poisonbench.experiments.claims import Claim
 from poisonbench.results import published
 from poisonbench.results.records import RunRecord
-from poisonbench.results.report import Block, Comparison
+from poisonbench.results.report import Block, Comparison, is_targeted
 from poisonbench.results.statistics import Verdict
 
 PAPER_DATASETS = ("cifar10", "mnist")
@@ -19,6 +19,7 @@ DATASET_LABELS = {
     "cifar10": "CIFAR-10",
     "mnist": "MNIST",
     SAMPLE_DATASET: "MNIST sample (not the paper's data)",
+    TARGETED_SAMPLE: "1,000 images of the MNIST sample (not the paper's data)",
 }
 
 Records = Sequence[RunRecord]
@@ -40,6 +41,7 @@ class PaperTable:
         notes: what to say of the cells and of the comparisons made.
         claims: what the paper concludes from the cells of one data set.
         datasets: those that the paper's table shows.
+        is_targeted: whether its runs are those of targeted attacks; it sees no others.
     """
 
     title: str
@@ -48,6 +50,11 @@ class PaperTable:
     notes: Callable[[Sequence[Cell], Sequence[Comparison], Records], list[str]]
     claims: Callable[[str, Sequence[Cell], Records], list[Claim]] = no_claims
     datasets: tuple[str, ...] = PAPER_DATASETS
+    is_targeted: bool = False
+
+    def own(self, records: Records) -> Records:
+        """The runs of its kind of attack."""
+        return [record for record in records if is_targeted(record) == self.is_targeted]
 
 
 def method_labels() -> dict[str, str]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from poisonbench import registry
 from poisonbench.config import did_you_mean
 from poisonbench.errors import UsageError
-from poisonbench.experiments import accuracy, sensitivity, sheet, times
-from poisonbench.experiments.cells import SAMPLE_DATASET, Cell, is_run_on
+from poisonbench.experiments import accuracy, attack_success, baselines, sensitivity, sheet, times
+from poisonbench.experiments.cells import SAMPLES, Cell, is_run_on
 from poisonbench.experiments.definition import (
     DATASET_LABELS,
     PAPER_DATASETS,
@@ -71,6 +71,7 @@ def cells(key: str, records: Records = (), dataset: str | None = None) -> list[C
         UsageError: unknown table or data set.
     """
     table = find_table(key)
+    records = table.own(records)
     return [
         cell
         for name in _datasets(table, records, dataset)
@@ -114,6 +115,7 @@ def build(key: str, records: Records, dataset: str | None = None) -> Table:
         UsageError: unknown table or data set.
     """
     table = find_table(key)
+    records = table.own(records)
     wanted = cells(key, records, dataset)
     names = list(dict.fromkeys(cell.dataset for cell in wanted))
     blocks = []
@@ -126,14 +128,14 @@ def build(key: str, records: Records, dataset: str | None = None) -> Table:
     findings = [finding for block in blocks for finding in block.findings]
     source = published.source(key)
     notes = [f"Published figures: {source.citation}.", *table.notes(wanted, compared, records)]
-    notes += _claim_notes(findings)
-    if extra := [name for name in names if name not in table.datasets and name != SAMPLE_DATASET]:
+    notes += _claim_notes(findings, table)
+    if extra := [name for name in names if name not in (*table.datasets, *SAMPLES)]:
         notes.append(f"The paper's table does not have {', '.join(extra)}.")
-    if SAMPLE_DATASET in names:
-        notes.append(
-            f"{SAMPLE_DATASET} is a part of MNIST with settings for a CPU; the paper has no "
-            "figures for it."
-        )
+    notes += [
+        f"{name} is a part of MNIST with settings for a CPU; the paper has no figures for it."
+        for name in names
+        if name in SAMPLES
+    ]
     built = registry.defenses()
     if short := sum(cell.method in built and bool(cell.missing(records)) for cell in wanted):
         notes.append(
@@ -181,7 +183,7 @@ def check(key: str, records: Records, dataset: str | None = None) -> Outcome:
     )
 
 
-def _claim_notes(findings: Sequence[Finding]) -> list[str]:
+def _claim_notes(findings: Sequence[Finding], table: PaperTable) -> list[str]:
     if not findings:
         return []
     notes = [
@@ -192,8 +194,10 @@ def _claim_notes(findings: Sequence[Finding]) -> list[str]:
         "is the smallest mean difference, or the last level's mean minus the first's.",
         "Claims, paper: whether the means that the paper printed bear the claim out; --check "
         "counts none that they do not.",
-        "Trials of a cell share one poison, so these tests speak of training's randomness and not "
-        "of other draws of the poison.",
+        "Each trial has its own target and poison, which all defenses of the trial share."
+        if table.is_targeted
+        else "Trials of a cell share one poison, so these tests speak of training's randomness and "
+        "not of other draws of the poison.",
     ]
     if tested := sum(finding.p_value is not None for finding in findings):
         notes.append(
@@ -242,6 +246,8 @@ def _left_out(names: Sequence[str], compared: Sequence[Comparison], records: Rec
 TABLES = {
     "1": sheet.TABLE,
     "2": accuracy.TABLE,
+    "3": attack_success.TABLE,
     "4": sensitivity.TABLE,
     "5": times.TABLE,
+    **baselines.TABLES,
 }

@@ -9,12 +9,13 @@ from torch import nn
 
 from poisonbench.config import did_you_mean
 from poisonbench.errors import UsageError
-from poisonbench.models import cifar_resnet18, mnist_cnn
+from poisonbench.models import cifar_alexnet, cifar_resnet18, mnist_cnn
 from poisonbench.models.classifier import Classifier, initialise
 
 MODELS: dict[str, Callable[[int, int, int], tuple[nn.Module, int]]] = {
     "mnist-cnn": mnist_cnn.features,
     "cifar-resnet18": cifar_resnet18.features,
+    "cifar-alexnet": cifar_alexnet.features,
 }
 
 #: The network that each preset's paper trains.

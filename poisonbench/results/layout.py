@@ -7,8 +7,8 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from poisonbench.results.report import Block, Comparison, Figure, Finding, Unit
-from poisonbench.results.statistics import Summary
+from poisonbench.results.report import Block, Comparison, Figure, Finding, Unit, interval
+from poisonbench.results.statistics import Proportion, Summary
 
 #: Where there is nothing to show.
 DASH = "-"
@@ -18,6 +18,7 @@ _PRINTED: dict[Unit, tuple[float, int]] = {
     "fraction": (100, 2),
     "ratio": (1, 2),
     "seconds": (1, 1),
+    "count": (1, 1),
 }
 
 
@@ -26,6 +27,7 @@ def comparison_block(
     cells: Sequence[Comparison],
     keys: Sequence[str],
     labels: Mapping[Any, str],
+    beside: Mapping[str, Sequence[Comparison]] | None = None,
 ) -> Block:
     """Measured, published, difference and verdict, one cell a row.
 
@@ -34,19 +36,23 @@ def comparison_block(
         cells: the rows.
         keys: which of the cells' keys name a row.
         labels: how to print a key's value, where not as it is.
+        beside: further measured figures by column, one for each of the cells.
     """
-    columns = (*keys, "measured", "published", "diff", "verdict")
+    further = beside or {}
+    columns = (*keys, "measured", *further, "published", "diff", "verdict")
     rows = [
         (
             *(labels.get(cell.keys[key], str(cell.keys[key])) for key in keys),
             show_measured(cell),
+            *(show_measured(others[place]) for others in further.values()),
             _show_figure(cell.published, cell.unit),
             DASH if cell.difference is None else _show_difference(cell),
             _show_verdict(cell),
         )
-        for cell in cells
+        for place, cell in enumerate(cells)
     ]
-    return Block(title=title, columns=columns, rows=tuple(rows), keys=len(keys), cells=tuple(cells))
+    shown = (*cells, *(cell for others in further.values() for cell in others))
+    return Block(title=title, columns=columns, rows=tuple(rows), keys=len(keys), cells=shown)
 
 
 def matrix_block(
@@ -96,6 +102,8 @@ def claims_block(title: str, findings: Sequence[Finding]) -> Block:
 def show_measured(cell: Comparison, *, is_short: bool = False) -> str:
     """``96.87±0.02 (5)``, or ``(3 of 5)`` when trials are lacking, or a dash.
 
+    Shares are ``4/5 [37.6, 96.4]``: their trials can be seen, whether some are lacking or not.
+
     Args:
         cell: what to show.
         is_short: a mean without its spread and trials.
@@ -112,6 +120,9 @@ def _show_figure(figure: Figure | None, unit: Unit) -> str:
     """Mean, spread and number of trials, fractions in percent; other figures as they are."""
     if figure is None:
         return DASH
+    if isinstance(figure, Proportion):
+        low, high = (f"{100 * end:.1f}" for end in interval(figure) or ())
+        return f"{figure.successes}/{figure.trials} [{low}, {high}]"
     if isinstance(figure, Summary):
         return f"{_show_mean(figure, unit)} ({figure.n})"
     return str(figure)
@@ -124,7 +135,7 @@ def _show_mean(summary: Summary, unit: Unit) -> str:
 
 
 def _show_difference(cell: Comparison) -> str:
-    if isinstance(cell.measured, Summary):
+    if isinstance(cell.measured, Summary | Proportion):
         return _show_effect(cell)
     return f"{cell.difference:+g}"
 

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from poisonbench.results.statistics import Summary
+from poisonbench.results.statistics import Proportion, Summary
 
 #: The defenses of Tables II and III in the paper's order, with the paper's headings.
 METHOD_LABELS = {
@@ -97,6 +97,10 @@ class AttackRow(_Accuracy):
     successes: int
     trials: int
 
+    def proportion(self) -> Proportion:
+        """Targets hit, of trials."""
+        return Proportion(self.successes, self.trials)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SensitivityRow(_Accuracy):
@@ -116,10 +120,31 @@ class TimeRow:
     ratio: float | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class FilterRow:
+    """The second paper's Tables 1 and 2: one defense; counts of poisons, all else in percent."""
+
+    method: str
+    poisons_removed: int
+    num_poisons: int
+    clean_removed: float
+    success: float
+    accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkRow:
+    """The second paper's attacks on one network: targets hit of those tried, by defense."""
+
+    network: str
+    successes: dict[str, Proportion]
+
+
 def source(key: str) -> Source:
-    """Where the table ``"1"`` to ``"5"`` comes from."""
+    """Where the table ``"1"`` to ``"5"``, ``"baseline-1"`` or ``"baseline-2"`` comes from."""
     document = _document()
-    paper, table = document["paper"], document["table"][key]
+    table = document["table"][key]
+    paper = table.get("paper", document["paper"])
     return Source(
         paper=paper["title"],
         venue=paper["venue"],
@@ -155,6 +180,24 @@ def table4() -> tuple[SensitivityRow, ...]:
 def table5() -> tuple[TimeRow, ...]:
     """Training times on CIFAR-10."""
     return tuple(TimeRow(**row) for row in _rows("5"))
+
+
+def baseline(key: str) -> tuple[FilterRow, ...]:
+    """Filters under targeted attacks: the table ``"baseline-1"`` or ``"baseline-2"``."""
+    return tuple(FilterRow(**row) for row in _rows(key))
+
+
+def baseline_networks() -> tuple[NetworkRow, ...]:
+    """What Table 2 of the second paper averages, network by network."""
+    found = []
+    for row in _document()["table"]["baseline-2"]["networks"]:
+        shares = {name: row[name] for name in row if name not in ("network", "attacks")}
+        successes = {
+            method: Proportion(round(share * row["attacks"]), row["attacks"])
+            for method, share in shares.items()
+        }
+        found.append(NetworkRow(network=row["network"], successes=successes))
+    return tuple(found)
 
 
 def _rows(key: str) -> list[dict[str, Any]]:

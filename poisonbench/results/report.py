@@ -12,18 +12,21 @@ from typing import Any, Literal
 
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import (
+    Proportion,
     Summary,
     Verdict,
     mean_interval,
+    success_verdict,
     summarise,
     verdict,
+    wilson,
 )
 
-#: A mean with its spread, a whole number or a name.
-Figure = Summary | int | str
+#: A mean with its spread, successes of trials, a whole number or a name.
+Figure = Summary | Proportion | int | str
 
 #: What means are in.
-Unit = Literal["fraction", "ratio", "seconds"]
+Unit = Literal["fraction", "ratio", "seconds", "count"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,24 +61,23 @@ class Comparison:
         """
         if self.unit == "seconds":
             return None
-        pair = [f.mean if isinstance(f, Summary) else f for f in (self.measured, self.published)]
-        if not all(isinstance(value, int | float) for value in pair):
+        measured, published = _number(self.measured), _number(self.published)
+        if measured is None or published is None:
             return None
-        measured, published = pair
-        return round(measured - published, 10)  # type: ignore[operator]
+        return round(measured - published, 10)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: keys, fractions, record ids."""
         measured = _plain(self.measured)
-        if isinstance(self.measured, Summary):
-            interval = mean_interval(self.measured)
-            measured["low"], measured["high"] = interval or (None, None)
+        if isinstance(self.measured, Summary | Proportion):
+            measured["low"], measured["high"] = interval(self.measured) or (None, None)
+        has_unit = isinstance(self.measured or self.published, Summary | Proportion)
         return {
             **self.keys,
             "measured": measured,
             "published": _plain(self.published),
             "difference": self.difference,
-            "unit": self.unit if isinstance(self.measured or self.published, Summary) else None,
+            "unit": self.unit if has_unit else None,
             "p_value": self.p_value,
             "verdict": self.verdict.value,
             "wanted": self.wanted,
@@ -181,23 +183,43 @@ class Table:
 def distinct_trials(records: Sequence[RunRecord]) -> list[RunRecord]:
     """The records of one cell that may be averaged together: one for each (seed, trial).
 
-    Only the newest training loop and recipe of the method count; of a root seed's runs those on the
-    poison of the run finished last; of a trial that was repeated, the run finished last (so a
-    result does not depend on the order of reading).
+    Only the newest training loop, recipe of the method and recipe of a targeted attack count; of
+    the runs on one draw of the poison those on the poison of the run finished last (all untargeted
+    runs of a root seed share a draw, a targeted poison is the trial's own); of a trial that was
+    repeated, the run finished last (so a result does not depend on the order of reading).
     """
     newest = max((_version(record) for record in records), default=None)
     current = [record for record in records if _version(record) == newest]
     current.sort(key=lambda record: (str(record.environment.get("finished", "")), record.id))
-    poisons = {record.spec["seed"]: _poison_digest(record) for record in current}
+    poisons = {_draw(record): _poison_digest(record) for record in current}
     chosen: dict[tuple[int, int], RunRecord] = {}
     for record in current:
-        if _poison_digest(record) == poisons[record.spec["seed"]]:
+        if _poison_digest(record) == poisons[_draw(record)]:
             chosen[record.spec["seed"], record.spec["trial"]] = record
     return [chosen[key] for key in sorted(chosen)]
 
 
-def _version(record: RunRecord) -> tuple[int, int]:
-    return record.spec.get("loop", 0), record.spec.get("recipe_number", 0)
+def is_targeted(record: RunRecord) -> bool:
+    """Whether a run has a target: one under a targeted attack, or such a run's clean control."""
+    return "targeting" in record.spec
+
+
+def _version(record: RunRecord) -> tuple[int, int, int]:
+    spec = record.spec
+    return spec.get("loop", 0), spec.get("recipe_number", 0), _attack_recipe(record)
+
+
+def _attack_recipe(record: RunRecord) -> int:
+    """A targeted attack's recipe number; untargeted poisons are told apart by their digests."""
+    origin = record.labels.get("poison")
+    pools = origin.get("pools") if isinstance(origin, Mapping) else None
+    if not is_targeted(record) or not isinstance(pools, Mapping):
+        return 0
+    return max((pool["spec"].get("recipe_number", 0) for pool in pools.values()), default=0)
+
+
+def _draw(record: RunRecord) -> tuple[int, int | None]:
+    return record.spec["seed"], record.spec["trial"] if is_targeted(record) else None
 
 
 def _poison_digest(record: RunRecord) -> str | None:
@@ -239,6 +261,43 @@ def compare_accuracy(
         verdict=said,
         p_value=p_value,
         records=tuple(record.id for record in chosen),
+    )
+
+
+def compare_success(
+    keys: Mapping[str, Any],
+    records: Sequence[RunRecord],
+    published: Proportion | None,
+    *,
+    wanted: int,
+    built: bool = True,
+) -> Comparison:
+    """Count the targets of one cell that were hit, and set the share beside the published one.
+
+    Args:
+        keys: what the cell is about, the quantity included.
+        records: of this cell and no other, one for each (seed, trial), of targeted attacks.
+        published: null where the paper has no figure.
+        wanted: trials asked for.
+        built: whether the method exists here.
+    """
+    hits = [bool(record.metrics["attack_success"]) for record in records]
+    measured = Proportion(sum(hits), len(hits)) if hits else None
+    p_value = None
+    if not built:
+        said = Verdict.NOT_BUILT
+    elif published is None:
+        said = Verdict.UNPUBLISHED
+    else:
+        said, p_value = success_verdict(measured, published)
+    return Comparison(
+        keys=keys,
+        measured=measured,
+        published=published,
+        wanted=wanted,
+        verdict=said,
+        p_value=p_value,
+        records=tuple(record.id for record in records),
     )
 
 
@@ -316,8 +375,26 @@ def compare_fact(
     )
 
 
+def interval(figure: Summary | Proportion) -> tuple[float, float] | None:
+    """The 95 % interval: Student's t of a mean, Wilson's of a share; null where there is none."""
+    if isinstance(figure, Proportion):
+        return wilson(figure.successes, figure.trials)
+    return mean_interval(figure)
+
+
+def _number(figure: Figure | None) -> float | None:
+    if isinstance(figure, Proportion):
+        return figure.rate
+    if isinstance(figure, Summary):
+        return figure.mean
+    return figure if isinstance(figure, int) else None
+
+
 def _plain(figure: Figure | None) -> Any:
     """Without the noise of binary arithmetic; the tenth decimal is far below one image."""
+    if isinstance(figure, Proportion):
+        counts = {"successes": figure.successes, "n": figure.trials}
+        return {"mean": round(figure.rate, 10), "std": None, **counts}
     if isinstance(figure, Summary):
         std = None if figure.std is None else round(figure.std, 10)
         return {"mean": round(figure.mean, 10), "std": std, "n": figure.n}

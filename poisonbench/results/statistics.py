@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean, stdev
+from typing import Literal
 
 #: Below this p-value a measured mean is said to differ from the published one.
 SIGNIFICANCE = 0.05
@@ -49,6 +50,26 @@ class Summary:
     mean: float
     std: float | None
     n: int
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """Successes among trials.
+
+    Raises:
+        ValueError: counts out of range.
+    """
+
+    successes: int
+    trials: int
+
+    def __post_init__(self) -> None:
+        _check_counts(self.successes, self.trials)
+
+    @property
+    def rate(self) -> float:
+        """Successes as a share of the trials."""
+        return self.successes / self.trials
 
 
 def summarise(values: Sequence[float]) -> Summary | None:
@@ -103,6 +124,19 @@ def verdict(measured: Summary | None, published: Summary) -> tuple[Verdict, floa
     p_value = welch(measured, published) if measured else None
     if p_value is None:
         return Verdict.TOO_FEW, None
+    return (Verdict.DIFFERS if p_value < SIGNIFICANCE else Verdict.AGREES), p_value
+
+
+def success_verdict(
+    measured: Proportion | None, published: Proportion
+) -> tuple[Verdict, float | None]:
+    """Whether a measured share agrees with a published one, and Fisher's exact p-value.
+
+    Fewer than three trials are not tested.
+    """
+    if measured is None or measured.trials < CLAIM_TRIALS:
+        return Verdict.TOO_FEW, None
+    p_value = fisher((measured.successes, measured.trials), (published.successes, published.trials))
     return (Verdict.DIFFERS if p_value < SIGNIFICANCE else Verdict.AGREES), p_value
 
 
@@ -179,8 +213,17 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
     return float(interval.low), float(interval.high)
 
 
-def fisher(first: tuple[int, int], second: tuple[int, int]) -> float:
+def fisher(
+    first: tuple[int, int],
+    second: tuple[int, int],
+    alternative: Literal["two-sided", "less", "greater"] = "two-sided",
+) -> float:
     """p-value of Fisher's exact test that two proportions, each (successes, trials), are equal.
+
+    Args:
+        first: one.
+        second: the other.
+        alternative: what the test looks for: any difference, or a first that is less or greater.
 
     Raises:
         ValueError: counts out of range.
@@ -190,7 +233,7 @@ def fisher(first: tuple[int, int], second: tuple[int, int]) -> float:
     from scipy import stats
 
     table = [[successes, trials - successes] for successes, trials in (first, second)]
-    return float(stats.fisher_exact(table).pvalue)
+    return float(stats.fisher_exact(table, alternative=alternative).pvalue)
 
 
 def _check_counts(successes: int, trials: int) -> None:

@@ -186,7 +186,7 @@ def pool_spec(
         UsageError: bad names or options.
     """
     entry = find("an attack", attacks(), name)
-    settings = read_settings(entry, dataset, profile, values or {})
+    settings = read_settings(entry, dataset, profile, values or {}, model)
     surrogate = model_spec(bench, dataset, settings.recipe, "surrogate", trial, model)
     spec: dict[str, Any] = {
         "kind": "craft",

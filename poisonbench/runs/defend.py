@@ -159,13 +159,20 @@ def request(
     check_trial(trial)
     entry = find("a defense", defenses(), method)
     targeted, values = read_targets(choice, dataset, values or {})
-    settings = read_settings(entry, dataset, profile, values)
+    settings = read_settings(entry, dataset, profile, values, model)
     try:
         defense: Defense = settings.module.build(settings.config, settings.recipe)
     except ValueError as error:
         raise UsageError(f"{method}: {error}") from None
     if choice.rho is not None and not 0 <= choice.rho <= 1:
         raise UsageError(f"--rho: expected a poison ratio in [0, 1], got {choice.rho:g}")
+    scenario = targeted.targeting.scenario if targeted is not None else "scratch"
+    if scenario == "scratch" and defense.pretraining() is not None:
+        raise UsageError(
+            f"{method}: expected a targeted attack with --scenario transfer or finetune, whose "
+            "victim starts from a pretrained network, got training from scratch; choose for "
+            "example --attack bp --scenario transfer"
+        )
     network = model or default_model(dataset)
     check_model(network, dataset.image_shape)
     recipe = settings.recipe
@@ -207,7 +214,7 @@ def needed_pools(
         if targeted.targeting.rho == 0:
             return {}
         name = choice.attacks[0]
-        settings = read_settings(attacks()[name], dataset, "paper", {})
+        settings = read_settings(attacks()[name], dataset, choice.profile, {}, model)
         spec = targeted_spec(bench, dataset, settings, targeted.targeting, trial, model)
         return {name: spec}
     return {name: pool_spec(bench, name, dataset, choice.trial)[1] for name in choice.attacks}
@@ -240,7 +247,7 @@ def _run(
         seeds.generator("initial weights"),
     )
     if targeted is not None:
-        start = (targeted.targeting, material.rows, settings, spec)
+        start = (targeted.targeting, material.rows, settings, spec, defense)
         classifier = start_of_stage(bench, dataset, classifier, *start)
     bench.say(
         f"training {settings.entry.name} on {dataset.name}, "
@@ -311,6 +318,8 @@ def _choices(choice: PoisonChoice, model: str | None, dataset: Dataset) -> dict[
         chosen["selection"] = choice.selection
     if choice.path is None and choice.rho != 0 and choice.trial != 0:
         chosen["poison_trial"] = choice.trial
+    if choice.profile != "paper":
+        chosen["attack_profile"] = choice.profile
     return chosen
 
 

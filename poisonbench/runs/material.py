@@ -49,6 +49,7 @@ class PoisonChoice:
         selection: how shares are drawn.
         trial: an untargeted poison's trial. By default all trials of a table train on one poison,
             so their spread is the training's. A targeted poison is the run's own trial's.
+        profile: a targeted attack's; "paper" is the HINT paper's for most.
     """
 
     attacks: tuple[str, ...] = ()
@@ -56,6 +57,7 @@ class PoisonChoice:
     rho: float | None = None
     selection: Selection = "stratified"
     trial: int = 0
+    profile: str = "paper"
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def describe_choice(
     if targeted is not None:
         rho = targeted.targeting.rho
         about = {"attacks": attacks, "rho": rho, "selection": None, "trial": trial}
+        about |= {"profile": choice.profile} if choice.profile != "paper" else {}
         return about if rho > 0 else None
     rho = DEFAULT_RHO if choice.rho is None else choice.rho
     about = {"attacks": attacks, "rho": rho, "selection": choice.selection, "trial": choice.trial}
@@ -112,6 +115,11 @@ def read_targets(
         ArtefactError: an unreadable poison, or one made for another scenario than asked for.
     """
     if choice.path is not None:
+        if choice.profile != "paper":
+            raise UsageError(
+                "--attack-profile: expected it with --attack, got it with --poison, which was "
+                "made by one; leave it out"
+            )
         poison = read_poison(choice.path, dataset)
         goal = poison.goal
         if goal is None:
@@ -140,6 +148,11 @@ def read_targets(
     entry = is_targeted(choice.attacks)
     if entry is None:
         refuse_targeting(values, "+".join(choice.attacks) or "--clean")
+        if choice.profile != "paper":
+            raise UsageError(
+                f"--attack-profile: expected a targeted attack, got "
+                f"{'+'.join(choice.attacks) or 'clean data'}; leave it out"
+            )
         return None, dict(values)
     check_selection(choice.selection, entry.name)
     if choice.trial:
@@ -185,7 +198,8 @@ def prepare(
     if poison is not None and poison.goal is not None:
         goal, poisoned = poison.goal, poison.indices
     else:
-        attack = read_settings(attacks()[choice.attacks[0]], dataset, "paper", {})
+        entry = attacks()[choice.attacks[0]]
+        attack = read_settings(entry, dataset, choice.profile, {}, model)
         goal = find_goal(bench, dataset, targeting, attack.recipe, trial, model)
         poisoned = poison_rows(bench, dataset, targeting, goal, trial)
     rows = stage_rows(bench, dataset, targeting, poisoned, trial)
@@ -211,7 +225,13 @@ def _find_poison(
             return None, None
         name = choice.attacks[0]
         (crafted,) = craft_targeted(
-            bench, name, dataset, trials=[trial], values=targeted.texts, model=model
+            bench,
+            name,
+            dataset,
+            trials=[trial],
+            profile=choice.profile,
+            values=targeted.texts,
+            model=model,
         )
         pools = {name: {"id": crafted.id, "spec": crafted.poison.card["spec"]}}
         return crafted.poison, {"id": crafted.id, "pools": pools}

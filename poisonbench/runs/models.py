@@ -1,4 +1,4 @@
-"""Classifiers that are trained plainly, for attacks, controls, scenarios and figures; cached."""
+"""Classifiers trained on clean data, for attacks, controls, scenarios and figures; cached."""
 
 from __future__ import annotations
 
@@ -85,8 +85,9 @@ def trained_models(
     epochs: Sequence[int] | None = None,
     train: Split | None = None,
     start: Classifier | None = None,
+    defense: Defense | None = None,
 ) -> list[Classifier]:
-    """A plainly trained classifier after some numbers of epochs, frozen, in eval mode; cached.
+    """A trained classifier after some numbers of epochs, frozen, in eval mode; cached.
 
     Args:
         bench: where.
@@ -97,6 +98,7 @@ def trained_models(
         epochs: when to look; at the end of the recipe by default. 0 is the initial state.
         train: what to train on; the data set's training split by default.
         start: what to train, in place; a network with the seeds' initial weights by default.
+        defense: what it is trained under, at the end of the recipe alone; plainly by default.
 
     Raises:
         ArtefactError: the cached file is damaged.
@@ -108,7 +110,9 @@ def trained_models(
     path = bench.store.model_path(model_id)
     if not path.exists():
         blank = _build(dataset, spec["model"], seeds) if start is None else start
-        tensors = _train(bench, blank, dataset, recipe, spec, model_id, seeds, wanted, train)
+        tensors = _train(
+            bench, blank, dataset, recipe, spec, model_id, seeds, wanted, train, defense
+        )
         if whole:
             tensors = {key.partition(".")[2]: value for key, value in tensors.items()}
         write_bytes(path, save(tensors))
@@ -179,6 +183,7 @@ def _train(
     seeds: Seeds,
     wanted: Sequence[int],
     train: Split | None,
+    defense: Defense | None,
 ) -> dict[str, Tensor]:
     """Train in place; the weights after each wanted epoch as ``"EPOCH.KEY"``."""
     watcher = _Watcher(wanted)
@@ -192,7 +197,7 @@ def _train(
                 replace(recipe, epochs=last),
                 seeds,
                 device=bench.device,
-                defense=watcher,
+                defense=defense or watcher,
                 checkpoint=bench.checkpoint(model_id),
                 report=bench.report,
                 should_stop=bench.stopping.is_set,

@@ -19,6 +19,7 @@ from poisonbench.seeds import Seeds, generator_for
 from poisonbench.targeting import STAGE_RECIPES, Goal, Targeting
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.recipe import Recipe
+from poisonbench.training.state import Defense
 
 
 def stage_recipe(targeting: Targeting, settings: Settings) -> Recipe:
@@ -58,12 +59,13 @@ def start_of_stage(
     rows: Tensor,
     settings: Settings,
     spec: Mapping[str, Any],
+    defense: Defense,
 ) -> Classifier:
     """The classifier that meets the poisons: fresh, or trained on clean data.
 
     "transfer" pre-trains on all images outside the transfer set, freezes the features and draws a
     new head; "finetune" pre-trains on the clean training split. Every defense of a trial starts
-    from the same one.
+    from the same one, but for those that pretrain in a way of their own.
 
     Args:
         bench: where.
@@ -73,6 +75,7 @@ def start_of_stage(
         rows: of the transfer set.
         settings: the defense's, whose recipe trains the start.
         spec: the run's.
+        defense: says how to pretrain.
     """
     scenario = targeting.scenario
     if scenario == "scratch":
@@ -86,7 +89,12 @@ def start_of_stage(
         kept[rows] = False
         train = train.rows(kept.nonzero().flatten())
         about["rows"] = train.digest()
-    (start,) = trained_models(bench, dataset, settings.recipe, about, seeds=seeds, train=train)
+    pretraining = defense.pretraining()
+    if pretraining is not None:
+        about["defense"] = {name: spec[name] for name in ("method", "recipe_number", "config")}
+    (start,) = trained_models(
+        bench, dataset, settings.recipe, about, seeds=seeds, train=train, defense=pretraining
+    )
     start.requires_grad_(True)
     if scenario == "transfer":
         initialise(start.head.cpu(), seeds.generator("transfer head"))
@@ -96,12 +104,13 @@ def start_of_stage(
 
 
 def judge(model: Classifier, dataset: Dataset, goal: Goal, device: torch.device) -> dict[str, Any]:
-    """What a victim says of the target: its class, and its confidence in the classes at stake."""
+    """What a victim says of the target: its class, and how sure it is of the classes at stake."""
     image = dataset.test.images[goal.target : goal.target + 1].to(device)
     probabilities = logits_of(model, image).softmax(1)[0].tolist()
     prediction = max(range(len(probabilities)), key=probabilities.__getitem__)
     return {
         "prediction": prediction,
+        "confidence": probabilities[prediction],
         "success": prediction == goal.intended_class,
         "confidence_of_own_class": probabilities[goal.target_class],
         "confidence_of_intended_class": probabilities[goal.intended_class],

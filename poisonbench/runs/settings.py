@@ -37,7 +37,11 @@ class Settings:
 
 
 def read_settings(
-    entry: Entry, dataset: Dataset, profile: str, values: Mapping[str, str]
+    entry: Entry,
+    dataset: Dataset,
+    profile: str,
+    values: Mapping[str, str],
+    model: str | None = None,
 ) -> Settings:
     """Check the texts of a method's options and build its config and recipe.
 
@@ -46,6 +50,7 @@ def read_settings(
         dataset: names the presets.
         profile: "paper", or another that the method has.
         values: option texts by field name, of the method's config or of the recipe.
+        model: the network that was asked for; some have a recipe of their own.
 
     Raises:
         UsageError: an option that the method lacks, or a bad value.
@@ -61,7 +66,8 @@ def read_settings(
         name: parse_value(text, (kinds | recipe_kinds)[name].kind, f"--{name.replace('_', '-')}")
         for name, text in values.items()
     }
-    build = {"profile": profile, "presets": dataset.presets, "owner": entry.name}
+    presets = (*dataset.presets, *([model] if model else []))
+    build = {"profile": profile, "presets": presets, "owner": entry.name}
     own = {name: value for name, value in parsed.items() if name in kinds}
     shared = {name: value for name, value in parsed.items() if name in recipe_kinds}
     config = resolve(module.Config, module.PROFILES, overrides=own, **build)  # type: ignore[arg-type]

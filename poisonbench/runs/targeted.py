@@ -154,7 +154,7 @@ def craft_targeted(
         check_trial(trial)
     entry = attacks()[name]
     targeted, rest = read_targeting(values or {}, dataset, own_scenario(entry, dataset))
-    settings = read_settings(entry, dataset, profile, rest)
+    settings = read_settings(entry, dataset, profile, rest, model)
     targeting = targeted.targeting
     if targeting.rho == 0:
         raise UsageError("--rho: expected a share over 0 to craft, got 0; it is for clean controls")

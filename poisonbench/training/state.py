@@ -93,6 +93,13 @@ class Defense:
         """The split that the run trains on; new rows come last. Called once, before the run."""
         return train
 
+    def pretraining(self) -> Defense | None:
+        """How the network of a run that starts from a pretrained one is trained, on clean data.
+
+        None trains it plainly. A defense that pretrains has no run without that stage.
+        """
+        return None
+
     def start_epoch(self, state: TrainingState) -> TrainingSet:
         """The training set of this epoch: change images, drop rows. Called before each epoch."""
         return state.train
