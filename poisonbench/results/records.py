@@ -36,8 +36,9 @@ class RunRecord:
             {option: value}, presets, is_paper_dataset, dataset (as the user wrote it), sizes
             {train, validation, test: images}, poison (null, or the artefact's id and what made it).
         metrics: test_accuracy (fraction, last epoch), per_class_accuracy, validation_accuracy,
-            attack_success (null when untargeted), poison (share of poisons etc., never shown to
-            the defense), filter (null unless the defense drops images: poisons_removed,
+            attack_success (null when untargeted), target (null, or the prediction, its confidence
+            and those of the target's own and intended class), poison (share of poisons etc., never
+            shown to the defense), filter (null unless the defense drops images: poisons_removed,
             num_poisons, clean_removed, num_clean, precision, recall, f1, per_class).
         curve: one row an epoch: epoch, loss, validation_accuracy.
         notes: the defense's figures, e.g. HINT's update rounds.
