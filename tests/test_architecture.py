@@ -270,7 +270,7 @@ def pickle_faults(name: str, text: str) -> list[str]:
 def reader_faults(name: str, text: str) -> list[str]:
     """Ways in which even the reader of pickles must not open one."""
     faults = []
-    for node, function, keywords in calls_of(text):
+    for node, function, _ in calls_of(text):
         last = function.rpartition(".")[2]
         is_bare = function.startswith("pickle.") or function in ("eval", "exec", "__import__")
         is_whole = function == "torch.load" and not any(

@@ -20,7 +20,7 @@ from poisonbench.cli.common import (
 )
 from poisonbench.cli.craft import show_crafted, summary
 from poisonbench.cli.session import RunOptions, open_bench
-from poisonbench.config import parse_value
+from poisonbench.config import options_of, parse_value
 from poisonbench.targeting import Targeting
 
 #: What the published sets were made for.
@@ -69,7 +69,7 @@ def import_(
     from poisonbench.data.poison_sets import Format, Ids, Std
     from poisonbench.runs.importing import import_poison
 
-    scenarios = Targeting.__annotations__["scenario"]
+    scenarios = {option.name: option.kind for option in options_of(Targeting)}["scenario"]
     settings: dict[str, Any] = {
         "std": None if std is None else parse_value(std, Std, "--std"),
         "ids": parse_value(ids, Ids, "--ids"),

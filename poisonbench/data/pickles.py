@@ -293,13 +293,13 @@ def _scan(data: bytes) -> None:
                 f"expected up to {MAX_OPCODES:,} opcodes of plain data, got {name} at {count:,}"
             )
         if name in _PUTS or name == "MEMOIZE":
-            place = len(memo) if name == "MEMOIZE" else int(argument)
+            place = len(memo) if name == "MEMOIZE" else int(argument or 0)
             if place > len(memo) + 1:
                 raise ArtefactError(f"expected the next place in the memo, got {place:,}")
             memo[place] = stack[-1]
             continue
         if name in _GETS:
-            stack.append(memo[int(argument)])
+            stack.append(memo[int(argument or 0)])
             continue
         if name in ("SETITEM", "SETITEMS", "DICT"):
             _check_keys(stack[-2:] if name == "SETITEM" else stack[_mark(stack) + 1 :])

@@ -3,8 +3,9 @@
 * ``benchmark``: the folder of a submission to "Just How Toxic" (Schwarzschild et al., 2021):
   ``poisons.pickle``, a list of (picture, label), ``base_indices.pickle``, the training images that
   they replace, and ``target.pickle``, a (picture, label).
-* ``gradient-matching``: the dict that HINT's authors had from Geiping et al.'s code: ``poison_ids``,
-  ``poison_delta`` in normalised units, ``poison_setup``, ``target_images`` (image, label, test index).
+* ``gradient-matching``: the dict that HINT's authors had from Geiping et al.'s code:
+  ``poison_ids``, ``poison_delta`` in normalised units, ``poison_setup``, ``target_images`` (image,
+  label, test index).
 * ``metapoison``: the dict of Huang et al.'s downloads: all training images with the poisons among
   them (``xtrain``, ``ytrain``; NHWC, 0..255, sorted by class), ``xtarget``, ``ytarget``,
   ``ytargetadv``.
@@ -14,8 +15,8 @@ which has none, by the images: what is in the file and not in the data set is a 
 is the nearest image of its class that the file lacks.
 
 Deviations from the codes that read these: pixels are rounded and clipped, where the references
-truncate a poison and let MetaPoison's values outside 0..255 wrap around; poisons whose base image we
-hold out for validation are left out.
+truncate a poison and let MetaPoison's values outside 0..255 wrap around; poisons whose base image
+we hold out for validation are left out.
 """
 
 from __future__ import annotations
@@ -262,7 +263,7 @@ def _hint_order(dataset: Dataset) -> Tensor:
 
 
 def _nearest(poisons: Tensor, originals: Tensor, free: Tensor) -> Tensor:
-    """For each poison the image among ``free`` that is nearest in L-infinity; -1 if none is near."""
+    """For each poison the nearest image among ``free``, in L-infinity; -1 if none is near."""
     if len(free) == 0:
         return torch.full((len(poisons),), -1)
     candidates = originals[free].flatten(1).short()

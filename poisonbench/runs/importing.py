@@ -39,7 +39,8 @@ def import_poison(
         path: a folder or a file, see :mod:`poisonbench.data.poison_sets`.
         form: the format.
         dataset: what it was made for.
-        std, ids: see :func:`poisonbench.data.poison_sets.read_poison_set`.
+        std: in whose units deltas are.
+        ids: what a file's numbers count.
         attack: what made it, for cards and records; by default the format's name.
         scenario: how its victims are trained.
         epsilon: L-infinity budget in [0, 1] to hold it to; by default what is measured.
