@@ -1,8 +1,7 @@
-"""Published poison sets: what is read, what is refused without being run, and the way to a record."""
+"""Published poison sets: what is read, what is refused without being run, and the way on."""
 
 import codecs
 import collections
-import io
 import os
 import pickle
 import struct
@@ -14,13 +13,14 @@ import torch
 from conftest import SHORT, cli, done, files_in
 from PIL import Image
 
+from poisonbench.data import pickles
 from poisonbench.data.pickles import MAX_BYTES, array_of, read_pickle
 from poisonbench.data.poison import read_poison
 from poisonbench.data.poison_sets import STDS
 from poisonbench.data.sources import load_dataset
 from poisonbench.errors import ArtefactError
 
-SIDE, TRAIN, TEST = 8, 200, 40
+SIDE, TRAIN, TEST = 10, 200, 40
 TARGET, INTENDED = 5, 2
 
 
@@ -247,7 +247,7 @@ def refused(code, results, *words):
         (lambda a, r, i: (r[:-1], i, INTENDED), "as many base images"),
         (lambda a, r, i: (-r, i, INTENDED), "from 0 on"),
         (lambda a, r, i: (r.astype(float), i, INTENDED), "whole numbers"),
-        (lambda a, r, i: (r, i[:, :4], INTENDED), "of shape (N, 8, 8, 3)"),
+        (lambda a, r, i: (r, i[:, :4], INTENDED), "of shape (N, 10, 10, 3)"),
     ],
 )
 def test_a_set_of_something_else_is_refused(change, fragment, data, dataset, tmp_path, results):
@@ -332,9 +332,7 @@ def bombs(trap):
     return {
         "os.system": dump(Calls(os.system, command)),
         "builtins.eval": dump(Calls(eval, f"open({str(trap)!r}, 'w')")),
-        "builtins.getattr": dump(Calls(getattr, os, "system"))
-        if False
-        else opcodes("cbuiltins\ngetattr\n(U\x01aU\x01btR."),
+        "builtins.getattr": opcodes("cbuiltins\ngetattr\n(U\x01aU\x01btR."),
         "dotted name": b"\x80\x04\x8c\x05numpy\x8c\x0edtype.__init__\x93.",
         "numpy's runstring": opcodes("cnumpy.testing._private.utils\nrunstring\n(U\x01a}tR."),
         "numpy.load": opcodes("cnumpy\nload\n(U\x05a.npytR."),
@@ -360,7 +358,6 @@ def bombs(trap):
         "cut short": dump([1, 2, 3])[:-1],
         "empty": b"",
         "no pickle": b"PK\x03\x04 a zip",
-        "an endless nest": b"\x80\x02" + b"]" * 2_100_000 + b".",
         "an empty stack": b"\x80\x02.",
     }
 
@@ -377,9 +374,17 @@ def test_a_pickle_that_does_more_is_refused_and_not_run(name, trap, tmp_path, da
 def test_a_deep_nest_is_only_data(tmp_path):
     """As deep as allowed: built, thrown away and refused by its form, without recursion."""
     file = tmp_path / "nest.pkl"
-    file.write_bytes(b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".")
+    file.write_bytes(b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b".")
     with pytest.raises(ArtefactError, match="array of numbers"):
         array_of(read_pickle(file), "nest")
+
+
+def test_opcodes_without_end_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(pickles, "MAX_OPCODES", 1000)
+    file = tmp_path / "nest.pkl"
+    file.write_bytes(b"\x80\x02" + b"]" * 1001 + b".")
+    with pytest.raises(ArtefactError, match="up to 1,000 opcodes"):
+        read_pickle(file)
 
 
 def test_a_file_over_the_limit_is_not_read(tmp_path):
@@ -392,10 +397,7 @@ def test_a_file_over_the_limit_is_not_read(tmp_path):
 
 def torch_storage(size):
     """A tensor of two values that claims another size."""
-    stream = io.BytesIO()
-    torch.save(torch.zeros(2).storage(), stream, _use_new_zipfile_serialization=False)
-    rebuild, load = torch._utils._rebuild_tensor_v2, torch.storage._load_from_bytes
-    storage = Calls(load, stream.getvalue())
+    rebuild, (storage, *_) = torch.zeros(2).__reduce_ex__(2)
     return Calls(rebuild, storage, 0, size, (0,), False, collections.OrderedDict())
 
 
@@ -456,6 +458,6 @@ def test_pictures_of_other_modes_are_refused(mode, tmp_path):
 )
 def test_arrays_come_back(value, protocol, tmp_path):
     found = array_of(read_pickle(write(tmp_path / "a.pkl", value, protocol)), "it")
-    expected = np.array(value)
+    expected = value.numpy() if isinstance(value, torch.Tensor) else np.array(value)
     assert np.array_equal(found, expected)
     assert found.size == 0 or found.dtype == expected.dtype.newbyteorder("=")

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from poisonbench.errors import ArtefactError
 
 MAX_BYTES = 2 * 2**30
-MAX_OPCODES = 2_000_000
+MAX_OPCODES = 500_000
 #: Boolean, integer and float types of fixed size, as numpy writes them.
 _TYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
 _CHANNELS = {"L": 1, "RGB": 3}
@@ -82,13 +82,15 @@ def array_of(value: Any, what: str) -> NDArray[Any]:
         if isinstance(value, _Note):
             return value.array()
         if isinstance(value, list | tuple):
-            numbers = [item.array().item() if isinstance(item, _Note) else item for item in value]
+            items = list(value)
         else:
-            numbers = value
-        flat = numbers if isinstance(numbers, list) else [numbers]
-        if not all(type(item) in (int, float, bool) for item in flat):
+            items = [value]
+        numbers = [item.array().item() if isinstance(item, _Note) else item for item in items]
+        if not all(type(number) in (int, float, bool) for number in numbers):
             raise ValueError("no numbers")
-        array = np.array(numbers, dtype=None if flat else np.int64)
+        array = np.array(numbers, dtype=None if numbers else np.int64)
+        if not isinstance(value, list | tuple):
+            array = array.reshape(())
         if array.dtype.kind not in "biuf":
             raise ValueError("numbers that are too large")
         return array

@@ -54,7 +54,6 @@ def import_poison(
     if epsilon is not None and not 0 <= epsilon <= 1:
         raise UsageError(f"--epsilon: expected a number in [0, 1], got {epsilon:g}")
     found = read_poison_set(path, form, dataset, std=std, ids=ids)
-    bench.store.check_writable()
     if found.num_left_out:
         bench.say(
             f"warning: left out {found.num_left_out} of {found.num_left_out + len(found.rows)} "
@@ -101,4 +100,5 @@ def import_poison(
         )
     except ArtefactError as error:
         raise ArtefactError(f"{path}: {error}; raise --epsilon or leave it out") from None
+    bench.store.check_writable()
     return publish(bench, poison, dataset, spec_id(spec))
