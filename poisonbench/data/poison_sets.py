@@ -47,7 +47,7 @@ STDS: dict[str, tuple[float, ...]] = {
 }
 BENCHMARK_FILES = ("poisons.pickle", "base_indices.pickle", "target.pickle")
 #: Grey levels between a poison and its base beyond which it is another image.
-MAX_LEVELS = 64
+MAX_LEVELS = 96
 #: Poisons compared with their class at a time.
 _CHUNK = 16
 
