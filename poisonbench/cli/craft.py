@@ -71,22 +71,28 @@ def craft(
             model=options.model,
         )
     if options.json:
-        poisons = [_summary(crafted) for crafted in made]
+        poisons = [summary(crafted) for crafted in made]
         print_json(poisons[0] if trials is None else {"poisons": poisons})
         return
     for crafted in made:
-        card = crafted.poison.card
-        if not crafted.is_new:
-            say("made before; delete the folder to make it again", quiet=options.quiet)
-        say(
-            f"{card['num_poisons']:,} poisons, largest change "
-            f"{card['measured']['max_abs_levels']}/255 of {card['levels']}/255 allowed",
-            quiet=options.quiet,
-        )
-        print(crafted.path)
+        show_crafted(crafted, options.quiet)
 
 
-def _summary(crafted: Crafted) -> dict[str, Any]:
+def show_crafted(crafted: Crafted, quiet: bool) -> None:
+    """A poison's path on stdout, and remarks on it."""
+    card = crafted.poison.card
+    if not crafted.is_new:
+        say("made before; delete the folder to make it again", quiet=quiet)
+    say(
+        f"{card['num_poisons']:,} poisons, largest change "
+        f"{card['measured']['max_abs_levels']}/255 of {card['levels']}/255 allowed",
+        quiet=quiet,
+    )
+    print(crafted.path)
+
+
+def summary(crafted: Crafted) -> dict[str, Any]:
+    """A poison as ``--json`` shows it."""
     card = crafted.poison.card
     return {
         "id": crafted.id,

@@ -10,7 +10,18 @@ from typing import Annotated, Any
 import typer
 
 from poisonbench import __version__
-from poisonbench.cli import craft, data, defend, doctor, figure, inspect, listing, report, sweep
+from poisonbench.cli import (
+    craft,
+    data,
+    defend,
+    doctor,
+    figure,
+    importing,
+    inspect,
+    listing,
+    report,
+    sweep,
+)
 from poisonbench.cli.common import Command
 from poisonbench.cli.method_options import CONTEXT, MethodCommand, value_of
 from poisonbench.errors import PoisonbenchError
@@ -26,6 +37,7 @@ app = typer.Typer(
 )
 app.command("craft", cls=MethodCommand, context_settings=CONTEXT)(craft.craft)
 app.command("defend", cls=MethodCommand, context_settings=CONTEXT)(defend.defend)
+app.command("import", cls=Command)(importing.import_)
 app.command("report", cls=Command)(report.report)
 app.command("figure", cls=Command, context_settings=CONTEXT)(figure.figure)
 app.add_typer(listing.app, name="list")

@@ -132,12 +132,13 @@ def _part(whole: Dataset, size: int, root_seed: int) -> Dataset:
         train=whole.train.rows(rows),
         presets=(*whole.presets, name),
         is_paper=False,
+        train_rows=rows if whole.train_rows is None else whole.train_rows[rows],
     )
 
 
 def _standard(known: standard.Standard, data_root: Path, root_seed: int) -> Dataset:
     original, test = standard.read(known, data_root)
-    train, validation = _hold_out(original, root_seed, known.name)
+    train, validation, train_rows = _hold_out(original, root_seed, known.name)
     return Dataset(
         name=known.name,
         train=train,
@@ -148,6 +149,7 @@ def _standard(known: standard.Standard, data_root: Path, root_seed: int) -> Data
         mean=known.mean,
         std=known.std,
         is_paper=(len(original), len(test)) == known.paper_sizes,
+        train_rows=train_rows,
     )
 
 
@@ -161,7 +163,7 @@ def _own(name: str, kind: str, path: Path, root_seed: int) -> Dataset:
         raise ArtefactError(
             f"{name}: expected at least 2 classes in train, got {len(class_names)}; add another"
         )
-    train, validation = _hold_out(original, root_seed, kind)
+    train, validation, train_rows = _hold_out(original, root_seed, kind)
     grey = train.images.shape[1] == 1
     mean, std = ((0.0,), (1.0,)) if grey else _statistics(train.images)
     return Dataset(
@@ -173,13 +175,14 @@ def _own(name: str, kind: str, path: Path, root_seed: int) -> Dataset:
         presets=("mnist",) if grey else ("cifar10",),
         mean=mean,
         std=std,
+        train_rows=train_rows,
     )
 
 
-def _hold_out(split: Split, root_seed: int, kind: str) -> tuple[Split, Split]:
+def _hold_out(split: Split, root_seed: int, kind: str) -> tuple[Split, Split, Tensor]:
     size = min(VALIDATION_SIZE, max(1, len(split) // 10))
     kept, held_out = hold_out(split.labels, size, root_seed, kind)
-    return split.rows(kept), split.rows(held_out)
+    return split.rows(kept), split.rows(held_out), kept
 
 
 def _numbered_classes(name: str, labels: Tensor) -> tuple[str, ...]:

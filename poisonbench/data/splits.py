@@ -67,6 +67,8 @@ class Dataset:
         class_names: K names.
         mean, std: per-channel normalisation in [0, 1] units, used inside the model.
         is_paper: whether this is one of the paper's data sets, whole.
+        train_rows: (N,) int64, which image of the data set's own training images each of ``train``
+            is, before any was held out; None where they are the same.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     is_paper: bool = False
+    train_rows: Tensor | None = None
 
     def __post_init__(self) -> None:
         for part, split in (

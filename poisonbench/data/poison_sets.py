@@ -1,0 +1,335 @@
+"""Published poison sets in the three formats they come in, as rows of our training split.
+
+* ``benchmark``: the folder of a submission to "Just How Toxic" (Schwarzschild et al., 2021):
+  ``poisons.pickle``, a list of (picture, label), ``base_indices.pickle``, the training images that
+  they replace, and ``target.pickle``, a (picture, label).
+* ``gradient-matching``: the dict that HINT's authors had from Geiping et al.'s code:
+  ``poison_ids``, ``poison_delta`` in normalised units, ``poison_setup``, ``target_images`` (image,
+  label, test index).
+* ``metapoison``: the dict of Huang et al.'s downloads: all training images with the poisons among
+  them (``xtrain``, ``ytrain``; NHWC, 0..255, sorted by class), ``xtarget``, ``ytarget``,
+  ``ytargetadv``.
+
+Rows are found by the training images' own numbers, which our split keeps, and for ``metapoison``,
+which has none, by the images: what is in the file and not in the data set is a poison, and its base
+is the nearest image of its class that the file lacks.
+
+Deviations from the codes that read these: pixels are rounded and clipped, where the references
+truncate a poison and let MetaPoison's values outside 0..255 wrap around; poisons whose base image
+we hold out for validation are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from poisonbench.data.pickles import array_of, read_pickle
+from poisonbench.data.splits import Dataset
+from poisonbench.errors import ArtefactError, UsageError
+
+Format = Literal["benchmark", "gradient-matching", "metapoison"]
+Std = Literal["hint", "pgm"]
+Ids = Literal["hint", "original"]
+
+#: Standard deviations of CIFAR-10 that deltas are in units of: HINT's loader's and those of
+#: Geiping et al.'s code, which crafted them.
+STDS: dict[str, tuple[float, ...]] = {
+    "hint": (0.2023, 0.1994, 0.2010),
+    "pgm": (0.2470, 0.2430, 0.2620),
+}
+BENCHMARK_FILES = ("poisons.pickle", "base_indices.pickle", "target.pickle")
+#: Grey levels between a poison and its base beyond which it is another image.
+MAX_LEVELS = 96
+#: Poisons compared with their class at a time.
+_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class PoisonSet:
+    """A published set, found again in our data.
+
+    Attributes:
+        rows: (P,) int64, increasing rows of the training split.
+        images: (P, C, H, W) uint8.
+        target: row of the test split.
+        target_class, intended_class, poison_class: as in a goal.
+        num_left_out: poisons whose base is not in the training split.
+    """
+
+    rows: Tensor
+    images: Tensor
+    target: int
+    target_class: int
+    intended_class: int
+    poison_class: int
+    num_left_out: int
+
+
+def files_of(path: Path, form: Format) -> list[Path]:
+    """The files of a set.
+
+    Raises:
+        ArtefactError: they are not there.
+    """
+    files = [path / name for name in BENCHMARK_FILES] if form == "benchmark" else [path]
+    for file in files:
+        if not file.is_file():
+            raise ArtefactError(
+                f"{file}: expected a file of a poison set in format {form}, found none; "
+                + ("name the folder that holds it" if form == "benchmark" else "name the file")
+            )
+    return files
+
+
+def read_poison_set(
+    path: Path, form: Format, dataset: Dataset, *, std: Std | None = None, ids: Ids = "hint"
+) -> PoisonSet:
+    """Read a set and find its images in a data set.
+
+    Args:
+        path: a folder for ``benchmark``, else a file.
+        form: the format.
+        dataset: what it was made for.
+        std: in whose units ``gradient-matching`` has its deltas.
+        ids: what its numbers count: the first 49,000 images in HINT's order, or the data set's own.
+
+    Raises:
+        UsageError: no ``std`` where it is needed, or HINT's order of a part of a data set.
+        ArtefactError: unreadable, unsafe, not of that format, or not of that data set.
+    """
+    files = files_of(path, form)
+    try:
+        if form == "benchmark":
+            return _read_benchmark(files, dataset)
+        if form == "gradient-matching":
+            return _read_gradient_matching(files[0], dataset, std, ids)
+        return _read_metapoison(files[0], dataset)
+    except ArtefactError as error:
+        text = str(error)
+        raise ArtefactError(text if text.startswith(str(path)) else f"{path}: {text}") from None
+
+
+def _read_benchmark(files: list[Path], dataset: Dataset) -> PoisonSet:
+    pairs, numbers, target = (read_pickle(file) for file in files)
+    _check(isinstance(pairs, list) and len(pairs) > 0, "a list of poisons")
+    for pair in pairs:
+        _check(isinstance(pair, tuple | list) and len(pair) == 2, "poisons as (picture, label)")
+    _check(isinstance(target, tuple | list) and len(target) >= 2, "a target as (picture, label)")
+    _check(len(target) == 2, "a target without a patch: attacks with a trigger are not run here")
+    pictures = [_picture(picture, "poisons", dataset) for picture, _ in pairs]
+    labels = _integers([label for _, label in pairs], "poisons' labels")
+    row = _row_of(_picture(target[0], "target", dataset), dataset)
+    intended = int(labels[0])
+    rows = _rows(_integers(numbers, "base_indices"), dataset)
+    _check_target_class(row, int(_integers(target[1], "target's label")), dataset)
+    return _found(rows, torch.stack(pictures), labels, row, intended, intended, dataset)
+
+
+def _read_gradient_matching(file: Path, dataset: Dataset, std: Std | None, ids: Ids) -> PoisonSet:
+    if std is None:
+        raise UsageError(
+            "--std: expected hint or pgm with --format gradient-matching, got none: deltas are in "
+            "units of a standard deviation, and the two codes have different ones"
+        )
+    content = _dict(
+        read_pickle(file), "poison_ids", "poison_delta", "poison_setup", "target_images"
+    )
+    setup = _dict(content["poison_setup"], "poison_class", "intended_class")
+    targets = content["target_images"]
+    _check(
+        isinstance(targets, list | tuple)
+        and len(targets) > 0
+        and isinstance(targets[0], list | tuple)
+        and len(targets[0]) == 3,
+        "target_images as (image, label, index)",
+    )
+    _check(len(targets) == 1, "one target")
+    numbers = _integers(content["poison_ids"], "poison_ids")
+    if ids == "hint":
+        order = _hint_order(dataset)
+        _check(
+            bool(((numbers >= 0) & (numbers < len(order))).all()), f"poison_ids under {len(order)}"
+        )
+        numbers = order[numbers]
+    rows = _rows(numbers, dataset)
+    delta = torch.from_numpy(array_of(content["poison_delta"], "poison_delta")).float()
+    expected = (len(rows), *dataset.image_shape)
+    _check(delta.shape == expected, f"poison_delta of shape {expected}")
+    _check(bool(delta.isfinite().all()), "finite deltas")
+    _check(dataset.image_shape[0] == 3, "images of three channels")
+    scale = 255 * torch.tensor(STDS[std]).view(1, 3, 1, 1)
+    exact = dataset.train.images[rows.clamp(min=0)].float() + scale * delta
+    images = torch.floor(exact + 0.5).clamp(0, 255).to(torch.uint8)
+    poison_class = int(_integers(setup["poison_class"], "poison_class"))
+    labels = torch.full((len(rows),), poison_class)
+    intended = int(_integers(setup["intended_class"], "intended_class").flatten()[0])
+    row = int(_integers(targets[0][2], "target's index"))
+    _check_target_class(row, int(_integers(targets[0][1], "target's label")), dataset)
+    return _found(rows, images, labels, row, intended, poison_class, dataset)
+
+
+def _read_metapoison(file: Path, dataset: Dataset) -> PoisonSet:
+    content = _dict(read_pickle(file), "xtrain", "ytrain", "xtarget", "ytarget", "ytargetadv")
+    images = _pixels(array_of(content["xtrain"], "xtrain"), "xtrain", dataset)
+    labels = _integers(content["ytrain"], "ytrain").flatten()
+    _check(len(labels) == len(images), "a label for each image")
+    originals = torch.cat([dataset.train.images, dataset.validation.images])
+    own_labels = torch.cat([dataset.train.labels, dataset.validation.labels])
+    keys, own_keys = _keys(images), _keys(originals)
+    clean = set(own_keys)
+    is_poison = torch.tensor([key not in clean for key in keys])
+    _check(bool(is_poison.any()), "poisons in xtrain; all its images are the data set's own")
+    present = set(keys)
+    is_free = torch.tensor([key not in present for key in own_keys])
+    poisons, poison_labels = images[is_poison], labels[is_poison]
+    poison_class = int(poison_labels[0])
+    _check(bool((poison_labels == poison_class).all()), "poisons of one class")
+    free = (is_free & (own_labels == poison_class)).nonzero().flatten()
+    rows = _nearest(poisons, originals, free)
+    rows[rows >= len(dataset.train)] = -1
+    target = _pixels(array_of(content["xtarget"], "xtarget"), "xtarget", dataset)
+    _check(len(target) == 1, "one target")
+    row = _row_of(target[0], dataset)
+    _check_target_class(row, int(_integers(content["ytarget"], "ytarget").flatten()[0]), dataset)
+    intended = int(_integers(content["ytargetadv"], "ytargetadv").flatten()[0])
+    return _found(rows, poisons, poison_labels, row, intended, poison_class, dataset)
+
+
+def _found(
+    rows: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    target: int,
+    intended_class: int,
+    poison_class: int,
+    dataset: Dataset,
+) -> PoisonSet:
+    """Sort, leave out what our split lacks (row -1), and check what is left against its bases."""
+    _check(len(rows) == len(images) == len(labels), "as many base images and labels as poisons")
+    is_kept = rows >= 0
+    rows, order = rows[is_kept].sort()
+    images, labels = images[is_kept][order].contiguous(), labels[is_kept][order]
+    _check(len(rows) > 0, f"base images among the training images of {dataset.name}")
+    _check(bool((rows.diff() > 0).all()), "another base image for each poison")
+    _check(
+        torch.equal(dataset.train.labels[rows], labels),
+        "each poison to have its base image's label (an artefact holds none); its numbers count "
+        "images of another order or data set, or the attack is not clean-label",
+    )
+    largest = int((images.short() - dataset.train.images[rows].short()).abs().max())
+    _check(
+        largest <= MAX_LEVELS,
+        f"poisons within {MAX_LEVELS} grey levels of their base images; got {largest}: their "
+        "numbers count images of another order or data set",
+    )
+    return PoisonSet(
+        rows=rows,
+        images=images,
+        target=target,
+        target_class=int(dataset.test.labels[target]),
+        intended_class=intended_class,
+        poison_class=poison_class,
+        num_left_out=int((~is_kept).sum()),
+    )
+
+
+def _rows(numbers: Tensor, dataset: Dataset) -> Tensor:
+    """Rows of the training split, -1 where it lacks an image, by the data set's own numbers."""
+    _check(numbers.ndim == 1 and bool((numbers >= 0).all()), "a list of images' numbers from 0 on")
+    own = dataset.train_rows
+    if own is None:
+        own = torch.arange(len(dataset.train))
+    place = torch.searchsorted(own, numbers).clamp(max=len(own) - 1)
+    return torch.where(own[place] == numbers, place, -1)
+
+
+def _hint_order(dataset: Dataset) -> Tensor:
+    """HINT's split: a permutation of all training images by seed 1, validation at its end."""
+    if "@" in dataset.name:
+        raise UsageError(
+            f"--ids: expected original with a part of a data set, got hint with {dataset.name}; "
+            "HINT's order is one of all training images"
+        )
+    size = len(dataset.train) + len(dataset.validation)
+    return torch.randperm(size, generator=torch.Generator().manual_seed(1))
+
+
+def _nearest(poisons: Tensor, originals: Tensor, free: Tensor) -> Tensor:
+    """For each poison the nearest image among ``free``, in L-infinity; -1 if none is near."""
+    if len(free) == 0:
+        return torch.full((len(poisons),), -1)
+    candidates = originals[free].flatten(1).short()
+    rows = []
+    for chunk in poisons.flatten(1).short().split(_CHUNK):
+        distance = torch.stack([(candidates - one).abs().amax(1) for one in chunk])
+        nearest = distance.min(1)
+        rows.append(torch.where(nearest.values <= MAX_LEVELS, free[nearest.indices], -1))
+    return torch.cat(rows)
+
+
+def _row_of(image: Tensor, dataset: Dataset) -> int:
+    """The row of a test image that equals one of shape (C, H, W)."""
+    places = (dataset.test.images == image).flatten(1).all(1).nonzero().flatten()
+    _check(len(places) > 0, f"a target that is a test image of {dataset.name}")
+    return int(places[0])
+
+
+def _picture(value: Any, what: str, dataset: Dataset) -> Tensor:
+    array = array_of(value, what)
+    _check(array.dtype == np.uint8 and array.ndim in (2, 3), f"{what} as pictures of 8 bits")
+    if array.ndim == 2:
+        array = array[..., None]
+    return _pixels(array[None], what, dataset)[0]
+
+
+def _pixels(array: NDArray[Any], what: str, dataset: Dataset) -> Tensor:
+    """(N, H, W, C) of any type as (N, C, H, W) uint8, clipped to 0..255 and rounded half up."""
+    channels, height, width = dataset.image_shape
+    _check(
+        array.ndim == 4 and array.shape[1:] == (height, width, channels),
+        f"{what} of shape (N, {height}, {width}, {channels}) for {dataset.name}",
+    )
+    _check(bool(np.isfinite(array).all()), f"finite pixels in {what}")
+    result = np.empty((len(array), channels, height, width), np.uint8)
+    for first in range(0, len(array), 1024):
+        part = array[first : first + 1024].astype(np.float32)
+        result[first : first + 1024] = np.floor(part.clip(0, 255) + 0.5).transpose(0, 3, 1, 2)
+    return torch.from_numpy(result)
+
+
+def _keys(images: Tensor) -> list[bytes]:
+    return [image.tobytes() for image in images.numpy()]
+
+
+def _integers(value: Any, what: str) -> Tensor:
+    array = array_of(value, what)
+    _check(array.dtype.kind in "iu", f"{what} as whole numbers")
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _dict(value: Any, *names: str) -> Mapping[str, Any]:
+    _check(isinstance(value, dict), f"a dict with {', '.join(names)}")
+    for name in names:
+        _check(name in value, f"a dict with {name}")
+    found: Mapping[str, Any] = value
+    return found
+
+
+def _check_target_class(row: int, label: int, dataset: Dataset) -> None:
+    _check(
+        0 <= row < len(dataset.test) and int(dataset.test.labels[row]) == label,
+        f"test image {row} of {dataset.name} to be of class {label}",
+    )
+
+
+def _check(holds: bool, expected: str) -> None:
+    if not holds:
+        raise ArtefactError(f"expected {expected}; it is not of this format or data set")
