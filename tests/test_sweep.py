@@ -1,5 +1,6 @@
 """Sweeps: plans, leases, states, running side by side, signals, retries, rubbish."""
 
+import errno
 import json
 import os
 import shlex
@@ -13,6 +14,8 @@ import pytest
 from conftest import cli, done, files_in
 from synthetic_runs import make_record, pin_registry
 
+from poisonbench import files
+from poisonbench.data.poison import read_poison
 from poisonbench.errors import ArtefactError, UsageError
 from poisonbench.results.records import read_record
 from poisonbench.results.store import Store
@@ -420,6 +423,50 @@ def test_bad_options_of_run(words, message, tmp_path):
     outcome = cli("sweep", "run", tmp_path / "plan.json", *words)
     assert outcome.code == 2
     assert message in outcome.err
+
+
+# A shared file system
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOENT])
+def test_a_read_of_a_shared_file_is_tried_again(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(files, "_WAITS", (0, 0))
+    errors = [OSError(number, "") for _ in range(3)]
+    left = errors[:2]
+
+    def read():
+        if left:
+            raise left.pop()
+        return b"x"
+
+    assert files.retried(tmp_path / "file", read) == b"x"
+    left = errors[:]
+    with pytest.raises(OSError, match=f"Errno {number}"):
+        files.retried(tmp_path / "file", read)
+    assert left == []
+    left = [OSError(errno.EACCES, ""), OSError(errno.EACCES, "")]
+    with pytest.raises(PermissionError):
+        files.retried(tmp_path / "file", read)
+    assert len(left) == 1
+
+
+def test_records_poisons_and_plans_are_read_so(tmp_path, artefact, monkeypatch):
+    record = Store(tmp_path).write_record(make_record())
+    write_plan(PLAN, tmp_path / "plan.json")
+    monkeypatch.setattr(files, "_WAITS", (0, 0))
+    whole, seen = Path.open, set()
+
+    def stale_at_first(path, *words, **options):
+        if path not in seen:
+            seen.add(path)
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return whole(path, *words, **options)
+
+    monkeypatch.setattr(Path, "open", stale_at_first)
+    assert read_record(record).id == make_record().id
+    assert read_plan(tmp_path / "plan.json") == PLAN
+    assert len(read_poison(artefact)) == 270
+    assert len(seen) == 4
 
 
 # Rubbish

@@ -27,6 +27,7 @@ from poisonbench.canonical import canonical_json
 from poisonbench.data.preview import preview_png
 from poisonbench.data.splits import Dataset, Split, digest_tensors
 from poisonbench.errors import ArtefactError, DivergedError
+from poisonbench.files import read_shared, retried
 from poisonbench.targeting import UNTARGETED, Goal
 
 SCHEMA = 1
@@ -333,7 +334,7 @@ def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:
             "check the path or craft it again"
         )
     try:
-        header, data = _read_bytes(file)
+        header, data = retried(file, lambda: _read_bytes(file))
         card = _parse_card(header["__metadata__"]["card"])
         if path.is_dir() and _read_json(path / CARD_NAME) != card:
             raise ArtefactError(
@@ -423,7 +424,7 @@ def _check_header(header: Any, payload: int) -> None:
 def _read_json(file: Path) -> Any:
     if not file.is_file() or file.stat().st_size > _MAX_HEADER_BYTES:
         raise ArtefactError(f"expected a {file.name} beside the tensors, got none or a huge one")
-    return json.loads(file.read_bytes())
+    return json.loads(read_shared(file))
 
 
 def _parse_card(text: str) -> dict[str, Any]:
