@@ -7,11 +7,14 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from poisonbench.errors import StoreError
+
+T = TypeVar("T")
 
 #: How often a write is tried whose folder vanishes.
 _ATTEMPTS = 5
@@ -56,7 +59,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_shared(path: Path) -> bytes:
-    """A file's bytes, from a file system that other machines write to.
+    """A file's bytes, as :func:`retried` reads them.
+
+    Raises:
+        OSError: as from any read.
+    """
+    return retried(path, path.read_bytes)
+
+
+def retried(path: Path, read: Callable[[], T]) -> T:
+    """What a function reads of a file that lies on a file system that other machines write to.
 
     A network file system may show for a moment a name whose file has been replaced or is not there
     yet; such a read is tried again after listing the folder, which renews what is cached of it.
@@ -66,14 +78,14 @@ def read_shared(path: Path) -> bytes:
     """
     for wait in _WAITS:
         try:
-            return path.read_bytes()
+            return read()
         except OSError as error:
             if error.errno not in (errno.ESTALE, errno.ENOENT):
                 raise
             time.sleep(wait)
             with suppress(OSError):
                 os.listdir(path.parent)
-    return path.read_bytes()
+    return read()
 
 
 def publish_folder(target: Path, files: dict[str, bytes]) -> None:

@@ -1,5 +1,6 @@
 """Sweeps: plans, leases, states, running side by side, signals, retries, rubbish."""
 
+import errno
 import json
 import os
 import shlex
@@ -13,16 +14,20 @@ import pytest
 from conftest import cli, done, files_in
 from synthetic_runs import make_record, pin_registry
 
+from poisonbench import files
+from poisonbench.data.poison import read_poison
 from poisonbench.errors import ArtefactError, UsageError
 from poisonbench.results.records import read_record
 from poisonbench.results.store import Store
+from poisonbench.signals import Stopping
 from poisonbench.sweep import lease as leases_module
 from poisonbench.sweep.board import Board, Failure, State
 from poisonbench.sweep.costs import Costs
-from poisonbench.sweep.execute import threads
+from poisonbench.sweep.execute import Sweep, threads
 from poisonbench.sweep.garbage import find_garbage
 from poisonbench.sweep.lease import Leases, Owner
 from poisonbench.sweep.plan import Job, make_plan, read_plan, record_key, run_key, write_plan
+from poisonbench.sweep.view import Silence
 
 
 def job(number, kind="defend", method="hint", **fields):
@@ -367,6 +372,30 @@ def test_a_signal_leaves_checkpoints_and_the_same_command_goes_on(tiny, tmp_path
     assert not (results / "runs").exists()
 
 
+def test_attacks_on_one_surrogate_wait_for_the_first_of_them_whatever_their_line(tiny, tmp_path):
+    lines = [line for name in ("pgd", "dap") for line in lines_of(tiny, attacks=name)]
+    first, second = read_plan(plan_of(lines, tmp_path / "plan.json")).only("craft")
+    assert (first.after, second.after) == ((), (first.id,))
+
+
+def test_a_shard_waits_for_a_surrogate_of_another_shard_only_while_that_is_at_work(tmp_path):
+    """It may be in a queue behind this one."""
+    first, second = job(1, "craft"), job(2, "craft", after=(job(1).id,))
+    board, other = Board(Store(tmp_path)), Board(Store(tmp_path))
+
+    def is_ready(*jobs):
+        plan = make_plan([first, second])
+        sweep = Sweep(plan, jobs, board, tmp_path, ["cpu"], 1, Silence(), Stopping())
+        return sweep._is_ready(second)
+
+    assert not is_ready(first, second)
+    assert is_ready(second)
+    other.leases.take(first.id)
+    assert not is_ready(second)
+    other.leases.release(first.id, is_interrupted=True)
+    assert is_ready(second)
+
+
 def test_nothing_to_do_starts_nothing(tmp_path, results):
     write_plan(make_plan([]), tmp_path / "plan.json")
     outcome = done("sweep", "run", tmp_path / "plan.json", "--results", results)
@@ -396,6 +425,50 @@ def test_bad_options_of_run(words, message, tmp_path):
     assert message in outcome.err
 
 
+# A shared file system
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOENT])
+def test_a_read_of_a_shared_file_is_tried_again(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(files, "_WAITS", (0, 0))
+    errors = [OSError(number, "") for _ in range(3)]
+    left = errors[:2]
+
+    def read():
+        if left:
+            raise left.pop()
+        return b"x"
+
+    assert files.retried(tmp_path / "file", read) == b"x"
+    left = errors[:]
+    with pytest.raises(OSError, match=f"Errno {number}"):
+        files.retried(tmp_path / "file", read)
+    assert left == []
+    left = [OSError(errno.EACCES, ""), OSError(errno.EACCES, "")]
+    with pytest.raises(PermissionError):
+        files.retried(tmp_path / "file", read)
+    assert len(left) == 1
+
+
+def test_records_poisons_and_plans_are_read_so(tmp_path, artefact, monkeypatch):
+    record = Store(tmp_path).write_record(make_record())
+    write_plan(PLAN, tmp_path / "plan.json")
+    monkeypatch.setattr(files, "_WAITS", (0, 0))
+    whole, seen = Path.open, set()
+
+    def stale_at_first(path, *words, **options):
+        if path not in seen:
+            seen.add(path)
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return whole(path, *words, **options)
+
+    monkeypatch.setattr(Path, "open", stale_at_first)
+    assert read_record(record).id == make_record().id
+    assert read_plan(tmp_path / "plan.json") == PLAN
+    assert len(read_poison(artefact)) == 270
+    assert len(seen) == 4
+
+
 # Rubbish
 
 
@@ -404,16 +477,19 @@ def test_gc_finds_what_nothing_needs_and_deletes_on_yes(tmp_path):
     record = make_record()
     kept = [store.write_record(record), tmp_path / "runs" / ".new.json.x.tmp"]
     kept += [store.checkpoint_path("going") / "state.safetensors"]
+    kept += [store.poison_path("crafted") / "card.json"]
     rubbish = [
         store.checkpoint_path(record.id) / "state.safetensors",
         store.checkpoint_path("going") / ".state.safetensors.y.tmp",
         tmp_path / "runs" / ".old.json.x.tmp",
         tmp_path / "poisons" / ".pgd.x.tmp" / "card.json",
+        store.checkpoint_path("crafted") / "state.safetensors",
+        store.checkpoint_path("going") / "healthy" / ".state.safetensors.z.tmp",
     ]
     for path in (*kept[1:], *rubbish):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
-    for path in (*rubbish, rubbish[-1].parent):
+    for path in (*rubbish, rubbish[3].parent):
         os.utime(path, (0, 0))
     living, dead = (Leases(store.sweep / "leases") for _ in range(2))
     living.take("alive")
@@ -422,9 +498,10 @@ def test_gc_finds_what_nothing_needs_and_deletes_on_yes(tmp_path):
     kept.append(living.path("alive"))
     found = {item.path for item in find_garbage(store)}
     expected = {rubbish[0].parent, rubbish[1], rubbish[2], rubbish[3].parent, dead.path("dead")}
+    expected |= {rubbish[4].parent, rubbish[5]}
     assert found == expected
     outcome = done("sweep", "gc", "--results", tmp_path)
-    assert "5 item(s)" in outcome.err
+    assert "7 item(s)" in outcome.err
     assert all(path.exists() for path in expected)
     assert done("sweep", "gc", "--results", tmp_path, "--yes", "--json").json["deleted"]
     assert not any(path.exists() for path in expected)
@@ -440,6 +517,9 @@ def test_the_script_of_an_array_job(tmp_path, results):
     line = ("sweep", "script", tmp_path / "my plan.json", "--results", results)
     text = done(*line, "--shards", 4, "--at-once", 2, "--time", "4:00:00", "--gpus", 2).out
     assert text.startswith("#!/bin/bash\n#SBATCH ")
+    # SLURM fails a task whose log has no folder.
+    (log,) = (word for word in text.split() if word.startswith("--output="))
+    assert Path(log.partition("=")[2]).parent.is_dir()
     for option in ("array=0-3%2", "requeue", "signal=B:USR1@180", "time=4:00:00", "gres=gpu:2"):
         assert f"#SBATCH --{option}\n" in text
     *_, last = text.splitlines()
@@ -451,3 +531,25 @@ def test_the_script_of_an_array_job(tmp_path, results):
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
     # No more tasks than runs.
     assert "--array=0-9\n" in done(*line).out
+
+
+def test_status_asks_squeue_for_the_jobs_of_a_plan(tmp_path, results, monkeypatch):
+    """By the name that the script gives them, so those that were submitted by hand count."""
+    write_plan(PLAN, tmp_path / "plan.json")
+    line = (tmp_path / "plan.json", "--results", results)
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.parent.mkdir()
+    squeue.write_text(
+        '#!/bin/sh\necho "$*" >> "$0.asked"\nprintf "RUNNING\\nPENDING\\nPENDING\\n"\n'
+    )
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(squeue.parent), prepend=":")
+    assert done("sweep", "status", *line, "--json").json["slurm"] is None
+    text = done("sweep", "script", *line).out
+    assert done("sweep", "status", *line, "--json").json["slurm"] == {"running": 1, "pending": 2}
+    assert "SLURM: 2 pending, 1 running" in done("sweep", "status", *line).out
+    (name,) = (word for word in text.split() if word.startswith("--job-name="))
+    asked = squeue.with_name("squeue.asked").read_text().split()
+    assert "--name=" + name.partition("=")[2] in asked
+    squeue.write_text("#!/bin/sh\nexit 1\n")
+    assert done("sweep", "status", *line, "--json").json["slurm"] is None

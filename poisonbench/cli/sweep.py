@@ -271,9 +271,11 @@ def script(
 
     poisonbench sweep script plan.json --at-once 20 --time 4:00:00 > job.sbatch
     """
-    kind = read_kind(only)
-    request = _request(read_plan(plan), kind, locals())
-    sys.stdout.write(slurm.script(request))
+    options = locals()
+    kind, made = read_kind(only), read_plan(plan)
+    request = _request(made, kind, options)
+    slurm.prepare(Store(results), made.digest)
+    sys.stdout.write(slurm.script(request, made.digest))
 
 
 @app.command(cls=Command)

@@ -69,6 +69,7 @@ class _Resolver:
         self.command: Any = typer.main.get_command(app)
         self.data_root = data_root
         self.benches: dict[int, Any] = {}
+        self.makers: dict[str, str] = {}
 
     def jobs(self, words: Sequence[str]) -> list[Job]:
         """The poisons and runs of one line."""
@@ -133,7 +134,17 @@ class _Resolver:
                     needs=tuple(ids.values()),
                 )
             )
-        return [*_after_their_surrogate(list(poisons.values())), *runs]
+        return [*self._after_their_surrogate(list(poisons.values())), *runs]
+
+    def _after_their_surrogate(self, poisons: Sequence[tuple[Job, dict[str, Any]]]) -> list[Job]:
+        """Attacks on one surrogate, of all lines: the first trains it, the others wait for it."""
+        ordered = []
+        for job, spec in poisons:
+            if spec["surrogate"] is not None:
+                maker = self.makers.setdefault(spec_id(spec["surrogate"]), job.id)
+                job = job if maker == job.id else replace(job, after=(maker,))
+            ordered.append(job)
+        return ordered
 
 
 def _mix(choice: PoisonChoice, spec: dict[str, Any]) -> str:
@@ -168,18 +179,6 @@ def _poison_job(
         dataset=dataset,
         method=attack,
     )
-
-
-def _after_their_surrogate(poisons: Sequence[tuple[Job, dict[str, Any]]]) -> list[Job]:
-    """Attacks on one surrogate: the first trains it, the others wait for it."""
-    first: dict[str, str] = {}
-    ordered = []
-    for job, spec in poisons:
-        if spec["surrogate"] is not None:
-            maker = first.setdefault(spec_id(spec["surrogate"]), job.id)
-            job = job if maker == job.id else replace(job, after=(maker,))
-        ordered.append(job)
-    return ordered
 
 
 def _without_places(words: Sequence[str]) -> list[str]:

@@ -22,6 +22,7 @@ from poisonbench.data.poison import SCHEMA, Poison, check_budget, levels, seal
 from poisonbench.data.preview import preview_png
 from poisonbench.data.splits import Dataset, digest_tensors
 from poisonbench.errors import ArtefactError
+from poisonbench.files import read_shared, retried
 from poisonbench.targeting import UNTARGETED
 
 FILE_NAME = "poison.safetensors"
@@ -107,7 +108,7 @@ def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:
             "check the path or craft it again"
         )
     try:
-        header, data = _read_bytes(file)
+        header, data = retried(file, lambda: _read_bytes(file))
         card = _parse_card(header["__metadata__"]["card"])
         if path.is_dir() and _read_json(path / CARD_NAME) != card:
             raise ArtefactError(
@@ -183,7 +184,7 @@ def _check_header(header: Any, payload: int) -> None:
 def _read_json(file: Path) -> Any:
     if not file.is_file() or file.stat().st_size > _MAX_HEADER_BYTES:
         raise ArtefactError(f"expected a {file.name} beside the tensors, got none or a huge one")
-    return json.loads(file.read_bytes())
+    return json.loads(read_shared(file))
 
 
 def _parse_card(text: str) -> dict[str, Any]:

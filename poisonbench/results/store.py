@@ -8,7 +8,7 @@ results/checkpoints/<id>/         state of runs in progress
 results/sweep/leases/<id>.lease   who is at work on a job of a plan
 results/sweep/failed/<id>.json    why a job of a plan failed
 results/sweep/logs/<id>.log       what a job of a plan printed
-results/sweep/slurm/<job>.json    which plan was submitted as which SLURM job
+results/sweep/slurm/<digest>      a plan that SLURM may have tasks of
 """
 
 from __future__ import annotations

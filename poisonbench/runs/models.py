@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from poisonbench.config import as_json
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.errors import ArtefactError, DivergedError
-from poisonbench.files import write_bytes
+from poisonbench.files import read_shared, write_bytes
 from poisonbench.models import build_model
 from poisonbench.models.classifier import Classifier
 from poisonbench.results.records import spec_id
@@ -149,7 +149,7 @@ def read_model(
     """
     model = _build(dataset, network, Seeds())
     try:
-        stored = load_file(path)
+        stored = load(read_shared(path))
         model.load_state_dict(
             {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
         )

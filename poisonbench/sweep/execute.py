@@ -164,8 +164,13 @@ class Sweep:
         return False
 
     def _is_ready(self, job: Job) -> bool:
+        mine = {job.id for job in self.jobs}
+
         def is_settled(name: str) -> bool:
             other = self.plan.job(name)
+            if name not in mine:
+                # Another shard's, which may wait in a queue behind this one.
+                return self.board.state(other) is not State.RUNNING
             unknown = name in self.failed or name in self._interrupted
             return unknown or self.board.is_done(other) or self.board.failure(other) is not None
 

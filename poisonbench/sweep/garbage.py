@@ -68,7 +68,7 @@ def delete(garbage: Garbage) -> None:
 
 
 def _temporary(store: Store, before: float) -> Iterator[tuple[Path, str]]:
-    checkpoints = [path for path in _entries(store.root / "checkpoints") if path.is_dir()]
+    checkpoints = [path for path in (store.root / "checkpoints").rglob("*") if path.is_dir()]
     for folder in (*(store.root / name for name in _FOLDERS), *checkpoints):
         for path in _entries(folder):
             if path.name.startswith(".") and (path.suffix == ".tmp" or ".probe-" in path.name):
@@ -88,8 +88,9 @@ def _dead_leases(store: Store) -> Iterator[tuple[Path, str]]:
 
 def _orphan_checkpoints(store: Store) -> Iterator[tuple[Path, str]]:
     for path in _entries(store.root / "checkpoints"):
-        if store.run_path(path.name).exists() or store.model_path(path.name).exists():
-            yield path, "checkpoint of a run that is done"
+        made = (store.run_path, store.model_path, store.poison_path)
+        if any(where(path.name).exists() for where in made):
+            yield path, "checkpoint of what is done"
         elif store.failure_path(path.name).exists():
             yield path, "checkpoint of a run that diverged"
 

@@ -19,7 +19,7 @@ from typing import Any
 from poisonbench import __version__
 from poisonbench.canonical import canonical_json
 from poisonbench.errors import ArtefactError, UsageError
-from poisonbench.files import write_text
+from poisonbench.files import read_shared, retried, write_text
 from poisonbench.results.records import RunRecord, spec_id
 
 SCHEMA = 1
@@ -129,9 +129,11 @@ def read_plan(path: Path) -> Plan:
         ArtefactError: unreadable, edited, or not a plan.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ValueError(f"{path.stat().st_size} bytes")
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        # Of a plan that another machine has just written, a task may not see the file yet.
+        size = retried(path, path.stat).st_size
+        if size > _MAX_BYTES:
+            raise ValueError(f"{size} bytes")
+        raw = json.loads(read_shared(path).decode())
     except (OSError, ValueError, RecursionError) as error:
         raise ArtefactError(
             f"{path}: expected a plan in JSON, got {error}; make it with "

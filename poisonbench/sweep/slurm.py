@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from poisonbench.errors import StoreError, UsageError
-from poisonbench.files import write_text
+from poisonbench.errors import UsageError
+from poisonbench.files import store_errors, write_text
 from poisonbench.results.store import Store
 
 #: Many sites allow arrays of 1,000 tasks.
@@ -64,8 +62,21 @@ class Request:
             raise UsageError(f"--shards: expected 1 to {MOST_SHARDS} tasks, got {self.shards}")
 
 
-def script(request: Request) -> str:
-    """The batch script.
+def prepare(store: Store, digest: str) -> None:
+    """Make the folder of the tasks' logs, without which SLURM fails them and says nothing.
+
+    Remembers that SLURM may have tasks of this plan, for :func:`queue`.
+
+    Raises:
+        StoreError: the results folder cannot be written.
+    """
+    with store_errors(store.sweep):
+        (store.sweep / "logs").mkdir(parents=True, exist_ok=True)
+    write_text(_mark(store, digest), "")
+
+
+def script(request: Request, digest: str) -> str:
+    """The batch script of a plan with this digest, by which its tasks are named.
 
     ``exec`` makes the sweep the batch process, so that SLURM's signal before the time limit
     reaches it. The number of shards is written down: SLURM's own count changes when a user submits
@@ -74,7 +85,7 @@ def script(request: Request) -> str:
     logs = request.results.resolve() / "sweep" / "logs"
     limit = f"%{request.at_once}" if request.at_once else ""
     options = [
-        "--job-name=poisonbench",
+        f"--job-name={_name(digest)}",
         f"--array=0-{request.shards - 1}{limit}",
         "--requeue",
         "--open-mode=append",
@@ -109,11 +120,11 @@ ONLY = {"craft": "poisons", "defend": "runs"}
 
 
 def submit(request: Request, store: Store, digest: str, after: str | None = None) -> str:
-    """Submit the script; remembers the SLURM job for :func:`queue`.
+    """Submit the script.
 
     Args:
         request: what to submit.
-        store: where it is remembered.
+        store: see :func:`prepare`.
         digest: the plan's.
         after: a SLURM job that must have ended first, well or not.
 
@@ -129,40 +140,38 @@ def submit(request: Request, store: Store, digest: str, after: str | None = None
             "expected SLURM's sbatch on this machine, found none; run this on a login node, or "
             "print the job with `poisonbench sweep script PLAN`"
         )
-    try:
-        (store.sweep / "logs").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot write to {store.sweep}: {error.strerror}") from None
+    prepare(store, digest)
     command = ["sbatch", "--parsable"]
     if after is not None:
         command += [f"--dependency=afterany:{after}"]
     done = subprocess.run(
-        command, input=script(request), capture_output=True, text=True, check=False
+        command, input=script(request, digest), capture_output=True, text=True, check=False
     )
     job = done.stdout.strip().partition(";")[0]
     if done.returncode or not job.isdigit():
         raise UsageError(f"expected sbatch to take the job, got: {done.stderr.strip()}")
-    fields = {"job": job, "plan": digest, "shards": request.shards}
-    write_text(store.sweep / "slurm" / f"{job}.json", json.dumps(fields) + "\n")
     return job
 
 
 def queue(store: Store, digest: str) -> dict[str, int] | None:
-    """How many tasks of a plan SLURM has, by its states; None without squeue or submissions."""
-    jobs = []
-    for path in sorted((store.sweep / "slurm").glob("[0-9]*.json")):
-        try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-            if fields["plan"] == digest and str(fields["job"]).isdigit():
-                jobs.append(str(fields["job"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    if not jobs or shutil.which("squeue") is None:
+    """How many tasks of a plan SLURM has, by its states.
+
+    None without squeue, when nothing of the plan was meant for SLURM, or when squeue does not
+    answer.
+    """
+    if shutil.which("squeue") is None or not _mark(store, digest).exists():
         return None
-    states: Counter[str] = Counter()
-    for job in jobs:
-        states.update(_squeue(job))
-    return dict(states)
+    command = ["squeue", "--noheader", "--array", "--format=%T", f"--name={_name(digest)}"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode:
+        return None
+    words = re.findall(r"^[A-Z_]+$", done.stdout, re.MULTILINE)
+    return dict(Counter(word.lower() for word in words))
 
 
 def requeue() -> bool:
@@ -182,13 +191,10 @@ def describe() -> str:
     return done.stdout.strip() or found
 
 
-def _squeue(job: str) -> Sequence[str]:
-    """The states of a job's tasks; none when SLURM has forgotten it."""
-    command = ["squeue", "--noheader", "--array", "--format=%T", "--jobs", job]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return [word.lower() for word in re.findall(r"^[A-Z_]+$", done.stdout, re.MULTILINE)]
+def _name(digest: str) -> str:
+    """What SLURM calls the jobs of a plan, however they were submitted."""
+    return f"poisonbench-{digest}"
+
+
+def _mark(store: Store, digest: str) -> Path:
+    return store.sweep / "slurm" / digest
