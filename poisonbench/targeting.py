@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from poisonbench.config import Profiles, require, setting
+from poisonbench.config import Profiles, options_of, require, setting
 
 #: Epochs and optimiser of the second stage of a scenario, where they are not the recipe's.
 STAGE_RECIPES: dict[str, dict[str, Any]] = {
@@ -58,6 +58,9 @@ class Targeting:
             "norm_drift: expected scenario transfer or finetune, got scratch",
         )
 
+
+#: Ways to train a victim.
+SCENARIOS = next(option.choices for option in options_of(Targeting) if option.name == "scenario")
 
 #: The small subset of the sample has settings under which attacks succeed within two minutes.
 #: ``PRESET/SCENARIO`` holds for one scenario.

@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from fake_data import SHAPE, fake_dataset
+from fake_data import SHAPE, K, fake_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -441,6 +441,45 @@ def test_tensors_that_are_not_the_digest_s(file, poison):
 def test_a_card_that_does_not_make_sense(file, poison, changes):
     store(file, poison, **changes)
     refused(file, "expected")
+
+
+GOAL = Goal(2, 2, 1, 1, "transfer", "random").as_json()
+
+
+def test_a_goal_comes_back(file, poison, dataset):
+    store(file, poison, goal=GOAL)
+    goal = read_poison(file, dataset).goal
+    assert goal is not None
+    assert goal.as_json() == GOAL
+    assert poison.goal is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "untargeted"},
+        {"target": -1},
+        {"target": True},
+        {"target_class": 1},
+        {"intended_class": K},
+        {"poison_class": -1},
+        {"scenario": "nowhere"},
+        {"scenario": None},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_a_goal_that_does_not_make_sense(file, poison, change):
+    store(file, poison, goal=GOAL | change)
+    refused(file, "expected")
+
+
+@pytest.mark.parametrize("change", [{"target": 4}, {"target": 3}], ids=str)
+def test_a_goal_that_is_not_in_the_data(file, poison, dataset, change):
+    """There are four test images; the last one is of another class."""
+    store(file, poison, goal=GOAL | change)
+    read_poison(file)
+    refused(file, f"expected test image {change['target']} of class 2", dataset)
 
 
 def test_made_for_another_split(folder, dataset):

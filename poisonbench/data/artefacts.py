@@ -23,7 +23,7 @@ from poisonbench.data.preview import preview_png
 from poisonbench.data.splits import Dataset, digest_tensors
 from poisonbench.errors import ArtefactError
 from poisonbench.files import read_shared, retried
-from poisonbench.targeting import UNTARGETED
+from poisonbench.targeting import SCENARIOS, UNTARGETED
 
 FILE_NAME = "poison.safetensors"
 CARD_NAME = "card.json"
@@ -217,6 +217,7 @@ def _check_goal(goal: dict[str, Any], num_classes: int) -> None:
     classes = [goal[name] for name in ("target_class", "intended_class", "poison_class")]
     if (
         goal["kind"] != "targeted"
+        or goal["scenario"] not in SCENARIOS
         or goal["target"] < 0
         or not all(0 <= label < num_classes for label in classes)
         or goal["intended_class"] == goal["target_class"]
