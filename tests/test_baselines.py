@@ -1,26 +1,35 @@
 """The second paper's protocols: its tables, its network, and pretraining under a defense."""
 
+import math
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import typer
 from conftest import cli, done
 from synthetic_runs import targeted_run
 from tiny import network, split, state_of
 from torch import nn
 
 from poisonbench.attacks import feature_collision
+from poisonbench.cli.defend import read_choice
+from poisonbench.cli.main import app
+from poisonbench.cli.method_options import flags_of, method_values
 from poisonbench.cli.sweep_lines import plan_lines
+from poisonbench.config import as_json
 from poisonbench.defenses import robust_features
 from poisonbench.experiments import baselines, tables
 from poisonbench.experiments.filter_curve import filter_curve
 from poisonbench.models import MODELS, build_model
 from poisonbench.perturbation import example_losses
-from poisonbench.registry import attacks
+from poisonbench.registry import attacks, defenses
 from poisonbench.results import published
 from poisonbench.results.records import read_record
 from poisonbench.results.statistics import Proportion, Verdict
+from poisonbench.runs.defend import choices
+from poisonbench.runs.material import describe_choice, read_targets
 from poisonbench.runs.settings import read_settings
 from poisonbench.training.recipe import Recipe
 
@@ -164,6 +173,44 @@ def test_missing_runs_are_commands_that_say_the_whole_protocol(key, dataset, res
     assert ("--attack-profile" in given) == (key == "baseline-1")
 
 
+@pytest.mark.parametrize("key", baselines.TABLES)
+@pytest.mark.parametrize(
+    ("dataset", "presets"),
+    [
+        ("cifar10", ("cifar10",)),
+        ("mnist-sample@1000", ("mnist", "mnist-sample", "mnist-sample@1000")),
+    ],
+)
+def test_a_run_of_a_cells_command_is_the_cells(key, dataset, presets):
+    """The command's options, read as defend reads them, give the record that the cell wants."""
+    parser = typer.main.get_command(app).commands["defend"]
+    data = SimpleNamespace(presets=presets)
+    wanted = tables.cells(key, (), dataset)
+    assert [cell.method for cell in wanted] == list(baselines.METHODS)
+    for cell in wanted:
+        context = parser.make_context("defend", shlex.split(cell.command(2))[2:])
+        given = context.params
+        entries = [defenses()[cell.method], attacks()[given["attack"]]]
+        values = method_values(context.args, flags_of(context), entries)
+        profile = given["attack_profile"]
+        choice = read_choice(given["attack"], None, False, given["rho"], "stratified", 0, profile)
+        targeted, rest = read_targets(choice, data, values)
+        read_settings(entries[1], data, profile, {})
+        made = read_settings(entries[0], data, "paper", rest, given["model"])
+        chosen = choices(choice, given["model"], data)
+        record = targeted_run(
+            False,
+            method=cell.method,
+            dataset=dataset,
+            overrides=made.overrides | targeted.overrides | chosen,
+            poison=describe_choice(data, choice, targeted, 2),
+        )
+        record.spec["targeting"] = as_json(targeted.targeting)
+        assert [c.method for c in wanted if c.matches(record)] == [cell.method]
+        rows = math.ceil(targeted.targeting.rho * (49_000 if dataset == "cifar10" else 1_000))
+        assert rows == (50 if key == "baseline-1" else 5)
+
+
 @pytest.mark.parametrize("dataset", ["mnist", "mnist-sample"])
 def test_other_data_sets_have_no_cells(dataset):
     assert tables.cells("baseline-1", (), dataset) == []
@@ -245,17 +292,14 @@ def test_local_response_normalisation_is_its_formula():
 
 
 def test_a_network_without_batch_norm_has_its_own_rate():
-    class Data:
-        presets = ("cifar10",)
-
-    for entry in (attacks()["fc"],):
-        rates = [
-            read_settings(entry, Data(), "watermark", {}, model).recipe.learning_rate
-            for model in (None, "cifar-resnet18", "cifar-alexnet")
-        ]
-        assert rates == [0.1, 0.1, 0.01]
-        own = read_settings(entry, Data(), "paper", {"learning_rate": "0.05"}, "cifar-alexnet")
-        assert own.recipe.learning_rate == 0.05
+    entry, data = attacks()["fc"], SimpleNamespace(presets=("cifar10",))
+    rates = [
+        read_settings(entry, data, "watermark", {}, model).recipe.learning_rate
+        for model in (None, "cifar-resnet18", "cifar-alexnet")
+    ]
+    assert rates == [0.1, 0.1, 0.01]
+    own = read_settings(entry, data, "paper", {"learning_rate": "0.05"}, "cifar-alexnet")
+    assert own.recipe.learning_rate == 0.05
 
 
 # Robust features

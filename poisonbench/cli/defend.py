@@ -112,7 +112,7 @@ def read_choice(
     rho: float | None,
     selection: str,
     poison_trial: int,
-    attack_profile: str,
+    attack_profile: str = "paper",
 ) -> PoisonChoice:
     """The poison that the options ask for.
 

@@ -99,7 +99,7 @@ def defend(
         except ValueError as error:
             raise UsageError(f"{method}: {error}") from None
     measured, weights = _run(bench, asked, dataset, material, run_id)
-    overrides = settings.overrides | _choices(choice, model, dataset)
+    overrides = settings.overrides | choices(choice, model, dataset)
     overrides |= targeted.overrides if targeted is not None else {}
     labels = {
         "variant": "custom" if overrides else profile,
@@ -307,7 +307,7 @@ def _run(
     return measured, weights
 
 
-def _choices(choice: PoisonChoice, model: str | None, dataset: Dataset) -> dict[str, Any]:
+def choices(choice: PoisonChoice, model: str | None, dataset: Dataset) -> dict[str, Any]:
     """What was chosen apart from the method's settings: a paper's table takes none of it."""
     chosen: dict[str, Any] = {}
     if model not in (None, default_model(dataset)):
