@@ -407,8 +407,8 @@ def test_a_profile_that_no_attack_has(tiny, results, words, message):
     assert message in outcome.err
 
 
-def test_stage_epochs_are_finetunes(tiny, results):
-    line = ("defend", "--method", "none", "--dataset", tiny, "--attack", "bp", "--stage-epochs")
+def test_stage_epochs_are_a_second_stages(tiny, results):
+    line = ("defend", "--method", "none", "--dataset", tiny, "--attack", "gm", "--stage-epochs")
     outcome = cli(*line, "3", "--results", results)
     assert outcome.code == 2
-    assert "stage_epochs: expected 1 or more with scenario finetune" in outcome.err
+    assert "stage_epochs: expected 1 or more with a second stage" in outcome.err

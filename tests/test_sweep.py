@@ -15,7 +15,7 @@ from conftest import cli, done, files_in
 from synthetic_runs import make_record, pin_registry
 
 from poisonbench import files
-from poisonbench.data.poison import read_poison
+from poisonbench.data.artefacts import read_poison
 from poisonbench.errors import ArtefactError, UsageError
 from poisonbench.results.records import read_record
 from poisonbench.results.store import Store

@@ -91,7 +91,7 @@ def own_share(dataset: str, scenario: str) -> float:
         PROFILES,
         profile="paper",
         presets=(dataset, f"{dataset}/{scenario}"),
-        overrides={},
+        overrides={"scenario": scenario},
         owner="a targeted attack",
     )
     return targeting.rho

@@ -76,12 +76,15 @@ def read_targeting(
         "owner": "a targeted attack",
     }
     built = resolve(Targeting, profiles, overrides=given, **settings)
-    plain = resolve(Targeting, profiles, overrides={}, **settings)
+    # What a scenario's preset says goes with the scenario, which is compared by itself.
+    plain = resolve(Targeting, profiles, overrides={"scenario": chosen}, **settings)
     overrides = {
         field.name: getattr(built, field.name)
         for field in fields(Targeting)
         if field.name != "rho" and getattr(built, field.name) != getattr(plain, field.name)
     }
+    if chosen != scenario:
+        overrides["scenario"] = chosen
     texts = {name: text for name, text in values.items() if name in kinds}
     rest = {name: text for name, text in values.items() if name not in kinds}
     return Targeted(built, overrides, texts), rest
