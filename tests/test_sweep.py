@@ -274,6 +274,23 @@ def test_costs_are_means_by_data_set_and_method():
     assert costs.left([none, hint]) is None
 
 
+def test_status_and_dry_run_give_the_hours_of_what_is_left(tmp_path, results):
+    write_plan(PLAN, tmp_path / "plan.json")
+    line = ("sweep", "status", tmp_path / "plan.json", "--results", results)
+
+    def hours():
+        rows = [text.split() for text in done(*line).out.splitlines()[2:]]
+        return {" ".join(words[:-6]): words[-1] for words in rows}
+
+    assert hours() == {"poison pgd mnist": "?", "hint mnist": "?", "all": "?"}
+    record = make_record(dataset="mnist", method="hint", rho=0.2)
+    record.cost["seconds"] = {"total": 360}
+    Store(results).write_record(record)
+    assert hours() == {"poison pgd mnist": "?", "hint mnist": "1.00", "all": "1.00+?"}
+    Store(results).poison_path(POISON.id).mkdir(parents=True)
+    assert hours() == {"poison pgd mnist": "0.00", "hint mnist": "1.00", "all": "1.00"}
+
+
 def test_threads_fill_what_is_allotted(monkeypatch):
     for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
         monkeypatch.delenv(name, raising=False)
