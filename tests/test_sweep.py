@@ -570,3 +570,26 @@ def test_status_asks_squeue_for_the_jobs_of_a_plan(tmp_path, results, monkeypatc
     assert "--name=" + name.partition("=")[2] in asked
     squeue.write_text("#!/bin/sh\nexit 1\n")
     assert done("sweep", "status", *line, "--json").json["slurm"] is None
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [
+        ("3", 180),
+        ("2:30", 150),
+        ("0:02:59", 179),
+        ("0-0:3", 180),
+        ("0-0:2:1", 121),
+        ("3:1", None),
+        ("0:03:01", None),
+        ("1-0", None),
+        ("60", None),
+        ("UNLIMITED", None),
+    ],
+)
+def test_a_notice_is_shorter_than_the_time_limit(tmp_path, results, time, seconds):
+    write_plan(PLAN, tmp_path / "plan.json")
+    outcome = cli("sweep", "script", tmp_path / "plan.json", "--results", results, "--time", time)
+    assert outcome.code == (0 if seconds is None else 2), outcome.err
+    if seconds is not None:
+        assert f"fewer seconds than the time limit of {seconds}, got 180" in outcome.err
