@@ -283,9 +283,12 @@ def test_status_and_dry_run_give_the_hours_of_what_is_left(tmp_path, results):
         return {" ".join(words[:-6]): words[-1] for words in rows}
 
     assert hours() == {"poison pgd mnist": "?", "hint mnist": "?", "all": "?"}
-    record = make_record(dataset="mnist", method="hint", rho=0.2)
-    record.cost["seconds"] = {"total": 360}
-    Store(results).write_record(record)
+    records = [make_record(dataset="mnist", method="hint", trial=trial) for trial in (0, 1)]
+    for record, seconds in zip(records, (2, 718), strict=True):
+        record.cost["seconds"] = {"total": seconds}
+    Store(results).write_record(records[0])
+    assert hours() == {"poison pgd mnist": "?", "hint mnist": "<0.01", "all": "<0.01+?"}
+    Store(results).write_record(records[1])
     assert hours() == {"poison pgd mnist": "?", "hint mnist": "1.00", "all": "1.00+?"}
     Store(results).poison_path(POISON.id).mkdir(parents=True)
     assert hours() == {"poison pgd mnist": "0.00", "hint mnist": "1.00", "all": "1.00"}

@@ -417,7 +417,9 @@ def _hours(left: Sequence[Job], costs: Costs) -> str:
     known = [seconds for job in left if (seconds := costs.of(job)) is not None]
     if left and not known:
         return "?"
-    return f"{sum(known) / 3600:.2f}" + ("+?" if len(known) < len(left) else "")
+    hours = sum(known) / 3600
+    shown = "<0.01" if 0 < hours < 0.01 else f"{hours:.2f}"
+    return shown + ("+?" if len(known) < len(left) else "")
 
 
 def _groups(jobs: Sequence[Job]) -> dict[str, list[Job]]:
