@@ -376,14 +376,15 @@ def test_a_sweep_runs_all_but_what_fails_and_says_so(tiny, tmp_path, results):
 
 
 @pytest.mark.slow
-def test_a_signal_leaves_checkpoints_and_the_same_command_goes_on(tiny, tmp_path, results):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_leaves_checkpoints(tiny, tmp_path, results, number):
     path = plan_of(lines_of(tiny, epochs=400, trials=1), tmp_path / "plan.json")
     program = sweep("run", path, "--results", results)
     for text in program.stderr:
         if "start none" in text:
             break
     time.sleep(3)
-    program.send_signal(signal.SIGTERM)
+    program.send_signal(number)
     _, err = program.communicate(timeout=60)
     assert program.returncode == 75, err
     assert "1 of 2 jobs are done; run the same command to continue" in err
