@@ -274,6 +274,26 @@ def test_costs_are_means_by_data_set_and_method():
     assert costs.left([none, hint]) is None
 
 
+def test_status_and_dry_run_give_the_hours_of_what_is_left(tmp_path, results):
+    write_plan(PLAN, tmp_path / "plan.json")
+    line = ("sweep", "status", tmp_path / "plan.json", "--results", results)
+
+    def hours():
+        rows = [text.split() for text in done(*line).out.splitlines()[2:]]
+        return {" ".join(words[:-6]): words[-1] for words in rows}
+
+    assert hours() == {"poison pgd mnist": "?", "hint mnist": "?", "all": "?"}
+    records = [make_record(dataset="mnist", method="hint", trial=trial) for trial in (0, 1)]
+    for record, seconds in zip(records, (2, 718), strict=True):
+        record.cost["seconds"] = {"total": seconds}
+    Store(results).write_record(records[0])
+    assert hours() == {"poison pgd mnist": "?", "hint mnist": "<0.01", "all": "<0.01+?"}
+    Store(results).write_record(records[1])
+    assert hours() == {"poison pgd mnist": "?", "hint mnist": "1.00", "all": "1.00+?"}
+    Store(results).poison_path(POISON.id).mkdir(parents=True)
+    assert hours() == {"poison pgd mnist": "0.00", "hint mnist": "1.00", "all": "1.00"}
+
+
 def test_threads_fill_what_is_allotted(monkeypatch):
     for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):
         monkeypatch.delenv(name, raising=False)
@@ -356,14 +376,15 @@ def test_a_sweep_runs_all_but_what_fails_and_says_so(tiny, tmp_path, results):
 
 
 @pytest.mark.slow
-def test_a_signal_leaves_checkpoints_and_the_same_command_goes_on(tiny, tmp_path, results):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_leaves_checkpoints(tiny, tmp_path, results, number):
     path = plan_of(lines_of(tiny, epochs=400, trials=1), tmp_path / "plan.json")
     program = sweep("run", path, "--results", results)
     for text in program.stderr:
         if "start none" in text:
             break
     time.sleep(3)
-    program.send_signal(signal.SIGTERM)
+    program.send_signal(number)
     _, err = program.communicate(timeout=60)
     assert program.returncode == 75, err
     assert "1 of 2 jobs are done; run the same command to continue" in err
@@ -553,3 +574,26 @@ def test_status_asks_squeue_for_the_jobs_of_a_plan(tmp_path, results, monkeypatc
     assert "--name=" + name.partition("=")[2] in asked
     squeue.write_text("#!/bin/sh\nexit 1\n")
     assert done("sweep", "status", *line, "--json").json["slurm"] is None
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [
+        ("3", 180),
+        ("2:30", 150),
+        ("0:02:59", 179),
+        ("0-0:3", 180),
+        ("0-0:2:1", 121),
+        ("3:1", None),
+        ("0:03:01", None),
+        ("1-0", None),
+        ("60", None),
+        ("UNLIMITED", None),
+    ],
+)
+def test_a_notice_is_shorter_than_the_time_limit(tmp_path, results, time, seconds):
+    write_plan(PLAN, tmp_path / "plan.json")
+    outcome = cli("sweep", "script", tmp_path / "plan.json", "--results", results, "--time", time)
+    assert outcome.code == (0 if seconds is None else 2), outcome.err
+    if seconds is not None:
+        assert f"fewer seconds than the time limit of {seconds}, got 180" in outcome.err

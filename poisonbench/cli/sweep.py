@@ -399,13 +399,9 @@ def _print_status(plan: Plan, board: Board, *, as_json: bool) -> None:
         return
     print(f"plan {plan.digest}, {len(plan.jobs)} jobs")
     print(f"{'':<28}" + "".join(f"{state:>13}" for state in State) + f"{'hours left':>13}")
-    for name, jobs in _groups(plan.jobs).items():
+    for name, jobs in [*_groups(plan.jobs).items(), ("all", list(plan.jobs))]:
         counts = Counter(states[job.id] for job in jobs)
-        seconds = costs.left([job for job in jobs if states[job.id] is not State.DONE])
-        known = jobs[0].kind == "defend" and seconds is not None
-        hours = f"{seconds / 3600:.2f}" if known and seconds is not None else "?"
-        if counts[State.DONE] == len(jobs):
-            hours = "0.00"
+        hours = _hours([job for job in jobs if states[job.id] is not State.DONE], costs)
         print(f"{name:<28}" + "".join(f"{counts[state]:>13}" for state in State) + f"{hours:>13}")
     for job in plan.jobs:
         if states[job.id] in (State.RUNNING, State.FAILED):
@@ -414,6 +410,16 @@ def _print_status(plan: Plan, board: Board, *, as_json: bool) -> None:
     if queue is not None:
         shown = ", ".join(f"{count} {state}" for state, count in sorted(queue.items()))
         print(f"SLURM: {shown or 'nothing in the queue'}")
+
+
+def _hours(left: Sequence[Job], costs: Costs) -> str:
+    """What is left of some jobs, as far as it is known: "0.25+?" when there are others."""
+    known = [seconds for job in left if (seconds := costs.of(job)) is not None]
+    if left and not known:
+        return "?"
+    hours = sum(known) / 3600
+    shown = "<0.01" if 0 < hours < 0.01 else f"{hours:.2f}"
+    return shown + ("+?" if len(known) < len(left) else "")
 
 
 def _groups(jobs: Sequence[Job]) -> dict[str, list[Job]]:

@@ -60,6 +60,13 @@ class Request:
     def __post_init__(self) -> None:
         if not 1 <= self.shards <= MOST_SHARDS:
             raise UsageError(f"--shards: expected 1 to {MOST_SHARDS} tasks, got {self.shards}")
+        limit = _seconds(self.time or "")
+        if limit is not None and self.notice >= limit:
+            # A task would be asked to stop as soon as it has started, again and again.
+            raise UsageError(
+                f"--notice: expected fewer seconds than the time limit of {limit}, got "
+                f"{self.notice}; lower it or raise --time"
+            )
 
 
 def prepare(store: Store, digest: str) -> None:
@@ -189,6 +196,19 @@ def describe() -> str:
         return "none here; sweeps run on one machine, or submit from a login node"
     done = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
     return done.stdout.strip() or found
+
+
+def _seconds(time: str) -> int | None:
+    """Minutes, [hours:]minutes:seconds or days-hours[:minutes[:seconds]]; None for other text."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
+    if found is None:
+        return None
+    days, *rest = found.groups()
+    parts = [int(part) for part in rest if part is not None]
+    if days is None and len(parts) < 3:
+        parts = [0, *parts]
+    hours, minutes, seconds = (*parts, 0, 0)[:3]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def _name(digest: str) -> str:

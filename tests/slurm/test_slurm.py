@@ -70,8 +70,12 @@ def records_of_one(_, results):
 
 
 def test_a_plan_runs_as_arrays_of_shards(tiny, tmp_path, results):
-    path = plan_of(lines_of(tiny, trials=3, attacks="durp+pgd"), tmp_path / "plan.json")
-    jobs = submit(path, results, "--shards", 2, "--at-once", 2)
+    # One task at a time: the first crafts DAP, whose surrogate the other one's PGD would train.
+    path = plan_of(lines_of(tiny, trials=3, attacks="pgd+dap"), tmp_path / "plan.json")
+    pgd, dap = read_plan(path).only("craft")
+    assert dap.after == (pgd.id,)
+    assert dap.id < pgd.id
+    jobs = submit(path, results, "--shards", 2, "--at-once", 1)
     assert set(jobs) == {"poisons", "runs"}
     status = done("sweep", "status", path, "--results", results, "--json").json
     assert status["slurm"]
