@@ -14,8 +14,8 @@ from conftest import SHORT, cli, done, files_in
 from PIL import Image
 
 from poisonbench.data import pickles
-from poisonbench.data.pickles import MAX_BYTES, array_of, read_pickle
 from poisonbench.data.artefacts import read_poison
+from poisonbench.data.pickles import MAX_BYTES, array_of, read_pickle
 from poisonbench.data.poison_sets import STDS
 from poisonbench.data.sources import load_dataset
 from poisonbench.errors import ArtefactError
