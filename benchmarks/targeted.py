@@ -23,7 +23,7 @@ from types import ModuleType
 import torch
 from common import Timing, measure, parser, prepare, show
 
-from poisonbench.attacks import gradient_matching
+from poisonbench.attacks import bullseye_polytope, feature_collision, gradient_matching
 from poisonbench.attacks.base import TargetedTask
 from poisonbench.brewing import BrewingConfig
 from poisonbench.data.splits import Split
@@ -34,7 +34,11 @@ from poisonbench.training.fit import fit
 from poisonbench.training.recipe import Recipe
 
 #: Attacks that brew, by their names on the command line.
-ATTACKS: dict[str, ModuleType] = {"gm": gradient_matching}
+ATTACKS: dict[str, ModuleType] = {
+    "gm": gradient_matching,
+    "bp": bullseye_polytope,
+    "fc": feature_collision,
+}
 
 #: Image shape, and whether victims of this network augment, by network.
 NETWORKS = {"mnist-cnn": ((1, 28, 28), False), "cifar-resnet18": ((3, 32, 32), True)}

@@ -268,7 +268,7 @@ def test_targeted(script, capsys):
     script("targeted").main(options.split())
     printed = capsys.readouterr().out
     assert "| mnist-cnn | training pass |" in printed
-    assert "| mnist-cnn | gm |" in printed
+    assert all(f"| mnist-cnn | {attack} |" in printed for attack in ("gm", "bp", "fc"))
     assert "2 trials of 6 poisons" in printed
 
 
