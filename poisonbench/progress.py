@@ -6,7 +6,7 @@ import sys
 import time
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -62,7 +62,25 @@ class LogReporter:
         print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-class BarReporter:
+class Bars:
+    """Rich progress bars, shown inside a ``with`` statement."""
+
+    bar: Progress
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.stop()
+
+
+class BarReporter(Bars):
     """A rich progress bar; use as a context manager."""
 
     def __init__(self) -> None:
@@ -95,18 +113,6 @@ class BarReporter:
             self.bar.update(self.bar.task_ids[-1], completed=done, total=total, detail=detail)
             self.shown = now
         self.last = done
-
-    def __enter__(self) -> BarReporter:
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.bar.stop()
 
 
 def clock(seconds: float) -> str:

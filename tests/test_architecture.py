@@ -328,6 +328,7 @@ def test_no_global_randomness_and_no_pickle(check):
     ],
 )
 def test_the_checks_see_what_they_are_for(check, line):
+    # The lines are texts for the checks to read; nothing runs them.
     (fault,) = check("file.py", line)
     assert fault.startswith("file.py:1: ")
 

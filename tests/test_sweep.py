@@ -27,7 +27,7 @@ from poisonbench.sweep.execute import Sweep, threads
 from poisonbench.sweep.garbage import find_garbage
 from poisonbench.sweep.lease import Leases, Owner
 from poisonbench.sweep.plan import Job, make_plan, read_plan, record_key, run_key, write_plan
-from poisonbench.sweep.view import Silence
+from poisonbench.sweep.view import View
 
 
 def job(number, kind="defend", method="hint", **fields):
@@ -406,7 +406,7 @@ def test_a_shard_waits_for_a_surrogate_of_another_shard_only_while_that_is_at_wo
 
     def is_ready(*jobs):
         plan = make_plan([first, second])
-        sweep = Sweep(plan, jobs, board, tmp_path, ["cpu"], 1, Silence(), Stopping())
+        sweep = Sweep(plan, jobs, board, tmp_path, ["cpu"], 1, View(), Stopping())
         return sweep._is_ready(second)
 
     assert not is_ready(first, second)

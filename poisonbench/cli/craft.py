@@ -12,7 +12,7 @@ from poisonbench.cli.session import (
     RunOptions,
     choose_dataset,
     open_bench,
-    takes_run_options,
+    takes,
 )
 from poisonbench.registry import attacks
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from poisonbench.runs.craft import Crafted
 
 
-@takes_run_options
+@takes(RunOptions)
 def craft(
     ctx: typer.Context,
     attack: Annotated[

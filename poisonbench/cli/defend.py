@@ -13,7 +13,7 @@ from poisonbench.cli.session import (
     RunOptions,
     choose_dataset,
     open_bench,
-    takes_run_options,
+    takes,
 )
 from poisonbench.errors import UsageError
 from poisonbench.registry import attacks, defenses, find
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from poisonbench.runs.material import PoisonChoice
 
 
-@takes_run_options
+@takes(RunOptions)
 def defend(
     ctx: typer.Context,
     method: Annotated[str, typer.Option("--method", help="One of `poisonbench list defenses`.")],

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
 import typer
+from packaging.requirements import Requirement
 
 from poisonbench import __version__
 from poisonbench.cli.common import (
@@ -23,9 +24,8 @@ from poisonbench.cli.common import (
 from poisonbench.sweep.folder_checks import Check, check_folder
 from poisonbench.sweep.slurm import describe
 
-#: What the package needs, with the versions that it asks for.
-PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "kornia", "typer", "rich", "scipy")
 OLDEST_PYTHON = (3, 11)
+UPGRADE = "`pip install --upgrade poisonbench` gets it"
 
 
 def doctor(
@@ -56,15 +56,27 @@ def doctor(
 
 
 def _versions() -> list[Check]:
+    """The package, Python, and each package that the metadata ask for, against its bounds."""
     checks = [
         Check("poisonbench", True, f"{__version__}, {Path(__file__).parents[1]}"),
         Check("python", sys.version_info >= OLDEST_PYTHON, platform.python_version()),
     ]
-    for name in PACKAGES:
+    try:
+        wanted = [Requirement(line) for line in requires("poisonbench") or []]
+    except PackageNotFoundError:
+        text = "run from a folder that was not installed, so versions are not checked"
+        return [*checks, Check("packages", True, text)]
+    # Extras, such as the tools of development, have a marker that is false here.
+    for requirement in (one for one in wanted if one.marker is None or one.marker.evaluate()):
+        name = requirement.name
         try:
-            checks.append(Check(name, True, version(name)))
+            found = version(name)
         except PackageNotFoundError:
-            checks.append(Check(name, False, "not installed; run `pip install poisonbench` again"))
+            found = "nothing"
+        # A build of one's own or a pre-release counts by its number.
+        is_well = found != "nothing" and requirement.specifier.contains(found, prereleases=True)
+        detail = found if is_well else f"expected {requirement}, found {found}; {UPGRADE}"
+        checks.append(Check(name, is_well, detail))
     return checks
 
 

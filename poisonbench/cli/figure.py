@@ -44,6 +44,7 @@ FIGURES = {
     "2": ("attack", "rho", "trial", "images", "pick", "methods", "runs", "make"),
     "3": ("attack", "images", "methods"),
     "4": ("attack", "images", "methods"),
+    "features": ("attack", "trial", "methods"),
     "sensitivity": (),
     "filter-k": (),
 }
@@ -52,7 +53,7 @@ FIGURES = {
 CURVES = ("sensitivity", "filter-k")
 
 #: The attacks of the figures of targets.
-TARGETS = {"3": "mp", "4": "bp"}
+TARGETS = {"3": "mp", "4": "bp", "features": "bp"}
 
 
 def figure(
@@ -62,20 +63,24 @@ def figure(
         typer.Option(
             "--figure",
             help="1: HINT's noise; 2: each defense's predictions; 3, 4: of the targets of MP and "
-            "BP; sensitivity: Table IV as curves; filter-k: deep k-NN against k.",
+            "BP; features: where poisons lie and what was removed; sensitivity: Table IV as "
+            "curves; filter-k: deep k-NN against k.",
         ),
     ],
     dataset: DatasetOption = None,
     attack: Annotated[
         str | None,
-        typer.Option("--attack", help="As for defend; mix by default. Figures 1 to 4: mp, bp."),
+        typer.Option(
+            "--attack", help="As for defend; mix by default, of 3 mp, of 4 and features bp."
+        ),
     ] = None,
     rho: Annotated[
         float | None,
         typer.Option("--rho", help="Poisoned share; 0.6 by default. Figures 1, 2."),
     ] = None,
     trial: Annotated[
-        int | None, typer.Option("--trial", min=0, help="Which trial; 0 by default. Figures 1, 2.")
+        int | None,
+        typer.Option("--trial", min=0, help="Which trial; 0 by default. Figures 1, 2, features."),
     ] = None,
     images: Annotated[
         int | None, typer.Option("--images", min=1, max=20, help="How many images. Figures 1 to 4.")
@@ -95,7 +100,7 @@ def figure(
         typer.Option(
             "--methods",
             help="Names joined by commas; all that have models, or runs, if not said. Figures 2 "
-            "to 4.",
+            "to 4, features.",
         ),
     ] = None,
     runs: Annotated[
@@ -225,8 +230,9 @@ def _of_images(
 def _of_targets(
     figure: str, bench: Bench, name: str, options: dict[str, Any], folder: Path
 ) -> Figure:
-    """Figure 3 or 4."""
-    from poisonbench.experiments.attack_success import find_row, runs_of_row
+    """Figure 3 or 4, or the features."""
+    from poisonbench.experiments.attack_success import find_row, models_of_row, runs_of_row
+    from poisonbench.runs.projection import projection
     from poisonbench.runs.victims import victims
 
     _check_table_dataset(name)
@@ -240,6 +246,13 @@ def _of_targets(
         and record.spec["dataset"].get("digest") == data.digest
         and record.metrics.get("target")
     ]
+    if figure == "features":
+        trial = options.pop("trial", 0)
+        models, missing = models_of_row(name, row, methods, records, trial, bench.store)
+        for method, command in missing.items():
+            bench.say(f"left out: {method} has no model of trial {trial}; make it with `{command}`")
+        Store(folder).check_writable()
+        return projection(bench, data, models)
     runs = runs_of_row(name, row, methods, records)
     Store(folder).check_writable()
     return victims(figure, data, row.attack, row.training, runs, **options)

@@ -64,13 +64,16 @@ class RunOptions:
     quiet: QuietOption = False
 
 
-def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose last parameter, ``options: RunOptions``, is an option for each of its fields.
+def takes(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """For a command whose last parameter, ``options``, is an option for each field of a dataclass.
 
     Typer makes options of a function's parameters; the signature that it reads has the fields in
     place of the one parameter.
+
+    Args:
+        kind: a dataclass whose fields are annotated as Typer wants parameters to be.
     """
-    kinds = get_type_hints(RunOptions, include_extras=True)
+    kinds = get_type_hints(kind, include_extras=True)
     shared = [
         inspect.Parameter(
             field.name,
@@ -78,18 +81,22 @@ def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:
             default=field.default,
             annotation=kinds[field.name],
         )
-        for field in fields(RunOptions)
+        for field in fields(kind)
     ]
-    signature = inspect.signature(command, eval_str=True)
-    own = [parameter for name, parameter in signature.parameters.items() if name != "options"]
 
-    @wraps(command)
-    def with_fields(*arguments: Any, **values: Any) -> None:
-        options = RunOptions(**{field.name: values.pop(field.name) for field in fields(RunOptions)})
-        command(*arguments, **values, options=options)
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [parameter for name, parameter in signature.parameters.items() if name != "options"]
 
-    with_fields.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
-    return with_fields
+        @wraps(command)
+        def with_fields(*arguments: Any, **values: Any) -> None:
+            options = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+            command(*arguments, **values, options=options)
+
+        with_fields.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
+        return with_fields
+
+    return decorate
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,7 @@ from poisonbench.cli.common import (
     print_json,
     say,
 )
+from poisonbench.cli.session import takes
 from poisonbench.cli.worker import worker
 from poisonbench.config import did_you_mean
 from poisonbench.errors import InterruptedRunError, JobsFailedError, UsageError
@@ -36,7 +38,7 @@ from poisonbench.sweep.costs import Costs
 from poisonbench.sweep.execute import Sweep
 from poisonbench.sweep.garbage import STALE, delete, find_garbage
 from poisonbench.sweep.plan import Job, Plan, read_plan, write_plan
-from poisonbench.sweep.view import Bars, Lines, Silence, View
+from poisonbench.sweep.view import JobBars, Lines, View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -157,9 +159,9 @@ def run(
     stopping = Stopping()
     with ExitStack() as stack:
         stack.enter_context(stop_on_signals(stopping))
-        view: View = Silence()
+        view = View()
         if not quiet:
-            view = stack.enter_context(Bars()) if sys.stderr.isatty() else Lines()
+            view = stack.enter_context(JobBars()) if sys.stderr.isatty() else Lines()
         sweep = Sweep(
             made, mine, _board(results), data_root, places, jobs or len(places), view, stopping
         )
@@ -228,82 +230,61 @@ def gc(
     say(f"{len(found)} item(s), {sum(item.size for item in found):,} bytes {verb}")
 
 
-ShardsOption = Annotated[
-    int | None, typer.Option("--shards", min=1, help="Tasks of the array; one a run by default.")
-]
-AtOnceOption = Annotated[
-    int | None, typer.Option("--at-once", min=1, help="Tasks that run at a time (%K).")
-]
-TimeOption = Annotated[str | None, typer.Option("--time", help="Time limit of a task.")]
-CpusOption = Annotated[int, typer.Option("--cpus", min=1, help="Processors of a task.")]
-GpusOption = Annotated[int, typer.Option("--gpus", min=0, help="GPUs of a task.")]
-SideBySideOption = Annotated[int, typer.Option("--jobs", min=1, help="Runs at once in a task.")]
-NoticeOption = Annotated[
-    int, typer.Option("--notice", min=1, help="Seconds before the limit to save checkpoints at.")
-]
-PartitionOption = Annotated[str | None, typer.Option("--partition", help="SLURM's partition.")]
-SbatchOption = Annotated[
-    str, typer.Option("--sbatch", help="Further options of sbatch, e.g. '--mem=8G --account=a'.")
-]
-ProgramOption = Annotated[
-    str, typer.Option("--program", help="How poisonbench is called on the nodes.")
-]
+@dataclass(frozen=True, kw_only=True)
+class ArrayOptions:
+    """The options of an array job, in the order of its help."""
+
+    shards: Annotated[
+        int | None,
+        typer.Option("--shards", min=1, help="Tasks of the array; one a run by default."),
+    ] = None
+    at_once: Annotated[
+        int | None, typer.Option("--at-once", min=1, help="Tasks that run at a time (%K).")
+    ] = None
+    time: Annotated[str | None, typer.Option("--time", help="Time limit of a task.")] = None
+    cpus: Annotated[int, typer.Option("--cpus", min=1, help="Processors of a task.")] = 1
+    gpus: Annotated[int, typer.Option("--gpus", min=0, help="GPUs of a task.")] = 0
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at once in a task.")] = 1
+    notice: Annotated[
+        int,
+        typer.Option("--notice", min=1, help="Seconds before the limit to save checkpoints at."),
+    ] = 180
+    partition: Annotated[str | None, typer.Option("--partition", help="SLURM's partition.")] = None
+    only: OnlyOption = None
+    sbatch: Annotated[
+        str,
+        typer.Option("--sbatch", help="Further options of sbatch, e.g. '--mem=8G --account=a'."),
+    ] = ""
+    program: Annotated[
+        str, typer.Option("--program", help="How poisonbench is called on the nodes.")
+    ] = ""
+    results: ResultsOption = DEFAULT_RESULTS
+    data_root: DataRootOption = DEFAULT_DATA_ROOT
 
 
 @app.command(cls=Command)
-def script(
-    plan: PlanArgument,
-    shards: ShardsOption = None,
-    at_once: AtOnceOption = None,
-    time: TimeOption = None,
-    cpus: CpusOption = 1,
-    gpus: GpusOption = 0,
-    jobs: SideBySideOption = 1,
-    notice: NoticeOption = 180,
-    partition: PartitionOption = None,
-    only: OnlyOption = None,
-    sbatch: SbatchOption = "",
-    program: ProgramOption = "",
-    results: ResultsOption = DEFAULT_RESULTS,
-    data_root: DataRootOption = DEFAULT_DATA_ROOT,
-) -> None:
+@takes(ArrayOptions)
+def script(plan: PlanArgument, *, options: ArrayOptions) -> None:
     """Print a SLURM array job that runs a plan.
 
     poisonbench sweep script plan.json --at-once 20 --time 4:00:00 > job.sbatch
     """
-    options = locals()
-    kind, made = read_kind(only), read_plan(plan)
-    request = _request(made, kind, options)
-    slurm.prepare(Store(results), made.digest)
+    made = read_plan(plan)
+    request = _request(plan, made, read_kind(options.only), options)
+    slurm.prepare(Store(options.results), made.digest)
     sys.stdout.write(slurm.script(request, made.digest))
 
 
 @app.command(cls=Command)
-def submit(
-    plan: PlanArgument,
-    shards: ShardsOption = None,
-    at_once: AtOnceOption = None,
-    time: TimeOption = None,
-    cpus: CpusOption = 1,
-    gpus: GpusOption = 0,
-    jobs: SideBySideOption = 1,
-    notice: NoticeOption = 180,
-    partition: PartitionOption = None,
-    only: OnlyOption = None,
-    sbatch: SbatchOption = "",
-    program: ProgramOption = "",
-    results: ResultsOption = DEFAULT_RESULTS,
-    data_root: DataRootOption = DEFAULT_DATA_ROOT,
-    as_json: JsonOption = False,
-) -> None:
+@takes(ArrayOptions)
+def submit(plan: PlanArgument, as_json: JsonOption = False, *, options: ArrayOptions) -> None:
     """Submit a plan to SLURM: an array that crafts its poisons, then an array of its runs."""
-    options = locals()
-    kind, made, store = read_kind(only), read_plan(plan), Store(results)
+    kind, made, store = read_kind(options.only), read_plan(plan), Store(options.results)
     submitted: dict[str, str] = {}
     last = None
     for stage in ("craft", "defend"):
         if kind in (None, stage) and made.only(stage):
-            request = _request(made, stage, options)
+            request = _request(plan, made, stage, options)
             last = slurm.submit(request, store, made.digest, after=last)
             submitted[slurm.ONLY[stage]] = last
     if as_json:
@@ -313,22 +294,24 @@ def submit(
         print(f"{job}  {stage}")
 
 
-def _request(plan: Plan, kind: str | None, options: dict[str, Any]) -> slurm.Request:
-    """A request of the options of ``script`` and ``submit``; no more shards than jobs."""
+def _request(path: Path, plan: Plan, kind: str | None, options: ArrayOptions) -> slurm.Request:
+    """What an array job asks for; no more shards than jobs."""
     count = len(plan.only(kind or "defend")) or len(plan.jobs)
-    program = shlex.split(options["program"]) or [sys.executable, "-m", "poisonbench"]
     return slurm.Request(
-        plan=options["plan"],
-        results=options["results"],
-        data_root=options["data_root"],
-        shards=min(options["shards"] or slurm.MOST_SHARDS, max(count, 1)),
+        plan=path,
+        results=options.results,
+        data_root=options.data_root,
+        shards=min(options.shards or slurm.MOST_SHARDS, max(count, 1)),
+        at_once=options.at_once,
+        time=options.time,
+        cpus=options.cpus,
+        gpus=options.gpus,
+        jobs=options.jobs,
+        notice=options.notice,
+        partition=options.partition,
         only=kind,
-        options=tuple(shlex.split(options["sbatch"])),
-        program=tuple(program),
-        **{
-            name: options[name]
-            for name in ("at_once", "time", "cpus", "gpus", "jobs", "notice", "partition")
-        },
+        options=tuple(shlex.split(options.sbatch)),
+        program=tuple(shlex.split(options.program)) or (sys.executable, "-m", "poisonbench"),
     )
 
 

@@ -28,6 +28,7 @@ from poisonbench.results.layout import comparison_block, matrix_block
 from poisonbench.results.records import RunRecord
 from poisonbench.results.report import Block, Comparison, compare_success
 from poisonbench.results.statistics import SIGNIFICANCE
+from poisonbench.results.store import Store
 from poisonbench.targeting import PROFILES, Targeting
 
 PAPER_DATASET = "cifar10"
@@ -155,6 +156,46 @@ def runs_of_row(
             f"({row.training}), got none; make it with `{cells[missing[0]].command(0)}`"
         )
     return {method: runs for method, runs in found.items() if runs}
+
+
+def models_of_row(
+    dataset: str,
+    row: Row,
+    methods: Sequence[str],
+    records: Records,
+    trial: int,
+    store: Store,
+) -> tuple[list[RunRecord], dict[str, str]]:
+    """The runs of a row's trial that kept their models, and the commands that make the others.
+
+    Args:
+        dataset: its name.
+        row: the attack.
+        methods: the defenses, in order; none named takes those that have runs.
+        records: what has been run.
+        trial: of the runs.
+        store: where models lie.
+
+    Raises:
+        UsageError: unknown defense.
+        ArtefactError: no model, or none of a defense that is named; says what makes one.
+    """
+    found: list[RunRecord] = []
+    missing: dict[str, str] = {}
+    for method, runs in runs_of_row(dataset, row, methods, records).items():
+        kept = [
+            run for run in runs if run.spec["trial"] == trial and store.model_path(run.id).is_file()
+        ]
+        found += kept[:1]
+        if not kept:
+            missing[method] = f"{make_cell(dataset, row, method).command(trial)} --save-model"
+    if missing and (methods or not found):
+        first = next(iter(missing))
+        raise ArtefactError(
+            f"expected a model of {first} under {row.attack} on {dataset} ({row.training}, trial "
+            f"{trial}), got none; make it with `{missing[first]}`"
+        )
+    return found, missing
 
 
 def net_of_control(records: Sequence[RunRecord], controls: Sequence[RunRecord]) -> list[RunRecord]:

@@ -48,6 +48,11 @@ class Classifier(nn.Module):
         self.holds_norms = norms
         self.train(self.training)
 
+    @property
+    def has_fixed_features(self) -> bool:
+        """Whether training leaves the layers before the head as they are."""
+        return self.holds_norms and not any(p.requires_grad for p in self.features.parameters())
+
     def train(self, mode: bool = True) -> Classifier:
         """As in PyTorch, but for batch norm that is held."""
         super().train(mode)

@@ -73,13 +73,15 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line.
+    """One line, or a cloud of points.
 
     Attributes:
         label: for the legend.
         x, y: its points.
         low, high: ends of each point's interval; None where there is none.
         dashed: draw it dashed, e.g. published figures beside measured ones.
+        joined: connect the points by a line; otherwise they are smaller, for clouds of points.
+        emphasised: large points, on top of all others.
     """
 
     label: str
@@ -88,6 +90,8 @@ class Series:
     low: Sequence[float | None] = ()
     high: Sequence[float | None] = ()
     dashed: bool = False
+    joined: bool = True
+    emphasised: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,9 +271,11 @@ def _draw_series(axes: Any, series: Series, place: int) -> None:
     style = {
         "color": COLOURS[place % len(COLOURS)],
         "marker": MARKERS[place % len(MARKERS)],
-        "linestyle": "--" if series.dashed else "-",
+        "linestyle": ("--" if series.dashed else "-") if series.joined else "none",
         "linewidth": 1.2,
-        "markersize": 4,
+        "markersize": 9 if series.emphasised else 4 if series.joined else 3,
+        "markeredgecolor": "white" if series.emphasised else None,
+        "zorder": 3 if series.emphasised else 2,
     }
     low, high = series.low or [None] * len(series.x), series.high or [None] * len(series.x)
     # The distances from the mean; none where there is no interval.

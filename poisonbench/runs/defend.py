@@ -30,7 +30,7 @@ from poisonbench.runs.material import (
     prepare,
     read_targets,
 )
-from poisonbench.runs.models import LOOP_NUMBER
+from poisonbench.runs.models import KEPT, LOOP_NUMBER
 from poisonbench.runs.scenarios import judge, stage_recipe, start_of_stage
 from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.runs.targeted import Targeted, check_targets, targeted_spec
@@ -303,8 +303,10 @@ def _run(
         "environment": surroundings | {"started": started, "finished": utc_now()},
         "warnings": _warnings(dataset, by_class),
     }
-    weights = {key: value.cpu().contiguous() for key, value in classifier.state_dict().items()}
-    return measured, weights
+    weights = dict(classifier.state_dict())
+    if "keep" in defense.memory:
+        weights[KEPT] = defense.memory["keep"]
+    return measured, {key: value.cpu().contiguous() for key, value in weights.items()}
 
 
 def choices(choice: PoisonChoice, model: str | None, dataset: Dataset) -> dict[str, Any]:

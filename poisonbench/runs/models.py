@@ -25,6 +25,9 @@ from poisonbench.training.fit import fit
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
 
+#: In a victim's file: (N,) bool, the training images that its defense kept to the end.
+KEPT = "defense.keep"
+
 #: Raised when the training loop's results change for the same settings.
 LOOP_NUMBER = 1
 
@@ -151,7 +154,11 @@ def read_model(
     try:
         stored = load(read_shared(path))
         model.load_state_dict(
-            {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
+            {
+                key.removeprefix(prefix): value
+                for key, value in stored.items()
+                if key.startswith(prefix) and key != KEPT
+            }
         )
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ArtefactError(
@@ -160,6 +167,26 @@ def read_model(
     model.to(device=bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.eval().requires_grad_(False)
     return model
+
+
+def read_kept(path: Path, count: int) -> Tensor:
+    """The training images that a kept victim's defense had not removed, (count,) bool.
+
+    Raises:
+        ArtefactError: the file is missing or damaged, or was trained on another number of images.
+    """
+    try:
+        keep = load(read_shared(path)).get(KEPT)
+    except (OSError, SafetensorError) as error:
+        raise ArtefactError(f"{path}: expected a trained model, got {error}") from None
+    if keep is None:
+        return torch.ones(count, dtype=torch.bool)
+    if keep.dtype != torch.bool or keep.shape != (count,):
+        raise ArtefactError(
+            f"{path}: expected {KEPT} of shape ({count},) and type torch.bool, got "
+            f"{tuple(keep.shape)} {keep.dtype}; delete it to train it again"
+        )
+    return keep
 
 
 def _build(dataset: Dataset, network: str, seeds: Seeds) -> Classifier:

@@ -68,12 +68,16 @@ class Sweep:
     view: View
     stopping: Stopping
     failed: dict[str, str] = field(default_factory=dict)
+    _mine: frozenset[str] = frozenset()
     _attempts: dict[str, int] = field(default_factory=dict)
     _interrupted: set[str] = field(default_factory=set)
     _full: str = ""
     _has_news: bool = True
     _looked: float = 0.0
     _asked: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._mine = frozenset(job.id for job in self.jobs)
 
     def run(self) -> None:
         """Run everything; returns when each job is done.
@@ -129,7 +133,6 @@ class Sweep:
 
     def _left(self) -> list[Job]:
         """Jobs to run or to wait for. Those whose poison cannot come are counted as failed."""
-        mine = {job.id for job in self.jobs}
         left = []
         for job in self.jobs:
             if job.id in self.failed or job.id in self._interrupted or self.board.is_done(job):
@@ -138,7 +141,9 @@ class Sweep:
                 title = self.plan.job(name).title
                 if name in self.failed:
                     self.failed[job.id] = f"needs {title}, which failed"
-                elif name not in mine and self.board.state(self.plan.job(name)) not in _COMING:
+                elif (
+                    name not in self._mine and self.board.state(self.plan.job(name)) not in _COMING
+                ):
                     self.failed[job.id] = f"needs {title}, which is not there; run it first"
             if job.id not in self.failed:
                 left.append(job)
@@ -164,11 +169,9 @@ class Sweep:
         return False
 
     def _is_ready(self, job: Job) -> bool:
-        mine = {job.id for job in self.jobs}
-
         def is_settled(name: str) -> bool:
             other = self.plan.job(name)
-            if name not in mine:
+            if name not in self._mine:
                 # Another shard's, which may wait in a queue behind this one.
                 return self.board.state(other) is not State.RUNNING
             unknown = name in self.failed or name in self._interrupted

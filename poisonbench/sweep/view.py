@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from poisonbench.progress import LINE_EVERY, clock
+from poisonbench.progress import LINE_EVERY, Bars, clock
 
 
-class View(Protocol):
-    """Told of what happens; ``slot`` numbers the processes that run side by side."""
+class View:
+    """Told of what happens, and says nothing; ``slot`` numbers the processes side by side."""
 
     def total(self, done: int, total: int, left: float | None) -> None:
         """How far all is, and the seconds that are left, once they can be estimated."""
@@ -29,23 +27,7 @@ class View(Protocol):
         """A job has ended."""
 
 
-class Silence:
-    """Says nothing."""
-
-    def total(self, done: int, total: int, left: float | None) -> None:
-        """See :class:`View`."""
-
-    def started(self, slot: int, title: str) -> None:
-        """See :class:`View`."""
-
-    def moved(self, slot: int, title: str, phase: str, done: int, total: int) -> None:
-        """See :class:`View`."""
-
-    def ended(self, slot: int, title: str, how: str) -> None:
-        """See :class:`View`."""
-
-
-class Lines(Silence):
+class Lines(View):
     """Plain lines on stderr: each end of a job, and how far all is once a minute."""
 
     def __init__(self) -> None:
@@ -71,7 +53,7 @@ class Lines(Silence):
         print(f"{time.strftime('%H:%M:%S')} {self.state} {text}", file=sys.stderr, flush=True)
 
 
-class Bars:
+class JobBars(Bars, View):
     """A bar for all jobs and one for each process; use as a context manager."""
 
     def __init__(self) -> None:
@@ -104,15 +86,3 @@ class Bars:
         """See :class:`View`."""
         self.bar.remove_task(self.slots.pop(slot))
         self.bar.console.print(f"{how} {title}", markup=False, highlight=False)
-
-    def __enter__(self) -> Bars:
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.bar.stop()

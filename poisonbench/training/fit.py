@@ -24,7 +24,7 @@ from poisonbench.progress import Reporter, silent
 from poisonbench.seeds import Seeds
 from poisonbench.training.augmentation import CropFlip
 from poisonbench.training.checkpoint import Checkpoint, Snapshot
-from poisonbench.training.evaluation import accuracy
+from poisonbench.training.evaluation import accuracy, features_of, head_accuracy
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, FitResult, TrainingSet, TrainingState
 
@@ -116,6 +116,7 @@ class _Run:
         self.original = TrainingSet(split.images, split.labels)
         self.train = self.original
         self.validation = validation.to(device)
+        self.validation_features: list[Tensor] | None = None
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=recipe.learning_rate,
@@ -188,13 +189,20 @@ class _Run:
                 "lower --learning-rate"
             )
         self._spend("training")
-        validation_accuracy = accuracy(self.model, self.validation)
+        validation_accuracy = self._validation_accuracy()
         self._spend("validation")
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum.zero_()
         self.result.curve.append(
             {"epoch": self.epoch, "loss": loss, "validation_accuracy": validation_accuracy}
         )
+
+    def _validation_accuracy(self) -> float:
+        if not self.model.has_fixed_features:
+            return accuracy(self.model, self.validation)
+        if self.validation_features is None:
+            self.validation_features = features_of(self.model, self.validation.images)
+        return head_accuracy(self.model, self.validation_features, self.validation.labels)
 
     def _batches(self) -> list[Tensor]:
         """The epoch's batches of rows. Dropped rows leave the order of the others as it was."""
