@@ -62,11 +62,13 @@ class Classifier(nn.Module):
                     module.eval()
         return self
 
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] as ``features`` takes them."""
+        return (images - self.mean) / self.std if self.is_normalised else images
+
     def embed(self, images: Tensor) -> Tensor:
         """Features (B, F) of images (B, C, H, W) in [0, 1]."""
-        if self.is_normalised:
-            images = (images - self.mean) / self.std
-        embedded: Tensor = self.features(images)
+        embedded: Tensor = self.features(self.normalise(images))
         return embedded
 
     def forward(self, images: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from poisonbench.seeds import Seeds
 from poisonbench.training.augmentation import CropFlip
 from poisonbench.training.checkpoint import Checkpoint, Snapshot
 from poisonbench.training.evaluation import accuracy, features_of, head_accuracy
+from poisonbench.training.quick_forward import quick_forward
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, FitResult, TrainingSet, TrainingState
 
@@ -124,11 +125,9 @@ class _Run:
             nesterov=recipe.momentum > 0,
             weight_decay=recipe.weight_decay,
         )
+        self.is_half = network_precision(device, recipe.precision) is torch.bfloat16
         self.autocast = partial(
-            torch.autocast,
-            device.type,
-            dtype=torch.bfloat16,
-            enabled=network_precision(device, recipe.precision) is torch.bfloat16,
+            torch.autocast, device.type, dtype=torch.bfloat16, enabled=self.is_half
         )
         self.epoch = self.step = 0
         self.loss_sum = torch.zeros((), device=device, dtype=torch.float64)
@@ -162,6 +161,10 @@ class _Run:
             group["lr"] = self.recipe.learning_rate * 0.1**decays
         perturbs = type(self.defense).perturb_batch is not Defense.perturb_batch
         self.model.train()
+        forward: Callable[[Tensor], Tensor] = self.model
+        if self.device.type == "cpu" and not self.is_half:
+            height, width = self.original.images.shape[2:]
+            forward = quick_forward(self.model, (height, width))
         while self.step < len(batches):
             rows = batches[self.step]
             images, labels = self.train.pixels(rows), self.train.labels[rows]
@@ -170,7 +173,7 @@ class _Run:
             if perturbs:
                 images = self.defense.perturb_batch(self._state(rows), images, labels)
             with self.autocast():
-                logits = self.model(images)
+                logits = forward(images)
             loss = self.defense.batch_loss(self._state(rows), logits.float(), labels)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
