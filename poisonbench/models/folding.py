@@ -95,7 +95,7 @@ class OneChannelConv(nn.Module):
 
 
 class _Convolve(torch.autograd.Function):
-    """conv2d whose backward pass gives the image's gradient alone, as a product and a fold."""
+    """conv2d whose backward pass gives the image's gradient alone, as a product and k x k sums."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -109,7 +109,14 @@ class _Convolve(torch.autograd.Function):
         (weight,) = ctx.saved_tensors
         batch, channels = gradient.shape[:2]
         rows = gradient.permute(0, 2, 3, 1).reshape(-1, channels)
-        patches = (rows @ weight.flatten(1).to(rows.dtype)).view(batch, -1, weight[0].numel())
-        # Folding adds up to k x k patches a pixel: not in bfloat16.
-        patches = patches.transpose(1, 2).to(torch.promote_types(rows.dtype, torch.float32))
-        return F.fold(patches, ctx.size, weight.shape[2:]).to(ctx.dtype), None, None
+        patches = weight.flatten(1).to(rows.dtype).t() @ rows.t()
+        # Each pixel is the sum of up to k x k patches: not in bfloat16.
+        exact = torch.promote_types(rows.dtype, torch.float32)
+        height, width = gradient.shape[2:]
+        down, right = weight.shape[2:]
+        parts = patches.to(exact).view(down, right, batch, height, width)
+        images = rows.new_zeros((batch, *ctx.size), dtype=exact)
+        for i in range(down):
+            for j in range(right):
+                images[:, i : i + height, j : j + width] += parts[i, j]
+        return images[:, None].to(ctx.dtype), None, None

@@ -181,13 +181,14 @@ class _FirstBlock(torch.autograd.Function):
         height, width = height - 4, width - 4
         outputs, kernel = len(weight), weight[0].numel()
         image, _, row, column = images.stride()
-        cut = images.as_strided((batch, height, width, 5, 5), (image, row, column, row, column))
-        # A column of ones makes sums and constants parts of the products.
-        patches = work.take("patches", (batch * height * width, kernel + 1), images)
-        patches[:, :kernel].view(cut.shape).copy_(cut)
-        patches[:, kernel] = 1
+        # (26, R), so that runs of a row are copied at once; the last is of ones, which makes sums
+        # and constants parts of the products.
+        patches = work.take("patches", (kernel + 1, batch * height * width), images)
+        cut = images.as_strided((5, 5, batch, height, width), (row, column, image, row, column))
+        patches[:kernel].view(cut.shape).copy_(cut)
+        patches[kernel] = 1
         # 1 statistics, in float64: a difference of two sums
-        moments = (patches.t() @ patches).double() / len(patches)
+        moments = (patches @ patches.t()).double() / patches.shape[1]
         means = moments[kernel, :kernel]
         covariance = moments[:kernel, :kernel] - torch.outer(means, means)
         flat = weight.view(outputs, kernel).double()
@@ -195,8 +196,8 @@ class _FirstBlock(torch.autograd.Function):
         # 2 one product
         scale = gamma.double() / (variance + eps).sqrt()
         product = torch.cat([scale[:, None] * flat, (beta - scale * mean)[:, None]], 1)
-        activations = work.take("activations", (len(patches), outputs), images)
-        torch.mm(patches, product.to(images.dtype).t(), out=activations)
+        activations = work.take("activations", (patches.shape[1], outputs), images)
+        torch.mm(patches.t(), product.to(images.dtype).t(), out=activations)
         # 3 ReLU and pool
         activations.relu_()
         maps = activations.view(batch, height, width, outputs).permute(0, 3, 1, 2)
@@ -216,8 +217,8 @@ class _FirstBlock(torch.autograd.Function):
         flat, means, covariance, mean, variance, scale = ctx.saved_tensors
         batch, height, width = ctx.size
         outputs, kernel = flat.shape
-        patches = ctx.work.take("patches", (batch * height * width, kernel + 1), gradient)
-        activations = ctx.work.take("activations", (len(patches), outputs), gradient)
+        patches = ctx.work.take("patches", (kernel + 1, batch * height * width), gradient)
+        activations = ctx.work.take("activations", (patches.shape[1], outputs), gradient)
         # 3 a quarter to each pixel of a pool, where ReLU let it through
         pools = (batch, height // 2, 2, width // 2, 2, outputs)
         quarter = (gradient * 0.25).permute(0, 2, 3, 1)[:, :, None, :, None]
@@ -226,7 +227,7 @@ class _FirstBlock(torch.autograd.Function):
             quarter.expand(pools), through, 0, grad_input=through
         )
         # 4 all that is needed of the gradient behind the norm
-        products = (through.view(-1, outputs).t() @ patches).double()
+        products = (patches @ through.view(-1, outputs)).t().double()
         seen, total = products[:, :kernel], products[:, kernel]
         deviation = (variance + ctx.eps).sqrt()
         # g . y^, also gamma's gradient
