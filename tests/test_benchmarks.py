@@ -23,7 +23,9 @@ from poisonbench.influence.inverse_hessian import HeadHessian, conjugate_gradien
 from poisonbench.models.classifier import frozen
 from poisonbench.results.records import RunRecord, spec_id
 from poisonbench.results.store import Store
+from poisonbench.training import fit as fit_module
 
+CPU = torch.device("cpu")
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -131,8 +133,9 @@ def test_hint_round(script, tiny_mnist, capsys, markdown):
 
 def test_training(script, tiny_mnist, capsys, monkeypatch):
     module = script("training")
-    kept = {name: v for name, v in module.variants().items() if v.get("workers", 0) == 0}
-    monkeypatch.setattr(module, "variants", lambda: kept)
+    known = module.variants(CPU).items()
+    kept = {name: variant for name, variant in known if variant.get("workers", 0) == 0}
+    monkeypatch.setattr(module, "variants", lambda device: kept)
     module.main(["--blocks=1", "--block-images=130", "--epochs=1", "--trials=2"])
     printed = capsys.readouterr().out
     assert "images per second" in printed
@@ -141,19 +144,28 @@ def test_training(script, tiny_mnist, capsys, monkeypatch):
     assert "±" in printed
 
 
-def test_layouts_are_what_they_say(script, tiny_mnist):
+def test_variants_are_what_they_say(script, tiny_mnist, monkeypatch):
     module = script("training")
-    options = module._options([])
-    dataset = module.grey_dataset(options)
-    device = torch.device("cpu")
-    images = torch.rand(4, 1, 16, 16)
-    for name, variant in module.variants().items():
-        if "workers" in variant:
-            continue
-        model, _ = module.train_once(variant, dataset, dataset.train, device, 1, module.Seeds())
-        activations = model.features[:4](images)
-        is_nchw = activations.is_contiguous()
-        assert is_nchw == ("NCHW" in name)
+    dataset = module.grey_dataset(module._options([]))
+    quick = []
+
+    original = fit_module.quick_forward
+
+    def watched(model, size):
+        made = original(model, size)
+        quick.append(made is not model)
+        return made
+
+    monkeypatch.setattr(fit_module, "quick_forward", watched)
+    for name, expected in (
+        ("plain, 0 workers", []),
+        ("fit, float32, the layers' own kernels", [False]),
+        ("fit, float32", [True]),
+    ):
+        quick.clear()
+        variant = module.variants(CPU)[name]
+        module.train_once(variant, dataset, dataset.train, CPU, 1, module.Seeds())
+        assert quick == expected, name
 
 
 def test_one_plain_step_is_one_step_of_fit(script, tiny_mnist):
@@ -161,11 +173,10 @@ def test_one_plain_step_is_one_step_of_fit(script, tiny_mnist):
     module = script("training")
     dataset = module.grey_dataset(module._options([]))
     train = dataset.train.rows(torch.arange(128))
-    device = torch.device("cpu")
+    known = module.variants(CPU)
     states = [
-        module.train_once(variant, dataset, train, device, 3, module.Seeds(4))[0].state_dict()
-        for name, variant in module.variants().items()
-        if name in ("plain, 0 workers", "fit, float32, channels_last")
+        module.train_once(known[name], dataset, train, CPU, 3, module.Seeds(4))[0].state_dict()
+        for name in ("plain, 0 workers", "fit, float32")
     ]
     for key, value in states[0].items():
         torch.testing.assert_close(states[1][key], value, rtol=1e-3, atol=1e-5)

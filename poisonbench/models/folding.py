@@ -43,6 +43,8 @@ def folded(model: Classifier) -> Classifier:
                 setattr(module, name, OneChannelConv(child))
             elif isinstance(child, nn.Conv2d) and child.kernel_size == (5, 5):
                 setattr(module, name, WinogradConv(child))
+            elif isinstance(child, nn.Flatten):
+                setattr(module, name, nn.Sequential(GradientLayout(), child))
     return copied
 
 
@@ -52,6 +54,25 @@ def _fold(parent: nn.Module, first: nn.Module, second: nn.Module) -> None:
     names = {child: name for name, child in parent.named_children()}
     setattr(parent, names[first], fuse_conv_bn_eval(first, second))
     setattr(parent, names[second], nn.Identity())
+
+
+class GradientLayout(nn.Module):
+    """Nothing, whose gradient is laid out channels last: behind it a Flatten would spoil that."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) as it is."""
+        output: Tensor = _LayOut.apply(images)
+        return output
+
+
+class _LayOut(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor) -> Tensor:
+        return images.view_as(images)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.contiguous(memory_format=torch.channels_last)
 
 
 class WinogradConv(nn.Module):

@@ -29,6 +29,7 @@ from torch.autograd.function import once_differentiable
 
 from poisonbench.models import winograd
 from poisonbench.models.classifier import Classifier
+from poisonbench.models.folding import GradientLayout
 from poisonbench.models.winograd import Workspace
 
 
@@ -79,6 +80,8 @@ def _stages(layers: list[nn.Module], height: int, width: int) -> list[Callable[[
         elif isinstance(layer, nn.ReLU) and stages and isinstance(stages[-1], nn.BatchNorm2d):
             # In place: batch norm's gradient does not need its output.
             stages.append(F.relu_)
+        elif isinstance(layer, nn.Flatten):
+            stages += [GradientLayout(), layer]
         else:
             stages.append(layer)
         if isinstance(layer, nn.Conv2d):
