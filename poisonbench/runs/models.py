@@ -29,7 +29,7 @@ from poisonbench.training.state import Defense, TrainingSet, TrainingState
 KEPT = "defense.keep"
 
 #: Raised when the training loop's results change for the same settings.
-LOOP_NUMBER = 1
+LOOP_NUMBER = 2
 
 
 def model_spec(
