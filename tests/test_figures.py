@@ -358,7 +358,7 @@ TWO = "--figure 2 --dataset TINY "
     ("line", "code", "fragments"),
     [
         ("", 2, "--figure|figure --help"),
-        ("--figure 7", 2, "1, 2, 3, 4, sensitivity|'7'"),
+        ("--figure 7", 2, "1, 2, 3, 4, features, sensitivity|'7'"),
         (ONE + "--pick random", 2, "figure 1 has no option --pick|--wrong-label"),
         (ONE + "--make", 2, "figure 1 has no option --make"),
         (ONE + "--images 0", 2, "--images|or equal to 1|'0'"),

@@ -68,7 +68,8 @@ def test_it_is_a_convolution_with_its_gradients(images, outputs, bias, dtype, to
     pixels = torch.randn(images, dtype=dtype, generator=generator(1)).contiguous(
         memory_format=layout
     )
-    assert winograd.fits(conv, *images[2:])
+    assert winograd.fits(conv)
+    assert winograd.covers(pixels)
     upstream = torch.randn(
         images[0], outputs, images[2] - 4, images[3] - 4, dtype=dtype, generator=generator(2)
     )
@@ -114,29 +115,38 @@ def test_an_output_survives_the_next_call():
 
 
 @pytest.mark.parametrize(
-    ("layer", "size"),
+    "layer",
     [
-        (nn.Conv2d(8, 8, 3), 12),
-        (nn.Conv2d(8, 8, 5, padding=2), 12),
-        (nn.Conv2d(8, 8, 5, stride=2), 12),
-        (nn.Conv2d(8, 8, 5, dilation=2), 12),
-        (nn.Conv2d(8, 8, 5, groups=2), 12),
-        (nn.Conv2d(1, 40, 5), 28),
-        (nn.Conv2d(8, 8, 5), 14),
-        (nn.Conv2d(8, 8, 5), 4),
-        (nn.Linear(8, 8), 12),
+        nn.Conv2d(8, 8, 3),
+        nn.Conv2d(8, 8, 5, padding=2),
+        nn.Conv2d(8, 8, 5, stride=2),
+        nn.Conv2d(8, 8, 5, dilation=2),
+        nn.Conv2d(8, 8, 5, groups=2),
+        nn.Conv2d(1, 40, 5),
+        nn.Linear(8, 8),
     ],
 )
-def test_other_layers_do_not_fit(layer, size):
-    assert winograd.fits(nn.Conv2d(8, 8, 5), 12, 12)
-    assert not winograd.fits(layer, size, size)
+def test_other_layers_do_not_fit(layer):
+    assert winograd.fits(nn.Conv2d(8, 8, 5))
+    assert not winograd.fits(layer)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"), [(8, 12, True), (12, 14, False), (4, 8, False), (9, 8, False)]
+)
+def test_tiles_cover_some_sizes(height, width, expected):
+    images = torch.rand(2, 8, height, width, generator=generator(6))
+    assert winograd.covers(images) == expected
+    conv = nn.Conv2d(8, 8, 5, padding=0)
+    if height >= 5:
+        torch.testing.assert_close(QuickConv(conv)(images), conv(images), rtol=0, atol=1e-4)
 
 
 # The training pass
 
 
 def stages_of(model, size):
-    return quick_module._stages(list(model.features), size, size)
+    return quick_module._stages(list(model.features), (size, size))
 
 
 def test_the_networks_of_mnist_size_take_both_ways():

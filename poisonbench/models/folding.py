@@ -41,7 +41,7 @@ def folded(model: Classifier) -> Classifier:
         for name, child in module.named_children():
             if isinstance(child, nn.Conv2d) and OneChannelConv.fits(child):
                 setattr(module, name, OneChannelConv(child))
-            elif isinstance(child, nn.Conv2d) and child.kernel_size == (5, 5):
+            elif isinstance(child, nn.Conv2d) and winograd.fits(child):
                 setattr(module, name, WinogradConv(child))
             elif isinstance(child, nn.Flatten):
                 setattr(module, name, nn.Sequential(GradientLayout(), child))
@@ -86,7 +86,7 @@ class WinogradConv(nn.Module):
         """(B, C, H, W) to (B, O, H', W')."""
         conv = self.conv
         # In 16 bits the transforms would lose the image.
-        if torch.is_autocast_enabled("cpu") or not winograd.fits(conv, *images.shape[2:]):
+        if torch.is_autocast_enabled("cpu") or not winograd.covers(images):
             output: Tensor = conv(images)
             return output
         return winograd.convolve(images, conv.weight, conv.bias, self.workspace, keep=False)

@@ -47,20 +47,24 @@ class Workspace:
         return buffer[:size].view(shape)
 
 
-def fits(conv: nn.Module, height: int, width: int) -> bool:
-    """Whether a layer on images of that size is a convolution of this kind, with work to save."""
+def fits(layer: nn.Module) -> bool:
+    """Whether a layer is a convolution of this kind, with work to save."""
     return (
-        isinstance(conv, nn.Conv2d)
-        and conv.kernel_size == (KERNEL, KERNEL)
-        and conv.stride == conv.dilation == (1, 1)
-        and conv.padding == (0, 0)
-        and conv.groups == 1
-        and conv.weight.device.type == "cpu"
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (KERNEL, KERNEL)
+        and layer.stride == layer.dilation == (1, 1)
+        and layer.padding == (0, 0)
+        and layer.groups == 1
+        and layer.weight.device.type == "cpu"
         # The transforms are worth their cost where many channels share them.
-        and min(conv.in_channels, conv.out_channels) >= TILE
-        and height % OUTPUT == width % OUTPUT == 0
-        and min(height, width) >= TILE
+        and min(layer.in_channels, layer.out_channels) >= TILE
     )
+
+
+def covers(images: Tensor) -> bool:
+    """Whether tiles cover images (B, C, H, W) without a rest."""
+    height, width = images.shape[2:]
+    return height % OUTPUT == width % OUTPUT == 0 and min(height, width) >= TILE
 
 
 def transform_kernel(weight: Tensor) -> Tensor:
@@ -77,7 +81,7 @@ def convolve(
     """conv2d of images (B, C, H, W), channels last, with a weight (O, C, 5, 5).
 
     Args:
-        images: (B, C, H, W), of a size that :func:`fits`.
+        images: (B, C, H, W), of a size that the tiles cover, see :func:`covers`.
         weight: (O, C, 5, 5).
         bias: (O,).
         workspace: of this layer.
@@ -111,7 +115,9 @@ def apply_kernel(images: Tensor, kernel: Tensor, bias: Tensor | None, work: Work
     made = work.take("output", (OUTPUT**2, count * outputs), images)
     torch.mm(out_of, mixed.view(TILE**2, -1), out=made)
     made = made.view(OUTPUT, OUTPUT, batch, rows, columns, outputs).permute(2, 3, 0, 4, 1, 5)
-    whole = made.reshape(batch, OUTPUT * rows, OUTPUT * columns, outputs)
+    # A copy even where reshaping needs none: the buffer is the next call's.
+    whole = made.clone(memory_format=torch.contiguous_format)
+    whole = whole.view(batch, OUTPUT * rows, OUTPUT * columns, outputs)
     if bias is not None:
         whole += bias
     return whole.permute(0, 3, 1, 2)

@@ -42,8 +42,8 @@ def quick_forward(model: Classifier, size: tuple[int, int]) -> Callable[[Tensor]
     """
     if not isinstance(model.features, nn.Sequential) or not _is_plain(model):
         return model
-    stages = _stages(list(model.features), *size)
-    if all(isinstance(stage, nn.Module) for stage in stages):
+    stages = _stages(list(model.features), size)
+    if not any(isinstance(stage, FirstBlock | QuickConv) for stage in stages):
         return model
 
     def forward(images: Tensor) -> Tensor:
@@ -66,17 +66,15 @@ def _is_plain(model: Classifier) -> bool:
     )
 
 
-def _stages(layers: list[nn.Module], height: int, width: int) -> list[Callable[[Tensor], Tensor]]:
+def _stages(layers: list[nn.Module], size: tuple[int, int]) -> list[Callable[[Tensor], Tensor]]:
     """The layers, those that fit replaced."""
     stages: list[Callable[[Tensor], Tensor]] = []
-    while layers:
-        if not stages and FirstBlock.fits(layers, height, width):
-            stages.append(FirstBlock(*layers[:2]))  # type: ignore[arg-type]
-            layers, height, width = layers[4:], (height - 4) // 2, (width - 4) // 2
-            continue
-        layer, layers = layers[0], layers[1:]
-        if winograd.fits(layer, height, width):
-            stages.append(QuickConv(layer))  # type: ignore[arg-type]
+    if FirstBlock.fits(layers, *size):
+        stages.append(FirstBlock(*layers[:2]))  # type: ignore[arg-type]
+        layers = layers[4:]
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d) and winograd.fits(layer):
+            stages.append(QuickConv(layer))
         elif isinstance(layer, nn.ReLU) and stages and isinstance(stages[-1], nn.BatchNorm2d):
             # In place: batch norm's gradient does not need its output.
             stages.append(F.relu_)
@@ -84,13 +82,11 @@ def _stages(layers: list[nn.Module], height: int, width: int) -> list[Callable[[
             stages += [GradientLayout(), layer]
         else:
             stages.append(layer)
-        if isinstance(layer, nn.Conv2d):
-            height, width = height - 4, width - 4
     return stages
 
 
 class QuickConv:
-    """A convolution of 5 x 5 by Winograd's algorithm."""
+    """A convolution of 5 x 5 by Winograd's algorithm, where the images' size allows it."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         self.conv, self.workspace = conv, Workspace()
@@ -98,6 +94,9 @@ class QuickConv:
     def __call__(self, images: Tensor) -> Tensor:
         """(B, C, H, W) to (B, O, H - 4, W - 4)."""
         conv = self.conv
+        if not winograd.covers(images):
+            output: Tensor = conv(images)
+            return output
         return winograd.convolve(images, conv.weight, conv.bias, self.workspace, keep=True)
 
 
