@@ -11,6 +11,9 @@ quickstart: .venv/installed
 	$(BIN)/poisonbench defend --method none --preset quick --rho 0 --results $(RESULTS)
 	$(BIN)/poisonbench defend --method none --preset quick --rho 0.6 --results $(RESULTS)
 	$(BIN)/poisonbench defend --method hint --preset quick --rho 0.6 --ratio 0.5 --results $(RESULTS)
+	$(BIN)/poisonbench defend --method epic --preset quick --rho 0.6 --results $(RESULTS)
+	$(BIN)/poisonbench defend --method friends --preset quick --rho 0.6 --results $(RESULTS)
+	$(BIN)/poisonbench defend --method atda --preset quick --rho 0.6 --results $(RESULTS)
 	$(BIN)/poisonbench report --table 2 --dataset mnist-sample --results $(RESULTS)
 
 test: .venv/installed-dev check

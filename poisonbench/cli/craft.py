@@ -27,7 +27,7 @@ def craft(
         str,
         typer.Option(
             "--attack",
-            help="gm, bp, fc, mp, pgd, dap, durp, dc, untargeted names joined by +, or mix.",
+            help="One of `poisonbench list attacks`, untargeted ones joined by +, or mix.",
         ),
     ],
     dataset: DatasetOption = None,

@@ -33,7 +33,7 @@ def defend(
         str | None,
         typer.Option(
             "--attack",
-            help="gm, bp, fc, mp, pgd, dap, durp, dc, untargeted ones joined by +, or mix.",
+            help="One of `poisonbench list attacks`, untargeted ones joined by +, or mix.",
         ),
     ] = None,
     poison: Annotated[
