@@ -208,7 +208,8 @@ def test_a_run_of_a_cells_command_is_the_cells(key, dataset, presets):
         record.spec["targeting"] = as_json(targeted.targeting)
         assert [c.method for c in wanted if c.matches(record)] == [cell.method]
         rows = math.ceil(targeted.targeting.rho * (49_000 if dataset == "cifar10" else 1_000))
-        assert rows == (50 if key == "baseline-1" else 5)
+        poisons = {"baseline-1": 50 if dataset == "cifar10" else 30, "baseline-2": 5}
+        assert rows == poisons[key]
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "mnist-sample"])
