@@ -4,7 +4,7 @@ Source      Aghakhani et al., "Bullseye Polytope: A Scalable Clean-Label Poisoni
             Improved Transferability", EuroS&P 2021, equation 3; HINT (arXiv 2309.08549), section
             V-A2, crafts it with the code of Witches' Brew.
 Code        JonasGeiping/poisoning-gradient-matching @ 90bd7d2, recipe "bullseye";
-            ucsb-seclab/BullseyePoison @ 65af294 (``--form authors``).
+            ucsb-seclab/BullseyePoison @ 65af294 (``--profile original``).
 Goal        targeted: whoever trains a new head on features like the surrogates' classifies the
             target image as the poisons' class.
 Budget      L-infinity epsilon around each base image, inside [0, 1].
@@ -18,7 +18,7 @@ trained on clean data:
 1.  h(t), once.
 2.  Brew delta (:func:`poisonbench.brewing.brew`) on ||mean over i of h(x_i + delta_i) - h(t)||^2
     / F, summed over the surrogates.
-2'. ``--form authors``: Adam from delta = 0 on ||mean over i of h(x_i + delta_i) - h(t)||_2
+2'. ``--profile original``, of form authors: Adam from delta = 0 on ||mean over i of h(x_i + delta_i) - h(t)||_2
     / ||h(t)||_2. A surrogate of larger features weighs no more than another. At one surrogate both
     forms have gradients of one direction, and only the optimisers differ.
 
@@ -56,7 +56,7 @@ PROFILES: Profiles = {
             "surrogates": 3,
         },
     },
-    "authors": {
+    "original": {
         "*": {
             "form": "authors",
             "epsilon": 0.1,
@@ -87,7 +87,7 @@ class Config(BrewingConfig):
         require(
             self.form == "mean" or (self.restarts == 1 and self.brew_augment == "none"),
             "form: expected restarts 1 and brew_augment none with authors, which starts at the "
-            f"base images, got {self.restarts} and {self.brew_augment}; choose --profile authors",
+            f"base images, got {self.restarts} and {self.brew_augment}; choose --profile original",
         )
 
 

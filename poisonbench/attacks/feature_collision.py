@@ -20,7 +20,8 @@ trained on clean data:
 2.  Brew delta (:func:`poisonbench.brewing.brew`), summed over the surrogates, on
     mean: ||mean over i of h(x_i + delta_i) - h(t)||^2 / F, as HINT's code: with one target this
     is Bullseye Polytope with fewer steps;
-    collide: mean over i of ||h(x_i + delta_i) - h(t)||^2 / ||h(t)||^2, each poison on its own.
+    collide (``--profile original``): mean over i of ||h(x_i + delta_i) - h(t)||^2 / ||h(t)||^2,
+    each poison on its own, as in its paper.
 2'. ``--form watermark``: start at w_i = opacity t + (1 - opacity) x_i and repeat for each poison:
     a.  Forward: a step of Adam, of length lambda, down L = sum over h of ||h(z) - h(t)||_2.
     b.  Stop if the step changed z by less than 1e-5 of its norm.
@@ -43,7 +44,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -56,17 +57,19 @@ from poisonbench.perturbation import project_linf
 
 RECIPE_NUMBER = 1
 
-PROFILES: Profiles = {
-    "paper": {
-        "mnist": {"epsilon": 76 / 255, "brew_augment": "none"},
-        "mnist-sample": {
-            "epsilon": 64 / 255,
-            "steps": 30,
-            "step_unit": "pixel",
-            "restarts": 1,
-            "surrogates": 3,
-        },
+_MNIST: dict[str, dict[str, Any]] = {
+    "mnist": {"epsilon": 76 / 255, "brew_augment": "none"},
+    "mnist-sample": {
+        "epsilon": 64 / 255,
+        "steps": 30,
+        "step_unit": "pixel",
+        "restarts": 1,
+        "surrogates": 3,
     },
+}
+PROFILES: Profiles = {
+    "paper": _MNIST,
+    "original": {"*": {"form": "collide"}, **_MNIST},
     "watermark": {
         "*": {
             "form": "watermark",
