@@ -18,9 +18,10 @@ trained on clean data:
 1.  h(t), once.
 2.  Brew delta (:func:`poisonbench.brewing.brew`) on ||mean over i of h(x_i + delta_i) - h(t)||^2
     / F, summed over the surrogates.
-2'. ``--profile original``, of form authors: Adam from delta = 0 on ||mean over i of h(x_i + delta_i) - h(t)||_2
-    / ||h(t)||_2. A surrogate of larger features weighs no more than another. At one surrogate both
-    forms have gradients of one direction, and only the optimisers differ.
+2'. ``--form authors``, of ``--profile original``: Adam from delta = 0 on
+    ||mean over i of h(x_i + delta_i) - h(t)||_2 / ||h(t)||_2. A surrogate of larger features weighs
+    no more than another. At one surrogate both forms have gradients of one direction, and only the
+    optimisers differ.
 
 Deviations  HINT's printed settings are those of step 2, the default. The authors' substitutes are
             six architectures with dropout at three rates; here they are six networks of the
