@@ -67,7 +67,6 @@ PROFILES: Profiles = {
         "mnist": {**_MNIST, "rounds": 100},
         "mnist-sample": {
             "rounds": 6,
-            "surrogate_rate": 0.01,
             "generator_rate": 3e-3,
             "surrogate_width": 0.25,
             "generator_width": 0.5,
