@@ -12,6 +12,7 @@ from tiny import CPU, SHAPE, K, Recorder, network, recipe, split, train, weights
 from poisonbench.data.splits import Split, digest_tensors
 from poisonbench.defenses import hint
 from poisonbench.errors import AbortedError, DivergedError
+from poisonbench.models.classifier import Classifier
 from poisonbench.seeds import Seeds
 from poisonbench.training import evaluation
 from poisonbench.training.augmentation import PADDING, CropFlip
@@ -146,6 +147,33 @@ def test_fit_is_a_plain_loop(changes):
     assert [row["epoch"] for row in result.curve] == list(range(1, settings.epochs + 1))
     validation = accuracy(model, split(12, seed=1))
     assert result.curve[-1]["validation_accuracy"] == validation
+
+
+@pytest.mark.parametrize(("features", "norms"), [(True, True), (True, False), (False, True)])
+def test_the_curve_of_fixed_features_is_that_of_whole_passes(features, norms, monkeypatch):
+    """Validation images are embedded once where that cannot change, and only there."""
+    calls = []
+    embed = Classifier.embed
+
+    def watched(model, images):
+        calls.append(len(images))
+        return embed(model, images)
+
+    curves = []
+    for cached in (True, False):
+        model = network()
+        model.hold(features=features, norms=norms)
+        if not cached:
+            monkeypatch.setattr(Classifier, "has_fixed_features", False)
+        else:
+            monkeypatch.setattr(Classifier, "embed", watched)
+        result = fit(model, split(), split(12, seed=1), recipe(epochs=3), Seeds(), device=CPU)
+        if cached:
+            evaluations = calls.count(12)
+            monkeypatch.undo()
+        curves.append(result.curve)
+    assert curves[0] == curves[1]
+    assert evaluations == (1 if features and norms else 3)
 
 
 def test_fit_learns():
