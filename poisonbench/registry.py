@@ -113,31 +113,41 @@ ATTACKS = (
 )
 
 DEFENSES = (
-    Entry("none", "W/o Defense", "poisonbench.defenses.none", "plain training"),
+    Entry(
+        "none",
+        "W/o Defense",
+        "poisonbench.defenses.none",
+        "plain training: what every defense is held against",
+    ),
     Entry(
         "hint",
         "HINT",
         "poisonbench.defenses.hint",
-        "healthy noise on the most influential training images",
+        "healthy noise on the most influential images; untargeted poisons, with trusted images",
     ),
     Entry(
         "atda",
         "ATDA (L2)",
         "poisonbench.defenses.atda",
-        "adversarial training with a friendly, early-stopped search",
+        "adversarial training, stopped early; untargeted poisons, at several times the cost",
     ),
     Entry(
         "friends",
         "FRIENDS",
         "poisonbench.defenses.friends",
-        "noise that leaves predictions alone, and random noise",
+        "noise that leaves predictions alone, and random noise; targeted poisons, none trusted",
     ),
-    Entry("epic", "EPIC", "poisonbench.defenses.epic", "drops examples that stand alone"),
+    Entry(
+        "epic",
+        "EPIC",
+        "poisonbench.defenses.epic",
+        "drops examples that stand alone; few, targeted poisons, nearly free",
+    ),
     Entry(
         "clean-only",
         "Clean only (oracle)",
         "poisonbench.defenses.clean_only",
-        "a control: plain training without the poisons, whose places it is told",
+        "the oracle: exactly the poisons go, whose places it is told; a bound for filters",
         oracle=True,
     ),
     Entry(
@@ -186,7 +196,7 @@ DEFENSES = (
         "jpeg",
         "JPEG",
         "poisonbench.defenses.jpeg",
-        "re-encodes the training images; costs nothing, so try it first",
+        "re-encodes the training images; costs seconds, so try it first",
     ),
     Entry(
         "mixup",

@@ -22,7 +22,11 @@ class Targeting:
         "scratch: train on the poisoned set; transfer: a new head on a frozen network; finetune: "
         "all layers of a trained network.",
     )
-    rho: float = setting(0.01, "Poisons as a share of the training images.")
+    rho: float = setting(
+        0.01,
+        "Poisons as a share of the training images. In transfer they take places of their class in "
+        "the transfer set, by the paper's settings all; a lower share leaves clean images there.",
+    )
     targets: Literal["random", "easy"] = setting(
         "random", "random: any test image; easy: one that clean models barely get right."
     )
@@ -66,6 +70,9 @@ SCENARIOS = next(option.choices for option in options_of(Targeting) if option.na
 #: ``PRESET/SCENARIO`` holds for one scenario.
 PROFILES: Profiles = {
     "paper": {
+        # The smallest class has 532 places in a transfer set of a tenth.
+        "mnist/transfer": {"rho": 0.009},
+        "mnist-sample/transfer": {"rho": 0.01},
         "mnist-sample@1000": {"rho": 0.05, "targets": "easy"},
         "mnist-sample@1000/transfer": {
             "rho": 0.025,

@@ -119,3 +119,14 @@ def test_only_norms_that_follow_a_convolution_are_folded():
     assert sum(isinstance(layer, nn.BatchNorm2d) for layer in copied.modules()) == 2
     images = torch.rand(3, 2, 6, 6, dtype=torch.float64, generator=generator)
     torch.testing.assert_close(copied(images), model.eval()(images), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_copy_can_be_copied(name):
+    generator, shape = torch.Generator().manual_seed(9), SHAPES[name]
+    model = build_model(name, shape, 5, (0.4,) * shape[0], (0.2,) * shape[0], generator)
+    images = torch.rand(2, *shape, generator=generator).requires_grad_(True)
+    outputs = [folded(model)(images), folded(folded(model))(images)]
+    gradients = [torch.autograd.grad(output.square().sum(), images)[0] for output in outputs]
+    assert torch.equal(*outputs)
+    assert torch.equal(*gradients)

@@ -114,6 +114,16 @@ def test_an_output_survives_the_next_call():
     assert torch.equal(made, before)
 
 
+def test_buffers_of_inference_serve_gradients():
+    conv, work = nn.Conv2d(8, 8, 5).requires_grad_(False), Workspace()
+    pixels = torch.rand(2, 8, 8, 8, generator=generator(8))
+    with torch.inference_mode():
+        winograd.convolve(pixels, conv.weight, conv.bias, work, keep=False)
+    leaf = pixels.clone().requires_grad_(True)
+    winograd.convolve(leaf, conv.weight, conv.bias, work, keep=False).sum().backward()
+    assert leaf.grad.isfinite().all()
+
+
 @pytest.mark.parametrize(
     "layer",
     [
@@ -193,6 +203,42 @@ def test_the_first_block_is_exact_in_float64():
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-8, atol=1e-9)
     for mine, theirs in zip(model.features[:2].buffers(), layers.buffers(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("count", [1, 8])
+@pytest.mark.parametrize(
+    ("level", "contrast"), [(0.0, 0.0), (1.0, 0.0), (0.9, 1 / 255), (0.9, 4 / 255), (0.1, 2 / 255)]
+)
+def test_images_of_little_contrast_train_as_they_would(level, contrast, count):
+    """Blank images alone in a batch included: no variance is negative."""
+    model = cnn(seed=6)
+    with torch.no_grad():
+        model.features[0].weight *= 3
+    exact, plain = copy.deepcopy(model).double(), copy.deepcopy(model)
+    images, _ = batch(count)
+    images = (level + contrast * (images - 0.5)).clamp(0, 1)
+    with torch.no_grad():
+        expected = exact(images.double())
+        made = quick_forward(model, (28, 28))(images)
+        usual = (plain(images).double() - expected).abs().max()
+    assert made.isfinite().all()
+    assert (made.double() - expected).abs().max() <= 1e-3 + 5 * usual
+    for (name, buffer), wanted in zip(model.named_buffers(), exact.buffers(), strict=True):
+        torch.testing.assert_close(buffer.to(wanted.dtype), wanted, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_backward_pass_that_does_not_follow_its_forward_pass_is_refused():
+    model = cnn()
+    quick = quick_forward(model, (28, 28))
+    images, labels = batch(4)
+    first, second = (F.cross_entropy(quick(images), labels) for _ in range(2))
+    with pytest.raises(RuntimeError, match="directly after its forward pass"):
+        first.backward()
+    again = F.cross_entropy(quick(images), labels)
+    again.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="directly after its forward pass"):
+        again.backward()
+    del second
 
 
 def test_steps_of_several_sizes_follow_each_other():

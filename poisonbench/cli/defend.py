@@ -84,7 +84,20 @@ def defend(
     with open_bench(options, plan) as bench:
         name = choose_dataset(dataset, options.preset, options.quiet, attack)
         data = bench.dataset(name)
-        for number in range(trial, trial + (trials or 1)):
+        numbers = range(trial, trial + (trials or 1))
+        # All of them before the first is trained.
+        for number in numbers if trials else ():
+            run.request(
+                bench,
+                method,
+                data,
+                choice,
+                trial=number,
+                profile=options.profile,
+                values=values,
+                model=options.model,
+            )
+        for number in numbers:
             done.append(
                 run.defend(
                     bench,
@@ -164,7 +177,10 @@ def _verdict(record: RunRecord) -> str:
     verdict, goal = record.metrics.get("target"), record.spec.get("goal")
     if not verdict or not goal:
         return ""
-    outcome = "the attack succeeds" if verdict["success"] else "the attack fails"
+    if record.spec["poison"] is None:
+        outcome = "no attack"
+    else:
+        outcome = "the attack succeeds" if verdict["success"] else "the attack fails"
     return (
         f"test image {goal['target']} (class {goal['target_class']}, intended "
         f"{goal['intended_class']}) taken for class {verdict['prediction']}: {outcome}, "

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from poisonbench.sweep.folder_checks import Check, check_folder
 from poisonbench.sweep.slurm import describe
 
 OLDEST_PYTHON = (3, 11)
-UPGRADE = "`pip install --upgrade poisonbench` gets it"
+UPGRADE = "install poisonbench again, as in the README"
 
 
 def doctor(
@@ -105,7 +106,9 @@ def _devices() -> list[Check]:
 
 
 def _data(data_root: Path) -> list[Check]:
-    """The data sets of the data root; one that is there must be whole."""
+    """The data sets of the data root; one that is there must be whole. None without torch."""
+    if find_spec("torch") is None:
+        return []
     from poisonbench.data.sources import load_dataset
     from poisonbench.data.standard import STANDARD, is_present
     from poisonbench.errors import PoisonbenchError

@@ -44,7 +44,7 @@ FIGURES = {
     "2": ("attack", "rho", "trial", "images", "pick", "methods", "runs", "make"),
     "3": ("attack", "images", "methods"),
     "4": ("attack", "images", "methods"),
-    "features": ("attack", "trial", "methods"),
+    "features": ("attack", "trial", "methods", "runs"),
     "sensitivity": (),
     "filter-k": (),
 }
@@ -105,7 +105,9 @@ def figure(
     ] = None,
     runs: Annotated[
         str | None,
-        typer.Option("--runs", help="Instead: ids of runs, of any settings and poison. Figure 2."),
+        typer.Option(
+            "--runs", help="Instead: ids of runs, of any settings and poison. Figures 2, features."
+        ),
     ] = None,
     make: Annotated[
         bool, typer.Option("--make", help="Train the models that are missing. Figure 2.")
@@ -232,9 +234,15 @@ def _of_targets(
 ) -> Figure:
     """Figure 3 or 4, or the features."""
     from poisonbench.experiments.attack_success import find_row, models_of_row, runs_of_row
+    from poisonbench.runs.predictions import named_run
     from poisonbench.runs.projection import projection
     from poisonbench.runs.victims import victims
 
+    if "runs" in options:
+        data = bench.dataset(name)
+        named = [named_run(bench, data, run) for run in _words(options["runs"])]
+        Store(folder).check_writable()
+        return projection(bench, data, named)
     _check_table_dataset(name)
     row = find_row(name, options.pop("attack", TARGETS[figure]))
     methods = _words(options.pop("methods", ""))
@@ -248,7 +256,7 @@ def _of_targets(
     ]
     if figure == "features":
         trial = options.pop("trial", 0)
-        models, missing = models_of_row(name, row, methods, records, trial, bench.store)
+        models, missing = models_of_row(name, row, methods, records, bench.seed, trial, bench.store)
         for method, command in missing.items():
             bench.say(f"left out: {method} has no model of trial {trial}; make it with `{command}`")
         Store(folder).check_writable()

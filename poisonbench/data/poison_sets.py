@@ -129,7 +129,7 @@ def _read_benchmark(files: list[Path], dataset: Dataset) -> PoisonSet:
     row = _row_of(_picture(target[0], "target", dataset), dataset)
     intended = int(labels[0])
     rows = _rows(_integers(numbers, "base_indices"), dataset)
-    _check_target_class(row, int(_integers(target[1], "target's label")), dataset)
+    _check_target_class(row, _integer(target[1], "target's label"), dataset)
     return _found(rows, torch.stack(pictures), labels, row, intended, intended, dataset)
 
 
@@ -168,11 +168,11 @@ def _read_gradient_matching(file: Path, dataset: Dataset, std: Std | None, ids: 
     scale = 255 * torch.tensor(STDS[std]).view(1, 3, 1, 1)
     exact = dataset.train.images[rows.clamp(min=0)].float() + scale * delta
     images = torch.floor(exact + 0.5).clamp(0, 255).to(torch.uint8)
-    poison_class = int(_integers(setup["poison_class"], "poison_class"))
+    poison_class = _integer(setup["poison_class"], "poison_class")
     labels = torch.full((len(rows),), poison_class)
-    intended = int(_integers(setup["intended_class"], "intended_class").flatten()[0])
-    row = int(_integers(targets[0][2], "target's index"))
-    _check_target_class(row, int(_integers(targets[0][1], "target's label")), dataset)
+    intended = _integer(setup["intended_class"], "intended_class")
+    row = _integer(targets[0][2], "target's index")
+    _check_target_class(row, _integer(targets[0][1], "target's label"), dataset)
     return _found(rows, images, labels, row, intended, poison_class, dataset)
 
 
@@ -198,8 +198,8 @@ def _read_metapoison(file: Path, dataset: Dataset) -> PoisonSet:
     target = _pixels(array_of(content["xtarget"], "xtarget"), "xtarget", dataset)
     _check(len(target) == 1, "one target")
     row = _row_of(target[0], dataset)
-    _check_target_class(row, int(_integers(content["ytarget"], "ytarget").flatten()[0]), dataset)
-    intended = int(_integers(content["ytargetadv"], "ytargetadv").flatten()[0])
+    _check_target_class(row, _integer(content["ytarget"], "ytarget"), dataset)
+    intended = _integer(content["ytargetadv"], "ytargetadv")
     return _found(rows, poisons, poison_labels, row, intended, poison_class, dataset)
 
 
@@ -213,6 +213,13 @@ def _found(
     dataset: Dataset,
 ) -> PoisonSet:
     """Sort, leave out what our split lacks (row -1), and check what is left against its bases."""
+    classes = {"intended class": intended_class, "poison class": poison_class}
+    for name, label in classes.items():
+        _check(0 <= label < dataset.num_classes, f"an {name} in 0..{dataset.num_classes - 1}")
+    _check(
+        intended_class != int(dataset.test.labels[target]),
+        f"an intended class that is not the target's own, {intended_class}",
+    )
     _check(len(rows) == len(images) == len(labels), "as many base images and labels as poisons")
     is_kept = rows >= 0
     rows, order = rows[is_kept].sort()
@@ -313,6 +320,13 @@ def _integers(value: Any, what: str) -> Tensor:
     array = array_of(value, what)
     _check(array.dtype.kind in "iu", f"{what} as whole numbers")
     return torch.from_numpy(array.astype(np.int64))
+
+
+def _integer(value: Any, what: str) -> int:
+    """A number, alone or first in a list of one."""
+    found = _integers(value, what).flatten()
+    _check(len(found) == 1, f"{what} as one whole number")
+    return int(found[0])
 
 
 def _dict(value: Any, *names: str) -> Mapping[str, Any]:

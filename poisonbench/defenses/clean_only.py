@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from poisonbench.config import Profiles, require
@@ -60,5 +61,8 @@ class CleanOnly(Oracle):
         if state.epoch > 0:
             return state.train
         keep = ~self.is_poison.to(state.train.labels.device)
+        labels = state.train.labels
+        emptied = labels.unique()[~torch.isin(labels.unique(), labels[keep].unique())].tolist()
+        state.note({"round": "filter", "classes_emptied": emptied})
         self.memory["keep"] = keep
         return state.train.with_keep(keep)

@@ -163,6 +163,7 @@ def models_of_row(
     row: Row,
     methods: Sequence[str],
     records: Records,
+    seed: int,
     trial: int,
     store: Store,
 ) -> tuple[list[RunRecord], dict[str, str]]:
@@ -173,6 +174,7 @@ def models_of_row(
         row: the attack.
         methods: the defenses, in order; none named takes those that have runs.
         records: what has been run.
+        seed: root seed of the runs.
         trial: of the runs.
         store: where models lie.
 
@@ -184,7 +186,10 @@ def models_of_row(
     missing: dict[str, str] = {}
     for method, runs in runs_of_row(dataset, row, methods, records).items():
         kept = [
-            run for run in runs if run.spec["trial"] == trial and store.model_path(run.id).is_file()
+            run
+            for run in runs
+            if (run.spec["seed"], run.spec["trial"]) == (seed, trial)
+            and store.model_path(run.id).is_file()
         ]
         found += kept[:1]
         if not kept:

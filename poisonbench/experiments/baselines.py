@@ -27,6 +27,7 @@ from poisonbench.results.layout import DASH, show_measured
 from poisonbench.results.records import RunRecord
 from poisonbench.results.report import Block, Comparison, compare_success
 from poisonbench.results.statistics import Proportion, Summary, Verdict, summarise
+from poisonbench.seeds import Seeds
 
 PAPER_DATASET = "cifar10"
 
@@ -102,11 +103,35 @@ CONVEX_POLYTOPE = Protocol(
 
 @dataclass(frozen=True, kw_only=True)
 class FilterCell(Cell):
-    """A cell whose command says how many poisons there are: the paper's, not the attack's own."""
+    """A cell whose command says how many poisons there are: the paper's, not the attack's own.
+
+    Attributes:
+        plain: the undefended runs; their attacks that fail are not tried on a defense.
+    """
+
+    plain: Cell | None = None
+
+    def missing(self, records: Sequence[RunRecord]) -> list[int]:
+        """The trials to run, but for those whose attack is known to fail undefended."""
+        if self.plain is None:
+            return super().missing(records)
+        done = {
+            record.spec["trial"] for record in self.select(records) if _has_default_seed(record)
+        }
+        failed = {
+            record.spec["trial"]
+            for record in self.plain.select(records)
+            if _has_default_seed(record) and not record.metrics["attack_success"]
+        }
+        return [trial for trial in range(self.trials) if trial not in done | failed]
 
     def command(self, trial: int, results: Path | None = None) -> str:
         """The shell command of one run."""
         return f"{super().command(trial, results)} --rho {shlex.quote(f'{self.rho:g}')}"
+
+
+def _has_default_seed(record: RunRecord) -> bool:
+    return bool(record.spec["seed"] == Seeds().root)
 
 
 def mean_over_networks(successes: Sequence[Proportion]) -> float:
@@ -130,6 +155,7 @@ def _cells(
     networks = [None, *sorted({str(model) for model in used} - {shared.get("model")})]
     cells: list[Cell] = []
     for network in networks:
+        plain: Cell | None = None
         for method in [*METHODS, *(name for name in registry.defenses() if name not in METHODS)]:
             overrides = {**shared, **protocol.method_overrides.get((dataset, method), {})}
             overrides |= {} if network is None else {"model": network}
@@ -143,6 +169,10 @@ def _cells(
                 scenario=protocol.scenario,
                 trials=TRIALS[dataset],
             )
+            if method == "none":
+                plain = cell
+            else:
+                cell = replace(cell, plain=plain)
             if network is None and method in METHODS:
                 cells.append(cell)
             elif any(cell.matches(record) for record in records):
@@ -326,6 +356,12 @@ def _notes(
         "without defense counts all. Poisons and targets: counts with Wilson's 95 % interval; "
         "clean images removed and accuracy: percent, mean±sample standard deviation (runs).",
     ]
+    if any(cell.dataset == TARGETED_SAMPLE for cell in cells):
+        notes.append(
+            "On the sample, settings of this project: 30 poisons of 1,000 images with a watermark "
+            "of 0.7, and the 30 % of a class that they are as L2's and the SVM's share; or 5 "
+            "poisons within 64/255. Targets are easy."
+        )
     if protocol is FEATURE_COLLISION:
         return [
             *notes,

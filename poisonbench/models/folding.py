@@ -38,6 +38,9 @@ def folded(model: Classifier) -> Classifier:
             _fold(module, module.conv1, module.norm1)
             _fold(module, module.conv2, module.norm2)
     for module in list(copied.modules()):
+        if isinstance(module, OneChannelConv | WinogradConv) or _is_laid_out(module):
+            # Of a copy that is copied.
+            continue
         for name, child in module.named_children():
             if isinstance(child, nn.Conv2d) and OneChannelConv.fits(child):
                 setattr(module, name, OneChannelConv(child))
@@ -46,6 +49,10 @@ def folded(model: Classifier) -> Classifier:
             elif isinstance(child, nn.Flatten):
                 setattr(module, name, nn.Sequential(GradientLayout(), child))
     return copied
+
+
+def _is_laid_out(module: nn.Module) -> bool:
+    return any(isinstance(child, GradientLayout) for child in module.children())
 
 
 def _fold(parent: nn.Module, first: nn.Module, second: nn.Module) -> None:

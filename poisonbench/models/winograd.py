@@ -20,6 +20,7 @@ Shapes      B images, C channels to O; output 4a x 4b of images 4(a+1) x 4(b+1);
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
@@ -37,14 +38,35 @@ class Workspace:
 
     def __init__(self) -> None:
         self.buffers: dict[str, Tensor] = {}
+        self.turn = 0
 
     def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """A tensor of that shape with anything in it; valid until the name is taken again."""
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         buffer = self.buffers.get(name)
         if buffer is None or buffer.numel() < size or buffer.dtype != like.dtype:
-            buffer = self.buffers[name] = like.new_empty(size)
+            # Not what inference mode makes: a later pass may need gradients.
+            with torch.inference_mode(False):
+                buffer = self.buffers[name] = torch.empty(size, dtype=like.dtype)
         return buffer[:size].view(shape)
+
+    def begin(self) -> int:
+        """Called where a forward pass leaves something for its backward pass: its turn."""
+        self.turn += 1
+        return self.turn
+
+    def finish(self, turn: int) -> None:
+        """Called by that backward pass.
+
+        Raises:
+            RuntimeError: it is not the first that follows its forward pass.
+        """
+        if turn != self.turn:
+            raise RuntimeError(
+                "expected one backward pass directly after its forward pass, got another forward "
+                "pass between them or a second backward pass; call the model itself instead"
+            )
+        self.turn += 1
 
 
 def fits(layer: nn.Module) -> bool:
@@ -167,6 +189,7 @@ class _Convolve(torch.autograd.Function):
         kernel = transform_kernel(weight)
         ctx.save_for_backward(kernel)
         ctx.work, ctx.keep, ctx.shape = work, keep, images.shape
+        ctx.turn = work.begin() if keep else 0
         return apply_kernel(images, kernel, bias, work)
 
     @staticmethod
@@ -174,6 +197,8 @@ class _Convolve(torch.autograd.Function):
     def backward(
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        if ctx.keep:
+            ctx.work.finish(ctx.turn)
         (kernel,) = ctx.saved_tensors
         _, channels, outputs = kernel.shape
         mixed = gradient_of_mixed(gradient, ctx.work)

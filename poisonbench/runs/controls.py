@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poisonbench.config import as_json
+from poisonbench.config import as_json, resolve
 from poisonbench.data.goals import draw_transfer_rows
 from poisonbench.data.splits import Dataset
 from poisonbench.models.classifier import Classifier, initialise
 from poisonbench.runs.bench import Bench
 from poisonbench.runs.models import lengthen, model_spec, own_seeds, trained_models
-from poisonbench.targeting import Targeting
+from poisonbench.targeting import PROFILES, Targeting
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.recipe import Recipe
 
@@ -28,12 +28,14 @@ def clean_probabilities(
 
     They share no seed with attacker or victim. For the scenario "transfer" they are heads on frozen
     features, as its victims are: such a head is less sure of itself than the network that it came
-    from, and a target that is easy for the one is often lost without an attack for the other.
+    from, and a target that is easy for the one is often lost without an attack for the other. What
+    a poison does not depend on, its target must not either: the transfer set has the data set's
+    own share and batch norm does not drift, whatever this victim's settings are.
 
     Args:
         bench: where.
         dataset: whose test split is looked at.
-        targeting: the scenario.
+        targeting: the scenario and its epochs.
         recipe: how the models are trained.
         model: the network; by default the paper's for this kind of data.
     """
@@ -57,7 +59,7 @@ def _transferred(
     labels = dataset.train.labels
     none = torch.zeros(0, dtype=torch.int64)
     generator = seeds.generator("transfer rows")
-    rows = draw_transfer_rows(labels, none, targeting.transfer_share, generator)
+    rows = draw_transfer_rows(labels, none, _own_share(dataset), generator)
     kept = torch.ones(len(labels), dtype=torch.bool)
     kept[rows] = False
     rest, transfer = dataset.train.rows(kept.nonzero().flatten()), dataset.train.rows(rows)
@@ -66,10 +68,23 @@ def _transferred(
     start.requires_grad_(True)
     initialise(start.head.cpu(), seeds.generator("transfer head"))
     start.to(bench.device)
-    start.hold(features=True, norms=not targeting.norm_drift)
+    start.hold(features=True, norms=True)
     last = lengthen(recipe, targeting.stage_epochs)
-    about |= {"kind": "control head", "norm_drift": targeting.norm_drift, "head": as_json(last)}
+    about |= {"kind": "control head", "head": as_json(last)}
     (control,) = trained_models(
         bench, dataset, last, about, seeds=seeds, train=transfer, start=start
     )
     return control
+
+
+def _own_share(dataset: Dataset) -> float:
+    """The transfer set's share where nothing else is asked for."""
+    settings = resolve(
+        Targeting,
+        PROFILES,
+        profile="paper",
+        presets=[name for preset in dataset.presets for name in (preset, f"{preset}/transfer")],
+        overrides={"scenario": "transfer"},
+        owner="a targeted attack",
+    )
+    return settings.transfer_share

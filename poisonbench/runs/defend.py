@@ -31,12 +31,19 @@ from poisonbench.runs.material import (
     read_targets,
 )
 from poisonbench.runs.models import KEPT, LOOP_NUMBER
-from poisonbench.runs.scenarios import judge, stage_recipe, start_of_stage
+from poisonbench.runs.scenarios import (
+    STAGE_NUMBER,
+    judge,
+    stage_overrides,
+    stage_recipe,
+    start_of_stage,
+)
 from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.runs.targeted import Targeted, check_targets, targeted_spec
 from poisonbench.seeds import Seeds
 from poisonbench.training.evaluation import accuracy_by_class
 from poisonbench.training.fit import fit
+from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, FitResult, Oracle
 
 
@@ -100,7 +107,8 @@ def defend(
             raise UsageError(f"{method}: {error}") from None
     measured, weights = _run(bench, asked, dataset, material, run_id)
     overrides = settings.overrides | choices(choice, model, dataset)
-    overrides |= targeted.overrides if targeted is not None else {}
+    if targeted is not None:
+        overrides |= targeted.overrides | stage_overrides(targeted.targeting, settings)
     labels = {
         "variant": "custom" if overrides else profile,
         "profile": profile,
@@ -129,12 +137,14 @@ class Request:
 
     Attributes:
         settings: the defense's.
-        defense: built.
+        recipe: how the classifier is trained on the poisoned data.
+        defense: built for that recipe.
         targeted: the targeting settings of a targeted poison.
         spec: the run's, without a crafted poison's digest and without a drawn target.
     """
 
     settings: Settings
+    recipe: Recipe
     defense: Defense
     targeted: Targeted | None
     spec: dict[str, Any]
@@ -161,12 +171,18 @@ def request(
     targeted, values = read_targets(choice, dataset, values or {})
     settings = read_settings(entry, dataset, profile, values, model)
     try:
-        defense: Defense = settings.module.build(settings.config, settings.recipe)
+        recipe = stage_recipe(targeted.targeting if targeted is not None else None, settings)
+        defense: Defense = settings.module.build(settings.config, recipe)
     except ValueError as error:
         raise UsageError(f"{method}: {error}") from None
     if choice.rho is not None and not 0 <= choice.rho <= 1:
         raise UsageError(f"--rho: expected a poison ratio in [0, 1], got {choice.rho:g}")
     scenario = targeted.targeting.scenario if targeted is not None else "scratch"
+    if scenario == "transfer" and "features_from" in settings.given:
+        raise UsageError(
+            f"{method}: expected no --features-from in scenario transfer, where features are those "
+            "of the frozen, clean pretraining; leave it out"
+        )
     if scenario == "scratch" and defense.pretraining() is not None:
         raise UsageError(
             f"{method}: expected a targeted attack with --scenario transfer or finetune, whose "
@@ -175,7 +191,6 @@ def request(
         )
     network = model or default_model(dataset)
     check_model(network, dataset.image_shape)
-    recipe = settings.recipe
     spec: dict[str, Any] = {
         "kind": "defend",
         "loop": LOOP_NUMBER,
@@ -191,12 +206,12 @@ def request(
     if targeted is not None:
         if choice.path is None:
             check_targets(bench, dataset, targeted.targeting, [trial])
-        recipe = stage_recipe(targeted.targeting, settings)
         spec["targeting"] = as_json(targeted.targeting)
         if targeted.targeting.scenario != "scratch":
             spec["pretraining"] = as_json(settings.recipe)
+            spec["stage"] = STAGE_NUMBER
     spec["training"] = as_json(recipe)
-    return Request(settings, defense, targeted, spec)
+    return Request(settings, recipe, defense, targeted, spec)
 
 
 def needed_pools(
@@ -229,9 +244,7 @@ def _run(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Train and evaluate: a record's measured fields, and the weights."""
     settings, defense, targeted, spec = asked.settings, asked.defense, asked.targeted, asked.spec
-    recipe = settings.recipe
-    if targeted is not None:
-        recipe = stage_recipe(targeted.targeting, settings)
+    recipe = asked.recipe
     started, clock = utc_now(), time.monotonic()
     # Before the run: a checkout may move on while it lasts.
     surroundings = environment(bench.device, recipe.precision) | {"plan": bench.plan}
@@ -301,7 +314,7 @@ def _run(
             "interruptions": result.interruptions,
         },
         "environment": surroundings | {"started": started, "finished": utc_now()},
-        "warnings": _warnings(dataset, by_class),
+        "warnings": _warnings(dataset, by_class) + _class_warnings(dataset, result.notes),
     }
     weights = dict(classifier.state_dict())
     if "keep" in defense.memory:
@@ -365,6 +378,24 @@ def _warnings(dataset: Dataset, by_class: Sequence[float]) -> list[str]:
     never = [name for name, share in zip(dataset.class_names, by_class, strict=True) if share == 0]
     sentences = [f"class {name} has no test images" for name in absent]
     return sentences + [f"class {n} is never classified right" for n in never if n not in absent]
+
+
+def _class_warnings(dataset: Dataset, notes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Classes that a filter would have emptied, and those that an oracle did empty."""
+    sentences = []
+    for note in notes:
+        epoch = f"before epoch {note['epoch'] + 1}"
+        for label in note.get("classes_spared", ()):
+            sentences.append(
+                f"class {dataset.class_names[label]} was kept {epoch}: the filter would have "
+                "removed all of it"
+            )
+        for label in note.get("classes_emptied", ()):
+            sentences.append(
+                f"class {dataset.class_names[label]} was nothing but poison and is not trained on: "
+                "that an attack on it fails says nothing"
+            )
+    return list(dict.fromkeys(sentences))
 
 
 def describe_poison(about: dict[str, Any] | None) -> str:

@@ -125,7 +125,7 @@ def _records(
 ) -> tuple[list[RunRecord], dict[str, str]]:
     """The classifiers' records, and by method the commands that make those that are missing."""
     if wanted.runs:
-        return [_named_run(bench, dataset, run) for run in wanted.runs], {}
+        return [named_run(bench, dataset, run) for run in wanted.runs], {}
     for method in wanted.methods:
         find("a defense", defenses(), method)
     methods = wanted.methods or tuple(defenses())
@@ -155,7 +155,12 @@ def _records(
     return found, missing
 
 
-def _named_run(bench: Bench, dataset: Dataset, run: str) -> RunRecord:
+def named_run(bench: Bench, dataset: Dataset, run: str) -> RunRecord:
+    """The record of a run on a data set that kept its model.
+
+    Raises:
+        ArtefactError: there is none.
+    """
     path = bench.store.run_path(run)
     if not path.is_file():
         raise ArtefactError(f"expected the id of a run in {path.parent}, got {run!r}")

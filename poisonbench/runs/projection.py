@@ -14,6 +14,7 @@ Axes, of the target's class t and the poisons' class p (numbers reappear below)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -84,7 +85,9 @@ def _project(bench: Bench, dataset: Dataset, record: RunRecord) -> dict[str, Any
     path, trial = bench.store.model_path(record.id), record.spec["trial"]
     model = read_model(bench, path, record.spec["model"], dataset)
     targeting = Targeting(**record.spec["targeting"])
-    rows = stage_rows(bench, dataset, targeting, poison.indices, trial)
+    # The run's own seed drew them.
+    own_bench = replace(bench, seed=record.spec["seed"])
+    rows = stage_rows(own_bench, dataset, targeting, poison.indices, trial)
     train = poison.apply(dataset.train).rows(rows)
     keep = read_kept(path, len(train))
     is_poison = torch.isin(rows, poison.indices)
@@ -132,13 +135,18 @@ def _project(bench: Bench, dataset: Dataset, record: RunRecord) -> dict[str, Any
 
 def _poison_of(bench: Bench, dataset: Dataset, record: RunRecord) -> tuple[Poison, Goal]:
     origin = record.labels.get("poison") or {}
-    if origin.get("id") is None or "targeting" not in record.spec:
+    if origin.get("id") is None:
         raise ArtefactError(
             f"run {record.id}: expected a run on a targeted poison that lies in "
             f"{bench.store.root / 'poisons'}, got one on "
-            f"{'a poison of its own folder' if origin else 'clean data'}; choose another run"
+            f"{'a poison of another folder' if origin else 'clean data'}; choose another run"
         )
     poison = read_poison(bench.store.poison_path(origin["id"]), dataset)
+    if poison.digest != record.spec["poison"]["digest"]:
+        raise ArtefactError(
+            f"run {record.id}: expected its own poison in {bench.store.poison_path(origin['id'])}, "
+            "got another, crafted later or elsewhere; run its `poisonbench defend` command again"
+        )
     goal = poison.goal
     if goal is None:
         raise ArtefactError(

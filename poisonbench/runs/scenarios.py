@@ -21,12 +21,27 @@ from poisonbench.training.evaluation import logits_of
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense
 
+#: Raised when the second stage's results change for the same settings.
+STAGE_NUMBER = 2
 
-def stage_recipe(targeting: Targeting, settings: Settings) -> Recipe:
+
+def stage_recipe(targeting: Targeting | None, settings: Settings) -> Recipe:
     """How the victim is trained on the poisoned set: the recipe's, with the scenario's changes."""
+    if targeting is None:
+        return settings.recipe
     changes = STAGE_RECIPES.get(targeting.scenario, {})
-    own = {name: value for name, value in changes.items() if name not in settings.overrides}
+    own = {name: value for name, value in changes.items() if name not in settings.given}
     return lengthen(replace(settings.recipe, **own), targeting.stage_epochs)
+
+
+def stage_overrides(targeting: Targeting, settings: Settings) -> dict[str, Any]:
+    """What the user set to the recipe's value where the scenario has another."""
+    changes = STAGE_RECIPES.get(targeting.scenario, {})
+    return {
+        name: getattr(settings.recipe, name)
+        for name, value in changes.items()
+        if name in settings.given and getattr(settings.recipe, name) != value
+    }
 
 
 def stage_rows(

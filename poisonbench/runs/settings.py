@@ -26,6 +26,7 @@ class Settings:
         recipe: how its classifier is trained.
         profile: the profile's name.
         overrides: what the user set apart from the profile, by field name.
+        given: the names of all that the user set, to other values than the profile's or not.
     """
 
     entry: Entry
@@ -34,6 +35,7 @@ class Settings:
     recipe: Recipe
     profile: str
     overrides: dict[str, Any]
+    given: frozenset[str] = frozenset()
 
 
 def read_settings(
@@ -82,7 +84,7 @@ def read_settings(
         for field in fields(built)
         if getattr(built, field.name) != getattr(plain, field.name)
     }
-    return Settings(entry, module, config, recipe, profile, overrides)
+    return Settings(entry, module, config, recipe, profile, overrides, frozenset(parsed))
 
 
 def read_selection(text: str) -> Selection:

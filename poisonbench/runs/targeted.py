@@ -351,7 +351,19 @@ def check_targets(
     for trial in trials:
         random = replace(targeting, targets="random")
         goal = draw_goal(dataset, random, generator_for(bench.seed, "target", trial))
-        poison_rows(bench, dataset, targeting, goal, trial)
+        given = (targeting.target, targeting.intended_class, targeting.poison_class)
+        if targeting.targets == "random" or any(value is not None for value in given):
+            poison_rows(bench, dataset, targeting, goal, trial)
+            continue
+        # Which class an easy target's poisons are of, clean models will say: one must have room.
+        reasons = []
+        for label in range(dataset.num_classes):
+            try:
+                poison_rows(bench, dataset, targeting, replace(goal, poison_class=label), trial)
+            except UsageError as error:
+                reasons.append(error)
+        if len(reasons) == dataset.num_classes:
+            raise reasons[0]
 
 
 def refuse_targeting(values: Mapping[str, str], got: str) -> None:

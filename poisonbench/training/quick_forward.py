@@ -14,7 +14,7 @@ images, (R, 25) for R pixels of the output, and y = P w + b (numbers reappear be
 Other convolutions of 5 x 5: Winograd's algorithm, see :mod:`poisonbench.models.winograd`.
 
 Buffers are used again from step to step, so each forward pass must be followed by its backward pass
-before the next. Layers that do not fit run as they are.
+before the next; otherwise that one raises. Layers that do not fit run as they are.
 """
 
 from __future__ import annotations
@@ -187,14 +187,17 @@ class _FirstBlock(torch.autograd.Function):
         # and constants parts of the products.
         patches = work.take("patches", (kernel + 1, batch * height * width), images)
         cut = images.as_strided((5, 5, batch, height, width), (row, column, image, row, column))
-        patches[:kernel].view(cut.shape).copy_(cut)
+        # Less their mean pixel, which batch norm takes away: sums of squares then lose no digits.
+        level = images.mean()
+        torch.sub(cut, level, out=patches[:kernel].view(cut.shape))
         patches[kernel] = 1
         # 1 statistics, in float64: a difference of two sums
         moments = (patches @ patches.t()).double() / patches.shape[1]
         means = moments[kernel, :kernel]
         covariance = moments[:kernel, :kernel] - torch.outer(means, means)
         flat = weight.view(outputs, kernel).double()
-        mean, variance = flat @ means, ((flat @ covariance) * flat).sum(1)
+        mean = flat @ means
+        variance = ((flat @ covariance) * flat).sum(1).clamp_(min=0)
         # 2 one product
         scale = gamma.double() / (variance + eps).sqrt()
         product = torch.cat([scale[:, None] * flat, (beta - scale * mean)[:, None]], 1)
@@ -203,10 +206,11 @@ class _FirstBlock(torch.autograd.Function):
         # 3 ReLU and pool
         activations.relu_()
         maps = activations.view(batch, height, width, outputs).permute(0, 3, 1, 2)
-        ctx.work, ctx.size, ctx.eps = work, (batch, height, width), eps
+        ctx.work, ctx.turn = work, work.begin()
+        ctx.size, ctx.eps = (batch, height, width), eps
         ctx.save_for_backward(flat, means, covariance, mean, variance, scale)
         ctx.shape = weight.shape
-        shifted = mean if bias is None else mean + bias
+        shifted = mean + level.double() * flat.sum(1) + (0 if bias is None else bias)
         statistics = shifted.to(images.dtype), variance.to(images.dtype)
         ctx.mark_non_differentiable(*statistics)
         return (F.avg_pool2d(maps, 2), *statistics)
@@ -216,6 +220,7 @@ class _FirstBlock(torch.autograd.Function):
     def backward(
         ctx: Any, gradient: Tensor, *_: Tensor
     ) -> tuple[None, Tensor, Tensor | None, Tensor, Tensor, None, None]:
+        ctx.work.finish(ctx.turn)
         flat, means, covariance, mean, variance, scale = ctx.saved_tensors
         batch, height, width = ctx.size
         outputs, kernel = flat.shape
