@@ -1,6 +1,7 @@
 """``poisonbench figure --figure features``: coordinates, groups, and what is asked of runs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,21 @@ def test_a_kept_model_of_a_filter_knows_what_was_kept(place):
     assert KEPT not in load_file(bench.store.model_path(ids["none"]))
 
 
+def test_any_runs_can_be_named(place):
+    dataset, bench, ids = place
+    words = ("figure", "--figure", "features", "--runs", f"{ids['knn']},{ids['none']}")
+    made = done(*words, "--dataset", dataset.name, "--results", bench.store.root, "--json").json
+    assert [run["id"] for run in made["numbers"]["runs"]] == [ids["knn"], ids["none"]]
+
+
+def test_another_poison_under_the_same_name_is_refused(place):
+    dataset, bench, _ = place
+    record = record_of(place, "none")
+    spec = record.spec | {"poison": record.spec["poison"] | {"digest": "another"}}
+    with pytest.raises(ArtefactError, match="its own poison"):
+        projection(bench, dataset, [replace(record, spec=spec)])
+
+
 @pytest.mark.parametrize("damage", ["count", "bytes", "missing"])
 def test_a_damaged_model_is_refused(place, tmp_path, damage):
     dataset, bench, ids = place
@@ -154,16 +170,18 @@ def test_the_table_s_runs_with_models_are_taken(results):
     records = store.records(lambda error: None)
     row = find_row(TARGETED_SAMPLE, "mp")
     with pytest.raises(ArtefactError, match=r"none under mp.*trial 1.*--save-model"):
-        models_of_row(TARGETED_SAMPLE, row, (), records, 1, store)
+        models_of_row(TARGETED_SAMPLE, row, (), records, 0, 1, store)
     kept = next(r for r in records if r.spec["method"] == "hint" and r.spec["trial"] == 1)
     store.model_path(kept.id).parent.mkdir()
     store.model_path(kept.id).write_bytes(b"")
-    found, missing = models_of_row(TARGETED_SAMPLE, row, (), records, 1, store)
+    found, missing = models_of_row(TARGETED_SAMPLE, row, (), records, 0, 1, store)
     assert [run.id for run in found] == [kept.id]
     assert list(missing) == ["none"]
     assert missing["none"].endswith("--trial 1 --save-model")
+    with pytest.raises(ArtefactError, match="trial 1"):
+        models_of_row(TARGETED_SAMPLE, row, (), records, 7, 1, store)
     with pytest.raises(ArtefactError, match="a model of none"):
-        models_of_row(TARGETED_SAMPLE, row, ("hint", "none"), records, 1, store)
+        models_of_row(TARGETED_SAMPLE, row, ("hint", "none"), records, 0, 1, store)
 
 
 @pytest.mark.parametrize(
