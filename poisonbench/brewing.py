@@ -20,6 +20,7 @@ Deviations  Adam on signs divides by the root of a second moment that is 1, exce
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -161,7 +162,9 @@ def brew(
         )
 
     # 3. The best restart of each target.
-    best = losses.view(num_targets, restarts).argmin(1)
+    # One that diverged is no best.
+    comparable = losses.nan_to_num(nan=math.inf).view(num_targets, restarts)
+    best = comparable.argmin(1)
     return images[torch.arange(num_targets, device=base.device) * restarts + best]
 
 

@@ -29,6 +29,7 @@ class Entry:
             a surrogate. The recipe's settings are options of these alone.
         scenario: how a targeted attack's victim is trained in the HINT paper; empty for untargeted
             attacks and for defenses.
+        not_in: scenarios that a targeted attack has no form for.
         oracle: a control that is told which images are poisoned; no plug-in is one.
     """
 
@@ -38,6 +39,7 @@ class Entry:
     summary: str
     trains: bool = True
     scenario: str = ""
+    not_in: tuple[str, ...] = ()
     oracle: bool = False
 
     def load(self) -> ModuleType:
@@ -73,6 +75,7 @@ ATTACKS = (
         "poisonbench.attacks.gradient_matching",
         "poisons whose gradient is the target's with the wrong label",
         scenario="scratch",
+        not_in=("transfer",),
     ),
     Entry(
         "bp",
@@ -101,6 +104,7 @@ ATTACKS = (
         "poisonbench.attacks.metapoison",
         "MetaPoison: lead training steps towards the wrong class of the target",
         scenario="scratch",
+        not_in=("transfer",),
     ),
     Entry(
         "noise",

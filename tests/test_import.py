@@ -87,7 +87,7 @@ def write_matching(path, arrays, ids, rows, images, std, protocol=4):
     return write(path, content, protocol)
 
 
-def write_metapoison(path, arrays, rows, images, kind=np.float32, protocol=4):
+def write_metapoison(path, arrays, rows, images, kind=np.float32, protocol=4, **changes):
     poisoned = arrays["x_train"].astype(kind)
     poisoned[rows] = images
     order = np.argsort(arrays["y_train"], kind="stable")
@@ -100,7 +100,7 @@ def write_metapoison(path, arrays, rows, images, kind=np.float32, protocol=4):
         "xvalid": arrays["x_test"].astype(kind),
         "yvalid": arrays["y_test"],
     }
-    return write(path, content, protocol)
+    return write(path, content | changes, protocol)
 
 
 def imported(path, form, data, results, dataset, *words):
@@ -246,6 +246,30 @@ def test_a_set_of_something_else_is_refused(change, fragment, data, dataset, tmp
     folder = write_benchmark(tmp_path / "set", arrays, *given)
     line = ("import", folder, "--format", "benchmark", "--dataset", data[0])
     assert fragment in refused(65, results, *line)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "fragment"),
+    [
+        ("ytargetadv", 57, "intended class in 0..3"),
+        ("ytargetadv", -1, "intended class in 0..3"),
+        ("ytargetadv", "own", "not the target's own"),
+        ("ytargetadv", [], "one whole number"),
+        ("ytarget", [], "one whole number"),
+        ("ytarget", [1, 2], "one whole number"),
+    ],
+)
+def test_a_goal_that_could_not_be_read_again_is_refused(
+    field, value, fragment, data, dataset, tmp_path, results
+):
+    arrays = data[1]
+    rows = bases(arrays, dataset)
+    images = changed(arrays, rows).astype(np.float64)
+    change = {field: np.array([1] if value == "own" else value, np.int64)}
+    path = write_metapoison(tmp_path / "mp.pkl", arrays, rows, images, **change)
+    line = ("import", path, "--format", "metapoison", "--dataset", data[0])
+    assert fragment in refused(65, results, *line)
+    assert not (results / "poisons").exists()
 
 
 def test_a_budget_is_held(data, dataset, tmp_path, results):

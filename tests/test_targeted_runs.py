@@ -13,10 +13,12 @@ import poisonbench
 from poisonbench.cli.sweep_lines import plan_lines
 from poisonbench.data.artefacts import read_poison
 from poisonbench.data.sources import load_dataset
+from poisonbench.registry import attacks
 from poisonbench.results.records import read_record
 from poisonbench.results.store import Store
 from poisonbench.runs import models
 from poisonbench.sweep.plan import record_key
+from poisonbench.training import recipe
 
 #: The attacks and their victims in the HINT paper, and beside it.
 OWN = {"gm": "scratch", "mp": "scratch", "bp": "transfer", "fc": "transfer"}
@@ -95,6 +97,11 @@ def test_every_attack_runs_in_every_scenario_against_the_same_target(attack, dat
     targets = set()
     for scenario in ("scratch", "transfer", "finetune"):
         words = ("--method", "none", "--attack", attack, "--scenario", scenario)
+        if scenario in attacks()[attack].not_in:
+            outcome = cli("defend", *words, "--dataset", data, "--results", shared)
+            assert outcome.code == 2
+            assert f"another than transfer with {attack}" in outcome.err
+            continue
         record, _ = defended(data, shared, *words)
         goal = record.spec["goal"]
         assert goal["scenario"] == scenario
@@ -124,7 +131,7 @@ def test_the_command_says_what_became_of_the_target(data, shared):
 
 def test_a_clean_control_has_the_target_and_no_poison(data, results):
     for scenario in ("scratch", "transfer"):
-        words = ("--method", "none", "--attack", "gm", "--rho", "0", "--scenario", scenario)
+        words = ("--method", "none", "--attack", "bp", "--rho", "0", "--scenario", scenario)
         record, printed = defended(data, results, *words)
         assert record.spec["poison"] is None
         assert printed["rho"] == 0
@@ -201,15 +208,51 @@ def test_easy_targets_are_chosen_by_clean_models_once(data, results):
     assert {path: path.stat().st_mtime_ns for path in (results / "models").iterdir()} == stamps
 
 
-def test_what_only_the_victim_knows_does_not_change_the_poison(data, results):
-    line = ("--method", "none", "--attack", "bp")
+@pytest.mark.parametrize("targets", ["random", "easy"])
+def test_what_only_the_victim_knows_does_not_change_the_poison(targets, data, results, monkeypatch):
+    if targets == "easy":
+        # Clean models must get some test images right.
+        monkeypatch.setitem(recipe.RECIPES["paper"]["mnist"], "epochs", 12)
+    line = ("--method", "none", "--attack", "bp", "--targets", targets)
     plain, _ = defended(data, results, *line)
     for change in (("--norm-drift", "true"), ("--transfer-share", "0.3"), ("--epochs", "1")):
         record, _ = defended(data, results, *line, *change)
         assert record.id != plain.id
         assert record.spec["poison"] == plain.spec["poison"]
+        assert record.spec["goal"] == plain.spec["goal"]
+        control, _ = defended(data, results, *line, *change, "--rho", "0")
+        assert control.spec["goal"] == plain.spec["goal"]
         assert record.labels["poison"]["id"] == plain.labels["poison"]["id"]
     assert len(list((results / "poisons").iterdir())) == 1
+
+
+def test_a_defense_knows_the_epochs_of_the_stage_that_it_defends(data, results):
+    words = ("--method", "epic", "--attack", "bp", "--warmup", "1", "--interval", "2")
+    record, _ = defended(data, results, *words, "--stage-epochs", "6")
+    assert record.spec["training"]["epochs"] == 6
+    assert [note["epoch"] for note in record.notes if note["round"] == "epic"] == [1, 3, 5]
+    line = ("defend", "--attack", "bp", "--dataset", data, "--results", results)
+    for method in (("hint", "--schedule", "1"), ("friends", "--begin-epoch", "1")):
+        outcome = cli(*line, "--stage-epochs", "1", "--method", *method)
+        assert outcome.code == 2, outcome.err
+
+
+def test_a_setting_that_is_given_holds_in_the_second_stage(data, results):
+    words = ("--method", "none", "--attack", "noise", "--scenario", "finetune")
+    plain, _ = defended(data, results, *words)
+    assert plain.spec["training"]["learning_rate"] == 0.01
+    # The recipe's own value, which the scenario would change.
+    given, _ = defended(data, results, *words, "--learning-rate", "0.05")
+    assert given.spec["training"]["learning_rate"] == 0.05
+    assert given.labels["overrides"]["learning_rate"] == 0.05
+    assert "learning_rate" not in plain.labels["overrides"]
+
+
+def test_all_trials_are_checked_before_the_first_is_trained(data, results):
+    words = ("--method", "none", "--attack", "noise", "--trials", "3", "--target", "99999")
+    outcome = cli("defend", *words, "--dataset", data, "--results", results)
+    assert outcome.code == 2
+    assert not results.exists() or files_in(results) == []
 
 
 def test_the_python_interface(data, shared):
@@ -245,7 +288,7 @@ CRAFT_GM = "craft --attack gm "
         (CRAFT_GM + "--rho 1.5", "rho|[0, 1]|1.5"),
         (CRAFT_GM + "--scenario transfers", "scratch, transfer|did you mean 'transfer'"),
         (CRAFT_GM + "--targets hard", "random, easy|'hard'"),
-        (CRAFT_GM + "--scenario transfer --rho 0.05", "at most 4 poisons|places|got 8"),
+        ("craft --attack bp --scenario transfer --rho 0.05", "at most 4 poisons|places|got 8"),
         (CRAFT_GM + "--scenario transfer --transfer-share 1", "transfer_share|(0, 1)|1"),
         (CRAFT_GM + "--transfer-share 0.2", "--transfer-share|--scenario transfer|scratch"),
         (CRAFT_GM + "--norm-drift true", "norm_drift|got scratch"),

@@ -6,8 +6,9 @@ Code        JonasGeiping/poisoning-gradient-matching @ 90bd7d2, which HINT used.
 Goal        targeted: whoever trains on the poisons from scratch takes one test image for the
             intended class. The labels of the poisons are right.
 Budget      L-infinity epsilon around each image, inside [0, 1].
-Cost        steps x restarts x surrogates passes over the poisons, each as dear as about three
-            training steps (a second backward pass goes through the first).
+Cost        steps x restarts x surrogates passes over the poisons, each as dear as two or three
+            training steps where convolutions are all (a second backward pass goes through the
+            first), and up to eight on the small network (docs/benchmarks.md).
 
 Given surrogates f trained on clean data, base images of the intended class and a target image:
 

@@ -21,6 +21,8 @@ Settings   10 dimensions and two clusters are the paper's; 35 % and 0.1 are the 
 Profiles   "paper"; "code" is the form whose figures EPIC and FRIENDS print (JonasGeiping/data-
            poisoning @ 88d929c): clusters of the features themselves, and the smaller one of every
            class goes, poisoned or not, which costs much accuracy.
+Scenarios  features are those of a copy trained as the run will be; in transfer those of the frozen
+           pretraining, and rows of the transfer set go.
 Deviations Principal components instead of independent ones: the same subspace up to whitening, and
            without an iteration that may not converge. The paper's third analysis, to classify
            suspects by a network trained without them, takes another training a class and is left

@@ -12,6 +12,8 @@ Initial weights are those of every method of the trial, and the clean images com
 they have in plain training, with the same augmentation. Epochs are the same number and shorter, so
 there are (1 - rho) times the steps of plain training; ``--epochs`` can make up for that. At rho 0
 it is plain training, byte for byte.
+Scenarios  drops the poisons of what the scenario trains on. Where they are their whole class, as
+           in the paper's transfer sets, that class goes, and a warning says so.
 """
 
 from __future__ import annotations

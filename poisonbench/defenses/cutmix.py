@@ -17,6 +17,7 @@ Algorithm  (numbers reappear below), for each batch (x, y), with the given proba
 
 Profiles   "paper" mixes every batch; "code" every other one (``--cutmix_prob 0.5``, as the
            reference's commands for CIFAR have it).
+Scenarios  patches what the scenario trains on; in transfer the head learns from such features.
 Deviations none. As in the paper one lambda and one box serve a batch.
 Shapes     B batch, C H W image, K classes.
 """

@@ -20,6 +20,8 @@ Rules      "modes" is the paper's: ties keep. "lowest-mode" keeps only the lowes
            "half" keeps what at least half of the neighbours agree with (an absolute majority).
 Profiles   "paper"; "code" is the reference: "lowest-mode", and an example is its own neighbour,
            on which the paper says nothing.
+Scenarios  features are those of a copy trained as the run will be; in transfer those of the frozen
+           pretraining, and rows of the transfer set go.
 Deviations Examples that tie with the k-th neighbour to the last bit all vote, so that the order of
            the data decides nothing. A class that would be emptied is kept whole.
 Shapes     N training examples, F features, K classes.

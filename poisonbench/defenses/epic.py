@@ -21,6 +21,8 @@ K = 10 and T = 4 on CIFAR-10 and K = 5 and T = 2 on MNIST, which are the setting
 Profiles   "paper" is Algorithm 1. "code" is the reference: medoids are sought among all examples,
            dropped ones too; rounds fall on multiples of T up to the last milestone of the learning
            rate (at 3/4 of the epochs without one).
+Scenarios  gradients are of the last layer in all of them; in transfer and fine-tuning the rounds
+           are counted by the second stage's epochs and drop rows of its training set.
 Deviations k is rounded class by class; the reference rounds up and takes the excess from classes
            drawn at random. k shrinks with its class, where the paper keeps it: a fixed k leaves
            ever more of a shrinking class alone. A class that a round would empty is kept as it was,

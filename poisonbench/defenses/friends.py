@@ -20,6 +20,8 @@ Profiles   "paper" has the paper's settings; it searched the step size among 10,
            README.
 Ablations  ``--random-noise none`` is friendly noise alone, ``--friendly false`` random noise
            alone; the paper takes 32/255 for either.
+Scenarios  friendly noise is made for the network of the second stage after E0 of its epochs;
+           in transfer the noise is for frozen features with a new head.
 Deviations The loss is summed over images with the step size scaled to the reference's batch of
            128, so any batch gives the same noise (the reference's last, smaller batch takes larger
            steps). The KL is the code's; the paper writes its arguments the other way round. The

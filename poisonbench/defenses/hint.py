@@ -24,6 +24,9 @@ Extensions Not the paper's; each makes a run's variant "custom". ``select_by`` c
            ``step`` takes a step of another size in step 4, along -I_pert as before and without
            gamma: "sign" moves every pixel by beta, "linf" scales each image's step so that its
            largest pixel moves by beta. Steps of several rounds add up and are clipped as always.
+Scenarios  in transfer the head alone trains, as influence is of it anyway, and rounds come at the
+           same epochs of that stage; pixel maps go through the frozen layers. In fine-tuning
+           as from scratch, from the trained network on.
 Deviations The paper gives no damping; 0.5 is what the code's LiSSA constants amount to
            (damp 0.01 x scale 50). The default solver is exact instead of stochastic. The loss is
            the mean over all images, where eq. 1 sums the means of two parts (equal at ratio 0.5).

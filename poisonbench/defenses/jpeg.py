@@ -13,6 +13,7 @@ Algorithm
 
 Settings   PureGen tries qualities 25, 50, 75 and 85; lower removes more of a perturbation and of
            the image. 75 is also Pillow's own default.
+Scenarios  re-encodes what the scenario trains on: all images, or the transfer set.
 Deviations none. Colour images have their colours at half the resolution (4:2:0), as encoders do by
            default; images of other than three channels are encoded channel by channel, as grey.
 Shapes     N training images, C H W image.

@@ -15,6 +15,8 @@ Algorithm  (numbers reappear below)
 Settings   epsilon bounds the share of poisons in a class. 0.1 with the paper's 1.5 removes 15 % of
            each class: of CIFAR-10's 5,000 images the 750 that the comparisons in EPIC and FRIENDS
            remove, whose poisons are 1 % of the data, all in one class.
+Scenarios  features are those of a copy trained as the run will be; in transfer those of the frozen
+           pretraining, and rows of the transfer set go.
 Deviations v is the top eigenvector of M^T M (of M M^T where a class has fewer examples than
            features), in float64: the same scores, faster. A class that would be emptied is kept
            whole. The paper retrains for all classes at once, as here.

@@ -26,9 +26,9 @@ from poisonbench.runs.targeted import (
     craft_targeted,
     find_goal,
     is_targeted,
-    own_scenario,
     poison_rows,
     read_targeting,
+    read_targeting_of,
     refuse_targeting,
 )
 from poisonbench.targeting import Goal
@@ -161,7 +161,7 @@ def read_targets(
             "the trial's own; leave it out"
         )
     own = {} if choice.rho is None else {"rho": str(choice.rho)}
-    return read_targeting({**values, **own}, dataset, own_scenario(entry, dataset))
+    return read_targeting_of(entry, {**values, **own}, dataset)
 
 
 def prepare(

@@ -90,6 +90,24 @@ def read_targeting(
     return Targeted(built, overrides, texts), rest
 
 
+def read_targeting_of(
+    entry: Entry, values: Mapping[str, str], dataset: Dataset
+) -> tuple[Targeted, dict[str, str]]:
+    """The same for an attack.
+
+    Raises:
+        UsageError: a bad value, or a scenario that the attack has no form for.
+    """
+    found, rest = read_targeting(values, dataset, own_scenario(entry, dataset))
+    scenario = found.targeting.scenario
+    if scenario in entry.not_in:
+        raise UsageError(
+            f"--scenario: expected another than {scenario} with {entry.name}, which leads the "
+            "training of layers that are frozen there; choose bp, fc or cp, which are made for it"
+        )
+    return found, rest
+
+
 def own_scenario(entry: Entry, dataset: Dataset) -> str:
     """A targeted attack's scenario: the paper's, or another for a data set too small for that."""
     small = getattr(entry.load(), "SCENARIOS", {})
@@ -156,7 +174,7 @@ def craft_targeted(
     for trial in trials:
         check_trial(trial)
     entry = attacks()[name]
-    targeted, rest = read_targeting(values or {}, dataset, own_scenario(entry, dataset))
+    targeted, rest = read_targeting_of(entry, values or {}, dataset)
     settings = read_settings(entry, dataset, profile, rest, model)
     targeting = targeted.targeting
     if targeting.rho == 0:
