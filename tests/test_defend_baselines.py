@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import done
+from conftest import cli, done
 
 from poisonbench.results.records import read_record
 
@@ -51,3 +51,46 @@ def test_the_others_run_on_all_rows(method, tiny, artefact, results):
     plain = run("none", tiny, artefact, results)
     assert record.digests == plain.digests
     assert record.curve != plain.curve
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """A results folder for runs on the embedded sample's small part."""
+    return tmp_path_factory.mktemp("sample")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [*FILTERS, *OTHERS, "clean-only", "robust-features"])
+def test_every_method_trains_on_the_embedded_sample(method, sample):
+    words = {"knn": (), "activation-clustering": ()}.get(method, (FILTERS | OTHERS).get(method, ()))
+    scenario = "transfer" if method == "robust-features" else "scratch"
+    target = ("--attack", "noise", "--scenario", scenario, "--targets", "random")
+    stage = ("--stage-epochs", "2") if scenario == "transfer" else ()
+    line = ("defend", "--method", method, "--dataset", "mnist-sample@1000", *target, *words, *stage)
+    outcome = done(*line, "--epochs", "2", "--results", sample, "--json")
+    record = read_record(Path(outcome.json["path"]))
+    assert record.metrics["test_accuracy"] > (0.3 if scenario == "transfer" else 0.5)
+    caught = record.metrics["filter"]
+    assert (caught is not None) == (method in FILTERS or method == "clean-only")
+    if method == "clean-only":
+        assert caught["poisons_removed"] == caught["num_poisons"] == 50
+        assert caught["clean_removed"] == 0
+
+
+def test_features_of_frozen_layers_leave_no_choice(tiny, results):
+    line = ("defend", "--method", "knn", "--attack", "bp", "--features-from", "clean")
+    outcome = cli(*line, "--dataset", tiny, "--results", results)
+    assert outcome.code == 2
+    assert "no --features-from in scenario transfer" in outcome.err
+    assert not results.exists()
+
+
+def test_an_oracle_that_empties_a_class_says_so(results):
+    """At quick size the poisons of a transfer set are their whole class, as in the HINT paper."""
+    line = ("defend", "--method", "clean-only", "--attack", "noise", "--scenario", "transfer")
+    more = ("--targets", "random", "--epochs", "1", "--stage-epochs", "1")
+    outcome = done(*line, *more, "--dataset", "mnist-sample@1000", "--results", results)
+    assert "was nothing but poison" in outcome.err
+    (record,) = [read_record(path) for path in (results / "runs").glob("*.json")]
+    poison_class = record.spec["goal"]["poison_class"]
+    assert any(f"class {poison_class} was nothing but" in text for text in record.warnings)

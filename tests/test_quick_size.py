@@ -1,0 +1,54 @@
+"""Every targeted attack against every defense of the paper's tables, at quick size."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from conftest import done
+
+from poisonbench.experiments.cells import TARGETED_SAMPLE
+from poisonbench.results.records import read_record
+
+LONG = pytest.mark.skipif("POISONBENCH_LONG" not in os.environ, reason="long: POISONBENCH_LONG=1")
+
+#: Targets that each attack hits on plain training, of the first three trials: at least so many.
+HITS = {"gm": 2, "bp": 3, "fc": 3, "mp": 1}
+
+
+def run(results, attack, method, *words):
+    line = ("defend", "--attack", attack, "--method", method, "--preset", "quick", *words)
+    made = done(*line, "--results", results, "--json", "--quiet").json
+    return [read_record(Path(item["path"])) for item in made.get("runs", [made])]
+
+
+@LONG
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", list(HITS))
+def test_attacks_succeed_at_quick_size_where_noise_does_not(attack, tmp_path):
+    """Within two minutes an attack, its craft included; two processes share two processors here."""
+    start = time.monotonic()
+    records = run(tmp_path, attack, "none", "--trials", "3")
+    seconds = time.monotonic() - start
+    assert sum(record.metrics["attack_success"] for record in records) >= HITS[attack]
+    assert seconds / 3 < 120
+    scenario = records[0].spec["targeting"]["scenario"]
+    controls = run(tmp_path, "noise", "none", "--trials", "3", "--scenario", scenario)
+    goals = [record.spec["goal"] for record in records]
+    assert [control.spec["goal"] for control in controls] == goals
+    assert sum(control.metrics["attack_success"] for control in controls) <= 1
+
+
+@LONG
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", list(HITS))
+def test_every_defense_of_the_paper_runs_at_quick_size(attack, tmp_path):
+    weights, goals = set(), set()
+    for method in ("none", "hint", "epic", "friends", "atda"):
+        (record,) = run(tmp_path, attack, method)
+        assert record.spec["dataset"]["name"] == TARGETED_SAMPLE
+        assert record.metrics["test_accuracy"] > 0.6
+        weights.add(record.digests["initial_weights"])
+        goals.add(json.dumps(record.spec["goal"], sort_keys=True))
+    assert len(weights) == len(goals) == 1
