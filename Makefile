@@ -34,6 +34,8 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/hint_round.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/hint_overhead.py
+	$(BIN)/python benchmarks/defenses.py
+	$(BIN)/python benchmarks/filters.py
 	$(BIN)/python benchmarks/targeted.py
 	$(BIN)/python benchmarks/startup.py
 

@@ -174,6 +174,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         device,
         markdown=options.markdown,
     )
+    if options.trials == 1:
+        return
     show(
         f"{options.trials} trials of {options.poisons} poisons, {options.steps} steps",
         ["network", "attack", "one call, s", "a call each, s", "ratio"],
@@ -189,7 +191,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     made.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     made.add_argument("--poisons", type=int, default=500, help="images of a step")
     made.add_argument("--steps", type=int, default=2, help="in one call of craft")
-    made.add_argument("--trials", type=int, default=5, help="crafted in one call")
+    made.add_argument("--trials", type=int, default=5, help="crafted in one call; 1: not compared")
     made.add_argument("--repeats", type=int, default=3)
     return made.parse_args(arguments)
 
