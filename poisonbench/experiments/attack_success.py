@@ -184,7 +184,11 @@ def models_of_row(
     """
     found: list[RunRecord] = []
     missing: dict[str, str] = {}
-    for method, runs in runs_of_row(dataset, row, methods, records).items():
+    try:
+        by_method = runs_of_row(dataset, row, methods, records)
+    except ArtefactError as error:
+        raise ArtefactError(f"{error}; add --save-model") from None
+    for method, runs in by_method.items():
         kept = [
             run
             for run in runs

@@ -135,8 +135,9 @@ def read_plan(path: Path) -> Plan:
             raise ValueError(f"{size} bytes")
         raw = json.loads(read_shared(path).decode())
     except (OSError, ValueError, RecursionError) as error:
+        what = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise ArtefactError(
-            f"{path}: expected a plan in JSON, got {error}; make it with "
+            f"{path}: expected a plan in JSON, got {what}; make it with "
             "`poisonbench sweep plan --table 2 --json --output PLAN`"
         ) from None
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
