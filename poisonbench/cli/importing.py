@@ -66,7 +66,7 @@ def import_(
 
     They are pickles; what they hold is read as data, and nothing in them is run.
     """
-    from poisonbench.data.poison_sets import Format, Ids, Std, files_of
+    from poisonbench.data.poison_sets import Format, Ids, Std
     from poisonbench.runs.importing import import_poison
 
     scenarios = {option.name: option.kind for option in options_of(Targeting)}["scenario"]
@@ -81,9 +81,6 @@ def import_(
     options = RunOptions(
         results=results, data_root=data_root, device="cpu", seed=seed, json=json, quiet=quiet
     )
-    # Before the data set, which may have to be fetched first.
-    for path in paths:
-        files_of(path, kind)
     with open_bench(options) as bench:
         data = bench.dataset(dataset or DEFAULT_DATASET)
         made = [import_poison(bench, path, kind, data, **settings) for path in paths]
