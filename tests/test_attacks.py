@@ -177,7 +177,7 @@ def test_bad_settings_are_refused(name, bad):
         ("durp", ("mnist", "mnist-sample"), {"epsilon": 76 / 255, "distribution": "uniform"}),
         ("dc", (), {"epsilon": 8 / 255, "rounds": 30, "epochs_per_round": 10, "generator": "unet"}),
         ("dc", ("mnist",), {"epsilon": 76 / 255, "rounds": 100, "generator": "autoencoder"}),
-        ("dc", ("mnist", "mnist-sample"), {"epsilon": 76 / 255, "surrogate_width": 0.5}),
+        ("dc", ("mnist", "mnist-sample"), {"epsilon": 76 / 255, "surrogate_width": 0.25}),
     ],
 )
 def test_presets(name, presets, expected):
