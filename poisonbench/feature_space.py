@@ -6,6 +6,7 @@ T targets, P poisons each, F features: the input of the classifier's head.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,18 @@ from poisonbench.brewing import Objective
 from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.models.folding import folded
 from poisonbench.perturbation import project_linf
+
+#: What Bullseye Polytope and Feature Collision brew with for MNIST, where no profile says else.
+MNIST_PRESETS: dict[str, dict[str, Any]] = {
+    "mnist": {"epsilon": 76 / 255, "brew_augment": "none"},
+    "mnist-sample": {
+        "epsilon": 64 / 255,
+        "steps": 30,
+        "step_unit": "pixel",
+        "restarts": 1,
+        "surrogates": 3,
+    },
+}
 
 
 class FeatureSpace:

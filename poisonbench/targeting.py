@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from poisonbench.config import Profiles, options_of, require, setting
+from poisonbench.config import Profiles, options_of, require, resolve, setting
 
 #: Epochs and optimiser of the second stage of a scenario, where they are not the recipe's.
 STAGE_RECIPES: dict[str, dict[str, Any]] = {
@@ -81,6 +82,23 @@ PROFILES: Profiles = {
         },
     }
 }
+
+
+def own_targeting(presets: Sequence[str], scenario: str) -> Targeting:
+    """What holds in a scenario where nothing else is asked for.
+
+    Args:
+        presets: of the data set, most general first.
+        scenario: see :class:`Targeting`.
+    """
+    return resolve(
+        Targeting,
+        PROFILES,
+        profile="paper",
+        presets=[name for preset in presets for name in (preset, f"{preset}/{scenario}")],
+        overrides={"scenario": scenario},
+        owner="a targeted attack",
+    )
 
 
 @dataclass(frozen=True)

@@ -42,21 +42,12 @@ from torch import Tensor
 from poisonbench.attacks.base import TargetedTask
 from poisonbench.brewing import BrewingConfig, brew, surrogate_models
 from poisonbench.config import Profiles, require, setting
-from poisonbench.feature_space import FeatureSpace, adam_steps
+from poisonbench.feature_space import MNIST_PRESETS, FeatureSpace, adam_steps
 
 RECIPE_NUMBER = 1
 
 PROFILES: Profiles = {
-    "paper": {
-        "mnist": {"epsilon": 76 / 255, "brew_augment": "none"},
-        "mnist-sample": {
-            "epsilon": 64 / 255,
-            "steps": 30,
-            "step_unit": "pixel",
-            "restarts": 1,
-            "surrogates": 3,
-        },
-    },
+    "paper": MNIST_PRESETS,
     "original": {
         "*": {
             "form": "authors",

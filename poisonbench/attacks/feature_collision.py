@@ -44,7 +44,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -52,24 +52,14 @@ from torch import Tensor
 from poisonbench.attacks.base import TargetedTask
 from poisonbench.brewing import BrewingConfig, brew, surrogate_models
 from poisonbench.config import Profiles, require, setting
-from poisonbench.feature_space import FeatureSpace
+from poisonbench.feature_space import MNIST_PRESETS, FeatureSpace
 from poisonbench.perturbation import project_linf
 
 RECIPE_NUMBER = 1
 
-_MNIST: dict[str, dict[str, Any]] = {
-    "mnist": {"epsilon": 76 / 255, "brew_augment": "none"},
-    "mnist-sample": {
-        "epsilon": 64 / 255,
-        "steps": 30,
-        "step_unit": "pixel",
-        "restarts": 1,
-        "surrogates": 3,
-    },
-}
 PROFILES: Profiles = {
-    "paper": _MNIST,
-    "original": {"*": {"form": "collide"}, **_MNIST},
+    "paper": MNIST_PRESETS,
+    "original": {"*": {"form": "collide"}, **MNIST_PRESETS},
     "watermark": {
         "*": {
             "form": "watermark",

@@ -75,6 +75,11 @@ def defend(
     entry = find("a defense", defenses(), method)
     chosen = [attacks()[attack]] if attack in attacks() else []
     values = method_values(ctx.args, flags_of(ctx), [entry, *chosen])
+    asked: dict[str, Any] = {
+        "profile": options.profile,
+        "values": values,
+        "model": options.model,
+    }
     choice = read_choice(
         attack, poison, clean, rho, options.selection, poison_trial, attack_profile
     )
@@ -87,32 +92,14 @@ def defend(
         numbers = range(trial, trial + (trials or 1))
         # All of them before the first is trained.
         for number in numbers if trials else ():
-            run.request(
-                bench,
-                method,
-                data,
-                choice,
-                trial=number,
-                profile=options.profile,
-                values=values,
-                model=options.model,
-            )
+            run.request(bench, method, data, choice, trial=number, **asked)
         for number in numbers:
-            done.append(
-                run.defend(
-                    bench,
-                    method,
-                    data,
-                    choice,
-                    trial=number,
-                    profile=options.profile,
-                    values=values,
-                    model=options.model,
-                    save_model=save_model,
-                )
+            made = run.defend(
+                bench, method, data, choice, trial=number, save_model=save_model, **asked
             )
+            done.append(made)
             if not options.json:
-                _print_line(done[-1], options.quiet)
+                _print_line(made, options.quiet)
     if options.json:
         runs = [_summary(item) for item in done]
         print_json(runs[0] if trials is None else {"runs": runs})

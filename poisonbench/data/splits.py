@@ -48,6 +48,12 @@ class Split:
         """The images and labels at the given rows, (M,) int64."""
         return Split(self.images[indices], self.labels[indices])
 
+    def without(self, indices: Tensor) -> Split:
+        """All others, in their order."""
+        kept = torch.ones(len(self), dtype=torch.bool)
+        kept[indices] = False
+        return self.rows(kept.nonzero().flatten())
+
     def to(self, device: torch.device) -> Split:
         """The same split on a device."""
         return Split(self.images.to(device), self.labels.to(device))

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from poisonbench import registry
-from poisonbench.config import resolve
 from poisonbench.errors import ArtefactError
 from poisonbench.experiments.accuracy import compare_cells
 from poisonbench.experiments.cells import TARGETED_SAMPLE, TRIALS, Cell
@@ -29,7 +28,7 @@ from poisonbench.results.records import RunRecord
 from poisonbench.results.report import Block, Comparison, compare_success
 from poisonbench.results.statistics import SIGNIFICANCE
 from poisonbench.results.store import Store
-from poisonbench.targeting import PROFILES, Targeting
+from poisonbench.targeting import own_targeting
 
 PAPER_DATASET = "cifar10"
 
@@ -87,15 +86,7 @@ def control_rows(dataset: str) -> list[Row]:
 
 def own_share(dataset: str, scenario: str) -> float:
     """Poisoned share of the training images in a scenario, where nothing else is asked for."""
-    targeting = resolve(
-        Targeting,
-        PROFILES,
-        profile="paper",
-        presets=(dataset, f"{dataset}/{scenario}"),
-        overrides={"scenario": scenario},
-        owner="a targeted attack",
-    )
-    return targeting.rho
+    return own_targeting((dataset,), scenario).rho
 
 
 def make_cell(dataset: str, row: Row, method: str) -> Cell:

@@ -97,6 +97,13 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
             nn.init.zeros_(layer.bias)
 
 
+def renew_head(model: Classifier, generator: torch.Generator) -> None:
+    """Draw the head anew, to be trained; by a CPU generator on any device."""
+    device = model.mean.device
+    initialise(model.head.cpu().requires_grad_(True), generator)
+    model.to(device)
+
+
 def pass_size(images: Tensor, *, gradients: bool) -> int:
     """Images in one pass of a frozen model: what keeps a device busy and its memory small.
 

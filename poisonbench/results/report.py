@@ -6,9 +6,9 @@ Accuracies are fractions in these and percent in the text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import (
@@ -24,6 +24,8 @@ from poisonbench.results.statistics import (
 
 #: A mean with its spread, successes of trials, a whole number or a name.
 Figure = Summary | Proportion | int | str
+
+Published = TypeVar("Published", Summary, Proportion, float)
 
 #: What means are in.
 Unit = Literal["fraction", "ratio", "seconds", "count"]
@@ -227,6 +229,17 @@ def _poison_digest(record: RunRecord) -> str | None:
     return poison.get("digest") if isinstance(poison, Mapping) else None
 
 
+def _held_against(
+    published: Published | None,
+    built: bool,
+    test: Callable[[Published], tuple[Verdict, float | None]],
+) -> tuple[Verdict, float | None]:
+    """The test's verdict and p-value, or why there is no test."""
+    if not built:
+        return Verdict.NOT_BUILT, None
+    return (Verdict.UNPUBLISHED, None) if published is None else test(published)
+
+
 def compare_accuracy(
     keys: Mapping[str, Any],
     records: Sequence[RunRecord],
@@ -246,13 +259,7 @@ def compare_accuracy(
     """
     chosen = distinct_trials(records)
     measured = summarise([record.metrics["test_accuracy"] for record in chosen])
-    p_value = None
-    if not built:
-        said = Verdict.NOT_BUILT
-    elif published is None:
-        said = Verdict.UNPUBLISHED
-    else:
-        said, p_value = verdict(measured, published)
+    said, p_value = _held_against(published, built, lambda figure: verdict(measured, figure))
     return Comparison(
         keys={**keys, "quantity": "test_accuracy"},
         measured=measured,
@@ -283,13 +290,9 @@ def compare_success(
     """
     hits = [bool(record.metrics["attack_success"]) for record in records]
     measured = Proportion(sum(hits), len(hits)) if hits else None
-    p_value = None
-    if not built:
-        said = Verdict.NOT_BUILT
-    elif published is None:
-        said = Verdict.UNPUBLISHED
-    else:
-        said, p_value = success_verdict(measured, published)
+    said, p_value = _held_against(
+        published, built, lambda figure: success_verdict(measured, figure)
+    )
     return Comparison(
         keys=keys,
         measured=measured,
@@ -323,12 +326,8 @@ def compare_time(
         built: whether the method exists here.
     """
     measured = summarise(list(values.values()))
-    if not built:
-        said = Verdict.NOT_BUILT
-    elif published is None:
-        said = Verdict.UNPUBLISHED
-    else:
-        said = Verdict.NOT_TESTED if measured else Verdict.TOO_FEW
+    untested = Verdict.NOT_TESTED if measured else Verdict.TOO_FEW
+    said, _ = _held_against(published, built, lambda _: (untested, None))
     return Comparison(
         keys=keys,
         measured=measured,

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poisonbench.config import as_json, resolve
+from poisonbench.config import as_json
 from poisonbench.data.goals import draw_transfer_rows
 from poisonbench.data.splits import Dataset
-from poisonbench.models.classifier import Classifier, initialise
+from poisonbench.models.classifier import Classifier, renew_head
 from poisonbench.runs.bench import Bench
 from poisonbench.runs.models import lengthen, model_spec, own_seeds, trained_models
-from poisonbench.targeting import PROFILES, Targeting
+from poisonbench.targeting import Targeting, own_targeting
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.recipe import Recipe
 
@@ -59,15 +59,12 @@ def _transferred(
     labels = dataset.train.labels
     none = torch.zeros(0, dtype=torch.int64)
     generator = seeds.generator("transfer rows")
-    rows = draw_transfer_rows(labels, none, _own_share(dataset), generator)
-    kept = torch.ones(len(labels), dtype=torch.bool)
-    kept[rows] = False
-    rest, transfer = dataset.train.rows(kept.nonzero().flatten()), dataset.train.rows(rows)
+    share = own_targeting(dataset.presets, "transfer").transfer_share
+    rows = draw_transfer_rows(labels, none, share, generator)
+    rest, transfer = dataset.train.without(rows), dataset.train.rows(rows)
     about = spec | {"kind": "control extractor", "rows": rest.digest()}
     (start,) = trained_models(bench, dataset, recipe, about, seeds=seeds, train=rest)
-    start.requires_grad_(True)
-    initialise(start.head.cpu(), seeds.generator("transfer head"))
-    start.to(bench.device)
+    renew_head(start, seeds.generator("transfer head"))
     start.hold(features=True, norms=True)
     last = lengthen(recipe, targeting.stage_epochs)
     about |= {"kind": "control head", "head": as_json(last)}
@@ -75,16 +72,3 @@ def _transferred(
         bench, dataset, last, about, seeds=seeds, train=transfer, start=start
     )
     return control
-
-
-def _own_share(dataset: Dataset) -> float:
-    """The transfer set's share where nothing else is asked for."""
-    settings = resolve(
-        Targeting,
-        PROFILES,
-        profile="paper",
-        presets=[name for preset in dataset.presets for name in (preset, f"{preset}/transfer")],
-        overrides={"scenario": "transfer"},
-        owner="a targeted attack",
-    )
-    return settings.transfer_share

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from poisonbench.data.goals import draw_transfer_rows
 from poisonbench.data.splits import Dataset
-from poisonbench.models.classifier import Classifier, initialise
+from poisonbench.models.classifier import Classifier, renew_head
 from poisonbench.runs.bench import Bench
 from poisonbench.runs.models import lengthen, model_spec, trained_models
 from poisonbench.runs.settings import Settings
@@ -100,9 +100,7 @@ def start_of_stage(
     about = model_spec(bench, dataset, settings.recipe, kind, spec["trial"], spec["model"])
     train = dataset.train
     if scenario == "transfer":
-        kept = torch.ones(len(train), dtype=torch.bool)
-        kept[rows] = False
-        train = train.rows(kept.nonzero().flatten())
+        train = train.without(rows)
         about["rows"] = train.digest()
     pretraining = defense.pretraining()
     if pretraining is not None:
@@ -112,8 +110,7 @@ def start_of_stage(
     )
     start.requires_grad_(True)
     if scenario == "transfer":
-        initialise(start.head.cpu(), seeds.generator("transfer head"))
-        start.to(bench.device)
+        renew_head(start, seeds.generator("transfer head"))
     start.hold(features=scenario == "transfer", norms=not targeting.norm_drift)
     return start
 
