@@ -76,6 +76,8 @@ def refused(code, results, *words):
         ("defend --method nonee --dataset TINY", "none, hint|did you mean 'none'"),
         (NONE + "--ratio 0.5", "none has no option --ratio|--epochs"),
         (NONE + "--clen", "--clen|did you mean '--clean'"),
+        ("defend --methd none --dataset TINY", "--methd|did you mean '--method'"),
+        ("craft --atack=pgd --dataset TINY", "--atack|did you mean '--attack'"),
         (NONE + "--model mnist-cn", "did you mean 'mnist-cnn'"),
         (NONE + "--rho 1.2", "[0, 1]|1.2"),
         (NONE + "--rho -0.2", "[0, 1]|-0.2"),

@@ -77,7 +77,7 @@ def test_report_has_no_remarks_on_stdout(results):
 @pytest.mark.parametrize(
     ("what", "names"),
     [
-        ("attacks", [*attacks()]),
+        ("attacks", [*attacks(), "mix"]),
         ("defenses", [*defenses()]),
         ("datasets", [*KNOWN, *(f"{prefix}:PATH" for prefix in PREFIXES)]),
         ("models", [*MODELS]),

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from poisonbench.cli.common import Command, JsonOption, print_json
+from poisonbench.registry import MIX
 from poisonbench.registry import attacks as all_attacks
 from poisonbench.registry import defenses as all_defenses
 
@@ -56,7 +57,10 @@ def tables(json: JsonOption = False) -> None:
 def _methods(kind: str, name: str | None, json: bool) -> None:
     table = all_attacks() if kind == "an attack" else all_defenses()
     if name is None:
-        _print({entry.name: f"{entry.label}: {entry.summary}" for entry in table.values()}, json)
+        rows = {entry.name: f"{entry.label}: {entry.summary}" for entry in table.values()}
+        if kind == "an attack":
+            rows["mix"] = f"equal shares of {', '.join(MIX)}; also NAME+NAME, of untargeted ones"
+        _print(rows, json)
         return
     from poisonbench.cli.method_options import method_help
     from poisonbench.config import options_of

@@ -80,8 +80,14 @@ class MethodCommand(Command):
     """A command whose ``--help`` also shows the options of the method named on the line."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Remember the line, for the help."""
+        """Remember the line, for the help; a required option with a typing mistake is named."""
         ctx.meta["poisonbench.arguments"] = list(args)
+        given, unknown, _ = self.make_parser(ctx).parse_args(args=list(args))
+        lacking = [p.opts[0] for p in self.params if p.required and p.name not in given]
+        for flag in (word.partition("=")[0] for word in unknown):
+            meant = did_you_mean(flag, lacking, NEAR_MISS)
+            if flag.startswith("--") and meant and not given.get("help"):
+                raise UsageError(f"expected an option of this command, got {flag}{meant}")
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
