@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,23 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("data") / "tiny.npz"
     np.savez(path, **tiny_arrays())
     return f"npz:{path}"
+
+
+@pytest.fixture(scope="module")
+def short_targeted() -> Iterator[None]:
+    """Targeted attacks and their victims' trainings are short."""
+    from targeted_runs import shortened
+
+    with shortened():
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a data set for targeted attacks; some test files have another one."""
+    from targeted_runs import make_data
+
+    return make_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="session")

@@ -335,6 +335,7 @@ def test_the_checks_see_what_they_are_for(check, line):
 
 @pytest.mark.parametrize(
     "text",
+    # As above: texts for the check to read; nothing runs them.
     [
         "pickle.loads(data)",
         "pickle.Unpickler(stream).load()",

@@ -8,7 +8,6 @@ import torch
 from conftest import done
 from fake_data import K, fake_dataset, small_classifier
 from safetensors.torch import load_file
-from targeted_runs import make_data, shortened
 from torch import nn
 
 from poisonbench.data.artefacts import read_poison
@@ -32,16 +31,7 @@ from poisonbench.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _short():
-    with shortened():
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("data"))
+pytestmark = pytest.mark.usefixtures("short_targeted")
 
 
 @pytest.fixture

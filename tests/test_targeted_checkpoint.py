@@ -7,7 +7,6 @@ import pytest
 import torch
 from conftest import cli, done, files_in
 from fake_data import SHAPE, K, fake_split, small_classifier
-from targeted_runs import make_data, shortened
 
 from poisonbench.attack_checkpoint import NO_CHECKPOINT, AttackCheckpoint
 from poisonbench.attacks import (
@@ -24,6 +23,8 @@ from poisonbench.progress import LogReporter
 from poisonbench.training.checkpoint import Checkpoint
 
 T, P = 2, 3
+
+pytestmark = pytest.mark.usefixtures("short_targeted")
 
 
 def task(seed=0, shape=SHAPE, report=lambda done, total: None):
@@ -157,17 +158,6 @@ def test_without_a_checkpoint_nothing_is_kept():
 
 
 # Through the command line
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _short():
-    with shortened():
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("data"))
 
 
 class Stopping(LogReporter):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import cli, done, files_in, tiny_arrays
-from targeted_runs import METHODS, RHO, make_data, shortened
+from targeted_runs import METHODS, RHO
 
 import poisonbench
 from poisonbench.cli.sweep_lines import plan_lines
@@ -24,16 +24,7 @@ from poisonbench.training import recipe
 OWN = {"gm": "scratch", "mp": "scratch", "bp": "transfer", "fc": "transfer"}
 BESIDE = {"cp": "transfer", "noise": "scratch"}
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _short():
-    with shortened():
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("data"))
+pytestmark = pytest.mark.usefixtures("short_targeted")
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,7 @@ def records_of_one(_, results):
 
 
 def plan_that_crafts_dap_first(tiny, folder):
-    """Shards take poisons in order of id, a hash: of several draws of the poisons, one that fits."""
+    """Shards take poisons in order of id, a hash: of some draws of the poisons, one that fits."""
     for trial in range(20):
         lines = lines_of(tiny, trials=3, attacks="pgd+dap", extra=f"--poison-trial {trial}")
         path = plan_of(lines, folder / f"plan-{trial}.json")
