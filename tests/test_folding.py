@@ -7,7 +7,8 @@ from torch import nn
 from poisonbench.influence.head import head_inputs, pixel_influence
 from poisonbench.models import build_model
 from poisonbench.models.classifier import Classifier, frozen, initialise
-from poisonbench.models.folding import OneChannelConv, folded
+from poisonbench.models.folding import folded
+from poisonbench.models.frozen_block import FrozenBlock
 
 SHAPES = {"mnist-cnn": (1, 28, 28), "cifar-resnet18": (3, 16, 16)}
 
@@ -45,50 +46,72 @@ def test_embedding_and_maps_are_the_models(name):
         )
 
 
+def block(conv):
+    return [conv, nn.Identity(), nn.ReLU(), nn.AvgPool2d(2)]
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_one_channel_convolution_is_a_convolution(bias, dtype):
+@pytest.mark.parametrize("size", [(12, 10), (12, 11), (11, 10)])
+def test_the_frozen_block_is_its_layers(bias, dtype, size):
     generator = torch.Generator().manual_seed(4)
     conv = nn.Conv2d(1, 7, (5, 3), bias=bias).to(dtype).requires_grad_(False)
-    images = torch.rand(4, 1, 11, 9, dtype=dtype, generator=generator).requires_grad_(True)
-    upstream = torch.randn(4, 7, 7, 7, dtype=dtype, generator=generator)
-    expected = conv(images)
-    fast = OneChannelConv(conv)(images)
-    assert torch.equal(fast, expected)
+    images = torch.rand(4, 1, *size, dtype=dtype, generator=generator).requires_grad_(True)
+    fast = FrozenBlock(conv)(images)
+    expected = nn.Sequential(*block(conv))(images)
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(fast, expected, rtol=0, atol=tolerance)
+    upstream = torch.randn(expected.shape, dtype=dtype, generator=generator)
     (gradient,) = torch.autograd.grad(fast, images, upstream)
     (wanted,) = torch.autograd.grad(expected, images, upstream)
     assert gradient.dtype == dtype
-    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
     torch.testing.assert_close(gradient, wanted, rtol=0, atol=tolerance)
 
 
-def test_the_one_channel_convolution_runs_under_autocast():
+def test_the_frozen_block_may_run_again_before_its_backward_pass():
+    generator = torch.Generator().manual_seed(6)
+    fast = FrozenBlock(nn.Conv2d(1, 7, 5).requires_grad_(False))
+    first = torch.rand(3, 1, 8, 8, generator=generator).requires_grad_(True)
+    second = torch.rand(5, 1, 8, 8, generator=generator).requires_grad_(True)
+    alone = [torch.autograd.grad(fast(one).sum(), one)[0] for one in (first, second)]
+    together = torch.autograd.grad(fast(first).sum() + fast(second).sum(), (first, second))
+    assert all(map(torch.equal, alone, together))
+
+
+def test_the_frozen_block_is_float32_under_autocast():
     conv = nn.Conv2d(1, 40, 5).requires_grad_(False)
-    images = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(5))
-    gradients = []
-    for layer in (OneChannelConv(conv), conv):
-        leaf = images.clone().requires_grad_(True)
-        with torch.autocast("cpu", torch.bfloat16):
-            output = layer(leaf)
-        assert output.dtype == torch.bfloat16
-        gradients.append(torch.autograd.grad(output.float().square().sum(), leaf)[0])
-    assert gradients[0].dtype == torch.float32
-    scale = gradients[1].abs().max()
-    assert (gradients[0] - gradients[1]).abs().max() < 0.02 * scale
+    leaf = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(5))
+    leaf.requires_grad_(True)
+    fast = FrozenBlock(conv)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = fast(leaf)
+    assert torch.equal(output, fast(leaf))
+    assert torch.autograd.grad(output.square().sum(), leaf)[0].dtype == torch.float32
 
 
 @pytest.mark.parametrize(
-    ("conv", "fits"),
+    ("layers", "fits"),
     [
-        (nn.Conv2d(1, 4, 3), True),
-        (nn.Conv2d(2, 4, 3), False),
-        (nn.Conv2d(1, 4, 3, stride=2), False),
-        (nn.Conv2d(1, 4, 3, padding=1), False),
-        (nn.Conv2d(1, 4, 3, dilation=2), False),
+        (block(nn.Conv2d(1, 4, 3)), True),
+        ([*block(nn.Conv2d(1, 4, 3)), nn.Flatten()], True),
+        (block(nn.Conv2d(2, 4, 3)), False),
+        (block(nn.Conv2d(1, 4, 3, stride=2)), False),
+        (block(nn.Conv2d(1, 4, 3, padding=1)), False),
+        (block(nn.Conv2d(1, 4, 3, dilation=2)), False),
+        (block(nn.Conv2d(1, 4, 3))[:3], False),
+        ([*block(nn.Conv2d(1, 4, 3))[:3], nn.AvgPool2d(3)], False),
+        ([*block(nn.Conv2d(1, 4, 3))[:3], nn.AvgPool2d(2, ceil_mode=True)], False),
+        ([*block(nn.Conv2d(1, 4, 3))[:3], nn.MaxPool2d(2)], False),
     ],
 )
-def test_which_convolutions_are_replaced(conv, fits):
-    assert OneChannelConv.fits(conv) == fits
+def test_which_blocks_are_replaced(layers, fits):
+    assert FrozenBlock.fits(layers) == fits
+
+
+def test_the_mnist_network_has_one():
+    generator = torch.Generator().manual_seed(1)
+    model = build_model("mnist-cnn", (1, 28, 28), 5, (0.4,), (0.2,), generator)
+    assert sum(isinstance(layer, FrozenBlock) for layer in folded(model).modules()) == 1
 
 
 def test_the_model_stays_as_it_is():

@@ -2,9 +2,9 @@
 
 In eval mode batch norm is an affine map a channel, w' = w gamma / sqrt(var + eps), so conv and norm
 are one convolution: the same function up to rounding, with two fewer passes over the activations
-(forward and backward). On a CPU, a convolution of one channel is a small matrix product, whose
-gradient with respect to the image is faster as one; and one of 5 x 5 of many channels is faster by
-Winograd's algorithm.
+(forward and backward). On a CPU, a first block on images of one channel is computed as a whole
+(:mod:`poisonbench.models.frozen_block`), and convolutions of 5 x 5 of many channels by Winograd's
+algorithm.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import copy
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from poisonbench.models import winograd
 from poisonbench.models.cifar_resnet18 import BasicBlock
 from poisonbench.models.classifier import Classifier
+from poisonbench.models.frozen_block import FrozenBlock
 
 
 def folded(model: Classifier) -> Classifier:
@@ -38,13 +37,14 @@ def folded(model: Classifier) -> Classifier:
             _fold(module, module.conv1, module.norm1)
             _fold(module, module.conv2, module.norm2)
     for module in list(copied.modules()):
-        if isinstance(module, OneChannelConv | WinogradConv) or _is_laid_out(module):
+        if isinstance(module, WinogradConv) or _is_laid_out(module):
             # Of a copy that is copied.
             continue
+        if isinstance(module, nn.Sequential) and FrozenBlock.fits(list(module)):
+            module[0] = FrozenBlock(module[0])  # type: ignore[arg-type]
+            module[2], module[3] = nn.Identity(), nn.Identity()
         for name, child in module.named_children():
-            if isinstance(child, nn.Conv2d) and OneChannelConv.fits(child):
-                setattr(module, name, OneChannelConv(child))
-            elif isinstance(child, nn.Conv2d) and winograd.fits(child):
+            if isinstance(child, nn.Conv2d) and winograd.fits(child):
                 setattr(module, name, WinogradConv(child))
             elif isinstance(child, nn.Flatten):
                 setattr(module, name, nn.Sequential(GradientLayout(), child))
@@ -97,54 +97,3 @@ class WinogradConv(nn.Module):
             output: Tensor = conv(images)
             return output
         return winograd.convolve(images, conv.weight, conv.bias, self.workspace, keep=False)
-
-
-class OneChannelConv(nn.Module):
-    """A convolution of one-channel images on a CPU, with a fast gradient for the images.
-
-    Args:
-        conv: stride 1, no padding, frozen.
-    """
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.conv = conv
-
-    @staticmethod
-    def fits(conv: nn.Conv2d) -> bool:
-        """Whether a convolution is of that kind."""
-        plain = conv.stride == (1, 1) and conv.padding == (0, 0) and conv.dilation == (1, 1)
-        return plain and conv.in_channels == 1 and conv.weight.device.type == "cpu"
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 1, H, W) to (B, O, H', W')."""
-        output: Tensor = _Convolve.apply(images, self.conv.weight, self.conv.bias)
-        return output
-
-
-class _Convolve(torch.autograd.Function):
-    """conv2d whose backward pass gives the image's gradient alone, as a product and k x k sums."""
-
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(weight)
-        ctx.size, ctx.dtype = images.shape[2:], images.dtype
-        return F.conv2d(images, weight, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (weight,) = ctx.saved_tensors
-        batch, channels = gradient.shape[:2]
-        rows = gradient.permute(0, 2, 3, 1).reshape(-1, channels)
-        patches = weight.flatten(1).to(rows.dtype).t() @ rows.t()
-        # Each pixel is the sum of up to k x k patches: not in bfloat16.
-        exact = torch.promote_types(rows.dtype, torch.float32)
-        height, width = gradient.shape[2:]
-        down, right = weight.shape[2:]
-        parts = patches.to(exact).view(down, right, batch, height, width)
-        images = rows.new_zeros((batch, *ctx.size), dtype=exact)
-        for i in range(down):
-            for j in range(right):
-                images[:, i : i + height, j : j + width] += parts[i, j]
-        return images[:, None].to(ctx.dtype), None, None
