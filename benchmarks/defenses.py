@@ -36,7 +36,7 @@ from torch import Tensor
 from poisonbench.defenses import atda, friends
 from poisonbench.facility_location import lazy_greedy, medoid_clusters, similarities
 from poisonbench.models.classifier import Classifier, pass_size
-from poisonbench.models.folding import folded
+from poisonbench.models.lanes import in_lanes
 from poisonbench.training.state import TrainingSet
 
 try:
@@ -180,13 +180,13 @@ def our_noise(
     model: Classifier, train: TrainingSet, start: Tensor, config: friends.Config
 ) -> Tensor:
     """Friendly noise of the first images as ``Friends.start_epoch`` makes it."""
-    copied = folded(model)
-    rows = torch.arange(len(start), device=start.device).split(
-        pass_size(train.images, gradients=True)
-    )
-    return torch.cat(
-        [friends.friendly_noise(copied, train.pixels(part), start[part], config) for part in rows]
-    )
+    rows = torch.arange(len(start), device=start.device)
+    parts = rows.split(pass_size(train.images, gradients=True))
+
+    def noise(network: Classifier, part: Tensor) -> Tensor:
+        return friends.friendly_noise(network, train.pixels(part), start[part], config)
+
+    return torch.cat(in_lanes(model, parts, noise))
 
 
 def compare_friends(
@@ -268,7 +268,7 @@ def compare_atda(
     plain_batches = [(a.contiguous(), b, c.contiguous()) for a, b, c in batches]
 
     def ours() -> list[atda.Found]:
-        return [atda.search(folded(model), *batch, config, 1) for batch in batches]
+        return [atda.search_in_lanes(model, *batch, config, 1) for batch in batches]
 
     def naive() -> list[atda.Found]:
         return [naive_search(plain, *batch, config, 1) for batch in plain_batches]

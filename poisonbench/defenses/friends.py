@@ -44,7 +44,7 @@ from torch import Tensor
 from poisonbench.config import Profiles, require, setting
 from poisonbench.errors import DivergedError
 from poisonbench.models.classifier import Classifier, pass_size
-from poisonbench.models.folding import folded
+from poisonbench.models.lanes import in_lanes
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
 
@@ -125,18 +125,20 @@ class Friends(Defense):
             return state.train
         train, config = state.train, self.config
         generator = state.generator("friendly noise")
-        images = torch.empty(train.images.shape, device=train.images.device)
-        tally = torch.zeros(2, device=images.device, dtype=torch.float64)
+        images = torch.rand(train.images.shape, generator=generator) * 2 - 1
+        images = images.to(train.images.device)
         rows = torch.arange(len(train), device=images.device)
-        model = folded(state.model)
-        for part in rows.split(pass_size(images, gradients=True)):
+
+        def add_noise(model: Classifier, part: Tensor) -> Tensor:
             pixels = train.pixels(part)
-            draws = torch.rand(pixels.shape, generator=generator) * 2 - 1
-            noise = friendly_noise(model, pixels, START * draws.to(pixels), config)
+            noise = friendly_noise(model, pixels, START * images[part], config)
             images[part] = (pixels + noise).clamp_(0, 1)
             applied = (images[part] - pixels).abs().mean((1, 2, 3))
             at_zeta = (noise.abs() >= config.zeta).double().mean((1, 2, 3))
-            tally += torch.stack([applied.double().sum(), at_zeta.sum()])
+            return torch.stack([applied.double().sum(), at_zeta.sum()])
+
+        parts = rows.split(pass_size(images, gradients=True))
+        tally = torch.stack(in_lanes(state.model, parts, add_noise)).sum(0)
         mean, share = (tally / len(train)).tolist()
         if not math.isfinite(mean):
             raise DivergedError(
