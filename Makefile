@@ -7,13 +7,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 .PHONY: quickstart test check lint format bench clean
 
 quickstart: .venv/installed
-	$(BIN)/poisonbench craft --attack mix --rho 0.6 --preset quick --results $(RESULTS)
-	$(BIN)/poisonbench defend --method none --preset quick --rho 0 --results $(RESULTS)
-	$(BIN)/poisonbench defend --method none --preset quick --rho 0.6 --results $(RESULTS)
-	$(BIN)/poisonbench defend --method hint --preset quick --rho 0.6 --ratio 0.5 --results $(RESULTS)
-	$(BIN)/poisonbench defend --method epic --preset quick --rho 0.6 --results $(RESULTS)
-	$(BIN)/poisonbench defend --method friends --preset quick --rho 0.6 --results $(RESULTS)
-	$(BIN)/poisonbench defend --method atda --preset quick --rho 0.6 --results $(RESULTS)
+	rm -f $(RESULTS)/plan.json
+	$(BIN)/poisonbench sweep plan --lines examples/quickstart.txt --json --output $(RESULTS)/plan.json --results $(RESULTS)
+	$(BIN)/poisonbench sweep run $(RESULTS)/plan.json --jobs 2 --results $(RESULTS)
 	$(BIN)/poisonbench report --table 2 --dataset mnist-sample --results $(RESULTS)
 
 test: .venv/installed-dev check

@@ -36,6 +36,7 @@ from torch import Tensor
 from poisonbench.defenses import atda, friends
 from poisonbench.facility_location import lazy_greedy, medoid_clusters, similarities
 from poisonbench.models.classifier import Classifier, pass_size
+from poisonbench.models.folding import folded
 from poisonbench.models.lanes import in_lanes
 from poisonbench.training.state import TrainingSet
 
@@ -268,7 +269,7 @@ def compare_atda(
     plain_batches = [(a.contiguous(), b, c.contiguous()) for a, b, c in batches]
 
     def ours() -> list[atda.Found]:
-        return [atda.search_in_lanes(model, *batch, config, 1) for batch in batches]
+        return [atda.search(folded(model), *batch, config, 1) for batch in batches]
 
     def naive() -> list[atda.Found]:
         return [naive_search(plain, *batch, config, 1) for batch in plain_batches]

@@ -496,7 +496,7 @@ SHARED = {"ratio": 0.5, "gamma": 0.1, "beta": 16 / 255, "damping": 0.5}
         ("paper", ("mnist",), PAPER | {"schedule": (5, 15)}, {"epochs": 30, "momentum": 0.0}),
         ("code", ("cifar10",), CODE | {"schedule": (5, 15, 40)}, {"epochs": 80, "momentum": 0.9}),
         ("code", ("mnist",), CODE | {"schedule": (9,)}, {"epochs": 10, "learning_rate": 0.01}),
-        ("paper", ("mnist", "mnist-sample"), PAPER | {"schedule": (2, 5)}, {"epochs": 10}),
+        ("paper", ("mnist", "mnist-sample"), PAPER | {"schedule": (2, 5)}, {"epochs": 7}),
         ("code", ("mnist", "mnist-sample"), CODE | {"schedule": (9,)}, {"epochs": 10}),
     ],
 )

@@ -40,16 +40,13 @@ from torch import Tensor
 
 from poisonbench.config import Profiles, require, setting
 from poisonbench.models.classifier import Classifier
-from poisonbench.models.lanes import in_lanes
+from poisonbench.models.folding import folded
 from poisonbench.perturbation import project_linf
 from poisonbench.training.fit import network_precision
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingState
 
 RECIPE_NUMBER = 1
-
-#: Images that a thread of a CPU searches for at a time.
-LANE_SIZE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +66,11 @@ class Config:
 
 
 PROFILES: Profiles = {
-    "paper": {},
+    "paper": {
+        # As far in fewer steps: what a CPU does while someone waits.
+        "mnist-sample": {"steps": 4, "step_ratio": 0.35},
+        "mnist-sample@1000": {"steps": 7, "step_ratio": 0.2},
+    },
     "linf": {"*": {"norm": "linf", "radius": 16 / 255, "steps": 10, "step_ratio": 0.25}},
     "code": {"*": {"radius": 0.5, "early_stop": False}},
 }
@@ -96,7 +97,9 @@ class AdversarialTraining(Defense):
         # 2 search
         patience = tau(state.epoch, self.recipe.epochs) if config.early_stop else None
         precision = network_precision(images.device, self.recipe.precision)
-        found = search_in_lanes(state.model, images, labels, start, config, patience, precision)
+        # The copy is made anew for each batch, since the weights move; a step costs far more.
+        model = folded(state.model)
+        found = search(model, images, labels, start, config, patience, precision)
         self._tally(state, found.steps)
         # 3 fit there
         return found.images
@@ -135,30 +138,6 @@ class Found(NamedTuple):
 
     images: Tensor
     steps: int
-
-
-def search_in_lanes(
-    model: Classifier,
-    base: Tensor,
-    labels: Tensor,
-    start: Tensor,
-    config: Config,
-    patience: int | None,
-    precision: torch.dtype = torch.float32,
-) -> Found:
-    """:func:`search` for a batch in parts that run side by side, by a model in any mode.
-
-    The frozen copies are made anew for each batch, since weights move; a step costs far more.
-    """
-
-    def search_part(network: Classifier, part: Tensor) -> Found:
-        batch = base[part], labels[part], start[part]
-        return search(network, *batch, config, patience, precision)
-
-    rows = torch.arange(len(base), device=base.device)
-    parts = rows.split(len(rows) if base.is_cuda else LANE_SIZE)
-    found = in_lanes(model, parts, search_part)
-    return Found(torch.cat([part.images for part in found]), sum(part.steps for part in found))
 
 
 def search(

@@ -132,7 +132,9 @@ PROFILES: Profiles = {
 }
 
 #: What a profile changes in the training recipe.
-RECIPES: Profiles = {"code": {"mnist": {"epochs": 10}}}
+RECIPES: Profiles = {
+    "code": {"mnist": {"epochs": 10}, "mnist-sample": {"epochs": 10, "milestones": (8,)}}
+}
 
 
 def build(config: Config, recipe: Recipe) -> Defense:

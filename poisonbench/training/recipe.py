@@ -57,10 +57,10 @@ RECIPES: Profiles = {
             "augment": "none",
         },
         "mnist-sample": {
-            "epochs": 10,
+            "epochs": 7,
             "learning_rate": 0.02,
             "momentum": 0.9,
-            "milestones": (8,),
+            "milestones": (5,),
         },
         "mnist-sample@1000": {
             "epochs": 15,
