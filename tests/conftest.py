@@ -55,6 +55,13 @@ def done(*words: Any) -> Outcome:
     return outcome
 
 
+def defend(results: Path, tiny: str, *words: Any) -> Outcome:
+    """A short run of HINT that must succeed."""
+    return done(
+        "defend", "--method", "hint", *SHORT, "--dataset", tiny, "--results", results, *words
+    )
+
+
 def tiny_arrays(train: int = 300, test: int = 80, side: int = 16) -> dict[str, np.ndarray]:
     """Noise with a bright bar whose place tells the class, four classes."""
     random = np.random.default_rng(0)
