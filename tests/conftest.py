@@ -15,6 +15,7 @@ import torch
 
 from poisonbench.attacks import deep_confuse
 from poisonbench.cli.main import main
+from poisonbench.models.classifier import Classifier
 
 torch.set_num_threads(1)
 
@@ -109,6 +110,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     from targeted_runs import make_data
 
     return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def trained() -> Classifier:
+    """A network after one epoch, where influences are neither zero nor saturated."""
+    from hint_rounds import DATA
+    from tiny import recipe, train
+
+    model, _ = train(data=DATA, recipe=recipe(epochs=1))
+    return model
 
 
 @pytest.fixture(scope="session")
