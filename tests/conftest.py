@@ -15,6 +15,8 @@ import torch
 
 from poisonbench.attacks import deep_confuse
 from poisonbench.cli.main import main
+from poisonbench.data.poison import Poison
+from poisonbench.data.splits import Dataset
 from poisonbench.models.classifier import Classifier
 
 torch.set_num_threads(1)
@@ -120,6 +122,22 @@ def trained() -> Classifier:
 
     model, _ = train(data=DATA, recipe=recipe(epochs=1))
     return model
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    """A data set of 40 training images; some test files have another one."""
+    from fake_data import fake_dataset
+
+    return fake_dataset()
+
+
+@pytest.fixture(scope="module")
+def poison(dataset: Dataset) -> Poison:
+    """A poison of ten of its images."""
+    from fake_data import crafted
+
+    return crafted(dataset)
 
 
 @pytest.fixture(scope="session")
