@@ -1,4 +1,4 @@
-"""A tiny data set, a poison of it and a tiny network with batch norm, for several tests."""
+"""A tiny data set, a poison of it and a tiny network, for tests of attacks and poisons."""
 
 import torch
 from torch import nn
