@@ -9,7 +9,7 @@ import time
 
 import pytest
 from conftest import done
-from reliability import is_continued
+from processes import is_continued
 from sweeps import lines_of, plan_of, records_of
 
 from poisonbench.sweep.plan import read_plan
