@@ -15,6 +15,9 @@ import torch
 
 from poisonbench.attacks import deep_confuse
 from poisonbench.cli.main import main
+from poisonbench.data.poison import Poison
+from poisonbench.data.splits import Dataset
+from poisonbench.models.classifier import Classifier
 
 torch.set_num_threads(1)
 
@@ -53,6 +56,13 @@ def done(*words: Any) -> Outcome:
     outcome = cli(*words)
     assert outcome.code == 0, outcome.err
     return outcome
+
+
+def defend(results: Path, tiny: str, *words: Any) -> Outcome:
+    """A short run of HINT that must succeed."""
+    return done(
+        "defend", "--method", "hint", *SHORT, "--dataset", tiny, "--results", results, *words
+    )
 
 
 def tiny_arrays(train: int = 300, test: int = 80, side: int = 16) -> dict[str, np.ndarray]:
@@ -102,6 +112,32 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     from targeted_runs import make_data
 
     return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def trained() -> Classifier:
+    """A network after one epoch, where influences are neither zero nor saturated."""
+    from hint_rounds import DATA
+    from tiny import recipe, train
+
+    model, _ = train(data=DATA, recipe=recipe(epochs=1))
+    return model
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    """A data set of 40 training images; some test files have another one."""
+    from fake_data import fake_dataset
+
+    return fake_dataset()
+
+
+@pytest.fixture(scope="module")
+def poison(dataset: Dataset) -> Poison:
+    """A poison of ten of its images."""
+    from fake_data import crafted
+
+    return crafted(dataset)
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,16 @@
-"""A tiny data set and a tiny network with batch norm, for tests of attacks and poisons."""
+"""A tiny data set, a poison of it and a tiny network, for tests of attacks and poisons."""
 
 import torch
 from torch import nn
 
 from poisonbench.attacks.base import AttackTask, LabelledImages
+from poisonbench.data.poison import Poison, make_poison
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.models.classifier import Classifier, initialise
 
 SHAPE = (2, 8, 8)
 K = 4
+EPSILON = 8 / 255
 
 
 def fake_split(size: int, seed: int, shape=SHAPE, num_classes: int = K) -> Split:
@@ -30,6 +32,21 @@ def fake_dataset(size: int = 40, seed: int = 0, shape=SHAPE, labels=None) -> Dat
         presets=("fake",),
         mean=(0.5,) * shape[0],
         std=(0.2,) * shape[0],
+    )
+
+
+def crafted(dataset, size=10, epsilon=EPSILON, seed=3) -> Poison:
+    """A poison of every third training image."""
+    rows = torch.arange(0, 3 * size, 3)
+    clean = dataset.train.images[rows].float() / 255
+    noise = torch.rand(clean.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return make_poison(
+        (clean + epsilon * noise).clamp(0, 1),
+        rows,
+        dataset,
+        attack="pgd",
+        epsilon=epsilon,
+        spec={"attack": "pgd", "trial": 0, "steps": (1, 2)},
     )
 
 

@@ -9,13 +9,9 @@ Each prints one JSON object of figures and exits with 1 when a promise is broken
 ``tests/test_reliability.py`` runs shorter versions; ``docs/reliability.md`` records the long ones.
 """
 
-import io
 import json
-import multiprocessing
 import os
-import pickle
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -23,148 +19,27 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 
-import children
-import numpy as np
+from damage import mutations
+from processes import (
+    call,
+    contents,
+    data_set,
+    finish,
+    is_continued,
+    plan_of,
+    program,
+    start,
+    unreadable,
+)
 
-from poisonbench.errors import ArtefactError, PoisonbenchError
 from poisonbench.results.records import read_record
 from poisonbench.sweep.plan import read_plan
 
 CRAFT = ("craft", "--attack", "pgd", "--steps", "2", "--epochs", "4")
 DEFEND = ("defend", "--method", "hint", "--epochs", "6", "--schedule", "1,3", "--attack", "durp")
-#: What two runs of one spec share; the rest is time and place.
-PARTS = ("id", "spec", "labels", "metrics", "curve", "notes", "digests", "warnings")
-
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload([*children.MODULES, "torch._dynamo"])
-
-
-# Commands in processes of their own
-
-
-def start(words, every=60.0, log=os.devnull):
-    """A command line in a fork that has torch already; ``every`` seconds between checkpoints."""
-    child = _forks.Process(target=_run, args=([str(word) for word in words], every, str(log)))
-    child.start()
-    return child
-
-
-def finish(child, seconds=600):
-    """Its exit code."""
-    child.join(seconds)
-    code = child.exitcode
-    child.kill()
-    child.join()
-    child.close()
-    return code
-
-
-def _run(words, every, log):
-    import torch
-
-    from poisonbench.cli.main import main
-    from poisonbench.training.checkpoint import Checkpoint
-
-    torch.set_num_threads(1)
-    Checkpoint.__init__.__defaults__ = (every,)
-    sys.stdout = sys.stderr = open(log, "a", buffering=1)
-    os._exit(main(words))
-
-
-def call(*words):
-    """A command line in this process that must succeed; what it printed."""
-    from poisonbench.cli.main import main
-
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        code = main([str(word) for word in words])
-    assert code == 0, err.getvalue()
-    return out.getvalue()
-
-
-def program(*words):
-    """The program as a user starts it."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "poisonbench", *map(str, words)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-
-
-def data_set(folder):
-    """The tests' tiny data set."""
-    from conftest import tiny_arrays
-
-    np.savez(folder / "tiny.npz", **tiny_arrays())
-    return f"npz:{folder / 'tiny.npz'}"
-
-
-def plan_of(folder, data, lines=None, copies=1):
-    """A plan of a few short runs, each line so many times."""
-    lines = lines or [
-        f"poisonbench defend --method {method} --dataset {data} --attack durp+pgd --rho 0.6 "
-        f"--trial {trial} {options}"
-        for method, options in (("none", "--epochs 3"), ("hint", "--epochs 4 --schedule 1,2"))
-        for trial in range(3)
-    ]
-    (folder / "lines").write_text("\n".join(lines * copies))
-    call("sweep", "plan", "--lines", folder / "lines", "--json", "--output", folder / "plan.json")
-    return folder / "plan.json"
-
-
-def unreadable(results):
-    """Files under a final name that cannot be read, of records, poisons, models and failures."""
-    from safetensors import safe_open
-
-    from poisonbench.data.artefacts import read_poison
-
-    bad = []
-    readers = {
-        "runs": lambda path: path.name.endswith(".failed.json") or read_record(path),
-        "poisons": read_poison,
-        "models": lambda path: safe_open(path, framework="pt").keys(),
-        "sweep/failed": lambda path: json.loads(path.read_text()),
-    }
-    for folder, read in readers.items():
-        for path in (results / folder).glob("[!.]*"):
-            try:
-                read(path)
-            except FileNotFoundError:
-                continue
-            except Exception as error:
-                bad.append(f"{path}: {error}")
-    for path in (results / "checkpoints").glob("*/state.safetensors"):
-        try:
-            safe_open(path, framework="pt").metadata()
-        except FileNotFoundError:
-            continue
-        except Exception as error:
-            bad.append(f"{path}: {error}")
-    return bad
-
-
-def contents(results):
-    """What folders of the same work share: what records say, the bytes of poisons and models."""
-    found = {}
-    for path in (results / "runs").glob("[!.]*.json"):
-        record = read_record(path)
-        found[path.name] = json.dumps([getattr(record, part) for part in PARTS], sort_keys=True)
-    for folder in ("poisons", "models"):
-        for path in (results / folder).rglob("*"):
-            name = path.relative_to(results)
-            if path.is_file() and not any(part.startswith(".") for part in name.parts):
-                found[str(name)] = path.read_bytes()
-    return found
-
-
-def is_continued(record):
-    """Whether a run's time was spent in more than its last session."""
-    return record.cost["seconds"]["total"] > record.cost["session_seconds"]
 
 
 # Kills
@@ -376,142 +251,6 @@ def full_disk(folder):
             figures[f"{name}: same results"] = same
             is_well &= again == 0 and same
     return figures, is_well
-
-
-# Damaged files
-
-
-class Trap:
-    """A pickle that tells when it is opened."""
-
-    marker = ""
-
-    def __reduce__(self):
-        return (os.mkdir, (self.marker,))
-
-
-def mutations(folder, count, seed=0):
-    """Bit flips, truncation, insertions, huge headers, wrong types and pickles, read by us.
-
-    Each is refused by an error of ours, or what was read equals what was written.
-    """
-    from poisonbench.data.artefacts import FILE_NAME, read_poison
-
-    draw = random.Random(seed)
-    data = data_set(folder)
-    results = folder / "results"
-    poison = Path(
-        call("craft", "--attack", "durp", "--dataset", data, "--results", results).strip()
-    )
-    short = ("--epochs", "1", "--attack", "durp", "--dataset", data, "--results", results)
-    call("defend", "--method", "none", *short)
-    (record,) = (results / "runs").glob("*.json")
-    plan = plan_of(folder, data)
-    state, snapshot = _snapshot(folder)
-    readers = {
-        state: snapshot,
-        poison / FILE_NAME: lambda path: _plain(read_poison(path)),
-        record: read_record,
-        plan: read_plan,
-    }
-    Trap.marker = str(folder / "code-ran")
-    figures, worst = Counter(), 0.0
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for number in range(count):
-        original, read = list(readers.items())[number % len(readers)]
-        how, damaged = _damage(original.read_bytes(), draw)
-        path = folder / "damaged" / original.name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(damaged)
-        figures[f"damage: {how}"] += 1
-        signal.signal(signal.SIGALRM, _hangs)
-        signal.alarm(20)
-        started = time.monotonic()
-        try:
-            same = read(path) == read(original)
-            figures["read as written" if same else f"READ OTHERWISE: {how} {original.name}"] += 1
-        except PoisonbenchError:
-            figures["refused"] += 1
-        except Exception as error:
-            figures[f"CRASHED: {type(error).__name__} {original.suffix}"] += 1
-        finally:
-            signal.alarm(0)
-        worst = max(worst, time.monotonic() - started)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 2**20
-    figures["code was run"] = int(Path(Trap.marker).exists())
-    figures["slowest read, s"] = round(worst, 2)
-    figures["memory grown, GB"] = round(grown, 3)
-    bad = any(name.isupper() or name[:7] in ("READ OT", "CRASHED") for name in figures)
-    return dict(figures), not bad and not figures["code was run"] and grown < 1
-
-
-def _snapshot(folder):
-    """A checkpoint's file, and what reads a copy of it: a snapshot, or an error for none."""
-    import torch
-
-    from poisonbench.training.checkpoint import Checkpoint, Snapshot
-    from poisonbench.training.state import TrainingSet
-
-    original = TrainingSet(torch.zeros((4, 1, 2, 2), dtype=torch.uint8), torch.arange(4))
-    tensors = {"weight": torch.linspace(-1, 1, 500), "momentum": torch.ones(20)}
-    Checkpoint(folder / "checkpoint", "id").save(
-        Snapshot({"epoch": 1, "step": 2, "curve": [0.5, 0.25]}, tensors, None), original
-    )
-
-    def read(path):
-        found = Checkpoint(path.parent, "id").load(original)
-        if found is None:
-            raise ArtefactError("refused: the run starts anew")
-        return [found.position, {name: t.tolist() for name, t in found.tensors.items()}]
-
-    return folder / "checkpoint" / "state.safetensors", read
-
-
-def _hangs(number, frame):
-    raise TimeoutError("a read took more than 20 s")
-
-
-def _plain(poison):
-    return [poison.card, poison.images.tolist(), poison.indices.tolist(), poison.sources.tolist()]
-
-
-def _damage(data, draw):
-    """A damaged copy, and how."""
-    buffer = bytearray(data)
-    place = draw.randrange(len(buffer))
-    if draw.random() < 0.5:
-        # Where the structure is; the pixels come after it.
-        place = draw.randrange(min(len(buffer), 4000))
-    how = draw.choice(
-        ["bit", "bits", "cut", "cut", "insert", "zeros", "header", "type", "pickle", "digit"]
-    )
-    if how == "bit":
-        buffer[place] ^= 1 << draw.randrange(8)
-    elif how == "bits":
-        for _ in range(draw.randrange(2, 50)):
-            buffer[draw.randrange(len(buffer))] ^= 1 << draw.randrange(8)
-    elif how == "cut":
-        del buffer[place:]
-    elif how == "insert":
-        buffer[place:place] = draw.randbytes(draw.randrange(1, 100))
-    elif how == "zeros":
-        buffer[place : place + 512] = bytes(len(buffer[place : place + 512]))
-    elif how == "header":
-        buffer[:8] = draw.choice([2**63 - 1, 2**40, len(buffer) * 2, 2**31]).to_bytes(8, "little")
-    elif how == "type":
-        old, new = draw.choice(
-            [
-                *((b"I64", b"F64"), (b'"U8"', b'"I8"'), (b"1", b"9" * 30), (b"[", b"[" * 2000)),
-                *((b"true", b"null"), (b": 0", b": {}"), (b'": "', b'": 1e999, "')),
-            ]
-        )
-        buffer = bytearray(bytes(buffer).replace(old, new, draw.randrange(1, 5)))
-    elif how == "digit":
-        digits = [index for index, byte in enumerate(buffer[:20_000]) if 48 <= byte < 58]
-        buffer[draw.choice(digits)] = draw.randrange(48, 58)
-    else:
-        buffer = bytearray(pickle.dumps(Trap(), protocol=draw.randrange(6)))
-    return how, bytes(buffer)
 
 
 MODES = {

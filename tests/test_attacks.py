@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
-from fake_data import SHAPE, K, fake_dataset, small_classifier, task_for
+from fake_data import SHAPE, K, small_classifier, task_for
 from torch import nn
 
 from poisonbench import registry
@@ -43,11 +43,6 @@ CASES = [
     ("dc", TINY_DC, True),
     ("dc", TINY_DC | {"objective": "next-class", "rounds": 2, "epsilon": 0.3}, True),
 ]
-
-
-@pytest.fixture(scope="module")
-def dataset():
-    return fake_dataset()
 
 
 @pytest.fixture(scope="module")

@@ -126,11 +126,6 @@ def test_no_attack_and_unknown_selection():
 # --- mixes of artefacts
 
 
-@pytest.fixture(scope="module")
-def dataset():
-    return fake_dataset()
-
-
 def pool(dataset, name, shift, epsilon=8 / 255, size=40):
     """Every image lighter by ``shift`` levels, so a row tells which attack made it."""
     images = dataset.train.images[:size].float().add(shift).clamp(0, 255) / 255

@@ -2,34 +2,18 @@
 
 import json
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 import torch
-import typer
-from conftest import SHORT, cli, done, files_in
+from conftest import SHORT, cli, defend, done, files_in
 from safetensors.torch import load_file
 
 import poisonbench
-from poisonbench.cli.main import app
-from poisonbench.cli.method_options import method_values
-from poisonbench.errors import ArtefactError, UsageError
 from poisonbench.models import MODELS, build_model
-from poisonbench.registry import MIX, defenses
-from poisonbench.results.published import METHOD_LABELS
-from poisonbench.results.records import RunRecord, read_record, spec_id
-from poisonbench.results.store import Store
-from poisonbench.runs.settings import read_settings
+from poisonbench.registry import MIX
+from poisonbench.results.records import read_record, spec_id
 from poisonbench.training.evaluation import accuracy
-
-LEVEL = 1 / 255
-
-
-def defend(results, tiny, *words):
-    return done(
-        "defend", "--method", "hint", *SHORT, "--dataset", tiny, "--results", results, *words
-    )
 
 
 def record_of(outcome):
@@ -129,6 +113,15 @@ def test_attacks_share_one_surrogate(tiny, results):
     again = done("craft", "--attack", "dap", "--results", other, *words[:2], *words[4:])
     again = done("craft", "--attack", "pgd", "--results", other, *words[:2], *words[4:])
     assert json.loads((Path(again.out.strip()) / "card.json").read_text()) == card
+
+
+def test_an_attack_without_a_surrogate_has_no_options_of_its_training(tiny, results):
+    for words in (("--epochs", "3"), ("--model", "mnist-cnn")):
+        outcome = cli("craft", "--attack", "durp", "--dataset", tiny, "--results", results, *words)
+        assert outcome.code == 2
+        assert words[0] in outcome.err
+    assert "--epochs" not in done("list", "attacks", "durp").out
+    assert "--epochs" in done("list", "attacks", "pgd").out
 
 
 # defend
@@ -387,203 +380,6 @@ def test_a_class_without_test_images_is_said(tmp_path, results):
     np.savez(tmp_path / "data.npz", **arrays)
     outcome = defend(results, f"npz:{tmp_path / 'data.npz'}", "--clean", "--json")
     assert "class 2 has no test images" in record_of(outcome).warnings
-
-
-# report
-
-
-def arguments_of(command):
-    """A printed command line, read by the program's own parser: shared options and method's."""
-    words = shlex.split(command)
-    assert words[:2] == ["poisonbench", "defend"]
-    parser = typer.main.get_command(app).commands["defend"]
-    context = parser.make_context("defend", words[2:])
-    flags = [flag for parameter in parser.params for flag in parameter.opts]
-    method = defenses()[context.params["method"]]
-    return context.params, method_values(context.args, flags, [method]), method
-
-
-@pytest.mark.parametrize("table", ["1", "2"])
-def test_missing_commands_are_command_lines_of_this_program(table, results):
-    from poisonbench.data.sources import load_dataset
-
-    words = ("report", "--table", table, "--dataset", "mnist-sample", "--results", results)
-    commands = done(*words, "--missing", "--quiet").out.splitlines()
-    data = load_dataset("mnist-sample", results, 0)
-    assert len(commands) == (1 if table == "1" else len(METHOD_LABELS) * 6 * 5)
-    for command in commands:
-        params, values, method = arguments_of(command)
-        assert params["dataset"] == "mnist-sample"
-        assert params["results"] == results
-        assert 0 <= params["rho"] <= 1
-        assert read_settings(method, data, params["profile"], values).overrides == {}
-    assert done(*words, "--missing", "--json").json == {"missing": commands}
-
-
-def test_missing_commands_know_the_default_folder(results, monkeypatch):
-    monkeypatch.setenv("POISONBENCH_RESULTS", str(results))
-    commands = done("report", "--missing", "--quiet").out.splitlines()
-    assert len(commands) == 2 * len(METHOD_LABELS) * 6 * 5
-    assert all("--results" not in command for command in commands)
-    assert all(arguments_of(command)[0]["results"] == results for command in commands)
-
-
-def fake_runs(results, accuracies, dataset="mnist", rho=0.0):
-    """Records as runs of that data set with the paper's settings would leave them."""
-    store = Store(results)
-    for trial, accuracy_ in enumerate(accuracies):
-        spec = {
-            "kind": "defend",
-            "dataset": {"name": dataset, "digest": "0"},
-            "poison": None,
-            "method": "none",
-            "config": {},
-            "model": "mnist-cnn",
-            "training": {"epochs": 30, "batch_size": 128},
-            "seed": 0,
-            "trial": trial,
-            "recipe_number": 1,
-        }
-        labels = {"variant": "paper", "profile": "paper", "overrides": {}, "sizes": {}}
-        metrics = {"test_accuracy": accuracy_}
-        store.write_record(RunRecord(id=spec_id(spec), spec=spec, labels=labels, metrics=metrics))
-
-
-def test_check_exits_with_3_on_a_deviation_alone(results):
-    words = ("report", "--table", "2", "--dataset", "mnist", "--results", results, "--check")
-    outcome = cli(*words)
-    assert outcome.code == 4
-    assert "check: 0 of 0 compared figure(s) differ" in outcome.err
-    fake_runs(results, [0.501, 0.5, 0.499, 0.502, 0.498])
-    outcome = cli(*words)
-    assert outcome.code == 3
-    assert "check: 1 of 1 compared figure(s) differ" in outcome.err
-    assert "50.0" in outcome.out
-    assert cli(*words, "--quiet").err == ""
-    assert cli(*words, "--json").code == 3
-    assert cli(*words, "--json").json["table"] == "2"
-
-
-def test_missing_commands_leave_out_what_is_done(results):
-    words = ("report", "--table", "2", "--dataset", "mnist", "--results", results, "--missing")
-    before = done(*words).out.splitlines()
-    fake_runs(results, [0.5, 0.5])
-    after = done(*words).out.splitlines()
-    gone = [command for command in before if command not in after]
-    assert len(after) == len(before) - 2
-    assert all("--method none" in c and "--rho 0 " in c for c in gone)
-    assert done(*words).err == f"{len(after)} run(s) missing\n"
-
-
-def test_report_formats_and_output(results, tmp_path):
-    fake_runs(results, [0.9, 0.92])
-    words = ("report", "--table", "2", "--dataset", "mnist", "--results", results, "--quiet")
-    signs = {
-        "rich": "Table II",
-        "markdown": "| ",
-        "csv": "dataset,",
-        "json": "{",
-        "latex": "\\begin{",
-        "html": "<!doctype html>",
-    }
-    for name, sign in signs.items():
-        outcome = done(*words, "--format", name)
-        assert sign in outcome.out
-        assert "91" in outcome.out
-        assert done(*words, "--format", name, "--output", tmp_path / name).out == ""
-        assert (tmp_path / name).read_text() == outcome.out
-    assert done(*words, "--json").json == json.loads((tmp_path / "json").read_text())
-
-
-# The Python API
-
-
-def test_api(tiny, results):
-    poison = poisonbench.craft("durp", tiny, results=results, epsilon=8 * LEVEL)
-    assert (len(poison), poison.card["levels"]) == (270, 8)
-    (path,) = (results / "poisons").iterdir()
-    assert poisonbench.load_poison(path).digest == poison.digest
-    assert poisonbench.load_poison(path, tiny).digest == poison.digest
-    with pytest.raises(ArtefactError, match="made for another split"):
-        poisonbench.load_poison(path, tiny, seed=1)
-    settings = {"epochs": 3, "schedule": (1,), "ratio": 0.25}
-    record = poisonbench.defend("hint", tiny, poison=path, results=results, **settings)
-    assert record.spec["poison"]["digest"] == poison.digest
-    assert record.spec["config"]["ratio"] == 0.25
-    clean = poisonbench.defend("hint", tiny, rho=0, results=results, **settings)
-    assert clean.spec["poison"] is None
-    same = defend(results, tiny, "--clean", "--ratio", "0.25", "--json").json
-    assert (same["id"], same["is_new"]) == (clean.id, False)
-    frame = poisonbench.records(results)
-    assert sorted(frame["id"]) == sorted([record.id, clean.id])
-    row = frame[frame["id"] == record.id].iloc[0]
-    assert row["metrics.test_accuracy"] == record.metrics["test_accuracy"]
-    assert row["spec.config.ratio"] == 0.25
-
-
-def test_api_mix(tiny, stocked):
-    poison = poisonbench.craft("mix", tiny, rho=0.6, results=stocked)
-    assert (poison.card["attacks"], len(poison)) == (["pgd", "dap", "durp", "dc"], 160)
-    assert poison.sources.bincount().tolist() == [40, 40, 40, 40]
-
-
-def test_api_refusals(tiny, results):
-    for call in (
-        lambda: poisonbench.craft("durp", tiny, results=results, trial=-1),
-        lambda: poisonbench.craft("durp", tiny, results=results, seed=-1),
-        lambda: poisonbench.craft("durp", tiny, results=results, rho=0),
-        lambda: poisonbench.craft("durp", tiny, results=results, epsilon=float("inf")),
-        lambda: poisonbench.craft("durp", tiny, results=results, ratio=0.5),
-        lambda: poisonbench.defend("none", tiny, results=results, trial=-1),
-        lambda: poisonbench.defend("none", tiny, results=results, rho=1.5),
-        lambda: poisonbench.defend("hint", tiny, results=results, schedule=(99,)),
-    ):
-        with pytest.raises(UsageError):
-            call()
-    assert not results.exists()
-
-
-def test_api_tells_of_records_it_leaves_out(tiny, results):
-    defend(results, tiny, "--clean")
-    (results / "runs" / "0.json").write_text("{")
-    told = []
-    assert len(poisonbench.records(results, told.append)) == 1
-    assert len(told) == 1
-    assert "0.json" in str(told[0])
-    assert len(poisonbench.records(results.with_name("none"))) == 0
-
-
-# End to end
-
-
-@pytest.mark.slow
-def test_end_to_end_on_the_embedded_sample(results):
-    """A reader's first ten minutes, cut short: craft, defend, report."""
-    words = ("--preset", "quick", "--results", results)
-    settings = ("--steps", "1", "--epochs", "1", "--rho", "0.2")
-    crafted = done("craft", "--attack", "pgd", *settings, *words)
-    path = crafted.out.strip()
-    audit = done("inspect", path, "--json").json
-    assert audit["dataset"] == "mnist-sample"
-    assert audit["num_poisons"] == 2000
-    assert 0 < audit["max_abs_levels"] <= 76
-    words = (*words, "--poison", path, "--json")
-    settings = ("--epochs", "2", "--schedule", "1", "--ratio", "0.25")
-    hint = done("defend", "--method", "hint", *settings, *words).json
-    assert hint["test_accuracy"] > 0.8
-    report = done("report", "--table", "2", "--results", results)
-    assert "MNIST sample (not the paper's data)" in report.out
-    assert "1 other run(s) of these data sets are not averaged here" in report.out
-    assert report.err == ""
-
-
-def test_an_attack_without_a_surrogate_has_no_options_of_its_training(tiny, results):
-    for words in (("--epochs", "3"), ("--model", "mnist-cnn")):
-        outcome = cli("craft", "--attack", "durp", "--dataset", tiny, "--results", results, *words)
-        assert outcome.code == 2
-        assert words[0] in outcome.err
-    assert "--epochs" not in done("list", "attacks", "durp").out
-    assert "--epochs" in done("list", "attacks", "pgd").out
 
 
 def test_a_run_says_where_its_poison_came_from(tiny, stocked):

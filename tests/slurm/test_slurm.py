@@ -9,8 +9,8 @@ import time
 
 import pytest
 from conftest import done
-from reliability import is_continued
-from test_sweep import lines_of, plan_of, records_of
+from processes import is_continued
+from sweeps import lines_of, plan_of, records_of
 
 from poisonbench.sweep.plan import read_plan
 
