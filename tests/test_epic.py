@@ -192,8 +192,8 @@ def test_between_rounds_the_training_set_is_the_same_object(epoch):
         ("code", ("cifar10",), range(12, 69, 4)),
         ("paper", ("mnist",), range(5, 30, 2)),
         ("code", ("mnist",), range(6, 23, 2)),
-        ("paper", ("mnist", "mnist-sample"), range(2, 10)),
-        ("code", ("mnist", "mnist-sample"), range(2, 9)),
+        ("paper", ("mnist", "mnist-sample"), range(2, 7)),
+        ("code", ("mnist", "mnist-sample"), range(2, 6)),
     ],
 )
 def test_rounds_of_each_profile(profile, presets, expected):
