@@ -1,5 +1,8 @@
 """Passes side by side: one thread's results in the same order."""
 
+from threading import Event
+from time import sleep
+
 import pytest
 import torch
 
@@ -65,3 +68,21 @@ def test_an_error_arrives_and_gives_the_threads_back(model):
     with pytest.raises(ArithmeticError, match="part 2"):
         in_lanes(model, [0, 1, 2, 3], fails)
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("error", [ArithmeticError, KeyboardInterrupt])
+def test_the_other_lanes_end_with_their_part_after_an_error(model, error):
+    done, failed = [], Event()
+
+    def work(_, part):
+        if part == 0:
+            failed.set()
+            raise error
+        failed.wait()
+        sleep(0.05)
+        done.append(part)
+
+    torch.set_num_threads(2)
+    with pytest.raises(error):
+        in_lanes(model, list(range(40)), work)
+    assert len(done) < 19

@@ -86,7 +86,12 @@ class MethodCommand(Command):
         lacking = [p.opts[0] for p in self.params if p.required and p.name not in given]
         for flag in (word.partition("=")[0] for word in unknown):
             meant = did_you_mean(flag, lacking, NEAR_MISS)
-            if flag.startswith("--") and meant and not given.get("help"):
+            if (
+                flag.startswith("--")
+                and meant
+                and not given.get("help")
+                and not ctx.resilient_parsing
+            ):
                 raise UsageError(f"expected an option of this command, got {flag}{meant}")
         return super().parse_args(ctx, args)
 

@@ -125,7 +125,7 @@ class Friends(Defense):
             return state.train
         train, config = state.train, self.config
         generator = state.generator("friendly noise")
-        images = torch.rand(train.images.shape, generator=generator) * 2 - 1
+        images = torch.rand(train.images.shape, generator=generator).mul_(2).sub_(1)
         images = images.to(train.images.device)
         rows = torch.arange(len(train), device=images.device)
 

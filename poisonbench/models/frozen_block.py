@@ -50,6 +50,7 @@ class FrozenBlock(nn.Module):
             and conv.weight.device.type == "cpu"
             and (pool.kernel_size, pool.stride, pool.padding) == (2, 2, 0)
             and not pool.ceil_mode
+            and pool.divisor_override is None
         )
 
     def forward(self, images: Tensor) -> Tensor:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import TypeVar
 
 import torch
 
 from poisonbench.models.classifier import Classifier
 from poisonbench.models.folding import folded
+
+#: Each holds a copy of the model and the activations of a pass.
+MOST_LANES = 8
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -24,34 +28,48 @@ def in_lanes(
 ) -> list[Result]:
     """``work(network, part)`` for each part, in order.
 
-    On a GPU, or with one thread, one part after the other. With more parts than threads, what a
-    part gives does not depend on the threads; threads that share a part may round otherwise.
+    On a GPU, or with one thread, one part after the other. With at least as many parts as threads,
+    what a part gives does not depend on the threads; threads that share one may round otherwise.
 
     Args:
         model: folded for ``work``, once for each lane: copies keep buffers.
         parts: independent of each other.
-        work: draws no random numbers and waits for nobody.
+        work: draws no random numbers, waits for nobody and sets autocast itself.
 
     Raises:
-        Exception: the first that ``work`` raised, in the order of the parts.
+        Exception: one that ``work`` raised; the other lanes end with the part that they are at, as
+            they do at Ctrl-C.
     """
     threads = torch.get_num_threads()
-    count = 1 if model.mean.is_cuda else min(threads, len(parts))
+    count = 1 if model.mean.is_cuda else min(threads, len(parts), MOST_LANES)
     if count <= 1:
         network = folded(model)
         return [work(network, part) for part in parts]
     copies = [folded(model) for _ in range(count)]
-    grads = torch.is_grad_enabled()
+    grads, stop = torch.is_grad_enabled(), Event()
 
     def lane(number: int) -> list[Result]:
         # Both are a thread's own, and a new thread has neither.
         torch.set_num_threads(threads // count)
+        results = []
         with torch.set_grad_enabled(grads):
-            return [work(copies[number], part) for part in parts[number::count]]
+            for part in parts[number::count]:
+                if stop.is_set():
+                    break
+                try:
+                    results.append(work(copies[number], part))
+                except BaseException:
+                    stop.set()
+                    raise
+        return results
 
     try:
         with ThreadPoolExecutor(count) as pool:
-            found = list(pool.map(lane, range(count)))
+            try:
+                found = list(pool.map(lane, range(count)))
+            finally:
+                # Leaving the pool waits for its lanes; all is done unless something was raised.
+                stop.set()
     finally:
         # New threads take over the number that was set last, whoever set it.
         torch.set_num_threads(threads)
