@@ -30,7 +30,12 @@ def run(words, die_at, every=60.0):
     """
     child = _context.Process(target=_run, args=([str(word) for word in words], die_at, every))
     child.start()
-    child.join(120)
+    return finish(child, 120)
+
+
+def finish(child, seconds=600):
+    """Its exit code."""
+    child.join(seconds)
     code = child.exitcode
     child.kill()
     child.join()

@@ -27,16 +27,6 @@ def start(words, every=60.0, log=os.devnull):
     return child
 
 
-def finish(child, seconds=600):
-    """Its exit code."""
-    child.join(seconds)
-    code = child.exitcode
-    child.kill()
-    child.join()
-    child.close()
-    return code
-
-
 def _run(words, every, log):
     import torch
 

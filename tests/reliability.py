@@ -22,12 +22,12 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
+from children import finish
 from damage import mutations
 from processes import (
     call,
     contents,
     data_set,
-    finish,
     is_continued,
     plan_of,
     program,

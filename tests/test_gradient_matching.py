@@ -5,16 +5,14 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from fake_data import SHAPE, K, fake_split, small_classifier
+from fake_data import K, small_classifier
+from targeted_tasks import TARGETS, noise_task
 from torch import nn
 
 from poisonbench.attacks import gradient_matching as gm
-from poisonbench.attacks.base import TargetedTask
 from poisonbench.config import resolve
 from poisonbench.models.classifier import Classifier
 
-#: Two targets with six poisons each; the intended class is the poisons' own.
-TARGETS, POISONS = 2, 6
 SMALL = gm.Config(
     epsilon=0.25,
     steps=20,
@@ -25,26 +23,13 @@ SMALL = gm.Config(
 )
 
 
-def task_for(models, rows=slice(None), *, seeds=(3, 4), dtype=torch.float32):
-    """Targets of noise; ``rows`` leaves some of them out."""
-    train = fake_split(40, 0)
-    intended = torch.tensor([1, 2])
-    indices = torch.stack([(train.labels == label).nonzero().flatten() for label in intended])
-    indices = indices[:, :POISONS]
-    targets = torch.rand(TARGETS, *SHAPE, generator=torch.Generator().manual_seed(9))
-    return TargetedTask(
-        images=(train.images[indices].to(dtype) / 255)[rows],
-        labels=train.labels[indices][rows],
-        rows=indices[rows],
-        targets=targets.to(dtype)[rows],
-        intended=intended[rows],
-        train=train,
-        num_classes=K,
-        epochs=4,
-        snapshots=lambda number, ends: [models[number] for _ in ends],
-        generators=[torch.Generator().manual_seed(seed) for seed in seeds][rows],
-        report=lambda done, total: None,
-    )
+def task_for(models, rows=slice(None), **options):
+    """The task with these models as surrogates."""
+
+    def snapshots(number, ends):
+        return [models[number] for _ in ends]
+
+    return noise_task(rows, snapshots=snapshots, **options)
 
 
 def frozen_classifier(seed=0):

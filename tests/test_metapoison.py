@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fake_data import SHAPE, K, small_classifier
-from metapoison_tasks import POISONS, SMALL, TARGETS, task_for
+from metapoison_tasks import SMALL
+from targeted_tasks import POISONS, TARGETS, noise_task
 
 from poisonbench.attacks import metapoison as mp
 from poisonbench.config import resolve
@@ -100,7 +101,7 @@ def test_only_the_first_step_carries_a_gradient(monkeypatch):
 
     real = mp.unrolled_loss
     monkeypatch.setattr(mp, "unrolled_loss", spy)
-    mp.craft(task_for(), dataclasses.replace(SMALL, steps=1, unroll=3))
+    mp.craft(noise_task(), dataclasses.replace(SMALL, steps=1, unroll=3))
     assert seen
     for first, *later in seen:
         assert first.requires_grad
@@ -118,7 +119,7 @@ def test_a_batch_keeps_its_poisons_in_the_steps_that_follow(monkeypatch):
 
     real = mp.unrolled_loss
     monkeypatch.setattr(mp, "unrolled_loss", spy)
-    task = task_for(slice(0, 1))
+    task = noise_task(slice(0, 1))
     mp.craft(task, dataclasses.replace(SMALL, steps=1))
     total = 0
     for batches, target in seen:
@@ -204,7 +205,7 @@ def loss_of(task, poisons, target: int, model, config, batches: int = 8):
 @pytest.mark.parametrize("bn", ["batch", "eval"])
 def test_the_unrolled_loss_falls_more_than_by_noise(bn):
     config = dataclasses.replace(SMALL, steps=12, bn=bn, inner_learning_rate=0.3)
-    task = task_for()
+    task = noise_task()
     model = small_classifier().train(bn == "batch")
     poisons = mp.craft(task, config)
     generator = torch.Generator().manual_seed(0)
@@ -237,7 +238,7 @@ def test_each_craft_step_uses_every_network_at_another_age():
         return found
 
     config = dataclasses.replace(SMALL, start="staggered", surrogates=3, steps=4, bn="batch")
-    mp.craft(task_for(slice(0, 1), snapshots=snapshots), config)
+    mp.craft(noise_task(slice(0, 1), snapshots=snapshots), config)
     assert asked == [(number, [0, 1, 2]) for number in range(3)]
     ages = [age for age, _ in itertools.groupby(used)]
     assert ages == [(j, (j + c) % 3, True) for c in range(4) for j in range(3)]
@@ -250,7 +251,7 @@ def test_the_finetuning_form_takes_trained_networks_in_eval_mode():
         asked.append((number, list(ends)))
         return [small_classifier(number)]
 
-    mp.craft(task_for(snapshots=snapshots), dataclasses.replace(SMALL, steps=1, surrogates=2))
+    mp.craft(noise_task(snapshots=snapshots), dataclasses.replace(SMALL, steps=1, surrogates=2))
     assert asked == [(0, [4]), (1, [4])]
 
 
@@ -265,7 +266,7 @@ def test_the_finetuning_form_takes_trained_networks_in_eval_mode():
 )
 def test_the_budget_holds_exactly_and_every_poison_moves(changes):
     config = dataclasses.replace(SMALL, steps=4, epsilon=8 / 255, **changes)
-    task = task_for()
+    task = noise_task()
     poisons = mp.craft(task, config)
     assert poisons.shape == task.images.shape
     assert poisons.dtype == torch.float32
@@ -283,14 +284,14 @@ def test_the_budget_holds_exactly_and_every_poison_moves(changes):
 
 def test_targets_side_by_side_are_as_one_by_one():
     config = dataclasses.replace(SMALL, steps=3, start="staggered", surrogates=2, bn="batch")
-    together = mp.craft(task_for(), config)
-    alone = [mp.craft(task_for(slice(row, row + 1)), config) for row in range(TARGETS)]
+    together = mp.craft(noise_task(), config)
+    alone = [mp.craft(noise_task(slice(row, row + 1)), config) for row in range(TARGETS)]
     assert torch.equal(together, torch.cat(alone))
 
 
 def test_a_seed_decides_the_poisons():
     first, same, other = (
-        mp.craft(task_for(seeds=seeds), dataclasses.replace(SMALL, steps=2))
+        mp.craft(noise_task(seeds=seeds), dataclasses.replace(SMALL, steps=2))
         for seeds in ((3, 4), (3, 4), (5, 6))
     )
     assert torch.equal(first, same)
@@ -300,13 +301,13 @@ def test_a_seed_decides_the_poisons():
 def test_it_reports_each_network_of_each_step():
     calls = []
     config = dataclasses.replace(SMALL, steps=2, surrogates=3)
-    mp.craft(task_for(report=lambda done, total: calls.append((done, total))), config)
+    mp.craft(noise_task(report=lambda done, total: calls.append((done, total))), config)
     assert calls == [(done, 6) for done in range(1, 7)]
 
 
 def test_steps_to_infinity_are_named():
     with pytest.raises(DivergedError, match="craft step 1; lower --inner-learning-rate"):
-        mp.craft(task_for(), dataclasses.replace(SMALL, inner_learning_rate=1e30))
+        mp.craft(noise_task(), dataclasses.replace(SMALL, inner_learning_rate=1e30))
 
 
 @pytest.mark.parametrize(

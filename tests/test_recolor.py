@@ -9,7 +9,8 @@ import pytest
 import torch
 from conftest import done, tiny_arrays
 from fake_data import small_classifier
-from metapoison_tasks import SMALL, task_for
+from metapoison_tasks import SMALL
+from targeted_tasks import noise_task
 
 from poisonbench.attacks import metapoison as mp
 from poisonbench.data.splits import Split
@@ -95,7 +96,7 @@ def test_shifts_keep_to_the_bound_and_the_grids_range():
 
 def colour_task():
     """The task of two channels with a third, and a network for it."""
-    task = task_for()
+    task = noise_task()
 
     def widen(images):
         return torch.cat([images, images[..., :1, :, :]], -3)
@@ -132,7 +133,7 @@ def test_colour_is_within_the_declared_budget_and_goes_beyond_noise():
 
 def test_grey_images_have_no_colour():
     with pytest.raises(UsageError, match="images of 3 channels, got 2"):
-        mp.craft(task_for(), dataclasses.replace(SMALL, color=0.04))
+        mp.craft(noise_task(), dataclasses.replace(SMALL, color=0.04))
 
 
 def test_the_command_declares_and_keeps_the_budget_of_noise_and_colour(tmp_path):
