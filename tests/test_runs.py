@@ -127,6 +127,19 @@ def test_an_attack_without_a_surrogate_has_no_options_of_its_training(tiny, resu
 # defend
 
 
+def test_an_option_in_a_mix_goes_to_the_attack_that_it_names(tiny, results):
+    """The mix draws from the very pool that the attack makes alone with the option."""
+    words = ("--dataset", tiny, "--results", results, "--json")
+    alone = done("craft", "--attack", "durp", "--epsilon", "9/255", *words).json
+    plain = done("craft", "--attack", "durp+pgd", "--pgd.steps", "1", *words).json
+    mixed = done(
+        "craft", "--attack", "durp+pgd", "--durp.epsilon=9/255", "--pgd.steps", "1", *words
+    ).json
+    assert mixed["id"] != plain["id"]
+    card = json.loads((Path(mixed["path"]) / "card.json").read_text())
+    assert card["spec"]["pools"]["durp"] == alone["digest"]
+
+
 def test_defend_crafts_what_is_missing_and_keeps_it(tiny, results):
     words = ("--attack", "durp", "--rho", "0.5")
     first = defend(results, tiny, *words)

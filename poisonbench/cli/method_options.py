@@ -106,6 +106,8 @@ class MethodCommand(Command):
             formatter.write(
                 f"\nEach method has options of its own: {ctx.command_path} {flag} NAME --help\n"
             )
+            if self.name == "craft":
+                formatter.write("In a mix they take their attack's name: --dc.rounds 50\n")
 
 
 def method_help(entry: Entry) -> str:

@@ -90,7 +90,7 @@ def craft(
         selection: how the shares are drawn.
         trial: another trial is another draw of everything random.
         profile: the attacks' profile.
-        values: option texts of the attack, one attack only.
+        values: option texts of the attack; of several, each by its attack's name: ``dc.rounds``.
         model: the surrogate's network; by default the paper's for this kind of data.
 
     Raises:
@@ -99,11 +99,7 @@ def craft(
     check_trial(trial)
     if rho is not None and not 0 < rho <= 1:
         raise UsageError(f"--rho: expected a poison ratio in (0, 1], got {rho:g}")
-    if values and len(names) > 1:
-        raise UsageError(
-            f"expected options of an attack with one attack, got {'+'.join(names)}; "
-            "leave the options out or craft one attack at a time"
-        )
+    shares = _values_of_each(names, values or {})
     trains = any(attacks()[name].trains for name in names)
     if model is not None and not trains:
         raise UsageError(
@@ -111,8 +107,11 @@ def craft(
         )
     if trains:
         check_model(model or default_model(dataset), dataset.image_shape)
+    for name in names:
+        # Options are read before the first attack is crafted, which may take hours.
+        pool_spec(bench, name, dataset, trial, profile, shares[name], model)
     pools = {
-        name: _craft_pool(bench, name, dataset, trial, profile, values or {}, model)
+        name: _craft_pool(bench, name, dataset, trial, profile, shares[name], model)
         for name in names
     }
     if len(names) == 1 and rho is None:
@@ -129,6 +128,23 @@ def craft(
         name: {"id": pool.id, "spec": pool.poison.card["spec"]} for name, pool in pools.items()
     }
     return replace(crafted, pools=origins)
+
+
+def _values_of_each(names: Sequence[str], values: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Option texts by attack; with several attacks ``dc.rounds`` is the option ``rounds`` of dc."""
+    if len(names) == 1:
+        return {names[0]: dict(values)}
+    shares: dict[str, dict[str, str]] = {name: {} for name in names}
+    for key, text in values.items():
+        owner, dot, option = key.partition(".")
+        if not dot or owner not in shares:
+            flag = (option or key).replace("_", "-")
+            raise UsageError(
+                f"expected an option with the name of one of the attacks {', '.join(names)}, such "
+                f"as --{names[-1]}.{flag}, got --{key.replace('_', '-')}"
+            )
+        shares[owner][option] = text
+    return shares
 
 
 def _craft_pool(
