@@ -252,12 +252,17 @@ def test_the_curve_of_k_starts_without_a_filter():
     assert accuracy.series[0].x == [0, 3, 20]
 
 
-def test_the_curve_is_drawn_without_runs_too(results):
-    outcome = done("figure", "--figure", "filter-k", "--results", results, "--json")
-    assert outcome.json["numbers"]["points"] == []
-    assert outcome.json["numbers"]["dataset"] == {"name": "mnist-sample@1000"}
-    assert "no runs of deep k-NN" in outcome.err
-    assert {Path(path).name for path in outcome.json["paths"]} >= {"filter-k.png", "filter-k.svg"}
+def test_no_curve_is_drawn_of_nothing(results):
+    for figure, dataset, row in (
+        ("filter-k", "mnist-sample@1000", "--table baseline-1 --missing"),
+        ("sensitivity", "mnist-sample", "--table 4 --missing"),
+    ):
+        words = ("figure", "--figure", figure, "--dataset", dataset, "--results", results)
+        outcome = cli(*words)
+        assert outcome.code == 65
+        assert f"got none in {results}" in outcome.err
+        assert row in outcome.err
+    assert not (results / "figures").exists()
 
 
 # Its network

@@ -29,7 +29,7 @@ from poisonbench.cli.common import (
 from poisonbench.cli.method_options import flags_of, method_values
 from poisonbench.cli.session import RunOptions, choose_dataset, open_bench
 from poisonbench.config import did_you_mean
-from poisonbench.errors import UsageError
+from poisonbench.errors import ArtefactError, UsageError
 from poisonbench.experiments.cells import TARGETED_SAMPLE, is_run_on
 from poisonbench.registry import defenses
 from poisonbench.results.drawing import Figure, write_figure
@@ -302,11 +302,18 @@ def _curve(figure: str, dataset: str, results: Path, quiet: bool) -> Figure:
     records = Store(results).records(lambda error: say(f"warning: left out: {error}"))
     made = (sensitivity if figure == "sensitivity" else filter_curve)(records, dataset)
     points = made.numbers["points"]
-    if not points:
-        say(
-            f"no runs of deep k-NN on {dataset} in {results}; poisonbench report --table "
-            "baseline-1 --missing prints those that it is compared with, add --k to knn's",
-            quiet=quiet,
+    if not any(point["records"] or point.get("published") for point in points):
+        what, hint = (
+            ("HINT at rho 0.6", "poisonbench report --table 4 --missing prints them")
+            if figure == "sensitivity"
+            else (
+                "deep k-NN",
+                "poisonbench report --table baseline-1 --missing prints those that it is compared "
+                "with, add --k to knn's",
+            )
+        )
+        raise ArtefactError(
+            f"figure {figure}: expected runs of {what} on {dataset}, got none in {results}; {hint}"
         )
     if empty := sum(not point["records"] for point in points):
         say(f"{empty} of {len(points)} points have no run in {results}", quiet=quiet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Annotated
 
 import typer
@@ -43,7 +44,10 @@ def models(json: JsonOption = False) -> None:
     """The networks."""
     from poisonbench.models import MODELS
 
-    _print({name: f"module {build.__module__}" for name, build in MODELS.items()}, json)
+    about = {name: inspect.getdoc(inspect.getmodule(build)) for name, build in MODELS.items()}
+    _print(
+        {name: (text or "").partition("\n")[0].rstrip(".:") for name, text in about.items()}, json
+    )
 
 
 @app.command(cls=Command)
