@@ -176,3 +176,15 @@ def artefact(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(
         done("craft", "--attack", "durp", "--dataset", tiny, "--results", results).out.strip()
     )
+
+
+def refused(code, results, *words):
+    """The one line on stderr of a command that was refused."""
+    before = files_in(results) if results.exists() else None
+    outcome = cli(words[0], *words[1:], "--results", results)
+    assert outcome.code == code, outcome.err
+    assert outcome.out == ""
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert (files_in(results) if results.exists() else None) == before
+    return outcome.err

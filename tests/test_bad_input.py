@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import cli, done, files_in, tiny_arrays
+from conftest import cli, done, files_in, refused, tiny_arrays
 from PIL import Image
 
 from poisonbench.data.artefacts import CARD_NAME, FILE_NAME
@@ -16,18 +16,6 @@ from poisonbench.data.artefacts import CARD_NAME, FILE_NAME
 CRAFT = "craft --attack pgd --dataset TINY "
 NONE = "defend --method none --dataset TINY "
 HINT = "defend --method hint --dataset TINY "
-
-
-def refused(code, results, *words):
-    """The one line on stderr of a command that was refused."""
-    before = files_in(results) if results.exists() else None
-    outcome = cli(words[0], *words[1:], "--results", results)
-    assert outcome.code == code, outcome.err
-    assert outcome.out == ""
-    assert outcome.err.startswith("error: ")
-    assert outcome.err.count("\n") == 1, outcome.err
-    assert (files_in(results) if results.exists() else None) == before
-    return outcome.err
 
 
 @pytest.mark.parametrize(

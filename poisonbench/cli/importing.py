@@ -66,7 +66,7 @@ def import_(
 
     They are pickles; what they hold is read as data, and nothing in them is run.
     """
-    from poisonbench.data.poison_sets import Format, Ids, Std
+    from poisonbench.data.poison_sets import Format, Ids, Std, files_of
     from poisonbench.runs.importing import import_poison
 
     scenarios = {option.name: option.kind for option in options_of(Targeting)}["scenario"]
@@ -78,6 +78,9 @@ def import_(
         "attack": attack,
     }
     kind: Format = parse_value(form, Format, "--format")
+    for path in paths:
+        if not path.exists():
+            files_of(path, kind)
     options = RunOptions(
         results=results, data_root=data_root, device="cpu", seed=seed, json=json, quiet=quiet
     )
