@@ -1,16 +1,18 @@
 """``poisonbench report``: run records as a paper's table, beside its numbers.
 
-A wrong table, data set or format is a UsageError; an output file that cannot be written is a
-StoreError. Typer shows the command's own docstring to the user, so it does not say this there.
+A wrong table, data set or format is a UsageError, an unreadable poison an ArtefactError; an output
+file that cannot be written is a StoreError. Typer shows the command's own docstring to the user, so
+it does not say this there.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +26,7 @@ from poisonbench.cli.common import (
 from poisonbench.errors import UsageError
 from poisonbench.experiments import tables
 from poisonbench.experiments.filters import build_filters
+from poisonbench.experiments.other_poisons import check_table, on_poisons, with_note
 from poisonbench.results.render import FORMATS, check_format, print_rich, render
 from poisonbench.results.store import Store, write_text
 
@@ -51,6 +54,13 @@ def report(
     ] = None,
     format: Annotated[
         str | None, typer.Option("--format", help=f"One of {', '.join(FORMATS)}; rich if not said.")
+    ] = None,
+    poison: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--poison",
+            help="Of the runs on this artefact instead of the table's own mix; once for each.",
+        ),
     ] = None,
     missing: Annotated[
         bool, typer.Option("--missing", help="Print the commands of the runs that are missing.")
@@ -84,11 +94,19 @@ def report(
     elif table is not None or missing or check:
         clash = "--table" if table is not None else "--missing" if missing else "--check"
         raise UsageError(f"expected --filters without {clash}, which is of a paper's table")
+    if poison and (filters or missing):
+        clash = "--filters" if filters else "--missing"
+        raise UsageError(f"expected --poison without {clash}; leave one of them out")
+    cards = _cards(key, poison) if poison else {}
     # Said with --quiet too: a table that lacks runs must not look whole.
     records = Store(results).records(lambda error: say(f"warning: left out: {error}"))
     if not records:
         say(f"no run records in {results}; --missing prints the commands to make some", quiet=quiet)
+    if cards:
+        records = on_poisons(records, [card["digest"] for card in cards.values()])
     made = build_filters(records, dataset) if filters else tables.build(key, records, dataset)
+    if cards:
+        made = with_note(made, cards)
     if missing:
         commands = tables.missing_commands(key, records, dataset, _results_option(results))
         say(f"{len(commands)} run(s) missing", quiet=quiet)
@@ -102,6 +120,14 @@ def report(
         _emit(render(made, kind), output)
     if check:
         _check(tables.check(key, records, dataset), quiet=quiet)
+
+
+def _cards(key: str, paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """The cards of poisons that a table shall be of, by path."""
+    check_table(key)
+    from poisonbench.data.artefacts import read_poison
+
+    return {str(path): read_poison(path).card for path in paths}
 
 
 def _emit(text: str, output: Path | None) -> None:
