@@ -6,71 +6,76 @@ import pytest
 from conftest import done, refused
 from synthetic_runs import hint_run, make_record
 
+from poisonbench.errors import ArtefactError
 from poisonbench.experiments import tables
 from poisonbench.experiments.other_poisons import on_poisons, with_note
+from poisonbench.results.store import Store
 
-ARTEFACT = {"variant": "custom", "overrides": {"poison": "artefact"}}
+WANTED, UNWANTED, DEFAULT = (16 * digit for digit in ("ab12", "ab1f", "0000"))
 
 
 def chosen(accuracy, digest, **arguments):
-    labels = {key: value for key, value in ARTEFACT.items() if key != "variant"}
-    arguments = {"variant": "custom", "labels": labels, "rho": 0.6, **arguments}
-    return make_record(accuracy, digest=digest, **arguments)
+    """A run with ``--poison``."""
+    arguments = {"labels": {"overrides": {"poison": "artefact"}}, "rho": 0.6, **arguments}
+    return make_record(accuracy, digest=digest, variant="custom", **arguments)
 
 
-def measured(records, key="2"):
-    """Accuracies by rho and method of the cells that have any."""
-    cells = tables.build(key, records, "mnist").cells
-    return {
-        (cell.keys["rho"], cell.keys["method"]): cell.measured.mean
-        for cell in cells
-        if cell.records
-    }
+def measured(records):
+    """Accuracies by rho and method of Table II's cells that have any."""
+    filled = [cell for cell in tables.build("2", records, "mnist").cells if cell.records]
+    return {(cell.keys["rho"], cell.keys["method"]): cell.measured.mean for cell in filled}
 
 
 @pytest.mark.parametrize("attacks", [None, ["pgd"], ["dap", "pgd"]])
-def test_runs_on_the_poison_fill_the_table_and_no_others_do(attacks):
+@pytest.mark.parametrize("name", ["some/path", WANTED[:8], WANTED])
+def test_runs_on_the_poison_fill_the_table_and_no_others_do(name, attacks):
     records = [
         make_record(0.99),
-        make_record(0.5, rho=0.6, digest="default"),
-        chosen(0.9, "wanted", attacks=attacks),
-        chosen(0.4, "unwanted", attacks=attacks),
-        chosen(0.3, "wanted", method="hint", labels={"overrides": {"poison": "artefact", "r": 1}}),
+        make_record(0.5, rho=0.6, digest=DEFAULT),
+        chosen(0.9, WANTED, attacks=attacks),
+        chosen(0.4, UNWANTED, attacks=attacks),
+        chosen(0.3, WANTED, method="hint", labels={"overrides": {"poison": "artefact", "r": 1}}),
     ]
     assert measured(records) == {(0.0, "none"): 0.99, (0.6, "none"): 0.5}
-    found = on_poisons(records, ["wanted"])
+    cards = {"some/path": {"digest": WANTED, "attacks": ["bp"]}}
+    found, names = on_poisons(records, [name], cards)
     assert measured(found) == {(0.0, "none"): 0.99, (0.6, "none"): 0.9}
     assert [record.id for record in found] == [records[i].id for i in (0, 2, 4)]
+    assert list(names) == [name]
 
 
 def test_what_was_set_besides_still_counts():
     """Table IV's rows are told apart by HINT's settings, on another poison too."""
-    run = hint_run(0.9, parameter="ratio", value=0.75, digest="wanted")
-    overrides = {**run.labels["overrides"], "poison": "artefact"}
-    run.labels["overrides"] = overrides
+    run = hint_run(0.9, parameter="ratio", value=0.75, digest=WANTED)
+    run.labels["overrides"] = given = {**run.labels["overrides"], "poison": "artefact"}
     assert not [cell for cell in tables.build("4", [run], "mnist").cells if cell.records]
-    (row,) = [
-        cell
-        for cell in tables.build("4", on_poisons([run], ["wanted"]), "mnist").cells
-        if cell.records
-    ]
+    found, _ = on_poisons([run], [WANTED], {})
+    (row,) = [cell for cell in tables.build("4", found, "mnist").cells if cell.records]
     assert row.keys["value"] == 0.75
-    assert run.labels["overrides"] == overrides
+    assert run.labels["overrides"] == given == {"ratio": 0.75, "poison": "artefact"}
 
 
 def test_an_artefact_of_the_tables_own_mix_is_the_same_poison():
-    own = make_record(0.5, rho=0.6, digest="default")
-    assert measured(on_poisons([own], ["default"])) == {(0.6, "none"): 0.5}
+    own = make_record(0.5, rho=0.6, digest=DEFAULT)
+    assert measured(on_poisons([own], [DEFAULT], {})[0]) == {(0.6, "none"): 0.5}
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("ab1", 0), ("ab12ab1f", 0), ("nowhere/at/all", 0), ("12345678", 2)]
+)
+def test_a_name_must_fit_one_poison(name, count):
+    records = [chosen(0.9, WANTED), *(chosen(0.9, f"12345678{end}") for end in "ab")]
+    with pytest.raises(ArtefactError, match=f"'{name}', which fits {count}"):
+        on_poisons(records, [WANTED, name], {})
 
 
 def test_the_note_names_the_poisons_first():
-    card = {"attacks": ["pgd", "dc"], "num_poisons": 35_400}
-    notes = with_note(tables.build("2", []), {"a/b": card}).notes
-    assert "a/b (pgd+dc, 35,400 images)" in notes[0]
+    notes = with_note(tables.build("2", []), {"a/b": "pgd+dc", "1f": "dap"}).notes
+    assert "on a/b (pgd+dc), 1f (dap)." in notes[0]
     assert len(notes) > 1
 
 
-def test_usage(tiny, results):
+def test_the_command(tiny, results):
     made = done("craft", "--attack", "durp", "--dataset", tiny, "--results", results, "--json").json
     words = ("report", "--poison", made["path"])
     for arguments, fragment in (
@@ -80,6 +85,11 @@ def test_usage(tiny, results):
         (("--table", "9"), "'9'"),
     ):
         assert fragment in refused(2, results, *words, *arguments)
-    assert "no such file" in refused(65, results, "report", "--poison", results / "nowhere")
-    outcome = json.loads(done(*words, "--results", results, "--json").out)
-    assert f"{made['path']} (durp, 270 images)" in outcome["notes"][0]
+    Store(results).write_record(chosen(0.8765, made["digest"], rho=1.0))
+    assert "got 'nowhere'" in refused(65, results, "report", "--poison", "nowhere")
+    for name in (made["path"], made["digest"][:12]):
+        words = ("report", "--poison", name, "--results", results, "--dataset", "mnist")
+        shown = done(*words, "--json").json
+        assert f"on {name} (" in shown["notes"][0]
+        assert "87.65 (1 of 5)" in done(*words).out
+    assert "87.65" not in json.dumps(done("report", "--results", results, "--json").json)

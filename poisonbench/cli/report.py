@@ -56,10 +56,11 @@ def report(
         str | None, typer.Option("--format", help=f"One of {', '.join(FORMATS)}; rich if not said.")
     ] = None,
     poison: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
             "--poison",
-            help="Of the runs on this artefact instead of the table's own mix; once for each.",
+            help="Of the runs on this poison instead of the table's own mix: an artefact's path, "
+            "or its digest's first digits; once for each.",
         ),
     ] = None,
     missing: Annotated[
@@ -97,16 +98,18 @@ def report(
     if poison and (filters or missing):
         clash = "--filters" if filters else "--missing"
         raise UsageError(f"expected --poison without {clash}; leave one of them out")
-    cards = _cards(key, poison) if poison else {}
+    if poison:
+        check_table(key)
+    cards = _cards(poison or ())
     # Said with --quiet too: a table that lacks runs must not look whole.
     records = Store(results).records(lambda error: say(f"warning: left out: {error}"))
     if not records:
         say(f"no run records in {results}; --missing prints the commands to make some", quiet=quiet)
-    if cards:
-        records = on_poisons(records, [card["digest"] for card in cards.values()])
+    if poison:
+        records, chosen = on_poisons(records, poison, cards)
     made = build_filters(records, dataset) if filters else tables.build(key, records, dataset)
-    if cards:
-        made = with_note(made, cards)
+    if poison:
+        made = with_note(made, chosen)
     if missing:
         commands = tables.missing_commands(key, records, dataset, _results_option(results))
         say(f"{len(commands)} run(s) missing", quiet=quiet)
@@ -122,12 +125,14 @@ def report(
         _check(tables.check(key, records, dataset), quiet=quiet)
 
 
-def _cards(key: str, paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """The cards of poisons that a table shall be of, by path."""
-    check_table(key)
+def _cards(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The cards of the poisons that are named by a path."""
+    paths = [name for name in names if Path(name).exists()]
+    if not paths:
+        return {}
     from poisonbench.data.artefacts import read_poison
 
-    return {str(path): read_poison(path).card for path in paths}
+    return {path: read_poison(Path(path)).card for path in paths}
 
 
 def _emit(text: str, output: Path | None) -> None:
