@@ -50,6 +50,11 @@ class AbortedError(PoisonbenchError):
 
 
 class DivergedError(PoisonbenchError):
-    """A loss or a solve stopped being finite; the message names the setting to change."""
+    """A loss or a solve stopped being finite; the message names the setting to change.
+
+    Attributes:
+        epoch: of the training that it was in, from 1; null where there was none.
+    """
 
     exit_code = 1
+    epoch: int | None = None

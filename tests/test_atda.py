@@ -306,7 +306,8 @@ def test_without_early_stopping_all_steps_are_taken():
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"radius": 0.0}, "radius: expected over 0, got 0.0"),
+        ({"radius": 0.0}, r"radius: expected in \(0, 1e30\], got 0.0"),
+        ({"radius": 1e300}, r"radius: expected in \(0, 1e30\], got 1e\+300"),
         ({"steps": 0}, "steps: expected at least 1, got 0"),
         ({"step_ratio": 0.0}, r"step_ratio: expected in \(0, 2\], got 0.0"),
         ({"step_ratio": 2.5}, r"step_ratio: expected in \(0, 2\], got 2.5"),

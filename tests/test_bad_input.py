@@ -420,7 +420,9 @@ def test_a_run_that_diverges_says_what_to_change_and_leaves_its_reason(tiny, res
     assert "lower --learning-rate" in last_line(1, results, "defend", *words)
     (path,) = files_in(results)
     assert path.name.endswith(".failed.json")
-    assert "finite training loss" in json.loads((results / path).read_text())["reason"]
+    failure = json.loads((results / path).read_text())
+    assert (failure["state"], failure["epoch"]) == ("failed", 1)
+    assert "finite training loss" in failure["reason"]
     assert done("report", "--results", results, "--quiet", "--missing").out != ""
 
 

@@ -146,6 +146,14 @@ def test_lissa_that_diverges_names_its_setting(problem):
         )
 
 
+def test_a_gradient_that_is_not_finite_is_no_matter_of_damping(problem):
+    with frozen(problem[0]):
+        inputs, probabilities, _, gradient = pieces(problem)
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(DivergedError, match="--learning-rate"):
+            conjugate_gradient(HeadHessian(inputs, probabilities), gradient * bad, damping=0.5)
+
+
 def test_conjugate_gradient_that_stalls_names_its_setting(problem):
     model = problem[0]
     with frozen(model):

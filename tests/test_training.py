@@ -199,8 +199,24 @@ def test_precision_is_chosen_or_found():
 
 
 def test_a_loss_that_is_not_finite_names_the_learning_rate():
-    with pytest.raises(DivergedError, match=r"epoch 1.*--learning-rate"):
+    with pytest.raises(DivergedError, match=r"epoch 1.*--learning-rate") as caught:
         train(recipe=recipe(learning_rate=1e30))
+    assert caught.value.epoch == 1
+
+
+def test_a_network_that_the_last_step_spoiled_is_no_result():
+    """With one batch an epoch the loss is still finite: it was taken before the step."""
+    with pytest.raises(DivergedError, match=r"finite outputs.*--learning-rate") as caught:
+        train(recipe=recipe(learning_rate=1e30, batch_size=10_000, epochs=1))
+    assert caught.value.epoch == 1
+
+
+def test_a_network_whose_outputs_are_not_finite_has_no_accuracy():
+    model, _ = train()
+    model.head.weight.data[0, 0] = float("inf")
+    for measure in (accuracy, lambda *of: accuracy_by_class(*of, K)):
+        with pytest.raises(DivergedError, match="--learning-rate"):
+            measure(model, split(20))
 
 
 def test_progress_counts_every_batch():

@@ -60,7 +60,7 @@ class Config:
     early_stop: bool = setting(True, "Friendly: stop when found misclassified tau + 1 times.")
 
     def __post_init__(self) -> None:
-        require(self.radius > 0, f"radius: expected over 0, got {self.radius}")
+        require(0 < self.radius <= 1e30, f"radius: expected in (0, 1e30], got {self.radius}")
         require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
         require(0 < self.step_ratio <= 2, f"step_ratio: expected in (0, 2], got {self.step_ratio}")
 

@@ -33,7 +33,6 @@ Shapes     N training images, B batch, C H W image, K classes.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,6 +53,9 @@ RECIPE_NUMBER = 1
 REFERENCE_BATCH = 128
 START = 8 / 255
 MOMENTUM = 0.9
+
+#: Mean noise before the last clip, in pixels of [0, 1], beyond which the descent has run away.
+RUNAWAY = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,10 +142,6 @@ class Friends(Defense):
         parts = rows.split(pass_size(images, gradients=True))
         tally = torch.stack(in_lanes(state.model, parts, add_noise)).sum(0)
         mean, share = (tally / len(train)).tolist()
-        if not math.isfinite(mean):
-            raise DivergedError(
-                f"expected finite friendly noise, got a mean of {mean}; lower --noise-learning-rate"
-            )
         state.note({"round": "friends", "mean_abs_noise": mean, "share_clipped_at_zeta": share})
         return train.with_images(images)
 
@@ -173,6 +171,9 @@ def friendly_noise(model: Classifier, images: Tensor, start: Tensor, config: Con
         images: (B, C, H, W) in [0, 1].
         start: (B, C, H, W), the first noise.
         config: step size, steps, lambda, zeta.
+
+    Raises:
+        DivergedError: the descent ran away, or met what is not finite.
     """
     with torch.no_grad():
         target = model(images).log_softmax(1)
@@ -187,4 +188,11 @@ def friendly_noise(model: Classifier, images: Tensor, start: Tensor, config: Con
         (gradient,) = torch.autograd.grad(divergence - config.magnitude_weight * magnitude, noise)
         velocity = MOMENTUM * velocity + gradient
         noise = noise.detach() - rate * (gradient + MOMENTUM * velocity)
+    # The clamp would make something plausible of any number.
+    size = float(noise.abs().mean())
+    if not size <= RUNAWAY:
+        raise DivergedError(
+            f"expected friendly noise of the size of a pixel before it is clipped at zeta, got a "
+            f"mean of {size:g}; lower --noise-learning-rate"
+        )
     return noise.clamp(-config.zeta, config.zeta)

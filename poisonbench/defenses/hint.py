@@ -46,6 +46,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.config import Profiles, require, setting
+from poisonbench.errors import DivergedError
 from poisonbench.influence.head import (
     embed_all,
     head_weights,
@@ -317,7 +318,13 @@ class NoiseFigures:
         self.sums["max_abs_noise"] = torch.maximum(self.sums.get("max_abs_noise", largest), largest)
 
     def figures(self, num_selected: int) -> dict[str, Any]:
-        """Means over the selected images, in pixels of [0, 1] and shares."""
+        """Means over the selected images, in pixels of [0, 1] and shares.
+
+        Raises:
+            DivergedError: some noise is not finite.
+        """
         largest = float(self.sums.pop("max_abs_noise"))
         means = {name: float(value) / num_selected for name, value in self.sums.items()}
+        if not math.isfinite(largest):
+            raise DivergedError(f"expected finite healthy noise, got {largest}; lower --gamma")
         return {"selected": num_selected, "max_abs_noise": largest, **means}

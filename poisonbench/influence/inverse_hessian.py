@@ -17,6 +17,7 @@ Shapes: n examples, K classes, F features; vectors are (K, F + 1).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -81,13 +82,18 @@ def conjugate_gradient(
         max_iterations: where to give up.
 
     Raises:
-        DivergedError: not reached within ``max_iterations``; names the damping.
+        DivergedError: not reached within ``max_iterations``, or the gradient or a product is not
+            finite; names what to change.
     """
     target = float(gradient.norm()) * tolerance
     solution = torch.zeros_like(gradient)
     remainder = gradient.clone()
     search = remainder.clone()
     squared = remainder.square().sum()
+    if not math.isfinite(target):
+        raise DivergedError(
+            "expected a finite gradient to solve for, got nan or infinity; lower --learning-rate"
+        )
     for iteration in range(max_iterations):
         if float(squared.sqrt()) <= target:
             return Solution(solution, iteration, _relative(squared, gradient))

@@ -83,12 +83,13 @@ class Store:
         self.failure_path(record.id).unlink(missing_ok=True)
         return path
 
-    def write_failure(self, run_id: str, spec: dict[str, Any], reason: str) -> Path:
-        """Record why a run failed; it stays to be run."""
+    def write_failure(
+        self, run_id: str, spec: dict[str, Any], reason: str, epoch: int | None = None
+    ) -> Path:
+        """Record why a run failed, and in which epoch, from 1; it stays to be run."""
         path = self.failure_path(run_id)
-        write_text(
-            path, json.dumps({"id": run_id, "spec": spec, "reason": reason}, indent=1) + "\n"
-        )
+        failure = {"id": run_id, "state": "failed", "epoch": epoch, "reason": reason, "spec": spec}
+        write_text(path, json.dumps(failure, indent=1) + "\n")
         return path
 
     def records(self, on_error: Callable[[ArtefactError], None]) -> list[RunRecord]:

@@ -105,7 +105,12 @@ def defend(
             defense.reveal(material.is_poison)
         except ValueError as error:
             raise UsageError(f"{method}: {error}") from None
-    measured, weights = _run(bench, asked, dataset, material, run_id)
+    try:
+        measured, weights = _run(bench, asked, dataset, material, run_id)
+    except DivergedError as error:
+        bench.store.write_failure(run_id, spec, str(error), error.epoch)
+        bench.checkpoint(run_id).discard()
+        raise
     overrides = settings.overrides | choices(choice, model, dataset)
     if targeted is not None:
         overrides |= targeted.overrides | stage_overrides(targeted.targeting, settings)
@@ -266,24 +271,19 @@ def _run(
         f"training {settings.entry.name} on {dataset.name}, "
         f"{describe_poison(spec['poison'])}, trial {spec['trial']}"
     )
-    try:
-        result = fit(
-            classifier,
-            train,
-            dataset.validation,
-            recipe,
-            seeds,
-            device=bench.device,
-            defense=defense,
-            checkpoint=bench.checkpoint(run_id),
-            report=bench.report,
-            should_stop=bench.stopping.is_set,
-            name=settings.entry.name,
-        )
-    except DivergedError as error:
-        bench.store.write_failure(run_id, spec, str(error))
-        bench.checkpoint(run_id).discard()
-        raise
+    result = fit(
+        classifier,
+        train,
+        dataset.validation,
+        recipe,
+        seeds,
+        device=bench.device,
+        defense=defense,
+        checkpoint=bench.checkpoint(run_id),
+        report=bench.report,
+        should_stop=bench.stopping.is_set,
+        name=settings.entry.name,
+    )
     tested = time.monotonic()
     test_accuracy, by_class = accuracy_by_class(
         classifier, dataset.test.to(bench.device), dataset.num_classes

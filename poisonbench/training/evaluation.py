@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from poisonbench.data.splits import Split
+from poisonbench.errors import DivergedError
 from poisonbench.models.classifier import Classifier, pass_size
 
 
@@ -38,23 +39,38 @@ def _in_passes(
 
 
 def accuracy(model: Classifier, split: Split) -> float:
-    """Share of the split's images that are classified right."""
-    right = logits_of(model, split.images).argmax(1) == split.labels
-    return float(right.double().mean())
+    """Share of the split's images that are classified right.
+
+    Raises:
+        DivergedError: the outputs are not finite: a network of nan has an accuracy too.
+    """
+    return float(_right(logits_of(model, split.images), split.labels).mean())
 
 
 def head_accuracy(model: Classifier, features: list[Tensor], labels: Tensor) -> float:
     """The same of images whose features, from :func:`features_of`, are known: to the last bit."""
     with torch.inference_mode():
-        predictions = torch.cat([model.head(part).argmax(1) for part in features])
-        return float((predictions == labels).double().mean())
+        return float(_right(torch.cat([model.head(part) for part in features]), labels).mean())
 
 
 def accuracy_by_class(
     model: Classifier, split: Split, num_classes: int
 ) -> tuple[float, list[float]]:
-    """Accuracy over the split, and of each class (0 for a class without images)."""
-    right = (logits_of(model, split.images).argmax(1) == split.labels).double()
+    """Accuracy over the split, and of each class (0 for a class without images).
+
+    Raises:
+        DivergedError: the outputs are not finite.
+    """
+    right = _right(logits_of(model, split.images), split.labels)
     total = torch.bincount(split.labels, minlength=num_classes)
     correct = torch.bincount(split.labels, weights=right, minlength=num_classes)
     return float(right.mean()), (correct / total.clamp(min=1)).tolist()
+
+
+def _right(logits: Tensor, labels: Tensor) -> Tensor:
+    """1 for an image that is classified right, else 0, (N,) float64."""
+    if not bool(logits.isfinite().all()):
+        raise DivergedError(
+            "expected finite outputs of the trained network, got others; lower --learning-rate"
+        )
+    return (logits.argmax(1) == labels).double()

@@ -60,7 +60,8 @@ def fit(
         name: the phase's name in progress reports.
 
     Raises:
-        DivergedError: the loss stopped being finite, or a defense left nothing to train on.
+        DivergedError: the loss or the network's outputs stopped being finite, or a defense left
+            nothing to train on; says in which epoch.
         InterruptedRunError: stopped by ``should_stop`` with a checkpoint saved.
         AbortedError: stopped by ``should_stop`` where there is no checkpoint.
     """
@@ -134,6 +135,13 @@ class _Run:
         self.clock = self.saved_at = time.monotonic()
 
     def fit(self) -> FitResult:
+        try:
+            return self._fit()
+        except DivergedError as error:
+            error.epoch = self.epoch + 1
+            raise
+
+    def _fit(self) -> FitResult:
         resumed = self._resume()
         num_steps = math.ceil(len(self.original) / self.recipe.batch_size)
         while self.epoch < self.recipe.epochs:

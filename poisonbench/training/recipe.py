@@ -31,7 +31,10 @@ class Recipe:
     def __post_init__(self) -> None:
         require(self.epochs >= 1, f"epochs: expected at least 1, got {self.epochs}")
         require(self.batch_size >= 2, f"batch_size: expected at least 2, got {self.batch_size}")
-        require(self.learning_rate > 0, f"learning_rate: expected over 0, got {self.learning_rate}")
+        require(
+            0 < self.learning_rate <= 1e30,
+            f"learning_rate: expected in (0, 1e30], got {self.learning_rate}",
+        )
         require(0 <= self.momentum < 1, f"momentum: expected in [0, 1), got {self.momentum}")
         require(
             self.weight_decay >= 0, f"weight_decay: expected 0 or more, got {self.weight_decay}"
