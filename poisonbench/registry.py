@@ -7,9 +7,11 @@ Third parties enter by the same door: an entry point in the group ``poisonbench.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from types import ModuleType
+from typing import Any
 
 from poisonbench.config import did_you_mean
 from poisonbench.errors import UsageError
@@ -45,6 +47,10 @@ class Entry:
     def load(self) -> ModuleType:
         """Import the algorithm's module."""
         return importlib.import_module(self.module)
+
+
+#: The norm of adversarial training is part of the name that tables and figures show.
+ATDA_LABELS = {"l2": "ATDA (L2)", "linf": "ATDA (Linf)"}
 
 
 ATTACKS = (
@@ -131,7 +137,7 @@ DEFENSES = (
     ),
     Entry(
         "atda",
-        "ATDA (L2)",
+        ATDA_LABELS["l2"],
         "poisonbench.defenses.atda",
         "adversarial training, stopped early; untargeted poisons, at several times the cost",
     ),
@@ -250,3 +256,12 @@ def _with_plugins(built_in: tuple[Entry, ...], group: str) -> dict[str, Entry]:
             point.name, Entry(point.name, point.name.upper(), point.value, "from a plug-in")
         )
     return table
+
+
+def label_of(spec: Mapping[str, Any]) -> str:
+    """How figures name a run's defense, by its spec."""
+    method, config = spec["method"], spec.get("config")
+    if method == "atda" and isinstance(config, Mapping) and config.get("norm") in ATDA_LABELS:
+        return ATDA_LABELS[config["norm"]]
+    table = defenses()
+    return table[method].label if method in table else str(method)

@@ -303,11 +303,11 @@ def test_the_papers_own_counts_say_what_they_can_and_no_more():
     pooled = {claim: f for (claim, attack), f in said.items() if attack is None}
     assert {claim: f.verdict for claim, f in pooled.items()} == {
         "HINT is hit less than W/o Defense": Verdict.REPRODUCED,
-        "HINT is hit less than ATDA": Verdict.REPRODUCED,
+        "HINT is hit less than ATDA (L2)": Verdict.REPRODUCED,
         "HINT is hit less than FRIENDS": Verdict.TOO_FEW,
         "HINT is hit less than EPIC": Verdict.REPRODUCED,
         "HINT is hit least of all": Verdict.TOO_FEW,
-        "ATDA is hit most of the defenses": Verdict.TOO_FEW,
+        "ATDA (L2) is hit most of the defenses": Verdict.TOO_FEW,
     }
     friends = pooled["HINT is hit less than FRIENDS"]
     assert friends.p_value == pytest.approx(
@@ -316,7 +316,7 @@ def test_the_papers_own_counts_say_what_they_can_and_no_more():
     assert friends.trials == 20
     assert friends.difference == pytest.approx(3 / 20 - 6 / 20)
     assert all(finding.bears_out for finding in pooled.values())
-    most = pooled["ATDA is hit most of the defenses"]
+    most = pooled["ATDA (L2) is hit most of the defenses"]
     assert most.difference == pytest.approx(14 / 20 - 9 / 20)
     accuracy = {attack: f for (_, attack), f in said.items() if attack is not None}
     assert {a: f.bears_out for a, f in accuracy.items()} == {

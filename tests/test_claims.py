@@ -8,7 +8,7 @@ from itertools import product
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from synthetic_runs import hint_run, make_record, pin_registry
@@ -65,12 +65,12 @@ def test_pairing_sees_what_means_hide():
     assert beats().judge(records).verdict == "reproduced"
 
 
-def test_several_comparisons_are_corrected_and_the_weakest_decides():
+def test_of_several_comparisons_the_weakest_decides():
     hint = [0.91, 0.92, 0.93, 0.94]
     records = runs("hint", hint) + runs("atda", [0.90] * 4) + runs("epic", [0.895] * 4)
     both = beats(("atda", "epic")).judge(records)
     alone = [beats((name,)).judge(records).p_value for name in ("atda", "epic")]
-    assert both.p_value == pytest.approx(max(2 * min(alone), max(alone)))
+    assert both.p_value == pytest.approx(max(alone))
     assert both.difference == pytest.approx(0.025)
     worse = records + runs("friends", [0.95] * 4)
     assert beats(("atda", "epic", "friends")).judge(worse).verdict == "not reproduced"
@@ -83,7 +83,7 @@ def test_at_least_as_good_passes_equals_and_small_losses_but_no_large_ones():
         return [beats(("none",), m).judge(records).verdict for m in (0, accuracy.MARGIN)]
 
     assert said(-0.001) == ["reproduced", "reproduced"]
-    assert said(0.0) == ["not reproduced", "reproduced"]
+    assert said(0.0) == ["not enough trials", "reproduced"]
     assert said(0.003) == ["not reproduced", "not reproduced"]
 
 
@@ -123,7 +123,16 @@ def test_a_trend_by_hand():
     assert down.difference == pytest.approx(-0.14)
     up = judged([0.8, 0.81, 0.85], [0.9, 0.91, 0.92], [0.95, 0.96, 0.97])
     assert (up.verdict, up.p_value) == ("not reproduced", 1)
-    assert judged([0.9] * 3, [0.9] * 3, [0.9] * 3).verdict == "not reproduced"
+
+
+@pytest.mark.parametrize(("trials", "verdict"), [(4, "not enough trials"), (5, "not reproduced")])
+def test_what_shows_nothing_tells_against_a_claim_only_with_all_its_trials(trials, verdict):
+    hint = [0.90, 0.91, 0.92, 0.93, 0.94][:trials]
+    found = beats().judge(runs("hint", hint) + runs("atda", hint[::-1]))
+    assert found.verdict == verdict
+    assert found.p_value == pytest.approx(0.5)
+    levels = [run for rho in (0.2, 0.4, 0.6) for run in runs("hint", [0.9] * trials, rho)]
+    assert falls().judge(levels).verdict == verdict
 
 
 @settings(max_examples=30, deadline=None)
@@ -133,6 +142,7 @@ def test_a_trend_by_hand():
     noise=st.lists(st.floats(-0.001, 0.001), min_size=5, max_size=5),
 )
 def test_reversed_data_turn_the_verdict(base, gain, noise):
+    assume(max(noise[: len(base)]) - min(noise[: len(base)]) > 1e-6)
     better = [b + gain + n for b, n in zip(base, noise, strict=False)]
     there = beats().judge(runs("hint", better) + runs("atda", base))
     back = beats().judge(runs("hint", base) + runs("atda", better))
@@ -214,7 +224,7 @@ def test_the_papers_own_means_reproduce_what_they_bear_out(all_built, dataset):
     assert doubted == (
         {
             ("HINT is at least as good as none", 0.0),
-            *((trend + name, None) for name in ("ATDA", "FRIENDS", "EPIC")),
+            *((trend + name, None) for name in ("ATDA (L2)", "FRIENDS", "EPIC")),
         }
         if dataset == "cifar10"
         else set()

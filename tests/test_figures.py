@@ -254,9 +254,16 @@ def test_what_has_no_model_is_left_out_and_said(second):
     outcome = done(*words, "--pick", "random", "--images", "2", "--json")
     assert set(outcome.json["numbers"]["runs"]) == {"HINT", "W/o Defense"}
     assert len(outcome.json["numbers"]["images"]) == 2
+    assert set(outcome.json["numbers"]["missing"]) == {"epic", "atda", "friends"}
     for method in ("epic", "atda", "friends"):
         assert f"left out: {method} has no model" in outcome.err
-        assert method in outcome.json["numbers"]["missing"]
+
+
+def test_nothing_is_trained_when_one_of_the_methods_cannot_be(tiny, results):
+    words = ("--figure", "2", "--attack", "durp", "--dataset", tiny, "--make")
+    outcome = cli("figure", *words, "--methods", "none,robust-features", "--results", results)
+    assert outcome.code == 2
+    assert files_in(results) == []
 
 
 def test_the_command_that_is_named_makes_what_is_missing(tiny, results):

@@ -11,8 +11,8 @@ from poisonbench.results.statistics import (
     Summary,
     Verdict,
     fisher,
-    holm,
     mean_interval,
+    of_one_spread,
     paired_over,
     rising_trend,
     summarise,
@@ -55,7 +55,14 @@ def test_verdict_against_the_paper():
     published = Summary(0.9687, 0.0002, 5)
     assert verdict(Summary(0.9688, 0.0003, 5), published)[0] is Verdict.AGREES
     assert verdict(Summary(0.9787, 0.0003, 5), published)[0] is Verdict.DIFFERS
-    assert verdict(Summary(0.9787, None, 1), published) == (Verdict.TOO_FEW, None)
+    assert verdict(Summary(0.9688, None, 1), published)[0] is Verdict.AGREES
+    # t = 0.001 / (0.0002 sqrt(6 / 5)), four degrees of freedom: the published spread alone.
+    said, p_value = verdict(Summary(0.9697, None, 1), published)
+    assert said is Verdict.DIFFERS
+    assert p_value == pytest.approx(2 * stats.t.sf(0.001 / (0.0002 * math.sqrt(1.2)), 4))
+    for spread, n in ((None, 1), (0.0, 5)):
+        lone = verdict(Summary(0.9697, None, 1), Summary(0.9687, spread, n))
+        assert lone == (Verdict.TOO_FEW, None)
     assert verdict(None, published) == (Verdict.TOO_FEW, None)
 
 
@@ -102,12 +109,20 @@ def test_paired_over_by_hand():
     assert paired_over([1, 2, 3]) == pytest.approx((1 - t / math.sqrt(t * t + 2)) / 2)
 
 
+def test_one_value_against_a_group_is_the_t_test_of_two_groups():
+    group = [0.90, 0.93, 0.91, 0.96]
+    expected = stats.ttest_ind([0.99], group, equal_var=True).pvalue
+    assert of_one_spread(0.99, summarise(group)) == pytest.approx(expected)
+
+
 def test_paired_over_of_few_and_of_no_spread():
+    """Three trials that gain one test image each are no proof: all signs agree by chance in 1/8."""
     assert paired_over([]) is None
     assert paired_over([1.0]) is None
-    assert paired_over([0.1] * 3) == 0
+    assert paired_over([0.1] * 3) == 1 / 8
+    assert paired_over([0.1] * 5) == 1 / 32
     assert paired_over([0.0] * 3) == 1
-    assert paired_over([0.0] * 3, -0.001) == 0
+    assert paired_over([0.0] * 3, -0.001) == 1 / 8
     assert paired_over([-0.001] * 3, -0.001) == 1
 
 
@@ -119,14 +134,6 @@ def test_paired_over_and_its_mirror_make_one(differences, margin):
     if summarise(differences).std > 1e-6:
         assert p_value + mirrored == pytest.approx(1)
     assert p_value <= paired_over(differences, margin + 0.01) + 1e-9
-
-
-def test_holm_by_hand():
-    # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1; the last is raised to the one before.
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.7]) == [1, 1]
-    assert holm([0.2]) == [0.2]
-    assert holm([]) == []
 
 
 def test_page_by_hand():

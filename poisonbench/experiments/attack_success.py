@@ -301,9 +301,10 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
     rivals = [name for name in methods if name != "hint"]
     defenses = [name for name in rivals if name not in ("none", "atda")]
     pooled = {"dataset": dataset, "attack": None}
+    labels = method_labels(star="")
     claims: list[Claim] = [
         SuccessOrder(
-            claim=f"HINT is hit less than {published.METHOD_LABELS[name]}",
+            claim=f"HINT is hit less than {labels[name]}",
             first=columns["hint"],
             others=(columns[name],),
             keys=pooled,
@@ -322,7 +323,7 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
     if "atda" in rivals and defenses:
         claims.append(
             SuccessOrder(
-                claim="ATDA is hit most of the defenses",
+                claim=f"{labels['atda']} is hit most of the defenses",
                 first=columns["atda"],
                 others=tuple(columns[name] for name in ["hint", *defenses]),
                 direction=1,
@@ -346,7 +347,8 @@ def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Recor
         "Wilson's 95 % interval in percent. Accuracy: percent at the last epoch, mean±sample "
         "standard deviation (trials).",
         f"Published accuracy: {published.source('3').plus_minus}.",
-        "Verdict: Fisher's exact test of the two counts, and Welch's t-test of the two accuracies; "
+        "Verdict: Fisher's exact test of the two counts, and Welch's t-test of the two accuracies "
+        "(of one trial, Student's with the published spread); "
         f"differs at p < {SIGNIFICANCE:g}. Agrees means that no difference was found, not that "
         "there is none: with five trials a side 0/5 agrees with 3/5.",
         "Claims on being hit count the trials of all attacks together and are one-sided Fisher's "

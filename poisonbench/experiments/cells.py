@@ -36,7 +36,8 @@ class Cell:
         dataset: the data set's name.
         method: the defense's name.
         rho: poisoned share of the training images, in [0, 1]; 0 is a clean run.
-        overrides: settings that differ from the paper's, by field name, e.g. {"ratio": 0.25}.
+        profile: the defense's.
+        overrides: settings that differ from the profile's, by field name, e.g. {"ratio": 0.25}.
         names: what names the cell in tables instead of the overrides; empty takes these.
         attacks: what made the poison, in the order of its shares.
         scenario: how a targeted attack's victim is trained; null for untargeted poisons.
@@ -50,6 +51,7 @@ class Cell:
     dataset: str
     method: str
     rho: float
+    profile: str = "paper"
     overrides: Mapping[str, str | float] = field(default_factory=dict, hash=False)
     names: Mapping[str, Any] = field(default_factory=dict, hash=False)
     attacks: tuple[str, ...] = registry.MIX
@@ -71,7 +73,7 @@ class Cell:
         }
 
     def matches(self, record: RunRecord) -> bool:
-        """Whether a run belongs here: the paper's settings in all that is not overridden."""
+        """Whether a run belongs here: the profile's settings in all that is not overridden."""
         return (
             is_run_on(record, self.dataset)
             and record.spec.get("method") == self.method
@@ -112,6 +114,8 @@ class Cell:
         # A targeted attack's own share is its default.
         if self.scenario is None or self.rho == 0:
             words += ["--rho", f"{self.rho:g}"]
+        if self.profile != "paper":
+            words += ["--profile", self.profile]
         for name, value in self.overrides.items():
             words += ["--" + name.replace("_", "-"), str(value)]
         words += ["--trial", str(trial)]
@@ -145,8 +149,8 @@ class Cell:
     def _has_settings(self, labels: Mapping[str, Any]) -> bool:
         given = labels.get("overrides")
         if self.scenario is None and not self.overrides:
-            return labels.get("variant") == "paper"
-        if labels.get("profile", "paper") != "paper" or not isinstance(given, Mapping):
+            return labels.get("variant") == self.profile
+        if labels.get("profile", "paper") != self.profile or not isinstance(given, Mapping):
             return False
         # Whether a scenario is an override depends on the attack; the spec says which it was.
         free = set() if self.scenario is None else {"scenario"}

@@ -1,13 +1,15 @@
 """The paper's claims as tests over paired trials. No torch here.
 
 All defenses of a trial share initial weights, batches and poison, so their difference within a
-trial is the defense's alone. "Beats" is a one-sided paired t-test against each other defense with
-Holm's correction for their number; "at least as good" is the same with a margin (non-inferiority);
-"falls as" and "grows with" are Page's test of a trend over ordered levels, a trial a block. A claim
-is reproduced when its test finds it at the 5 % level, and not reproduced when that does not: where
-trials are few or noisy a true claim may be missed. Fewer than three complete trials are not tested.
-Claims on attack success are one-sided Fisher's exact tests of counts. Where the counts are so few
-that even the paper's own rates would not pass, they say "not enough trials" instead.
+trial is the defense's alone. "Beats" is a one-sided paired t-test against each other defense, and
+the largest p-value counts: the claim says all of them, so it needs no correction for their number
+(an intersection-union test). "At least as good" is the same with a margin (non-inferiority); "falls
+as" and "grows with" are Page's test of a trend over ordered levels, a trial a block. A claim is
+reproduced when its test finds it at the 5 % level. It is not reproduced when the test does not with
+as many trials as the table wants, or finds the opposite; with fewer there are not enough trials,
+and fewer than three are not tested. Where trials are noisy a true claim may be missed. Claims on
+attack success are one-sided Fisher's exact tests of counts; where these are so few that even the
+paper's own rates would not pass, there are not enough trials.
 """
 
 from __future__ import annotations
@@ -26,7 +28,6 @@ from poisonbench.results.statistics import (
     SIGNIFICANCE,
     Verdict,
     fisher,
-    holm,
     paired_over,
     rising_trend,
 )
@@ -80,15 +81,14 @@ class Superiority:
         trials = min(map(len, gains))
         p_value = None
         if trials >= CLAIM_TRIALS:
-            found = [paired_over(differences, -self.margin) for differences in gains]
-            p_value = max(holm([p for p in found if p is not None]))
+            p_value = _largest(paired_over(differences, -self.margin) for differences in gains)
         test = "one-sided paired t-test"
         test += f", margin {self.margin:g}" if self.margin else ""
         return Finding(
             keys=self.keys,
             claim=self.claim,
-            test=test + (f", Holm over {len(pairs)}" if len(pairs) > 1 else ""),
-            verdict=_said(p_value),
+            test=test + (f", the largest of {len(pairs)}" if len(pairs) > 1 else ""),
+            verdict=_said(p_value, trials >= self.first.trials or self._is_refuted(gains)),
             p_value=p_value,
             trials=trials,
             difference=better * min(map(fmean, gains)) if trials else None,
@@ -96,6 +96,12 @@ class Superiority:
             records=_ids(pair for p in pairs for pair in p),
             unit=self.measure.unit,
         )
+
+    def _is_refuted(self, gains: Sequence[Sequence[float]]) -> bool:
+        """Whether the first is found worse than one of the others, by more than the margin."""
+        losses = [[-gain for gain in differences] for differences in gains]
+        found = [paired_over(differences, self.margin) for differences in losses]
+        return any(p is not None and p < SIGNIFICANCE for p in found)
 
     def _bears_out(self) -> bool | None:
         printed = [cell.published for cell in (self.first, *self.others)]
@@ -130,16 +136,22 @@ class Trend:
         groups = [cell.select(records) for cell in self.levels]
         complete = paired(groups, same_poison=self.same_poison)
         blocks = [[self.measure.of(record) for record in runs] for runs in complete]
-        p_value = None
+        p_value, is_settled = None, False
         if len(blocks) >= CLAIM_TRIALS:
-            p_value = rising_trend([[self.direction * value for value in b] for b in blocks])
+            p_value, opposite = (
+                rising_trend([[sign * value for value in block] for block in blocks])
+                for sign in (self.direction, -self.direction)
+            )
+            is_settled = len(blocks) >= self.levels[0].trials or (
+                opposite is not None and opposite < SIGNIFICANCE
+            )
         printed = [cell.published.mean for cell in self.levels if cell.published]
         is_printed = len(printed) == len(self.levels)
         return Finding(
             keys=self.keys,
             claim=self.claim,
             test="Page's trend test",
-            verdict=_said(p_value),
+            verdict=_said(p_value, is_settled),
             p_value=p_value,
             trials=len(blocks),
             difference=fmean(block[-1] - block[0] for block in blocks) if blocks else None,
@@ -186,15 +198,13 @@ class SuccessOrder:
         trials = min(len(p) for p in pairs)
         bears_out = self._bears_out()
         p_value = self._largest(counts) if trials >= CLAIM_TRIALS else None
-        said = _said(p_value)
-        if said is Verdict.NOT_REPRODUCED and not self._can_tell([len(p) for p in pairs]):
-            said = Verdict.TOO_FEW
+        said = _said(p_value, self._can_tell([len(p) for p in pairs]) if trials else False)
         gaps = [(a[0] / a[1] - b[0] / b[1]) * self.direction for a, b in counts if a[1]]
         return Finding(
             keys=self.keys,
             claim=self.claim,
             test="one-sided Fisher's exact test"
-            + (f", Holm over {len(pairs)}" if len(pairs) > 1 else ""),
+            + (f", the largest of {len(pairs)}" if len(pairs) > 1 else ""),
             verdict=said,
             p_value=p_value,
             trials=trials,
@@ -205,7 +215,7 @@ class SuccessOrder:
 
     def _largest(self, counts: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> float:
         side: Literal["less", "greater"] = "less" if self.direction < 0 else "greater"
-        return max(holm([fisher(first, second, side) for first, second in counts]))
+        return max(fisher(first, second, side) for first, second in counts)
 
     def _can_tell(self, trials: Sequence[int]) -> bool:
         """Whether so many trials would pass at the paper's own rates, or at 0 % against 100 %."""
@@ -240,10 +250,15 @@ class SuccessOrder:
 Claim = Superiority | Trend | SuccessOrder
 
 
-def _said(p_value: float | None) -> Verdict:
-    if p_value is None:
-        return Verdict.TOO_FEW
-    return Verdict.REPRODUCED if p_value < SIGNIFICANCE else Verdict.NOT_REPRODUCED
+def _largest(p_values: Iterable[float | None]) -> float:
+    return max(p for p in p_values if p is not None)
+
+
+def _said(p_value: float | None, is_settled: bool) -> Verdict:
+    """The verdict; ``is_settled``: whether a test that does not find the claim tells against it."""
+    if p_value is not None and p_value < SIGNIFICANCE:
+        return Verdict.REPRODUCED
+    return Verdict.NOT_REPRODUCED if p_value is not None and is_settled else Verdict.TOO_FEW
 
 
 def _columns(pairs: Sequence[Sequence[RunRecord]]) -> tuple[list[RunRecord], list[RunRecord]]:

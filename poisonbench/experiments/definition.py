@@ -57,10 +57,18 @@ class PaperTable:
         return [record for record in records if is_targeted(record) == self.is_targeted]
 
 
-def method_labels() -> dict[str, str]:
-    """How tables print the defenses: as the registry says, with a star where not built here."""
-    labels = {name: f"{label} *" for name, label in published.METHOD_LABELS.items()}
-    return labels | {name: entry.label for name, entry in registry.defenses().items()}
+#: What a table calls the runs of ATDA in L-infinity, ``--profile linf``.
+OTHER_NORM = "atda-linf"
+
+
+def method_labels(star: str = " *") -> dict[str, str]:
+    """How tables print the defenses: as the registry says, with a star where not built here.
+
+    A cell of ATDA's other norm has a name of its own, :data:`OTHER_NORM`.
+    """
+    labels = {name: label + star for name, label in published.METHOD_LABELS.items()}
+    labels |= {name: entry.label for name, entry in registry.defenses().items()}
+    return labels | {OTHER_NORM: registry.ATDA_LABELS["linf"]}
 
 
 def not_built_notes(compared: Sequence[Comparison]) -> list[str]:

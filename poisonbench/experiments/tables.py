@@ -187,11 +187,12 @@ def _claim_notes(findings: Sequence[Finding], table: PaperTable) -> list[str]:
     if not findings:
         return []
     notes = [
-        'Claims: "beats" and "is faster" are one-sided paired t-tests over trials, with Holm\'s '
-        'correction for the number of comparisons in a claim; "at least as good" is the same '
-        f"with a margin of {accuracy.MARGIN:.1%} of accuracy; trends are Page's test over trials. "
-        f"Reproduced: p < {SIGNIFICANCE:g}; not reproduced: the test did not find it. The effect "
-        "is the smallest mean difference, or the last level's mean minus the first's.",
+        'Claims: "beats" and "is faster" are one-sided paired t-tests over trials, of which the '
+        'largest p counts; "at least as good" is the same with a margin of '
+        f"{accuracy.MARGIN:.1%} of accuracy; trends are Page's test over trials. Reproduced: p < "
+        f"{SIGNIFICANCE:g}; not reproduced: the test did not find it in all the trials that are "
+        "wanted, or found the opposite. The effect is the smallest mean difference, or the last "
+        "level's mean minus the first's.",
         "Claims, paper: whether the means that the paper printed bear the claim out; --check "
         "counts none that they do not.",
         "Each trial has its own target and poison, which all defenses of the trial share."

@@ -127,6 +127,7 @@ def _seconds_block(title: str, group: Sequence[Cell], records: Records) -> Block
 
 def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim]:
     claims: list[Claim] = []
+    labels = method_labels(star="")
     for device, group in _by_device(cells, records).items():
         at = {(cell.method, cell.names["r"]): cell for cell in group}
         hint = tuple(cell for cell in group if cell.method == "hint")
@@ -135,7 +136,8 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
         if rivals:
             claims.append(
                 Superiority(
-                    claim="HINT (r = 0.5) is faster than ATDA and EPIC",
+                    claim="HINT (r = 0.5) is faster than "
+                    + " and ".join(labels[cell.method] for cell in rivals),
                     keys=keys,
                     first=at["hint", DEFAULTS["ratio"]],
                     others=rivals,

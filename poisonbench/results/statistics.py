@@ -79,12 +79,11 @@ def summarise(values: Sequence[float]) -> Summary | None:
     return Summary(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
 
 
-def mean_interval(summary: Summary, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Student's t interval of the mean; null for fewer than two values.
+def mean_interval(summary: Summary) -> tuple[float, float] | None:
+    """Student's t interval of the mean, of 95 %; null for fewer than two values.
 
     Args:
         summary: of the values.
-        confidence: coverage in (0, 1).
 
     Returns:
         The two ends, in the unit of the values; not clipped to any range.
@@ -93,7 +92,7 @@ def mean_interval(summary: Summary, confidence: float = 0.95) -> tuple[float, fl
         return None
     from scipy import stats
 
-    half = float(stats.t.ppf((1 + confidence) / 2, summary.n - 1))
+    half = float(stats.t.ppf(0.975, summary.n - 1))
     half *= summary.std / math.sqrt(summary.n)
     return summary.mean - half, summary.mean + half
 
@@ -116,12 +115,30 @@ def welch(first: Summary, second: Summary) -> float | None:
     return float(test.pvalue)
 
 
-def verdict(measured: Summary | None, published: Summary) -> tuple[Verdict, float | None]:
-    """Whether a measured mean agrees with a published one, and Welch's p-value.
+def of_one_spread(value: float, others: Summary) -> float | None:
+    """p-value of Student's t-test that one value comes from where others do, with their spread.
 
-    "agrees" means that the test found no difference at the 5 % level, not that there is none.
+    It is the t-test of two groups, one of them of a single value, and as much the question whether
+    the value lies in the others' prediction interval. Null where the others have no spread.
     """
-    p_value = welch(measured, published) if measured else None
+    if others.std is None or others.n < 2 or others.std < _NO_SPREAD:
+        return None
+    from scipy import stats
+
+    distance = abs(value - others.mean) / (others.std * math.sqrt(1 + 1 / others.n))
+    return float(2 * stats.t.sf(distance, others.n - 1))
+
+
+def verdict(measured: Summary | None, published: Summary) -> tuple[Verdict, float | None]:
+    """Whether a measured mean agrees with a published one, and the p-value.
+
+    Welch's test; of one trial, which has no spread of its own, :func:`of_one_spread`. "agrees"
+    means that the test found no difference at the 5 % level, not that there is none.
+    """
+    p_value = None
+    if measured is not None:
+        alone = measured.n == 1
+        p_value = of_one_spread(measured.mean, published) if alone else welch(measured, published)
     if p_value is None:
         return Verdict.TOO_FEW, None
     return (Verdict.DIFFERS if p_value < SIGNIFICANCE else Verdict.AGREES), p_value
@@ -144,7 +161,8 @@ def paired_over(differences: Sequence[float], margin: float = 0.0) -> float | No
     """p-value of the one-sided paired t-test that a mean difference is over a margin.
 
     The null hypothesis is that it is at most the margin. A negative margin makes this the test of
-    non-inferiority. Where the differences have no spread the test is of the mean alone.
+    non-inferiority. Differences without any spread (a few trials that differ by as many test
+    images) would have a p-value of 0 by it; the sign test stands in.
 
     Args:
         differences: one a pair.
@@ -157,23 +175,10 @@ def paired_over(differences: Sequence[float], margin: float = 0.0) -> float | No
     if summary is None or summary.std is None:
         return None
     if summary.std < _NO_SPREAD:
-        return 0.0 if summary.mean > margin + 1e-9 else 1.0
+        return float(0.5**summary.n) if summary.mean > margin + 1e-9 else 1.0
     from scipy import stats
 
     return float(stats.ttest_1samp(differences, margin, alternative="greater").pvalue)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment: each compared with the level of the whole family.
-
-    The k-th smallest of m is multiplied by m - k + 1, and none is below a smaller one's.
-    """
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for done, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, (len(p_values) - done) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
 
 
 def rising_trend(blocks: Sequence[Sequence[float]]) -> float | None:
@@ -195,13 +200,12 @@ def rising_trend(blocks: Sequence[Sequence[float]]) -> float | None:
     return float(stats.page_trend_test(blocks).pvalue)
 
 
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion.
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's score interval of a proportion, of 95 %.
 
     Args:
         successes: 0 to ``trials``.
         trials: at least 1.
-        confidence: coverage in (0, 1).
 
     Raises:
         ValueError: counts out of range.
@@ -209,7 +213,7 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
     _check_counts(successes, trials)
     from scipy import stats
 
-    interval = stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    interval = stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
 

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.errors import ArtefactError, UsageError
-from poisonbench.registry import defenses, find
+from poisonbench.registry import defenses, find, label_of
+from poisonbench.results import published
 from poisonbench.results.drawing import Figure, Grid, Tile
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.results.report import distinct_trials
 from poisonbench.runs.bench import Bench, check_trial
-from poisonbench.runs.defend import defend, describe_poison
+from poisonbench.runs.defend import defend, describe_poison, request
 from poisonbench.runs.material import PoisonChoice
 from poisonbench.runs.models import read_model
 from poisonbench.runs.pictures import PoisonMix, answer, pixels_of, short_name
@@ -39,7 +40,8 @@ class Wanted:
     Attributes:
         mix: the poison that they were trained on.
         trial: of their runs.
-        methods: the defenses, in order; none named shows those that have a model.
+        methods: the defenses, in order; none named shows those that have a model, and misses or
+            makes only the paper's.
         runs: ids of run records instead, of any settings, poison and trial.
         make: train what is missing.
         where: the words that tell a command where results and data are, if it must be told.
@@ -128,21 +130,24 @@ def _records(
         return [named_run(bench, dataset, run) for run in wanted.runs], {}
     for method in wanted.methods:
         find("a defense", defenses(), method)
-    methods = wanted.methods or tuple(defenses())
+    asked = wanted.methods or tuple(published.METHOD_LABELS)
     if wanted.make:
         choice = PoisonChoice(attacks=wanted.mix.attacks, rho=wanted.mix.rho)
+        # What one of them refuses is said before the first is trained.
+        for method in asked:
+            request(bench, method, dataset, choice, trial=wanted.trial)
         made = [
             defend(bench, method, dataset, choice, trial=wanted.trial, save_model=True)
-            for method in methods
+            for method in asked
         ]
         return [item.record for item in made], {}
     known = bench.store.records(lambda error: bench.say(f"warning: left out: {error}"))
     found, missing = [], {}
-    for method in methods:
+    for method in wanted.methods or tuple(defenses()):
         kept = _find_run(bench, dataset, wanted, method, known)
-        if kept is None:
+        if kept is None and method in asked:
             missing[method] = _command(bench, dataset, wanted, method)
-        else:
+        elif kept is not None:
             found.append(kept)
     if missing and (wanted.methods or not found):
         first = next(iter(missing))
@@ -226,11 +231,10 @@ def _choose(disagree: Tensor, count: int, pick: Pick, seed: int, trial: int) -> 
 
 def _names(records: Sequence[RunRecord]) -> list[str]:
     """The methods' labels; with the run's id where two are of one method."""
-    table, methods = defenses(), [record.spec["method"] for record in records]
-    labels = [table[m].label if m in table else m for m in methods]
+    labels = [label_of(record.spec) for record in records]
     return [
-        label if methods.count(method) == 1 else f"{label} {record.id}"
-        for label, method, record in zip(labels, methods, records, strict=True)
+        label if labels.count(label) == 1 else f"{label} {record.id}"
+        for label, record in zip(labels, records, strict=True)
     ]
 
 

@@ -24,7 +24,7 @@ from poisonbench.data.artefacts import read_poison
 from poisonbench.data.poison import Poison
 from poisonbench.data.splits import Dataset
 from poisonbench.errors import ArtefactError
-from poisonbench.registry import defenses
+from poisonbench.registry import label_of
 from poisonbench.results.drawing import Figure, Lines, Panel, Series
 from poisonbench.results.records import RunRecord
 from poisonbench.runs.bench import Bench
@@ -193,10 +193,9 @@ def _rows(mask: Tensor) -> Tensor:
 
 
 def _title(record: RunRecord, numbers: dict[str, Any]) -> str:
-    table, method = defenses(), record.spec["method"]
-    label = table[method].label if method in table else method
     hit = "target hit" if numbers["is_hit"] else "target not hit"
-    return f"{label}: {hit}, {numbers['poisons_removed']} of {numbers['poisons']} poisons removed"
+    removed = f"{numbers['poisons_removed']} of {numbers['poisons']} poisons removed"
+    return f"{label_of(record.spec)}: {hit}, {removed}"
 
 
 def _panel(title: str, numbers: dict[str, Any]) -> Panel:
