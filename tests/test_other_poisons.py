@@ -4,9 +4,9 @@ import json
 
 import pytest
 from conftest import done, refused
-from synthetic_runs import hint_run, make_record
+from synthetic_runs import hint_run, make_record, targeted_run
 
-from poisonbench.errors import ArtefactError
+from poisonbench.errors import ArtefactError, UsageError
 from poisonbench.experiments import tables
 from poisonbench.experiments.other_poisons import on_poisons, with_note
 from poisonbench.results.store import Store
@@ -69,10 +69,28 @@ def test_a_name_must_fit_one_poison(name, count):
         on_poisons(records, [WANTED, name], {})
 
 
+def test_two_poisons_are_of_two_ratios():
+    records = [chosen(0.9, WANTED), chosen(0.4, UNWANTED)]
+    with pytest.raises(UsageError, match=f"{WANTED} and {UNWANTED}, both at rho 0.6 of mnist"):
+        on_poisons(records, [WANTED, UNWANTED], {})
+    records = [chosen(0.9, WANTED), chosen(0.4, UNWANTED, rho=1.0)]
+    found, _ = on_poisons(records, [UNWANTED, WANTED.upper()], {})
+    assert measured(found) == {(0.6, "none"): 0.9, (1.0, "none"): 0.4}
+
+
+def test_a_targeted_poison_has_no_place_here():
+    record = targeted_run(True, dataset="mnist-sample@1000")
+    record.spec["poison"]["digest"] = WANTED
+    with pytest.raises(UsageError, match="untargeted"):
+        on_poisons([record], [WANTED], {})
+
+
 def test_the_note_names_the_poisons_first():
-    notes = with_note(tables.build("2", []), {"a/b": "pgd+dc", "1f": "dap"}).notes
+    plain = tables.build("2", [])
+    notes = with_note(plain, {"a/b": "pgd+dc", "1f": "dap"}).notes
     assert "on a/b (pgd+dc), 1f (dap)." in notes[0]
-    assert len(notes) > 1
+    assert any("--missing" in text for text in plain.notes)
+    assert not any("--missing" in text for text in notes)
 
 
 def test_the_command(tiny, results):
@@ -81,12 +99,14 @@ def test_the_command(tiny, results):
     for arguments, fragment in (
         (("--missing",), "--poison without --missing"),
         (("--filters",), "--poison without --filters"),
+        (("--check",), "--poison without --check"),
         (("--table", "3"), "1, 2, 4, 5"),
         (("--table", "9"), "'9'"),
     ):
         assert fragment in refused(2, results, *words, *arguments)
     Store(results).write_record(chosen(0.8765, made["digest"], rho=1.0))
-    assert "got 'nowhere'" in refused(65, results, "report", "--poison", "nowhere")
+    for name in ("nowhere", "9" * 300):
+        assert f"got '{name}'" in refused(65, results, "report", "--poison", name)
     for name in (made["path"], made["digest"][:12]):
         words = ("report", "--poison", name, "--results", results, "--dataset", "mnist")
         shown = done(*words, "--json").json

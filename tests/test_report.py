@@ -253,6 +253,15 @@ def test_the_results_folder_is_quoted_for_the_shell():
     assert cell.command(0, Path("my runs")).endswith("--trial 0 --results 'my runs'")
 
 
+def test_columns_of_different_poisons_are_said():
+    old = [make_record(rho=rho, digest=f"old{rho}") for rho in (0.0, 0.2, 0.6)]
+    new = make_record(method="hint", rho=0.6, digest="new")
+    assert not [text for text in tables.build("2", old).notes if "poisons" in text.split(":")[0]]
+    (note,) = [text for text in tables.build("2", [*old, new]).notes if "are of 2 poisons" in text]
+    assert "mnist at rho 0.6" in note
+    assert "new, old0.6" in note
+
+
 def test_runs_on_another_poison_are_not_averaged():
     """Trials of a root seed count when they share the poison of the run finished last."""
     old = [make_record(rho=0.6, trial=t, digest="a", finished="2026-01-01") for t in range(3)]

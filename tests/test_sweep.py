@@ -108,6 +108,25 @@ def test_lines_are_what_the_report_misses(results, monkeypatch):
     assert "hint" in cli(*line, "--methods", "hin").err
 
 
+def test_defenses_that_the_paper_lacks_are_planned_when_named(results):
+    line = ("sweep", "plan", "--dataset", "mnist-sample", "--results", results, "--trials", "1")
+    lines = done(*line, "--methods", "clean-only,jpeg").out.splitlines()
+    shares = [text.split("--rho ")[1].split()[0] for text in lines if "clean-only" in text]
+    assert shares == ["0", "0.2", "0.4", "0.6", "0.8"]
+    assert len(lines) == 5 + 6
+    outcome = cli(*line, "--table", "4", "--methods", "hint,epic")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "table 4 has, got epic; it has hint" in outcome.err
+
+
+@pytest.mark.parametrize("table", ["1", "2"])
+def test_what_has_run_counts_as_for_the_report(table, results):
+    Store(results).write_record(make_record(dataset="mnist-sample", method="hint", rho=0.6))
+    words = ("--table", table, "--dataset", "mnist-sample", "--results", results)
+    planned = done("sweep", "plan", *words).out.splitlines()
+    assert sorted(planned) == sorted(done("report", "--missing", *words).out.splitlines())
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

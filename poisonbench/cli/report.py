@@ -60,7 +60,7 @@ def report(
         typer.Option(
             "--poison",
             help="Of the runs on this poison instead of the table's own mix: an artefact's path, "
-            "or its digest's first digits; once for each.",
+            "or its digest's first digits; once for each ratio.",
         ),
     ] = None,
     missing: Annotated[
@@ -95,8 +95,8 @@ def report(
     elif table is not None or missing or check:
         clash = "--table" if table is not None else "--missing" if missing else "--check"
         raise UsageError(f"expected --filters without {clash}, which is of a paper's table")
-    if poison and (filters or missing):
-        clash = "--filters" if filters else "--missing"
+    if poison and (filters or missing or check):
+        clash = "--filters" if filters else "--missing" if missing else "--check"
         raise UsageError(f"expected --poison without {clash}; leave one of them out")
     if poison:
         check_table(key)
@@ -127,7 +127,7 @@ def report(
 
 def _cards(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The cards of the poisons that are named by a path."""
-    paths = [name for name in names if Path(name).exists()]
+    paths = [name for name in names if os.path.exists(name)]
     if not paths:
         return {}
     from poisonbench.data.artefacts import read_poison

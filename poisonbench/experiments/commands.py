@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from poisonbench import registry
+from poisonbench.errors import UsageError
 from poisonbench.experiments import tables
 from poisonbench.results.records import RunRecord
 
@@ -24,18 +25,25 @@ def table_commands(
         key: the table's number.
         records: what has been run; none gives every run of the table.
         dataset: only this one.
-        methods: only these defenses; by default all that are built.
+        methods: only these defenses, of the paper's or not; by default those of the table.
         trials: as many of each cell; by default as many as the table wants.
 
     Raises:
-        UsageError: unknown table, data set or method.
+        UsageError: unknown table, data set or method, or a method that the table has no cells of.
     """
     built = registry.defenses()
-    wanted = [registry.find("a defense", built, name).name for name in methods] or list(built)
+    named = [registry.find("a defense", built, name).name for name in methods]
+    cells = tables.cells(key, records, dataset, named)
+    held = {cell.method for cell in cells}
+    if lacking := [name for name in named if name not in held]:
+        raise UsageError(
+            f"--methods: expected defenses that table {key} has, got {', '.join(lacking)}; "
+            f"it has {', '.join(name for name in built if name in held)}"
+        )
     commands = [
         cell.command(trial)
-        for cell in tables.cells(key, (), dataset)
-        if cell.method in wanted
-        for trial in replace(cell, trials=trials or cell.trials).missing(records)
+        for cell in cells
+        if cell.method in (named or built)
+        for trial in replace(cell, trials=cell.trials and (trials or cell.trials)).missing(records)
     ]
     return list(dict.fromkeys(commands))

@@ -9,7 +9,7 @@ from typing import Any
 from poisonbench.errors import ArtefactError, UsageError
 from poisonbench.registry import MIX
 from poisonbench.results.records import RunRecord
-from poisonbench.results.report import Table
+from poisonbench.results.report import Table, is_targeted
 
 #: The tables whose poison is the mix of the untargeted attacks.
 TABLES = ("1", "2", "4", "5")
@@ -47,13 +47,13 @@ def on_poisons(
 
     Raises:
         ArtefactError: a name that fits nothing, or digits that fit several poisons.
+        UsageError: a targeted poison, or two of one ratio.
     """
     known = {digest: about for record in records for digest, about in _poison_of(record)}
     known |= {card["digest"]: "+".join(card["attacks"]) for card in cards.values()}
-    chosen: dict[str, str] = {}
-    digests = set()
+    by_digest: dict[str, str] = {}
     for name in names:
-        digits = cards[name]["digest"] if name in cards else name
+        digits = cards[name]["digest"] if name in cards else name.lower()
         found = [d for d in known if d.startswith(digits)] if len(digits) >= MIN_DIGITS else []
         if len(found) != 1:
             raise ArtefactError(
@@ -61,17 +61,37 @@ def on_poisons(
                 f"{MIN_DIGITS} digits of the digest of one poison that has runs, got {name!r}, "
                 f"which fits {len(found)}; poisonbench inspect RUN_ID shows a run's"
             )
-        chosen[name] = known[found[0]]
-        digests.add(found[0])
+        by_digest[found[0]] = name
     kept = []
+    ratios: dict[tuple[str, Any], str] = {}
     for record in records:
         poison = record.spec.get("poison")
         if poison is None:
             kept.append(record)
-        elif isinstance(poison, Mapping) and poison.get("digest") in digests:
+        elif isinstance(poison, Mapping) and poison.get("digest") in by_digest:
+            _check(record, poison, ratios, by_digest)
             spec = record.spec | {"poison": {**poison, "attacks": list(MIX)}}
             kept.append(replace(record, spec=spec, labels=_own(record.labels)))
-    return kept, chosen
+    return kept, {name: known[digest] for digest, name in by_digest.items()}
+
+
+def _check(
+    record: RunRecord,
+    poison: Mapping[str, Any],
+    ratios: dict[tuple[str, Any], str],
+    names: Mapping[str, str],
+) -> None:
+    """Whether a run's poison can stand in a cell: untargeted, and alone at its ratio."""
+    name = names[poison["digest"]]
+    if is_targeted(record):
+        raise UsageError(f"--poison: expected untargeted poisons, got {name}; see --table 3")
+    place = (record.spec["dataset"]["name"], poison.get("rho"))
+    other = ratios.setdefault(place, name)
+    if other != name:
+        raise UsageError(
+            f"--poison: expected one poison for each ratio, got {other} and {name}, both at rho "
+            f"{poison.get('rho'):g} of {place[0]}; make a table of each"
+        )
 
 
 def with_note(table: Table, poisons: Mapping[str, str]) -> Table:
@@ -83,10 +103,12 @@ def with_note(table: Table, poisons: Mapping[str, str]) -> Table:
     """
     named = ", ".join(f"{name} ({attacks})" for name, attacks in poisons.items())
     note = (
-        f"The runs above rho 0 are on {named}. These are not the mix that this table is defined "
-        "for, so a verdict here compares another poison's figure with the published one."
+        f"The runs above rho 0 are on {named}. Where that is not the mix by its own settings, a "
+        "verdict compares another poison's figure with the published one."
     )
-    return replace(table, notes=(note, *table.notes))
+    # Those commands would make runs on the table's own mix.
+    others = [text for text in table.notes if "--missing" not in text]
+    return replace(table, notes=(note, *others))
 
 
 def _poison_of(record: RunRecord) -> list[tuple[str, str]]:

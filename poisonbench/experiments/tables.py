@@ -59,13 +59,16 @@ def find_table(key: str) -> PaperTable:
     return TABLES[key]
 
 
-def cells(key: str, records: Records = (), dataset: str | None = None) -> list[Cell]:
-    """The cells of a table: of the paper's data sets, and of others that have runs.
+def cells(
+    key: str, records: Records = (), dataset: str | None = None, methods: Sequence[str] = ()
+) -> list[Cell]:
+    """The cells of a table: of the paper's data sets and methods, and of others that have runs.
 
     Args:
         key: the table's number.
         records: what has been run.
         dataset: only this one.
+        methods: defenses that are wanted without runs too.
 
     Raises:
         UsageError: unknown table or data set.
@@ -75,7 +78,7 @@ def cells(key: str, records: Records = (), dataset: str | None = None) -> list[C
     return [
         cell
         for name in _datasets(table, records, dataset)
-        for cell in table.cells(name, _methods(name, records), records)
+        for cell in table.cells(name, _methods(name, records, methods), records)
     ]
 
 
@@ -146,7 +149,11 @@ def build(key: str, records: Records, dataset: str | None = None) -> Table:
         key=key,
         title=f"Table {source.number}: {table.title}",
         blocks=tuple(blocks),
-        notes=(*notes, *_left_out(names, compared, records)),
+        notes=(
+            *notes,
+            *([] if table.is_targeted else _several_poisons(compared, records)),
+            *_left_out(names, compared, records),
+        ),
     )
 
 
@@ -221,12 +228,31 @@ def _datasets(table: PaperTable, records: Records, dataset: str | None) -> list[
     return [dataset]
 
 
-def _methods(dataset: str, records: Records) -> list[str]:
-    """The paper's methods in its order, then others that have runs."""
+def _methods(dataset: str, records: Records, wanted: Sequence[str] = ()) -> list[str]:
+    """The paper's methods in its order, then others that have runs or are wanted."""
     built = registry.defenses()
     paper = [m for m in published.METHOD_LABELS if m in built or dataset in PAPER_DATASETS]
     used = {record.spec.get("method") for record in records if is_run_on(record, dataset)}
+    used |= set(wanted)
     return paper + [method for method in built if method in used and method not in paper]
+
+
+def _several_poisons(compared: Sequence[Comparison], records: Records) -> list[str]:
+    """Says where the columns of a row are of different poisons, as after a setting changed."""
+    by_id = {record.id: record.spec for record in records}
+    poisons: dict[tuple[str, float], set[str]] = {}
+    for cell in compared:
+        for spec in (by_id[run] for run in cell.records):
+            if spec.get("poison"):
+                place = (spec["dataset"]["name"], spec["poison"]["rho"])
+                poisons.setdefault(place, set()).add(str(spec["poison"].get("digest")))
+    return [
+        f"The runs on {name} at rho {rho:g} are of {len(digests)} poisons, "
+        f"{', '.join(sorted(digest[:12] for digest in digests))}: compare columns of one alone, "
+        "which --poison shows."
+        for (name, rho), digests in sorted(poisons.items())
+        if len(digests) > 1
+    ]
 
 
 def _left_out(names: Sequence[str], compared: Sequence[Comparison], records: Records) -> list[str]:
