@@ -113,6 +113,10 @@ def test_poisons_alone_are_refused():
 
 def test_a_run_of_clean_only_removes_the_poisons_and_nothing_else(tiny, results):
     record = run(results, tiny, "clean-only", "--attack", "durp", "--rho", "0.5")
+    kept = [row["images"] for row in record.curve]
+    assert kept == [135, 135]
+    speed = sum(kept) / record.cost["seconds"]["training"]
+    assert record.cost["images_per_second"] == pytest.approx(speed)
     report = record.metrics["filter"]
     assert (report["poisons_removed"], report["num_poisons"]) == (135, 135)
     assert (report["clean_removed"], report["num_clean"]) == (0, 135)

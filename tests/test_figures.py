@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import cli, done, files_in
+from conftest import cli, done, files_in, refused
 from safetensors.torch import load_file
 from synthetic_runs import make_record
 
@@ -415,3 +415,9 @@ def test_a_folder_that_cannot_be_written(figure, tiny, results, tmp_path):
     assert str(blocked) in outcome.err
     # Found out before the work.
     assert not results.exists()
+
+
+@pytest.mark.parametrize("figure", ["3", "4", "features", "filter-k"])
+def test_the_quick_preset_of_a_targeted_figure_is_the_targeted_sample(figure, results):
+    line = ("figure", "--figure", figure, "--preset", "quick")
+    assert "mnist-sample@1000" in refused(65, results, *line)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from poisonbench.attacks.base import AttackTask
+from poisonbench.attacks.base import AttackTask, LabelledImages
 from poisonbench.attacks.pgd import Config as PgdConfig
 from poisonbench.attacks.pgd import craft
 from poisonbench.data.splits import Split
@@ -80,6 +80,7 @@ def test_crafting_runs():
         AttackTask(
             images=data.images.float() / 255,
             labels=data.labels,
+            validation=LabelledImages(data.images[:10].float() / 255, data.labels[:10]),
             num_classes=10,
             surrogate=lambda: model,
             generator=torch.Generator().manual_seed(5),

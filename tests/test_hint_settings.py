@@ -11,13 +11,14 @@ from fake_data import fake_dataset
 from hint_rounds import BETA, DATA, pixels, start
 from tiny import recipe, train
 
-from poisonbench.config import as_json
-from poisonbench.defenses import hint
+from poisonbench.config import as_json, resolve
+from poisonbench.defenses import hint, none
 from poisonbench.defenses.hint import Config, Hint, build
 from poisonbench.errors import UsageError
 from poisonbench.registry import DEFENSES
 from poisonbench.runs.settings import read_settings
 from poisonbench.seeds import Seeds
+from poisonbench.training.recipe import Recipe, recipe_profiles
 
 # Extensions
 
@@ -207,3 +208,20 @@ def test_one_channel_and_an_untrained_network_work():
     _, result = train(defense, recipe=recipe(epochs=2, augment="crop-flip"), shape=(1, 9, 7))
     assert len(defense.memory["selected"]) == math.ceil(0.3 * 22)
     assert [row["epoch"] for row in result.notes] == [1]
+
+
+@pytest.mark.parametrize("presets", [("mnist",), ("mnist", "mnist-sample"), ("cifar10",)])
+def test_plain_training_has_the_recipe_of_the_reference_code_too(presets):
+    """For a column beside HINT's profile of that name."""
+    recipes = [
+        resolve(
+            Recipe,
+            recipe_profiles(module.RECIPES),
+            profile="code",
+            presets=presets,
+            overrides={},
+            owner="x",
+        )
+        for module in (hint, none)
+    ]
+    assert recipes[0] == recipes[1]

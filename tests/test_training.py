@@ -204,6 +204,20 @@ def test_a_loss_that_is_not_finite_names_the_learning_rate():
     assert caught.value.epoch == 1
 
 
+def test_the_epoch_that_an_error_names_stays():
+    """As that of a copy which a defense trains, in an epoch of its own."""
+    error = DivergedError("elsewhere")
+    error.epoch = 7
+
+    class Fails(Defense):
+        def start_epoch(self, state):
+            raise error
+
+    with pytest.raises(DivergedError) as caught:
+        train(Fails())
+    assert caught.value.epoch == 7
+
+
 def test_a_network_that_the_last_step_spoiled_is_no_result():
     """With one batch an epoch the loss is still finite: it was taken before the step."""
     with pytest.raises(DivergedError, match=r"finite outputs.*--learning-rate") as caught:

@@ -45,6 +45,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from poisonbench.attack_checkpoint import adam_tensors, restore_adam
 from poisonbench.attacks.base import AttackTask
 from poisonbench.config import Profiles, require, setting
 from poisonbench.errors import DivergedError, UsageError
@@ -274,9 +275,7 @@ class _State:
         for part in ("generator", "frozen", "surrogate", "best"):
             module: nn.Module = getattr(self, part)
             tensors |= {f"{part}.{name}": value for name, value in module.state_dict().items()}
-        for index, weight in enumerate(self.generator.parameters()):
-            moments = self.adam.state[weight]
-            tensors |= {f"adam.{index}.{name}": value for name, value in moments.items()}
+        tensors |= adam_tensors(self.adam)
         position = {"number": self.number, "step": self.step, "best_score": self.best_score}
         return position, tensors
 
@@ -295,11 +294,7 @@ class _State:
             module: nn.Module = getattr(self, part)
             names = module.state_dict()
             module.load_state_dict({name: tensors[f"{part}.{name}"] for name in names})
-        for index, weight in enumerate(self.generator.parameters()):
-            for name in ("exp_avg", "exp_avg_sq"):
-                value = torch.empty_like(weight).copy_(tensors[f"adam.{index}.{name}"])
-                self.adam.state[weight][name] = value
-            self.adam.state[weight]["step"] = tensors[f"adam.{index}.step"]
+        restore_adam(self.adam, tensors)
 
 
 def _fresh(blank: nn.Module, task: AttackTask) -> nn.Module:

@@ -287,13 +287,17 @@ def carlini_wagner(logits: Tensor, intended: Tensor) -> Tensor:
     """
     is_intended = torch.arange(len(logits), device=logits.device) == intended
     best_other = logits.masked_fill(is_intended, -math.inf).max()
-    return (best_other - logits[intended]).clamp_min(-_CONFIDENT)
+    return (best_other - logits.gather(0, intended[None])[0]).clamp_min(-_CONFIDENT)
 
 
 def meta_batches(
     places: Tensor, config: Config, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """Poisons of each batch of an epoch that has any, and the clean rows of it and its successors.
+    """Poisons of each batch of an epoch that has any, and rows of it and its successors.
+
+    The rows beside a batch's poisons are clean ones; those of its successors are too with
+    ``poisons_per_batch``, and otherwise whatever comes, other poisons' images without their
+    perturbation among them.
 
     Args:
         places: (N,) int64 on the CPU, which poison each training row is, -1 for none.

@@ -52,8 +52,8 @@ FIGURES = {
 #: Those drawn from records alone.
 CURVES = ("sensitivity", "filter-k")
 
-#: The attacks of the figures of targets.
-TARGETS = {"3": "mp", "4": "bp", "features": "bp"}
+#: The figures of targeted attacks, and the attack that each is of by default.
+TARGETS = {"3": "mp", "4": "bp", "features": "bp", "filter-k": "fc"}
 
 
 def figure(
@@ -149,10 +149,10 @@ def figure(
     values = method_values(ctx.args, flags_of(ctx), [defenses()["hint"]] if figure == "1" else [])
     if values and figure != "1":
         raise UsageError(f"figure {figure} has no option --{next(iter(values)).replace('_', '-')}")
-    if figure in (*TARGETS, "filter-k") and dataset is None and preset is None:
+    if figure in TARGETS and dataset is None and preset is None:
         dataset = TARGETED_SAMPLE
         say(f"data set: {dataset}, embedded; the paper's is --dataset cifar10", quiet=quiet)
-    name = choose_dataset(dataset, preset, quiet)
+    name = choose_dataset(dataset, preset, quiet, attack or TARGETS.get(figure))
     folder = results / "figures" if out is None else out
     if figure in CURVES:
         made = _curve(figure, name, results, quiet)

@@ -178,7 +178,7 @@ def search(
         moves: Tensor | slice = slice(None)
         if patience is not None:
             is_wrong = logits.argmax(1) != labels[active]
-            moves = ~is_wrong | (left[active] > 0)
+            moves = (~is_wrong | (left[active] > 0)).nonzero().flatten()
             left[active] -= is_wrong.long()
         active = active[moves]
         if len(active) == 0:

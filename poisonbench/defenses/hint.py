@@ -63,7 +63,7 @@ from poisonbench.influence.inverse_hessian import (
 )
 from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.models.folding import folded
-from poisonbench.training.recipe import Recipe
+from poisonbench.training.recipe import CODE_RECIPE, Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
 
 RECIPE_NUMBER = 1
@@ -133,9 +133,7 @@ PROFILES: Profiles = {
 }
 
 #: What a profile changes in the training recipe.
-RECIPES: Profiles = {
-    "code": {"mnist": {"epochs": 10}, "mnist-sample": {"epochs": 10, "milestones": (8,)}}
-}
+RECIPES: Profiles = CODE_RECIPE
 
 
 def build(config: Config, recipe: Recipe) -> Defense:

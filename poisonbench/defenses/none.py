@@ -19,7 +19,7 @@ import torch
 
 from poisonbench.config import Profiles, setting
 from poisonbench.data.splits import Split
-from poisonbench.training.recipe import Recipe
+from poisonbench.training.recipe import CODE_RECIPE, Recipe
 from poisonbench.training.state import Defense
 
 RECIPE_NUMBER = 1
@@ -36,7 +36,7 @@ class Config:
 
 #: "code" trains as HINT's reference code does, for a column beside its profile of that name.
 PROFILES: Profiles = {"paper": {}, "code": {}}
-RECIPES: Profiles = {"code": {"mnist": {"epochs": 10}}}
+RECIPES: Profiles = CODE_RECIPE
 
 
 def build(config: Config, recipe: Recipe) -> Defense:

@@ -40,10 +40,11 @@ class RunRecord:
             and those of the target's own and intended class), poison (share of poisons etc., never
             shown to the defense), filter (null unless the defense drops images: poisons_removed,
             num_poisons, clean_removed, num_clean, precision, recall, f1, per_class).
-        curve: one row an epoch: epoch, loss, validation_accuracy.
+        curve: one row an epoch: epoch, images, loss, validation_accuracy.
         notes: the defense's figures, e.g. HINT's update rounds.
         digests: initial_weights, first_batch.
-        cost: seconds {training, defense, validation, test, total} over all sessions,
+        cost: seconds {training, defense, validation, test, total} over all sessions, where what a
+            defense does to a batch is training and what it does between epochs is defense,
             session_seconds of the one that finished, images_per_second,
             peak_memory_bytes, interruptions.
         environment: versions, device, processor, threads, precision, commit, plan (the

@@ -309,7 +309,7 @@ def _run(
         "cost": {
             "seconds": {**seconds, "total": sum(seconds.values())},
             "session_seconds": done - clock,
-            "images_per_second": _speed(result, train, recipe.epochs),
+            "images_per_second": _speed(result, train),
             "peak_memory_bytes": peak_memory(bench.device),
             "interruptions": result.interruptions,
         },
@@ -361,8 +361,10 @@ def _filtering(defense: Defense, material: Material, dataset: Dataset) -> dict[s
     return filter_report(keep, material.is_poison, labels, dataset.num_classes)
 
 
-def _speed(result: FitResult, train: Split, epochs: int) -> float:
-    return len(train) * epochs / max(result.seconds["training"], 1e-9)
+def _speed(result: FitResult, train: Split) -> float:
+    """Images a second of the training, those that a defense dropped not among them."""
+    images = float(sum(row.get("images", len(train)) for row in result.curve))
+    return images / max(result.seconds["training"], 1e-9)
 
 
 def _warnings(dataset: Dataset, by_class: Sequence[float]) -> list[str]:

@@ -231,7 +231,9 @@ def _train(
                 name=spec["kind"],
             )
     except DivergedError as error:
-        raise DivergedError(f"the {spec['kind']} model: {error}") from None
+        diverged = DivergedError(f"the {spec['kind']} model: {error}")
+        diverged.epoch = error.epoch
+        raise diverged from None
     ends = {f"{last}.{key}": value for key, value in model.state_dict().items()}
     return {key: value.cpu().contiguous() for key, value in (watcher.memory | ends).items()}
 

@@ -138,7 +138,8 @@ class _Run:
         try:
             return self._fit()
         except DivergedError as error:
-            error.epoch = self.epoch + 1
+            if error.epoch is None:
+                error.epoch = self.epoch + 1
             raise
 
     def _fit(self) -> FitResult:
@@ -205,7 +206,12 @@ class _Run:
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum.zero_()
         self.result.curve.append(
-            {"epoch": self.epoch, "loss": loss, "validation_accuracy": validation_accuracy}
+            {
+                "epoch": self.epoch,
+                "images": kept,
+                "loss": loss,
+                "validation_accuracy": validation_accuracy,
+            }
         )
 
     def _validation_accuracy(self) -> float:

@@ -76,6 +76,12 @@ RECIPES: Profiles = {
 }
 
 
+#: What HINT's reference code trains on MNIST by, for the profiles "code" of it and of no defense.
+CODE_RECIPE: Profiles = {
+    "code": {"mnist": {"epochs": 10}, "mnist-sample": {"epochs": 10, "milestones": (8,)}}
+}
+
+
 def recipe_profiles(changes: Profiles) -> Profiles:
     """The paper's recipes with a method's own changes, for each profile that it changes.
 

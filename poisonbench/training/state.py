@@ -38,7 +38,7 @@ class TrainingSet:
         return pixels.contiguous(memory_format=torch.channels_last)
 
     def with_images(self, images: Tensor) -> TrainingSet:
-        """A copy with other images, (N, C, H, W) float32 in [0, 1]."""
+        """A copy with other images, (N, C, H, W) float32 in [0, 1] or uint8."""
         return replace(self, images=images)
 
     def with_keep(self, keep: Tensor) -> TrainingSet:
@@ -57,7 +57,7 @@ class TrainingState:
         original: the training split as given, images uint8.
         train: the current training set, what the last ``start_epoch`` returned.
         validation: the clean, trusted validation split.
-        batch_rows: (B,) rows of ``train`` in the current batch; in ``perturb_batch`` only.
+        batch_rows: (B,) rows of ``train`` in the current batch; null between batches.
         generator: CPU generator for a purpose, seeded by trial, epoch and step.
         note: appends one row of figures to the run record, e.g. one update round's.
         train_copy: trains a copy of the model, as it is, on a split by the run's recipe, with
@@ -78,7 +78,7 @@ class TrainingState:
 
 
 class Defense:
-    """A defense is three optional edits of the shared training loop; all default to nothing.
+    """A defense is some optional edits of the shared training loop; all default to nothing.
 
     One instance serves one run. What it must remember between epochs goes into ``memory`` as
     named tensors, so that a killed run resumes to the same bytes. Two names are read after the
@@ -138,9 +138,10 @@ class FitResult:
     """What a training run leaves besides the model.
 
     Attributes:
-        curve: one row an epoch: epoch, loss (mean training loss), validation_accuracy.
+        curve: one row an epoch: epoch, images (trained on), loss (their mean), validation_accuracy.
         notes: the defense's rows of figures.
-        seconds: by phase: "training", "defense", "validation".
+        seconds: by phase: "training", "defense" (between epochs: what a defense does to a batch
+            counts as training), "validation".
         digests: of the initial weights and of the first batch's rows.
         interruptions: how often the run was stopped and continued.
     """
