@@ -21,13 +21,14 @@ Profiles   "paper" has the paper's settings; it searched the step size among 10,
 Ablations  ``--random-noise none`` is friendly noise alone, ``--friendly false`` random noise
            alone; the paper takes 32/255 for either.
 Scenarios  friendly noise is made for the network of the second stage after E0 of its epochs;
-           in transfer the noise is for frozen features with a new head.
+           in transfer the noise is for frozen features with a new head (the reference makes it
+           before the first epoch there).
 Deviations The loss is summed over images with the step size scaled to the reference's batch of
            128, so any batch gives the same noise (the reference's last, smaller batch takes larger
            steps). The KL is the code's; the paper writes its arguments the other way round. The
            magnitude is the code's mean square; the paper writes a norm and finds no difference.
            Random noise is added after augmentation: with whole-pixel crops that is the same noise,
-           and covers the padding too.
+           and covers the padding too. On a CPU a pass holds 125 images, for its caches.
 Shapes     N training images, B batch, C H W image, K classes.
 """
 
