@@ -120,11 +120,9 @@ def signed_steps(
     return Perturbed(result, num_zero / max(num_images, 1))
 
 
-def example_losses(
-    model: Classifier, images: Tensor, labels: Tensor, batch_size: int | None = None
-) -> Tensor:
+def example_losses(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy (P,) of images (P, C, H, W) in [0, 1] at labels (P,), model in eval mode."""
-    size = batch_size or pass_size(images, gradients=False)
+    size = pass_size(images, gradients=False)
     network = folded(model)
     with torch.no_grad():
         parts = [

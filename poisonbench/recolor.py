@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 #: Points an axis.
@@ -66,8 +67,8 @@ class Palette:
         """
         from kornia.color import yuv_to_rgb
 
-        # Gradients of an indexed tensor add up in a fixed order, unlike those of grid_sample.
-        around = shifts.flatten(0, -2)[self.points]
+        # Its gradients add up in a fixed order, unlike those of an index or of grid_sample.
+        around = F.embedding(self.points, shifts.flatten(0, -2))
         moved = (self.weights[..., None] * around).sum(-2).movedim(2, 1)
         moved = moved.unflatten(-1, images.shape[-2:])
         return (images + yuv_to_rgb(moved).view_as(images)).clamp(0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,3 +65,15 @@ def say(text: str, *, quiet: bool = False) -> None:
 def print_json(value: Any) -> None:
     """The result as one JSON object on stdout."""
     print(json.dumps(value, sort_keys=True, allow_nan=False))
+
+
+def places(results: Path, data_root: Path) -> list[str]:
+    """The options that tell a command where things are, unless it would look there anyway."""
+    words: list[str] = []
+    for flag, variable, default, path in (
+        ("--results", "POISONBENCH_RESULTS", DEFAULT_RESULTS, results),
+        ("--data-root", "POISONBENCH_DATA", DEFAULT_DATA_ROOT, data_root),
+    ):
+        if path != Path(os.environ.get(variable) or default):
+            words += [flag, str(path)]
+    return words

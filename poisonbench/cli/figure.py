@@ -7,7 +7,6 @@ for a folder that cannot be written.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +22,7 @@ from poisonbench.cli.common import (
     QuietOption,
     ResultsOption,
     SeedOption,
+    places,
     print_json,
     say,
 )
@@ -224,7 +224,7 @@ def _of_images(
         methods=_words(options.pop("methods", "")),
         runs=_words(options.pop("runs", "")),
         make=options.pop("make", False),
-        where=_location(bench.store.root, bench.data_root),
+        where=tuple(places(bench.store.root, bench.data_root)),
     )
     return predictions.predictions(bench, data, wanted, **options)
 
@@ -274,18 +274,6 @@ def _check_table_dataset(name: str) -> None:
             f"expected a data set among {', '.join(DATASET_LABELS)}, got {name!r}"
             f"{did_you_mean(name, DATASET_LABELS)}"
         )
-
-
-def _location(results: Path, data_root: Path) -> tuple[str, ...]:
-    """The options that tell a command where things are, unless it would look there anyway."""
-    words: list[str] = []
-    for flag, variable, default, path in (
-        ("--results", "POISONBENCH_RESULTS", DEFAULT_RESULTS, results),
-        ("--data-root", "POISONBENCH_DATA", DEFAULT_DATA_ROOT, data_root),
-    ):
-        if path != Path(os.environ.get(variable) or default):
-            words += [flag, str(path)]
-    return tuple(words)
 
 
 def _words(text: str) -> tuple[str, ...]:

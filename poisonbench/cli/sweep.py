@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import sys
@@ -22,6 +21,7 @@ from poisonbench.cli.common import (
     JsonOption,
     QuietOption,
     ResultsOption,
+    places,
     print_json,
     say,
 )
@@ -352,15 +352,9 @@ def _print_lines(
     commands: Sequence[Sequence[str]], results: Path, data_root: Path, quiet: bool
 ) -> None:
     """One shell line a command, with the folders unless a command would use them untold."""
-    places = []
-    for flag, given, name, default in (
-        ("--results", results, "POISONBENCH_RESULTS", DEFAULT_RESULTS),
-        ("--data-root", data_root, "POISONBENCH_DATA", DEFAULT_DATA_ROOT),
-    ):
-        if given != Path(os.environ.get(name) or str(default)):
-            places += [flag, str(given)]
+    where = places(results, data_root)
     for words in commands:
-        print(shlex.join([*words, *places]))
+        print(shlex.join([*words, *where]))
     say(f"{len(commands)} job(s)", quiet=quiet)
 
 

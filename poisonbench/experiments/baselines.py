@@ -251,7 +251,9 @@ def _compare(
     filtered = [report for report in reports if report]
     poisons = None
     if total := sum(report["num_poisons"] for report in filtered):
-        poisons = Proportion(sum(report["poisons_removed"] for report in filtered), total)
+        # An attack's poisons lie together and are found together.
+        removed = sum(report["poisons_removed"] for report in filtered)
+        poisons = Proportion(removed, total, is_independent=False)
     ids = tuple(run.id for run in runs)
 
     def untested(quantity: str, measured: Any, figure: Any) -> Comparison:
@@ -272,7 +274,9 @@ def _compare(
         untested(
             "poisons_removed",
             poisons,
-            Proportion(printed.poisons_removed, printed.num_poisons) if printed else None,
+            Proportion(printed.poisons_removed, printed.num_poisons, is_independent=False)
+            if printed
+            else None,
         ),
         untested(
             "clean_removed",
@@ -353,7 +357,8 @@ def _notes(
 ) -> list[str]:
     notes = [
         "A defense's row counts the attacks that succeed undefended, as the paper's do; the row "
-        "without defense counts all. Poisons and targets: counts with Wilson's 95 % interval; "
+        "without defense counts all. Targets: counts with Wilson's 95 % interval; poisons: counts, "
+        "and no interval, since an attack's are found together; "
         "clean images removed and accuracy: percent, mean±sample standard deviation (runs).",
     ]
     if any(cell.dataset == TARGETED_SAMPLE for cell in cells):

@@ -121,8 +121,8 @@ def _show_figure(figure: Figure | None, unit: Unit) -> str:
     if figure is None:
         return DASH
     if isinstance(figure, Proportion):
-        low, high = (f"{100 * end:.1f}" for end in interval(figure) or ())
-        return f"{figure.successes}/{figure.trials} [{low}, {high}]"
+        ends = ", ".join(f"{100 * end:.1f}" for end in interval(figure) or ())
+        return f"{figure.successes}/{figure.trials}" + (f" [{ends}]" if ends else "")
     if isinstance(figure, Summary):
         return f"{_show_mean(figure, unit)} ({figure.n})"
     return str(figure)

@@ -375,9 +375,9 @@ def compare_fact(
 
 
 def interval(figure: Summary | Proportion) -> tuple[float, float] | None:
-    """The 95 % interval: Student's t of a mean, Wilson's of a share; null where there is none."""
+    """The 95 % interval: Student's t of a mean, Wilson's of independent trials; null if none."""
     if isinstance(figure, Proportion):
-        return wilson(figure.successes, figure.trials)
+        return wilson(figure.successes, figure.trials) if figure.is_independent else None
     return mean_interval(figure)
 
 

@@ -56,12 +56,18 @@ class Summary:
 class Proportion:
     """Successes among trials.
 
+    Attributes:
+        successes: how many.
+        trials: of how many.
+        is_independent: whether one trial says nothing of the others; else there is no interval.
+
     Raises:
         ValueError: counts out of range.
     """
 
     successes: int
     trials: int
+    is_independent: bool = True
 
     def __post_init__(self) -> None:
         _check_counts(self.successes, self.trials)

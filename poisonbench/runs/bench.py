@@ -100,7 +100,7 @@ def find_device(text: str) -> torch.device:
 
 
 def _cuda(number: int) -> torch.device:
-    """A GPU that computes float32 in float32, and the same bytes for the same spec."""
+    """A GPU that computes float32 in float32, and trains to the same bytes for the same spec."""
     # cuBLAS reads it when it first runs.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.deterministic = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from poisonbench.models import check_model
 from poisonbench.registry import MIX, attacks, find
 from poisonbench.results.records import spec_id
 from poisonbench.runs.bench import Bench, check_trial, default_model
-from poisonbench.runs.craft_checkpoint import CraftCheckpoint
+from poisonbench.runs.craft_checkpoint import CraftCheckpoint, crafted_by
 from poisonbench.runs.models import model_spec, own_seeds, trained_models
 from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.seeds import generator_for, seed_for
@@ -228,11 +227,6 @@ def _attack(
     generator = generator_for(bench.seed, "craft", settings.entry.name, trial)
     checkpoint = CraftCheckpoint(bench, settings.entry.name, poison_id, [generator])
 
-    def report(done: int, total: int) -> None:
-        if not checkpoint.is_used:
-            bench.abort_if_stopping()
-        bench.report(settings.entry.name, done, total)
-
     task = AttackTask(
         images=dataset.train.images.to(bench.device).float().div_(255),
         labels=dataset.train.labels.to(bench.device),
@@ -245,15 +239,10 @@ def _attack(
             bench, dataset, settings.recipe, surrogate, seeds=own_seeds(surrogate)
         )[0],
         generator=generator,
-        report=report,
+        report=checkpoint.report,
         checkpoint=checkpoint,
     )
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        images: torch.Tensor = settings.module.craft(task, settings.config)
-    for warning in caught:
-        bench.say(f"warning: {warning.message}")
-    return images
+    return crafted_by(settings, task, bench.say)
 
 
 def publish(bench: Bench, poison: Poison, dataset: Dataset, poison_id: str) -> Crafted:

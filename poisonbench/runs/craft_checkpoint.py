@@ -1,9 +1,10 @@
-"""The checkpoint of an attack in progress: a file in the store, the clock and the signals."""
+"""An attack in progress: its checkpoint in the store, the clock, the signals and warnings."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +13,19 @@ from torch import Tensor
 from poisonbench.attack_checkpoint import AttackCheckpoint
 from poisonbench.errors import InterruptedRunError
 from poisonbench.runs.bench import Bench
+from poisonbench.runs.settings import Settings
 
 _GENERATOR = "task.generator."
+
+
+def crafted_by(settings: Settings, task: Any, say: Callable[[str], None]) -> Tensor:
+    """What an attack makes of its task; its warnings are said."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        images: Tensor = settings.module.craft(task, settings.config)
+    for warning in caught:
+        say(f"warning: {warning.message}")
+    return images
 
 
 class CraftCheckpoint(AttackCheckpoint):
@@ -37,6 +49,12 @@ class CraftCheckpoint(AttackCheckpoint):
         self.file = bench.checkpoint(poison_id)
         self.is_used = False
         self._saved_at = time.monotonic()
+
+    def report(self, done: int, total: int) -> None:
+        """Pass progress on; a signal stops an attack that has nothing to save."""
+        if not self.is_used:
+            self.bench.abort_if_stopping()
+        self.bench.report(self.name, done, total)
 
     def load(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """As the base class says; a file that cannot be read is ignored, with a warning."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -25,7 +24,7 @@ from poisonbench.results.records import spec_id
 from poisonbench.runs.bench import Bench, check_trial, default_model
 from poisonbench.runs.controls import clean_probabilities
 from poisonbench.runs.craft import Crafted, craft, publish
-from poisonbench.runs.craft_checkpoint import CraftCheckpoint
+from poisonbench.runs.craft_checkpoint import CraftCheckpoint, crafted_by
 from poisonbench.runs.models import model_spec, own_seeds, trained_models
 from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.seeds import generator_for
@@ -312,11 +311,6 @@ def _attack(
     generators = [generator_for(bench.seed, "craft", name, job.trial) for job in jobs]
     checkpoint = CraftCheckpoint(bench, name, craft_id, generators)
 
-    def report(done: int, total: int) -> None:
-        if not checkpoint.is_used:
-            bench.abort_if_stopping()
-        bench.report(name, done, total)
-
     def snapshots(number: int, epochs: Sequence[int]) -> list[Classifier]:
         spec = surrogate | ({"number": number} if number else {})
         return trained_models(
@@ -337,15 +331,10 @@ def _attack(
         epochs=settings.recipe.epochs,
         snapshots=snapshots,
         generators=generators,
-        report=report,
+        report=checkpoint.report,
         checkpoint=checkpoint,
     )
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        images: Tensor = settings.module.craft(task, settings.config)
-    for warning in caught:
-        bench.say(f"warning: {warning.message}")
-    return images
+    return crafted_by(settings, task, bench.say)
 
 
 def together(ids: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
 """THE training loop: every method trains here, so their columns differ by the defense alone.
 
 Initial weights, batch order and augmentation depend on (seed, trial, epoch) and never on the
-defense (common random numbers). The whole split lies on the device as uint8 and is indexed; the
-loop has no host synchronisation except one an epoch, for the loss.
+defense (common random numbers). The whole split lies on the device as uint8 and is indexed; plain
+training waits for the device once an epoch, for the loss.
 """
 
 from __future__ import annotations
