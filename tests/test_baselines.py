@@ -112,7 +112,9 @@ def test_defenses_are_judged_where_the_plain_run_is_hit():
     assert knn["attack_success"].measured == Proportion(0, 4)
     assert knn["attack_success"].published == Proportion(0, 16)
     assert knn["attack_success"].verdict is Verdict.AGREES
-    assert knn["poisons_removed"].measured == Proportion(50 + 49 + 47 + 46, 200, is_independent=False)
+    assert knn["poisons_removed"].measured == Proportion(
+        50 + 49 + 47 + 46, 200, is_independent=False
+    )
     assert knn["poisons_removed"].published == Proportion(799, 800, is_independent=False)
     assert knn["clean_removed"].measured.mean == pytest.approx(0.01)
     assert knn["clean_removed"].published.mean == 0.006

@@ -14,6 +14,8 @@ from poisonbench.training.recipe import Recipe
 RECIPE = Recipe(epochs=4, batch_size=16, milestones=(2,), precision="float32")
 #: 70 images are 5 batches an epoch: before, at and after the first round's epoch (the second).
 STOPS = (3, 5, 6, 12, 17)
+#: Its first 20 are those of the network whose features it takes.
+MORE_STOPS = {"knn": (21, 22, 24)}
 MODULES = {"knn": deep_knn, "jpeg": jpeg, "mixup": mixup, "cutmix": cutmix}
 
 
@@ -53,7 +55,7 @@ def run(name, checkpoint=None, stop_after=None):
 def test_a_run_that_is_continued_ends_in_the_same_bytes(name, tmp_path):
     weights, result = run(name)
     assert result.notes or name in ("mixup", "cutmix")
-    for stop in STOPS:
+    for stop in (*STOPS, *MORE_STOPS.get(name, ())):
         folder = tmp_path / str(stop)
         with pytest.raises(InterruptedRunError):
             run(name, Checkpoint(folder, "run"), stop)

@@ -45,11 +45,10 @@ import torch
 from torch import Tensor
 
 from poisonbench.config import Profiles, require, setting
-from poisonbench.errors import DivergedError
 from poisonbench.facility_location import medoid_clusters
 from poisonbench.influence.head import residuals
-from poisonbench.models.classifier import Classifier, pass_size
-from poisonbench.models.folding import folded
+from poisonbench.models.classifier import Classifier
+from poisonbench.training.evaluation import finite_outputs
 from poisonbench.training.feature_filter import restore_emptied_classes
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
@@ -163,17 +162,7 @@ def logit_gradients(classifier: Classifier, train: TrainingSet) -> Tensor:
     Raises:
         DivergedError: some are not finite.
     """
-    rows = torch.arange(len(train), device=train.labels.device)
-    model = folded(classifier)
-    with torch.no_grad():
-        logits = torch.cat(
-            [
-                model(train.pixels(part))
-                for part in rows.split(pass_size(train.images, gradients=False))
-            ]
-        )
-    if not bool(logits.isfinite().all()):
-        raise DivergedError("expected finite logits, got others; lower --learning-rate")
+    logits = finite_outputs(classifier, train, Classifier.__call__, "logits")
     return residuals(logits.softmax(1), train.labels)
 
 

@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from poisonbench.experiments.cells import Cell
 from poisonbench.experiments.definition import DATASET_LABELS
-from poisonbench.results import published
+from poisonbench.experiments.sensitivity import NAMES, RHO, TABLE
 from poisonbench.results.drawing import Figure, Lines, Panel, Series
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Summary, mean_interval, summarise
-
-#: The poison ratio of Table IV.
-RHO = 0.6
-
-#: What is varied: the option, its axis and its value in the paper's other tables.
-PARAMETERS = {"ratio": ("r", 0.5), "beta": ("beta", 0.062)}
 
 
 def sensitivity(records: Sequence[RunRecord], dataset: str) -> Figure:
@@ -27,7 +20,7 @@ def sensitivity(records: Sequence[RunRecord], dataset: str) -> Figure:
         dataset: a data set of the tables.
     """
     panels, numbers = [], []
-    for parameter in PARAMETERS:
+    for parameter in NAMES:
         points = _points(parameter, dataset, records)
         numbers += points
         panels.append(_panel(parameter, points))
@@ -44,14 +37,13 @@ def sensitivity(records: Sequence[RunRecord], dataset: str) -> Figure:
 
 
 def _points(parameter: str, dataset: str, records: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    rows = [row for row in published.table4() if row.parameter == parameter]
-    printed = {row.value: row.summary() for row in rows if row.dataset == dataset}
     points = []
-    for value in sorted({row.value for row in rows}):
+    for cell in TABLE.cells(dataset, (), ()):
+        if cell.names["parameter"] != parameter:
+            continue
+        value = cell.names["value"]
         # The paper's 0.062 is 16/255, to three digits.
         exact = round(255 * value) / 255 if parameter == "beta" else value
-        overrides = {} if value == PARAMETERS[parameter][1] else {parameter: exact}
-        cell = Cell(dataset=dataset, method="hint", rho=RHO, overrides=overrides)
         chosen = cell.select(records)
         measured = summarise([record.metrics["test_accuracy"] for record in chosen])
         low, high = (mean_interval(measured) if measured else None) or (None, None)
@@ -62,7 +54,7 @@ def _points(parameter: str, dataset: str, records: Sequence[RunRecord]) -> list[
                 "measured": None if measured is None else {"mean": measured.mean, "n": measured.n},
                 "low": low,
                 "high": high,
-                "published": _plain(printed.get(value)),
+                "published": _plain(cell.published),
                 "records": [record.id for record in chosen],
             }
         )
@@ -78,7 +70,7 @@ def _panel(parameter: str, points: Sequence[dict[str, Any]]) -> Panel:
     printed = [point for point in points if point["published"]]
     means = [100 * point["published"]["mean"] for point in printed]
     stds = [100 * point["published"]["std"] for point in printed]
-    axis = PARAMETERS[parameter][0]
+    axis = NAMES[parameter]
     return Panel(
         title=f"accuracy against {axis}",
         x_label=axis,

@@ -28,7 +28,8 @@ SETTINGS = {
 #: The printed values of HINT's own settings: a run of these has no overrides.
 DEFAULTS = {"ratio": 0.5, "beta": 0.062}
 
-_NAMES = {"ratio": "r", "beta": "beta"}
+#: How the settings are printed.
+NAMES = {"ratio": "r", "beta": "beta"}
 
 
 def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]:
@@ -51,7 +52,7 @@ def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block
     labels = {value: f"{text} ({value})" for value, text in SETTINGS["beta"].items()}
     return [
         comparison_block(
-            f"{DATASET_LABELS[dataset]}: HINT's accuracy against {_NAMES[parameter]}",
+            f"{DATASET_LABELS[dataset]}: HINT's accuracy against {NAMES[parameter]}",
             compare_cells([c for c in cells if c.names["parameter"] == parameter], records),
             ["value"],
             labels,

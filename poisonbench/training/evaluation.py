@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from poisonbench.data.splits import Split
 from poisonbench.errors import DivergedError
 from poisonbench.models.classifier import Classifier, pass_size
+from poisonbench.models.folding import folded
+from poisonbench.training.state import TrainingSet
 
 
 def logits_of(model: nn.Module, images: Tensor) -> Tensor:
@@ -36,6 +38,33 @@ def _in_passes(
             return parts
     finally:
         model.train(mode)
+
+
+def finite_outputs(
+    classifier: Classifier,
+    train: TrainingSet,
+    function: Callable[[Classifier, Tensor], Tensor],
+    what: str,
+) -> Tensor:
+    """What a network gives for each training image, not augmented, (N, ...) float32, in eval mode.
+
+    Args:
+        classifier: the network; passes run on a folded copy.
+        train: N images.
+        function: of the copy and pixels (B, C, H, W) in [0, 1].
+        what: its result in words.
+
+    Raises:
+        DivergedError: some are not finite.
+    """
+    model = folded(classifier)
+    rows = torch.arange(len(train), device=train.labels.device)
+    parts = rows.split(pass_size(train.images, gradients=False))
+    with torch.no_grad():
+        outputs = torch.cat([function(model, train.pixels(part)) for part in parts])
+    if not bool(outputs.isfinite().all()):
+        raise DivergedError(f"expected finite {what}, got others; lower --learning-rate")
+    return outputs
 
 
 def accuracy(model: Classifier, split: Split) -> float:

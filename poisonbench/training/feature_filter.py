@@ -23,9 +23,8 @@ import torch
 from torch import Tensor
 
 from poisonbench.data.splits import Split
-from poisonbench.errors import DivergedError
-from poisonbench.models.classifier import Classifier, pass_size
-from poisonbench.models.folding import folded
+from poisonbench.models.classifier import Classifier
+from poisonbench.training.evaluation import finite_outputs
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
 
 #: A filter: features (N, F) float32, labels (N,) and a generator to the rows to keep, (N,) bool.
@@ -82,18 +81,7 @@ def penultimate_features(classifier: Classifier, train: TrainingSet) -> Tensor:
     Raises:
         DivergedError: some are not finite.
     """
-    model = folded(classifier)
-    rows = torch.arange(len(train), device=train.labels.device)
-    with torch.no_grad():
-        features = torch.cat(
-            [
-                model.embed(train.pixels(part))
-                for part in rows.split(pass_size(train.images, gradients=False))
-            ]
-        )
-    if not bool(features.isfinite().all()):
-        raise DivergedError("expected finite features, got others; lower --learning-rate")
-    return features
+    return finite_outputs(classifier, train, Classifier.embed, "features")
 
 
 def keep_lowest(scores: Tensor, labels: Tensor, share: float) -> Tensor:
