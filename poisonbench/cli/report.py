@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +25,7 @@ from poisonbench.cli.common import (
 )
 from poisonbench.errors import UsageError
 from poisonbench.experiments import tables
+from poisonbench.experiments.every_run import build_runs
 from poisonbench.experiments.filters import build_filters
 from poisonbench.experiments.other_poisons import check_table, on_poisons, with_note
 from poisonbench.results.render import FORMATS, check_format, print_rich, render
@@ -47,6 +48,9 @@ def report(
             "--filters",
             help="Instead: the poisons and clean images that defenses removed, of all runs.",
         ),
+    ] = False,
+    runs: Annotated[
+        bool, typer.Option("--runs", help="Instead: all runs by their settings.")
     ] = False,
     dataset: Annotated[
         str | None,
@@ -90,14 +94,14 @@ def report(
     kind = "json" if json else format or "rich"
     check_format(kind)
     key = "2" if table is None else table
-    if not filters:
+    others = {"--filters": filters, "--runs": runs}
+    ours = {"--table": table is not None, "--missing": missing, "--check": check}
+    if not any(others.values()):
         tables.cells(key, (), dataset)
-    elif table is not None or missing or check:
-        clash = "--table" if table is not None else "--missing" if missing else "--check"
-        raise UsageError(f"expected --filters without {clash}, which is of a paper's table")
-    if poison and (filters or missing or check):
-        clash = "--filters" if filters else "--missing" if missing else "--check"
-        raise UsageError(f"expected --poison without {clash}; leave one of them out")
+    else:
+        _refuse(others, {"--runs": runs and filters, **ours})
+    if poison:
+        _refuse({"--poison": True}, {**others, "--missing": missing, "--check": check})
     if poison:
         check_table(key)
     cards = _cards(poison or ())
@@ -107,7 +111,10 @@ def report(
         say(f"no run records in {results}; --missing prints the commands to make some", quiet=quiet)
     if poison:
         records, chosen = on_poisons(records, poison, cards)
-    made = build_filters(records, dataset) if filters else tables.build(key, records, dataset)
+    if filters:
+        made = build_filters(records, dataset)
+    else:
+        made = build_runs(records, dataset) if runs else tables.build(key, records, dataset)
     if poison:
         made = with_note(made, chosen)
     if missing:
@@ -123,6 +130,13 @@ def report(
         _emit(render(made, kind), output)
     if check:
         _check(tables.check(key, records, dataset), quiet=quiet)
+
+
+def _refuse(given: Mapping[str, bool], clashing: Mapping[str, bool]) -> None:
+    """Whether an option that is given goes with none of those that clash with it."""
+    first = next(flag for flag, is_given in given.items() if is_given)
+    if clash := next((flag for flag, is_given in clashing.items() if is_given), None):
+        raise UsageError(f"expected {first} without {clash}; leave one of them out")
 
 
 def _cards(names: Sequence[str]) -> dict[str, dict[str, Any]]:
