@@ -30,8 +30,8 @@ from torch import Tensor
 
 from poisonbench.attack_checkpoint import NO_CHECKPOINT, AttackCheckpoint
 from poisonbench.config import require, setting
-from poisonbench.models.classifier import Classifier, pass_size
-from poisonbench.perturbation import project_linf
+from poisonbench.models.classifier import Classifier, groups_in_a_pass
+from poisonbench.perturbation import project_linf, shift_flip
 
 #: Losses (G,) of groups of poisons (G, P, C, H, W), which belong to the targets (G,), at the
 #: surrogate of that number.
@@ -70,6 +70,10 @@ class BrewingConfig:
         require(self.step_size > 0, f"step_size: expected over 0, got {self.step_size}")
         require(self.restarts >= 1, f"restarts: expected at least 1, got {self.restarts}")
         require(self.surrogates >= 1, f"surrogates: expected at least 1, got {self.surrogates}")
+
+    def unit(self, std: Tensor) -> Tensor:
+        """What a step of 1 is in pixels of [0, 1], (C, 1, 1); ``std`` is the data's."""
+        return std if self.step_unit == "normalised" else torch.ones_like(std)
 
 
 def surrogate_models(
@@ -120,8 +124,8 @@ def brew(
     restarts = config.restarts
     targets = torch.arange(num_targets, device=base.device).repeat_interleave(restarts)
     centre = base.repeat_interleave(restarts, 0)
-    unit = std if config.step_unit == "normalised" else torch.ones_like(std)
-    size = _groups_in_a_pass(base)
+    unit = config.unit(std)
+    size = groups_in_a_pass(base)
 
     # 1. Random starts, or where it was interrupted.
     first_step, saved = 0, checkpoint.load()
@@ -166,34 +170,6 @@ def brew(
     comparable = losses.nan_to_num(nan=math.inf).view(num_targets, restarts)
     best = comparable.argmin(1)
     return images[torch.arange(num_targets, device=base.device) * restarts + best]
-
-
-def shift_flip(images: Tensor, shifts: Tensor, flips: Tensor, fill: Tensor) -> Tensor:
-    """Shift and mirror each image, differentiably.
-
-    Args:
-        images: (..., C, H, W).
-        shifts: (..., 2), pixels to the right and down, fractions too (bilinear).
-        flips: (...) bool.
-        fill: (C, 1, 1), the colour outside.
-    """
-    # Kornia takes 0.3 s to import and few attacks augment.
-    from kornia.geometry.transform import hflip, translate
-
-    flat = images.flatten(0, -4) - fill
-    moved = translate(flat, shifts.flatten(0, -2).to(flat.dtype), padding_mode="zeros")
-    mirrored = torch.where(flips.flatten()[:, None, None, None], hflip(moved), moved)
-    return (mirrored + fill).view_as(images)
-
-
-def _groups_in_a_pass(base: Tensor) -> int:
-    """Targets' restarts that share a pass: on a CPU one, so that no neighbour changes a rounding.
-
-    A GPU needs the larger pass where poisons are few.
-    """
-    if not base.is_cuda:
-        return 1
-    return max(1, pass_size(base, gradients=True) // base.shape[1])
 
 
 def _draw_shift_flip(

@@ -18,7 +18,7 @@ from poisonbench.attack_checkpoint import (
     restore_adam,
 )
 from poisonbench.brewing import Objective
-from poisonbench.models.classifier import Classifier, pass_size
+from poisonbench.models.classifier import Classifier, groups_in_a_pass
 from poisonbench.models.folding import folded
 from poisonbench.perturbation import project_linf
 
@@ -101,8 +101,7 @@ def adam_steps(
     rows = torch.arange(len(base), device=base.device)
     moved = torch.zeros_like(base, requires_grad=True)
     adam = torch.optim.Adam([moved], lr=step_size)
-    # On a CPU a target has passes of its own, so that no neighbour changes a rounding.
-    size = max(1, pass_size(base, gradients=True) // base.shape[1]) if base.is_cuda else 1
+    size = groups_in_a_pass(base)
     images, first_step, saved = base, 0, checkpoint.load()
     if saved is not None:
         position, tensors = saved

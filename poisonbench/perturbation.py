@@ -97,6 +97,7 @@ def signed_steps(
     num_zero = torch.zeros((), device=base.device)
     result = torch.empty_like(base)
     network = folded(model)
+    black = base.new_zeros(1, 1, 1)
     for position, first in enumerate(starts):
         batch = slice(first, first + size)
         centre = base[batch].contiguous(memory_format=torch.channels_last)
@@ -108,7 +109,7 @@ def signed_steps(
             seen = images
             if draws is not None:
                 shifts, flips = draws
-                seen = crop_flip(images, shifts[step, batch], flips[step, batch])
+                seen = shift_flip(images, shifts[step, batch], flips[step, batch], black)
             loss = _losses(network, seen, labels[batch], bfloat16).sum()
             (gradient,) = torch.autograd.grad(loss, images)
             if step == 0:
@@ -132,19 +133,22 @@ def example_losses(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
     return torch.cat(parts) if parts else images.new_zeros(0)
 
 
-def crop_flip(images: Tensor, shifts: Tensor, flips: Tensor) -> Tensor:
-    """Shift and mirror each image, differentiably; pixels from outside are 0.
+def shift_flip(images: Tensor, shifts: Tensor, flips: Tensor, fill: Tensor) -> Tensor:
+    """Shift and mirror each image, differentiably.
 
     Args:
-        images: (B, C, H, W).
-        shifts: (B, 2), whole pixels to the right and down.
-        flips: (B,) bool.
+        images: (..., C, H, W).
+        shifts: (..., 2), pixels to the right and down, fractions too (bilinear).
+        flips: (...) bool.
+        fill: (C, 1, 1), the colour outside.
     """
     # Kornia takes 0.3 s to import and few attacks augment.
     from kornia.geometry.transform import hflip, translate
 
-    moved = translate(images, shifts.to(images.dtype), padding_mode="zeros")
-    return torch.where(flips[:, None, None, None], hflip(moved), moved)
+    flat = images.flatten(0, -4) - fill
+    moved = translate(flat, shifts.flatten(0, -2).to(flat.dtype), padding_mode="zeros")
+    mirrored = torch.where(flips.flatten()[:, None, None, None], hflip(moved), moved)
+    return (mirrored + fill).view_as(images)
 
 
 def warn_of_zero_gradients(share: Tensor, attack: str) -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from poisonbench.brewing import BrewingConfig, brew, shift_flip, surrogate_models
+from poisonbench.brewing import BrewingConfig, brew, surrogate_models
+from poisonbench.perturbation import shift_flip
 
 SHAPE = (2, 8, 8)
 MEAN, STD = (torch.tensor(values).double().view(2, 1, 1) for values in ((0.5, 0.4), (0.2, 0.3)))

@@ -216,7 +216,7 @@ def test_adam_steps_are_torchs_adam_in_normalised_units_projected():
 def test_restarts_in_one_pass_are_restarts_one_after_another(module, monkeypatch):
     config = module.Config(**(BREWED | {"restarts": 3}))
     sequential = module.craft(task(), config)
-    monkeypatch.setattr(brewing, "_groups_in_a_pass", lambda base: 7)
+    monkeypatch.setattr(brewing, "groups_in_a_pass", lambda base: 7)
     batched = module.craft(task(), config)
     assert float((batched - sequential).abs().gt(1e-6).double().mean()) < 0.01
 

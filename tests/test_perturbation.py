@@ -11,12 +11,14 @@ from torch import nn
 from poisonbench import perturbation
 from poisonbench.models.classifier import Classifier
 from poisonbench.perturbation import (
-    crop_flip,
     example_losses,
     project_linf,
+    shift_flip,
     signed_steps,
     warn_of_zero_gradients,
 )
+
+BLACK = torch.zeros(1, 1, 1)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ def test_augmented_steps_follow_the_gradient_through_the_augmentation(images, la
     shifts = torch.randint(-4, 5, (1, 7, 2), generator=generator, dtype=torch.int8)[0]
     flips = torch.randint(0, 2, (1, 7), generator=generator, dtype=torch.uint8)[0].bool()
     source = base.clone().requires_grad_()
-    F.cross_entropy(model(crop_flip(source, shifts, flips)), labels).backward()
+    F.cross_entropy(model(shift_flip(source, shifts, flips, BLACK)), labels).backward()
     assert torch.equal(result, project_linf(base + 0.1 * source.grad.sign(), base, 0.1))
     assert not torch.equal(result, signed_steps(model, base, labels, **loop).images)
 
@@ -199,7 +201,7 @@ def test_crop_flip_shifts_and_mirrors_and_is_differentiable(images):
     shifts = torch.tensor([[0, 0], [1, 0], [0, -2], [-3, 4], [4, 4], [0, 0], [-4, 1]])
     flips = torch.tensor([False, False, False, True, False, True, True])
     source = images.double().requires_grad_()
-    result = crop_flip(source, shifts, flips)
+    result = shift_flip(source, shifts, flips, BLACK)
     _, height, width = SHAPE
     padded = F.pad(images.double(), (4, 4, 4, 4))
     expected = []

@@ -36,7 +36,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import TargetedTask
@@ -113,7 +112,7 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
         epsilon=config.epsilon,
         steps=config.steps,
         step_size=config.step_size,
-        unit=space.std if config.step_unit == "normalised" else torch.ones_like(space.std),
+        unit=config.unit(space.std),
         report=task.report,
         checkpoint=task.checkpoint,
     )

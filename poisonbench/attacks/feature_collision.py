@@ -141,7 +141,7 @@ def collision(features: Tensor, target: Tensor) -> Tensor:
 
 def _watermarked(task: TargetedTask, config: Config, space: FeatureSpace) -> Tensor:
     """2'. for one target after the other, (T, P, C, H, W)."""
-    unit = space.std if config.step_unit == "normalised" else torch.ones_like(space.std)
+    unit = config.unit(space.std)
     num_targets = len(task.targets)
 
     def poisons_of(row: int) -> Tensor:

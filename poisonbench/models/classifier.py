@@ -114,6 +114,16 @@ def pass_size(images: Tensor, *, gradients: bool) -> int:
     return 500 if gradients else 2000
 
 
+def groups_in_a_pass(groups: Tensor) -> int:
+    """Groups of images (T, P, C, H, W) that share a pass: on a CPU one of them.
+
+    So no neighbour changes a rounding there. A GPU needs the larger pass where P is small.
+    """
+    if not groups.is_cuda:
+        return 1
+    return max(1, pass_size(groups, gradients=True) // groups.shape[1])
+
+
 @contextmanager
 def frozen(model: Classifier) -> Iterator[Classifier]:
     """The model in eval mode with no parameter gradients; both are restored afterwards.
