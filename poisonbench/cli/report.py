@@ -102,7 +102,6 @@ def report(
         _refuse(others, {"--runs": runs and filters, **ours})
     if poison:
         _refuse({"--poison": True}, {**others, "--missing": missing, "--check": check})
-    if poison:
         check_table(key)
     cards = _cards(poison or ())
     # Said with --quiet too: a table that lacks runs must not look whole.

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from poisonbench.data.splits import Dataset
+from poisonbench.data.splits import Dataset, rounded_up
 from poisonbench.errors import UsageError
 from poisonbench.targeting import Goal, Targeting
 
@@ -100,8 +100,7 @@ def draw_poison_rows(
     Raises:
         UsageError: the class, or its share of the transfer set, has too few images.
     """
-    # 0.07 * 100 is a little over 7 in floating point.
-    wanted = math.ceil(targeting.rho * len(labels) * (1 - 1e-12))
+    wanted = rounded_up(targeting.rho, len(labels))
     members = (labels == goal.poison_class).nonzero().flatten()
     room, where = len(members), "training images"
     if goal.scenario == "transfer":

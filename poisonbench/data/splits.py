@@ -7,6 +7,7 @@ float32 in [0, 1] in arithmetic; nothing here is normalised, the model does that
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -136,6 +137,11 @@ def digest_tensors(*tensors: Tensor) -> str:
             tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
         )
     return state.hexdigest()
+
+
+def rounded_up(share: float, count: int) -> int:
+    """The ceiling of share x count, both >= 0, less rounding: 0.07 of 100 is 7 and not 8."""
+    return math.ceil(share * count * (1 - 1e-12))
 
 
 def hold_out(labels: Tensor, size: int, root_seed: int, dataset: str) -> tuple[Tensor, Tensor]:

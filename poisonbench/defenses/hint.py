@@ -46,6 +46,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.config import Profiles, require, setting
+from poisonbench.data.splits import rounded_up
 from poisonbench.errors import DivergedError
 from poisonbench.influence.head import (
     embed_all,
@@ -287,8 +288,7 @@ def select(scores: Tensor | None, num_images: int, ratio: float) -> Tensor:
     """
     if scores is None:
         return torch.arange(num_images)
-    # Less a rounding error of the product: 0.1 of 30 is 3, not 4.
-    count = max(1, math.ceil(ratio * num_images - 1e-9))
+    count = rounded_up(ratio, num_images)
     order = scores.abs().sort(descending=True, stable=True).indices
     return order[:count].sort().values
 

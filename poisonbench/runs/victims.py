@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from poisonbench.data.splits import Dataset
-from poisonbench.registry import attacks, defenses
+from poisonbench.registry import attacks, label_of
 from poisonbench.results.drawing import Figure, Grid, Tile
 from poisonbench.results.records import RunRecord
 from poisonbench.runs.pictures import pixels_of, short_name
@@ -52,8 +52,7 @@ def victims(
         {target for group in answers.values() for target in group},
         key=lambda t: (-sum(t in group for group in answers.values()), t.seed, t.trial, t.row),
     )[:images]
-    table = defenses()
-    names = {method: table[method].label if method in table else method for method in runs}
+    names = {method: label_of(group[0].spec) for method, group in runs.items()}
     numbers: dict[str, Any] = {
         "figure": number,
         "dataset": {"name": dataset.name, "digest": dataset.digest},

@@ -15,14 +15,13 @@ Shapes: N training images, K classes, n_c images of class c, F features.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from poisonbench.data.splits import Split
+from poisonbench.data.splits import Split, rounded_up
 from poisonbench.models.classifier import Classifier
 from poisonbench.training.evaluation import finite_outputs
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
@@ -96,13 +95,8 @@ def keep_lowest(scores: Tensor, labels: Tensor, share: float) -> Tensor:
     for label in labels.unique():
         rows = (labels == label).nonzero().flatten()
         order = scores[rows].sort(descending=True, stable=True).indices
-        keep[rows[order[: rounded_up(share * len(rows))]]] = False
+        keep[rows[order[: rounded_up(share, len(rows))]]] = False
     return keep
-
-
-def rounded_up(number: float) -> int:
-    """The ceiling of a product, less its rounding error: 0.1 of 30 is 3, not 4."""
-    return max(0, math.ceil(number - 1e-9))
 
 
 def restore_emptied_classes(labels: Tensor, before: Tensor, kept: Tensor) -> list[int]:
