@@ -1,0 +1,91 @@
+"""What ``poisonbench sweep status`` prints."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from poisonbench.cli.common import print_json
+from poisonbench.progress import clock
+from poisonbench.sweep import slurm
+from poisonbench.sweep.board import Board, State
+from poisonbench.sweep.costs import Costs
+from poisonbench.sweep.plan import Job, Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def print_status(plan: Plan, board: Board, *, as_json: bool) -> None:
+    """What has become of a plan's jobs: counts by method and state, then what runs or failed."""
+    states = board.states(plan.jobs)
+    costs = Costs(board.records.values())
+    queue = slurm.queue(board.store, plan.digest)
+    left = [job for job in plan.jobs if states[job.id] is not State.DONE]
+    if as_json:
+        print_json(
+            {
+                "plan": plan.digest,
+                "states": dict(Counter(states.values())),
+                "seconds_left": costs.left(left),
+                "slurm": queue,
+                "jobs": [_job_status(job, states[job.id], board) for job in plan.jobs],
+            }
+        )
+        return
+    print(f"plan {plan.digest}, {len(plan.jobs)} jobs")
+    print(f"{'':<28}" + "".join(f"{state:>13}" for state in State) + f"{'hours left':>13}")
+    for name, jobs in [*_groups(plan.jobs).items(), ("all", list(plan.jobs))]:
+        counts = Counter(states[job.id] for job in jobs)
+        hours = _hours([job for job in jobs if states[job.id] is not State.DONE], costs)
+        print(f"{name:<28}" + "".join(f"{counts[state]:>13}" for state in State) + f"{hours:>13}")
+    for job in plan.jobs:
+        if states[job.id] in (State.RUNNING, State.FAILED):
+            detail = _job_status(job, states[job.id], board)["detail"]
+            print(f"{states[job.id]}: {job.title}: {detail}")
+    if queue is not None:
+        shown = ", ".join(f"{count} {state}" for state, count in sorted(queue.items()))
+        print(f"SLURM: {shown or 'nothing in the queue'}")
+
+
+def _hours(left: Sequence[Job], costs: Costs) -> str:
+    """What is left of some jobs, as far as it is known: "0.25+?" when there are others."""
+    known = [seconds for job in left if (seconds := costs.of(job)) is not None]
+    if left and not known:
+        return "?"
+    hours = sum(known) / 3600
+    shown = "<0.01" if 0 < hours < 0.01 else f"{hours:.2f}"
+    return shown + ("+?" if len(known) < len(left) else "")
+
+
+def _groups(jobs: Sequence[Job]) -> dict[str, list[Job]]:
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        kind = "poison " if job.kind == "craft" else ""
+        groups.setdefault(f"{kind}{job.method} {job.dataset.rpartition('/')[2]}"[:27], []).append(
+            job
+        )
+    return groups
+
+
+def _job_status(job: Job, state: State, board: Board) -> dict[str, Any]:
+    detail = ""
+    lease = board.lease(job) if state in (State.RUNNING, State.INTERRUPTED) else None
+    if lease is not None and lease.owner is not None:
+        host, process = lease.owner.place.split(" ")[0], lease.owner.process.partition(":")[0]
+        detail = f"{host} process {process}"
+        if lease.owner.slurm:
+            detail += f", SLURM job {lease.owner.slurm}, start {lease.owner.restarts + 1}"
+        detail += f", seen {clock(max(lease.age, 0))} ago"
+    elif state is State.FAILED and (failure := board.failure(job)) is not None:
+        detail = f"{failure.reason} (log: {failure.log})"
+    record = board.records.get(job.id)
+    return {
+        "id": job.id,
+        "state": state,
+        "command": shlex.join(["poisonbench", *job.words]),
+        "title": job.title,
+        "record": record.id if record else None,
+        "detail": detail,
+    }
