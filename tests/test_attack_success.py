@@ -349,6 +349,9 @@ def test_only_trials_that_both_have_are_counted():
     # Three against three cannot pass: even 0 of 3 against 3 of 3 has p = 0.05.
     assert order("...", "xxx").verdict == "not enough trials"
     assert order(".....", ".....").verdict == "not reproduced"
+    # Here too even 0 of 4 against 4 of 4 would pass, and the opposite of the claim does.
+    opposite = order("xxxx", "....")
+    assert (opposite.p_value, opposite.verdict) == (1, "not reproduced")
 
 
 # Formats

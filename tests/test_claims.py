@@ -76,6 +76,15 @@ def test_of_several_comparisons_the_weakest_decides():
     assert beats(("atda", "epic", "friends")).judge(worse).verdict == "not reproduced"
 
 
+def test_a_loss_to_one_of_several_is_corrected_for_their_number():
+    """Differences -0.01, -0.02, -0.03 have p = 0.037: a loss to one rival, not to one of three."""
+    records = runs("hint", [0.89, 0.88, 0.87]) + runs("atda", [0.90] * 3)
+    for name in ("epic", "friends"):
+        records += runs(name, [0.88, 0.885, 0.875])
+    assert beats(("atda",)).judge(records).verdict == "not reproduced"
+    assert beats(("atda", "epic", "friends")).judge(records).verdict == "not enough trials"
+
+
 def test_at_least_as_good_passes_equals_and_small_losses_but_no_large_ones():
     def said(loss):
         hint = [0.9 - loss, 0.9 - loss + 2e-4, 0.9 - loss - 2e-4]

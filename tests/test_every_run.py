@@ -49,6 +49,20 @@ def test_rows_are_settings_on_a_poison():
     assert rows_of(RUNS[::-1]) == rows_of(RUNS)
 
 
+def test_the_norm_of_atda_is_in_its_name():
+    linf = make_record(0.9, method="atda", config={"norm": "linf"}, labels={"profile": "linf"})
+    both = rows_of([make_record(0.8, method="atda", config={"norm": "l2"}), linf])["mnist"]
+    assert [row[0] for row in both] == ["ATDA (Linf)", "ATDA (L2)"]
+
+
+def test_runs_that_are_not_averaged_are_counted():
+    old = make_record(0.9, method="hint", recipe=1)
+    table = build_runs([old, make_record(0.8, method="hint", recipe=2)])
+    assert table.blocks[0].rows[0][-2] == "80.00 (1)"
+    assert any(text.startswith("1 other run(s)") for text in table.notes)
+    assert not any("other run(s)" in text for text in build_runs(RUNS).notes)
+
+
 def test_only_one_data_set_and_none_at_all():
     assert list(rows_of(RUNS, "mnist")) == ["mnist"]
     with pytest.raises(UsageError, match="cifar10, mnist, got 'mnits'; did you mean 'mnist'"):

@@ -259,9 +259,10 @@ def test_what_has_no_model_is_left_out_and_said(second):
         assert f"left out: {method} has no model" in outcome.err
 
 
-def test_nothing_is_trained_when_one_of_the_methods_cannot_be(tiny, results):
-    words = ("--figure", "2", "--attack", "durp", "--dataset", tiny, "--make")
-    outcome = cli("figure", *words, "--methods", "none,robust-features", "--results", results)
+@pytest.mark.parametrize("more", [("none,robust-features",), ("none,clean-only", "--rho", "1")])
+def test_nothing_is_trained_when_one_of_the_methods_cannot_be(tiny, results, more):
+    words = ("--figure", "2", "--attack", "durp", "--dataset", tiny, "--make", "--methods")
+    outcome = cli("figure", *words, *more, "--results", results)
     assert outcome.code == 2
     assert files_in(results) == []
 

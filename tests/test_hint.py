@@ -11,6 +11,7 @@ from tiny import K, recipe, split, state_of, train
 
 from poisonbench.defenses import hint
 from poisonbench.defenses.hint import Config, Hint, NoiseFigures, select
+from poisonbench.errors import DivergedError
 
 # The algorithm, by hand
 
@@ -297,6 +298,12 @@ def test_bytes_are_truncated_as_in_the_code(trained):
 def test_truncation_keeps_every_level_that_has_no_noise():
     levels = torch.arange(256).float() / 255
     assert torch.equal((levels * 255).floor_().div_(255), levels)
+
+
+def test_noise_that_no_number_can_hold_stops_the_run(trained):
+    """The clip at beta would make something plausible of it."""
+    with pytest.raises(DivergedError, match="finite healthy noise, got inf; lower --gamma"):
+        start(Config(gamma=1e300), trained)
 
 
 # Figures

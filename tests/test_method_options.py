@@ -72,6 +72,15 @@ def test_value_of():
     assert value_of("--method", ["--methods", "hint"]) == ""
 
 
+def test_help_gives_pixels_in_grey_levels_and_shares_as_they_are():
+    text = method_help(defenses()["atda"])
+    assert "[default 0.2]" in text
+    assert (
+        "--beta                 Largest noise per pixel, in pixels of [0, 1]. [default 16/255]"
+        in (method_help(*HINT))
+    )
+
+
 @pytest.mark.parametrize("entry", [*attacks().values(), *defenses().values()], ids=lambda e: e.name)
 def test_help_lists_every_option_once_with_its_text(entry):
     lines = method_help(entry).splitlines()

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import done, refused
+from conftest import cli, done, refused
 from synthetic_runs import hint_run, make_record, targeted_run
 
 from poisonbench.errors import ArtefactError, UsageError
@@ -75,6 +75,8 @@ def test_two_poisons_are_of_two_ratios():
         on_poisons(records, [WANTED, UNWANTED], {})
     records = [chosen(0.9, WANTED), chosen(0.4, UNWANTED, rho=1.0)]
     found, _ = on_poisons(records, [UNWANTED, WANTED.upper()], {})
+    seeds = [chosen(0.9, WANTED), chosen(0.4, UNWANTED, seed=1)]
+    assert len(on_poisons(seeds, [UNWANTED, WANTED], {})[0]) == 2
     assert measured(found) == {(0.6, "none"): 0.9, (1.0, "none"): 0.4}
 
 
@@ -99,7 +101,6 @@ def test_the_command(tiny, results):
     for arguments, fragment in (
         (("--missing",), "--poison without --missing"),
         (("--filters",), "--poison without --filters"),
-        (("--check",), "--poison without --check"),
         (("--table", "3"), "1, 2, 4, 5"),
         (("--table", "9"), "'9'"),
     ):
@@ -113,3 +114,19 @@ def test_the_command(tiny, results):
         assert f"on {name} (" in shown["notes"][0]
         assert "87.65 (1 of 5)" in done(*words).out
     assert "87.65" not in json.dumps(done("report", "--results", results, "--json").json)
+
+
+def test_the_command_takes_a_poison_for_each_ratio(results):
+    """And --check judges them."""
+    for run in (make_record(0.99), chosen(0.9, WANTED), chosen(0.4, UNWANTED, rho=1.0)):
+        Store(results).write_record(run)
+    words = ("report", "--dataset", "mnist", "--results", results, "--poison", WANTED, "--poison")
+    shown = done(*words, UNWANTED).out
+    assert "90.00 (1 of 5)" in shown
+    assert "40.00 (1 of 5)" in shown
+    outcome = cli(*words, UNWANTED, "--check")
+    assert outcome.code == 4
+    assert "0 of 0 compared" in outcome.err
+    outcome = cli(*words, "--check")
+    assert outcome.code == 2
+    assert "got the option --check" in outcome.err

@@ -100,7 +100,8 @@ def test_verdicts_without_poison():
     assert cell_of(hint, method="hint").verdict == "agrees"
     assert cell_of(none).verdict == "differs"
     assert cell_of(none).p_value < 0.001
-    assert cell_of(none[:1]).verdict == "differs"
+    assert cell_of(none[:1]).verdict == "not enough trials"
+    assert cell_of(none[:1]).p_value < 0.001
     assert cell_of([]).verdict == "not enough trials"
     assert cell_of([], method="epic").verdict == "not built here"
     sample = make_record(dataset="mnist-sample")
@@ -258,8 +259,24 @@ def test_columns_of_different_poisons_are_said():
     new = make_record(method="hint", rho=0.6, digest="new")
     assert not [text for text in tables.build("2", old).notes if "poisons" in text.split(":")[0]]
     (note,) = [text for text in tables.build("2", [*old, new]).notes if "are of 2 poisons" in text]
-    assert "mnist at rho 0.6" in note
+    assert "mnist at rho 0.6 with seed 0" in note
     assert "new, old0.6" in note
+
+
+def test_each_root_seed_has_its_own_poison():
+    runs = [
+        make_record(method=method, rho=0.6, seed=seed, digest=f"seed{seed}")
+        for method in ("none", "hint")
+        for seed in (0, 1)
+    ]
+    assert not [text for text in tables.build("2", runs).notes if "are of 2 poisons" in text]
+
+
+def test_one_trial_is_not_counted_as_tested():
+    notes = " ".join(tables.build("2", [make_record(0.9)], "mnist").notes)
+    assert "were tested" not in notes
+    outcome = tables.check("2", [make_record(0.9)], "mnist")
+    assert (outcome.differing, outcome.compared) == (0, 0)
 
 
 def test_runs_on_another_poison_are_not_averaged():

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ import poisonbench
 from poisonbench.models import MODELS, build_model
 from poisonbench.registry import MIX
 from poisonbench.results.records import read_record, spec_id
+from poisonbench.results.store import Store
+from poisonbench.runs.defend import class_warnings
 from poisonbench.training.evaluation import accuracy
 
 
@@ -405,3 +408,24 @@ def test_a_run_says_where_its_poison_came_from(tiny, stocked):
         assert pool["spec"]["attack"] == name
         assert "epsilon" in pool["spec"]["config"]
         assert (stocked / "poisons" / pool["id"] / "card.json").exists()
+
+
+def test_warnings_name_a_class_once_whatever_the_rounds():
+    dataset = SimpleNamespace(class_names=["a", "b"])
+    notes = [
+        {"epoch": 5, "classes_spared": [1]},
+        {"epoch": 7, "classes_spared": [0, 1]},
+        {"epoch": 8, "selected": 3},
+        {"epoch": 0, "classes_emptied": [0]},
+    ]
+    spared, other, emptied = class_warnings(dataset, notes)
+    assert spared.startswith("class b was kept before epoch 6, 8: ")
+    assert other.startswith("class a was kept before epoch 8: ")
+    assert emptied.startswith("class a was nothing but poison")
+
+
+def test_failed_runs_are_counted_and_in_no_table(results):
+    Store(results).write_failure("0" * 16, {"kind": "defend"}, "it diverged", 2)
+    outcome = done("report", "--results", results, "--quiet")
+    assert "1 failed run(s) are in no table" in outcome.err
+    assert "it diverged" not in outcome.out

@@ -55,10 +55,9 @@ def test_verdict_against_the_paper():
     published = Summary(0.9687, 0.0002, 5)
     assert verdict(Summary(0.9688, 0.0003, 5), published)[0] is Verdict.AGREES
     assert verdict(Summary(0.9787, 0.0003, 5), published)[0] is Verdict.DIFFERS
-    assert verdict(Summary(0.9688, None, 1), published)[0] is Verdict.AGREES
     # t = 0.001 / (0.0002 sqrt(6 / 5)), four degrees of freedom: the published spread alone.
     said, p_value = verdict(Summary(0.9697, None, 1), published)
-    assert said is Verdict.DIFFERS
+    assert said is Verdict.TOO_FEW
     assert p_value == pytest.approx(2 * stats.t.sf(0.001 / (0.0002 * math.sqrt(1.2)), 4))
     for spread, n in ((None, 1), (0.0, 5)):
         lone = verdict(Summary(0.9697, None, 1), Summary(0.9687, spread, n))

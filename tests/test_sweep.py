@@ -116,7 +116,10 @@ def test_defenses_that_the_paper_lacks_are_planned_when_named(results):
     assert len(lines) == 5 + 6
     outcome = cli(*line, "--table", "4", "--methods", "hint,epic")
     assert (outcome.code, outcome.out) == (2, "")
-    assert "table 4 has, got epic; it has hint" in outcome.err
+    assert "table 4 on mnist-sample has, got epic; it has these: hint" in outcome.err
+    words = ("--table", "baseline-1", "--dataset", "mnist", "--methods", "knn")
+    outcome = cli("sweep", "plan", "--results", results, *words)
+    assert "got knn; it has no cells there" in outcome.err
 
 
 @pytest.mark.parametrize("table", ["1", "2"])

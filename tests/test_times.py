@@ -131,7 +131,13 @@ def test_each_device_has_its_own_ratios():
         used = {r.id: r for r in records}
         assert {device_of(used[id]) for id in cell.records} == {device}
     assert len(shown) == 10
-    assert len(tables.build("5", records, "cifar10").findings) == 4
+    table = tables.build("5", records, "cifar10")
+    assert len(table.findings) == 4
+    (claims,) = [block for block in table.blocks if block.findings]
+    assert "device" in claims.columns
+    assert len(set(claims.rows)) == 4
+    (claims,) = [block for block in tables.build("5", papers_runs()).blocks if block.findings]
+    assert "device" not in claims.columns
     assert "more than one device" in " ".join(tables.build("5", records).notes)
 
 

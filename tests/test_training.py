@@ -202,18 +202,19 @@ def test_a_loss_that_is_not_finite_names_the_learning_rate():
     assert caught.value.epoch == 1
 
 
-def test_the_epoch_that_an_error_names_stays():
-    """As that of a copy which a defense trains, in an epoch of its own."""
-    error = DivergedError("elsewhere")
-    error.epoch = 7
-
-    class Fails(Defense):
+def test_a_copy_that_diverges_fails_the_epoch_before_which_it_was_trained():
+    class Copies(Defense):
         def start_epoch(self, state):
-            raise error
+            if state.epoch == 1:
+                state.model.head.weight.data[0, 0] = float("nan")
+                state.train_copy("features", split())
+            return state.train
 
-    with pytest.raises(DivergedError) as caught:
-        train(Fails())
-    assert caught.value.epoch == 7
+    with pytest.raises(
+        DivergedError, match="copy trained for features, in its epoch 1: "
+    ) as caught:
+        train(Copies())
+    assert caught.value.epoch == 2
 
 
 def test_a_network_that_the_last_step_spoiled_is_no_result():

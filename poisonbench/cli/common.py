@@ -48,11 +48,13 @@ class Command(TyperCommand):
         given, _, order = self.make_parser(ctx).parse_args(args=list(args))
         for parameter in order:
             flag = parameter.opts[0]
-            if order.count(parameter) > 1:
+            is_list = getattr(parameter, "multiple", False)
+            if order.count(parameter) > 1 and not is_list:
                 raise UsageError(f"{flag}: expected once, got it {order.count(parameter)} times")
             value = given.get(parameter.name)
-            if isinstance(value, str) and value.startswith("--"):
-                raise UsageError(f"{flag}: expected a value after it, got the option {value}")
+            for text in (value or []) if is_list else [value]:
+                if isinstance(text, str) and text.startswith("--"):
+                    raise UsageError(f"{flag}: expected a value after it, got the option {text}")
         return super().parse_args(ctx, args)
 
 
@@ -74,6 +76,11 @@ def places(results: Path, data_root: Path) -> list[str]:
         ("--results", "POISONBENCH_RESULTS", DEFAULT_RESULTS, results),
         ("--data-root", "POISONBENCH_DATA", DEFAULT_DATA_ROOT, data_root),
     ):
-        if path != Path(os.environ.get(variable) or default):
+        if not is_default(path, variable, default):
             words += [flag, str(path)]
     return words
+
+
+def is_default(path: Path, variable: str, default: Path) -> bool:
+    """Whether a command would look there without being told."""
+    return path == Path(os.environ.get(variable) or default)

@@ -123,7 +123,7 @@ def method_help(entry: Entry) -> str:
             lines.append(title)
         for option in options:
             words = f" [{'|'.join(option.choices)}]" if option.choices else ""
-            text = f"  {option.flag:22} {option.help}{words} [default {_default(option.default)}]"
+            text = f"  {option.flag:22} {option.help}{words} [default {_default(option)}]"
             lines.append(text)
     return "\n".join(lines) + (
         "\nDefaults are the paper's for CIFAR-10; other data sets have presets of their own."
@@ -141,11 +141,12 @@ def _options(entry: Entry) -> tuple[list[Option], list[Option], list[Option]]:
     return own, shared, targeting
 
 
-def _default(value: Any) -> str:
-    """A default as the user would write it: 8/255, or 5,15,40."""
+def _default(option: Option) -> str:
+    """A default as the user would write it: pixels as 8/255, a list as 5,15,40."""
+    value: Any = option.default
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "none"
-    if isinstance(value, float) and 0 < value < 1:
+    if isinstance(value, float) and 0 < value < 1 and "in pixels" in option.help:
         level = round(value * 255)
         if level > 0 and abs(value * 255 - level) < 1e-9:
             return f"{level}/255"

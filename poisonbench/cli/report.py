@@ -21,6 +21,7 @@ from poisonbench.cli.common import (
     JsonOption,
     QuietOption,
     ResultsOption,
+    is_default,
     say,
 )
 from poisonbench.errors import UsageError
@@ -101,11 +102,13 @@ def report(
     else:
         _refuse(others, {"--runs": runs and filters, **ours})
     if poison:
-        _refuse({"--poison": True}, {**others, "--missing": missing, "--check": check})
+        _refuse({"--poison": True}, {**others, "--missing": missing})
         check_table(key)
     cards = _cards(poison or ())
     # Said with --quiet too: a table that lacks runs must not look whole.
     records = Store(results).records(lambda error: say(f"warning: left out: {error}"))
+    if failed := len(Store(results).failures()):
+        say(f"{failed} failed run(s) are in no table; {results}/runs/ID.failed.json says why")
     if not records:
         say(f"no run records in {results}; --missing prints the commands to make some", quiet=quiet)
     if poison:
@@ -117,7 +120,8 @@ def report(
     if poison:
         made = with_note(made, chosen)
     if missing:
-        commands = tables.missing_commands(key, records, dataset, _results_option(results))
+        where = None if is_default(results, "POISONBENCH_RESULTS", DEFAULT_RESULTS) else results
+        commands = tables.missing_commands(key, records, dataset, where)
         say(f"{len(commands)} run(s) missing", quiet=quiet)
         lines = [dumps({"missing": commands})] if kind == "json" else commands
         _emit("".join(f"{line}\n" for line in lines), output)
@@ -153,12 +157,6 @@ def _emit(text: str, output: Path | None) -> None:
         sys.stdout.write(text)
     else:
         write_text(output, text)
-
-
-def _results_option(results: Path) -> Path | None:
-    """The folder, unless a command would use it without being told."""
-    default = os.environ.get("POISONBENCH_RESULTS") or str(DEFAULT_RESULTS)
-    return None if results == Path(default) else results
 
 
 def _check(outcome: tables.Outcome, *, quiet: bool) -> None:

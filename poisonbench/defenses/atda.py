@@ -23,8 +23,8 @@ tau counts, as in FAT; HINT describes a threshold on the loss.
 Profiles   "paper" is HINT's column (arXiv 2309.08549), which names FAT, a radius of 0.25 and ATDA's
            code, and no norm. L2 with 7 steps is that code's default; in L-infinity 0.25 would ruin
            CIFAR-10, where HINT prints 91.8 %. The same L2 ball is the default against targeted
-           attacks, whose 0.062 "linf" reads as L-infinity 16/255. "code" is ATDA's code: plain
-           PGD in L2 of radius 0.5.
+           attacks, whose 0.062 "linf" reads as L-infinity 16/255, in steps of a quarter of that
+           (FAT: 0.226). "code" is ATDA's code: plain PGD in L2 of radius 0.5.
 Scenarios  the search goes through the whole network; in transfer the head alone learns from it.
 Deviations FAT adds Gaussian noise of 0.001 at each step; left out. The recipe is the one that all
            defenses share; ATDA's trains 150 epochs and picks its checkpoint on poisoned images.

@@ -21,8 +21,8 @@ Profiles   "paper" has the paper's settings; it searched the step size among 10,
 Ablations  ``--random-noise none`` is friendly noise alone, ``--friendly false`` random noise
            alone; the paper takes 32/255 for either.
 Scenarios  friendly noise is made for the network of the second stage after E0 of its epochs;
-           in transfer the noise is for frozen features with a new head (the reference makes it
-           before the first epoch there).
+           in transfer the noise is for frozen features with a new head (the paper and the
+           reference make it before the first epoch there: ``--begin-epoch 0``).
 Deviations The loss is summed over images with the step size scaled to the reference's batch of
            128, so any batch gives the same noise (the reference's last, smaller batch takes larger
            steps). The KL is the code's; the paper writes its arguments the other way round. The
@@ -193,7 +193,7 @@ def friendly_noise(model: Classifier, images: Tensor, start: Tensor, config: Con
     size = float(noise.abs().mean())
     if not size <= RUNAWAY:
         raise DivergedError(
-            f"expected friendly noise of the size of a pixel before it is clipped at zeta, got a "
-            f"mean of {size:g}; lower --noise-learning-rate"
+            f"expected friendly noise of at most {RUNAWAY:g} times the pixels' range before it is "
+            f"clipped at zeta, got a mean of {size:g}; lower --noise-learning-rate"
         )
     return noise.clamp(-config.zeta, config.zeta)

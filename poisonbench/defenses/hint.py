@@ -312,8 +312,9 @@ class NoiseFigures:
         }
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
-        largest = size.max().double()
-        self.sums["max_abs_noise"] = torch.maximum(self.sums.get("max_abs_noise", largest), largest)
+        for name, noise in (("max_abs_noise", size), ("max_wanted", asked)):
+            largest = noise.max().double()
+            self.sums[name] = torch.maximum(self.sums.get(name, largest), largest)
 
     def figures(self, num_selected: int) -> dict[str, Any]:
         """Means over the selected images, in pixels of [0, 1] and shares.
@@ -321,8 +322,9 @@ class NoiseFigures:
         Raises:
             DivergedError: some noise is not finite.
         """
-        largest = float(self.sums.pop("max_abs_noise"))
+        largest, wanted = (float(self.sums.pop(n)) for n in ("max_abs_noise", "max_wanted"))
         means = {name: float(value) / num_selected for name, value in self.sums.items()}
-        if not math.isfinite(largest):
-            raise DivergedError(f"expected finite healthy noise, got {largest}; lower --gamma")
+        # The clip at beta makes something plausible of an infinite number.
+        if not math.isfinite(wanted):
+            raise DivergedError(f"expected finite healthy noise, got {wanted}; lower --gamma")
         return {"selected": num_selected, "max_abs_noise": largest, **means}

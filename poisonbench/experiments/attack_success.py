@@ -348,7 +348,7 @@ def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Recor
         "standard deviation (trials).",
         f"Published accuracy: {published.source('3').plus_minus}.",
         "Verdict: Fisher's exact test of the two counts, and Welch's t-test of the two accuracies "
-        "(of one trial, Student's with the published spread); "
+        "(one trial is not enough, and its p is of Student's with the published spread); "
         f"differs at p < {SIGNIFICANCE:g}. Agrees means that no difference was found, not that "
         "there is none: with five trials a side 0/5 agrees with 3/5.",
         "Claims on being hit count the trials of all attacks together and are one-sided Fisher's "

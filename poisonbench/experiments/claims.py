@@ -6,8 +6,9 @@ the largest p-value counts: the claim says all of them, so it needs no correctio
 (an intersection-union test). "At least as good" is the same with a margin (non-inferiority); "falls
 as" and "grows with" are Page's test of a trend over ordered levels, a trial a block. A claim is
 reproduced when its test finds it at the 5 % level. It is not reproduced when the test does not with
-as many trials as the table wants, or finds the opposite; with fewer there are not enough trials,
-and fewer than three are not tested. Where trials are noisy a true claim may be missed. Claims on
+as many trials as the table wants, or finds the opposite (of one of several comparisons, with
+Bonferroni's correction); with fewer there are not enough trials, and fewer than three are not
+tested. Where trials are noisy a true claim may be missed. Claims on
 attack success are one-sided Fisher's exact tests of counts; where these are so few that even the
 paper's own rates would not pass, there are not enough trials.
 """
@@ -100,8 +101,7 @@ class Superiority:
     def _is_refuted(self, gains: Sequence[Sequence[float]]) -> bool:
         """Whether the first is found worse than one of the others, by more than the margin."""
         losses = [[-gain for gain in differences] for differences in gains]
-        found = [paired_over(differences, self.margin) for differences in losses]
-        return any(p is not None and p < SIGNIFICANCE for p in found)
+        return _any_found([paired_over(differences, self.margin) for differences in losses])
 
     def _bears_out(self) -> bool | None:
         printed = [cell.published for cell in (self.first, *self.others)]
@@ -163,6 +163,10 @@ class Trend:
         )
 
 
+#: (hits, trials) under one defense and under another.
+Counts = tuple[tuple[int, int], tuple[int, int]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class SuccessOrder:
     """Attacks hit fewer targets, or more, under one defense than under each of others.
@@ -197,15 +201,18 @@ class SuccessOrder:
         counts = [(_hits(first), _hits(second)) for first, second in (_columns(p) for p in pairs)]
         trials = min(len(p) for p in pairs)
         bears_out = self._bears_out()
-        p_value = self._largest(counts) if trials >= CLAIM_TRIALS else None
-        said = _said(p_value, self._can_tell([len(p) for p in pairs]) if trials else False)
+        p_value = max(self._p_values(counts, self.direction)) if trials >= CLAIM_TRIALS else None
+        is_settled = p_value is not None and (
+            self._can_tell([len(p) for p in pairs])
+            or _any_found(self._p_values(counts, -self.direction))
+        )
         gaps = [(a[0] / a[1] - b[0] / b[1]) * self.direction for a, b in counts if a[1]]
         return Finding(
             keys=self.keys,
             claim=self.claim,
             test="one-sided Fisher's exact test"
             + (f", the largest of {len(pairs)}" if len(pairs) > 1 else ""),
-            verdict=said,
+            verdict=_said(p_value, is_settled),
             p_value=p_value,
             trials=trials,
             difference=self.direction * min(gaps) if trials else None,
@@ -213,9 +220,9 @@ class SuccessOrder:
             records=_ids(pair for p in pairs for pair in p),
         )
 
-    def _largest(self, counts: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> float:
-        side: Literal["less", "greater"] = "less" if self.direction < 0 else "greater"
-        return max(fisher(first, second, side) for first, second in counts)
+    def _p_values(self, counts: Sequence[Counts], direction: int) -> list[float]:
+        side: Literal["less", "greater"] = "less" if direction < 0 else "greater"
+        return [fisher(first, second, side) for first, second in counts]
 
     def _can_tell(self, trials: Sequence[int]) -> bool:
         """Whether so many trials would pass at the paper's own rates, or at 0 % against 100 %."""
@@ -226,7 +233,7 @@ class SuccessOrder:
             ((round(own * n), n), (round(rate * n), n))
             for rate, n in zip(others, trials, strict=True)
         ]
-        return self._largest(counts) < SIGNIFICANCE
+        return max(self._p_values(counts, self.direction)) < SIGNIFICANCE
 
     def _bears_out(self) -> bool | None:
         printed = self._printed()
@@ -252,6 +259,11 @@ Claim = Superiority | Trend | SuccessOrder
 
 def _largest(p_values: Iterable[float | None]) -> float:
     return max(p for p in p_values if p is not None)
+
+
+def _any_found(p_values: Sequence[float | None]) -> bool:
+    """Whether one of several tests finds something, with Bonferroni's correction."""
+    return any(p is not None and p < SIGNIFICANCE / len(p_values) for p in p_values)
 
 
 def _said(p_value: float | None, is_settled: bool) -> Verdict:

@@ -36,9 +36,11 @@ def table_commands(
     cells = tables.cells(key, records, dataset, named)
     held = {cell.method for cell in cells}
     if lacking := [name for name in named if name not in held]:
+        known = ", ".join(name for name in built if name in held)
+        where = f"table {key}" + (f" on {dataset}" if dataset else "")
         raise UsageError(
-            f"--methods: expected defenses that table {key} has, got {', '.join(lacking)}; "
-            f"it has {', '.join(name for name in built if name in held)}"
+            f"--methods: expected defenses that {where} has, got {', '.join(lacking)}; it has "
+            + (f"these: {known}" if known else "no cells there")
         )
     commands = [
         cell.command(trial)

@@ -61,6 +61,13 @@ class PaperTable:
 OTHER_NORM = "atda-linf"
 
 
+#: For the tables whose ATDA stands beside the paper's.
+NORM_NOTE = (
+    "The paper does not say in which norm its ATDA's perturbations are: ATDA (L2), the default and "
+    "that of ATDA's own code, stands beside its figures; --profile linf is the other reading."
+)
+
+
 def method_labels(star: str = " *") -> dict[str, str]:
     """How tables print the defenses: as the registry says, with a star where not built here.
 

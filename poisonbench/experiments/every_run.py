@@ -45,6 +45,14 @@ def build_runs(records: Records, dataset: str | None = None) -> Table:
     if not found:
         notes.append("No run was found.")
     blocks = tuple(_block(name, groups) for name, groups in found.items())
+    averaged = sum(
+        len(cell.records) for block in blocks for cell in block.cells if _is_accuracy(cell)
+    )
+    if others := sum(len(runs) for groups in found.values() for runs in groups) - averaged:
+        notes.append(
+            f"{others} other run(s) are not averaged here: an older recipe of the method or of "
+            "training, or a repeated trial."
+        )
     return Table(key="runs", title="All runs", blocks=blocks, notes=tuple(notes))
 
 
@@ -73,6 +81,10 @@ def _figures(runs: Sequence[RunRecord]) -> list[Comparison]:
         keys = {**keys, "quantity": "attack_success"}
         figures.append(compare_success(keys, runs, None, wanted=0))
     return figures
+
+
+def _is_accuracy(cell: Comparison) -> bool:
+    return cell.keys.get("quantity") != "attack_success"
 
 
 def _by_poison(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:

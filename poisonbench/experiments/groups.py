@@ -8,7 +8,7 @@ from typing import Any
 from poisonbench import registry
 from poisonbench.config import did_you_mean
 from poisonbench.errors import UsageError
-from poisonbench.experiments.definition import Records, method_labels
+from poisonbench.experiments.definition import Records
 from poisonbench.results.layout import DASH
 from poisonbench.results.records import RunRecord
 
@@ -64,8 +64,9 @@ def keys_of(record: RunRecord) -> dict[str, Any]:
 def shown_keys(record: RunRecord) -> tuple[str, ...]:
     """A row's name as it is printed, in the order of ``KEYS``."""
     keys = keys_of(record)
-    label = method_labels().get(keys["method"], str(keys["method"]))
-    return label, *(DASH if keys[name] is None else str(keys[name]) for name in KEYS[1:])
+    return registry.label_of(record.spec), *(
+        DASH if keys[name] is None else str(keys[name]) for name in KEYS[1:]
+    )
 
 
 def _is_whole(record: RunRecord) -> bool:

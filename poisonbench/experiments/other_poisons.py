@@ -63,7 +63,7 @@ def on_poisons(
             )
         by_digest[found[0]] = name
     kept = []
-    ratios: dict[tuple[str, Any], str] = {}
+    ratios: dict[tuple[Any, ...], str] = {}
     for record in records:
         poison = record.spec.get("poison")
         if poison is None:
@@ -78,19 +78,19 @@ def on_poisons(
 def _check(
     record: RunRecord,
     poison: Mapping[str, Any],
-    ratios: dict[tuple[str, Any], str],
+    ratios: dict[tuple[Any, ...], str],
     names: Mapping[str, str],
 ) -> None:
     """Whether a run's poison can stand in a cell: untargeted, and alone at its ratio."""
     name = names[poison["digest"]]
     if is_targeted(record):
         raise UsageError(f"--poison: expected untargeted poisons, got {name}; see --table 3")
-    place = (record.spec["dataset"]["name"], poison.get("rho"))
+    place = (record.spec["dataset"]["name"], poison.get("rho"), record.spec["seed"])
     other = ratios.setdefault(place, name)
     if other != name:
         raise UsageError(
             f"--poison: expected one poison for each ratio, got {other} and {name}, both at rho "
-            f"{poison.get('rho'):g} of {place[0]}; make a table of each"
+            f"{poison.get('rho'):g} of {place[0]} with seed {place[2]}; make a table of each"
         )
 
 

@@ -240,17 +240,17 @@ def _methods(dataset: str, records: Records, wanted: Sequence[str] = ()) -> list
 def _several_poisons(compared: Sequence[Comparison], records: Records) -> list[str]:
     """Says where the columns of a row are of different poisons, as after a setting changed."""
     by_id = {record.id: record.spec for record in records}
-    poisons: dict[tuple[str, float], set[str]] = {}
+    poisons: dict[tuple[str, float, int], set[str]] = {}
     for cell in compared:
         for spec in (by_id[run] for run in cell.records):
             if spec.get("poison"):
-                place = (spec["dataset"]["name"], spec["poison"]["rho"])
+                place = (spec["dataset"]["name"], spec["poison"]["rho"], spec["seed"])
                 poisons.setdefault(place, set()).add(str(spec["poison"].get("digest")))
     return [
-        f"The runs on {name} at rho {rho:g} are of {len(digests)} poisons, "
+        f"The runs on {name} at rho {rho:g} with seed {seed} are of {len(digests)} poisons, "
         f"{', '.join(sorted(digest[:12] for digest in digests))}: compare columns of one alone, "
         "which --poison shows."
-        for (name, rho), digests in sorted(poisons.items())
+        for (name, rho, seed), digests in sorted(poisons.items())
         if len(digests) > 1
     ]
 

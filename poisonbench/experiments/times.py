@@ -22,6 +22,7 @@ from poisonbench.experiments.cells import (
 from poisonbench.experiments.claims import SECONDS, Claim, Superiority, Trend
 from poisonbench.experiments.definition import (
     DATASET_LABELS,
+    NORM_NOTE,
     PaperTable,
     Records,
     method_labels,
@@ -167,6 +168,7 @@ def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Recor
         "torch; times of different devices are never divided.",
         f"Published: {source.title}; one time each, without a spread, so no test against it.",
         "The claims are what the paper's figures show.",
+        NORM_NOTE,
     ]
     if untimed := sum(not is_timed(record) for record in found):
         notes.append(

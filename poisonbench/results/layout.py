@@ -77,7 +77,9 @@ def matrix_block(
 
 def claims_block(title: str, findings: Sequence[Finding]) -> Block:
     """One claim a row: the trials behind it, the effect and the verdict."""
-    names = [name for name in findings[0].keys if name not in ("dataset", "device")]
+    devices = {finding.keys.get("device") for finding in findings}
+    hidden = {"dataset"} | ({"device"} if len(devices) == 1 else set())
+    names = [name for name in findings[0].keys if name not in hidden]
     bears_out = {True: "yes", False: "no", None: DASH}
     rows = [
         (

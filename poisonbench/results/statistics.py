@@ -125,7 +125,8 @@ def of_one_spread(value: float, others: Summary) -> float | None:
     """p-value of Student's t-test that one value comes from where others do, with their spread.
 
     It is the t-test of two groups, one of them of a single value, and as much the question whether
-    the value lies in the others' prediction interval. Null where the others have no spread.
+    the value lies in the others' prediction interval. Were its own spread wider than theirs, it
+    would be called different too often. Null where the others have no spread.
     """
     if others.std is None or others.n < 2 or others.std < _NO_SPREAD:
         return None
@@ -138,13 +139,13 @@ def of_one_spread(value: float, others: Summary) -> float | None:
 def verdict(measured: Summary | None, published: Summary) -> tuple[Verdict, float | None]:
     """Whether a measured mean agrees with a published one, and the p-value.
 
-    Welch's test; of one trial, which has no spread of its own, :func:`of_one_spread`. "agrees"
-    means that the test found no difference at the 5 % level, not that there is none.
+    Welch's test. "agrees" means that it found no difference at the 5 % level, not that there is
+    none. One trial, which has no spread of its own, is not enough, and has the p-value of
+    :func:`of_one_spread` to read beside it.
     """
-    p_value = None
-    if measured is not None:
-        alone = measured.n == 1
-        p_value = of_one_spread(measured.mean, published) if alone else welch(measured, published)
+    if measured is not None and measured.n == 1:
+        return Verdict.TOO_FEW, of_one_spread(measured.mean, published)
+    p_value = welch(measured, published) if measured is not None else None
     if p_value is None:
         return Verdict.TOO_FEW, None
     return (Verdict.DIFFERS if p_value < SIGNIFICANCE else Verdict.AGREES), p_value

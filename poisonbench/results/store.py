@@ -92,6 +92,10 @@ class Store:
         write_text(path, json.dumps(failure, indent=1) + "\n")
         return path
 
+    def failures(self) -> list[Path]:
+        """Where the reasons lie of the runs that failed and have not been done since."""
+        return sorted((self.root / "runs").glob("*.failed.json"))
+
     def records(self, on_error: Callable[[ArtefactError], None]) -> list[RunRecord]:
         """Every readable record, in order of id; unreadable ones go to ``on_error``."""
         found = []

@@ -101,10 +101,7 @@ def defend(
     if path.exists() and (model_path.exists() or not save_model):
         return Defended(read_record(path), path, False)
     if entry.oracle and isinstance(defense, Oracle):
-        try:
-            defense.reveal(material.is_poison)
-        except ValueError as error:
-            raise UsageError(f"{method}: {error}") from None
+        _reveal(method, defense, material.is_poison)
     try:
         measured, weights = _run(bench, asked, dataset, material, run_id)
     except DivergedError as error:
@@ -182,6 +179,9 @@ def request(
         raise UsageError(f"{method}: {error}") from None
     if choice.rho is not None and not 0 <= choice.rho <= 1:
         raise UsageError(f"--rho: expected a poison ratio in [0, 1], got {choice.rho:g}")
+    if choice.rho == 1 and targeted is None and entry.oracle and isinstance(defense, Oracle):
+        # Before the poison is crafted.
+        _reveal(method, defense, torch.ones(len(dataset.train), dtype=torch.bool))
     scenario = targeted.targeting.scenario if targeted is not None else "scratch"
     if scenario == "transfer" and "features_from" in settings.given:
         raise UsageError(
@@ -238,6 +238,13 @@ def needed_pools(
         spec = targeted_spec(bench, dataset, settings, targeted.targeting, trial, model)
         return {name: spec}
     return {name: pool_spec(bench, name, dataset, choice.trial)[1] for name in choice.attacks}
+
+
+def _reveal(method: str, oracle: Oracle, is_poison: Tensor) -> None:
+    try:
+        oracle.reveal(is_poison)
+    except ValueError as error:
+        raise UsageError(f"{method}: {error}") from None
 
 
 def _run(
@@ -314,7 +321,7 @@ def _run(
             "interruptions": result.interruptions,
         },
         "environment": surroundings | {"started": started, "finished": utc_now()},
-        "warnings": _warnings(dataset, by_class) + _class_warnings(dataset, result.notes),
+        "warnings": _warnings(dataset, by_class) + class_warnings(dataset, result.notes),
     }
     weights = dict(classifier.state_dict())
     if "keep" in defense.memory:
@@ -382,22 +389,26 @@ def _warnings(dataset: Dataset, by_class: Sequence[float]) -> list[str]:
     return sentences + [f"class {n} is never classified right" for n in never if n not in absent]
 
 
-def _class_warnings(dataset: Dataset, notes: Sequence[Mapping[str, Any]]) -> list[str]:
+def class_warnings(dataset: Dataset, notes: Sequence[Mapping[str, Any]]) -> list[str]:
     """Classes that a filter would have emptied, and those that an oracle did empty."""
-    sentences = []
+    spared: dict[int, list[str]] = {}
     for note in notes:
-        epoch = f"before epoch {note['epoch'] + 1}"
         for label in note.get("classes_spared", ()):
-            sentences.append(
-                f"class {dataset.class_names[label]} was kept {epoch}: the filter would have "
-                "removed all of it"
-            )
-        for label in note.get("classes_emptied", ()):
-            sentences.append(
-                f"class {dataset.class_names[label]} was nothing but poison and is not trained on: "
-                "that an attack on it fails says nothing"
-            )
-    return list(dict.fromkeys(sentences))
+            spared.setdefault(label, []).append(str(note["epoch"] + 1))
+    emptied = dict.fromkeys(label for note in notes for label in note.get("classes_emptied", ()))
+    names = dataset.class_names
+    return [
+        *(
+            f"class {names[label]} was kept before epoch {', '.join(epochs)}: the filter would "
+            "have removed all of it"
+            for label, epochs in spared.items()
+        ),
+        *(
+            f"class {names[label]} was nothing but poison and is not trained on: that an attack on "
+            "it fails says nothing"
+            for label in emptied
+        ),
+    ]
 
 
 def describe_poison(about: dict[str, Any] | None) -> str:

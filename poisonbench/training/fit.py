@@ -138,8 +138,7 @@ class _Run:
         try:
             return self._fit()
         except DivergedError as error:
-            if error.epoch is None:
-                error.epoch = self.epoch + 1
+            error.epoch = self.epoch + 1
             raise
 
     def _fit(self) -> FitResult:
@@ -263,18 +262,24 @@ class _Run:
         self._spend("defense")
         seeds = Seeds(self.seeds.seed("defense", purpose), self.seeds.trial)
         model: Classifier = copy.deepcopy(self.model)
-        result = fit(
-            model,
-            train,
-            self.validation,
-            self.recipe,
-            seeds,
-            device=self.device,
-            checkpoint=self.checkpoint.part(purpose) if self.checkpoint else None,
-            report=self.report,
-            should_stop=self.should_stop,
-            name=f"{self.name}: {purpose}",
-        )
+        try:
+            result = fit(
+                model,
+                train,
+                self.validation,
+                self.recipe,
+                seeds,
+                device=self.device,
+                checkpoint=self.checkpoint.part(purpose) if self.checkpoint else None,
+                report=self.report,
+                should_stop=self.should_stop,
+                name=f"{self.name}: {purpose}",
+            )
+        except DivergedError as error:
+            # The copy's epochs are not the run's.
+            raise DivergedError(
+                f"the copy trained for {purpose}, in its epoch {error.epoch}: {error}"
+            ) from None
         # The parts' clocks instead of this one: they know the sessions before an interruption.
         self.result.seconds["defense"] += sum(result.seconds.values())
         self.result.interruptions += result.interruptions
