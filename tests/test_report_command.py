@@ -145,9 +145,10 @@ def test_unreadable_records_are_warned_about_and_left_out(store):
     done = invoke(store, "--json", "--quiet")
     (cell,) = [c for c in json.loads(done.stdout)["cells"] if c["measured"]]
     assert cell["records"] == [paths[2].stem]
-    warnings = done.stderr.splitlines()
+    *warnings, failed = done.stderr.splitlines()
     assert len(warnings) == 2
     assert all(line.startswith("warning: left out: ") for line in warnings)
+    assert failed.startswith("1 failed run(s) are in no table")
 
 
 def test_quiet_and_an_empty_folder(store):

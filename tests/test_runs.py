@@ -14,7 +14,6 @@ import poisonbench
 from poisonbench.models import MODELS, build_model
 from poisonbench.registry import MIX
 from poisonbench.results.records import read_record, spec_id
-from poisonbench.results.store import Store
 from poisonbench.runs.defend import class_warnings
 from poisonbench.training.evaluation import accuracy
 
@@ -422,10 +421,3 @@ def test_warnings_name_a_class_once_whatever_the_rounds():
     assert spared.startswith("class b was kept before epoch 6, 8: ")
     assert other.startswith("class a was kept before epoch 8: ")
     assert emptied.startswith("class a was nothing but poison")
-
-
-def test_failed_runs_are_counted_and_in_no_table(results):
-    Store(results).write_failure("0" * 16, {"kind": "defend"}, "it diverged", 2)
-    outcome = done("report", "--results", results, "--quiet")
-    assert "1 failed run(s) are in no table" in outcome.err
-    assert "it diverged" not in outcome.out
