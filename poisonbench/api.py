@@ -8,6 +8,7 @@ frame = poisonbench.records()
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,8 @@ def craft(
     rho: float | None = None,
     trial: int = 0,
     profile: str = "paper",
-    results: str | Path = "results",
-    data_root: str | Path = "data",
+    results: str | Path | None = None,
+    data_root: str | Path | None = None,
     device: str = "auto",
     seed: int = 0,
     **options: Any,
@@ -44,8 +45,8 @@ def craft(
             share when targeted.
         trial: which draw of everything random.
         profile: "paper", or another that the attack has.
-        results: the results folder.
-        data_root: the folder of data sets.
+        results: the results folder; by default that of POISONBENCH_RESULTS, or results.
+        data_root: the folder of data sets; by default that of POISONBENCH_DATA, or data.
         device: auto, cpu, cuda or cuda:N.
         seed: root seed.
         options: the attack's own settings, e.g. ``epsilon=8 / 255``.
@@ -79,8 +80,8 @@ def defend(
     trial: int = 0,
     profile: str = "paper",
     attack_profile: str = "paper",
-    results: str | Path = "results",
-    data_root: str | Path = "data",
+    results: str | Path | None = None,
+    data_root: str | Path | None = None,
     device: str = "auto",
     seed: int = 0,
     **options: Any,
@@ -97,8 +98,8 @@ def defend(
         trial: which trial.
         profile: "paper", or another that the defense has.
         attack_profile: "paper", or another that the targeted attack has.
-        results: the results folder.
-        data_root: the folder of data sets.
+        results: the results folder; by default that of POISONBENCH_RESULTS, or results.
+        data_root: the folder of data sets; by default that of POISONBENCH_DATA, or data.
         device: auto, cpu, cuda or cuda:N.
         seed: root seed.
         options: settings of the defense or of the recipe, e.g. ``ratio=0.5, epochs=3``.
@@ -127,7 +128,11 @@ def defend(
 
 
 def load_poison(
-    path: str | Path, dataset: str | None = None, *, data_root: str | Path = "data", seed: int = 0
+    path: str | Path,
+    dataset: str | None = None,
+    *,
+    data_root: str | Path | None = None,
+    seed: int = 0,
 ) -> Poison:
     """Read and check an artefact; with a data set's name also against its images.
 
@@ -137,32 +142,43 @@ def load_poison(
     from poisonbench.data.artefacts import read_poison
     from poisonbench.data.sources import load_dataset
 
-    data = None if dataset is None else load_dataset(dataset, Path(data_root), seed)
+    data = None if dataset is None else load_dataset(dataset, _data_root(data_root), seed)
     return read_poison(Path(path), data)
 
 
 def records(
-    results: str | Path = "results",
+    results: str | Path | None = None,
     on_error: Callable[[Exception], None] = lambda error: None,
 ) -> pandas.DataFrame:
     """The run records as a data frame, one row a run, nested fields as dotted columns.
 
     Args:
-        results: the results folder.
+        results: the results folder; by default that of POISONBENCH_RESULTS, or results.
         on_error: told of each record that cannot be read; it is left out.
     """
     from dataclasses import asdict
 
     import pandas
 
-    found = Store(Path(results)).records(on_error)
+    found = Store(_results(results)).records(on_error)
     return pandas.json_normalize([asdict(record) for record in found])
 
 
-def _bench(results: str | Path, data_root: str | Path, device: str, seed: int) -> Bench:
+def _bench(
+    results: str | Path | None, data_root: str | Path | None, device: str, seed: int
+) -> Bench:
     from poisonbench.runs.bench import Bench, find_device
 
-    return Bench(Store(Path(results)), Path(data_root), find_device(device), seed)
+    return Bench(Store(_results(results)), _data_root(data_root), find_device(device), seed)
+
+
+def _results(given: str | Path | None) -> Path:
+    """Where the command line would put results too."""
+    return Path(given or os.environ.get("POISONBENCH_RESULTS") or "results")
+
+
+def _data_root(given: str | Path | None) -> Path:
+    return Path(given or os.environ.get("POISONBENCH_DATA") or "data")
 
 
 def _texts(options: dict[str, Any]) -> dict[str, str]:

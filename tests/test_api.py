@@ -62,3 +62,13 @@ def test_api_tells_of_records_it_leaves_out(tiny, results):
     assert len(told) == 1
     assert "0.json" in str(told[0])
     assert len(poisonbench.records(results.with_name("none"))) == 0
+
+
+def test_api_looks_where_the_command_line_does(tiny, results, monkeypatch):
+    monkeypatch.setenv("POISONBENCH_RESULTS", str(results))
+    made = poisonbench.craft("durp", tiny)
+    assert [path.parent.parent for path in results.glob("poisons/*/card.json")] == [
+        results / "poisons"
+    ]
+    assert poisonbench.records().empty
+    assert made.digest == poisonbench.craft("durp", tiny, results=results).digest

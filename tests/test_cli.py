@@ -11,7 +11,7 @@ from conftest import SHORT, cli, done, files_in
 
 import poisonbench
 from poisonbench.cli.session import choose_dataset
-from poisonbench.data.names import KNOWN, PREFIXES
+from poisonbench.data.names import KNOWN, PART, PREFIXES
 from poisonbench.experiments.tables import TABLES
 from poisonbench.models import MODELS
 from poisonbench.registry import attacks, defenses
@@ -79,7 +79,7 @@ def test_report_has_no_remarks_on_stdout(results):
     [
         ("attacks", [*attacks(), "mix"]),
         ("defenses", [*defenses()]),
-        ("datasets", [*KNOWN, *(f"{prefix}:PATH" for prefix in PREFIXES)]),
+        ("datasets", [*KNOWN, *PART, *(f"{prefix}:PATH" for prefix in PREFIXES)]),
         ("models", [*MODELS]),
         ("tables", [*TABLES]),
     ],

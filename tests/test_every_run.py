@@ -55,6 +55,11 @@ def test_the_norm_of_atda_is_in_its_name():
     assert [row[0] for row in both] == ["ATDA (Linf)", "ATDA (L2)"]
 
 
+def test_a_run_without_poison_has_no_success():
+    (row,) = rows_of([targeted_run(False, 0.8, clean=True)])["cifar10"]
+    assert row[-2:] == ("80.00 (1)", "-")
+
+
 def test_runs_that_are_not_averaged_are_counted():
     old = make_record(0.9, method="hint", recipe=1)
     table = build_runs([old, make_record(0.8, method="hint", recipe=2)])

@@ -70,7 +70,7 @@ def test_trials_are_averaged_and_settings_kept_apart():
             "10.00 (1) | 10.00 (1)",
         ],
         "mnist": [
-            "Deep k-NN | - | 0.0 | - | paper | 1 | 0 of 0 | 30 of 1,000 | 0.00 (1) | -",
+            "Deep k-NN | - | 0.0 | - | paper | 1 | 0 of 0 | 30 of 1,000 | - | -",
             f"{mix} neighbours=3 | 1 | 1 of 600 | 1 of 400 | 50.00 (1) | 0.17 (1)",
             f"{mix} paper | 1 | 300 of 600 | 100 of 400 | 75.00 (1) | 50.00 (1)",
         ],

@@ -1,6 +1,7 @@
 """Tables of a poison other than their own."""
 
 import json
+from pathlib import Path
 
 import pytest
 from conftest import cli, done, refused
@@ -108,12 +109,23 @@ def test_the_command(tiny, results):
     Store(results).write_record(chosen(0.8765, made["digest"], rho=1.0))
     for name in ("nowhere", "9" * 300):
         assert f"got '{name}'" in refused(65, results, "report", "--poison", name)
-    for name in (made["path"], made["digest"][:12]):
+    for name in (made["path"], Path(made["path"]).name, made["digest"][:12]):
         words = ("report", "--poison", name, "--results", results, "--dataset", "mnist")
         shown = done(*words, "--json").json
         assert f"on {name} (" in shown["notes"][0]
         assert "87.65 (1 of 5)" in done(*words).out
     assert "87.65" not in json.dumps(done("report", "--results", results, "--json").json)
+
+
+def test_only_the_data_set_of_the_poison_is_shown(results):
+    for run in (make_record(0.99), chosen(0.9, WANTED)):
+        Store(results).write_record(run)
+    words = ("report", "--results", results, "--poison", WANTED)
+    shown = {cell["dataset"] for cell in done(*words, "--json").json["cells"]}
+    assert shown == {"mnist"}
+    outcome = cli(*words, "--dataset", "mnist-sample")
+    assert outcome.code == 2
+    assert f"expected that of the runs on {WANTED}, mnist, got mnist-sample" in outcome.err
 
 
 def test_the_command_takes_a_poison_for_each_ratio(results):

@@ -272,6 +272,14 @@ def test_each_root_seed_has_its_own_poison():
     assert not [text for text in tables.build("2", runs).notes if "are of 2 poisons" in text]
 
 
+def test_of_a_sample_only_what_has_runs_is_shown():
+    """The paper has nothing to set beside the rest."""
+    table = tables.build("2", [make_record(dataset="mnist-sample", rho=0.6)], "mnist-sample")
+    matrix, beside = table.blocks
+    assert len(matrix.rows) == 6
+    assert [row[:2] for row in beside.rows] == [("0.6", "W/o Defense")]
+
+
 def test_one_trial_is_not_counted_as_tested():
     notes = " ".join(tables.build("2", [make_record(0.9)], "mnist").notes)
     assert "were tested" not in notes

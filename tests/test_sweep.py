@@ -108,6 +108,16 @@ def test_lines_are_what_the_report_misses(results, monkeypatch):
     assert "hint" in cli(*line, "--methods", "hin").err
 
 
+def test_a_gpu_that_is_not_there_is_said_before_a_job_fails(results, tmp_path):
+    plan = tmp_path / "plan.json"
+    words = ("--methods", "none", "--dataset", "mnist-sample", "--trials", "1", "--json")
+    done("sweep", "plan", *words, "--output", plan, "--results", results)
+    outcome = cli("sweep", "run", plan, "--devices", "cuda:99", "--results", results)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "--devices: expected a CUDA device that exists, got 'cuda:99'" in outcome.err
+    assert not list(results.rglob("failed/*"))
+
+
 def test_defenses_that_the_paper_lacks_are_planned_when_named(results):
     line = ("sweep", "plan", "--dataset", "mnist-sample", "--results", results, "--trials", "1")
     lines = done(*line, "--methods", "clean-only,jpeg").out.splitlines()

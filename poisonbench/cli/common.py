@@ -16,7 +16,9 @@ from poisonbench.errors import UsageError
 DatasetOption = Annotated[
     str | None,
     typer.Option(
-        "--dataset", help="mnist-sample, mnist, cifar10, fashion-mnist, npz:PATH or folder:PATH."
+        "--dataset",
+        help="mnist-sample, mnist, cifar10, fashion-mnist, a part such as "
+        "mnist-sample@1000, npz:PATH or folder:PATH.",
     ),
 ]
 ResultsOption = Annotated[

@@ -19,7 +19,7 @@ from poisonbench.cli.common import (
     print_json,
     say,
 )
-from poisonbench.data.names import KNOWN, PREFIXES
+from poisonbench.data.names import KNOWN, PART, PREFIXES
 
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="A name of `data list`, npz:PATH or folder:PATH.")
@@ -35,7 +35,7 @@ def list_(as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"datasets": KNOWN, "prefixes": prefixes})
         return
-    for name, text in (KNOWN | prefixes).items():
+    for name, text in (KNOWN | PART | prefixes).items():
         print(f"{name:<15}{text}")
 
 

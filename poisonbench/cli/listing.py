@@ -34,9 +34,9 @@ def defenses(name: NameArgument = None, json: JsonOption = False) -> None:
 @app.command(cls=Command)
 def datasets(json: JsonOption = False) -> None:
     """The data sets."""
-    from poisonbench.data.names import KNOWN, PREFIXES
+    from poisonbench.data.names import KNOWN, PART, PREFIXES
 
-    _print(KNOWN | {f"{prefix}:PATH": text for prefix, text in PREFIXES.items()}, json)
+    _print(KNOWN | PART | {f"{prefix}:PATH": text for prefix, text in PREFIXES.items()}, json)
 
 
 @app.command(cls=Command)

@@ -13,6 +13,7 @@ from poisonbench.cli.common import Command
 from poisonbench.config import Option, did_you_mean, options_of
 from poisonbench.errors import UsageError
 from poisonbench.registry import Entry, attacks, defenses
+from poisonbench.targeting import PROFILES as TARGETING_PROFILES
 from poisonbench.targeting import Targeting
 
 #: For ``app.command(context_settings=...)``.
@@ -123,11 +124,37 @@ def method_help(entry: Entry) -> str:
             lines.append(title)
         for option in options:
             words = f" [{'|'.join(option.choices)}]" if option.choices else ""
-            text = f"  {option.flag:22} {option.help}{words} [default {_default(option)}]"
-            lines.append(text)
-    return "\n".join(lines) + (
-        "\nDefaults are the paper's for CIFAR-10; other data sets have presets of their own."
+            value = entry.scenario if option.name == "scenario" else option.default
+            shown = _shown(value, option)
+            lines.append(f"  {option.flag:22} {option.help}{words} [default {shown}]")
+    lines.append(
+        "Defaults are the paper's for CIFAR-10. Other data, and parts of them, have their own:"
     )
+    return "\n".join([*lines, *_presets(entry, shared, targeting)])
+
+
+def _presets(entry: Entry, shared: Sequence[Option], targeting: Sequence[Option]) -> list[str]:
+    """The values of each preset that differ from the defaults; the more general hold first."""
+    from poisonbench.training.recipe import RECIPES
+
+    module = entry.load()
+    of_data: dict[str, list[str]] = {}
+    for options, profiles in (
+        (options_of(module.Config), getattr(module, "PROFILES", {})),
+        (shared, RECIPES),
+        (targeting, TARGETING_PROFILES),
+    ):
+        known = {option.name: option for option in options}
+        for profile, presets in profiles.items():
+            for preset, values in presets.items():
+                where = "all" if preset == "*" else preset.replace("/", " in ")
+                where += "" if profile == "paper" else f" with --profile {profile}"
+                of_data.setdefault(where, []).extend(
+                    f"{known[name].flag} {_shown(value, known[name])}"
+                    for name, value in values.items()
+                    if name in known
+                )
+    return [f"  {where}: {', '.join(texts)}" for where, texts in of_data.items() if texts]
 
 
 def _options(entry: Entry) -> tuple[list[Option], list[Option], list[Option]]:
@@ -141,9 +168,10 @@ def _options(entry: Entry) -> tuple[list[Option], list[Option], list[Option]]:
     return own, shared, targeting
 
 
-def _default(option: Option) -> str:
-    """A default as the user would write it: pixels as 8/255, a list as 5,15,40."""
-    value: Any = option.default
+def _shown(value: Any, option: Option) -> str:
+    """A value as the user would write it: pixels as 8/255, a list as 5,15,40."""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "none"
     if isinstance(value, float) and 0 < value < 1 and "in pixels" in option.help:

@@ -8,6 +8,7 @@ it does not say this there.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from json import dumps
@@ -28,7 +29,12 @@ from poisonbench.errors import UsageError
 from poisonbench.experiments import tables
 from poisonbench.experiments.every_run import build_runs
 from poisonbench.experiments.filters import build_filters
-from poisonbench.experiments.other_poisons import check_table, on_poisons, with_note
+from poisonbench.experiments.other_poisons import (
+    check_table,
+    dataset_of,
+    on_poisons,
+    with_note,
+)
 from poisonbench.results.render import FORMATS, check_format, print_rich, render
 from poisonbench.results.store import Store, write_text
 
@@ -64,8 +70,9 @@ def report(
         list[str] | None,
         typer.Option(
             "--poison",
-            help="Of the runs on this poison instead of the table's own mix: an artefact's path, "
-            "or its digest's first digits; once for each ratio.",
+            metavar="POISON",
+            help="Of the runs on this poison instead of the table's own mix: an artefact's path or "
+            "id, or its digest's first digits; once for each ratio.",
         ),
     ] = None,
     missing: Annotated[
@@ -104,7 +111,9 @@ def report(
     if poison:
         _refuse({"--poison": True}, {**others, "--missing": missing})
         check_table(key)
-    cards = _cards(poison or ())
+    if results.exists() and not results.is_dir():
+        raise UsageError(f"--results: expected a folder, got the file {results}")
+    cards = _cards(poison or (), Store(results))
     # Said with --quiet too: a table that lacks runs must not look whole.
     records = Store(results).records(lambda error: say(f"warning: left out: {error}"))
     if failed := len(Store(results).failures()):
@@ -113,6 +122,7 @@ def report(
         say(f"no run records in {results}; --missing prints the commands to make some", quiet=quiet)
     if poison:
         records, chosen = on_poisons(records, poison, cards)
+        dataset = dataset_of(records, poison, dataset)
     if filters:
         made = build_filters(records, dataset)
     else:
@@ -142,14 +152,18 @@ def _refuse(given: Mapping[str, bool], clashing: Mapping[str, bool]) -> None:
         raise UsageError(f"expected {first} without {clash}; leave one of them out")
 
 
-def _cards(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The cards of the poisons that are named by a path."""
-    paths = [name for name in names if os.path.exists(name)]
-    if not paths:
+def _cards(names: Sequence[str], store: Store) -> dict[str, dict[str, Any]]:
+    """The cards of the poisons that are named by a path, or by an id of the results folder."""
+    places = {name: Path(name) for name in names}
+    for name in names:
+        if re.fullmatch("[0-9a-f]{16}", name) and store.poison_path(name).exists():
+            places[name] = store.poison_path(name)
+    places = {name: path for name, path in places.items() if os.path.exists(path)}
+    if not places:
         return {}
     from poisonbench.data.artefacts import read_poison
 
-    return {path: read_poison(Path(path)).card for path in paths}
+    return {name: read_poison(path).card for name, path in places.items()}
 
 
 def _emit(text: str, output: Path | None) -> None:

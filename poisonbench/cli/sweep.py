@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
+import subprocess
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -154,6 +155,7 @@ def run(
     index, count = _read_shard(shard)
     places = [name.strip() for name in devices.split(",") if name.strip()] or ["auto"]
     mine = made.shard(index, count, kind)
+    _check_devices(places)
     stopping = Stopping()
     with ExitStack() as stack:
         stack.enter_context(stop_on_signals(stopping))
@@ -324,6 +326,21 @@ def read_kind(only: str | None) -> str | None:
             f"--only: expected {' or '.join(KINDS)}, got {only!r}{did_you_mean(only, KINDS)}"
         )
     return KINDS.get(only or "")
+
+
+def _check_devices(names: Sequence[str]) -> None:
+    """Whether the GPUs are there, before a job fails for the lack of one.
+
+    Another process asks, so that torch stays out of this one.
+    """
+    if not any(name.startswith("cuda") for name in names):
+        return
+    code = "import sys; from poisonbench.runs.bench import find_device as find; "
+    code += "[find(name) for name in sys.argv[1:]]"
+    asked = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True)
+    if asked.returncode:
+        reason = asked.stderr.strip().rpartition("\n")[2].partition(": ")[2]
+        raise UsageError(reason.replace("--device", "--devices"))
 
 
 def _read_shard(text: str) -> tuple[int, int]:

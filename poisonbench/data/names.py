@@ -21,6 +21,10 @@ PREFIXES = {
 }
 
 
+#: A part of one of the known data sets.
+PART = {"NAME@SIZE": "that many training images of one of these, by class: mnist-sample@1000"}
+
+
 def split_size(name: str) -> tuple[str, int | None]:
     """``"cifar10@5000"`` as ``("cifar10", 5000)``: a part of a known data set's training images.
 
@@ -49,6 +53,6 @@ def split_name(name: str) -> tuple[str, str]:
         return kind, path
     if kind in PREFIXES:
         raise UsageError(f"expected {kind}:PATH, got {name!r}; write the path behind the colon")
-    known = ", ".join([*KNOWN, *(f"{prefix}:PATH" for prefix in PREFIXES)])
+    known = ", ".join([*KNOWN, *PART, *(f"{prefix}:PATH" for prefix in PREFIXES)])
     hint = did_you_mean(kind if colon else name, [*KNOWN, *PREFIXES])
     raise UsageError(f"expected a data set among {known}, got {name!r}{hint}")

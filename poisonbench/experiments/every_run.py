@@ -39,7 +39,8 @@ def build_runs(records: Records, dataset: str | None = None) -> Table:
     notes = [
         "Test accuracy at the last epoch in percent, mean±sample standard deviation (trials); "
         "success: targets hit, with Wilson's 95 % interval.",
-        "Settings: what differs from the defense's own for the data set. Poison: the first digits "
+        "Settings: what differs from the defense's own for the data set, on a sample its preset; "
+        "paper is nothing. Poison: the first digits "
         "of an untargeted one's digest; a target's poison is its trial's own.",
     ]
     if not found:
@@ -77,7 +78,7 @@ def _figures(runs: Sequence[RunRecord]) -> list[Comparison]:
     """The accuracy and, of targeted poisons, the success."""
     keys = {**keys_of(runs[0]), "poison": _poison(runs[0])}
     figures = [compare_accuracy(keys, runs, None, wanted=0)]
-    if all(run.metrics.get("attack_success") is not None for run in runs):
+    if all(r.spec.get("poison") and r.metrics.get("attack_success") is not None for r in runs):
         keys = {**keys, "quantity": "attack_success"}
         figures.append(compare_success(keys, runs, None, wanted=0))
     return figures

@@ -26,6 +26,9 @@ QUANTITIES: dict[str, Unit] = {
     "f1": "fraction",
 }
 
+#: Those that say something where there are poisons.
+SCORES = ("precision", "recall", "f1")
+
 
 def build_filters(records: Records, dataset: str | None = None) -> Table:
     """The table of all runs that dropped images.
@@ -65,7 +68,10 @@ def _row(runs: Sequence[RunRecord]) -> list[Comparison]:
     chosen = distinct_trials(runs)
     row = []
     for quantity, unit in QUANTITIES.items():
-        values = [record.metrics["filter"].get(quantity) for record in chosen]
+        # Of clean data nothing can be found, and a precision of 0 would be a reproach.
+        found = [record.metrics["filter"] for record in chosen]
+        asked = [f for f in found if quantity not in SCORES or f.get("num_poisons")]
+        values = [figures.get(quantity) for figures in asked]
         row.append(
             Comparison(
                 keys={**keys_of(chosen[0]), "quantity": quantity},

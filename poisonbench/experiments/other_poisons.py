@@ -75,6 +75,34 @@ def on_poisons(
     return kept, {name: known[digest] for digest, name in by_digest.items()}
 
 
+def dataset_of(
+    records: Sequence[RunRecord], names: Sequence[str], dataset: str | None
+) -> str | None:
+    """The data set of the runs on the poisons, to show it alone; null where there are several.
+
+    Args:
+        records: what :func:`on_poisons` gave.
+        names: of the poisons.
+        dataset: what was asked for.
+
+    Raises:
+        UsageError: the poisons have runs, and none on the data set that was asked for.
+    """
+    found = list(
+        dict.fromkeys(
+            str(record.spec["dataset"]["name"]) for record in records if record.spec.get("poison")
+        )
+    )
+    if dataset is None:
+        return found[0] if len(found) == 1 else None
+    if found and dataset not in found:
+        raise UsageError(
+            f"--dataset: expected that of the runs on {', '.join(names)}, {', '.join(found)}, got "
+            f"{dataset}"
+        )
+    return dataset
+
+
 def _check(
     record: RunRecord,
     poison: Mapping[str, Any],

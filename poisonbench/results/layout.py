@@ -29,7 +29,7 @@ def comparison_block(
     labels: Mapping[Any, str],
     beside: Mapping[str, Sequence[Comparison]] | None = None,
 ) -> Block:
-    """Measured, published, difference and verdict, one cell a row.
+    """Measured, published, difference and verdict, one cell a row; none where both are lacking.
 
     Args:
         title: of the block.
@@ -50,6 +50,7 @@ def comparison_block(
             _show_verdict(cell),
         )
         for place, cell in enumerate(cells)
+        if cell.measured is not None or cell.published is not None
     ]
     shown = (*cells, *(cell for others in further.values() for cell in others))
     return Block(title=title, columns=columns, rows=tuple(rows), keys=len(keys), cells=shown)

@@ -162,6 +162,11 @@ class Table:
     notes: tuple[str, ...] = ()
 
     @property
+    def shown(self) -> tuple[Block, ...]:
+        """The blocks that have rows to print."""
+        return tuple(block for block in self.blocks if block.rows)
+
+    @property
     def cells(self) -> tuple[Comparison, ...]:
         """Every comparison of every block."""
         return tuple(cell for block in self.blocks for cell in block.cells)
