@@ -14,7 +14,7 @@ import poisonbench
 from poisonbench.models import MODELS, build_model
 from poisonbench.registry import MIX
 from poisonbench.results.records import read_record, spec_id
-from poisonbench.runs.defend import class_warnings
+from poisonbench.runs.class_warnings import class_warnings
 from poisonbench.training.evaluation import accuracy
 
 
@@ -410,14 +410,15 @@ def test_a_run_says_where_its_poison_came_from(tiny, stocked):
 
 
 def test_warnings_name_a_class_once_whatever_the_rounds():
-    dataset = SimpleNamespace(class_names=["a", "b"])
+    test = SimpleNamespace(labels=torch.tensor([0, 1]))
+    dataset = SimpleNamespace(class_names=["a", "b"], num_classes=2, test=test)
     notes = [
         {"epoch": 5, "classes_spared": [1]},
         {"epoch": 7, "classes_spared": [0, 1]},
         {"epoch": 8, "selected": 3},
         {"epoch": 0, "classes_emptied": [0]},
     ]
-    spared, other, emptied = class_warnings(dataset, notes)
+    spared, other, emptied = class_warnings(dataset, [1.0, 0.5], notes)
     assert spared.startswith("class b was kept before epoch 6, 8: ")
     assert other.startswith("class a was kept before epoch 8: ")
     assert emptied.startswith("class a was nothing but poison")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from poisonbench.models import build_model, check_model
 from poisonbench.registry import attacks, defenses, find
 from poisonbench.results.records import RunRecord, read_record, spec_id
 from poisonbench.runs.bench import Bench, check_trial, default_model
+from poisonbench.runs.class_warnings import class_warnings
 from poisonbench.runs.craft import pool_spec
 from poisonbench.runs.environment import environment, peak_memory, reset_peak_memory, utc_now
 from poisonbench.runs.filtering import filter_report
@@ -321,7 +322,7 @@ def _run(
             "interruptions": result.interruptions,
         },
         "environment": surroundings | {"started": started, "finished": utc_now()},
-        "warnings": _warnings(dataset, by_class) + class_warnings(dataset, result.notes),
+        "warnings": class_warnings(dataset, by_class, result.notes),
     }
     weights = dict(classifier.state_dict())
     if "keep" in defense.memory:
@@ -372,43 +373,6 @@ def _speed(result: FitResult, train: Split) -> float:
     """Images a second of the training, those that a defense dropped not among them."""
     images = float(sum(row.get("images", len(train)) for row in result.curve))
     return images / max(result.seconds["training"], 1e-9)
-
-
-def _warnings(dataset: Dataset, by_class: Sequence[float]) -> list[str]:
-    absent = [
-        name
-        for name, count in zip(
-            dataset.class_names,
-            torch.bincount(dataset.test.labels, minlength=dataset.num_classes).tolist(),
-            strict=True,
-        )
-        if count == 0
-    ]
-    never = [name for name, share in zip(dataset.class_names, by_class, strict=True) if share == 0]
-    sentences = [f"class {name} has no test images" for name in absent]
-    return sentences + [f"class {n} is never classified right" for n in never if n not in absent]
-
-
-def class_warnings(dataset: Dataset, notes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Classes that a filter would have emptied, and those that an oracle did empty."""
-    spared: dict[int, list[str]] = {}
-    for note in notes:
-        for label in note.get("classes_spared", ()):
-            spared.setdefault(label, []).append(str(note["epoch"] + 1))
-    emptied = dict.fromkeys(label for note in notes for label in note.get("classes_emptied", ()))
-    names = dataset.class_names
-    return [
-        *(
-            f"class {names[label]} was kept before epoch {', '.join(epochs)}: the filter would "
-            "have removed all of it"
-            for label, epochs in spared.items()
-        ),
-        *(
-            f"class {names[label]} was nothing but poison and is not trained on: that an attack on "
-            "it fails says nothing"
-            for label in emptied
-        ),
-    ]
 
 
 def describe_poison(about: dict[str, Any] | None) -> str:
