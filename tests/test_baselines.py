@@ -1,4 +1,4 @@
-"""The second paper's protocols: its tables, its network, and pretraining under a defense."""
+"""The second paper's protocols: its tables, its network and its attacks' profiles."""
 
 import math
 import shlex
@@ -10,7 +10,6 @@ import torch
 import typer
 from conftest import cli, done
 from synthetic_runs import targeted_run
-from tiny import network, split, state_of
 from torch import nn
 
 from poisonbench.attacks import feature_collision
@@ -19,11 +18,9 @@ from poisonbench.cli.main import app
 from poisonbench.cli.method_options import flags_of, method_values
 from poisonbench.cli.sweep_lines import plan_lines
 from poisonbench.config import as_json
-from poisonbench.defenses import robust_features
 from poisonbench.experiments import baselines, tables
 from poisonbench.experiments.filter_curve import filter_curve
 from poisonbench.models import MODELS, build_model
-from poisonbench.perturbation import example_losses
 from poisonbench.registry import attacks, defenses
 from poisonbench.results import published
 from poisonbench.results.records import read_record
@@ -31,7 +28,6 @@ from poisonbench.results.statistics import Proportion, Verdict
 from poisonbench.runs.defend import choices
 from poisonbench.runs.material import describe_choice, read_targets
 from poisonbench.runs.settings import read_settings
-from poisonbench.training.recipe import Recipe
 
 # Its figures
 
@@ -310,82 +306,15 @@ def test_a_network_without_batch_norm_has_its_own_rate():
     assert own.recipe.learning_rate == 0.05
 
 
-# Robust features
-
-
-def test_pretraining_fits_adversarial_examples_within_the_bound():
-    config = robust_features.Config(epsilon=0.1, steps=8)
-    defense = robust_features.build(config, Recipe(precision="float32")).pretraining()
-    model, data = network().train(), split(12)
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    images = data.images.float() / 255
-    found = defense.perturb_batch(state_of(model, data, split(4, 1)), images, data.labels)
-    assert (found - images).abs().max() <= 0.1 + 1e-6
-    assert found.min() >= 0
-    assert found.max() <= 1
-    again = defense.perturb_batch(state_of(model, data, split(4, 1)), images, data.labels)
-    assert torch.equal(found, again)
-    start, end = (example_losses(model, x, data.labels) for x in (images, found))
-    assert (end > start).all()
-    assert model.training
-    assert all(map(torch.equal, before.values(), model.state_dict().values()))
-
-
-def test_the_second_stage_is_plain():
-    defense = robust_features.build(robust_features.Config(), Recipe())
-    images = torch.rand(4, 1, 8, 8)
-    assert defense.perturb_batch(None, images, None) is images
-
-
-@pytest.mark.parametrize("change", [{"epsilon": 0.0}, {"steps": 0}, {"step_ratio": 3.0}])
-def test_settings_out_of_range_name_the_setting(change):
-    (name,) = change
-    with pytest.raises(ValueError, match=f"{name}: expected"):
-        robust_features.Config(**change)
-
-
-#: One surrogate and few steps; the attack is not what is tested.
-TARGETED = ("--attack", "noise", "--scenario", "transfer", "--transfer-share", "0.2")
-BRIEF = ("--rho", "0.02", "--epochs", "2", "--batch-size", "64", "--json")
-
-
-def run(method, tiny, results, *words):
-    line = ("defend", "--method", method, "--dataset", tiny, "--results", results)
-    return read_record(Path(done(*line, *words).json["path"]))
-
-
-def test_the_extractor_is_robust_and_is_kept(tiny, results):
-    plain = run("none", tiny, results, *TARGETED, *BRIEF)
-    assert len(list((results / "models").iterdir())) == 1
-    robust = run("robust-features", tiny, results, *TARGETED, *BRIEF, "--steps", "2")
-    assert len(list((results / "models").iterdir())) == 2
-    assert robust.digests["first_batch"] == plain.digests["first_batch"]
-    assert robust.digests["initial_weights"] != plain.digests["initial_weights"]
-    assert robust.spec["poison"]["digest"] == plain.spec["poison"]["digest"]
-    run("robust-features", tiny, results, *TARGETED, *BRIEF, "--steps", "1")
-    assert len(list((results / "models").iterdir())) == 3
-
-
-@pytest.mark.parametrize(
-    "words", [("--clean",), ("--attack", "noise"), ("--attack", "gm", "--scenario", "scratch")]
-)
-def test_from_scratch_there_is_nothing_to_pretrain(tiny, results, words):
-    outcome = cli(
-        "defend", "--method", "robust-features", "--dataset", tiny, "--results", results, *words
-    )
-    assert outcome.code == 2
-    assert "--scenario transfer or finetune" in outcome.err
-    assert not results.exists()
-
-
 # Profiles of attacks, and the length of the second stage
 
 
 def test_the_attack_has_the_profile_and_the_stage_its_epochs(tiny, results, monkeypatch):
     monkeypatch.setitem(feature_collision.PROFILES["watermark"]["*"], "steps", 3)
     words = ("--attack", "fc", "--attack-profile", "watermark", "--scenario", "finetune")
-    short = (*words, "--stage-epochs", "1", *BRIEF)
-    record = run("none", tiny, results, *short)
+    brief = ("--rho", "0.02", "--epochs", "2", "--batch-size", "64", "--stage-epochs", "1")
+    line = ("defend", "--method", "none", "--dataset", tiny, *words, *brief)
+    record = read_record(Path(done(*line, "--results", results, "--json").json["path"]))
     (pool,) = record.labels["poison"]["pools"].values()
     assert pool["spec"]["config"]["form"] == "watermark"
     assert record.labels["overrides"]["attack_profile"] == "watermark"
@@ -393,8 +322,7 @@ def test_the_attack_has_the_profile_and_the_stage_its_epochs(tiny, results, monk
     assert record.spec["poison"]["profile"] == "watermark"
     assert record.spec["training"]["epochs"] == len(record.curve) == 1
     assert record.spec["pretraining"]["epochs"] == 2
-    line = shlex.join(["poisonbench", "defend", "--method", "none", "--dataset", tiny, *short[:-1]])
-    poison, job = plan_lines([line], Path(".")).jobs
+    poison, job = plan_lines([shlex.join(["poisonbench", *line])], Path(".")).jobs
     assert poison.id == record.labels["poison"]["id"]
     assert poison.words[-2:] == ("--profile", "watermark")
     assert job.needs == (poison.id,)
