@@ -8,11 +8,11 @@ frame = poisonbench.records()
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from poisonbench.places import data_folder, results_folder
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
 
@@ -142,7 +142,9 @@ def load_poison(
     from poisonbench.data.artefacts import read_poison
     from poisonbench.data.sources import load_dataset
 
-    data = None if dataset is None else load_dataset(dataset, _data_root(data_root), seed)
+    data = (
+        None if dataset is None else load_dataset(dataset, Path(data_root or data_folder()), seed)
+    )
     return read_poison(Path(path), data)
 
 
@@ -160,7 +162,7 @@ def records(
 
     import pandas
 
-    found = Store(_results(results)).records(on_error)
+    found = Store(Path(results or results_folder())).records(on_error)
     return pandas.json_normalize([asdict(record) for record in found])
 
 
@@ -169,16 +171,12 @@ def _bench(
 ) -> Bench:
     from poisonbench.runs.bench import Bench, find_device
 
-    return Bench(Store(_results(results)), _data_root(data_root), find_device(device), seed)
-
-
-def _results(given: str | Path | None) -> Path:
-    """Where the command line would put results too."""
-    return Path(given or os.environ.get("POISONBENCH_RESULTS") or "results")
-
-
-def _data_root(given: str | Path | None) -> Path:
-    return Path(given or os.environ.get("POISONBENCH_DATA") or "data")
+    return Bench(
+        Store(Path(results or results_folder())),
+        Path(data_root or data_folder()),
+        find_device(device),
+        seed,
+    )
 
 
 def _texts(options: dict[str, Any]) -> dict[str, str]:

@@ -2,9 +2,11 @@
 
 import pytest
 from conftest import defend
+from synthetic_runs import make_record
 
 import poisonbench
-from poisonbench.errors import ArtefactError, UsageError
+from poisonbench.errors import ArtefactError, PoisonbenchError, UsageError
+from poisonbench.results.store import Store
 
 LEVEL = 1 / 255
 
@@ -70,5 +72,9 @@ def test_api_looks_where_the_command_line_does(tiny, results, monkeypatch):
     assert [path.parent.parent for path in results.glob("poisons/*/card.json")] == [
         results / "poisons"
     ]
-    assert poisonbench.records().empty
+    Store(results).write_record(make_record())
+    assert len(poisonbench.records()) == 1
+    monkeypatch.setenv("POISONBENCH_DATA", str(results / "elsewhere"))
+    with pytest.raises(PoisonbenchError, match="elsewhere"):
+        poisonbench.defend("none", "mnist", rho=0)
     assert made.digest == poisonbench.craft("durp", tiny, results=results).digest

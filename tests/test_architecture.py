@@ -22,7 +22,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Layers
 
 BOTTOM = {
-    *("errors", "canonical", "config", "files", "progress", "seeds", "signals", "targeting"),
+    *("errors", "canonical", "config", "files", "places", "progress", "seeds", "signals"),
+    "targeting",
 }
 NUMERIC = BOTTOM | {"data", "models"}
 SHARED = {
@@ -40,6 +41,7 @@ MAY_IMPORT = {
     "progress": set(),
     "signals": set(),
     "files": {"errors"},
+    "places": set(),
     "config": {"errors"},
     "targeting": {"config", "errors"},
     "registry": BOTTOM,

@@ -333,11 +333,9 @@ def test_mirrored_counts_reproduce_nothing():
 
 def test_only_trials_that_both_have_are_counted():
     def order(first, second):
-        cells = [
-            (Cell(dataset="cifar10", method=m, rho=0.01, attacks=("gm",), scenario="scratch"),)
-            for m in ("hint", "none")
-        ]
-        claim = SuccessOrder(claim="less", first=cells[0], others=(cells[1],))
+        claim = SuccessOrder(
+            claim="less", first=success_cell("hint"), others=(success_cell("none"),)
+        )
         return claim.judge(trials(first, method="hint") + trials(second))
 
     found = order("........", "xxxxx")
@@ -349,9 +347,41 @@ def test_only_trials_that_both_have_are_counted():
     # Three against three cannot pass: even 0 of 3 against 3 of 3 has p = 0.05.
     assert order("...", "xxx").verdict == "not enough trials"
     assert order(".....", ".....").verdict == "not reproduced"
-    # Here too even 0 of 4 against 4 of 4 would pass, and the opposite of the claim does.
-    opposite = order("xxxx", "....")
-    assert (opposite.p_value, opposite.verdict) == (1, "not reproduced")
+
+
+def success_cell(method, hits=None):
+    """One cell, with that many published hits of five."""
+    published = None if hits is None else Proportion(hits, 5)
+    return (
+        Cell(
+            dataset="cifar10",
+            method=method,
+            rho=0.01,
+            attacks=("gm",),
+            scenario="scratch",
+            published_success=published,
+        ),
+    )
+
+
+def test_the_opposite_of_a_claim_is_found_where_the_papers_own_rates_could_not_pass():
+    """2 of 5 against 3 of 5 never passes; all hit against none is the opposite all the same."""
+    others = tuple(success_cell(name, 3) for name in ("none", "atda", "friends"))
+
+    def said(first, *rivals):
+        claim = SuccessOrder(
+            claim="less", first=success_cell("hint", 2), others=others[: len(rivals)]
+        )
+        records = trials(first, method="hint")
+        for name, hits in zip(("none", "atda", "friends"), rivals, strict=False):
+            records += trials(hits, method=name)
+        return claim.judge(records).verdict
+
+    assert said("xx...", "xxx..") == "not enough trials"
+    assert said("xxxxx", ".....") == "not reproduced"
+    # One-sided p = 0.024: enough of one comparison, and not of one of three.
+    assert said("xxxx.", ".....") == "not reproduced"
+    assert said("xxxx.", ".....", "xxxx.", "xxxx.") == "not enough trials"
 
 
 # Formats

@@ -104,7 +104,7 @@ def test_list_the_options_of_one():
 
 def test_data_list():
     assert done("data", "list").out == done("list", "datasets").out
-    assert done("data", "list", "--json").json.keys() == {"datasets", "prefixes"}
+    assert done("data", "list", "--json").json.keys() == {"datasets", "parts", "prefixes"}
 
 
 def test_data_show(tiny):

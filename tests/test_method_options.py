@@ -148,10 +148,18 @@ def test_commands_that_run_methods_end_with_the_same_options(command):
 
 def test_help_shows_what_other_data_have():
     lines = method_help(attacks()["bp"]).splitlines()
-    (sample,) = [line for line in lines if line.startswith("  mnist-sample: ")]
-    assert "--epsilon 64/255" in sample
-    assert "--epochs 7" in sample
-    assert any(line.startswith("  all with --profile original: --form authors") for line in lines)
-    assert any(line.startswith("  mnist-sample@1000 in transfer: ") for line in lines)
+    own, recipe, target = map(
+        lines.index, ("The method's options:", "The recipe's:", "The target's:")
+    )
+    method, training, target = lines[own:recipe], lines[recipe:target], lines[target:]
+    places = [line.partition(":")[0].strip() for line in method[1:]]
+    profile = "--profile original, "
+    expected = ["mnist", "mnist-sample"]
+    assert places == [*expected, profile + "all data", *(profile + name for name in expected)]
+    assert "--epsilon 64/255" in method[2]
+    assert "--epochs 7," in next(line for line in training if line.startswith("  mnist-sample: "))
+    assert any(line.startswith("  network cifar-alexnet: ") for line in training)
+    assert "  mnist-sample@1000 in transfer: --rho 0.025, " in "\n".join(target)
     (scenario,) = [line for line in lines if line.startswith("  --scenario ")]
     assert scenario.endswith("[default transfer]")
+    assert "  --profile code, mnist: --epochs 10" in method_help(defenses()["none"])

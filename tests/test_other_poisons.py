@@ -9,7 +9,7 @@ from synthetic_runs import hint_run, make_record, targeted_run
 
 from poisonbench.errors import ArtefactError, UsageError
 from poisonbench.experiments import tables
-from poisonbench.experiments.other_poisons import on_poisons, with_note
+from poisonbench.experiments.other_poisons import dataset_of, on_poisons, with_note
 from poisonbench.results.store import Store
 
 WANTED, UNWANTED, DEFAULT = (16 * digit for digit in ("ab12", "ab1f", "0000"))
@@ -117,6 +117,12 @@ def test_the_command(tiny, results):
     assert "87.65" not in json.dumps(done("report", "--results", results, "--json").json)
 
 
+def test_runs_on_data_of_ones_own_are_in_no_table():
+    records = [chosen(0.9, WANTED, dataset="npz")]
+    with pytest.raises(UsageError, match="got ab12.* with runs on npz; .*report --runs"):
+        dataset_of(records, [WANTED], None)
+
+
 def test_only_the_data_set_of_the_poison_is_shown(results):
     for run in (make_record(0.99), chosen(0.9, WANTED)):
         Store(results).write_record(run)
@@ -139,6 +145,8 @@ def test_the_command_takes_a_poison_for_each_ratio(results):
     outcome = cli(*words, UNWANTED, "--check")
     assert outcome.code == 4
     assert "0 of 0 compared" in outcome.err
+    # Five methods' five trials at rho 0, 0.6 and 1.0, of which three are there.
+    assert "72 run(s) missing" in outcome.err
     outcome = cli(*words, "--check")
     assert outcome.code == 2
     assert "got the option --check" in outcome.err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from poisonbench.errors import UsageError
+from poisonbench.places import DATA_VARIABLE, RESULTS_VARIABLE, data_folder, results_folder
 
 DatasetOption = Annotated[
     str | None,
@@ -23,13 +23,11 @@ DatasetOption = Annotated[
 ]
 ResultsOption = Annotated[
     Path,
-    typer.Option(
-        "--results", envvar="POISONBENCH_RESULTS", help="Folder of poisons and run records."
-    ),
+    typer.Option("--results", envvar=RESULTS_VARIABLE, help="Folder of poisons and run records."),
 ]
 DataRootOption = Annotated[
     Path,
-    typer.Option("--data-root", envvar="POISONBENCH_DATA", help="Folder of the data sets."),
+    typer.Option("--data-root", envvar=DATA_VARIABLE, help="Folder of the data sets."),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 SeedOption = Annotated[
@@ -37,9 +35,6 @@ SeedOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress and no remarks on stderr.")]
-
-DEFAULT_RESULTS = Path("results")
-DEFAULT_DATA_ROOT = Path("data")
 
 
 class Command(TyperCommand):
@@ -74,15 +69,10 @@ def print_json(value: Any) -> None:
 def places(results: Path, data_root: Path) -> list[str]:
     """The options that tell a command where things are, unless it would look there anyway."""
     words: list[str] = []
-    for flag, variable, default, path in (
-        ("--results", "POISONBENCH_RESULTS", DEFAULT_RESULTS, results),
-        ("--data-root", "POISONBENCH_DATA", DEFAULT_DATA_ROOT, data_root),
+    for flag, path, untold in (
+        ("--results", results, results_folder()),
+        ("--data-root", data_root, data_folder()),
     ):
-        if not is_default(path, variable, default):
+        if path != untold:
             words += [flag, str(path)]
     return words
-
-
-def is_default(path: Path, variable: str, default: Path) -> bool:
-    """Whether a command would look there without being told."""
-    return path == Path(os.environ.get(variable) or default)

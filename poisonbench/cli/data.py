@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from poisonbench.cli.common import (
-    DEFAULT_DATA_ROOT,
     Command,
     DataRootOption,
     JsonOption,
@@ -20,6 +19,7 @@ from poisonbench.cli.common import (
     say,
 )
 from poisonbench.data.names import KNOWN, PART, PREFIXES
+from poisonbench.places import DEFAULT_DATA_ROOT
 
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="A name of `data list`, npz:PATH or folder:PATH.")
@@ -33,7 +33,7 @@ def list_(as_json: JsonOption = False) -> None:
     """List the data sets and the prefixes for your own."""
     prefixes = {f"{prefix}:PATH": text for prefix, text in PREFIXES.items()}
     if as_json:
-        print_json({"datasets": KNOWN, "prefixes": prefixes})
+        print_json({"datasets": KNOWN, "parts": PART, "prefixes": prefixes})
         return
     for name, text in (KNOWN | PART | prefixes).items():
         print(f"{name:<15}{text}")

@@ -15,17 +15,17 @@ from packaging.requirements import Requirement
 
 from poisonbench import __version__
 from poisonbench.cli.common import (
-    DEFAULT_DATA_ROOT,
-    DEFAULT_RESULTS,
     DataRootOption,
     JsonOption,
     ResultsOption,
     print_json,
 )
+from poisonbench.places import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
 from poisonbench.sweep.folder_checks import Check, check_folder
 from poisonbench.sweep.slurm import describe
 
 OLDEST_PYTHON = (3, 11)
+
 UPGRADE = "install poisonbench again, as in the README"
 
 

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from poisonbench.cli.common import (
-    DEFAULT_DATA_ROOT,
-    DEFAULT_RESULTS,
     DataRootOption,
     DatasetOption,
     DeviceOption,
@@ -31,6 +29,7 @@ from poisonbench.cli.session import RunOptions, choose_dataset, open_bench
 from poisonbench.config import did_you_mean
 from poisonbench.errors import ArtefactError, UsageError
 from poisonbench.experiments.cells import TARGETED_SAMPLE, is_run_on
+from poisonbench.places import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
 from poisonbench.registry import defenses
 from poisonbench.results.drawing import Figure, write_figure
 from poisonbench.results.store import Store

@@ -8,8 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from poisonbench.cli.common import (
-    DEFAULT_DATA_ROOT,
-    DEFAULT_RESULTS,
     DataRootOption,
     DatasetOption,
     JsonOption,
@@ -21,6 +19,7 @@ from poisonbench.cli.common import (
 from poisonbench.cli.craft import show_crafted, summary
 from poisonbench.cli.session import RunOptions, open_bench
 from poisonbench.config import options_of, parse_value
+from poisonbench.places import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
 from poisonbench.targeting import Targeting
 
 #: What the published sets were made for.

@@ -10,8 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from poisonbench.cli.common import (
-    DEFAULT_DATA_ROOT,
-    DEFAULT_RESULTS,
     DataRootOption,
     DatasetOption,
     JsonOption,
@@ -21,6 +19,7 @@ from poisonbench.cli.common import (
 )
 from poisonbench.errors import ArtefactError, UsageError
 from poisonbench.files import write_bytes
+from poisonbench.places import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.results.store import Store
 from poisonbench.targeting import Goal

@@ -6,7 +6,7 @@ against the method that was chosen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from poisonbench.cli.common import Command
@@ -127,34 +127,52 @@ def method_help(entry: Entry) -> str:
             value = entry.scenario if option.name == "scenario" else option.default
             shown = _shown(value, option)
             lines.append(f"  {option.flag:22} {option.help}{words} [default {shown}]")
-    lines.append(
-        "Defaults are the paper's for CIFAR-10. Other data, and parts of them, have their own:"
-    )
-    return "\n".join([*lines, *_presets(entry, shared, targeting)])
+    return "\n".join([*lines, *_presets(entry, own, shared)])
 
 
-def _presets(entry: Entry, shared: Sequence[Option], targeting: Sequence[Option]) -> list[str]:
-    """The values of each preset that differ from the defaults; the more general hold first."""
+def _presets(entry: Entry, own: Sequence[Option], shared: Sequence[Option]) -> list[str]:
+    """What holds on other data, and under other profiles, than the defaults.
+
+    A profile has the method's options to itself, and changes single values of the recipe.
+    """
+    from poisonbench.models import MODELS
     from poisonbench.training.recipe import RECIPES
 
     module = entry.load()
-    of_data: dict[str, list[str]] = {}
-    for options, profiles in (
-        (options_of(module.Config), getattr(module, "PROFILES", {})),
-        (shared, RECIPES),
-        (targeting, TARGETING_PROFILES),
-    ):
+    parts = [
+        ("The method's options", own, [module.PROFILES]),
+        ("The recipe's", shared, [RECIPES, getattr(module, "RECIPES", {})]),
+    ]
+    if entry.scenario:
+        parts.append(("The target's", options_of(Targeting), [TARGETING_PROFILES]))
+    lines = [
+        "Defaults are the paper's for CIFAR-10. On other data (a line adds to the more general "
+        "ones above it; a profile has the method's options to itself):"
+    ]
+    for title, options, tables in parts:
         known = {option.name: option for option in options}
-        for profile, presets in profiles.items():
-            for preset, values in presets.items():
-                where = "all" if preset == "*" else preset.replace("/", " in ")
-                where += "" if profile == "paper" else f" with --profile {profile}"
-                of_data.setdefault(where, []).extend(
-                    f"{known[name].flag} {_shown(value, known[name])}"
-                    for name, value in values.items()
-                    if name in known
-                )
-    return [f"  {where}: {', '.join(texts)}" for where, texts in of_data.items() if texts]
+        found = [
+            f"  {_place(profile, preset, MODELS)}: "
+            + ", ".join(f"{known[name].flag} {_shown(values[name], known[name])}" for name in names)
+            for profiles in tables
+            for profile, presets in profiles.items()
+            for preset, values in sorted(presets.items(), key=_generality)
+            if (names := [name for name in values if name in known])
+        ]
+        lines += [f"{title}:", *found] if found else []
+    return lines
+
+
+def _generality(preset: tuple[str, Any]) -> tuple[str, str]:
+    """Sorts mnist, mnist/transfer, mnist-sample."""
+    return preset[0].partition("/")[0], preset[0]
+
+
+def _place(profile: str, preset: str, networks: Container[str]) -> str:
+    """Data, a network or a scenario in words, and the profile unless it is the paper's."""
+    network = "network " if preset in networks else ""
+    where = "all data" if preset == "*" else network + preset.replace("/", " in ")
+    return where if profile == "paper" else f"--profile {profile}, {where}"
 
 
 def _options(entry: Entry) -> tuple[list[Option], list[Option], list[Option]]:
@@ -178,7 +196,7 @@ def _shown(value: Any, option: Option) -> str:
         level = round(value * 255)
         if level > 0 and abs(value * 255 - level) < 1e-9:
             return f"{level}/255"
-    return str(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def value_of(flag: str, arguments: Sequence[str]) -> str:

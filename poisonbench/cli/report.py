@@ -18,11 +18,9 @@ from typing import Annotated, Any
 import typer
 
 from poisonbench.cli.common import (
-    DEFAULT_RESULTS,
     JsonOption,
     QuietOption,
     ResultsOption,
-    is_default,
     say,
 )
 from poisonbench.errors import UsageError
@@ -33,8 +31,10 @@ from poisonbench.experiments.other_poisons import (
     check_table,
     dataset_of,
     on_poisons,
+    ratios_of,
     with_note,
 )
+from poisonbench.places import DEFAULT_RESULTS, results_folder
 from poisonbench.results.render import FORMATS, check_format, print_rich, render
 from poisonbench.results.store import Store, write_text
 
@@ -130,7 +130,7 @@ def report(
     if poison:
         made = with_note(made, chosen)
     if missing:
-        where = None if is_default(results, "POISONBENCH_RESULTS", DEFAULT_RESULTS) else results
+        where = None if results == results_folder() else results
         commands = tables.missing_commands(key, records, dataset, where)
         say(f"{len(commands)} run(s) missing", quiet=quiet)
         lines = [dumps({"missing": commands})] if kind == "json" else commands
@@ -142,7 +142,8 @@ def report(
     else:
         _emit(render(made, kind), output)
     if check:
-        _check(tables.check(key, records, dataset), quiet=quiet)
+        rhos = ratios_of(records) if poison else None
+        _check(tables.check(key, records, dataset, rhos), quiet=quiet)
 
 
 def _refuse(given: Mapping[str, bool], clashing: Mapping[str, bool]) -> None:

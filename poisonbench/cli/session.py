@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from poisonbench.cli.common import (
-    DEFAULT_DATA_ROOT,
-    DEFAULT_RESULTS,
     DataRootOption,
     DeviceOption,
     JsonOption,
@@ -26,6 +24,7 @@ from poisonbench.cli.common import (
 )
 from poisonbench.config import did_you_mean
 from poisonbench.errors import UsageError
+from poisonbench.places import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
 from poisonbench.progress import BarReporter, LogReporter, relay, silent
 from poisonbench.registry import attacks
 from poisonbench.results.store import Store

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poisonbench.cli.common import (
-    DEFAULT_DATA_ROOT,
-    DEFAULT_RESULTS,
     Command,
     DataRootOption,
     JsonOption,
@@ -30,6 +28,7 @@ from poisonbench.cli.sweep_status import print_status
 from poisonbench.cli.worker import worker
 from poisonbench.config import did_you_mean
 from poisonbench.errors import InterruptedRunError, JobsFailedError, UsageError
+from poisonbench.places import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
 from poisonbench.results.store import Store
 from poisonbench.signals import Stopping, stop_on_signals
 from poisonbench.sweep import slurm
@@ -45,10 +44,23 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, help="Plan, run and watch many runs, on one machine or on SLURM."
 )
+
 app.command("worker", cls=Command, hidden=True)(worker)
 
 #: ``--only``'s words.
 KINDS = {"poisons": "craft", "runs": "defend"}
+
+#: Prints what is wrong with the first device that cannot be used.
+_DEVICE_QUESTION = """
+import sys
+from poisonbench.errors import UsageError
+from poisonbench.runs.bench import find_device
+try:
+    for name in sys.argv[1:]:
+        find_device(name)
+except UsageError as error:
+    print(error)
+"""
 
 PlanArgument = Annotated[
     Path, typer.Argument(metavar="PLAN", help="A file of `sweep plan --json --output`.")
@@ -329,17 +341,17 @@ def read_kind(only: str | None) -> str | None:
 
 
 def _check_devices(names: Sequence[str]) -> None:
-    """Whether the GPUs are there, before a job fails for the lack of one.
+    """Whether the devices are there, before a job fails for the lack of one.
 
     Another process asks, so that torch stays out of this one.
     """
-    if not any(name.startswith("cuda") for name in names):
+    if set(names) <= {"auto", "cpu"}:
         return
-    code = "import sys; from poisonbench.runs.bench import find_device as find; "
-    code += "[find(name) for name in sys.argv[1:]]"
-    asked = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True)
-    if asked.returncode:
-        reason = asked.stderr.strip().rpartition("\n")[2].partition(": ")[2]
+    asked = subprocess.run(
+        [sys.executable, "-c", _DEVICE_QUESTION, *names], capture_output=True, text=True
+    )
+    # Whatever else goes wrong there, the jobs say better.
+    if reason := asked.stdout.strip():
         raise UsageError(reason.replace("--device", "--devices"))
 
 

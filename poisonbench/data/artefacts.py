@@ -124,7 +124,8 @@ def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:
     except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise ArtefactError(
             f"{file}: expected a poison in safetensors format (a pickle or zip is never opened), "
-            f"got {error}; use another, or if it was one delete it and craft it again"
+            f"got {error}; use another; if this was a poison and is damaged, delete it and craft "
+            "it again"
         ) from None
     if dataset is not None:
         try:

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from poisonbench.experiments.definition import Records
-from poisonbench.experiments.groups import KEYS, grouped, keys_of, shown_keys
+from poisonbench.experiments.groups import (
+    KEYS,
+    SETTINGS_NOTE,
+    grouped,
+    keys_of,
+    not_averaged,
+    shown_keys,
+)
 from poisonbench.results.layout import DASH, show_measured
 from poisonbench.results.records import RunRecord
 from poisonbench.results.report import (
@@ -39,9 +46,8 @@ def build_runs(records: Records, dataset: str | None = None) -> Table:
     notes = [
         "Test accuracy at the last epoch in percent, mean±sample standard deviation (trials); "
         "success: targets hit, with Wilson's 95 % interval.",
-        "Settings: what differs from the defense's own for the data set, on a sample its preset; "
-        "paper is nothing. Poison: the first digits "
-        "of an untargeted one's digest; a target's poison is its trial's own.",
+        f"{SETTINGS_NOTE} Poison: the first digits of an untargeted one's digest; a target's "
+        "poison is its trial's own.",
     ]
     if not found:
         notes.append("No run was found.")
@@ -49,11 +55,7 @@ def build_runs(records: Records, dataset: str | None = None) -> Table:
     averaged = sum(
         len(cell.records) for block in blocks for cell in block.cells if _is_accuracy(cell)
     )
-    if others := sum(len(runs) for groups in found.values() for runs in groups) - averaged:
-        notes.append(
-            f"{others} other run(s) are not averaged here: an older recipe of the method or of "
-            "training, or a repeated trial."
-        )
+    notes += not_averaged(found, averaged)
     return Table(key="runs", title="All runs", blocks=blocks, notes=tuple(notes))
 
 

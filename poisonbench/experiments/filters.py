@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from poisonbench.experiments.definition import Records
-from poisonbench.experiments.groups import KEYS, grouped, keys_of, shown_keys
+from poisonbench.experiments.groups import (
+    KEYS,
+    SETTINGS_NOTE,
+    grouped,
+    keys_of,
+    not_averaged,
+    shown_keys,
+)
 from poisonbench.results.layout import DASH, show_measured
 from poisonbench.results.records import RunRecord
 from poisonbench.results.report import Block, Comparison, Table, Unit, distinct_trials
@@ -46,8 +53,8 @@ def build_filters(records: Records, dataset: str | None = None) -> Table:
         "Means over the trials: poisons and clean images removed, of those that there were; "
         "precision: poisons among the removed; recall: removed among the poisons; F1: their "
         "harmonic mean; in percent, ±sample standard deviation, without trials that have none.",
-        "Settings: what differs from the defense's own for the data set; runs of other settings "
-        "are never averaged together.",
+        f"{SETTINGS_NOTE} Runs of other settings are never averaged together.",
+        *not_averaged(found, sum(len(row[0].records) for group in rows.values() for row in group)),
     ]
     if not rows:
         notes.append("No run of a defense that drops images was found.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from poisonbench import registry
@@ -14,6 +14,10 @@ from poisonbench.results.records import RunRecord
 
 #: What names a row.
 KEYS = ("method", "attack", "rho", "scenario", "settings")
+
+SETTINGS_NOTE = (
+    "Settings: what differs from the defense's own settings for that data set; paper: nothing does."
+)
 
 
 def grouped(
@@ -45,6 +49,22 @@ def grouped(
             f"{dataset!r}{did_you_mean(dataset, list(found))}"
         )
     return {dataset: found[dataset]}
+
+
+def not_averaged(found: Mapping[str, Sequence[Sequence[RunRecord]]], averaged: int) -> list[str]:
+    """A note where some of the runs found are in no mean; none where all are.
+
+    Args:
+        found: what :func:`grouped` gave.
+        averaged: how many runs are in means.
+    """
+    others = sum(len(runs) for groups in found.values() for runs in groups) - averaged
+    if not others:
+        return []
+    return [
+        f"{others} other run(s) are not averaged here: an older recipe of the method or of "
+        "training, another poison of the same trial, or a repeated trial."
+    ]
 
 
 def keys_of(record: RunRecord) -> dict[str, Any]:

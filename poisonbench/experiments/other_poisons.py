@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from poisonbench.errors import ArtefactError, UsageError
+from poisonbench.experiments.definition import DATASET_LABELS
 from poisonbench.registry import MIX
 from poisonbench.results.records import RunRecord
 from poisonbench.results.report import Table, is_targeted
@@ -57,7 +58,7 @@ def on_poisons(
         found = [d for d in known if d.startswith(digits)] if len(digits) >= MIN_DIGITS else []
         if len(found) != 1:
             raise ArtefactError(
-                "--poison: expected an artefact's path or at least "
+                "--poison: expected an artefact's path, its id in the results folder or at least "
                 f"{MIN_DIGITS} digits of the digest of one poison that has runs, got {name!r}, "
                 f"which fits {len(found)}; poisonbench inspect RUN_ID shows a run's"
             )
@@ -86,13 +87,19 @@ def dataset_of(
         dataset: what was asked for.
 
     Raises:
-        UsageError: the poisons have runs, and none on the data set that was asked for.
+        UsageError: the poisons have runs on data that no table has, or none on the data set that
+            was asked for.
     """
     found = list(
         dict.fromkeys(
             str(record.spec["dataset"]["name"]) for record in records if record.spec.get("poison")
         )
     )
+    if shown := [name for name in found if name not in DATASET_LABELS]:
+        raise UsageError(
+            f"--poison: expected runs on a data set that tables have, got {', '.join(names)} with "
+            f"runs on {', '.join(shown)}; poisonbench report --runs shows them"
+        )
     if dataset is None:
         return found[0] if len(found) == 1 else None
     if found and dataset not in found:
@@ -101,6 +108,12 @@ def dataset_of(
             f"{dataset}"
         )
     return dataset
+
+
+def ratios_of(records: Sequence[RunRecord]) -> set[float]:
+    """The poison ratios of runs, and 0."""
+    poisons = [record.spec.get("poison") for record in records]
+    return {0.0, *(float(poison["rho"]) for poison in poisons if poison)}
 
 
 def _check(

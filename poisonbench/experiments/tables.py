@@ -7,7 +7,7 @@ its module and an entry to ``TABLES``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +83,11 @@ def cells(
 
 
 def missing_commands(
-    key: str, records: Records, dataset: str | None = None, results: Path | None = None
+    key: str,
+    records: Records,
+    dataset: str | None = None,
+    results: Path | None = None,
+    rhos: Container[float] | None = None,
 ) -> list[str]:
     """The commands of the runs that a table lacks, each once; methods not built here have none.
 
@@ -92,6 +96,7 @@ def missing_commands(
         records: what has been run.
         dataset: only this one.
         results: the folder that the runs shall go to; null for the default.
+        rhos: only cells of these poison ratios; null for all.
 
     Raises:
         UsageError: unknown table or data set.
@@ -100,7 +105,7 @@ def missing_commands(
     commands = [
         cell.command(trial, results)
         for cell in cells(key, records, dataset)
-        if cell.method in built
+        if cell.method in built and (rhos is None or cell.rho in rhos)
         for trial in cell.missing(records)
     ]
     return list(dict.fromkeys(commands))
@@ -127,7 +132,7 @@ def build(key: str, records: Records, dataset: str | None = None) -> Table:
         blocks += table.blocks(name, group, records)
         findings = [claim.judge(records) for claim in table.claims(name, group, records)]
         # The paper's own data sets show every claim; of a sample those that have runs are enough.
-        if findings := [f for f in findings if f.trials or name not in SAMPLES]:
+        if findings := [f for f in findings if f.records or name not in SAMPLES]:
             blocks.append(claims_block(f"{DATASET_LABELS[name]}: the paper's claims", findings))
     compared = [cell for block in blocks for cell in block.cells]
     findings = [finding for block in blocks for finding in block.findings]
@@ -160,7 +165,12 @@ def build(key: str, records: Records, dataset: str | None = None) -> Table:
     )
 
 
-def check(key: str, records: Records, dataset: str | None = None) -> Outcome:
+def check(
+    key: str,
+    records: Records,
+    dataset: str | None = None,
+    rhos: Container[float] | None = None,
+) -> Outcome:
     """Count what differs, what was not reproduced and what is missing.
 
     Data sets that the paper's table does not have count only when asked for.
@@ -169,6 +179,7 @@ def check(key: str, records: Records, dataset: str | None = None) -> Outcome:
         key: the table's number.
         records: what has been run.
         dataset: only this one.
+        rhos: the poison ratios whose missing runs count; null for all.
 
     Raises:
         UsageError: unknown table or data set.
@@ -183,7 +194,7 @@ def check(key: str, records: Records, dataset: str | None = None) -> Outcome:
         if finding.keys["dataset"] in names and finding.bears_out is not False
     ]
     not_reproduced = said.count(Verdict.NOT_REPRODUCED)
-    missing = {run for name in names for run in missing_commands(key, records, name)}
+    missing = {run for name in names for run in missing_commands(key, records, name, rhos=rhos)}
     return Outcome(
         differing=differing,
         compared=differing + verdicts.count(Verdict.AGREES),
@@ -200,9 +211,14 @@ def _claim_notes(findings: Sequence[Finding], table: PaperTable) -> list[str]:
         'Claims: "beats" and "is faster" are one-sided paired t-tests over trials, of which the '
         'largest p counts; "at least as good" is the same with a margin of '
         f"{accuracy.MARGIN:.1%} of accuracy; trends are Page's test over trials. Reproduced: p < "
-        f"{SIGNIFICANCE:g}; not reproduced: the test did not find it in all the trials that are "
-        "wanted, or found the opposite. The effect is the smallest mean difference, or the last "
-        "level's mean minus the first's.",
+        f"{SIGNIFICANCE:g}; not reproduced: the test did not find it in "
+        + (
+            "as many trials as could tell"
+            if table.is_targeted
+            else "all the trials that are wanted"
+        )
+        + ", or found the opposite (of one of several comparisons at the level over their number). "
+        "The effect is the smallest mean difference, or the last level's mean minus the first's.",
         "Claims, paper: whether the means that the paper printed bear the claim out; --check "
         "counts none that they do not.",
         "Each trial has its own target and poison, which all defenses of the trial share."

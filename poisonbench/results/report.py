@@ -41,7 +41,8 @@ class Comparison:
         published: the paper's figure; null where it has none.
         wanted: trials asked for.
         verdict: what the comparison says.
-        p_value: of the test behind the verdict; null where none was made.
+        p_value: of the test behind the verdict, and of one trial to be read beside it; null where
+            none was made.
         records: ids of the run records averaged.
         unit: of means.
     """
