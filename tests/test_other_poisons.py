@@ -119,7 +119,7 @@ def test_the_command(tiny, results):
 
 def test_runs_on_data_of_ones_own_are_in_no_table():
     records = [chosen(0.9, WANTED, dataset="npz")]
-    with pytest.raises(UsageError, match="got ab12.* with runs on npz; .*report --runs"):
+    with pytest.raises(UsageError, match=r"got ab12.* with runs on npz; .*report --runs"):
         dataset_of(records, [WANTED], None)
 
 
