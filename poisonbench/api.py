@@ -142,9 +142,7 @@ def load_poison(
     from poisonbench.data.artefacts import read_poison
     from poisonbench.data.sources import load_dataset
 
-    data = (
-        None if dataset is None else load_dataset(dataset, Path(data_root or data_folder()), seed)
-    )
+    data = None if dataset is None else load_dataset(dataset, data_folder(data_root), seed)
     return read_poison(Path(path), data)
 
 
@@ -162,7 +160,7 @@ def records(
 
     import pandas
 
-    found = Store(Path(results or results_folder())).records(on_error)
+    found = Store(results_folder(results)).records(on_error)
     return pandas.json_normalize([asdict(record) for record in found])
 
 
@@ -171,12 +169,8 @@ def _bench(
 ) -> Bench:
     from poisonbench.runs.bench import Bench, find_device
 
-    return Bench(
-        Store(Path(results or results_folder())),
-        Path(data_root or data_folder()),
-        find_device(device),
-        seed,
-    )
+    store = Store(results_folder(results))
+    return Bench(store, data_folder(data_root), find_device(device), seed)
 
 
 def _texts(options: dict[str, Any]) -> dict[str, str]:

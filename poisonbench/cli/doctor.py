@@ -25,7 +25,6 @@ from poisonbench.sweep.folder_checks import Check, check_folder
 from poisonbench.sweep.slurm import describe
 
 OLDEST_PYTHON = (3, 11)
-
 UPGRADE = "install poisonbench again, as in the README"
 
 

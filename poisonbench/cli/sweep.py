@@ -165,9 +165,9 @@ def run(
     made = read_plan(plan)
     kind = read_kind(only)
     index, count = _read_shard(shard)
-    places = [name.strip() for name in devices.split(",") if name.strip()] or ["auto"]
+    names = [name.strip() for name in devices.split(",") if name.strip()] or ["auto"]
     mine = made.shard(index, count, kind)
-    _check_devices(places)
+    _check_devices(names)
     stopping = Stopping()
     with ExitStack() as stack:
         stack.enter_context(stop_on_signals(stopping))
@@ -175,7 +175,7 @@ def run(
         if not quiet:
             view = stack.enter_context(JobBars()) if sys.stderr.isatty() else Lines()
         sweep = Sweep(
-            made, mine, _board(results), data_root, places, jobs or len(places), view, stopping
+            made, mine, _board(results), data_root, names, jobs or len(names), view, stopping
         )
         try:
             sweep.run()

@@ -7,15 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from poisonbench.experiments import groups
 from poisonbench.experiments.definition import Records
-from poisonbench.experiments.groups import (
-    KEYS,
-    SETTINGS_NOTE,
-    grouped,
-    keys_of,
-    not_averaged,
-    shown_keys,
-)
 from poisonbench.results.layout import DASH, show_measured
 from poisonbench.results.records import RunRecord
 from poisonbench.results.report import (
@@ -42,43 +35,43 @@ def build_runs(records: Records, dataset: str | None = None) -> Table:
     Raises:
         UsageError: no run is on that data set.
     """
-    found = grouped(records, lambda record: True, dataset, "at all")
+    found = groups.grouped(records, lambda record: True, dataset, "at all")
     notes = [
         "Test accuracy at the last epoch in percent, mean±sample standard deviation (trials); "
         "success: targets hit, with Wilson's 95 % interval.",
-        f"{SETTINGS_NOTE} Poison: the first digits of an untargeted one's digest; a target's "
-        "poison is its trial's own.",
+        f"{groups.SETTINGS_NOTE} Poison: the first digits of an untargeted one's digest; a "
+        "target's poison is its trial's own.",
     ]
     if not found:
         notes.append("No run was found.")
-    blocks = tuple(_block(name, groups) for name, groups in found.items())
+    blocks = tuple(_block(name, sets) for name, sets in found.items())
     averaged = sum(
         len(cell.records) for block in blocks for cell in block.cells if _is_accuracy(cell)
     )
-    notes += not_averaged(found, averaged)
+    notes += groups.not_averaged(found, averaged)
     return Table(key="runs", title="All runs", blocks=blocks, notes=tuple(notes))
 
 
-def _block(dataset: str, groups: Sequence[Sequence[RunRecord]]) -> Block:
+def _block(dataset: str, sets: Sequence[Sequence[RunRecord]]) -> Block:
     rows, cells = [], []
-    for runs in groups:
+    for runs in sets:
         for chosen in map(distinct_trials, _by_poison(runs)):
             figures = _figures(chosen)
             cells += figures
             accuracy, success = [*map(show_measured, figures), DASH][:2]
-            rows.append((*shown_keys(chosen[0]), _poison(chosen[0]), accuracy, success))
+            rows.append((*groups.shown_keys(chosen[0]), _poison(chosen[0]), accuracy, success))
     return Block(
         title=dataset,
-        columns=(*KEYS, "poison", "accuracy", "success"),
+        columns=(*groups.KEYS, "poison", "accuracy", "success"),
         rows=tuple(rows),
-        keys=len(KEYS) + 1,
+        keys=len(groups.KEYS) + 1,
         cells=tuple(cells),
     )
 
 
 def _figures(runs: Sequence[RunRecord]) -> list[Comparison]:
     """The accuracy and, of targeted poisons, the success."""
-    keys = {**keys_of(runs[0]), "poison": _poison(runs[0])}
+    keys = {**groups.keys_of(runs[0]), "poison": _poison(runs[0])}
     figures = [compare_accuracy(keys, runs, None, wanted=0)]
     if all(r.spec.get("poison") and r.metrics.get("attack_success") is not None for r in runs):
         keys = {**keys, "quantity": "attack_success"}
@@ -91,10 +84,10 @@ def _is_accuracy(cell: Comparison) -> bool:
 
 
 def _by_poison(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
-    groups: dict[str, list[RunRecord]] = {}
+    sets: dict[str, list[RunRecord]] = {}
     for run in runs:
-        groups.setdefault(_poison(run), []).append(run)
-    return [groups[poison] for poison in sorted(groups)]
+        sets.setdefault(_poison(run), []).append(run)
+    return [sets[poison] for poison in sorted(sets)]
 
 
 def _poison(record: RunRecord) -> str:

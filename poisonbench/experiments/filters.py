@@ -8,15 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from poisonbench.experiments import groups
 from poisonbench.experiments.definition import Records
-from poisonbench.experiments.groups import (
-    KEYS,
-    SETTINGS_NOTE,
-    grouped,
-    keys_of,
-    not_averaged,
-    shown_keys,
-)
 from poisonbench.results.layout import DASH, show_measured
 from poisonbench.results.records import RunRecord
 from poisonbench.results.report import Block, Comparison, Table, Unit, distinct_trials
@@ -47,14 +40,15 @@ def build_filters(records: Records, dataset: str | None = None) -> Table:
     Raises:
         UsageError: no run that drops images is on that data set.
     """
-    found = grouped(records, _drops, dataset, "of a defense that drops images")
-    rows = {name: [_row(runs) for runs in groups] for name, groups in found.items()}
+    found = groups.grouped(records, _drops, dataset, "of a defense that drops images")
+    rows = {name: [_row(runs) for runs in sets] for name, sets in found.items()}
+    averaged = sum(len(row[0].records) for lines in rows.values() for row in lines)
     notes = [
         "Means over the trials: poisons and clean images removed, of those that there were; "
         "precision: poisons among the removed; recall: removed among the poisons; F1: their "
         "harmonic mean; in percent, ±sample standard deviation, without trials that have none.",
-        f"{SETTINGS_NOTE} Runs of other settings are never averaged together.",
-        *not_averaged(found, sum(len(row[0].records) for group in rows.values() for row in group)),
+        f"{groups.SETTINGS_NOTE} Runs of other settings are never averaged together.",
+        *groups.not_averaged(found, averaged),
     ]
     if not rows:
         notes.append("No run of a defense that drops images was found.")
@@ -81,7 +75,7 @@ def _row(runs: Sequence[RunRecord]) -> list[Comparison]:
         values = [figures.get(quantity) for figures in asked]
         row.append(
             Comparison(
-                keys={**keys_of(chosen[0]), "quantity": quantity},
+                keys={**groups.keys_of(chosen[0]), "quantity": quantity},
                 measured=summarise([value for value in values if value is not None]),
                 published=None,
                 wanted=0,
@@ -94,14 +88,14 @@ def _row(runs: Sequence[RunRecord]) -> list[Comparison]:
 
 
 def _block(
-    dataset: str, groups: Sequence[Sequence[RunRecord]], rows: Sequence[Sequence[Comparison]]
+    dataset: str, sets: Sequence[Sequence[RunRecord]], rows: Sequence[Sequence[Comparison]]
 ) -> Block:
     lines = []
-    for runs, row in zip(groups, rows, strict=True):
+    for runs, row in zip(sets, rows, strict=True):
         found, poisons, lost, clean, *scores = row
         lines.append(
             (
-                *shown_keys(runs[0]),
+                *groups.shown_keys(runs[0]),
                 str(len(row[0].records)),
                 _part(found, poisons),
                 _part(lost, clean),
@@ -111,14 +105,14 @@ def _block(
     return Block(
         title=dataset,
         columns=(
-            *KEYS,
+            *groups.KEYS,
             "trials",
             "poisons removed",
             "clean removed",
             *("precision", "recall", "F1"),
         ),
         rows=tuple(lines),
-        keys=len(KEYS),
+        keys=len(groups.KEYS),
         cells=tuple(cell for row in rows for cell in row),
     )
 
