@@ -188,3 +188,14 @@ def refused(code, results, *words):
     assert outcome.err.count("\n") == 1, outcome.err
     assert (files_in(results) if results.exists() else None) == before
     return outcome.err
+
+
+def last_line(code, results, *words):
+    """The error of a command that has made a remark before."""
+    outcome = cli(*words, "--results", results)
+    assert outcome.code == code, outcome.err
+    assert outcome.out == ""
+    *_, last = outcome.err.splitlines()
+    assert last.startswith("error: ")
+    assert outcome.err.count("error: ") == 1
+    return last
