@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from poisonbench.places import data_folder, results_folder
-from poisonbench.results.records import RunRecord
+from poisonbench.results.records import RunRecord, unpack_bits
 from poisonbench.results.store import Store
 
 if TYPE_CHECKING:
@@ -149,19 +149,34 @@ def load_poison(
 def records(
     results: str | Path | None = None,
     on_error: Callable[[Exception], None] = lambda error: None,
+    *,
+    outcomes: bool = False,
 ) -> pandas.DataFrame:
     """The run records as a data frame, one row a run, nested fields as dotted columns.
 
     Args:
         results: the results folder; by default that of POISONBENCH_RESULTS, or results.
         on_error: told of each record that cannot be read; it is left out.
+        outcomes: give ``outcomes.test`` and ``outcomes.test_by_batch_statistics`` as arrays (N,)
+            bool, which of the test images were classified right; None where a record lacks them.
+            Otherwise they are left out.
     """
     from dataclasses import asdict
 
     import pandas
 
     found = Store(results_folder(results)).records(on_error)
-    return pandas.json_normalize([asdict(record) for record in found])
+    rows = []
+    for record in found:
+        row = asdict(record)
+        packed = row.pop("outcomes")
+        if outcomes:
+            row["outcomes"] = {
+                name: unpack_bits(packed[name]) if packed.get(name) else None
+                for name in ("test", "test_by_batch_statistics")
+            }
+        rows.append(row)
+    return pandas.json_normalize(rows)
 
 
 def _bench(

@@ -32,6 +32,13 @@ def test_api(tiny, results):
     row = frame[frame["id"] == record.id].iloc[0]
     assert row["metrics.test_accuracy"] == record.metrics["test_accuracy"]
     assert row["spec.config.ratio"] == 0.25
+    assert not [name for name in frame.columns if name.startswith("outcomes")]
+    outcomes = poisonbench.records(results, outcomes=True).set_index("id").loc[record.id]
+    right = outcomes["outcomes.test"]
+    assert len(right) == record.labels["sizes"]["test"]
+    assert right.mean() == record.metrics["test_accuracy"]
+    anew = outcomes["outcomes.test_by_batch_statistics"]
+    assert anew.mean() == record.metrics["batch_statistics_accuracy"]
 
 
 def test_api_mix(tiny, stocked):

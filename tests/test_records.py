@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poisonbench.errors import ArtefactError, StoreError
-from poisonbench.results.records import RunRecord, canonical_json, read_record, spec_id
+from poisonbench.results.records import (
+    RunRecord,
+    canonical_json,
+    pack_bits,
+    read_record,
+    spec_id,
+    unpack_bits,
+)
 from poisonbench.results.store import Store, publish_folder, write_text
 
 keys = st.text(max_size=5)
@@ -106,7 +113,7 @@ def edit(path, change):
     ("change", "message"),
     [
         (lambda raw: raw["spec"].update(trial=1), "the file was edited"),
-        (lambda raw: raw.update(schema=2), "schema 1, got 2"),
+        (lambda raw: raw.update(schema=3), "schema 2, got 3"),
         (lambda raw: raw.pop("labels"), "field 'labels' of type dict"),
         (lambda raw: raw.update(curve={}), "field 'curve' of type list, got dict"),
         (lambda raw: raw.update(extra=1), "got 'extra'"),
@@ -209,3 +216,24 @@ def test_a_published_folder_stays_and_the_first_wins(tmp_path):
     publish_folder(target, {"a": b"2"})
     assert (target / "a").read_bytes() == b"1"
     assert os.listdir(target.parent) == ["id"]
+
+
+@given(st.lists(st.booleans(), max_size=40))
+def test_bits_come_back(bits):
+    packed = json.loads(json.dumps(pack_bits(bits)))
+    assert unpack_bits(packed).tolist() == bits
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [{}, {"count": 9, "bits": "AA=="}, {"count": "8", "bits": "AA=="}, {"count": 8, "bits": "?"}],
+)
+def test_bits_that_are_none_are_refused(packed):
+    with pytest.raises(ArtefactError, match="packed bits"):
+        unpack_bits(packed)
+
+
+def test_a_record_of_schema_1_is_read_as_one_of_today(tmp_path):
+    path = Store(tmp_path).write_record(make_record(trial=0))
+    edit(path, lambda raw: (raw.update(schema=1), raw.pop("outcomes"), raw.pop("seal")))
+    assert read_record(path) == make_record(trial=0)

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tiny import CPU, K, Recorder, network, recipe, split, train, weights_digest
+from torch import nn
 
 from poisonbench.data.splits import Split, digest_tensors
 from poisonbench.defenses import hint
@@ -14,7 +15,14 @@ from poisonbench.models.classifier import Classifier
 from poisonbench.seeds import Seeds
 from poisonbench.training import evaluation
 from poisonbench.training.augmentation import PADDING, CropFlip
-from poisonbench.training.evaluation import accuracy, accuracy_by_class, logits_of
+from poisonbench.training.evaluation import (
+    accuracy,
+    accuracy_by_class,
+    logits_of,
+    right_answers,
+    right_by_batch_statistics,
+    stratified_batches,
+)
 from poisonbench.training.fit import fit, network_precision
 from poisonbench.training.state import Defense
 
@@ -227,7 +235,12 @@ def test_a_network_that_the_last_step_spoiled_is_no_result():
 def test_a_network_whose_outputs_are_not_finite_has_no_accuracy():
     model, _ = train()
     model.head.weight.data[0, 0] = float("inf")
-    for measure in (accuracy, lambda *of: accuracy_by_class(*of, K)):
+    generator = torch.Generator()
+    for measure in (
+        accuracy,
+        right_answers,
+        lambda *of: right_by_batch_statistics(*of, generator),
+    ):
         with pytest.raises(DivergedError, match="--learning-rate"):
             measure(model, split(20))
 
@@ -320,8 +333,9 @@ def test_accuracy_is_counted_image_by_image(monkeypatch):
     monkeypatch.setattr(evaluation, "pass_size", lambda images, gradients: 5)
     model.train()
     assert accuracy(model, data) == pytest.approx(share, abs=1e-7)
-    total, by_class = accuracy_by_class(model, data, K)
-    assert total == pytest.approx(share)
+    answers = right_answers(model, data)
+    assert answers.tolist() == right
+    by_class = accuracy_by_class(answers, data.labels, K)
     assert by_class == pytest.approx([sum(v) / len(v) if v else 0 for v in of_class.values()])
     assert by_class[2] == 0
     # Neither the mode nor batch norm's statistics moved.
@@ -335,3 +349,43 @@ def test_logits_of_bytes_and_of_pixels_agree():
     model = network().eval()
     images = split(6).images
     torch.testing.assert_close(logits_of(model, images), logits_of(model, images.float() / 255))
+
+
+def test_batch_statistics_are_those_of_the_batch_at_hand():
+    model, _ = train()
+    data = split(250)
+    generator = torch.Generator().manual_seed(3)
+    batches = stratified_batches(data.labels, generator)
+    before = weights_digest(model)
+    found = right_by_batch_statistics(model, data, torch.Generator().manual_seed(3))
+    assert weights_digest(model) == before
+    naive = copy.deepcopy(model).train()
+    for rows in batches:
+        with torch.no_grad():
+            said = naive(data.images[rows].float() / 255).argmax(1)
+        assert (said == data.labels[rows]).tolist() == found[rows].tolist()
+    # Other running statistics change the usual answers and not these.
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean += 3
+    same = right_by_batch_statistics(model, data, torch.Generator().manual_seed(3))
+    assert same.tolist() == found.tolist()
+    assert right_answers(model, data).double().mean() < found.double().mean()
+
+
+def test_a_network_without_batch_norm_has_no_batch_statistics():
+    model, data = network(), split(30)
+    model.features[1] = nn.Identity()
+    assert right_by_batch_statistics(model, data, torch.Generator()) is None
+
+
+@pytest.mark.parametrize("size", [1, 99, 151, 1_000])
+def test_stratified_batches_hold_each_row_once_and_each_class_evenly(size):
+    labels = torch.arange(size) % 3 // 2  # two thirds of class 0
+    batches = stratified_batches(labels, torch.Generator().manual_seed(0))
+    assert sorted(torch.cat(batches).tolist()) == list(range(size))
+    for rows in batches:
+        share = len(rows) / size
+        for label in (0, 1):
+            expected = share * int((labels == label).sum())
+            assert abs(int((labels[rows] == label).sum()) - expected) <= 1

@@ -6,19 +6,25 @@ seeds' digests, metrics, curve, cost and environment.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from poisonbench.canonical import canonical_json as canonical_json
 from poisonbench.errors import ArtefactError
 from poisonbench.files import read_shared
 
-SCHEMA = 1
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+#: 2: has ``outcomes``.
+SCHEMA = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +46,10 @@ class RunRecord:
             and those of the target's own and intended class), poison (share of poisons etc., never
             shown to the defense), filter (null unless the defense drops images: poisons_removed,
             num_poisons, clean_removed, num_clean, precision, recall, f1, per_class).
+            batch_statistics_accuracy is a diagnostic beside test_accuracy: the same weights with
+            batch norm's statistics of each (class-balanced) test batch; null without batch norm.
+        outcomes: which test images were classified right, as :func:`pack_bits` writes them: test,
+            and test_by_batch_statistics (null without batch norm). Empty in records of schema 1.
         curve: one row an epoch: epoch, images, loss, validation_accuracy.
         notes: the defense's figures, e.g. HINT's update rounds.
         digests: initial_weights, first_batch.
@@ -57,6 +67,7 @@ class RunRecord:
     spec: dict[str, Any]
     labels: dict[str, Any]
     metrics: dict[str, Any]
+    outcomes: dict[str, Any] = field(default_factory=dict)
     curve: list[dict[str, Any]] = field(default_factory=list)
     notes: list[dict[str, Any]] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)
@@ -95,10 +106,12 @@ def read_record(path: Path) -> RunRecord:
         raise ArtefactError(
             f"{path}: expected a run record in JSON, got {error}; delete it and run again"
         ) from None
-    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+    if not isinstance(raw, dict) or raw.get("schema") not in range(1, SCHEMA + 1):
         found = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
         raise ArtefactError(f"{path}: expected a run record of schema {SCHEMA}, got {found}")
     seal = raw.pop("seal", None)
+    is_whole = seal is None or seal == _seal_or_none(raw)
+    raw = _upgraded(raw)
     known = {f.name: f for f in fields(RunRecord)}
     kinds = {"dict": dict, "list": list, "str": str, "int": int}
     for name, declared in known.items():
@@ -122,12 +135,45 @@ def read_record(path: Path) -> RunRecord:
         or not 0 <= accuracy <= 1
     ):
         raise ArtefactError(f"{path}: expected test_accuracy in [0, 1], got {accuracy}")
-    if seal is not None and seal != _seal_or_none(raw):
+    if not is_whole:
         raise ArtefactError(
             f"{path}: expected the record that was sealed, got an edited one; "
             "delete it and run again"
         )
     return RunRecord(**raw)
+
+
+def _upgraded(raw: dict[str, Any]) -> dict[str, Any]:
+    """A record's fields as those of today's schema."""
+    if raw["schema"] == 1:
+        raw = {**raw, "schema": SCHEMA, "outcomes": {}}
+    return raw
+
+
+def pack_bits(values: Sequence[bool]) -> dict[str, Any]:
+    """Truth values as JSON: their number, and bits, first one highest, as base64."""
+    import numpy
+
+    packed = numpy.packbits(numpy.asarray(values, dtype=bool)).tobytes()
+    return {"count": len(values), "bits": base64.b64encode(packed).decode()}
+
+
+def unpack_bits(packed: Mapping[str, Any]) -> NDArray[numpy.bool_]:
+    """What :func:`pack_bits` packed, (count,) bool.
+
+    Raises:
+        ArtefactError: not that.
+    """
+    import numpy
+
+    try:
+        data = base64.b64decode(packed["bits"], validate=True)
+        count = packed["count"]
+        if not isinstance(count, int) or len(data) != -(-count // 8):
+            raise ValueError(f"{len(data)} bytes for {count!r} values")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtefactError(f"expected packed bits with their count, got {error}") from None
+    return numpy.unpackbits(numpy.frombuffer(data, numpy.uint8), count=count).astype(bool)
 
 
 def _seal_or_none(fields: Mapping[str, Any]) -> str | None:

@@ -18,7 +18,7 @@ from poisonbench.errors import DivergedError, UsageError
 from poisonbench.files import write_bytes
 from poisonbench.models import build_model, check_model
 from poisonbench.registry import attacks, defenses, find
-from poisonbench.results.records import RunRecord, read_record, spec_id
+from poisonbench.results.records import RunRecord, pack_bits, read_record, spec_id
 from poisonbench.runs.bench import Bench, check_trial, default_model
 from poisonbench.runs.class_warnings import class_warnings
 from poisonbench.runs.craft import pool_spec
@@ -42,7 +42,11 @@ from poisonbench.runs.scenarios import (
 from poisonbench.runs.settings import Settings, read_settings
 from poisonbench.runs.targeted import Targeted, check_targets, targeted_spec
 from poisonbench.seeds import Seeds
-from poisonbench.training.evaluation import accuracy_by_class
+from poisonbench.training.evaluation import (
+    accuracy_by_class,
+    right_answers,
+    right_by_batch_statistics,
+)
 from poisonbench.training.fit import fit
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, FitResult, Oracle
@@ -293,23 +297,36 @@ def _run(
         name=settings.entry.name,
     )
     tested = time.monotonic()
-    test_accuracy, by_class = accuracy_by_class(
-        classifier, dataset.test.to(bench.device), dataset.num_classes
-    )
+    test = dataset.test.to(bench.device)
+    right = right_answers(classifier, test)
+    by_class = accuracy_by_class(right, test.labels, dataset.num_classes)
     verdict = None
     if material.goal is not None:
         verdict = judge(classifier, dataset, material.goal, bench.device)
     done = time.monotonic()
     seconds = {**result.seconds, "test": done - tested}
+    # Not timed: a diagnostic, which no method needs.
+    right_anew = right_by_batch_statistics(
+        classifier, test, seeds.generator("batches of the test split")
+    )
     measured: dict[str, Any] = {
         "metrics": {
-            "test_accuracy": test_accuracy,
+            "test_accuracy": float(right.double().mean()),
+            "batch_statistics_accuracy": None
+            if right_anew is None
+            else float(right_anew.double().mean()),
             "per_class_accuracy": by_class,
             "validation_accuracy": result.curve[-1]["validation_accuracy"],
             "attack_success": verdict["success"] if verdict else None,
             "target": verdict,
             "poison": _bystander(material, defense),
             "filter": _filtering(defense, material, dataset),
+        },
+        "outcomes": {
+            "test": pack_bits(right.tolist()),
+            "test_by_batch_statistics": None
+            if right_anew is None
+            else pack_bits(right_anew.tolist()),
         },
         "curve": result.curve,
         "notes": result.notes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -82,18 +83,80 @@ def head_accuracy(model: Classifier, features: list[Tensor], labels: Tensor) -> 
         return float(_right(torch.cat([model.head(part) for part in features]), labels).mean())
 
 
-def accuracy_by_class(
-    model: Classifier, split: Split, num_classes: int
-) -> tuple[float, list[float]]:
-    """Accuracy over the split, and of each class (0 for a class without images).
+def right_answers(model: Classifier, split: Split) -> Tensor:
+    """Which of the split's N images are classified right, (N,) bool, on the model's device.
 
     Raises:
         DivergedError: the outputs are not finite.
     """
-    right = _right(logits_of(model, split.images), split.labels)
-    total = torch.bincount(split.labels, minlength=num_classes)
-    correct = torch.bincount(split.labels, weights=right, minlength=num_classes)
-    return float(right.mean()), (correct / total.clamp(min=1)).tolist()
+    return _right(logits_of(model, split.images), split.labels).bool()
+
+
+def right_by_batch_statistics(
+    model: Classifier, split: Split, generator: torch.Generator
+) -> Tensor | None:
+    """The same with batch norm's statistics taken from the batch at hand, (N,) bool.
+
+    A diagnostic: what a poison did to the running statistics alone does not show here. No label
+    enters a prediction; labels only spread the classes evenly over the batches.
+
+    Args:
+        model: a trained network; it is left as it is.
+        split: N images.
+        generator: a CPU generator, of the order in a class.
+
+    Returns:
+        None for a network without batch norm.
+
+    Raises:
+        DivergedError: the outputs are not finite.
+    """
+    copied = copy.deepcopy(model).eval()
+    norms = [m for m in copied.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d)]
+    if not norms:
+        return None
+    for norm in norms:
+        # Without running statistics PyTorch takes the batch's, in eval mode too.
+        norm.running_mean = norm.running_var = None
+    right = torch.zeros(len(split), dtype=torch.bool, device=split.labels.device)
+    with torch.inference_mode():
+        for rows in stratified_batches(split.labels.cpu(), generator):
+            part = split.rows(rows.to(split.labels.device))
+            pixels = part.images.float() / 255
+            logits = copied(pixels.contiguous(memory_format=torch.channels_last))
+            right[rows] = _right(logits, part.labels).bool()
+    return right
+
+
+def stratified_batches(labels: Tensor, generator: torch.Generator) -> list[Tensor]:
+    """Rows in batches of about 100 that have the whole's shares of the classes, as far as it goes.
+
+    Args:
+        labels: (N,) int64, on the CPU.
+        generator: draws the order in a class.
+    """
+    # An image's place in its class, between 0 and 1: sorted by it, the classes alternate.
+    places = torch.empty(len(labels), dtype=torch.float64)
+    for label in labels.unique():
+        rows = (labels == label).nonzero().flatten()
+        order = torch.randperm(len(rows), generator=generator).double()
+        places[rows] = (order + 0.5) / len(rows)
+    count = max(1, round(len(labels) / 100))
+    return list(places.argsort(stable=True).tensor_split(count))
+
+
+def accuracy_by_class(right: Tensor, labels: Tensor, num_classes: int) -> list[float]:
+    """Share of right answers in each class; 0 for a class without images.
+
+    Args:
+        right: (N,) bool, from :func:`right_answers`.
+        labels: (N,) int64 in 0..K-1.
+        num_classes: K.
+    """
+    total = torch.bincount(labels, minlength=num_classes)
+    correct = torch.bincount(labels, weights=right.double(), minlength=num_classes)
+    shares: list[float] = (correct / total.clamp(min=1)).tolist()
+    return shares
 
 
 def _right(logits: Tensor, labels: Tensor) -> Tensor:
