@@ -13,14 +13,14 @@ from statistics import median
 
 import torch
 
-from poisonbench.config import resolve
+from poisonbench.core.seeds import Seeds
+from poisonbench.core.settings import resolve
 from poisonbench.data.sources import load_dataset
 from poisonbench.data.splits import Dataset
 from poisonbench.models import build_model
 from poisonbench.models.classifier import Classifier
-from poisonbench.runs.bench import default_model, find_device
 from poisonbench.runs.environment import environment
-from poisonbench.seeds import Seeds
+from poisonbench.runs.workspace import default_model, find_device
 from poisonbench.training.recipe import RECIPES, Recipe
 
 

@@ -34,10 +34,10 @@ from hint_round import state_of, trained
 from torch import Tensor
 
 from poisonbench.defenses import atda, friends
-from poisonbench.facility_location import lazy_greedy, medoid_clusters, similarities
+from poisonbench.defenses.shared.facility_location import lazy_greedy, medoid_clusters, similarities
 from poisonbench.models.classifier import Classifier, pass_size
+from poisonbench.models.cpu.parallel_passes import in_lanes
 from poisonbench.models.folding import folded
-from poisonbench.models.lanes import in_lanes
 from poisonbench.training.state import TrainingSet
 
 try:

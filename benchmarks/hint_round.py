@@ -45,6 +45,7 @@ from common import (
 )
 from torch import Tensor
 
+from poisonbench.core.seeds import Seeds
 from poisonbench.data.splits import Dataset
 from poisonbench.defenses.hint import Config, Hint, select
 from poisonbench.influence.head import (
@@ -56,7 +57,6 @@ from poisonbench.influence.head import (
 )
 from poisonbench.models.classifier import Classifier
 from poisonbench.models.folding import folded
-from poisonbench.seeds import Seeds
 from poisonbench.training.fit import fit
 from poisonbench.training.state import TrainingSet, TrainingState
 

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from poisonbench.core.seeds import generator_for
 from poisonbench.data.arrays import read_idx
 from poisonbench.data.sample import CLASSES, PER_CLASS
-from poisonbench.seeds import generator_for
 
 
 def draw(labels: np.ndarray, digit: int, part: str, sizes: list[int]) -> list[np.ndarray]:

@@ -25,11 +25,11 @@ from common import Timing, measure, parser, prepare, show
 
 from poisonbench.attacks import bullseye_polytope, feature_collision, gradient_matching
 from poisonbench.attacks.base import TargetedTask
-from poisonbench.brewing import BrewingConfig
+from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig
+from poisonbench.core.seeds import Seeds
 from poisonbench.data.splits import Split
 from poisonbench.models import build_model
 from poisonbench.models.classifier import Classifier
-from poisonbench.seeds import Seeds
 from poisonbench.training.fit import fit
 from poisonbench.training.recipe import Recipe
 

@@ -38,10 +38,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from poisonbench.core.seeds import Seeds
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.models.classifier import Classifier
 from poisonbench.results.statistics import Summary, summarise, welch
-from poisonbench.seeds import Seeds
 from poisonbench.training.evaluation import accuracy
 from poisonbench.training.fit import fit, network_precision
 from poisonbench.training.recipe import Recipe

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from poisonbench.places import data_folder, results_folder
+from poisonbench.core.folders import data_folder, results_folder
 from poisonbench.results.records import RunRecord, unpack_bits
 from poisonbench.results.store import Store
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas
 
     from poisonbench.data.poison import Poison
-    from poisonbench.runs.bench import Bench
+    from poisonbench.runs.workspace import Bench
 
 
 def craft(
@@ -52,10 +52,10 @@ def craft(
         options: the attack's own settings, e.g. ``epsilon=8 / 255``.
 
     Raises:
-        PoisonbenchError: see :mod:`poisonbench.errors`.
+        PoisonbenchError: see :mod:`poisonbench.core.errors`.
     """
     from poisonbench.runs.craft import attack_names
-    from poisonbench.runs.targeted import craft_trials
+    from poisonbench.runs.craft_targeted import craft_trials
 
     bench = _bench(results, data_root, device, seed)
     (crafted,) = craft_trials(
@@ -105,11 +105,11 @@ def defend(
         options: settings of the defense or of the recipe, e.g. ``ratio=0.5, epochs=3``.
 
     Raises:
-        PoisonbenchError: see :mod:`poisonbench.errors`.
+        PoisonbenchError: see :mod:`poisonbench.core.errors`.
     """
     from poisonbench.runs.craft import attack_names
     from poisonbench.runs.defend import defend as run
-    from poisonbench.runs.material import PoisonChoice
+    from poisonbench.runs.poisoned_data import PoisonChoice
 
     bench = _bench(results, data_root, device, seed)
     path = None if poison is None else Path(poison)
@@ -182,7 +182,7 @@ def records(
 def _bench(
     results: str | Path | None, data_root: str | Path | None, device: str, seed: int
 ) -> Bench:
-    from poisonbench.runs.bench import Bench, find_device
+    from poisonbench.runs.workspace import Bench, find_device
 
     store = Store(results_folder(results))
     return Bench(store, data_folder(data_root), find_device(device), seed)

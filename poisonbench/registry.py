@@ -13,8 +13,8 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
-from poisonbench.config import did_you_mean
-from poisonbench.errors import UsageError
+from poisonbench.core.errors import UsageError
+from poisonbench.core.settings import did_you_mean
 
 
 @dataclass(frozen=True)

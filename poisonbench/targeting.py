@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from poisonbench.config import Profiles, options_of, require, resolve, setting
+from poisonbench.core.settings import Profiles, options_of, require, resolve, setting
 
 #: Epochs and optimiser of the second stage of a scenario, where they are not the recipe's.
 STAGE_RECIPES: dict[str, dict[str, Any]] = {

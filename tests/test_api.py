@@ -1,11 +1,11 @@
 """The Python API on the tiny data set: what it makes, refuses and reads."""
 
 import pytest
-from conftest import defend
-from synthetic_runs import make_record
 
 import poisonbench
-from poisonbench.errors import ArtefactError, PoisonbenchError, UsageError
+from helpers.command_line import defend
+from helpers.synthetic_runs import make_record
+from poisonbench.core.errors import ArtefactError, PoisonbenchError, UsageError
 from poisonbench.results.store import Store
 
 LEVEL = 1 / 255

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poisonbench.attack_checkpoint import NO_CHECKPOINT, AttackCheckpoint
+from poisonbench.attacks.shared.checkpoint import NO_CHECKPOINT, AttackCheckpoint
 from poisonbench.data.splits import Split
 from poisonbench.models.classifier import Classifier
 

@@ -16,8 +16,8 @@ Given a target t, base images x_1..x_P of the intended class and the features h 
 trained on clean data:
 
 1.  h(t), once.
-2.  Brew delta (:func:`poisonbench.brewing.brew`) on ||mean over i of h(x_i + delta_i) - h(t)||^2
-    / F, summed over the surrogates.
+2.  Brew delta (:func:`~poisonbench.attacks.shared.targeted_optimiser.brew`) on
+    ||mean over i of h(x_i + delta_i) - h(t)||^2 / F, summed over the surrogates.
 2'. ``--form authors``, of ``--profile original``: Adam from delta = 0 on
     ||mean over i of h(x_i + delta_i) - h(t)||_2 / ||h(t)||_2. A surrogate of larger features weighs
     no more than another. At one surrogate both forms have gradients of one direction, and only the
@@ -39,9 +39,9 @@ from typing import Literal
 from torch import Tensor
 
 from poisonbench.attacks.base import TargetedTask
-from poisonbench.brewing import BrewingConfig, brew, surrogate_models
-from poisonbench.config import Profiles, require, setting
-from poisonbench.feature_space import MNIST_PRESETS, FeatureSpace, adam_steps
+from poisonbench.attacks.shared.feature_space import MNIST_PRESETS, FeatureSpace, adam_steps
+from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, surrogate_models
+from poisonbench.core.settings import Profiles, require, setting
 
 RECIPE_NUMBER = 1
 

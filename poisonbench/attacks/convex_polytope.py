@@ -37,8 +37,8 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import TargetedTask
-from poisonbench.config import Profiles, require, setting
-from poisonbench.feature_space import FeatureSpace, adam_steps
+from poisonbench.attacks.shared.feature_space import FeatureSpace, adam_steps
+from poisonbench.core.settings import Profiles, require, setting
 
 RECIPE_NUMBER = 1
 

@@ -45,11 +45,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from poisonbench.attack_checkpoint import adam_tensors, restore_adam
 from poisonbench.attacks.base import AttackTask
-from poisonbench.config import Profiles, require, setting
-from poisonbench.errors import DivergedError, UsageError
-from poisonbench.models import confused, generators
+from poisonbench.attacks.shared.checkpoint import adam_tensors, restore_adam
+from poisonbench.core.errors import DivergedError, UsageError
+from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.models import deep_confuse_classifiers, generators
 from poisonbench.models.classifier import initialise, pass_size
 from poisonbench.training.evaluation import logits_of
 
@@ -233,7 +233,11 @@ def _networks(task: AttackTask, config: Config) -> tuple[nn.Module, nn.Module]:
         )
     channels, height, width = task.images.shape[1:]
     kind = generators.UNet if config.generator == "unet" else generators.Autoencoder
-    build = confused.vgg11 if config.surrogate == "vgg11" else confused.cnn
+    build = (
+        deep_confuse_classifiers.vgg11
+        if config.surrogate == "vgg11"
+        else deep_confuse_classifiers.cnn
+    )
     try:
         # On the meta device layers draw no initial weights, which would come from the global RNG.
         with torch.device("meta"):

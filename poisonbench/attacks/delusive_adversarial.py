@@ -32,10 +32,10 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackTask
-from poisonbench.config import Profiles, require, setting
-from poisonbench.errors import UsageError
-from poisonbench.perturbation import signed_steps, warn_of_zero_gradients
+from poisonbench.core.errors import UsageError
+from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.training.fit import network_precision
+from poisonbench.training.projected_gradient import signed_steps, warn_of_zero_gradients
 
 RECIPE_NUMBER = 1
 

@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackTask
-from poisonbench.config import Profiles, require, setting
-from poisonbench.perturbation import project_linf
+from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.training.projected_gradient import project_linf
 
 RECIPE_NUMBER = 1
 

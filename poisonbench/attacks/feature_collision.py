@@ -17,7 +17,8 @@ Given a target t, base images x_1..x_P of the intended class and the features h 
 trained on clean data:
 
 1.  h(t), once.
-2.  Brew delta (:func:`poisonbench.brewing.brew`), summed over the surrogates, on
+2.  Brew delta (:func:`~poisonbench.attacks.shared.targeted_optimiser.brew`), summed over the
+    surrogates, on
     mean: ||mean over i of h(x_i + delta_i) - h(t)||^2 / F, as HINT's code: with one target this
     is Bullseye Polytope with fewer steps;
     collide (``--profile original``): mean over i of ||h(x_i + delta_i) - h(t)||^2 / ||h(t)||^2,
@@ -50,10 +51,10 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import TargetedTask
-from poisonbench.brewing import BrewingConfig, brew, surrogate_models
-from poisonbench.config import Profiles, require, setting
-from poisonbench.feature_space import MNIST_PRESETS, FeatureSpace
-from poisonbench.perturbation import project_linf
+from poisonbench.attacks.shared.feature_space import MNIST_PRESETS, FeatureSpace
+from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, surrogate_models
+from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.training.projected_gradient import project_linf
 
 RECIPE_NUMBER = 1
 

@@ -14,8 +14,9 @@ Given surrogates f trained on clean data, base images of the intended class and 
 
 1.  The goal of each surrogate: the gradient, with respect to all its parameters, of the
     cross-entropy of the target image at the intended class; not augmented, computed once.
-2.  Brew (``poisonbench.brewing``) with the loss 1 - cos(gradient of the mean cross-entropy of the
-    augmented poisons at their labels, goal), one cosine over all parameters together. Training on
+2.  Brew (``attacks/shared/targeted_optimiser.py``) with the loss 1 - cos(gradient of the mean
+    cross-entropy of the augmented poisons at their labels, goal), one cosine over all parameters
+    together. Training on
     the poisons then lowers the target's loss at the intended class too.
 
 Surrogates are in eval mode: with the statistics of the batch of poisons in batch norm the attack
@@ -38,8 +39,8 @@ from torch import Tensor
 from torch.func import functional_call
 
 from poisonbench.attacks.base import TargetedTask
-from poisonbench.brewing import BrewingConfig, brew, surrogate_models
-from poisonbench.config import Profiles
+from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, surrogate_models
+from poisonbench.core.settings import Profiles
 from poisonbench.models.classifier import Classifier
 
 RECIPE_NUMBER = 1

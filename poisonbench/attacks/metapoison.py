@@ -29,7 +29,7 @@ Given ``surrogates`` = M networks, poisons x + delta of base images x, and a tar
     [-epsilon, epsilon], then poisons onto [0, 1].
 
 ``--color`` first shifts each poison's colours by a smooth function of the colour
-(``poisonbench.recolor``).
+(``poisonbench.attacks.shared.colour_shift``).
 
 Fine-tuning  ``--start trained --bn eval --inner-learning-rate 0.01`` attacks whoever fine-tunes a
             trained network (``--scenario finetune``).
@@ -57,12 +57,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from poisonbench.attack_checkpoint import adam_tensors, restore_adam
 from poisonbench.attacks.base import TargetedTask
-from poisonbench.config import Profiles, require, setting
-from poisonbench.errors import DivergedError, UsageError
+from poisonbench.attacks.shared.checkpoint import adam_tensors, restore_adam
+from poisonbench.attacks.shared.colour_shift import LARGEST_SHIFT, Palette, clamp_shifts, roughness
+from poisonbench.core.errors import DivergedError, UsageError
+from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.models.classifier import Classifier
-from poisonbench.recolor import LARGEST_SHIFT, Palette, clamp_shifts, roughness
 
 RECIPE_NUMBER = 1
 

@@ -32,14 +32,14 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackTask
-from poisonbench.config import Profiles, require, setting
-from poisonbench.perturbation import (
+from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.training.fit import network_precision
+from poisonbench.training.projected_gradient import (
     example_losses,
     project_linf,
     signed_steps,
     warn_of_zero_gradients,
 )
-from poisonbench.training.fit import network_precision
 
 RECIPE_NUMBER = 1
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import TargetedTask
-from poisonbench.config import Profiles, require, setting
+from poisonbench.core.settings import Profiles, require, setting
 
 RECIPE_NUMBER = 1
 

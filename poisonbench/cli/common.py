@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from poisonbench.errors import UsageError
-from poisonbench.places import DATA_VARIABLE, RESULTS_VARIABLE, data_folder, results_folder
+from poisonbench.core.errors import UsageError
+from poisonbench.core.folders import DATA_VARIABLE, RESULTS_VARIABLE, data_folder, results_folder
 
 DatasetOption = Annotated[
     str | None,

@@ -53,8 +53,8 @@ def craft(
     poisonbench craft --attack pgd --dataset mnist-sample
     """
     from poisonbench.runs.craft import attack_names
-    from poisonbench.runs.settings import read_selection
-    from poisonbench.runs.targeted import craft_trials
+    from poisonbench.runs.craft_targeted import craft_trials
+    from poisonbench.runs.method_settings import read_selection
 
     names = attack_names(attack)
     values = method_values(ctx.args, flags_of(ctx), [attacks()[name] for name in names])

@@ -18,8 +18,8 @@ from poisonbench.cli.common import (
     print_json,
     say,
 )
+from poisonbench.core.folders import DEFAULT_DATA_ROOT
 from poisonbench.data.names import KNOWN, PART, PREFIXES
-from poisonbench.places import DEFAULT_DATA_ROOT
 
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="A name of `data list`, npz:PATH or folder:PATH.")

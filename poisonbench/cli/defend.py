@@ -15,13 +15,13 @@ from poisonbench.cli.session import (
     open_bench,
     takes,
 )
-from poisonbench.errors import UsageError
+from poisonbench.core.errors import UsageError
 from poisonbench.registry import attacks, defenses, find
 
 if TYPE_CHECKING:
     from poisonbench.results.records import RunRecord
     from poisonbench.runs.defend import Defended
-    from poisonbench.runs.material import PoisonChoice
+    from poisonbench.runs.poisoned_data import PoisonChoice
 
 
 @takes(RunOptions)
@@ -129,8 +129,8 @@ def read_choice(
     if rho is not None and (poison is not None or clean):
         raise UsageError(f"expected --rho with --attack, got it with {given[0]}; leave it out")
     from poisonbench.runs.craft import attack_names
-    from poisonbench.runs.material import PoisonChoice
-    from poisonbench.runs.settings import read_selection
+    from poisonbench.runs.method_settings import read_selection
+    from poisonbench.runs.poisoned_data import PoisonChoice
 
     return PoisonChoice(
         attacks=() if poison or clean else attack_names(attack or "mix"),

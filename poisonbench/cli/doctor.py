@@ -20,7 +20,7 @@ from poisonbench.cli.common import (
     ResultsOption,
     print_json,
 )
-from poisonbench.places import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
+from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
 from poisonbench.sweep.folder_checks import Check, check_folder
 from poisonbench.sweep.slurm import describe
 
@@ -108,9 +108,9 @@ def _data(data_root: Path) -> list[Check]:
     """The data sets of the data root; one that is there must be whole. None without torch."""
     if find_spec("torch") is None:
         return []
+    from poisonbench.core.errors import PoisonbenchError
     from poisonbench.data.sources import load_dataset
     from poisonbench.data.standard import STANDARD, is_present
-    from poisonbench.errors import PoisonbenchError
 
     checks = []
     for name, standard in STANDARD.items():

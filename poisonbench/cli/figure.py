@@ -26,16 +26,16 @@ from poisonbench.cli.common import (
 )
 from poisonbench.cli.method_options import flags_of, method_values
 from poisonbench.cli.session import RunOptions, choose_dataset, open_bench
-from poisonbench.config import did_you_mean
-from poisonbench.errors import ArtefactError, UsageError
-from poisonbench.experiments.cells import TARGETED_SAMPLE, is_run_on
-from poisonbench.places import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
+from poisonbench.core.errors import ArtefactError, UsageError
+from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
+from poisonbench.core.settings import did_you_mean
+from poisonbench.figures.drawing import Figure, write_figure
 from poisonbench.registry import defenses
-from poisonbench.results.drawing import Figure, write_figure
 from poisonbench.results.store import Store
+from poisonbench.tables.cells import TARGETED_SAMPLE, is_run_on
 
 if TYPE_CHECKING:
-    from poisonbench.runs.bench import Bench
+    from poisonbench.runs.workspace import Bench
 
 #: The figures, and which of the options that not all of them have each one has.
 FIGURES = {
@@ -203,11 +203,11 @@ def _of_images(
     folder: Path,
 ) -> Figure:
     """Figure 1 or 2."""
-    from poisonbench.config import parse_value
-    from poisonbench.runs import healthy_noise, predictions
+    from poisonbench.core.settings import parse_value
+    from poisonbench.figures import healthy_noise, predictions
+    from poisonbench.figures.images import PoisonMix
     from poisonbench.runs.craft import attack_names
-    from poisonbench.runs.material import DEFAULT_RHO
-    from poisonbench.runs.pictures import PoisonMix
+    from poisonbench.runs.poisoned_data import DEFAULT_RHO
 
     mix = PoisonMix(attack_names(options.pop("attack", "mix")), options.pop("rho", DEFAULT_RHO))
     if "pick" in options:
@@ -232,10 +232,10 @@ def _of_targets(
     figure: str, bench: Bench, name: str, options: dict[str, Any], folder: Path
 ) -> Figure:
     """Figure 3 or 4, or the features."""
-    from poisonbench.experiments.attack_success import find_row, models_of_row, runs_of_row
-    from poisonbench.runs.predictions import named_run
-    from poisonbench.runs.projection import projection
-    from poisonbench.runs.victims import victims
+    from poisonbench.figures.feature_projection import projection
+    from poisonbench.figures.predictions import named_run
+    from poisonbench.figures.target_predictions import victims
+    from poisonbench.tables.table3 import find_row, models_of_row, runs_of_row
 
     if "runs" in options:
         data = bench.dataset(name)
@@ -266,7 +266,7 @@ def _of_targets(
 
 
 def _check_table_dataset(name: str) -> None:
-    from poisonbench.experiments.definition import DATASET_LABELS
+    from poisonbench.tables.paper_table import DATASET_LABELS
 
     if name not in DATASET_LABELS:
         raise UsageError(
@@ -281,8 +281,8 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _curve(figure: str, dataset: str, results: Path, quiet: bool) -> Figure:
     """Table IV as curves, or deep k-NN against its k."""
-    from poisonbench.experiments.curves import sensitivity
-    from poisonbench.experiments.filter_curve import filter_curve
+    from poisonbench.figures.filter_curve import filter_curve
+    from poisonbench.figures.sensitivity_curves import sensitivity
 
     _check_table_dataset(dataset)
     # Said with --quiet too: a curve that lacks runs must not look whole.

@@ -18,8 +18,8 @@ from poisonbench.cli.common import (
 )
 from poisonbench.cli.craft import show_crafted, summary
 from poisonbench.cli.session import RunOptions, open_bench
-from poisonbench.config import options_of, parse_value
-from poisonbench.places import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
+from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
+from poisonbench.core.settings import options_of, parse_value
 from poisonbench.targeting import Targeting
 
 #: What the published sets were made for.

@@ -17,9 +17,9 @@ from poisonbench.cli.common import (
     SeedOption,
     print_json,
 )
-from poisonbench.errors import ArtefactError, UsageError
-from poisonbench.files import write_bytes
-from poisonbench.places import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
+from poisonbench.core.errors import ArtefactError, UsageError
+from poisonbench.core.files import write_bytes
+from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.results.store import Store
 from poisonbench.targeting import Goal

@@ -53,7 +53,7 @@ def models(json: JsonOption = False) -> None:
 @app.command(cls=Command)
 def tables(json: JsonOption = False) -> None:
     """The tables that report makes."""
-    from poisonbench.experiments.tables import TABLES
+    from poisonbench.tables.catalogue import TABLES
 
     _print({number: table.title for number, table in TABLES.items()}, json)
 
@@ -67,7 +67,7 @@ def _methods(kind: str, name: str | None, json: bool) -> None:
         _print(rows, json)
         return
     from poisonbench.cli.method_options import method_help
-    from poisonbench.config import options_of
+    from poisonbench.core.settings import options_of
     from poisonbench.registry import find
 
     entry = find(kind, table, name)

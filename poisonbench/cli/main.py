@@ -24,7 +24,7 @@ from poisonbench.cli import (
 )
 from poisonbench.cli.common import Command
 from poisonbench.cli.method_options import CONTEXT, MethodCommand, value_of
-from poisonbench.errors import PoisonbenchError
+from poisonbench.core.errors import PoisonbenchError
 
 #: Exit code after SIGINT; Typer turns the exception into it.
 INTERRUPTED = 130

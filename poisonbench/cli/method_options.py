@@ -10,8 +10,8 @@ from collections.abc import Container, Sequence
 from typing import Any
 
 from poisonbench.cli.common import Command
-from poisonbench.config import Option, did_you_mean, options_of
-from poisonbench.errors import UsageError
+from poisonbench.core.errors import UsageError
+from poisonbench.core.settings import Option, did_you_mean, options_of
 from poisonbench.registry import Entry, attacks, defenses
 from poisonbench.targeting import PROFILES as TARGETING_PROFILES
 from poisonbench.targeting import Targeting

@@ -23,20 +23,20 @@ from poisonbench.cli.common import (
     ResultsOption,
     say,
 )
-from poisonbench.errors import UsageError
-from poisonbench.experiments import tables
-from poisonbench.experiments.every_run import build_runs
-from poisonbench.experiments.filters import build_filters
-from poisonbench.experiments.other_poisons import (
+from poisonbench.core.errors import UsageError
+from poisonbench.core.folders import DEFAULT_RESULTS, results_folder
+from poisonbench.results.store import Store, write_text
+from poisonbench.tables import catalogue
+from poisonbench.tables.all_runs import build_runs
+from poisonbench.tables.filter_table import build_filters
+from poisonbench.tables.poison_selection import (
     check_table,
     dataset_of,
     on_poisons,
     ratios_of,
     with_note,
 )
-from poisonbench.places import DEFAULT_RESULTS, results_folder
-from poisonbench.results.render import FORMATS, check_format, print_rich, render
-from poisonbench.results.store import Store, write_text
+from poisonbench.tables.render import FORMATS, check_format, print_rich, render
 
 #: Exit code of ``--check`` when a figure differs from the paper's or a claim is not reproduced.
 DEVIATION = 3
@@ -47,7 +47,7 @@ MISSING = 4
 def report(
     table: Annotated[
         str | None,
-        typer.Option("--table", help=f"Which table: {', '.join(tables.TABLES)}; 2 if not said."),
+        typer.Option("--table", help=f"Which table: {', '.join(catalogue.TABLES)}; 2 if not said."),
     ] = None,
     filters: Annotated[
         bool,
@@ -61,7 +61,9 @@ def report(
     ] = False,
     dataset: Annotated[
         str | None,
-        typer.Option("--dataset", help=f"Only this data set: {', '.join(tables.DATASET_LABELS)}."),
+        typer.Option(
+            "--dataset", help=f"Only this data set: {', '.join(catalogue.DATASET_LABELS)}."
+        ),
     ] = None,
     format: Annotated[
         str | None, typer.Option("--format", help=f"One of {', '.join(FORMATS)}; rich if not said.")
@@ -105,7 +107,7 @@ def report(
     others = {"--filters": filters, "--runs": runs}
     ours = {"--table": table is not None, "--missing": missing, "--check": check}
     if not any(others.values()):
-        tables.cells(key, (), dataset)
+        catalogue.cells(key, (), dataset)
     else:
         _refuse(others, {"--runs": runs and filters, **ours})
     if poison:
@@ -126,12 +128,12 @@ def report(
     if filters:
         made = build_filters(records, dataset)
     else:
-        made = build_runs(records, dataset) if runs else tables.build(key, records, dataset)
+        made = build_runs(records, dataset) if runs else catalogue.build(key, records, dataset)
     if poison:
         made = with_note(made, chosen)
     if missing:
         where = None if results == results_folder() else results
-        commands = tables.missing_commands(key, records, dataset, where)
+        commands = catalogue.missing_commands(key, records, dataset, where)
         say(f"{len(commands)} run(s) missing", quiet=quiet)
         lines = [dumps({"missing": commands})] if kind == "json" else commands
         _emit("".join(f"{line}\n" for line in lines), output)
@@ -143,7 +145,7 @@ def report(
         _emit(render(made, kind), output)
     if check:
         rhos = ratios_of(records) if poison else None
-        _check(tables.check(key, records, dataset, rhos), quiet=quiet)
+        _check(catalogue.check(key, records, dataset, rhos), quiet=quiet)
 
 
 def _refuse(given: Mapping[str, bool], clashing: Mapping[str, bool]) -> None:
@@ -174,7 +176,7 @@ def _emit(text: str, output: Path | None) -> None:
         write_text(output, text)
 
 
-def _check(outcome: tables.Outcome, *, quiet: bool) -> None:
+def _check(outcome: catalogue.Outcome, *, quiet: bool) -> None:
     """Exit with 3 when anything deviates, else with 4 when anything is missing."""
     say(
         f"check: {outcome.differing} of {outcome.compared} compared figure(s) differ, "

@@ -22,16 +22,16 @@ from poisonbench.cli.common import (
     SeedOption,
     say,
 )
-from poisonbench.config import did_you_mean
-from poisonbench.errors import UsageError
-from poisonbench.places import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
-from poisonbench.progress import BarReporter, LogReporter, relay, silent
+from poisonbench.core.errors import UsageError
+from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
+from poisonbench.core.progress import BarReporter, LogReporter, relay, silent
+from poisonbench.core.settings import did_you_mean
+from poisonbench.core.signals import stop_on_signals
 from poisonbench.registry import attacks
 from poisonbench.results.store import Store
-from poisonbench.signals import stop_on_signals
 
 if TYPE_CHECKING:
-    from poisonbench.runs.bench import Bench
+    from poisonbench.runs.workspace import Bench
 
 #: What ``--preset`` stands for, and what with a targeted attack.
 PRESETS = {"quick": ("mnist-sample", "mnist-sample@1000")}
@@ -105,7 +105,7 @@ def open_bench(options: RunOptions, plan: str | None = None) -> Iterator[Bench]:
     Raises:
         UsageError: no such device.
     """
-    from poisonbench.runs.bench import Bench, find_device
+    from poisonbench.runs.workspace import Bench, find_device
 
     stopping = threading.Event()
     with ExitStack() as stack:

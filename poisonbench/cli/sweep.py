@@ -26,17 +26,17 @@ from poisonbench.cli.common import (
 from poisonbench.cli.session import takes
 from poisonbench.cli.sweep_status import print_status
 from poisonbench.cli.worker import worker
-from poisonbench.config import did_you_mean
-from poisonbench.errors import InterruptedRunError, JobsFailedError, UsageError
-from poisonbench.places import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
+from poisonbench.core.errors import InterruptedRunError, JobsFailedError, UsageError
+from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
+from poisonbench.core.settings import did_you_mean
+from poisonbench.core.signals import Stopping, stop_on_signals
 from poisonbench.results.store import Store
-from poisonbench.signals import Stopping, stop_on_signals
 from poisonbench.sweep import slurm
-from poisonbench.sweep.board import Board
 from poisonbench.sweep.execute import Sweep
 from poisonbench.sweep.garbage import STALE, delete, find_garbage
+from poisonbench.sweep.job_states import Board
 from poisonbench.sweep.plan import Plan, read_plan, write_plan
-from poisonbench.sweep.view import JobBars, Lines, View
+from poisonbench.sweep.progress_view import JobBars, Lines, View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,8 +53,8 @@ KINDS = {"poisons": "craft", "runs": "defend"}
 #: Prints what is wrong with the first device that cannot be used.
 _DEVICE_QUESTION = """
 import sys
-from poisonbench.errors import UsageError
-from poisonbench.runs.bench import find_device
+from poisonbench.core.errors import UsageError
+from poisonbench.runs.workspace import find_device
 try:
     for name in sys.argv[1:]:
         find_device(name)
@@ -106,7 +106,7 @@ def plan(
 
     poisonbench sweep plan --table 2 --json --output plan.json
     """
-    from poisonbench.experiments.commands import table_commands
+    from poisonbench.tables.planned_commands import table_commands
 
     kind = read_kind(only)
     names = [name.strip() for name in methods.split(",") if name.strip()]

@@ -13,14 +13,14 @@ import typer
 from poisonbench.cli import defend
 from poisonbench.cli.method_options import CONTEXT, MethodCommand, flags_of, method_values
 from poisonbench.cli.session import choose_dataset
-from poisonbench.errors import UsageError
+from poisonbench.core.errors import UsageError
 from poisonbench.registry import attacks, defenses, find
 from poisonbench.results.records import spec_id
 from poisonbench.results.store import Store
 from poisonbench.sweep.plan import Job, Plan, make_plan, run_key
 
 if TYPE_CHECKING:
-    from poisonbench.runs.material import PoisonChoice
+    from poisonbench.runs.poisoned_data import PoisonChoice
 
 #: Options of where and how a line runs: the sweep sets them, and they are no part of a job.
 _PLACES = {"--results": 1, "--data-root": 1, "--device": 1, "--plan": 1, "--json": 0, "--quiet": 0}
@@ -76,7 +76,7 @@ class _Resolver:
         import torch
 
         from poisonbench.runs import defend as run
-        from poisonbench.runs.bench import Bench
+        from poisonbench.runs.workspace import Bench
 
         words = _without_places(words)
         context = self.command.make_context("defend", list(words))

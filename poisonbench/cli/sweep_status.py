@@ -7,10 +7,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from poisonbench.cli.common import print_json
-from poisonbench.progress import clock
+from poisonbench.core.progress import clock
 from poisonbench.sweep import slurm
-from poisonbench.sweep.board import Board, State
 from poisonbench.sweep.costs import Costs
+from poisonbench.sweep.job_states import Board, State
 from poisonbench.sweep.plan import Job, Plan
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ import traceback
 from contextlib import suppress
 from typing import Any
 
-from poisonbench.progress import relay
+from poisonbench.core.progress import relay
 
 #: Seconds between looks at a run, and between requests to stop.
 _POLL = 0.1

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from poisonbench.core.errors import ArtefactError
 from poisonbench.data.splits import Split
-from poisonbench.errors import ArtefactError
 
 NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 

@@ -17,12 +17,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from poisonbench.canonical import canonical_json
+from poisonbench.core.canonical import canonical_json
+from poisonbench.core.errors import ArtefactError
+from poisonbench.core.files import read_shared, retried
 from poisonbench.data.poison import SCHEMA, Poison, check_budget, levels, seal
 from poisonbench.data.preview import preview_png
 from poisonbench.data.splits import Dataset, digest_tensors
-from poisonbench.errors import ArtefactError
-from poisonbench.files import read_shared, retried
 from poisonbench.targeting import SCENARIOS, UNTARGETED
 
 FILE_NAME = "poison.safetensors"

@@ -14,10 +14,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from poisonbench.core.errors import ArtefactError, UsageError
+from poisonbench.core.seeds import generator_for
 from poisonbench.data.poison import Poison, assemble
 from poisonbench.data.splits import Dataset
-from poisonbench.errors import ArtefactError, UsageError
-from poisonbench.seeds import generator_for
 
 #: Raised by hand when the draw of the shares changes.
 RECIPE_NUMBER = 1

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from poisonbench.config import did_you_mean
-from poisonbench.errors import UsageError
+from poisonbench.core.errors import UsageError
+from poisonbench.core.settings import did_you_mean
 
 #: Data sets by name, each with one line on what it is.
 KNOWN = {

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from poisonbench.errors import ArtefactError
+from poisonbench.core.errors import ArtefactError
 
 MAX_BYTES = 2 * 2**30
 MAX_OPCODES = 500_000

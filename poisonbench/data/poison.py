@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from poisonbench import __version__
-from poisonbench.canonical import canonical_json
+from poisonbench.core.canonical import canonical_json
+from poisonbench.core.errors import ArtefactError, DivergedError
 from poisonbench.data.splits import Dataset, Split, digest_tensors
-from poisonbench.errors import ArtefactError, DivergedError
 from poisonbench.targeting import UNTARGETED, Goal
 
 SCHEMA = 1

@@ -31,9 +31,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.data.pickles import array_of, read_pickle
 from poisonbench.data.splits import Dataset
-from poisonbench.errors import ArtefactError, UsageError
 
 Format = Literal["benchmark", "gradient-matching", "metapoison"]
 Std = Literal["hint", "pgm"]

@@ -13,9 +13,9 @@ from importlib import resources
 
 import numpy as np
 
+from poisonbench.core.errors import ArtefactError
 from poisonbench.data.arrays import make_split
 from poisonbench.data.splits import Split
-from poisonbench.errors import ArtefactError
 
 CLASSES = 10
 PER_CLASS = {"train": 1000, "validation": 100, "test": 200}

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.data import standard
 from poisonbench.data.arrays import read_npz
-from poisonbench.data.folders import read_folder
+from poisonbench.data.image_folders import read_folder
 from poisonbench.data.names import split_name, split_size
 from poisonbench.data.sample import load_sample
 from poisonbench.data.splits import Dataset, Split, hold_out
-from poisonbench.errors import ArtefactError, UsageError
 
 #: Images held out of the train split, where it is large enough.
 VALIDATION_SIZE = 1000

@@ -14,8 +14,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from poisonbench.errors import ArtefactError
-from poisonbench.seeds import generator_for
+from poisonbench.core.errors import ArtefactError
+from poisonbench.core.seeds import generator_for
 
 
 @dataclass(frozen=True)

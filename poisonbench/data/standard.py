@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
+from poisonbench.core.errors import ArtefactError, StoreError
 from poisonbench.data.arrays import make_split, read_idx, read_npz
 from poisonbench.data.splits import Split
-from poisonbench.errors import ArtefactError, StoreError
 
 #: Without it, a firewall that drops packets would hold a download up for ever.
 TIMEOUT_SECONDS = 60.0

@@ -42,8 +42,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from poisonbench.config import Profiles, require, setting
-from poisonbench.training.feature_filter import FEATURES_HELP, FeatureFilter
+from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.defenses.shared.feature_filter import FEATURES_HELP, FeatureFilter
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense
 

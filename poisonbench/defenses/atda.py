@@ -41,11 +41,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.config import Profiles, require, setting
+from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.models.classifier import Classifier
 from poisonbench.models.folding import folded
-from poisonbench.perturbation import project_linf
 from poisonbench.training.fit import network_precision
+from poisonbench.training.projected_gradient import project_linf
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingState
 

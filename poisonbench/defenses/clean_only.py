@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poisonbench.config import Profiles, require
+from poisonbench.core.settings import Profiles, require
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Oracle, TrainingSet, TrainingState
 

@@ -44,12 +44,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from poisonbench.config import Profiles, require, setting
-from poisonbench.facility_location import medoid_clusters
+from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.defenses.shared.facility_location import medoid_clusters
+from poisonbench.defenses.shared.feature_filter import restore_emptied_classes
 from poisonbench.influence.head import residuals
 from poisonbench.models.classifier import Classifier
 from poisonbench.training.evaluation import finite_outputs
-from poisonbench.training.feature_filter import restore_emptied_classes
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
 

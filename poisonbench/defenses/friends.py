@@ -41,10 +41,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.config import Profiles, require, setting
-from poisonbench.errors import DivergedError
+from poisonbench.core.errors import DivergedError
+from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.models.classifier import Classifier, pass_size
-from poisonbench.models.lanes import in_lanes
+from poisonbench.models.cpu.parallel_passes import in_lanes
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
 

@@ -45,9 +45,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.config import Profiles, require, setting
+from poisonbench.core.errors import DivergedError
+from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.data.splits import rounded_up
-from poisonbench.errors import DivergedError
 from poisonbench.influence.head import (
     embed_all,
     head_weights,

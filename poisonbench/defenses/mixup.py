@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.config import Profiles, require, setting
+from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.training.augmentation import draw_beta
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingState

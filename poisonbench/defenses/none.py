@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
-from poisonbench.config import Profiles, setting
+from poisonbench.core.settings import Profiles, setting
 from poisonbench.data.splits import Split
 from poisonbench.training.recipe import CODE_RECIPE, Recipe
 from poisonbench.training.state import Defense

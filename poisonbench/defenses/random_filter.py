@@ -24,8 +24,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from poisonbench.config import Profiles, require, setting
-from poisonbench.training.feature_filter import FeatureFilter
+from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.defenses.shared.feature_filter import FeatureFilter
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense
 

@@ -33,9 +33,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poisonbench.config import Profiles, require, setting
-from poisonbench.perturbation import signed_steps
+from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.training.fit import network_precision
+from poisonbench.training.projected_gradient import signed_steps
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingState
 

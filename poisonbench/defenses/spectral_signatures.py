@@ -32,8 +32,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from poisonbench.config import Profiles, require, setting
-from poisonbench.training.feature_filter import FEATURES_HELP, FeatureFilter, keep_lowest
+from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.defenses.shared.feature_filter import FEATURES_HELP, FeatureFilter, keep_lowest
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense
 

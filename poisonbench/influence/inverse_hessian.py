@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poisonbench.errors import DivergedError
+from poisonbench.core.errors import DivergedError
 
 
 @dataclass(frozen=True)

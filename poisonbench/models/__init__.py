@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from poisonbench.config import did_you_mean
-from poisonbench.errors import UsageError
+from poisonbench.core.errors import UsageError
+from poisonbench.core.settings import did_you_mean
 from poisonbench.models import cifar_alexnet, cifar_resnet18, mnist_cnn
 from poisonbench.models.classifier import Classifier, initialise
 

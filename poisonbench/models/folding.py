@@ -3,8 +3,7 @@
 In eval mode batch norm is an affine map a channel, w' = w gamma / sqrt(var + eps), so conv and norm
 are one convolution: the same function up to rounding, with two fewer passes over the activations
 (forward and backward). On a CPU, a first block on images of one channel is computed as a whole
-(:mod:`poisonbench.models.frozen_block`), and convolutions of 5 x 5 of many channels by Winograd's
-algorithm.
+(``models/cpu/first_block.py``), and convolutions of 5 x 5 of many channels by Winograd's algorithm.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from poisonbench.models import winograd
 from poisonbench.models.cifar_resnet18 import BasicBlock
 from poisonbench.models.classifier import Classifier
-from poisonbench.models.frozen_block import FrozenBlock
+from poisonbench.models.cpu import winograd
+from poisonbench.models.cpu.first_block import FrozenBlock
 
 
 def folded(model: Classifier) -> Classifier:

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from poisonbench.canonical import canonical_json as canonical_json
-from poisonbench.errors import ArtefactError
-from poisonbench.files import read_shared
+from poisonbench.core.canonical import canonical_json as canonical_json
+from poisonbench.core.errors import ArtefactError
+from poisonbench.core.files import read_shared
 
 if TYPE_CHECKING:
     import numpy

@@ -20,8 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from poisonbench.errors import ArtefactError
-from poisonbench.files import publish_folder, store_errors, write_bytes, write_text
+from poisonbench.core.errors import ArtefactError
+from poisonbench.core.files import publish_folder, store_errors, write_bytes, write_text
 from poisonbench.results.records import RunRecord, read_record
 
 __all__ = ["Store", "publish_folder", "store_errors", "write_bytes", "write_text"]

@@ -10,21 +10,21 @@ from typing import Any
 import torch
 
 from poisonbench.attacks.base import AttackTask, LabelledImages
-from poisonbench.config import as_json
+from poisonbench.core.errors import DivergedError, UsageError
+from poisonbench.core.files import publish_folder
+from poisonbench.core.seeds import generator_for, seed_for
+from poisonbench.core.settings import as_json
 from poisonbench.data.artefacts import poison_files, read_poison
 from poisonbench.data.mixing import Selection, mix
 from poisonbench.data.poison import Poison, make_poison
 from poisonbench.data.splits import Dataset
-from poisonbench.errors import DivergedError, UsageError
-from poisonbench.files import publish_folder
 from poisonbench.models import check_model
 from poisonbench.registry import MIX, attacks, find
 from poisonbench.results.records import spec_id
-from poisonbench.runs.bench import Bench, check_trial, default_model
 from poisonbench.runs.craft_checkpoint import CraftCheckpoint, crafted_by
-from poisonbench.runs.models import model_spec, own_seeds, trained_models
-from poisonbench.runs.settings import Settings, read_settings
-from poisonbench.seeds import generator_for, seed_for
+from poisonbench.runs.method_settings import Settings, read_settings
+from poisonbench.runs.trained_models import model_spec, own_seeds, trained_models
+from poisonbench.runs.workspace import Bench, check_trial, default_model
 
 
 @dataclass(frozen=True)

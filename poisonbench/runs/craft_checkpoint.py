@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poisonbench.attack_checkpoint import AttackCheckpoint
-from poisonbench.errors import InterruptedRunError
-from poisonbench.runs.bench import Bench
-from poisonbench.runs.settings import Settings
+from poisonbench.attacks.shared.checkpoint import AttackCheckpoint
+from poisonbench.core.errors import InterruptedRunError
+from poisonbench.runs.method_settings import Settings
+from poisonbench.runs.workspace import Bench
 
 _GENERATOR = "task.generator."
 

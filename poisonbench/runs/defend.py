@@ -12,36 +12,36 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from poisonbench.config import as_json
+from poisonbench.core.errors import DivergedError, UsageError
+from poisonbench.core.files import write_bytes
+from poisonbench.core.seeds import Seeds
+from poisonbench.core.settings import as_json
 from poisonbench.data.splits import Dataset, Split
-from poisonbench.errors import DivergedError, UsageError
-from poisonbench.files import write_bytes
 from poisonbench.models import build_model, check_model
 from poisonbench.registry import attacks, defenses, find
 from poisonbench.results.records import RunRecord, pack_bits, read_record, spec_id
-from poisonbench.runs.bench import Bench, check_trial, default_model
 from poisonbench.runs.class_warnings import class_warnings
 from poisonbench.runs.craft import pool_spec
+from poisonbench.runs.craft_targeted import Targeted, check_targets, targeted_spec
 from poisonbench.runs.environment import environment, peak_memory, reset_peak_memory, utc_now
-from poisonbench.runs.filtering import filter_report
-from poisonbench.runs.material import (
+from poisonbench.runs.filter_scores import filter_report
+from poisonbench.runs.method_settings import Settings, read_settings
+from poisonbench.runs.poisoned_data import (
     Material,
     PoisonChoice,
     describe_choice,
     prepare,
     read_targets,
 )
-from poisonbench.runs.models import KEPT, LOOP_NUMBER
-from poisonbench.runs.scenarios import (
+from poisonbench.runs.trained_models import KEPT, LOOP_NUMBER
+from poisonbench.runs.victim import (
     STAGE_NUMBER,
     judge,
     stage_overrides,
     stage_recipe,
     start_of_stage,
 )
-from poisonbench.runs.settings import Settings, read_settings
-from poisonbench.runs.targeted import Targeted, check_targets, targeted_spec
-from poisonbench.seeds import Seeds
+from poisonbench.runs.workspace import Bench, check_trial, default_model
 from poisonbench.training.evaluation import (
     accuracy_by_class,
     right_answers,
@@ -87,7 +87,7 @@ def defend(
         save_model: keep the trained weights in the store.
 
     Raises:
-        PoisonbenchError: see :mod:`poisonbench.errors`; nothing half-made is left behind.
+        PoisonbenchError: see :mod:`poisonbench.core.errors`; nothing half-made is left behind.
     """
     asked = request(
         bench, method, dataset, choice, trial=trial, profile=profile, values=values, model=model

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
+from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.data.poison import assemble
 from poisonbench.data.poison_sets import Format, Ids, Std, files_of, read_poison_set
 from poisonbench.data.splits import Dataset
-from poisonbench.errors import ArtefactError, UsageError
 from poisonbench.results.records import spec_id
-from poisonbench.runs.bench import Bench
 from poisonbench.runs.craft import Crafted, publish
+from poisonbench.runs.workspace import Bench
 from poisonbench.targeting import Goal
 
 #: Raised by hand when the same files would give another poison.

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from poisonbench.errors import InterruptedRunError, JobsFailedError, StoreError
-from poisonbench.signals import Stopping
-from poisonbench.sweep.board import Board, Failure, State
+from poisonbench.core.errors import InterruptedRunError, JobsFailedError, StoreError
+from poisonbench.core.signals import Stopping
 from poisonbench.sweep.costs import Costs
+from poisonbench.sweep.job_states import Board, Failure, State
 from poisonbench.sweep.plan import Job, Plan
 from poisonbench.sweep.process import Worker
-from poisonbench.sweep.view import View
+from poisonbench.sweep.progress_view import View
 
 #: Seconds between rounds of the loop, between looks at what others have done, and between requests
 #: to stop.

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from poisonbench.errors import StoreError
-from poisonbench.files import store_errors
+from poisonbench.core.errors import StoreError
+from poisonbench.core.files import store_errors
 
 #: Processes that race, and how often.
 _RACERS = 4

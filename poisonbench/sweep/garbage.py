@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from poisonbench.errors import StoreError
+from poisonbench.core.errors import StoreError
 from poisonbench.results.store import Store
 from poisonbench.sweep.lease import Leases
 

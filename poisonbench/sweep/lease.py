@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from poisonbench.files import store_errors
+from poisonbench.core.files import store_errors
 
 #: Seconds between touches, and seconds without one after which a lease is dead.
 HEARTBEAT = 15.0

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from poisonbench import __version__
-from poisonbench.canonical import canonical_json
-from poisonbench.errors import ArtefactError, UsageError
-from poisonbench.files import read_shared, retried, write_text
+from poisonbench.core.canonical import canonical_json
+from poisonbench.core.errors import ArtefactError, UsageError
+from poisonbench.core.files import read_shared, retried, write_text
 from poisonbench.results.records import RunRecord, spec_id
 
 SCHEMA = 1

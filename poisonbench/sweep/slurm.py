@@ -11,8 +11,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from poisonbench.errors import UsageError
-from poisonbench.files import store_errors, write_text
+from poisonbench.core.errors import UsageError
+from poisonbench.core.files import store_errors, write_text
 from poisonbench.results.store import Store
 
 #: Many sites allow arrays of 1,000 tasks.

@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from poisonbench.core.files import write_bytes
 from poisonbench.data.splits import digest_tensors
-from poisonbench.files import write_bytes
 from poisonbench.training.state import TrainingSet
 
 _STATE = "state.safetensors"

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from poisonbench.core.errors import DivergedError
 from poisonbench.data.splits import Split
-from poisonbench.errors import DivergedError
 from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.models.folding import folded
 from poisonbench.training.state import TrainingSet

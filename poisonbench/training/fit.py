@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from poisonbench.core.errors import AbortedError, DivergedError, InterruptedRunError
+from poisonbench.core.progress import Reporter, silent
+from poisonbench.core.seeds import Seeds
 from poisonbench.data.splits import Split, digest_tensors
-from poisonbench.errors import AbortedError, DivergedError, InterruptedRunError
 from poisonbench.models.classifier import Classifier
-from poisonbench.progress import Reporter, silent
-from poisonbench.seeds import Seeds
+from poisonbench.models.cpu.training_forward import quick_forward
 from poisonbench.training.augmentation import CropFlip
 from poisonbench.training.checkpoint import Checkpoint, Snapshot
 from poisonbench.training.evaluation import accuracy, features_of, head_accuracy
-from poisonbench.training.quick_forward import quick_forward
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, FitResult, TrainingSet, TrainingState
 

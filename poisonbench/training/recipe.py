@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from poisonbench.config import Profiles, require, setting
+from poisonbench.core.settings import Profiles, require, setting
 
 
 @dataclass(frozen=True, kw_only=True)

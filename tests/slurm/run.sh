@@ -8,4 +8,4 @@ tests/slurm/start.sh || code=$?
 if [ "$code" = 77 ]; then exit 0; fi
 [ "$code" = 0 ] || exit "$code"
 POISONBENCH_SLURM=1 POISONBENCH_LONG=1 OMP_NUM_THREADS=1 "$python" -m pytest -rs \
-    tests/slurm tests/test_cluster_docs.py::test_by_slurm "$@"
+    tests/slurm tests/end_to_end/test_cluster_docs.py::test_by_slurm "$@"

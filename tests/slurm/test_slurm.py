@@ -8,10 +8,10 @@ import subprocess
 import time
 
 import pytest
-from conftest import done
-from processes import is_continued
-from sweeps import lines_of, plan_of, records_of
 
+from helpers.command_line import done
+from helpers.processes import is_continued
+from helpers.sweeps import lines_of, plan_of, records_of
 from poisonbench.sweep.plan import read_plan
 
 pytestmark = [

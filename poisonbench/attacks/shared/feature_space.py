@@ -1,0 +1,127 @@
+"""Feature space: what the attacks on a target's features share.
+
+T targets, P poisons each, F features: the input of the classifier's head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poisonbench.attacks.shared.checkpoint import (
+    NO_CHECKPOINT,
+    AttackCheckpoint,
+    adam_tensors,
+    restore_adam,
+)
+from poisonbench.attacks.shared.targeted_optimiser import Objective
+from poisonbench.models.classifier import Classifier, groups_in_a_pass
+from poisonbench.models.folding import folded
+from poisonbench.training.projected_gradient import project_linf
+
+#: What Bullseye Polytope and Feature Collision brew with for MNIST, where no profile says else.
+MNIST_PRESETS: dict[str, dict[str, Any]] = {
+    "mnist": {"epsilon": 76 / 255, "brew_augment": "none"},
+    "mnist-sample": {
+        "epsilon": 64 / 255,
+        "steps": 30,
+        "step_unit": "pixel",
+        "restarts": 1,
+        "surrogates": 3,
+    },
+}
+
+
+class FeatureSpace:
+    """The surrogates as feature extractors, and where the targets lie in each.
+
+    They are frozen copies in eval mode, so a gradient is of images alone.
+
+    Attributes:
+        targets: (T, F) features of each surrogate, computed once.
+        mean, std: (C, 1, 1) of the data.
+    """
+
+    def __init__(self, models: Sequence[Classifier], targets: Tensor) -> None:
+        self.mean, self.std = models[0].mean[0], models[0].std[0]
+        self._networks = [folded(model) for model in models]
+        # Each in a pass of its own, so that no neighbour changes a rounding.
+        with torch.no_grad():
+            self.targets = [
+                torch.cat([self.embed(number, target[None, None])[0] for target in targets])
+                for number in range(len(models))
+            ]
+
+    def __len__(self) -> int:
+        """How many surrogates there are."""
+        return len(self._networks)
+
+    def embed(self, number: int, images: Tensor) -> Tensor:
+        """Features (G, P, F) of images (G, P, C, H, W) at the surrogate of that number."""
+        flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        features = self._networks[number].embed(flat)
+        return features.view(*images.shape[:2], -1)
+
+
+def adam_steps(
+    base: Tensor,
+    objective: Objective,
+    *,
+    num_surrogates: int,
+    epsilon: float,
+    steps: int,
+    step_size: float,
+    unit: Tensor,
+    report: Callable[[int, int], None],
+    checkpoint: AttackCheckpoint = NO_CHECKPOINT,
+    memory: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    """Poisons (T, P, C, H, W) from the base images by Adam, as Bullseye and Convex Polytope brew.
+
+    Each step minimises the sum of the surrogates' losses and is projected onto the bound and onto
+    [0, 1]. There is no randomness, decay or augmentation.
+
+    Args:
+        base: (T, P, C, H, W) in [0, 1], base images and start.
+        objective: the losses that fall.
+        num_surrogates: how many surrogates the objective knows.
+        epsilon: L-infinity bound.
+        steps: how many.
+        step_size: Adam's learning rate, in units.
+        unit: (C, 1, 1), a unit in pixels of [0, 1].
+        report: called with (steps done, steps in all).
+        checkpoint: saved to between steps.
+        memory: tensors that the objective changes in place, to be saved too; by any name but
+            "images", "moved" and "adam...".
+    """
+    memory = memory or {}
+    rows = torch.arange(len(base), device=base.device)
+    moved = torch.zeros_like(base, requires_grad=True)
+    adam = torch.optim.Adam([moved], lr=step_size)
+    size = groups_in_a_pass(base)
+    images, first_step, saved = base, 0, checkpoint.load()
+    if saved is not None:
+        position, tensors = saved
+        first_step, images = position["step"], tensors["images"].to(base)
+        restore_adam(adam, tensors)
+        with torch.no_grad():
+            for name, tensor in {"moved": moved, **memory}.items():
+                tensor.copy_(tensors[name])
+    for step in range(first_step, steps):
+        adam.zero_grad()
+        for group in rows.split(size):
+            for number in range(num_surrogates):
+                seen = base[group] + unit * moved[group]
+                objective(number, seen, group).sum().backward()
+        adam.step()
+        with torch.no_grad():
+            images = project_linf(base + unit * moved, base, epsilon)
+            moved.copy_((images - base) / unit)
+        report(step + 1, steps)
+        checkpoint.save_if_due(
+            {"step": step + 1}, {"images": images, "moved": moved, **memory, **adam_tensors(adam)}
+        )
+    return images

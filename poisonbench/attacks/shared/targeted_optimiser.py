@@ -1,0 +1,188 @@
+"""Brewing: the optimisation that gradient matching and the feature attacks share.
+
+Source      Geiping et al., "Witches' Brew", ICLR 2021, Algorithm 1.
+Code        JonasGeiping/poisoning-gradient-matching @ 90bd7d2, with which HINT crafted GM, BP, FC.
+
+Given base images x, a bound epsilon and a loss L of the surrogates at images near x:
+
+1.  For each restart start at x' = x + N(0, epsilon^2), the noise clamped to [-epsilon, epsilon].
+2.  Repeat ``steps`` times: augment x' anew; g = sum over surrogates of grad L;
+    m <- 0.9 m + 0.1 sign(g); x' <- x' - tau m / (1 - 0.9^t), "signed Adam"; project onto the
+    bound, then onto [0, 1]. tau falls tenfold after 3/8, 5/8 and 7/8 of the steps.
+3.  Keep the restart of the lowest loss at its last step, before that step is taken.
+
+Deviations  Adam on signs divides by the root of a second moment that is 1, except where a pixel's
+            gradient is exactly 0; here it is 1 everywhere. Poisons are one batch, whatever their
+            number: the code splits more than 512. The code divides tau by the number of
+            surrogates; here the step is what the config says. For MNIST the code shifts by up to
+            2 pixels, here by an eighth of the side as for all other data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from poisonbench.attacks.shared.checkpoint import NO_CHECKPOINT, AttackCheckpoint
+from poisonbench.core.settings import require, setting
+from poisonbench.models.classifier import Classifier, groups_in_a_pass
+from poisonbench.training.projected_gradient import project_linf, shift_flip
+
+#: Losses (G,) of groups of poisons (G, P, C, H, W), which belong to the targets (G,), at the
+#: surrogate of that number.
+Objective = Callable[[int, Tensor, Tensor], Tensor]
+
+_MOMENTUM = 0.9
+#: The steps are divided by these and rounded down: 93, 156 and 218 of 250. Floor division is not
+#: the quotient rounded down: 1000 // 1.6 is 624, as in the code.
+_DECAYS = (2.667, 1.6, 1.142)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrewingConfig:
+    """Settings of every attack that brews; the defaults are gradient matching's for CIFAR-10."""
+
+    epsilon: float = setting(16 / 255, "L-infinity budget, in pixels of [0, 1].")
+    steps: int = setting(250, "Gradient steps.")
+    step_size: float = setting(0.1, "First step, in the unit of --step-unit.")
+    step_unit: Literal["normalised", "pixel"] = setting(
+        "normalised", "normalised: standard deviations of the data; pixel: the range [0, 1]."
+    )
+    restarts: int = setting(8, "Random starts; the lowest last loss is kept.")
+    surrogates: int = setting(1, "Models of the attacker, whose gradients are summed.")
+    stagger: Literal["none", "full", "snapshots"] = setting(
+        "none",
+        "none: fully trained models; full: model k of n stops after k/n of the epochs; snapshots: "
+        "the same epochs of one model.",
+    )
+    brew_augment: Literal["none", "shift-flip"] = setting(
+        "shift-flip", "shift-flip: differentiable shift by up to an eighth of the side, and flip."
+    )
+
+    def __post_init__(self) -> None:
+        require(0 < self.epsilon <= 1, f"epsilon: expected in (0, 1], got {self.epsilon}")
+        require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
+        require(self.step_size > 0, f"step_size: expected over 0, got {self.step_size}")
+        require(self.restarts >= 1, f"restarts: expected at least 1, got {self.restarts}")
+        require(self.surrogates >= 1, f"surrogates: expected at least 1, got {self.surrogates}")
+
+    def unit(self, std: Tensor) -> Tensor:
+        """What a step of 1 is in pixels of [0, 1], (C, 1, 1); ``std`` is the data's."""
+        return std if self.step_unit == "normalised" else torch.ones_like(std)
+
+
+def surrogate_models(
+    snapshots: Callable[[int, Sequence[int]], list[Classifier]], epochs: int, config: BrewingConfig
+) -> list[Classifier]:
+    """The attacker's models, staggered as the config says.
+
+    Args:
+        snapshots: see :class:`poisonbench.attacks.base.TargetedTask`.
+        epochs: of a full training.
+        config: how many, and how staggered.
+    """
+    count = config.surrogates
+    ends = [max(1, round(epochs * (number + 1) / count)) for number in range(count)]
+    if config.stagger == "snapshots":
+        return snapshots(0, ends)
+    if config.stagger == "none":
+        ends = [epochs] * count
+    return [snapshots(number, [end])[0] for number, end in enumerate(ends)]
+
+
+def brew(
+    base: Tensor,
+    config: BrewingConfig,
+    objective: Objective,
+    *,
+    num_surrogates: int,
+    mean: Tensor,
+    std: Tensor,
+    generators: Sequence[torch.Generator],
+    report: Callable[[int, int], None],
+    checkpoint: AttackCheckpoint = NO_CHECKPOINT,
+) -> Tensor:
+    """Poisons (T, P, C, H, W) in [0, 1], within epsilon of their base images.
+
+    Args:
+        base: (T, P, C, H, W) in [0, 1], the base images of T targets.
+        config: the settings.
+        objective: the losses that fall.
+        num_surrogates: how many surrogates the objective knows.
+        mean: (C, 1, 1) of the data, the colour outside a shifted image.
+        std: (C, 1, 1) of the data, the unit of steps.
+        generators: T CPU generators.
+        report: called with (steps done, steps in all).
+        checkpoint: saved to between steps; knows the generators.
+    """
+    num_targets, num_poisons = base.shape[:2]
+    restarts = config.restarts
+    targets = torch.arange(num_targets, device=base.device).repeat_interleave(restarts)
+    centre = base.repeat_interleave(restarts, 0)
+    unit = config.unit(std)
+    size = groups_in_a_pass(base)
+
+    # 1. Random starts, or where it was interrupted.
+    first_step, saved = 0, checkpoint.load()
+    if saved is None:
+        shape = (restarts, *base.shape[1:])
+        noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+        images = centre + (config.epsilon * noise).clamp_(-config.epsilon, config.epsilon).to(base)
+        momentum = torch.zeros_like(images)
+        losses = torch.zeros(len(images), dtype=base.dtype, device=base.device)
+    else:
+        first_step = saved[0]["step"]
+        images, momentum, losses = (saved[1][n].to(base) for n in ("images", "momentum", "losses"))
+
+    # 2. Signed Adam.
+    for step in range(first_step, config.steps):
+        draws = None
+        if config.brew_augment == "shift-flip":
+            draws = _draw_shift_flip(restarts, num_poisons, base, generators)
+        for first in range(0, len(images), size):
+            groups = slice(first, first + size)
+            gradient = torch.zeros_like(images[groups])
+            losses[groups] = 0
+            for number in range(num_surrogates):
+                moved = images[groups].detach().requires_grad_()
+                seen = moved
+                if draws is not None:
+                    seen = shift_flip(moved, draws[0][groups], draws[1][groups], mean)
+                loss = objective(number, seen, targets[groups])
+                gradient += torch.autograd.grad(loss.sum(), moved)[0]
+                losses[groups] += loss.detach() / num_surrogates
+            momentum[groups] = momentum[groups].lerp(gradient.sign(), 1 - _MOMENTUM)
+        tau = config.step_size * 0.1 ** sum(step >= config.steps // part for part in _DECAYS)
+        images -= tau / (1 - _MOMENTUM ** (step + 1)) * unit * momentum
+        images = project_linf(images, centre, config.epsilon)
+        report(step + 1, config.steps)
+        checkpoint.save_if_due(
+            {"step": step + 1}, {"images": images, "momentum": momentum, "losses": losses}
+        )
+
+    # 3. The best restart of each target.
+    # One that diverged is no best.
+    comparable = losses.nan_to_num(nan=math.inf).view(num_targets, restarts)
+    best = comparable.argmin(1)
+    return images[torch.arange(num_targets, device=base.device) * restarts + best]
+
+
+def _draw_shift_flip(
+    restarts: int, num_poisons: int, base: Tensor, generators: Sequence[torch.Generator]
+) -> tuple[Tensor, Tensor]:
+    """Shifts (G, P, 2) and flips (G, P) of one step, in the targets' own draws.
+
+    The range is the code's: 4 of 32 pixels to each side, in proportion for other sizes.
+    """
+    reach = torch.tensor([base.shape[-1] / 8, base.shape[-2] / 8])
+    shifts, flips = [], []
+    for generator in generators:
+        uniform = torch.rand((restarts, num_poisons, 2), generator=generator)
+        shifts.append((2 * uniform - 1) * reach)
+        flips.append(torch.rand((restarts, num_poisons), generator=generator) < 0.5)
+    return torch.cat(shifts).to(base), torch.cat(flips).to(base.device)

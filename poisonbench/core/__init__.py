@@ -1,0 +1,1 @@
+"""The bottom: errors, settings, seeds, files, folders, progress, signals. No torch here."""

@@ -1,0 +1,137 @@
+"""Files that appear whole or not at all. The bottom layer: no torch, nothing of ours but errors."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from poisonbench.core.errors import StoreError
+
+T = TypeVar("T")
+
+#: How often a write is tried whose folder vanishes.
+_ATTEMPTS = 5
+#: Seconds before each further try of a read.
+_WAITS = (0.02, 0.1, 0.5)
+
+
+@contextmanager
+def store_errors(path: Path) -> Iterator[None]:
+    """Turn an operating-system error on writing into a StoreError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"cannot write to {path}: {error.strerror or error}; "
+            "choose another folder with --results or make room in this one"
+        ) from None
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that it appears whole or not at all.
+
+    A temporary file in the same folder is flushed to disk and renamed over the target.
+
+    Raises:
+        StoreError: the folder cannot be written or is full.
+    """
+    with store_errors(path.parent):
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                _write_once(path, data)
+                break
+            except FileNotFoundError:
+                # Another process of the same run ended and cleared the folder under our hands.
+                if not left:
+                    raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """:func:`write_bytes` for text, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def read_shared(path: Path) -> bytes:
+    """A file's bytes, as :func:`retried` reads them.
+
+    Raises:
+        OSError: as from any read.
+    """
+    return retried(path, path.read_bytes)
+
+
+def retried(path: Path, read: Callable[[], T]) -> T:
+    """What a function reads of a file that lies on a file system that other machines write to.
+
+    A network file system may show for a moment a name whose file has been replaced or is not there
+    yet; such a read is tried again after listing the folder, which renews what is cached of it.
+
+    Raises:
+        OSError: as from any read.
+    """
+    for wait in _WAITS:
+        try:
+            return read()
+        except OSError as error:
+            if error.errno not in (errno.ESTALE, errno.ENOENT):
+                raise
+            time.sleep(wait)
+            with suppress(OSError):
+                os.listdir(path.parent)
+    return read()
+
+
+def publish_folder(target: Path, files: dict[str, bytes]) -> None:
+    """Make a folder of files appear whole or not at all; one already there wins.
+
+    Raises:
+        StoreError: the folder cannot be written or is full.
+    """
+    with store_errors(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(
+            tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+        )
+        try:
+            for name, data in files.items():
+                write_bytes(staging / name, data)
+            os.chmod(staging, 0o755)
+            try:
+                staging.rename(target)
+            except OSError:
+                if not target.is_dir():
+                    raise
+            _sync_folder(target.parent)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write_once(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

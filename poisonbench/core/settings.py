@@ -1,0 +1,209 @@
+"""Algorithm settings: declared once as a frozen dataclass, used as options, specs and records.
+
+A config field made with :func:`setting` carries its help text, so the command line is generated
+from it and nothing is written twice. This module imports no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from poisonbench.core.errors import UsageError
+
+ConfigT = TypeVar("ConfigT")
+
+#: ``profile -> preset -> {field: value}``. Presets are applied in the order in which a data set
+#: names them (``mnist-sample`` is "mnist", then "mnist-sample"); ``"*"`` comes first, always.
+Profiles = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+def setting(default: Any, help: str, *, extension: bool = False) -> Any:
+    """A dataclass field with its help text; becomes the option ``--field-name``.
+
+    Args:
+        default: its value where nothing else is said.
+        help: its text in ``--help``.
+        extension: not the paper's; the default is the method without it. :func:`as_json` leaves it
+            out then, so that a run's id does not depend on extensions that it does not use.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "extension": extension})
+
+
+@dataclass(frozen=True)
+class Option:
+    """One field of a config as a command-line option."""
+
+    name: str
+    flag: str
+    kind: Any
+    default: Any
+    help: str
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The allowed words, empty unless the field is a ``Literal``."""
+        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
+
+
+def options_of(config: type[Any]) -> list[Option]:
+    """The settings of a config dataclass, in order of declaration."""
+    hints = get_type_hints(config)
+    return [
+        Option(
+            name=field.name,
+            flag="--" + field.name.replace("_", "-"),
+            kind=hints[field.name],
+            default=field.default,
+            help=field.metadata.get("help", ""),
+        )
+        for field in dataclasses.fields(config)
+    ]
+
+
+def parse_number(text: str) -> float:
+    """``"0.5"``, ``"8/255"`` or ``"1e-3"`` as a float.
+
+    Raises:
+        UsageError: the text is not a finite number.
+    """
+    try:
+        number = float(Fraction(text)) if "/" in text else float(text)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(
+            f"expected a number such as 0.5 or 8/255, got {text!r}; write it with digits"
+        )
+    return number
+
+
+def parse_value(text: str, kind: Any, flag: str) -> Any:
+    """Read the text of one option as the type its config field declares.
+
+    Raises:
+        UsageError: the text does not fit the type.
+    """
+    origin = get_origin(kind)
+    if origin is Literal:
+        if text in get_args(kind):
+            return text
+        known = get_args(kind)
+        raise UsageError(
+            f"{flag}: expected one of {', '.join(known)}, got {text!r}{did_you_mean(text, known)}"
+        )
+    if origin in (Union, types.UnionType):
+        inner = next(k for k in get_args(kind) if k is not type(None))
+        return None if text.lower() in ("none", "") else parse_value(text, inner, flag)
+    if origin is tuple:
+        inner = get_args(kind)[0]
+        if text.lower() == "none":
+            return ()
+        return tuple(
+            parse_value(part.strip(), inner, flag) for part in text.split(",") if part.strip()
+        )
+    if kind is bool:
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if text.lower() in words:
+            return words[text.lower()]
+        raise UsageError(f"{flag}: expected true or false, got {text!r}")
+    if kind is int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise UsageError(f"{flag}: expected a whole number, got {text!r}") from None
+        if abs(number) >= 2**31:
+            raise UsageError(f"{flag}: expected a whole number of at most 9 digits, got {text!r}")
+        return number
+    if kind is float:
+        try:
+            return parse_number(text)
+        except UsageError as error:
+            raise UsageError(f"{flag}: {error}") from None
+    return text
+
+
+def resolve(
+    config: type[ConfigT],
+    profiles: Profiles,
+    *,
+    profile: str,
+    presets: Iterable[str],
+    overrides: Mapping[str, Any],
+    owner: str,
+) -> ConfigT:
+    """Build a config: defaults < profile for the data set < what the user gave.
+
+    Args:
+        config: a frozen dataclass whose ``__post_init__`` raises ValueError on bad values.
+        profiles: the owner's profiles; an absent ``"paper"`` means the defaults.
+        profile: the profile's name.
+        presets: the data set's presets, most general first.
+        overrides: explicit values by field name.
+        owner: the algorithm's name, for error messages.
+
+    Raises:
+        UsageError: unknown profile or field, or a value out of range.
+    """
+    known_profiles = ("paper", *(name for name in profiles if name != "paper"))
+    if profile not in known_profiles:
+        raise UsageError(
+            f"{owner} has no profile {profile!r}; it has {', '.join(known_profiles)}"
+            f"{did_you_mean(profile, known_profiles)}"
+        )
+    names = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
+    for name in overrides:
+        if name not in names:
+            raise UsageError(unknown_option(name, names, owner))
+    values: dict[str, Any] = {}
+    by_preset = profiles.get(profile, {})
+    for preset in ("*", *presets):
+        values.update(by_preset.get(preset, {}))
+    values.update(overrides)
+    try:
+        return config(**values)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{owner}: {error}") from None
+
+
+def unknown_option(name: str, names: Iterable[str], owner: str) -> str:
+    """The message for an option that an algorithm lacks; lists its own."""
+    flags = ["--" + known.replace("_", "-") for known in names]
+    flag = "--" + name.replace("_", "-")
+    own = ", ".join(flags) if flags else "none"
+    return f"{owner} has no option {flag}; its own options: {own}{did_you_mean(flag, flags)}"
+
+
+def did_you_mean(text: str, known: Iterable[str], likeness: float = 0.6) -> str:
+    """``"; did you mean 'x'?"`` for the closest known word, or nothing."""
+    close = difflib.get_close_matches(text, list(known), n=1, cutoff=likeness)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def as_json(config: Any) -> dict[str, Any]:
+    """A config as plain JSON values: tuples become lists, floats stay floats.
+
+    Extensions at their defaults are left out.
+    """
+    values = {field: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {
+        field.name: _plain(value)
+        for field, value in values.items()
+        if not (field.metadata.get("extension") and value == field.default)
+    }
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ValueError(message) unless the condition holds; for ``__post_init__`` checks."""
+    if not condition:
+        raise ValueError(message)

@@ -1,0 +1,284 @@
+"""Pictures: a grid of images with captions, and lines with intervals. No torch here.
+
+A picture is plain data until :func:`draw` turns it into PNG and SVG. The same picture gives the
+same bytes with the same matplotlib: no dates, no random ids, no settings of the user's. matplotlib
+is imported where it is used, so that the command line starts fast; its global state is left alone.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from poisonbench.core.files import write_bytes, write_text
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure as Canvas
+    from numpy.typing import NDArray
+
+#: Okabe and Ito's colours, which people with any common colour blindness tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+RIGHT, WRONG = COLOURS[0], COLOURS[1]
+#: Beside colours, so that a black-and-white print can be read.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+# Sizes in inches, of text in points.
+_TILE, _GAP, _MARGIN, _LABEL, _LINE, _TITLE = 1.3, 0.15, 0.15, 1.35, 0.16, 0.36
+_PANEL_WIDTH, _PANEL_HEIGHT = 4.0, 3.2
+_SMALL, _NORMAL, _LARGE = 8, 9, 11
+_DPI = 150
+#: Mean width of a letter of the font, in its size.
+_LETTER = 0.56
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """One place of a grid.
+
+    Attributes:
+        pixels: (H, W) or (H, W, 3) in [0, 1]; None for text alone.
+        text: one or more lines below the image, or in its place.
+        is_right: true and false colour and mark the text as a right or wrong answer; None does not.
+    """
+
+    pixels: NDArray[np.floating[Any]] | None = None
+    text: str = ""
+    is_right: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Images with captions in rows and columns.
+
+    Attributes:
+        title: one line on top.
+        columns: a heading each; may have two lines.
+        rows: a label each, left of its tiles.
+        tiles: rows x columns.
+        caption: below; wrapped to the width.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[str]
+    tiles: Sequence[Sequence[Tile]]
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One line, or a cloud of points.
+
+    Attributes:
+        label: for the legend.
+        x, y: its points.
+        low, high: ends of each point's interval; None where there is none.
+        dashed: draw it dashed, e.g. published figures beside measured ones.
+        joined: connect the points by a line; otherwise they are smaller, for clouds of points.
+        emphasised: large points, on top of all others.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float | None] = ()
+    high: Sequence[float | None] = ()
+    dashed: bool = False
+    joined: bool = True
+    emphasised: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One pair of axes with its lines."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: Sequence[Series]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lines:
+    """Panels of lines with intervals, side by side."""
+
+    title: str
+    panels: Sequence[Panel]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture and the numbers behind it: plain JSON values that name the runs they come from."""
+
+    picture: Grid | Lines
+    numbers: dict[str, Any]
+
+
+def draw(picture: Grid | Lines) -> dict[str, bytes]:
+    """The picture's files by suffix: ``{"png": ..., "svg": ...}``. Text in the SVG stays text."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(
+            {
+                "font.family": ["DejaVu Sans", "sans-serif"],
+                "font.size": _SMALL,
+                "svg.fonttype": "none",
+                "svg.hashsalt": "poisonbench",
+                # A class may be called "$".
+                "text.parse_math": False,
+            }
+        )
+        figure = _draw_grid(picture) if isinstance(picture, Grid) else _draw_lines(picture)
+        return {
+            "png": _file(figure, "png", {"Software": None}),
+            "svg": _file(figure, "svg", {"Date": None, "Creator": None}),
+        }
+
+
+def write_figure(folder: Path, name: str, figure: Figure) -> list[Path]:
+    """Write ``name.png``, ``name.svg`` and, of the numbers shown, ``name.json``; their paths.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    paths = []
+    for suffix, data in draw(figure.picture).items():
+        paths.append(folder / f"{name}.{suffix}")
+        write_bytes(paths[-1], data)
+    paths.append(folder / f"{name}.json")
+    write_text(paths[-1], _json(figure.numbers))
+    return paths
+
+
+def _json(numbers: dict[str, Any]) -> str:
+    return json.dumps(numbers, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _file(figure: Canvas, kind: str, metadata: dict[str, None]) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format=kind, dpi=_DPI, metadata=metadata)
+    return stream.getvalue()
+
+
+def _wrap(text: str, width: float, size: float) -> list[str]:
+    """Lines of at most that many inches; line breaks of the text are kept."""
+    letters = max(20, int(width * 72 / (size * _LETTER)))
+    return [line for part in text.split("\n") for line in textwrap.wrap(part, letters) or [""]]
+
+
+class _Page:
+    """A figure that is filled from the top, in inches."""
+
+    def __init__(self, width: float, height: float, title: Sequence[str], caption: Sequence[str]):
+        from matplotlib.figure import Figure
+
+        self.width = width
+        self.height = height + _LINE * (len(caption) + 1) + _TITLE / 2 * (len(title) + 1)
+        self.figure = Figure(figsize=(self.width, self.height), facecolor="white")
+        self.top = _TITLE / 2 * (len(title) + 1)
+        self.text(_MARGIN, _MARGIN, "\n".join(title), size=_LARGE, weight="bold", va="top")
+        bottom = self.height - _LINE * (len(caption) + 0.5)
+        self.text(_MARGIN, bottom, "\n".join(caption), size=_SMALL, va="top", linespacing=1.25)
+
+    def text(self, x: float, y: float, text: str, **style: Any) -> None:
+        """Text at a place that is measured from the left and from the top."""
+        self.figure.text(x / self.width, 1 - y / self.height, text, **style)
+
+    def axes(self, x: float, y: float, width: float, height: float) -> Any:
+        """Axes whose upper left corner is there."""
+        box = (x / self.width, 1 - (y + height) / self.height)
+        return self.figure.add_axes((*box, width / self.width, height / self.height))
+
+
+def _draw_grid(grid: Grid) -> Canvas:
+    heights = [_row_height(*row) for row in zip(grid.rows, grid.tiles, strict=True)]
+    headings = max((text.count("\n") + 1 for text in grid.columns if text), default=0)
+    width = 2 * _MARGIN + _LABEL + len(grid.columns) * (_TILE + _GAP)
+    title = _wrap(grid.title, width - 2 * _MARGIN, _LARGE)
+    caption = _wrap(grid.caption, width - 2 * _MARGIN, _SMALL)
+    page = _Page(width, sum(heights) + headings * _LINE + _GAP, title, caption)
+    lefts = [_MARGIN + _LABEL + column * (_TILE + _GAP) for column in range(len(grid.columns))]
+    top = page.top + headings * _LINE
+    for left, heading in zip(lefts, grid.columns, strict=True):
+        page.text(left + _TILE / 2, top, heading, ha="center", va="bottom", weight="bold")
+    top += _GAP / 2
+    for label, tiles, height in zip(grid.rows, grid.tiles, heights, strict=True):
+        image = _TILE if any(tile.pixels is not None for tile in tiles) else 0
+        middle = top + (image or height - _GAP) / 2
+        page.text(_MARGIN, middle, label, va="center", size=_NORMAL)
+        for left, tile in zip(lefts, tiles, strict=True):
+            if tile.pixels is not None:
+                _draw_image(page.axes(left, top, _TILE, _TILE), tile.pixels)
+            place = (top + image + 0.05, "top") if image else (middle, "center")
+            _draw_text(page, tile, left + _TILE / 2, *place)
+        top += height
+    return page.figure
+
+
+def _row_height(label: str, tiles: Sequence[Tile]) -> float:
+    lines = max(tile.text.count("\n") + 1 if tile.text else 0 for tile in tiles)
+    if any(tile.pixels is not None for tile in tiles):
+        return _TILE + lines * _LINE + 1.4 * _GAP
+    return max(lines, label.count("\n") + 1) * _LINE + _GAP
+
+
+def _draw_image(axes: Any, pixels: NDArray[np.floating[Any]]) -> None:
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(color="#999999", linewidth=0.5)
+
+
+def _draw_text(page: _Page, tile: Tile, middle: float, y: float, va: str) -> None:
+    colour = {True: RIGHT, False: WRONG, None: "black"}[tile.is_right]
+    mark = {True: "\u2713 ", False: "\u2717 ", None: ""}[tile.is_right]
+    text = mark + tile.text
+    page.text(middle, y, text, ha="center", va=va, color=colour, linespacing=1.25)
+
+
+def _draw_lines(lines: Lines) -> Canvas:
+    step = _PANEL_WIDTH + 0.9
+    width = 2 * _MARGIN + len(lines.panels) * step
+    title = _wrap(lines.title, width - 2 * _MARGIN, _LARGE)
+    caption = _wrap(lines.caption, width - 2 * _MARGIN, _SMALL)
+    page = _Page(width, _PANEL_HEIGHT + 0.85, title, caption)
+    for number, panel in enumerate(lines.panels):
+        left = _MARGIN + 0.65 + number * step
+        axes = page.axes(left, page.top + 0.3, _PANEL_WIDTH, _PANEL_HEIGHT)
+        for place, series in enumerate(panel.series):
+            # One without points keeps its colour free, so that a line looks alike in all panels.
+            if series.x:
+                _draw_series(axes, series, place)
+        axes.set_title(panel.title, fontsize=_NORMAL, fontweight="bold")
+        axes.set(xlabel=panel.x_label, ylabel=panel.y_label)
+        axes.grid(color="#DDDDDD", linewidth=0.5)
+        axes.set_axisbelow(True)
+        if any(series.x for series in panel.series):
+            axes.legend(frameon=False)
+    return page.figure
+
+
+def _draw_series(axes: Any, series: Series, place: int) -> None:
+    style = {
+        "color": COLOURS[place % len(COLOURS)],
+        "marker": MARKERS[place % len(MARKERS)],
+        "linestyle": ("--" if series.dashed else "-") if series.joined else "none",
+        "linewidth": 1.2,
+        "markersize": 9 if series.emphasised else 4 if series.joined else 3,
+        "markeredgecolor": "white" if series.emphasised else None,
+        "zorder": 3 if series.emphasised else 2,
+    }
+    low, high = series.low or [None] * len(series.x), series.high or [None] * len(series.x)
+    # The distances from the mean; none where there is no interval.
+    below = [0.0 if end is None else y - end for y, end in zip(series.y, low, strict=True)]
+    above = [0.0 if end is None else end - y for y, end in zip(series.y, high, strict=True)]
+    axes.errorbar(series.x, series.y, (below, above), label=series.label, capsize=3, **style)

@@ -1,0 +1,221 @@
+"""Where target, bases and poisons lie in a victim's features, and what its defense took out.
+
+After Fig. 4 of Peri et al., "Deep k-NN Defense against Clean-label Data Poisoning Attacks", 2020.
+One panel a run, of the classifier that the run trained; a filter that trains a network of its own
+looked at other features than these.
+
+Axes, of the target's class t and the poisons' class p (numbers reappear below)
+  1  phi(x), the head's input: of the training images of t and p, the poisons, the images that they
+     were made from (the bases) and the target
+  2  across: 0 is the mean of t's clean images, 1 that of p's with the bases, along their line
+  3  up: the first principal component of what that line leaves of all of (1), in the same unit
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poisonbench.core.errors import ArtefactError
+from poisonbench.core.seeds import generator_for
+from poisonbench.data.artefacts import read_poison
+from poisonbench.data.poison import Poison
+from poisonbench.data.splits import Dataset
+from poisonbench.figures.drawing import Figure, Lines, Panel, Series
+from poisonbench.registry import label_of
+from poisonbench.results.records import RunRecord
+from poisonbench.runs.trained_models import read_kept, read_model
+from poisonbench.runs.victim import stage_rows
+from poisonbench.runs.workspace import Bench
+from poisonbench.targeting import Goal, Targeting
+from poisonbench.training.evaluation import features_of
+
+#: Clean images of a class that are drawn as points; the axes are computed with all of them.
+SHOWN = 300
+GROUPS = (
+    "target's class",
+    "poisons' class",
+    "bases",
+    "removed, clean",
+    "poisons",
+    "removed, poisons",
+)
+
+
+def projection(bench: Bench, dataset: Dataset, records: Sequence[RunRecord]) -> Figure:
+    """One panel a run.
+
+    Args:
+        bench: where poisons and models lie.
+        dataset: what the runs were trained on.
+        records: runs on a targeted poison that kept their models, at least one.
+
+    Raises:
+        ArtefactError: a run without a poison in the results folder or without a model.
+    """
+    shown = []
+    for record in records:
+        bench.abort_if_stopping()
+        shown.append(_project(bench, dataset, record))
+    labels = [_title(record, numbers) for record, numbers in zip(records, shown, strict=True)]
+    panels = [_panel(label, numbers) for label, numbers in zip(labels, shown, strict=True)]
+    attacks = dict.fromkeys("+".join(record.spec["poison"]["attacks"]) for record in records)
+    lines = Lines(
+        title=f"Features under {', '.join(attacks)}: {dataset.name}, trial "
+        f"{', '.join(dict.fromkeys(str(record.spec['trial']) for record in records))}",
+        panels=panels,
+        caption="After Fig. 4 of Peri et al. 2020. Features of the classifier that each run "
+        "trained. Across: from the mean of the target's class (0) to that of the poisons' class "
+        "(1), without poisons; up: first principal component of the rest, in the same unit. Bases: "
+        f"what poisons were made from. At most {SHOWN} clean images of a class are drawn, at "
+        "random. Removed: what the defense does not train on at the end; where it trained a "
+        "network of its own to decide, it saw other features.",
+    )
+    about = {"figure": "features", "dataset": {"name": dataset.name, "digest": dataset.digest}}
+    return Figure(lines, {**about, "runs": shown})
+
+
+def _project(bench: Bench, dataset: Dataset, record: RunRecord) -> dict[str, Any]:
+    """A run's points by group, and counts, as JSON values."""
+    poison, goal = _poison_of(bench, dataset, record)
+    path, trial = bench.store.model_path(record.id), record.spec["trial"]
+    model = read_model(bench, path, record.spec["model"], dataset)
+    targeting = Targeting(**record.spec["targeting"])
+    # The run's own seed drew them.
+    own_bench = replace(bench, seed=record.spec["seed"])
+    rows = stage_rows(own_bench, dataset, targeting, poison.indices, trial)
+    train = poison.apply(dataset.train).rows(rows)
+    keep = read_kept(path, len(train))
+    is_poison = torch.isin(rows, poison.indices)
+    own, other = goal.target_class, int(dataset.train.labels[poison.indices[0]])
+    chosen = (is_poison | torch.isin(train.labels, torch.tensor([own, other]))).nonzero().flatten()
+    bases = dataset.train.images[rows[chosen[is_poison[chosen]]]]
+    target = dataset.test.images[goal.target : goal.target + 1]
+    # 1 features
+    images = torch.cat([train.images[chosen], bases, target])
+    features = torch.cat(features_of(model, images.to(bench.device))).cpu().double()
+    poisoned, kept = is_poison[chosen], keep[chosen]
+    of_own = ~poisoned & (train.labels[chosen] == own)
+    of_other = ~poisoned & (train.labels[chosen] == other)
+    first_base = len(chosen)
+    of_bases = torch.arange(first_base, first_base + len(bases))
+    points = plane(features, _rows(of_own), torch.cat([_rows(of_other), of_bases]))
+
+    def drawn(mask: Tensor) -> Tensor:
+        """At most SHOWN of the rows where a mask is true, drawn at random, in order."""
+        found = _rows(mask)
+        generator = generator_for(bench.seed, "figure features", trial)
+        return found[torch.randperm(len(found), generator=generator)[:SHOWN].sort().values]
+
+    groups = (
+        drawn(of_own & kept),
+        drawn(of_other & kept),
+        of_bases,
+        drawn(~poisoned & ~kept),
+        _rows(poisoned & kept),
+        _rows(poisoned & ~kept),
+    )
+    return {
+        "id": record.id,
+        "method": record.spec["method"],
+        "test_accuracy": record.metrics["test_accuracy"],
+        "is_hit": bool(record.metrics["attack_success"]),
+        "target_class": dataset.class_names[own],
+        "poison_class": dataset.class_names[other],
+        "poisons": int(poisoned.sum()),
+        "poisons_removed": int((poisoned & ~kept).sum()),
+        "target": points[-1].tolist(),
+        "points": {name: points[of].tolist() for name, of in zip(GROUPS, groups, strict=True)},
+    }
+
+
+def _poison_of(bench: Bench, dataset: Dataset, record: RunRecord) -> tuple[Poison, Goal]:
+    origin = record.labels.get("poison") or {}
+    if origin.get("id") is None:
+        raise ArtefactError(
+            f"run {record.id}: expected a run on a targeted poison that lies in "
+            f"{bench.store.root / 'poisons'}, got one on "
+            f"{'a poison of another folder' if origin else 'clean data'}; choose another run"
+        )
+    poison = read_poison(bench.store.poison_path(origin["id"]), dataset)
+    if poison.digest != record.spec["poison"]["digest"]:
+        raise ArtefactError(
+            f"run {record.id}: expected its own poison in {bench.store.poison_path(origin['id'])}, "
+            "got another, crafted later or elsewhere; run its `poisonbench defend` command again"
+        )
+    goal = poison.goal
+    if goal is None:
+        raise ArtefactError(
+            f"run {record.id}: expected a targeted poison, got an untargeted one; its images have "
+            "no target to lie near to"
+        )
+    return poison, goal
+
+
+def plane(features: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    """Steps 2 and 3: coordinates (N, 2) of features (N, F).
+
+    Args:
+        features: (N, F) float64.
+        own: rows whose mean is (0, 0).
+        other: rows whose mean is (1, 0).
+
+    Raises:
+        ArtefactError: one of them has no rows, or their means are the same.
+    """
+    if not len(own) or not len(other):
+        raise ArtefactError(
+            "expected clean training images of the target's and of the poisons' class, got "
+            f"{len(own)} and {len(other)}; choose a run with another target"
+        )
+    origin = features[own].mean(0)
+    line = features[other].mean(0) - origin
+    length = float(line.norm())
+    if length == 0:
+        raise ArtefactError("expected two classes with different mean features, got the same")
+    # 2 across
+    centred = (features - origin) / length
+    across = centred @ (line / length)
+    # 3 up
+    rest = centred - across[:, None] * (line / length)
+    direction = torch.linalg.svd(rest - rest.mean(0), full_matrices=False).Vh[0]
+    # A principal component has no sign of its own: its largest entry is made positive.
+    direction = direction * direction[direction.abs().argmax()].sign()
+    return torch.stack([across, rest @ direction], 1)
+
+
+def _rows(mask: Tensor) -> Tensor:
+    return mask.nonzero().flatten()
+
+
+def _title(record: RunRecord, numbers: dict[str, Any]) -> str:
+    hit = "target hit" if numbers["is_hit"] else "target not hit"
+    removed = f"{numbers['poisons_removed']} of {numbers['poisons']} poisons removed"
+    return f"{label_of(record.spec)}: {hit}, {removed}"
+
+
+def _panel(title: str, numbers: dict[str, Any]) -> Panel:
+    groups = [*numbers["points"].items(), ("target", [numbers["target"]])]
+    names = {
+        GROUPS[0]: f"class {numbers['target_class']} (target's)",
+        GROUPS[1]: f"class {numbers['poison_class']} (poisons')",
+    }
+    return Panel(
+        title=title,
+        x_label="between the classes' means",
+        y_label="first component of the rest",
+        series=[
+            Series(
+                label=names.get(name, name),
+                x=[point[0] for point in points],
+                y=[point[1] for point in points],
+                joined=False,
+                emphasised=name == "target",
+            )
+            for name, points in groups
+        ],
+    )

@@ -1,0 +1,120 @@
+"""Deep k-NN against its k: the second paper's Figure 2, from run records. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from poisonbench.figures.drawing import Figure, Lines, Panel, Series
+from poisonbench.results.records import RunRecord
+from poisonbench.results.statistics import Summary, mean_interval, summarise, wilson
+from poisonbench.tables.baseline_tables import (
+    CONVEX_POLYTOPE,
+    FEATURE_COLLISION,
+    Protocol,
+    attack_of,
+    plain_cells,
+    successful_attacks,
+)
+from poisonbench.tables.paper_table import DATASET_LABELS
+
+PROTOCOLS = (FEATURE_COLLISION, CONVEX_POLYTOPE)
+
+
+def filter_curve(records: Sequence[RunRecord], dataset: str) -> Figure:
+    """Attack success and test accuracy against k, over attacks that succeed undefended.
+
+    k = 0 is training without a filter. The run with the default k, the mean size of a class, is not
+    here: its record does not say which number that is.
+
+    Args:
+        records: all that there are.
+        dataset: a data set of the tables.
+    """
+    points = [
+        point for protocol in PROTOCOLS for point in _points(protocol, dataset, list(records))
+    ]
+    used = len({run for point in points for run in point["records"]})
+    lines = Lines(
+        title=f"Deep k-NN against k: {DATASET_LABELS[dataset]}",
+        panels=[
+            _panel("attack success", points),
+            _panel("test accuracy", points),
+        ],
+        caption="Figure 2 of the second paper (arXiv 1909.13374), of feature collision there; it "
+        f"prints no numbers. {used} run(s) on attacks that succeed undefended; k = 0 is no filter. "
+        "Success: share of the targets hit and Wilson's 95 % interval; accuracy: mean and its 95 % "
+        "interval (Student's t; none of one run).",
+    )
+    return Figure(lines, {"figure": "filter-k", "dataset": {"name": dataset}, "points": points})
+
+
+def _points(protocol: Protocol, dataset: str, records: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """One point a k that has runs, 0 first; none where the plain runs were never hit."""
+    points = []
+    for plain in plain_cells(protocol, dataset):
+        hit = successful_attacks([plain], records).get
+        for k in (0, *_tried(records)):
+            cell = plain
+            if k:
+                overrides = {**plain.overrides, "k": k}
+                cell = replace(plain, method="knn", overrides=overrides)
+            runs = [
+                record
+                for record in cell.select(records)
+                if attack_of(record) in hit(str(record.spec["model"]), set())
+            ]
+            accuracy = summarise([run.metrics["test_accuracy"] for run in runs])
+            if accuracy:
+                points.append(_point(protocol.attack, k, runs, accuracy))
+    return points
+
+
+def _tried(records: Sequence[RunRecord]) -> list[int]:
+    given = (record.spec["config"].get("k") for record in records if _is_knn(record))
+    return sorted({k for k in given if isinstance(k, int)})
+
+
+def _is_knn(record: RunRecord) -> bool:
+    return record.spec.get("method") == "knn" and isinstance(record.spec.get("config"), dict)
+
+
+def _point(attack: str, k: int, runs: Sequence[RunRecord], accuracy: Summary) -> dict[str, Any]:
+    hits = sum(run.metrics["attack_success"] for run in runs)
+    low, high = mean_interval(accuracy) or (None, None)
+    success_low, success_high = wilson(hits, len(runs))
+    return {
+        "attack": attack,
+        "k": k,
+        "attack success": {"mean": hits / len(runs), "low": success_low, "high": success_high},
+        "test accuracy": {"mean": accuracy.mean, "low": low, "high": high},
+        "records": [run.id for run in runs],
+    }
+
+
+def _panel(quantity: str, points: Sequence[dict[str, Any]]) -> Panel:
+    series = []
+    for protocol in PROTOCOLS:
+        own = [point for point in points if point["attack"] == protocol.attack]
+        ends = {end: [_percent(point[quantity][end]) for point in own] for end in ("low", "high")}
+        if own:
+            series.append(
+                Series(
+                    label=protocol.attack,
+                    x=[point["k"] for point in own],
+                    y=[100 * point[quantity]["mean"] for point in own],
+                    low=ends["low"],
+                    high=ends["high"],
+                )
+            )
+    return Panel(
+        title=f"{quantity} against k",
+        x_label="k",
+        y_label=f"{quantity} in percent",
+        series=tuple(series),
+    )
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share

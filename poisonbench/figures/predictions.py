@@ -1,0 +1,290 @@
+"""Figure 2 of the HINT paper: what classifiers trained under each defense say of some test images.
+
+The classifiers are those that ``defend --save-model`` kept. Images are drawn among those on which
+the classifiers disagree: a rule that favours none of them. How often each is right, the picture
+does not show; its test accuracy stands beside its row.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from poisonbench.core.errors import ArtefactError, UsageError
+from poisonbench.core.seeds import generator_for
+from poisonbench.data.splits import Dataset, Split
+from poisonbench.figures.drawing import Figure, Grid, Tile
+from poisonbench.figures.images import PoisonMix, answer, pixels_of, short_name
+from poisonbench.registry import defenses, find, label_of
+from poisonbench.results import published
+from poisonbench.results.records import RunRecord, read_record
+from poisonbench.runs.defend import defend, describe_poison, request
+from poisonbench.runs.poisoned_data import PoisonChoice
+from poisonbench.runs.trained_models import read_model
+from poisonbench.runs.workspace import Bench, check_trial
+from poisonbench.tables.comparisons import distinct_trials
+from poisonbench.training.evaluation import logits_of
+
+Pick = Literal["disagree", "random"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which classifiers a figure shows.
+
+    Attributes:
+        mix: the poison that they were trained on.
+        trial: of their runs.
+        methods: the defenses, in order; none named shows those that have a model, and misses or
+            makes only the paper's.
+        runs: ids of run records instead, of any settings, poison and trial.
+        make: train what is missing.
+        where: the words that tell a command where results and data are, if it must be told.
+    """
+
+    mix: PoisonMix
+    trial: int = 0
+    methods: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    make: bool = False
+    where: tuple[str, ...] = ()
+
+
+def predictions(
+    bench: Bench, dataset: Dataset, wanted: Wanted, *, images: int = 5, pick: Pick = "disagree"
+) -> Figure:
+    """Test images, and below each the class and confidence that every classifier gives it.
+
+    Args:
+        bench: where.
+        dataset: whose test images.
+        wanted: the classifiers.
+        images: how many to show.
+        pick: "disagree" draws among images on which the classifiers disagree, "random" among all.
+
+    Raises:
+        UsageError: bad options.
+        ArtefactError: a classifier is missing or was trained on other data; the message names the
+            command that makes it.
+    """
+    check_trial(wanted.trial)
+    if images < 1:
+        raise UsageError(f"--images: expected 1 or more, got {images}")
+    records, missing = _records(bench, dataset, wanted)
+    test = dataset.test.to(bench.device)
+    probabilities = []
+    for record in records:
+        bench.abort_if_stopping()
+        path = bench.store.model_path(record.id)
+        model = read_model(bench, path, record.spec["model"], dataset)
+        probabilities.append(logits_of(model, test.images).softmax(1))
+    stacked = torch.stack(probabilities)
+    disagree = (stacked.argmax(2) != stacked.argmax(2)[0]).any(0).cpu()
+    rows = _choose(disagree, images, pick, bench.seed, wanted.trial)
+    names = _names(records)
+    shown = [
+        {
+            "row": row,
+            "label": dataset.class_names[int(test.labels[row])],
+            "answers": {
+                name: answer(stacked[place, row], int(test.labels[row]), dataset.class_names)
+                for place, name in enumerate(names)
+            },
+        }
+        for row in rows
+    ]
+    numbers: dict[str, Any] = {
+        "figure": "2",
+        "dataset": {"name": dataset.name.partition(":")[0], "digest": dataset.digest},
+        "seed": bench.seed,
+        "pick": pick,
+        "test_images": len(test),
+        "images_with_disagreement": int(disagree.sum()),
+        "runs": {
+            name: {
+                "id": record.id,
+                "method": record.spec["method"],
+                "variant": record.labels.get("variant"),
+                "trial": record.spec["trial"],
+                "poison": record.spec["poison"],
+                "test_accuracy": record.metrics["test_accuracy"],
+            }
+            for name, record in zip(names, records, strict=True)
+        },
+        "missing": missing,
+        "images": shown,
+    }
+    return Figure(_grid(numbers, test, rows), numbers)
+
+
+def _records(
+    bench: Bench, dataset: Dataset, wanted: Wanted
+) -> tuple[list[RunRecord], dict[str, str]]:
+    """The classifiers' records, and by method the commands that make those that are missing."""
+    if wanted.runs:
+        return [named_run(bench, dataset, run) for run in wanted.runs], {}
+    for method in wanted.methods:
+        find("a defense", defenses(), method)
+    asked = wanted.methods or tuple(published.METHOD_LABELS)
+    if wanted.make:
+        choice = PoisonChoice(attacks=wanted.mix.attacks, rho=wanted.mix.rho)
+        # What one of them refuses is said before the first is trained.
+        for method in asked:
+            request(bench, method, dataset, choice, trial=wanted.trial)
+        made = [
+            defend(bench, method, dataset, choice, trial=wanted.trial, save_model=True)
+            for method in asked
+        ]
+        return [item.record for item in made], {}
+    known = bench.store.records(lambda error: bench.say(f"warning: left out: {error}"))
+    found, missing = [], {}
+    for method in wanted.methods or tuple(defenses()):
+        kept = _find_run(bench, dataset, wanted, method, known)
+        if kept is None and method in asked:
+            missing[method] = _command(bench, dataset, wanted, method)
+        elif kept is not None:
+            found.append(kept)
+    if missing and (wanted.methods or not found):
+        first = next(iter(missing))
+        raise ArtefactError(
+            f"expected a model of {first} in {bench.store.root / 'models'}, got none; make it with "
+            f"`{missing[first]}`, or everything that is missing with --make"
+        )
+    for method, command in missing.items():
+        bench.say(f"left out: {method} has no model; make it with `{command}` or --make")
+    return found, missing
+
+
+def named_run(bench: Bench, dataset: Dataset, run: str) -> RunRecord:
+    """The record of a run on a data set that kept its model.
+
+    Raises:
+        ArtefactError: there is none.
+    """
+    path = bench.store.run_path(run)
+    if not path.is_file():
+        raise ArtefactError(f"expected the id of a run in {path.parent}, got {run!r}")
+    record = read_record(path)
+    if not _is_run_on(record, dataset):
+        raise ArtefactError(
+            f"{path}: expected a run on this {dataset.name}, got one on "
+            f"{record.labels.get('dataset')} with other images or another split; choose its own "
+            f"--dataset and --seed {record.spec.get('seed')}"
+        )
+    if not bench.store.model_path(run).is_file():
+        raise ArtefactError(
+            f"expected the model of run {run} in {bench.store.root / 'models'}, got none; run its "
+            "`poisonbench defend` command again with --save-model"
+        )
+    return record
+
+
+def _is_run_on(record: RunRecord, dataset: Dataset) -> bool:
+    data = record.spec.get("dataset")
+    return (
+        record.spec.get("kind") == "defend"
+        and isinstance(data, Mapping)
+        and data.get("digest") == dataset.digest
+    )
+
+
+def _find_run(
+    bench: Bench, dataset: Dataset, wanted: Wanted, method: str, known: Sequence[RunRecord]
+) -> RunRecord | None:
+    """The run that tables would take for this method, poison and trial, if it kept its model."""
+    matching = [
+        record
+        for record in known
+        if _is_run_on(record, dataset)
+        and record.spec["method"] == method
+        and record.spec["seed"] == bench.seed
+        and record.spec["trial"] == wanted.trial
+        and record.labels.get("variant") == "paper"
+        and wanted.mix.matches(record.spec["poison"])
+    ]
+    kept = distinct_trials(matching)
+    return kept[0] if kept and bench.store.model_path(kept[0].id).is_file() else None
+
+
+def _command(bench: Bench, dataset: Dataset, wanted: Wanted, method: str) -> str:
+    words = ["poisonbench", "defend", "--method", method, "--dataset", dataset.name]
+    if wanted.mix.rho > 0:
+        words += ["--attack", "+".join(wanted.mix.attacks)]
+    words += ["--rho", f"{wanted.mix.rho:g}", "--trial", str(wanted.trial), "--save-model"]
+    if bench.seed:
+        words += ["--seed", str(bench.seed)]
+    return shlex.join([*words, *wanted.where])
+
+
+def _choose(disagree: Tensor, count: int, pick: Pick, seed: int, trial: int) -> list[int]:
+    """Rows of the test split in random order; with "disagree" those of disagreement first."""
+    order = torch.randperm(len(disagree), generator=generator_for(seed, "figure 2", trial))
+    if pick == "disagree":
+        order = order[(~disagree[order]).int().argsort(stable=True)]
+    return order[:count].tolist()
+
+
+def _names(records: Sequence[RunRecord]) -> list[str]:
+    """The methods' labels; with the run's id where two are of one method."""
+    labels = [label_of(record.spec) for record in records]
+    return [
+        label if labels.count(label) == 1 else f"{label} {record.id}"
+        for label, record in zip(labels, records, strict=True)
+    ]
+
+
+def _grid(numbers: dict[str, Any], test: Split, rows: Sequence[int]) -> Grid:
+    runs, shown = numbers["runs"], numbers["images"]
+    pictures = [
+        Tile(pixels=pixels_of(test.images[row]), text=f"is {short_name(image['label'])}")
+        for row, image in zip(rows, shown, strict=True)
+    ]
+    answers = [
+        [
+            Tile(
+                text=f"{short_name(given['class'])}  {100 * given['confidence']:.1f} %",
+                is_right=given["is_right"],
+            )
+            for given in (image["answers"][name] for image in shown)
+        ]
+        for name in runs
+    ]
+    labels = [
+        f"{name}\n({100 * run['test_accuracy']:.2f} %)".replace(f" {run['id']}", f"\n{run['id']}")
+        for name, run in runs.items()
+    ]
+    poisons = dict.fromkeys(describe_poison(run["poison"]) for run in runs.values())
+    trials = ", ".join(str(trial) for trial in dict.fromkeys(r["trial"] for r in runs.values()))
+    return Grid(
+        title=f"Predictions of each defense: {numbers['dataset']['name']}, {'; '.join(poisons)}",
+        columns=[f"test image {row}" for row in rows],
+        rows=["", *labels],
+        tiles=[pictures, *answers],
+        caption=_caption(numbers, trials),
+    )
+
+
+def _caption(numbers: dict[str, Any], trials: str) -> str:
+    total, apart = numbers["test_images"], numbers["images_with_disagreement"]
+    rule = (
+        "the images drawn at random from those first"
+        if numbers["pick"] == "disagree"
+        else "the images drawn at random from all"
+    )
+    text = (
+        "After Figure 2 of the HINT paper. Class and probability by a classifier trained under "
+        f"each defense on the data of the title, trial {trials}; marked as right or wrong. In "
+        f"brackets: accuracy on all {total:,} test images. The classifiers disagree on {apart:,} "
+        f"of them ({100 * apart / total:.1f} %), {rule}."
+    )
+    if numbers["missing"]:
+        text += f" Without a model, left out: {', '.join(numbers['missing'])}."
+    others = [name for name, run in numbers["runs"].items() if run["variant"] != "paper"]
+    if others:
+        text += f" Other settings than the paper's: {', '.join(others)}."
+    return text

@@ -1,0 +1,141 @@
+"""Figures 3 and 4 of the HINT paper: what each defense's classifier says of the attacks' targets.
+
+All but the images comes from run records. Targets are taken in the order of their trials, those
+that every defense shown has a run of first: a rule that no outcome enters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from poisonbench.data.splits import Dataset
+from poisonbench.figures.drawing import Figure, Grid, Tile
+from poisonbench.figures.images import pixels_of, short_name
+from poisonbench.registry import attacks, label_of
+from poisonbench.results.records import RunRecord
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What the runs of one column share."""
+
+    seed: int
+    trial: int
+    row: int
+    own_class: int
+    intended_class: int
+
+
+def victims(
+    number: str,
+    dataset: Dataset,
+    attack: str,
+    scenario: str,
+    runs: Mapping[str, Sequence[RunRecord]],
+    *,
+    images: int = 5,
+) -> Figure:
+    """Targets, and below each the class and confidence that a victim under each defense gives it.
+
+    Args:
+        number: the figure's in the paper.
+        dataset: whose test images the targets are.
+        attack: its name.
+        scenario: how the victims were trained, in words.
+        runs: by defense, at least one; one run for each (seed, trial), all on this data set.
+        images: how many targets to show.
+    """
+    answers = {m: {_target_of(run): run for run in group} for m, group in runs.items()}
+    targets = sorted(
+        {target for group in answers.values() for target in group},
+        key=lambda t: (-sum(t in group for group in answers.values()), t.seed, t.trial, t.row),
+    )[:images]
+    names = {method: label_of(group[0].spec) for method, group in runs.items()}
+    numbers: dict[str, Any] = {
+        "figure": number,
+        "dataset": {"name": dataset.name, "digest": dataset.digest},
+        "attack": attack,
+        "scenario": scenario,
+        "defenses": {
+            names[method]: {
+                "method": method,
+                "hits": sum(bool(run.metrics["attack_success"]) for run in group),
+                "trials": len(group),
+            }
+            for method, group in runs.items()
+        },
+        "targets": [
+            {
+                "seed": target.seed,
+                "trial": target.trial,
+                "row": target.row,
+                "class": dataset.class_names[target.own_class],
+                "intended": dataset.class_names[target.intended_class],
+                "answers": {
+                    names[method]: _answer(group[target], dataset.class_names)
+                    for method, group in answers.items()
+                    if target in group
+                },
+            }
+            for target in targets
+        ],
+    }
+    return Figure(_grid(numbers, dataset), numbers)
+
+
+def _target_of(record: RunRecord) -> _Target:
+    spec, goal = record.spec, record.spec["goal"]
+    classes = (goal["target_class"], goal["intended_class"])
+    return _Target(spec["seed"], spec["trial"], goal["target"], *classes)
+
+
+def _answer(record: RunRecord, class_names: Sequence[str]) -> dict[str, Any]:
+    """The prediction; its confidence is null where an older record has it for other classes."""
+    goal, said = record.spec["goal"], record.metrics["target"]
+    own, intended = said["confidence_of_own_class"], said["confidence_of_intended_class"]
+    known = {goal["target_class"]: own, goal["intended_class"]: intended}
+    return {
+        "run": record.id,
+        "class": class_names[said["prediction"]],
+        "confidence": said.get("confidence", known.get(said["prediction"])),
+        "own_confidence": own,
+        "intended_confidence": intended,
+        "is_hit": bool(said["success"]),
+    }
+
+
+def _grid(numbers: Mapping[str, Any], dataset: Dataset) -> Grid:
+    shown, table = numbers["targets"], attacks()
+    label = table[numbers["attack"]].label if numbers["attack"] in table else numbers["attack"]
+    pictures = [
+        Tile(
+            pixels=pixels_of(dataset.test.images[target["row"]]),
+            text=f"A: {short_name(target['class'])}\nI: {short_name(target['intended'])}",
+        )
+        for target in shown
+    ]
+    said = [
+        [_tile(target["answers"].get(name)) for target in shown] for name in numbers["defenses"]
+    ]
+    counts = [f"{name}\n({d['hits']}/{d['trials']} hit)" for name, d in numbers["defenses"].items()]
+    return Grid(
+        title=f"Targets of {label}: {dataset.name}, {numbers['scenario']}",
+        columns=[f"trial {target['trial']}" for target in shown],
+        rows=["", *counts],
+        tiles=[pictures, *said],
+        caption=f"After Figure {numbers['figure']} of the HINT paper. A: the target's actual "
+        "class; I: the class that the attack intends. Below: class and probability by a "
+        "classifier trained on the poisons under each defense; marked as wrong where it is the "
+        "intended class, and as right where it is any other, as in the paper. In brackets: targets "
+        "hit, of all trials run. Shown are the first trials that all have.",
+    )
+
+
+def _tile(given: Mapping[str, Any] | None) -> Tile:
+    if given is None:
+        return Tile(text="no run")
+    sure = given["confidence"]
+    text = short_name(given["class"]) + ("" if sure is None else f"  {100 * sure:.1f} %")
+    return Tile(text=text, is_right=not given["is_hit"])

@@ -1,0 +1,97 @@
+"""From a method's name and what the user set to its config, its recipe and their variant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import ModuleType
+from typing import Any
+
+from poisonbench.core.errors import UsageError
+from poisonbench.core.settings import options_of, parse_value, resolve, unknown_option
+from poisonbench.data.mixing import Selection
+from poisonbench.data.splits import Dataset
+from poisonbench.registry import Entry
+from poisonbench.training.recipe import Recipe, recipe_profiles
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A method, fully set.
+
+    Attributes:
+        entry: its row in the registry.
+        module: its module.
+        config: its config.
+        recipe: how its classifier is trained.
+        profile: the profile's name.
+        overrides: what the user set apart from the profile, by field name.
+        given: the names of all that the user set, to other values than the profile's or not.
+    """
+
+    entry: Entry
+    module: ModuleType
+    config: Any
+    recipe: Recipe
+    profile: str
+    overrides: dict[str, Any]
+    given: frozenset[str] = frozenset()
+
+
+def read_settings(
+    entry: Entry,
+    dataset: Dataset,
+    profile: str,
+    values: Mapping[str, str],
+    model: str | None = None,
+) -> Settings:
+    """Check the texts of a method's options and build its config and recipe.
+
+    Args:
+        entry: attack or defense.
+        dataset: names the presets.
+        profile: "paper", or another that the method has.
+        values: option texts by field name, of the method's config or of the recipe.
+        model: the network that was asked for; some have a recipe of their own.
+
+    Raises:
+        UsageError: an option that the method lacks, or a bad value.
+    """
+    module = entry.load()
+    kinds = {option.name: option for option in options_of(module.Config)}
+    recipe_options = options_of(Recipe) if entry.trains else []
+    recipe_kinds = {o.name: o for o in recipe_options if o.name not in kinds}
+    for name in values:
+        if name not in kinds and name not in recipe_kinds:
+            raise UsageError(unknown_option(name, (*kinds, *recipe_kinds), entry.name))
+    parsed = {
+        name: parse_value(text, (kinds | recipe_kinds)[name].kind, f"--{name.replace('_', '-')}")
+        for name, text in values.items()
+    }
+    presets = (*dataset.presets, *([model] if model else []))
+    build = {"profile": profile, "presets": presets, "owner": entry.name}
+    own = {name: value for name, value in parsed.items() if name in kinds}
+    shared = {name: value for name, value in parsed.items() if name in recipe_kinds}
+    config = resolve(module.Config, module.PROFILES, overrides=own, **build)  # type: ignore[arg-type]
+    changes = getattr(module, "RECIPES", {})
+    profiles = recipe_profiles({name: changes.get(name, {}) for name in module.PROFILES})
+    recipe = resolve(Recipe, profiles, overrides=shared, **build)  # type: ignore[arg-type]
+    plain_config = resolve(module.Config, module.PROFILES, overrides={}, **build)  # type: ignore[arg-type]
+    plain_recipe = resolve(Recipe, profiles, overrides={}, **build)  # type: ignore[arg-type]
+    overrides = {
+        field.name: getattr(built, field.name)
+        for built, plain in ((config, plain_config), (recipe, plain_recipe))
+        for field in fields(built)
+        if getattr(built, field.name) != getattr(plain, field.name)
+    }
+    return Settings(entry, module, config, recipe, profile, overrides, frozenset(parsed))
+
+
+def read_selection(text: str) -> Selection:
+    """``--selection``'s text.
+
+    Raises:
+        UsageError: neither stratified nor uniform.
+    """
+    chosen: Selection = parse_value(text, Selection, "--selection")
+    return chosen

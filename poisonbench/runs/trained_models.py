@@ -1,0 +1,253 @@
+"""Classifiers trained on clean data, for attacks, controls, scenarios and figures; cached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from poisonbench.core.errors import ArtefactError, DivergedError
+from poisonbench.core.files import read_shared, write_bytes
+from poisonbench.core.seeds import Seeds, seed_for
+from poisonbench.core.settings import as_json
+from poisonbench.data.splits import Dataset, Split
+from poisonbench.models import build_model
+from poisonbench.models.classifier import Classifier
+from poisonbench.results.records import spec_id
+from poisonbench.runs.workspace import Bench, default_model
+from poisonbench.training.fit import fit
+from poisonbench.training.recipe import Recipe
+from poisonbench.training.state import Defense, TrainingSet, TrainingState
+
+#: In a victim's file: (N,) bool, the training images that its defense kept to the end.
+KEPT = "defense.keep"
+
+#: Raised when the training loop's results change for the same settings.
+LOOP_NUMBER = 2
+
+
+def model_spec(
+    bench: Bench,
+    dataset: Dataset,
+    recipe: Recipe,
+    kind: str,
+    trial: int,
+    model: str | None,
+    number: int = 0,
+) -> dict[str, Any]:
+    """What determines a model trained on clean data.
+
+    Args:
+        bench: its seed.
+        dataset: trained on.
+        recipe: how.
+        kind: "surrogate", or another purpose with seeds of its own.
+        trial: which draw.
+        model: the network; by default the paper's for this kind of data.
+        number: among several of a kind; they differ in initial weights and batches.
+    """
+    spec: dict[str, Any] = {
+        "kind": kind,
+        "loop": LOOP_NUMBER,
+        "dataset": dataset.digest,
+        "model": model or default_model(dataset),
+        "training": as_json(recipe),
+        "seed": bench.seed,
+        "trial": trial,
+    }
+    return spec | ({"number": number} if number else {})
+
+
+def lengthen(recipe: Recipe, epochs: int | None) -> Recipe:
+    """The recipe over another number of epochs, its milestones in proportion; None leaves it."""
+    if epochs is None:
+        return recipe
+    milestones = tuple(max(1, round(m * epochs / recipe.epochs)) for m in recipe.milestones)
+    return replace(recipe, epochs=epochs, milestones=milestones)
+
+
+def own_seeds(spec: dict[str, Any]) -> Seeds:
+    """Seeds of an attacker's or a control's model; no victim shares them."""
+    parts = (spec["number"],) if "number" in spec else ()
+    return Seeds(seed_for(spec["seed"], spec["kind"], *parts), spec["trial"])
+
+
+def trained_models(
+    bench: Bench,
+    dataset: Dataset,
+    recipe: Recipe,
+    spec: dict[str, Any],
+    *,
+    seeds: Seeds,
+    epochs: Sequence[int] | None = None,
+    train: Split | None = None,
+    start: Classifier | None = None,
+    defense: Defense | None = None,
+) -> list[Classifier]:
+    """A trained classifier after some numbers of epochs, frozen, in eval mode; cached.
+
+    Args:
+        bench: where.
+        dataset: names the classes and the normalisation; its validation split gives the curve.
+        recipe: how it is trained.
+        spec: identifies it, see :func:`model_spec`.
+        seeds: of initial weights and batches.
+        epochs: when to look; at the end of the recipe by default. 0 is the initial state.
+        train: what to train on; the data set's training split by default.
+        start: what to train, in place; a network with the seeds' initial weights by default.
+        defense: what it is trained under, at the end of the recipe alone; plainly by default.
+
+    Raises:
+        ArtefactError: the cached file is damaged.
+        DivergedError: the training diverged.
+    """
+    wanted = sorted({recipe.epochs} if epochs is None else set(epochs))
+    whole = wanted == [recipe.epochs]
+    model_id = spec_id(spec if whole else spec | {"after_epochs": wanted})
+    path = bench.store.model_path(model_id)
+    if not path.exists():
+        blank = _build(dataset, spec["model"], seeds) if start is None else start
+        tensors = _train(
+            bench, blank, dataset, recipe, spec, model_id, seeds, wanted, train, defense
+        )
+        if whole:
+            tensors = {key.partition(".")[2]: value for key, value in tensors.items()}
+        write_bytes(path, save(tensors))
+        bench.checkpoint(model_id).discard()
+    asked = wanted if epochs is None else epochs
+    prefixes = ["" if whole else f"{epoch}." for epoch in asked]
+    return [
+        read_model(bench, path, spec["model"], dataset, name=spec["kind"], prefix=prefix)
+        for prefix in prefixes
+    ]
+
+
+def read_model(
+    bench: Bench,
+    path: Path,
+    network: str,
+    dataset: Dataset,
+    *,
+    name: str = "trained",
+    prefix: str = "",
+) -> Classifier:
+    """A kept model, on the device, in eval mode, without parameter gradients.
+
+    Args:
+        bench: says which device.
+        path: its file.
+        network: the network's name.
+        dataset: what it classifies.
+        name: what to call the model in an error.
+        prefix: of its tensors' names, in a file of several models.
+
+    Raises:
+        ArtefactError: the file is missing, damaged or another network's.
+    """
+    model = _build(dataset, network, Seeds())
+    try:
+        stored = load(read_shared(path))
+        model.load_state_dict(
+            {
+                key.removeprefix(prefix): value
+                for key, value in stored.items()
+                if key.startswith(prefix) and key != KEPT
+            }
+        )
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ArtefactError(
+            f"{path}: expected a {name} model, got {error}; delete it to train it again"
+        ) from None
+    model.to(device=bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.eval().requires_grad_(False)
+    return model
+
+
+def read_kept(path: Path, count: int) -> Tensor:
+    """The training images that a kept victim's defense had not removed, (count,) bool.
+
+    Raises:
+        ArtefactError: the file is missing or damaged, or was trained on another number of images.
+    """
+    try:
+        keep = load(read_shared(path)).get(KEPT)
+    except (OSError, SafetensorError) as error:
+        raise ArtefactError(f"{path}: expected a trained model, got {error}") from None
+    if keep is None:
+        return torch.ones(count, dtype=torch.bool)
+    if keep.dtype != torch.bool or keep.shape != (count,):
+        raise ArtefactError(
+            f"{path}: expected {KEPT} of shape ({count},) and type torch.bool, got "
+            f"{tuple(keep.shape)} {keep.dtype}; delete it to train it again"
+        )
+    return keep
+
+
+def _build(dataset: Dataset, network: str, seeds: Seeds) -> Classifier:
+    return build_model(
+        network,
+        dataset.image_shape,
+        dataset.num_classes,
+        dataset.mean,
+        dataset.std,
+        seeds.generator("initial weights"),
+    )
+
+
+def _train(
+    bench: Bench,
+    model: Classifier,
+    dataset: Dataset,
+    recipe: Recipe,
+    spec: dict[str, Any],
+    model_id: str,
+    seeds: Seeds,
+    wanted: Sequence[int],
+    train: Split | None,
+    defense: Defense | None,
+) -> dict[str, Tensor]:
+    """Train in place; the weights after each wanted epoch as ``"EPOCH.KEY"``."""
+    watcher = _Watcher(wanted)
+    last = wanted[-1]
+    try:
+        if last > 0:
+            fit(
+                model,
+                dataset.train if train is None else train,
+                dataset.validation,
+                replace(recipe, epochs=last),
+                seeds,
+                device=bench.device,
+                defense=defense or watcher,
+                checkpoint=bench.checkpoint(model_id),
+                report=bench.report,
+                should_stop=bench.stopping.is_set,
+                name=spec["kind"],
+            )
+    except DivergedError as error:
+        diverged = DivergedError(f"the {spec['kind']} model: {error}")
+        diverged.epoch = error.epoch
+        raise diverged from None
+    ends = {f"{last}.{key}": value for key, value in model.state_dict().items()}
+    return {key: value.cpu().contiguous() for key, value in (watcher.memory | ends).items()}
+
+
+class _Watcher(Defense):
+    """Changes nothing; remembers the weights at the start of some epochs."""
+
+    def __init__(self, wanted: Sequence[int]) -> None:
+        super().__init__()
+        self.wanted = wanted
+
+    def start_epoch(self, state: TrainingState) -> TrainingSet:
+        """Copy the weights."""
+        if state.epoch in self.wanted:
+            for key, value in state.model.state_dict().items():
+                self.memory[f"{state.epoch}.{key}"] = value.clone()
+        return state.train

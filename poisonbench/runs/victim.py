@@ -1,0 +1,129 @@
+"""How the victim of a targeted attack is trained, and whether it fell for the attack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poisonbench.core.seeds import Seeds, generator_for
+from poisonbench.data.splits import Dataset
+from poisonbench.data.targets import draw_transfer_rows
+from poisonbench.models.classifier import Classifier, renew_head
+from poisonbench.runs.method_settings import Settings
+from poisonbench.runs.trained_models import lengthen, model_spec, trained_models
+from poisonbench.runs.workspace import Bench
+from poisonbench.targeting import STAGE_RECIPES, Goal, Targeting
+from poisonbench.training.evaluation import logits_of
+from poisonbench.training.recipe import Recipe
+from poisonbench.training.state import Defense
+
+#: Raised when the second stage's results change for the same settings.
+STAGE_NUMBER = 2
+
+
+def stage_recipe(targeting: Targeting | None, settings: Settings) -> Recipe:
+    """How the victim is trained on the poisoned set: the recipe's, with the scenario's changes."""
+    if targeting is None:
+        return settings.recipe
+    changes = STAGE_RECIPES.get(targeting.scenario, {})
+    own = {name: value for name, value in changes.items() if name not in settings.given}
+    return lengthen(replace(settings.recipe, **own), targeting.stage_epochs)
+
+
+def stage_overrides(targeting: Targeting, settings: Settings) -> dict[str, Any]:
+    """What the user set to the recipe's value where the scenario has another."""
+    changes = STAGE_RECIPES.get(targeting.scenario, {})
+    return {
+        name: getattr(settings.recipe, name)
+        for name, value in changes.items()
+        if name in settings.given and getattr(settings.recipe, name) != value
+    }
+
+
+def stage_rows(
+    bench: Bench, dataset: Dataset, targeting: Targeting, rows: Tensor, trial: int
+) -> Tensor:
+    """The rows of the training split that the victim is trained on, poisons among them.
+
+    Args:
+        bench: its seed.
+        dataset: trained on.
+        targeting: the scenario.
+        rows: (P,) of the poisons.
+        trial: the victim's.
+
+    Raises:
+        UsageError: the transfer set has no place for the poisons.
+    """
+    if targeting.scenario != "transfer":
+        return torch.arange(len(dataset.train))
+    generator = generator_for(bench.seed, "transfer rows", trial)
+    labels = dataset.train.labels
+    return draw_transfer_rows(labels, rows, targeting.transfer_share, generator)
+
+
+def start_of_stage(
+    bench: Bench,
+    dataset: Dataset,
+    fresh: Classifier,
+    targeting: Targeting,
+    rows: Tensor,
+    settings: Settings,
+    spec: Mapping[str, Any],
+    defense: Defense,
+) -> Classifier:
+    """The classifier that meets the poisons: fresh, or trained on clean data.
+
+    "transfer" pre-trains on all images outside the transfer set, freezes the features and draws a
+    new head; "finetune" pre-trains on the clean training split. Every defense of a trial starts
+    from the same one, but for those that pretrain in a way of their own.
+
+    Args:
+        bench: where.
+        dataset: the clean data.
+        fresh: initial weights of the trial.
+        targeting: the scenario.
+        rows: of the transfer set.
+        settings: the defense's, whose recipe trains the start.
+        spec: the run's.
+        defense: says how to pretrain.
+    """
+    scenario = targeting.scenario
+    if scenario == "scratch":
+        return fresh
+    seeds = Seeds(bench.seed, spec["trial"])
+    kind = "pretrained" if scenario == "finetune" else "extractor"
+    about = model_spec(bench, dataset, settings.recipe, kind, spec["trial"], spec["model"])
+    train = dataset.train
+    if scenario == "transfer":
+        train = train.without(rows)
+        about["rows"] = train.digest()
+    pretraining = defense.pretraining()
+    if pretraining is not None:
+        about["defense"] = {name: spec[name] for name in ("method", "recipe_number", "config")}
+    (start,) = trained_models(
+        bench, dataset, settings.recipe, about, seeds=seeds, train=train, defense=pretraining
+    )
+    start.requires_grad_(True)
+    if scenario == "transfer":
+        renew_head(start, seeds.generator("transfer head"))
+    start.hold(features=scenario == "transfer", norms=not targeting.norm_drift)
+    return start
+
+
+def judge(model: Classifier, dataset: Dataset, goal: Goal, device: torch.device) -> dict[str, Any]:
+    """What a victim says of the target: its class, and how sure it is of the classes at stake."""
+    image = dataset.test.images[goal.target : goal.target + 1].to(device)
+    probabilities = logits_of(model, image).softmax(1)[0].tolist()
+    prediction = max(range(len(probabilities)), key=probabilities.__getitem__)
+    return {
+        "prediction": prediction,
+        "confidence": probabilities[prediction],
+        "success": prediction == goal.intended_class,
+        "confidence_of_own_class": probabilities[goal.target_class],
+        "confidence_of_intended_class": probabilities[goal.intended_class],
+    }

@@ -1,0 +1,109 @@
+"""Where runs happen: the results folder, the data, the device, the root seed."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from poisonbench.core.errors import AbortedError, UsageError
+from poisonbench.core.progress import Reporter, silent
+from poisonbench.data.sources import load_dataset
+from poisonbench.data.splits import Dataset
+from poisonbench.models import DEFAULT_MODELS
+from poisonbench.results.store import Store
+from poisonbench.training.checkpoint import Checkpoint
+
+
+def _mute(text: str) -> None:
+    """Say nothing."""
+
+
+@dataclass
+class Bench:
+    """The surroundings that several runs share.
+
+    Attributes:
+        store: the results folder.
+        data_root: the folder of data sets.
+        device: where tensors live.
+        seed: root of every seed.
+        report: told of progress.
+        say: told of what happens, a line at a time.
+        stopping: set by a signal; runs stop at the next safe point.
+        plan: the digest of the sweep's plan that asks for the runs, for their records.
+    """
+
+    store: Store
+    data_root: Path
+    device: torch.device
+    seed: int = 0
+    report: Reporter = silent
+    say: Callable[[str], None] = _mute
+    stopping: threading.Event = field(default_factory=threading.Event)
+    plan: str | None = None
+    _datasets: dict[str, Dataset] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UsageError(f"--seed: expected 0 or more, got {self.seed}")
+
+    def dataset(self, name: str) -> Dataset:
+        """The data set of that name, read once."""
+        if name not in self._datasets:
+            self._datasets[name] = load_dataset(name, self.data_root, self.seed, say=self.say)
+        return self._datasets[name]
+
+    def checkpoint(self, run_id: str) -> Checkpoint:
+        """The place of a run's checkpoint."""
+        return Checkpoint(self.store.checkpoint_path(run_id), run_id)
+
+    def abort_if_stopping(self) -> None:
+        """Raise AbortedError after a signal, where there is no checkpoint to save."""
+        if self.stopping.is_set():
+            raise AbortedError("interrupted; nothing was written, run the same command again")
+
+
+def default_model(dataset: Dataset) -> str:
+    """The network that the paper trains on data of this kind."""
+    return DEFAULT_MODELS[dataset.presets[0]]
+
+
+def check_trial(trial: int) -> None:
+    """Raise UsageError unless the trial is 0 or more."""
+    if trial < 0:
+        raise UsageError(f"--trial: expected 0 or more, got {trial}")
+
+
+def find_device(text: str) -> torch.device:
+    """The device that a user means by auto, cpu, cuda or cuda:N.
+
+    Raises:
+        UsageError: unknown, or not on this machine.
+    """
+    kind, _, number = text.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdigit())):
+        raise UsageError(f"--device: expected auto, cpu, cuda or cuda:N, got {text!r}")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "auto":
+        return _cuda(0) if count else torch.device("cpu")
+    if kind == "cuda" and int(number or 0) >= count:
+        raise UsageError(
+            f"--device: expected a CUDA device that exists, got {text!r} where there are {count}; "
+            "use --device cpu"
+        )
+    return torch.device("cpu") if kind == "cpu" else _cuda(int(number or 0))
+
+
+def _cuda(number: int) -> torch.device:
+    """A GPU that computes float32 in float32, and trains to the same bytes for the same spec."""
+    # cuBLAS reads it when it first runs.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.device("cuda", number)

@@ -1,0 +1,144 @@
+"""The state of every job of a plan, read from records, poisons, failures and leases alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from poisonbench.core.errors import ArtefactError
+from poisonbench.core.files import read_shared, write_text
+from poisonbench.results.records import RunRecord, read_record
+from poisonbench.results.store import Store
+from poisonbench.sweep.lease import Lease, Leases
+from poisonbench.sweep.plan import Job, record_key
+
+#: More than any failure that is written here.
+_MAX_BYTES = 2**20
+
+
+class State(StrEnum):
+    """What has become of a job."""
+
+    PLANNED = "planned"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+    DONE = "done"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job failed: the command's exit code, its last words, and where all of them are."""
+
+    code: int
+    reason: str
+    log: str
+
+
+class Board:
+    """What is known of jobs in a results folder.
+
+    Args:
+        store: the folder.
+        leases: this process's; None makes them.
+        on_error: told of each unreadable record, once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        leases: Leases | None = None,
+        on_error: Callable[[ArtefactError], None] = lambda error: None,
+    ) -> None:
+        self.store = store
+        self.leases = leases or Leases(store.sweep / "leases")
+        self.records: dict[str, RunRecord] = {}
+        self._on_error = on_error
+        self._seen: set[str] = set()
+
+    def refresh(self) -> None:
+        """Read the records that are new since the last time."""
+        folder = self.store.root / "runs"
+        try:
+            names = {name for name in os.listdir(folder) if _is_record(name)}
+        except OSError:
+            return
+        for name in sorted(names - self._seen):
+            self._seen.add(name)
+            try:
+                record = read_record(folder / name)
+            except ArtefactError as error:
+                self._on_error(error)
+                continue
+            self.records[record_key(record)] = record
+
+    def is_done(self, job: Job) -> bool:
+        """Whether its result is there, as of the last :meth:`refresh` for a run."""
+        if job.kind == "craft":
+            return self.store.poison_path(job.id).is_dir()
+        return job.id in self.records
+
+    def failure(self, job: Job) -> Failure | None:
+        """Why it failed, unless it has been done since."""
+        path = self.failure_path(job)
+        if self.is_done(job) or not path.exists():
+            return None
+        try:
+            raw = json.loads(read_shared(path)[:_MAX_BYTES])
+            return Failure(int(raw["code"]), str(raw["reason"]), str(raw["log"]))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return Failure(1, f"unreadable: {path}", str(self.log_path(job)))
+
+    def lease(self, job: Job) -> Lease | None:
+        """Who is at work on it."""
+        return self.leases.read(job.id)
+
+    def state(self, job: Job) -> State:
+        """The state of one job."""
+        if self.is_done(job):
+            return State.DONE
+        lease = self.lease(job)
+        if lease is not None and lease.is_alive(self.leases.me):
+            return State.RUNNING
+        if self.failure(job) is not None:
+            return State.FAILED
+        return State.PLANNED if lease is None else State.INTERRUPTED
+
+    def states(self, jobs: Sequence[Job]) -> dict[str, State]:
+        """The states of jobs by id, after reading what is new."""
+        self.refresh()
+        return {job.id: self.state(job) for job in jobs}
+
+    def write_failure(self, job: Job, failure: Failure) -> None:
+        """Remember why a job failed, until it is done or retried.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        fields: dict[str, Any] = {"id": job.id, "words": job.words, "host": self.leases.me.place}
+        fields |= {"code": failure.code, "reason": failure.reason, "log": failure.log}
+        write_text(self.failure_path(job), json.dumps(fields, indent=1) + "\n")
+
+    def clear_failure(self, job: Job) -> bool:
+        """Forget that a job failed; whether it had."""
+        path = self.failure_path(job)
+        had = path.exists()
+        path.unlink(missing_ok=True)
+        return had
+
+    def failure_path(self, job: Job) -> Path:
+        """Where the reason lies why a job failed."""
+        return self.store.sweep / "failed" / f"{job.id}.json"
+
+    def log_path(self, job: Job) -> Path:
+        """What the job printed, all attempts."""
+        return self.store.sweep / "logs" / f"{job.id}.log"
+
+
+def _is_record(name: str) -> bool:
+    return name.endswith(".json") and not name.endswith(".failed.json") and name[0] != "."

@@ -1,0 +1,88 @@
+"""What a person sees of a sweep: bars on a terminal, a line for each start and end in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from poisonbench.core.progress import LINE_EVERY, Bars, clock
+
+
+class View:
+    """Told of what happens, and says nothing; ``slot`` numbers the processes side by side."""
+
+    def total(self, done: int, total: int, left: float | None) -> None:
+        """How far all is, and the seconds that are left, once they can be estimated."""
+
+    def started(self, slot: int, title: str) -> None:
+        """A job begins."""
+
+    def moved(self, slot: int, title: str, phase: str, done: int, total: int) -> None:
+        """A job has come so far."""
+
+    def ended(self, slot: int, title: str, how: str) -> None:
+        """A job has ended."""
+
+
+class Lines(View):
+    """Plain lines on stderr: each end of a job, and how far all is once a minute."""
+
+    def __init__(self) -> None:
+        self.spoken = time.monotonic()
+        self.state = ""
+
+    def total(self, done: int, total: int, left: float | None) -> None:
+        """See :class:`View`."""
+        self.state = f"[{done}/{total}]"
+        if time.monotonic() - self.spoken >= LINE_EVERY:
+            self._say("running" + (f", about {clock(left)} left" if left else ""))
+
+    def started(self, slot: int, title: str) -> None:
+        """See :class:`View`."""
+        self._say(f"start {title}")
+
+    def ended(self, slot: int, title: str, how: str) -> None:
+        """See :class:`View`."""
+        self._say(f"{how} {title}")
+
+    def _say(self, text: str) -> None:
+        self.spoken = time.monotonic()
+        print(f"{time.strftime('%H:%M:%S')} {self.state} {text}", file=sys.stderr, flush=True)
+
+
+class JobBars(Bars, View):
+    """A bar for all jobs and one for each process; use as a context manager."""
+
+    def __init__(self) -> None:
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        self.all = self.bar.add_task("all jobs", total=None, note="")
+        self.slots: dict[int, TaskID] = {}
+
+    def total(self, done: int, total: int, left: float | None) -> None:
+        """See :class:`View`."""
+        note = f"about {clock(left)} left" if left else ""
+        self.bar.update(self.all, completed=done, total=total, note=note)
+
+    def started(self, slot: int, title: str) -> None:
+        """See :class:`View`."""
+        self.slots[slot] = self.bar.add_task(title, total=None, completed=0, note="")
+
+    def moved(self, slot: int, title: str, phase: str, done: int, total: int) -> None:
+        """See :class:`View`."""
+        self.bar.update(self.slots[slot], completed=done, total=total, note=phase)
+
+    def ended(self, slot: int, title: str, how: str) -> None:
+        """See :class:`View`."""
+        self.bar.remove_task(self.slots.pop(slot))
+        self.bar.console.print(f"{how} {title}", markup=False, highlight=False)

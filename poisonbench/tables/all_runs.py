@@ -1,0 +1,95 @@
+"""All runs by their settings, whether a paper's table has a cell for them or not. No torch here.
+
+A row is a defense with its settings on one poison; runs of other settings are other rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from poisonbench.results.records import RunRecord
+from poisonbench.tables import run_groups
+from poisonbench.tables.comparisons import (
+    Block,
+    Comparison,
+    Table,
+    compare_accuracy,
+    compare_success,
+    distinct_trials,
+    is_targeted,
+)
+from poisonbench.tables.layout import DASH, show_measured
+from poisonbench.tables.paper_table import Records
+
+#: Digits of an untargeted poison's digest that are shown.
+DIGITS = 12
+
+
+def build_runs(records: Records, dataset: str | None = None) -> Table:
+    """The table of all runs.
+
+    Args:
+        records: all that there are.
+        dataset: show only this one.
+
+    Raises:
+        UsageError: no run is on that data set.
+    """
+    found = run_groups.grouped(records, lambda record: True, dataset, "at all")
+    notes = [
+        "Test accuracy at the last epoch in percent, mean±sample standard deviation (trials); "
+        "success: targets hit, with Wilson's 95 % interval.",
+        f"{run_groups.SETTINGS_NOTE} Poison: the first digits of an untargeted one's digest; a "
+        "target's poison is its trial's own.",
+    ]
+    if not found:
+        notes.append("No run was found.")
+    blocks = tuple(_block(name, sets) for name, sets in found.items())
+    averaged = sum(
+        len(cell.records) for block in blocks for cell in block.cells if _is_accuracy(cell)
+    )
+    notes += run_groups.not_averaged(found, averaged)
+    return Table(key="runs", title="All runs", blocks=blocks, notes=tuple(notes))
+
+
+def _block(dataset: str, sets: Sequence[Sequence[RunRecord]]) -> Block:
+    rows, cells = [], []
+    for runs in sets:
+        for chosen in map(distinct_trials, _by_poison(runs)):
+            figures = _figures(chosen)
+            cells += figures
+            accuracy, success = [*map(show_measured, figures), DASH][:2]
+            rows.append((*run_groups.shown_keys(chosen[0]), _poison(chosen[0]), accuracy, success))
+    return Block(
+        title=dataset,
+        columns=(*run_groups.KEYS, "poison", "accuracy", "success"),
+        rows=tuple(rows),
+        keys=len(run_groups.KEYS) + 1,
+        cells=tuple(cells),
+    )
+
+
+def _figures(runs: Sequence[RunRecord]) -> list[Comparison]:
+    """The accuracy and, of targeted poisons, the success."""
+    keys = {**run_groups.keys_of(runs[0]), "poison": _poison(runs[0])}
+    figures = [compare_accuracy(keys, runs, None, wanted=0)]
+    if all(r.spec.get("poison") and r.metrics.get("attack_success") is not None for r in runs):
+        keys = {**keys, "quantity": "attack_success"}
+        figures.append(compare_success(keys, runs, None, wanted=0))
+    return figures
+
+
+def _is_accuracy(cell: Comparison) -> bool:
+    return cell.keys.get("quantity") != "attack_success"
+
+
+def _by_poison(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    sets: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        sets.setdefault(_poison(run), []).append(run)
+    return [sets[poison] for poison in sorted(sets)]
+
+
+def _poison(record: RunRecord) -> str:
+    poison = record.spec.get("poison")
+    return DASH if not poison or is_targeted(record) else str(poison.get("digest"))[:DIGITS]

@@ -1,0 +1,246 @@
+"""One cell of a paper's table: which runs belong to it and which commands make them. No torch."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+from poisonbench import registry
+from poisonbench.core.errors import UsageError
+from poisonbench.core.seeds import Seeds
+from poisonbench.core.settings import parse_number
+from poisonbench.results.records import RunRecord
+from poisonbench.results.statistics import Proportion, Summary
+from poisonbench.tables.comparisons import distinct_trials, is_targeted
+
+#: Trials of every cell, as in the paper.
+TRIALS = 5
+
+#: The embedded part of MNIST, and the part of that for targeted attacks; every other data set of a
+#: table is the paper's own.
+SAMPLE_DATASET = "mnist-sample"
+TARGETED_SAMPLE = "mnist-sample@1000"
+SAMPLES = (SAMPLE_DATASET, TARGETED_SAMPLE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """The runs that make one cell.
+
+    Attributes:
+        dataset: the data set's name.
+        method: the defense's name.
+        rho: poisoned share of the training images, in [0, 1]; 0 is a clean run.
+        profile: the defense's.
+        overrides: settings that differ from the profile's, by field name, e.g. {"ratio": 0.25}.
+        names: what names the cell in tables instead of the overrides; empty takes these.
+        attacks: what made the poison, in the order of its shares.
+        scenario: how a targeted attack's victim is trained; null for untargeted poisons.
+        trials: how many are wanted.
+        published: the paper's figure, accuracies as fractions; null where it has none.
+        published_success: the paper's targets hit of trials; null where it has none.
+        is_timed: whether only runs of one session count, whose seconds mean something.
+        device: only runs on this device, as :func:`device_of` words it; null takes all.
+    """
+
+    dataset: str
+    method: str
+    rho: float
+    profile: str = "paper"
+    overrides: Mapping[str, str | float] = field(default_factory=dict, hash=False)
+    names: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    attacks: tuple[str, ...] = registry.MIX
+    scenario: str | None = None
+    trials: int = TRIALS
+    published: Summary | None = None
+    published_success: Proportion | None = None
+    is_timed: bool = False
+    device: str | None = None
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """What names the cell in tables."""
+        return {
+            "dataset": self.dataset,
+            "rho": self.rho,
+            "method": self.method,
+            **(self.names or self.overrides),
+        }
+
+    def matches(self, record: RunRecord) -> bool:
+        """Whether a run belongs here: the profile's settings in all that is not overridden."""
+        return (
+            is_run_on(record, self.dataset)
+            and record.spec.get("method") == self.method
+            and self._has_settings(record.labels)
+            and self._has_scenario(record)
+            and self._has_poison(record.spec)
+        )
+
+    def select(self, records: Sequence[RunRecord]) -> list[RunRecord]:
+        """The cell's runs, one for each (seed, trial)."""
+        chosen = distinct_trials([record for record in records if self.matches(record)])
+        return [
+            record
+            for record in chosen
+            if (not self.is_timed or is_timed(record)) and self.device in (None, device_of(record))
+        ]
+
+    def missing(self, records: Sequence[RunRecord]) -> list[int]:
+        """The trials to run, with the default seed, until there are as many as wanted.
+
+        A trial that was run but is of no use here is not asked for again: its record stands.
+        """
+        found = distinct_trials([record for record in records if self.matches(record)])
+        done = {(record.spec["seed"], record.spec["trial"]) for record in found}
+        free = (trial for trial in count() if (Seeds().root, trial) not in done)
+        return list(islice(free, max(0, self.trials - len(self.select(records)))))
+
+    def command(self, trial: int, results: Path | None = None) -> str:
+        """The shell command of one run.
+
+        Args:
+            trial: its number.
+            results: the results folder; null leaves the option out.
+        """
+        words = ["poisonbench", "defend", "--method", self.method, "--dataset", self.dataset]
+        if self.attacks != registry.MIX:
+            words += ["--attack", "+".join(self.attacks)]
+        # A targeted attack's own share is its default.
+        if self.scenario is None or self.rho == 0:
+            words += ["--rho", f"{self.rho:g}"]
+        if self.profile != "paper":
+            words += ["--profile", self.profile]
+        for name, value in self.overrides.items():
+            words += ["--" + name.replace("_", "-"), str(value)]
+        words += ["--trial", str(trial)]
+        if results is not None:
+            words += ["--results", str(results)]
+        return shlex.join(words)
+
+    def _has_scenario(self, record: RunRecord) -> bool:
+        targeting = record.spec.get("targeting")
+        if self.scenario is None or not isinstance(targeting, Mapping):
+            # A targeted attack's clean control is no clean run of an untargeted table.
+            return self.scenario is None and not is_targeted(record)
+        return (
+            targeting.get("scenario") == self.scenario
+            and _same(targeting.get("rho"), self.rho)
+            and record.metrics.get("attack_success") is not None
+            and isinstance(record.spec.get("goal"), Mapping)
+        )
+
+    def _has_poison(self, spec: Mapping[str, Any]) -> bool:
+        poison = spec.get("poison")
+        if poison is None:
+            return "poison" in spec and self.rho == 0
+        return (
+            self.rho > 0
+            and isinstance(poison, Mapping)
+            and poison.get("attacks") == list(self.attacks)
+            and _same(poison.get("rho"), self.rho)
+        )
+
+    def _has_settings(self, labels: Mapping[str, Any]) -> bool:
+        given = labels.get("overrides")
+        if self.scenario is None and not self.overrides:
+            return labels.get("variant") == self.profile
+        if labels.get("profile", "paper") != self.profile or not isinstance(given, Mapping):
+            return False
+        # Whether a scenario is an override depends on the attack; the spec says which it was.
+        free = set() if self.scenario is None else {"scenario"}
+        return set(given) - free == set(self.overrides) - free and all(
+            _same(given[name], self.overrides[name]) for name in set(given) - free
+        )
+
+
+def is_run_on(record: RunRecord, dataset: str) -> bool:
+    """Whether this is a finished defense run on that data set, the whole of it for a paper's."""
+    data = record.spec.get("dataset")
+    return (
+        record.spec.get("kind") == "defend"
+        and isinstance(data, Mapping)
+        and data.get("name") == dataset
+        and isinstance(record.spec.get("seed"), int)
+        and isinstance(record.spec.get("trial"), int)
+        and (dataset in SAMPLES or record.labels.get("is_paper_dataset") is not False)
+    )
+
+
+def seconds_of(record: RunRecord) -> dict[str, float]:
+    """Seconds by phase and in total; empty where the record does not say."""
+    seconds = record.cost.get("seconds")
+    return dict(seconds) if isinstance(seconds, Mapping) and "total" in seconds else {}
+
+
+def is_timed(record: RunRecord) -> bool:
+    """Whether a run's seconds can be compared: a known device, and never interrupted.
+
+    A run that was killed and continued has more seconds than the session that finished it.
+    """
+    total = seconds_of(record).get("total")
+    session = record.cost.get("session_seconds")
+    return (
+        device_of(record) is not None
+        and record.cost.get("interruptions") == 0
+        and total is not None
+        and isinstance(session, int | float)
+        and session >= total > 0
+    )
+
+
+def device_of(record: RunRecord) -> str | None:
+    """What a run's speed depends on besides the run, in words; null where the record lacks it.
+
+    Seconds compare with none but the same device's: the device, processor, threads, precision and
+    versions of torch and CUDA.
+    """
+    about = record.environment
+    if any(not about.get(name) for name in ("device", "processor", "threads", "torch")):
+        return None
+    parts = [] if about["device"] == "cpu" else [about["device"]]
+    parts += [about["processor"], f"{about['threads']} thread(s)", about.get("precision")]
+    parts += [f"torch {about['torch']}", f"CUDA {about['cuda']}" if about.get("cuda") else None]
+    return ", ".join(str(part) for part in parts if part)
+
+
+def paired(
+    groups: Sequence[Sequence[RunRecord]], *, same_poison: bool = True
+) -> list[tuple[RunRecord, ...]]:
+    """The runs that differ in nothing but the group: one a group in each tuple.
+
+    They share seed, trial, training loop, data set, initial weights and first batch.
+
+    Args:
+        groups: each with one run for a (seed, trial), as :meth:`Cell.select` gives them.
+        same_poison: whether they share the poison as well; false where the groups are poison
+            ratios.
+    """
+    tables = [{_circumstances(record, same_poison): record for record in group} for group in groups]
+    shared = set.intersection(*(set(table) for table in tables)) if tables else set()
+    keys = [key for key in tables[0] if key in shared] if tables else []
+    return [tuple(table[key] for table in tables) for key in keys]
+
+
+def _circumstances(record: RunRecord, same_poison: bool) -> tuple[Any, ...]:
+    spec = record.spec
+    poison = spec.get("poison")
+    digest = poison.get("digest") if same_poison and isinstance(poison, Mapping) else None
+    return (
+        *(spec["seed"], spec["trial"], spec.get("loop"), spec["dataset"].get("digest"), digest),
+        *(record.digests.get(name) for name in ("initial_weights", "first_batch")),
+    )
+
+
+def _same(given: Any, wanted: Any) -> bool:
+    """Equal, reading "8/255" and 0.031372... as one number."""
+    try:
+        first, second = parse_number(str(given)), parse_number(str(wanted))
+    except UsageError:
+        return bool(given == wanted)
+    return math.isclose(first, second, rel_tol=1e-6)

@@ -1,0 +1,123 @@
+"""What the defenses that drop images dropped, over any runs of them. No torch here.
+
+A row is a defense with its settings against one attack at one poisoned share; runs of other
+settings are other rows. The figures are means over trials of what each record says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from poisonbench.results.records import RunRecord
+from poisonbench.results.statistics import Summary, Verdict, summarise
+from poisonbench.tables import run_groups
+from poisonbench.tables.comparisons import Block, Comparison, Table, Unit, distinct_trials
+from poisonbench.tables.layout import DASH, show_measured
+from poisonbench.tables.paper_table import Records
+
+#: What a record counts or scores, and its unit.
+QUANTITIES: dict[str, Unit] = {
+    "poisons_removed": "count",
+    "num_poisons": "count",
+    "clean_removed": "count",
+    "num_clean": "count",
+    "precision": "fraction",
+    "recall": "fraction",
+    "f1": "fraction",
+}
+
+#: Those that say something where there are poisons.
+SCORES = ("precision", "recall", "f1")
+
+
+def build_filters(records: Records, dataset: str | None = None) -> Table:
+    """The table of all runs that dropped images.
+
+    Args:
+        records: all that there are; runs that drop nothing are passed over.
+        dataset: show only this one.
+
+    Raises:
+        UsageError: no run that drops images is on that data set.
+    """
+    found = run_groups.grouped(records, _drops, dataset, "of a defense that drops images")
+    rows = {name: [_row(runs) for runs in sets] for name, sets in found.items()}
+    averaged = sum(len(row[0].records) for lines in rows.values() for row in lines)
+    notes = [
+        "Means over the trials: poisons and clean images removed, of those that there were; "
+        "precision: poisons among the removed; recall: removed among the poisons; F1: their "
+        "harmonic mean; in percent, ±sample standard deviation, without trials that have none.",
+        f"{run_groups.SETTINGS_NOTE} Runs of other settings are never averaged together.",
+        *run_groups.not_averaged(found, averaged),
+    ]
+    if not rows:
+        notes.append("No run of a defense that drops images was found.")
+    return Table(
+        key="filters",
+        title="Poisons and clean images that defenses removed",
+        blocks=tuple(_block(name, found[name], row) for name, row in rows.items()),
+        notes=tuple(notes),
+    )
+
+
+def _drops(record: RunRecord) -> bool:
+    return isinstance(record.metrics.get("filter"), Mapping)
+
+
+def _row(runs: Sequence[RunRecord]) -> list[Comparison]:
+    """One figure a quantity."""
+    chosen = distinct_trials(runs)
+    row = []
+    for quantity, unit in QUANTITIES.items():
+        # Of clean data nothing can be found, and a precision of 0 would be a reproach.
+        found = [record.metrics["filter"] for record in chosen]
+        asked = [f for f in found if quantity not in SCORES or f.get("num_poisons")]
+        values = [figures.get(quantity) for figures in asked]
+        row.append(
+            Comparison(
+                keys={**run_groups.keys_of(chosen[0]), "quantity": quantity},
+                measured=summarise([value for value in values if value is not None]),
+                published=None,
+                wanted=0,
+                verdict=Verdict.UNPUBLISHED,
+                records=tuple(record.id for record in chosen),
+                unit=unit,
+            )
+        )
+    return row
+
+
+def _block(
+    dataset: str, sets: Sequence[Sequence[RunRecord]], rows: Sequence[Sequence[Comparison]]
+) -> Block:
+    lines = []
+    for runs, row in zip(sets, rows, strict=True):
+        found, poisons, lost, clean, *scores = row
+        lines.append(
+            (
+                *run_groups.shown_keys(runs[0]),
+                str(len(row[0].records)),
+                _part(found, poisons),
+                _part(lost, clean),
+                *(show_measured(score) for score in scores),
+            )
+        )
+    return Block(
+        title=dataset,
+        columns=(
+            *run_groups.KEYS,
+            "trials",
+            "poisons removed",
+            "clean removed",
+            *("precision", "recall", "F1"),
+        ),
+        rows=tuple(lines),
+        keys=len(run_groups.KEYS),
+        cells=tuple(cell for row in rows for cell in row),
+    )
+
+
+def _part(part: Comparison, whole: Comparison) -> str:
+    """``48.3 of 50``."""
+    pair = [c.measured.mean for c in (part, whole) if isinstance(c.measured, Summary)]
+    return " of ".join(f"{round(mean, 1):,g}" for mean in pair) if len(pair) == 2 else DASH

@@ -1,0 +1,157 @@
+"""Comparisons and findings as grids of text, before any format. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+from poisonbench.results.statistics import Proportion, Summary
+from poisonbench.tables.comparisons import Block, Comparison, Figure, Finding, Unit, interval
+
+#: Where there is nothing to show.
+DASH = "-"
+
+#: How a unit is printed: times this, with so many decimals. Fractions are printed in percent.
+_PRINTED: dict[Unit, tuple[float, int]] = {
+    "fraction": (100, 2),
+    "ratio": (1, 2),
+    "seconds": (1, 1),
+    "count": (1, 1),
+}
+
+
+def comparison_block(
+    title: str,
+    cells: Sequence[Comparison],
+    keys: Sequence[str],
+    labels: Mapping[Any, str],
+    beside: Mapping[str, Sequence[Comparison]] | None = None,
+) -> Block:
+    """Measured, published, difference and verdict, one cell a row; none where both are lacking.
+
+    Args:
+        title: of the block.
+        cells: the rows.
+        keys: which of the cells' keys name a row.
+        labels: how to print a key's value, where not as it is.
+        beside: further measured figures by column, one for each of the cells.
+    """
+    further = beside or {}
+    columns = (*keys, "measured", *further, "published", "diff", "verdict")
+    rows = [
+        (
+            *(labels.get(cell.keys[key], str(cell.keys[key])) for key in keys),
+            show_measured(cell),
+            *(show_measured(others[place]) for others in further.values()),
+            _show_figure(cell.published, cell.unit),
+            DASH if cell.difference is None else _show_difference(cell),
+            _show_verdict(cell),
+        )
+        for place, cell in enumerate(cells)
+        if cell.measured is not None or cell.published is not None
+    ]
+    shown = (*cells, *(cell for others in further.values() for cell in others))
+    return Block(title=title, columns=columns, rows=tuple(rows), keys=len(keys), cells=shown)
+
+
+def matrix_block(
+    title: str,
+    cells: Sequence[Comparison],
+    row: str,
+    column: str,
+    labels: Mapping[Any, str],
+) -> Block:
+    """The measured figures alone, in the paper's shape: one key down, another across."""
+    down = list(dict.fromkeys(cell.keys[row] for cell in cells))
+    across = list(dict.fromkeys(cell.keys[column] for cell in cells))
+    text = {(cell.keys[row], cell.keys[column]): show_measured(cell) for cell in cells}
+    shown = {key: text.get(key, DASH) for key in product(down, across)}
+    return Block(
+        title=title,
+        columns=(row, *(labels.get(key, str(key)) for key in across)),
+        rows=tuple((labels.get(r, str(r)), *(shown[r, c] for c in across)) for r in down),
+        keys=1,
+    )
+
+
+def claims_block(title: str, findings: Sequence[Finding]) -> Block:
+    """One claim a row: the trials behind it, the effect and the verdict."""
+    devices = {finding.keys.get("device") for finding in findings}
+    hidden = {"dataset"} | ({"device"} if len(devices) == 1 else set())
+    names = [name for name in findings[0].keys if name not in hidden]
+    bears_out = {True: "yes", False: "no", None: DASH}
+    rows = [
+        (
+            finding.claim,
+            *(DASH if finding.keys[name] is None else str(finding.keys[name]) for name in names),
+            bears_out[finding.bears_out],
+            str(finding.trials),
+            _show_effect(finding),
+            _show_verdict(finding),
+        )
+        for finding in findings
+    ]
+    return Block(
+        title=title,
+        columns=("claim", *names, "paper", "trials", "effect", "verdict"),
+        rows=tuple(rows),
+        keys=1 + len(names),
+        findings=tuple(findings),
+    )
+
+
+def show_measured(cell: Comparison, *, is_short: bool = False) -> str:
+    """``96.87±0.02 (5)``, or ``(3 of 5)`` when trials are lacking, or a dash.
+
+    Shares are ``4/5 [37.6, 96.4]``: their trials can be seen, whether some are lacking or not.
+
+    Args:
+        cell: what to show.
+        is_short: a mean without its spread and trials.
+    """
+    if is_short and isinstance(cell.measured, Summary):
+        return _show_mean(replace(cell.measured, std=None), cell.unit)
+    if isinstance(cell.measured, Summary) and cell.measured.n < cell.wanted:
+        mean = _show_mean(cell.measured, cell.unit)
+        return f"{mean} ({cell.measured.n} of {cell.wanted})"
+    return _show_figure(cell.measured, cell.unit)
+
+
+def _show_figure(figure: Figure | None, unit: Unit) -> str:
+    """Mean, spread and number of trials, fractions in percent; other figures as they are."""
+    if figure is None:
+        return DASH
+    if isinstance(figure, Proportion):
+        ends = ", ".join(f"{100 * end:.1f}" for end in interval(figure) or ())
+        return f"{figure.successes}/{figure.trials}" + (f" [{ends}]" if ends else "")
+    if isinstance(figure, Summary):
+        return f"{_show_mean(figure, unit)} ({figure.n})"
+    return str(figure)
+
+
+def _show_mean(summary: Summary, unit: Unit) -> str:
+    factor, decimals = _PRINTED[unit]
+    spread = "" if summary.std is None else f"±{factor * summary.std:.{decimals}f}"
+    return f"{factor * summary.mean:.{decimals}f}{spread}"
+
+
+def _show_difference(cell: Comparison) -> str:
+    if isinstance(cell.measured, Summary | Proportion):
+        return _show_effect(cell)
+    return f"{cell.difference:+g}"
+
+
+def _show_effect(shown: Comparison | Finding) -> str:
+    if shown.difference is None:
+        return DASH
+    factor, decimals = _PRINTED[shown.unit]
+    return f"{factor * shown.difference:+.{decimals}f}"
+
+
+def _show_verdict(judged: Comparison | Finding) -> str:
+    if judged.p_value is None:
+        return judged.verdict.value
+    p_value = f"p={judged.p_value:.3f}" if judged.p_value >= 0.001 else "p<0.001"
+    return f"{judged.verdict.value} ({p_value})"

@@ -1,0 +1,87 @@
+"""What a paper's table is made of, for the modules that define one. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from poisonbench import registry
+from poisonbench.results import published
+from poisonbench.results.records import RunRecord
+from poisonbench.results.statistics import Verdict
+from poisonbench.tables.cells import SAMPLE_DATASET, TARGETED_SAMPLE, Cell
+from poisonbench.tables.claims import Claim
+from poisonbench.tables.comparisons import Block, Comparison, is_targeted
+
+PAPER_DATASETS = ("cifar10", "mnist")
+
+DATASET_LABELS = {
+    "cifar10": "CIFAR-10",
+    "mnist": "MNIST",
+    SAMPLE_DATASET: "MNIST sample (not the paper's data)",
+    TARGETED_SAMPLE: "1,000 images of the MNIST sample (not the paper's data)",
+}
+
+Records = Sequence[RunRecord]
+
+
+def no_claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim]:
+    """Of a table from which the paper draws none."""
+    return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperTable:
+    """One table.
+
+    Attributes:
+        title: what it shows.
+        cells: the cells of a data set for some methods; sees what has been run.
+        blocks: lays the cells of one data set out.
+        notes: what to say of the cells and of the comparisons made.
+        claims: what the paper concludes from the cells of one data set.
+        datasets: those that the paper's table shows.
+        is_targeted: whether its runs are those of targeted attacks; it sees no others.
+    """
+
+    title: str
+    cells: Callable[[str, Sequence[str], Records], list[Cell]]
+    blocks: Callable[[str, Sequence[Cell], Records], list[Block]]
+    notes: Callable[[Sequence[Cell], Sequence[Comparison], Records], list[str]]
+    claims: Callable[[str, Sequence[Cell], Records], list[Claim]] = no_claims
+    datasets: tuple[str, ...] = PAPER_DATASETS
+    is_targeted: bool = False
+
+    def own(self, records: Records) -> Records:
+        """The runs of its kind of attack."""
+        return [record for record in records if is_targeted(record) == self.is_targeted]
+
+
+#: What a table calls the runs of ATDA in L-infinity, ``--profile linf``.
+OTHER_NORM = "atda-linf"
+
+
+#: For the tables whose ATDA stands beside the paper's.
+NORM_NOTE = (
+    "The paper does not say in which norm its ATDA's perturbations are: ATDA (L2), the default and "
+    "that of ATDA's own code, stands beside its figures; --profile linf is the other reading."
+)
+
+
+def method_labels(star: str = " *") -> dict[str, str]:
+    """How tables print the defenses: as the registry says, with a star where not built here.
+
+    A cell of ATDA's other norm has a name of its own, :data:`OTHER_NORM`.
+    """
+    labels = {name: label + star for name, label in published.METHOD_LABELS.items()}
+    labels |= {name: entry.label for name, entry in registry.defenses().items()}
+    return labels | {OTHER_NORM: registry.ATDA_LABELS["linf"]}
+
+
+def not_built_notes(compared: Sequence[Comparison]) -> list[str]:
+    """What the stars mean, where there are any."""
+    return (
+        ["* not built here: only the paper's figures are shown."]
+        if any(cell.verdict is Verdict.NOT_BUILT for cell in compared)
+        else []
+    )

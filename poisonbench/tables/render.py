@@ -1,0 +1,290 @@
+"""Tables as text: terminal, plain, Markdown, CSV, JSON, LaTeX and HTML.
+
+In none of them is a number ever cropped: where a terminal is too narrow for a grid, its rows are
+stacked; where there is no terminal, a grid takes the width it needs.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from poisonbench.core.errors import UsageError
+from poisonbench.core.settings import did_you_mean
+from poisonbench.results.statistics import Verdict
+from poisonbench.tables.comparisons import Block, Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+_STYLES = {
+    Verdict.AGREES: "green",
+    Verdict.DIFFERS: "bold red",
+    Verdict.REPRODUCED: "green",
+    Verdict.NOT_REPRODUCED: "bold red",
+}
+
+#: Wider than any grid, so that rich never folds or crops one.
+_UNBOUNDED = 100_000
+
+
+def render(table: Table, kind: str) -> str:
+    """A table as the text of a file or pipe.
+
+    Args:
+        table: what to print.
+        kind: one of ``FORMATS``.
+
+    Raises:
+        UsageError: unknown format.
+    """
+    check_format(kind)
+    return FORMATS[kind](table)
+
+
+def check_format(kind: str) -> None:
+    """Raise UsageError unless it is one of ``FORMATS``."""
+    if kind not in FORMATS:
+        raise UsageError(
+            f"expected a format among {', '.join(FORMATS)}, got {kind!r}"
+            f"{did_you_mean(kind, FORMATS)}"
+        )
+
+
+def print_rich(table: Table, console: Console) -> None:
+    """Print on a terminal; a grid wider than it becomes one short line a figure."""
+    from rich.text import Text
+
+    console.print(Text(table.title, style="bold"), soft_wrap=True)
+    for block in table.shown:
+        console.print()
+        console.print(Text(block.title, style="bold"), soft_wrap=True)
+        grid = _grid(block)
+        natural = console.measure(grid, options=console.options.update(max_width=_UNBOUNDED))
+        if natural.maximum <= console.width:
+            console.print(grid)
+        else:
+            for line in _stacked(block):
+                console.print(Text(line), soft_wrap=True)
+    console.print()
+    for note in table.notes:
+        console.print(Text(note, style="dim"))
+
+
+def render_plain(table: Table) -> str:
+    """Aligned columns of natural width without lines or colour."""
+    from rich.console import Console
+
+    stream = io.StringIO()
+    console = Console(file=stream, width=_UNBOUNDED, color_system=None, force_terminal=False)
+    for block in table.shown:
+        stream.write(f"\n{block.title}\n")
+        console.print(_grid(block))
+    body = "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+    return "\n".join([table.title, body, "", *table.notes]) + "\n"
+
+
+def render_markdown(table: Table) -> str:
+    """GitHub's tables."""
+    parts = [f"## {table.title}"]
+    for block in table.shown:
+        lines = [block.columns, *block.rows]
+        text = [
+            "| " + " | ".join(cell.replace("|", r"\|").replace("*", r"\*") for cell in line) + " |"
+            for line in lines
+        ]
+        rule = ["---" if i < block.keys else "---:" for i in range(len(block.columns))]
+        parts.append(f"### {block.title}")
+        parts.append("\n".join([text[0], "| " + " | ".join(rule) + " |", *text[1:]]))
+    parts.append("\n".join("- " + note.replace("*", r"\*") for note in table.notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def render_csv(table: Table) -> str:
+    """One line a cell or claim: fractions, record ids with spaces, nothing for what is absent."""
+    shown = [row.to_dict() for row in table.cells] + [row.to_dict() for row in table.findings]
+    rows = [_flat(table.key, row) for row in shown]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def render_json(table: Table) -> str:
+    """One object on one line; accuracies are fractions."""
+    return json.dumps(table.to_dict(), sort_keys=True, allow_nan=False) + "\n"
+
+
+def render_latex(table: Table) -> str:
+    r"""``table`` environments for a document that loads booktabs."""
+    parts = [r"% \usepackage{booktabs}"]
+    for block in table.shown:
+        rule = "l" * block.keys + "r" * (len(block.columns) - block.keys)
+        parts += [
+            r"\begin{table}[htbp]",
+            r"\centering" + _tex_size(block),
+            rf"\caption{{{_tex(table.title)}. {_tex(block.title)}.}}",
+            rf"\begin{{tabular}}{{{rule}}}",
+            r"\toprule",
+            _tex_row(block.columns),
+            r"\midrule",
+            *map(_tex_row, block.rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    parts += [rf"\noindent {_tex(note)}\par" for note in table.notes]
+    return "\n".join(parts) + "\n"
+
+
+def render_html(table: Table) -> str:
+    """One page that needs nothing else: no script, no network, light and dark."""
+    body = [f"<h1>{html.escape(table.title)}</h1>"]
+    for block in table.shown:
+        head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in block.columns)
+        body += [
+            f"<h2>{html.escape(block.title)}</h2>",
+            '<div class="wide"><table>',
+            f"<thead><tr>{head}</tr></thead>",
+            "<tbody>",
+            *(_html_row(row, block.keys) for row in block.rows),
+            "</tbody></table></div>",
+        ]
+    body += ["<ul>", *(f"<li>{html.escape(note)}</li>" for note in table.notes), "</ul>"]
+    return _PAGE.format(title=html.escape(table.title), style=_CSS, body="\n".join(body))
+
+
+def _grid(block: Block) -> RichTable:
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    grid = RichTable(box=None, pad_edge=False, padding=(0, 1))
+    for index, name in enumerate(block.columns):
+        side: Literal["left", "right"] = "left" if index < block.keys else "right"
+        grid.add_column(Text(name), justify=side)
+    for row in block.rows:
+        grid.add_row(*(Text(cell, style=_style(cell)) for cell in row))
+    return grid
+
+
+def _style(cell: str) -> str:
+    found = _verdict(cell)
+    return _STYLES[found] if found else ""
+
+
+def _verdict(cell: str) -> Verdict | None:
+    """The verdict that a text starts with, where it is one that has a colour."""
+    return next((verdict for verdict in _STYLES if cell.startswith(verdict.value)), None)
+
+
+def _stacked(block: Block) -> list[str]:
+    names = block.columns[block.keys :]
+    width = max(map(len, names))
+    lines = []
+    for row in block.rows:
+        keys = zip(block.columns, row[: block.keys], strict=False)
+        lines.append(", ".join(f"{name} {cell}" for name, cell in keys))
+        figures = zip(names, row[block.keys :], strict=True)
+        lines += [f"  {name:<{width}}  {cell}" for name, cell in figures]
+    return lines
+
+
+def _flat(key: str, cell: dict[str, Any]) -> dict[str, Any]:
+    """One CSV row: nested figures become columns."""
+    row: dict[str, Any] = {"table": key}
+    for name, value in cell.items():
+        if name in ("measured", "published"):
+            figure = value if isinstance(value, dict) else {"mean": value}
+            row[name] = figure["mean"]
+            parts = ("std", "n", "low", "high") if name == "measured" else ("std", "n")
+            row |= {f"{name}_{part}": figure.get(part) for part in parts}
+        else:
+            row[name] = " ".join(value) if isinstance(value, list) else value
+    return row
+
+
+#: Characters of a grid's columns that fit LaTeX's article in footnote size.
+_TEX_CHARACTERS = 70
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "±": r"$\pm$",
+    **{character: "\\" + character for character in "&%$#_"},
+}
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(character, character) for character in text)
+
+
+def _tex_size(block: Block) -> str:
+    """Small type, and smaller with narrow gaps where the columns would leave the page."""
+    columns = zip(block.columns, *block.rows, strict=True)
+    is_wide = sum(max(map(len, column)) for column in columns) > _TEX_CHARACTERS
+    return r"\scriptsize\setlength{\tabcolsep}{3pt}" if is_wide else r"\footnotesize"
+
+
+def _tex_row(cells: Sequence[str]) -> str:
+    return " & ".join(map(_tex, cells)) + r" \\"
+
+
+def _html_row(row: Sequence[str], keys: int) -> str:
+    names = "".join(f'<th scope="row">{html.escape(cell)}</th>' for cell in row[:keys])
+    figures = "".join(
+        f'<td class="{_html_class(cell)}">{html.escape(cell)}</td>' for cell in row[keys:]
+    )
+    return f"<tr>{names}{figures}</tr>"
+
+
+def _html_class(cell: str) -> str:
+    return (_verdict(cell) or "figure").replace(" ", "-")
+
+
+_CSS = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .2rem .8rem; text-align: right; white-space: nowrap; }
+th[scope=row], thead th:first-child { text-align: left; font-weight: normal; }
+thead th { border-bottom: 1px solid; }
+.agrees, .reproduced { color: light-dark(#116329, #56d364); }
+.differs, .not-reproduced { color: light-dark(#b3141d, #ff8a80); font-weight: bold; }
+"""
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+
+FORMATS: dict[str, Callable[[Table], str]] = {
+    "rich": render_plain,
+    "markdown": render_markdown,
+    "csv": render_csv,
+    "json": render_json,
+    "latex": render_latex,
+    "html": render_html,
+}

@@ -1,0 +1,376 @@
+"""Table III: attack success and test accuracy under targeted attacks, by defense. No torch here.
+
+A cell's trials differ in their targets. Controls stand below the attacks once they have runs: as
+many images with random noise, and no poison at all, whose runs also make the column "net".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from poisonbench import registry
+from poisonbench.core.errors import ArtefactError
+from poisonbench.results import published
+from poisonbench.results.records import RunRecord
+from poisonbench.results.statistics import SIGNIFICANCE
+from poisonbench.results.store import Store
+from poisonbench.tables.cells import TARGETED_SAMPLE, TRIALS, Cell
+from poisonbench.tables.claims import Claim, SuccessOrder, Superiority
+from poisonbench.tables.comparisons import Block, Comparison, compare_success
+from poisonbench.tables.layout import comparison_block, matrix_block
+from poisonbench.tables.paper_table import (
+    DATASET_LABELS,
+    PaperTable,
+    Records,
+    method_labels,
+    not_built_notes,
+)
+from poisonbench.tables.table2 import compare_cells
+from poisonbench.targeting import own_targeting
+
+PAPER_DATASET = "cifar10"
+
+#: The row of the runs without poison.
+CLEAN = "clean"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One attack as the table shows it.
+
+    Attributes:
+        attack: its name; "clean" for runs without poison.
+        scenario: how its victims are trained.
+        overrides: settings that make the scenario.
+        stand_in: the attack that a command names; empty for the row's own.
+    """
+
+    attack: str
+    scenario: str
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    stand_in: str = ""
+
+    @property
+    def training(self) -> str:
+        """The scenario in words."""
+        plain = self.overrides.get("augment") == "none"
+        return f"{self.scenario}, no augmentation" if plain else self.scenario
+
+
+def attack_rows(dataset: str) -> list[Row]:
+    """The attacks of the table on a data set."""
+    metapoison = Row("mp", "scratch")
+    if dataset == PAPER_DATASET:
+        metapoison = Row("mp", "scratch", {"augment": "none"})
+    elif dataset == TARGETED_SAMPLE:
+        metapoison = Row("mp", "finetune", {"scenario": "finetune"})
+    return [Row("gm", "scratch"), metapoison, Row("bp", "transfer"), Row("fc", "transfer")]
+
+
+def control_rows(dataset: str) -> list[Row]:
+    """Noise and no poison, in every way in which the attacks' victims are trained."""
+    attacks = {row.training: row for row in attack_rows(dataset)}.values()
+    own = registry.attacks()["noise"].scenario
+    noise = [
+        Row(
+            "noise",
+            row.scenario,
+            row.overrides if row.scenario == own else {"scenario": row.scenario},
+        )
+        for row in attacks
+    ]
+    return noise + [Row(CLEAN, row.scenario, row.overrides, row.attack) for row in attacks]
+
+
+def own_share(dataset: str, scenario: str) -> float:
+    """Poisoned share of the training images in a scenario, where nothing else is asked for."""
+    return own_targeting((dataset,), scenario).rho
+
+
+def make_cell(dataset: str, row: Row, method: str) -> Cell:
+    """The runs of one attack under one defense."""
+    printed = {
+        (printed.attack, printed.method): printed
+        for printed in published.table3()
+        if dataset == PAPER_DATASET
+    }.get((row.attack, method))
+    return Cell(
+        dataset=dataset,
+        method=method,
+        rho=0.0 if row.attack == CLEAN else own_share(dataset, row.scenario),
+        overrides=row.overrides,
+        names={"attack": row.attack, "scenario": row.training},
+        attacks=(row.stand_in or row.attack,),
+        scenario=row.scenario,
+        published=printed.summary() if printed else None,
+        published_success=printed.proportion() if printed else None,
+    )
+
+
+def find_row(dataset: str, attack: str) -> Row:
+    """The table's row of an attack, or one in the attack's own scenario where it has none.
+
+    Raises:
+        UsageError: no targeted attack has that name.
+    """
+    targeted = {name: entry for name, entry in registry.attacks().items() if entry.scenario}
+    entry = registry.find("a targeted attack", targeted, attack)
+    rows = {row.attack: row for row in attack_rows(dataset)}
+    return rows.get(attack, Row(attack, entry.scenario))
+
+
+def runs_of_row(
+    dataset: str, row: Row, methods: Sequence[str], records: Records
+) -> dict[str, list[RunRecord]]:
+    """The runs of a row by defense, one for each (seed, trial).
+
+    Args:
+        dataset: its name.
+        row: the attack.
+        methods: the defenses, in order; none named takes those that have runs.
+        records: what has been run.
+
+    Raises:
+        UsageError: unknown defense.
+        ArtefactError: no runs, or none of a defense that is named; says what makes one.
+    """
+    built = registry.defenses()
+    wanted = [registry.find("a defense", built, name).name for name in methods] or list(built)
+    cells = {method: make_cell(dataset, row, method) for method in wanted}
+    found = {method: cell.select(records) for method, cell in cells.items()}
+    missing = [method for method, runs in found.items() if not runs]
+    if missing and (methods or len(missing) == len(found)):
+        raise ArtefactError(
+            f"expected a run of {missing[0]} under {row.attack} on {dataset} "
+            f"({row.training}), got none; make it with `{cells[missing[0]].command(0)}`"
+        )
+    return {method: runs for method, runs in found.items() if runs}
+
+
+def models_of_row(
+    dataset: str,
+    row: Row,
+    methods: Sequence[str],
+    records: Records,
+    seed: int,
+    trial: int,
+    store: Store,
+) -> tuple[list[RunRecord], dict[str, str]]:
+    """The runs of a row's trial that kept their models, and the commands that make the others.
+
+    Args:
+        dataset: its name.
+        row: the attack.
+        methods: the defenses, in order; none named takes those that have runs.
+        records: what has been run.
+        seed: root seed of the runs.
+        trial: of the runs.
+        store: where models lie.
+
+    Raises:
+        UsageError: unknown defense.
+        ArtefactError: no model, or none of a defense that is named; says what makes one.
+    """
+    found: list[RunRecord] = []
+    missing: dict[str, str] = {}
+    try:
+        by_method = runs_of_row(dataset, row, methods, records)
+    except ArtefactError as error:
+        raise ArtefactError(f"{error}; add --save-model") from None
+    for method, runs in by_method.items():
+        kept = [
+            run
+            for run in runs
+            if (run.spec["seed"], run.spec["trial"]) == (seed, trial)
+            and store.model_path(run.id).is_file()
+        ]
+        found += kept[:1]
+        if not kept:
+            missing[method] = f"{make_cell(dataset, row, method).command(trial)} --save-model"
+    if missing and (methods or not found):
+        first = next(iter(missing))
+        raise ArtefactError(
+            f"expected a model of {first} under {row.attack} on {dataset} ({row.training}, trial "
+            f"{trial}), got none; make it with `{missing[first]}`"
+        )
+    return found, missing
+
+
+def net_of_control(records: Sequence[RunRecord], controls: Sequence[RunRecord]) -> list[RunRecord]:
+    """The runs whose target plain training without poison does not call the intended class.
+
+    A run without a control of its trial and target is left out.
+    """
+    missed = {_target(run) for run in controls if not run.metrics["attack_success"]}
+    return [record for record in records if _target(record) in missed]
+
+
+def _target(record: RunRecord) -> tuple[Any, ...]:
+    spec, goal = record.spec, record.spec["goal"]
+    draw = (spec["seed"], spec["trial"], spec["dataset"].get("digest"))
+    return (*draw, goal.get("target"), goal.get("intended_class"))
+
+
+def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]:
+    attacks = [make_cell(dataset, row, m) for row in attack_rows(dataset) for m in methods]
+    controls = []
+    for row in control_rows(dataset):
+        for method in methods:
+            cell = make_cell(dataset, row, method)
+            wanted = TRIALS if dataset == TARGETED_SAMPLE and method == "none" else 0
+            if wanted or any(cell.matches(record) for record in records):
+                controls.append(replace(cell, trials=wanted))
+    return attacks + controls
+
+
+def _successes(cells: Sequence[Cell], records: Records) -> list[Comparison]:
+    return [
+        compare_success(
+            {**cell.keys, "quantity": "attack_success"},
+            cell.select(records),
+            cell.published_success,
+            wanted=cell.trials,
+            built=cell.method in registry.defenses(),
+        )
+        for cell in cells
+    ]
+
+
+def _net_successes(dataset: str, cells: Sequence[Cell], records: Records) -> list[Comparison]:
+    controls = {
+        row.training: make_cell(dataset, row, "none").select(records)
+        for row in control_rows(dataset)
+        if row.attack == CLEAN
+    }
+    return [
+        compare_success(
+            {**cell.keys, "quantity": "net_attack_success"},
+            net_of_control(cell.select(records), controls[cell.names["scenario"]]),
+            None,
+            wanted=cell.trials,
+        )
+        for cell in cells
+    ]
+
+
+def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block]:
+    labels = method_labels() | {name: entry.label for name, entry in registry.attacks().items()}
+    title = DATASET_LABELS[dataset]
+    keys = ["attack", "scenario", "method"]
+    successes, accuracies = _successes(cells, records), compare_cells(cells, records)
+    net = _net_successes(dataset, cells, records)
+    blocks = [
+        matrix_block(f"{title}: {what}, measured", _by_row(shown, labels), "row", "method", labels)
+        for what, shown in (("attack success", successes), ("test accuracy", accuracies))
+    ]
+    return [
+        *blocks,
+        comparison_block(
+            f"{title}: attack success beside published",
+            successes,
+            keys,
+            labels,
+            {"net": net} if any(comparison.measured for comparison in net) else None,
+        ),
+        comparison_block(f"{title}: test accuracy beside published", accuracies, keys, labels),
+    ]
+
+
+def _by_row(shown: Sequence[Comparison], labels: Mapping[str, str]) -> list[Comparison]:
+    """With a key that names a row of the paper's shape."""
+    return [
+        replace(
+            comparison,
+            keys={
+                **comparison.keys,
+                "row": f"{labels.get(attack, attack)} ({comparison.keys['scenario']})",
+            },
+        )
+        for comparison in shown
+        for attack in [comparison.keys["attack"]]
+    ]
+
+
+def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim]:
+    attacks = [row.attack for row in attack_rows(dataset)]
+    at = {(cell.names["attack"], cell.method): cell for cell in cells}
+    methods = [name for name in published.METHOD_LABELS if (attacks[0], name) in at]
+    columns = {name: tuple(at[attack, name] for attack in attacks) for name in methods}
+    rivals = [name for name in methods if name != "hint"]
+    defenses = [name for name in rivals if name not in ("none", "atda")]
+    pooled = {"dataset": dataset, "attack": None}
+    labels = method_labels(star="")
+    claims: list[Claim] = [
+        SuccessOrder(
+            claim=f"HINT is hit less than {labels[name]}",
+            first=columns["hint"],
+            others=(columns[name],),
+            keys=pooled,
+        )
+        for name in rivals
+    ]
+    if len(rivals) > 1:
+        claims.append(
+            SuccessOrder(
+                claim="HINT is hit least of all",
+                first=columns["hint"],
+                others=tuple(columns[name] for name in rivals),
+                keys=pooled,
+            )
+        )
+    if "atda" in rivals and defenses:
+        claims.append(
+            SuccessOrder(
+                claim=f"{labels['atda']} is hit most of the defenses",
+                first=columns["atda"],
+                others=tuple(columns[name] for name in ["hint", *defenses]),
+                direction=1,
+                keys=pooled,
+            )
+        )
+    return claims + [
+        Superiority(
+            claim="HINT has the best accuracy",
+            keys={"dataset": dataset, "attack": attack},
+            first=at[attack, "hint"],
+            others=tuple(at[attack, name] for name in rivals),
+        )
+        for attack in attacks
+    ]
+
+
+def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Records) -> list[str]:
+    notes = [
+        "Attack success: targets called the intended class at the last epoch, of the trials, with "
+        "Wilson's 95 % interval in percent. Accuracy: percent at the last epoch, mean±sample "
+        "standard deviation (trials).",
+        f"Published accuracy: {published.source('3').plus_minus}.",
+        "Verdict: Fisher's exact test of the two counts, and Welch's t-test of the two accuracies "
+        "(one trial is not enough, and its p is of Student's with the published spread); "
+        f"differs at p < {SIGNIFICANCE:g}. Agrees means that no difference was found, not that "
+        "there is none: with five trials a side 0/5 agrees with 3/5.",
+        "Claims on being hit count the trials of all attacks together and are one-sided Fisher's "
+        'exact tests; "not enough trials" where even the paper\'s own rates would not pass at as '
+        "many.",
+        "Targets are drawn as the data set's settings say; runs with --target, --targets or "
+        "--intended-class of their own are not averaged here.",
+    ]
+    if any(cell.keys["quantity"] == "net_attack_success" for cell in compared):
+        notes.append(
+            "Net: without the targets that plain training without poison, on the same trial and in "
+            "the same scenario, calls the intended class anyway, and without trials that lack it."
+        )
+    return notes + not_built_notes(compared)
+
+
+TABLE = PaperTable(
+    title="attack success and test accuracy under targeted attacks",
+    cells=_cells,
+    blocks=_blocks,
+    notes=_notes,
+    claims=_claims,
+    datasets=(PAPER_DATASET,),
+    is_targeted=True,
+)

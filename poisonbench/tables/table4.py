@@ -1,0 +1,99 @@
+"""Table IV: HINT's test accuracy against r and against beta. No torch here.
+
+The paper prints beta rounded; it is run as whole grey levels: 8, 16, 32 and 64 of 255. The row of
+a default setting is HINT's cell of Table II, made by the same runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from poisonbench.results import published
+from poisonbench.tables.cells import Cell
+from poisonbench.tables.claims import Claim, Superiority, Trend
+from poisonbench.tables.comparisons import Block, Comparison
+from poisonbench.tables.layout import comparison_block
+from poisonbench.tables.paper_table import DATASET_LABELS, PaperTable, Records
+from poisonbench.tables.table2 import accuracy_notes, compare_cells
+
+#: The poison ratio of the whole table.
+RHO = 0.6
+
+#: The option texts of the printed values.
+SETTINGS = {
+    "ratio": {0.25: "0.25", 0.5: "0.5", 0.75: "0.75", 1.0: "1.0"},
+    "beta": {0.031: "8/255", 0.062: "16/255", 0.125: "32/255", 0.251: "64/255"},
+}
+
+#: The printed values of HINT's own settings: a run of these has no overrides.
+DEFAULTS = {"ratio": 0.5, "beta": 0.062}
+
+#: How the settings are printed.
+NAMES = {"ratio": "r", "beta": "beta"}
+
+
+def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]:
+    printed = {(r.dataset, r.parameter, r.value): r.summary() for r in published.table4()}
+    return [
+        Cell(
+            dataset=dataset,
+            method="hint",
+            rho=RHO,
+            overrides={} if value == DEFAULTS[parameter] else {parameter: text},
+            names={"parameter": parameter, "value": value},
+            published=printed.get((dataset, parameter, value)),
+        )
+        for parameter, values in SETTINGS.items()
+        for value, text in values.items()
+    ]
+
+
+def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block]:
+    labels = {value: f"{text} ({value})" for value, text in SETTINGS["beta"].items()}
+    return [
+        comparison_block(
+            f"{DATASET_LABELS[dataset]}: HINT's accuracy against {NAMES[parameter]}",
+            compare_cells([c for c in cells if c.names["parameter"] == parameter], records),
+            ["value"],
+            labels,
+        )
+        for parameter in SETTINGS
+    ]
+
+
+def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim]:
+    ratios = [cell for cell in cells if cell.names["parameter"] == "ratio"]
+    betas = {c.names["value"]: c for c in cells if c.names["parameter"] == "beta"}
+    best = betas.pop(DEFAULTS["beta"])
+    return [
+        Trend(
+            claim="accuracy falls as r grows",
+            keys={"dataset": dataset},
+            levels=tuple(ratios),
+            direction=-1,
+        ),
+        Superiority(
+            claim="beta = 16/255 beats the other three",
+            keys={"dataset": dataset},
+            first=best,
+            others=tuple(betas.values()),
+        ),
+    ]
+
+
+def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Records) -> list[str]:
+    return [
+        f"HINT on the mix at rho {RHO:g}; r = 0.5 and beta = 16/255 unless the row says otherwise. "
+        "Beside each beta stands the paper's rounding of it.",
+        *accuracy_notes(cells, compared, records),
+        "The claims are what the paper's figures show on both data sets.",
+    ]
+
+
+TABLE = PaperTable(
+    title="sensitivity of HINT's test accuracy to r and beta",
+    cells=_cells,
+    blocks=_blocks,
+    notes=_notes,
+    claims=_claims,
+)

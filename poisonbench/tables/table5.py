@@ -1,0 +1,192 @@
+"""Table V: execution time of each defense, as a ratio to plain training. No torch here.
+
+Seconds compare with those of the same device alone: a ratio divides a run by the run of plain
+training that shares its trial and its device (:func:`~poisonbench.tables.cells.device_of`).
+Each device with timed runs has its own blocks. The paper's seconds, on a device that nobody else
+has, are shown and never divided by ours; its ratios are of its own seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from poisonbench import registry
+from poisonbench.results import published
+from poisonbench.results.statistics import Summary
+from poisonbench.tables.cells import (
+    Cell,
+    device_of,
+    is_timed,
+    paired,
+    seconds_of,
+)
+from poisonbench.tables.claims import SECONDS, Claim, Superiority, Trend
+from poisonbench.tables.comparisons import Block, Comparison, compare_time
+from poisonbench.tables.layout import DASH, comparison_block, show_measured
+from poisonbench.tables.paper_table import (
+    DATASET_LABELS,
+    NORM_NOTE,
+    PaperTable,
+    Records,
+    method_labels,
+    not_built_notes,
+)
+from poisonbench.tables.table4 import DEFAULTS, RHO, SETTINGS
+
+PHASES = ("total", "training", "defense", "validation", "test")
+
+
+def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]:
+    printed = {
+        (row.method, row.ratio): Summary(row.seconds, None, 1)
+        for row in published.table5()
+        if dataset in TABLE.datasets
+    }
+    runs: list[tuple[str, float | None]] = []
+    for method in methods:
+        runs += [(method, r) for r in SETTINGS["ratio"]] if method == "hint" else [(method, None)]
+    return [
+        Cell(
+            dataset=dataset,
+            method=method,
+            rho=RHO,
+            overrides={} if r in (None, DEFAULTS["ratio"]) else {"ratio": SETTINGS["ratio"][r]},
+            names={"r": r},
+            published=printed.get((method, r)),
+            is_timed=True,
+        )
+        for method, r in runs
+    ]
+
+
+def _by_device(cells: Sequence[Cell], records: Records) -> dict[str | None, list[Cell]]:
+    """The cells of each device that has timed runs; without any, those of no device."""
+    found = {device_of(record) for cell in cells for record in cell.select(records)}
+    devices: list[str | None] = [*sorted(device for device in found if device is not None)]
+    return {device: [replace(c, device=device) for c in cells] for device in devices or [None]}
+
+
+def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block]:
+    title = DATASET_LABELS[dataset]
+    blocks = []
+    for device, group in _by_device(cells, records).items():
+        where = f" on {device}" if device else ""
+        blocks += [
+            comparison_block(
+                f"{title}: time as a ratio to plain training{where}",
+                [_ratio(cell, group, records) for cell in group if cell.method != "none"],
+                ["method", "r"],
+                method_labels() | {None: DASH},
+            ),
+            _seconds_block(f"{title}: seconds{where}", group, records),
+        ]
+    return blocks
+
+
+def _ratio(cell: Cell, group: Sequence[Cell], records: Records) -> Comparison:
+    plain = next(other for other in group if other.method == "none")
+    pairs = paired([cell.select(records), plain.select(records)])
+    printed = None
+    if cell.published and plain.published:
+        printed = cell.published.mean / plain.published.mean
+    return compare_time(
+        {**cell.keys, "device": cell.device, "quantity": "time_ratio"},
+        {run.id: seconds_of(run)["total"] / seconds_of(base)["total"] for run, base in pairs},
+        printed,
+        wanted=cell.trials,
+        unit="ratio",
+        built=cell.method in registry.defenses(),
+    )
+
+
+def _seconds_block(title: str, group: Sequence[Cell], records: Records) -> Block:
+    """Total and phases of each method, the published total beside the measured one."""
+    rows, compared = [], []
+    for cell in group:
+        runs = cell.select(records)
+        phases = [
+            compare_time(
+                {**cell.keys, "device": cell.device, "quantity": f"{phase}_seconds"},
+                {run.id: seconds_of(run)[phase] for run in runs if phase in seconds_of(run)},
+                cell.published.mean if cell.published and phase == "total" else None,
+                wanted=cell.trials,
+                unit="seconds",
+                built=cell.method in registry.defenses(),
+            )
+            for phase in PHASES
+        ]
+        compared += phases
+        total, *others = (show_measured(phase, is_short=i > 0) for i, phase in enumerate(phases))
+        printed = f"{cell.published.mean:.0f}" if cell.published else DASH
+        r = cell.names["r"]
+        name = method_labels()[cell.method]
+        rows.append((name, DASH if r is None else str(r), total, printed, *others))
+    columns = ("method", "r", "total", "published", *PHASES[1:])
+    return Block(title=title, columns=columns, rows=tuple(rows), keys=2, cells=tuple(compared))
+
+
+def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim]:
+    claims: list[Claim] = []
+    labels = method_labels(star="")
+    for device, group in _by_device(cells, records).items():
+        at = {(cell.method, cell.names["r"]): cell for cell in group}
+        hint = tuple(cell for cell in group if cell.method == "hint")
+        rivals = tuple(at[name, None] for name in ("atda", "epic") if (name, None) in at)
+        keys = {"dataset": dataset, "device": device}
+        if rivals:
+            claims.append(
+                Superiority(
+                    claim="HINT (r = 0.5) is faster than "
+                    + " and ".join(labels[cell.method] for cell in rivals),
+                    keys=keys,
+                    first=at["hint", DEFAULTS["ratio"]],
+                    others=rivals,
+                    measure=SECONDS,
+                )
+            )
+        claims.append(
+            Trend(
+                claim="HINT's time grows with r",
+                keys=keys,
+                levels=hint,
+                direction=1,
+                measure=SECONDS,
+            )
+        )
+    return claims
+
+
+def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Records) -> list[str]:
+    found = [record for record in records if any(cell.matches(record) for cell in cells)]
+    source = published.source("5")
+    notes = [
+        f"Runs on the mix at rho {RHO:g}; the paper does not say which attack it timed. Crafting "
+        "is not in the times.",
+        "Measured: mean±sample standard deviation (trials). A ratio divides a run by plain "
+        "training of the same trial on the same device, with the same threads, precision and "
+        "torch; times of different devices are never divided.",
+        f"Published: {source.title}; one time each, without a spread, so no test against it.",
+        "The claims are what the paper's figures show.",
+        NORM_NOTE,
+    ]
+    if untimed := sum(not is_timed(record) for record in found):
+        notes.append(
+            f"{untimed} run(s) are not timed: interrupted and continued, or without their device."
+        )
+    if len({device_of(record) for record in found if is_timed(record)}) > 1:
+        notes.append(
+            "Runs lie on more than one device; to time all on one, run --missing's commands with "
+            "an empty folder as --results."
+        )
+    return notes + not_built_notes(compared)
+
+
+TABLE = PaperTable(
+    title="execution time, as a ratio to plain training on the same device",
+    cells=_cells,
+    blocks=_blocks,
+    notes=_notes,
+    claims=_claims,
+    datasets=("cifar10",),
+)

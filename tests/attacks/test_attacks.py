@@ -1,0 +1,269 @@
+"""One contract for all attacks, then what each one claims."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from helpers.fake_data import SHAPE, K, small_classifier, task_for
+from poisonbench import registry
+from poisonbench.attacks import deep_confuse, delusive_adversarial, delusive_universal, pgd
+from poisonbench.core.errors import UsageError
+from poisonbench.core.settings import as_json, options_of, resolve
+from poisonbench.data.poison import levels, make_poison, quantise
+from poisonbench.models.classifier import Classifier, initialise
+from poisonbench.training.projected_gradient import example_losses
+
+MODULES = {
+    "pgd": pgd,
+    "dap": delusive_adversarial,
+    "durp": delusive_universal,
+    "dc": deep_confuse,
+}
+#: Targeted attacks have other tasks, and tests of their own.
+ATTACKS = [entry for entry in registry.ATTACKS if not entry.scenario]
+#: DC with networks of a sixteenth of their channels.
+TINY_DC = {
+    "rounds": 1,
+    "epochs_per_round": 1,
+    "batch_size": 16,
+    "generator_width": 1 / 16,
+    "surrogate_width": 1 / 16,
+}
+#: Settings that keep a step loop short; the second of a pair is a variant.
+CASES = [
+    ("pgd", {"steps": 2, "precision": "float32"}, True),
+    ("pgd", {"steps": 2, "restarts": 2, "augment": "crop-flip", "precision": "bfloat16"}, True),
+    ("dap", {"steps": 2, "precision": "float32"}, False),
+    ("dap", {"steps": 2, "target": "random", "precision": "bfloat16"}, True),
+    ("durp", {}, True),
+    ("durp", {"distribution": "sign", "epsilon": 0.3}, True),
+    ("dc", TINY_DC, True),
+    ("dc", TINY_DC | {"objective": "next-class", "rounds": 2, "epsilon": 0.3}, True),
+]
+
+
+@pytest.fixture(scope="module")
+def images(dataset):
+    return dataset.train.images.float() / 255
+
+
+@pytest.fixture(scope="module")
+def labels(dataset):
+    return dataset.train.labels
+
+
+def test_every_registered_attack_is_tested():
+    assert {case[0] for case in CASES} == {entry.name for entry in ATTACKS}
+
+
+@pytest.mark.parametrize("entry", ATTACKS, ids=lambda entry: entry.name)
+def test_module_holds_what_the_registry_promises(entry):
+    module = entry.load()
+    assert module is MODULES[entry.name]
+    assert module.RECIPE_NUMBER >= 1
+    assert all(option.help for option in options_of(module.Config))
+    assert "Deviations" in module.__doc__
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        module.Config().epsilon = 0.1
+
+
+@pytest.mark.parametrize(("name", "values", "is_random"), CASES)
+class TestContract:
+    def test_budget_range_and_type(self, name, values, is_random, dataset, images, labels):
+        module = MODULES[name]
+        config = module.Config(**values)
+        poisoned = module.craft(task_for(small_classifier(), images, labels), config)
+        assert poisoned.shape == images.shape
+        assert poisoned.dtype == torch.float32
+        assert not poisoned.requires_grad
+        assert 0 <= float(poisoned.min()) <= float(poisoned.max()) <= 1
+        assert float((poisoned - images).abs().max()) <= config.epsilon + 1e-6
+        poison = make_poison(
+            poisoned,
+            torch.arange(len(images)),
+            dataset,
+            attack=name,
+            epsilon=config.epsilon,
+            spec=as_json(config),
+        )
+        assert 0 < poison.card["measured"]["max_abs_levels"] <= levels(config.epsilon)
+
+    def test_the_seed_decides(self, name, values, is_random, images, labels):
+        module = MODULES[name]
+        config = module.Config(**values)
+        torch.manual_seed(1)
+        first, again, other = (
+            module.craft(task_for(small_classifier(), images, labels, seed), config)
+            for seed in (0, 0, 1)
+        )
+        assert torch.equal(first, again)
+        assert torch.equal(first, other) is not is_random
+
+    def test_global_generator_and_inputs_are_untouched(
+        self, name, values, is_random, images, labels
+    ):
+        module, model = MODULES[name], small_classifier()
+        state, images_before = torch.random.get_rng_state(), images.clone()
+        before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        module.craft(task_for(model, images, labels), module.Config(**values))
+        assert torch.equal(torch.random.get_rng_state(), state)
+        assert torch.equal(images, images_before)
+        assert all(torch.equal(before[key], now) for key, now in model.state_dict().items())
+        assert not model.training
+
+    def test_progress_ends_at_the_whole(self, name, values, is_random, images, labels):
+        module, seen = MODULES[name], []
+        task = task_for(
+            small_classifier(),
+            images,
+            labels,
+            report=lambda done, total: seen.append((done, total)),
+        )
+        module.craft(task, module.Config(**values))
+        assert seen == [(done + 1, len(seen)) for done in range(len(seen))]
+
+    def test_a_budget_of_nothing_changes_nothing(self, name, values, is_random, images, labels):
+        module = MODULES[name]
+        config = module.Config(**(values | {"epsilon": 0.0}))
+        poisoned = module.craft(task_for(small_classifier(), images, labels), config)
+        base = (images * 255).round().to(torch.uint8)
+        assert torch.equal(quantise(poisoned, base, 0.0), base)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        (name, bad)
+        for name in MODULES
+        for bad in ({"epsilon": -0.1}, {"epsilon": 1.1}, {"epsilon": float("nan")})
+    ]
+    + [(name, bad) for name in ("pgd", "dap") for bad in ({"steps": 0}, {"step_ratio": 0.0})]
+    + [("pgd", {"restarts": 0})]
+    + [
+        ("dc", bad)
+        for bad in (
+            {"rounds": 0},
+            {"epochs_per_round": 0},
+            {"batch_size": 1},
+            {"surrogate_rate": 0.0},
+            {"generator_rate": float("nan")},
+            {"surrogate_width": 0.0},
+            {"generator_width": 2.0},
+        )
+    ],
+)
+def test_bad_settings_are_refused(name, bad):
+    with pytest.raises(ValueError, match=f"{next(iter(bad))}: expected"):
+        MODULES[name].Config(**bad)
+
+
+@pytest.mark.parametrize(
+    ("name", "presets", "expected"),
+    [
+        ("pgd", (), {"epsilon": 8 / 255, "steps": 40, "step_ratio": 0.1, "restarts": 1}),
+        ("pgd", ("mnist",), {"epsilon": 76 / 255, "steps": 40, "step_ratio": 0.1}),
+        ("pgd", ("mnist", "mnist-sample"), {"epsilon": 76 / 255, "steps": 10, "step_ratio": 0.25}),
+        ("dap", (), {"epsilon": 8 / 255, "steps": 100, "step_ratio": 0.2, "target": "next"}),
+        ("dap", ("mnist",), {"epsilon": 76 / 255, "steps": 40, "step_ratio": 0.1}),
+        ("dap", ("mnist", "mnist-sample"), {"epsilon": 76 / 255, "steps": 10, "step_ratio": 0.25}),
+        ("durp", ("mnist", "mnist-sample"), {"epsilon": 76 / 255, "distribution": "uniform"}),
+        ("dc", (), {"epsilon": 8 / 255, "rounds": 30, "epochs_per_round": 10, "generator": "unet"}),
+        ("dc", ("mnist",), {"epsilon": 76 / 255, "rounds": 100, "generator": "autoencoder"}),
+        ("dc", ("mnist", "mnist-sample"), {"epsilon": 76 / 255, "surrogate_width": 0.25}),
+    ],
+)
+def test_presets(name, presets, expected):
+    module = MODULES[name]
+    config = resolve(
+        module.Config, module.PROFILES, profile="paper", presets=presets, overrides={}, owner=name
+    )
+    assert {key: getattr(config, key) for key in expected} == expected
+
+
+def test_pgd_raises_the_loss_of_the_true_label(images, labels):
+    model = small_classifier()
+    config = pgd.Config(epsilon=0.05, steps=5, step_ratio=0.3, precision="float32")
+    poisoned = pgd.craft(task_for(model, images, labels), config)
+    before, after = (example_losses(model, x, labels) for x in (images, poisoned))
+    assert (after > before).all()
+
+
+def test_pgd_keeps_the_best_restart_of_each_image(images, labels):
+    model = small_classifier()
+    settings = {"epsilon": 0.3, "steps": 1, "step_ratio": 0.1, "precision": "float32"}
+    task = task_for(model, images, labels)
+    single = [pgd.craft(task, pgd.Config(**settings)) for _ in range(3)]
+    losses = torch.stack([example_losses(model, each, labels) for each in single])
+    best = pgd.craft(task_for(model, images, labels), pgd.Config(restarts=3, **settings))
+    assert len(losses.argmax(0).unique()) > 1
+    expected = torch.stack(single)[losses.argmax(0), torch.arange(len(images))]
+    assert torch.equal(best, expected)
+
+
+def test_dap_lowers_the_loss_of_the_next_class(images, labels):
+    model = small_classifier()
+    config = delusive_adversarial.Config(epsilon=0.05, steps=5, precision="float32")
+    poisoned = delusive_adversarial.craft(task_for(model, images, labels), config)
+    following = (labels + 1) % K
+    before, after = (example_losses(model, x, following) for x in (images, poisoned))
+    assert (after < before).all()
+
+
+def test_dap_needs_another_class(images, labels):
+    task = dataclasses.replace(task_for(small_classifier(), images, labels), num_classes=1)
+    with pytest.raises(UsageError, match="expected at least 2 classes"):
+        delusive_adversarial.craft(task, delusive_adversarial.Config())
+
+
+def fit(images, labels, seed):
+    """A network trained by full-batch gradient descent."""
+    features = nn.Sequential(nn.Flatten(), nn.Linear(128, 32), nn.ReLU())
+    model = Classifier(features, nn.Linear(32, K), (0.5, 0.5), (0.2, 0.2))
+    initialise(model, torch.Generator().manual_seed(seed))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(60):
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+    return model
+
+
+def test_the_victim_of_dap_calls_a_class_by_the_one_before():
+    generator = torch.Generator().manual_seed(0)
+    templates = torch.rand(K, *SHAPE, generator=generator)
+    labels = torch.arange(400) % K
+    noise = torch.randn(800, *SHAPE, generator=generator)
+    images = (0.5 + 0.1 * (templates[labels.repeat(2)] - 0.5) + 0.1 * noise).clamp(0, 1)
+    train, test = images[:400], images[400:]
+    crafter = fit(train, labels, 1)
+    config = delusive_adversarial.Config(epsilon=0.15, steps=10, precision="float32")
+    poisoned = delusive_adversarial.craft(task_for(crafter, train, labels), config)
+    predicted = fit(poisoned, labels, 2)(test).argmax(1)
+    before, after = ((predicted == (labels + step) % K).float().mean() for step in (-1, 1))
+    assert before > 0.8
+    assert after < 0.1
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "sign"])
+def test_durp_adds_one_pattern_a_class(distribution):
+    grey = torch.full((12, *SHAPE), 0.5)
+    labels = torch.arange(12) % K
+    config = delusive_universal.Config(epsilon=0.2, distribution=distribution)
+    noise = delusive_universal.craft(task_for(small_classifier(), grey, labels), config) - grey
+    assert torch.equal(noise[:K].repeat(3, 1, 1, 1), noise)
+    assert not torch.equal(noise[0], noise[1])
+    if distribution == "sign":
+        assert torch.allclose(noise.abs(), torch.tensor(0.2))
+    else:
+        assert 0.08 < float(noise[:K].abs().mean()) < 0.12
+
+
+def test_durp_needs_no_surrogate(images, labels):
+    def absent():
+        raise AssertionError("no surrogate is needed")
+
+    task = dataclasses.replace(task_for(small_classifier(), images, labels), surrogate=absent)
+    delusive_universal.craft(task, delusive_universal.Config())

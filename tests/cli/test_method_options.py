@@ -1,0 +1,165 @@
+"""The options that a command takes from a method's config."""
+
+from dataclasses import fields
+
+import pytest
+import typer
+
+from helpers.command_line import cli, done
+from poisonbench.cli.main import app
+from poisonbench.cli.method_options import method_help, method_values, value_of
+from poisonbench.cli.session import RunOptions
+from poisonbench.core.errors import UsageError
+from poisonbench.core.settings import options_of
+from poisonbench.registry import attacks, defenses
+from poisonbench.training.recipe import Recipe
+
+SHARED = ("--method", "--dataset", "--json", "--seed", "--trial", "--rho")
+HINT = [defenses()["hint"]]
+
+
+def values(*arguments, entries=HINT):
+    return method_values(arguments, SHARED, entries)
+
+
+def test_texts_by_field_name():
+    assert values() == {}
+    assert values("--ratio", "0.5", "--batch-size=64") == {"ratio": "0.5", "batch_size": "64"}
+    assert values("--schedule=") == {"schedule": ""}
+    assert values("--gamma=a=b") == {"gamma": "a=b"}
+
+
+def test_numbers_below_zero_are_values():
+    assert values("--gamma", "-0.1", "--beta", "-1e-3") == {"gamma": "-0.1", "beta": "-1e-3"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["junk"], "expected an option such as --epochs 3, got 'junk'"),
+        (["--ratio", "0.5", "0.6"], "expected an option such as --epochs 3, got '0.6'"),
+        (["-r", "0.5"], "expected an option such as --epochs 3, got '-r'"),
+        (["--"], "expected an option such as --epochs 3, got '--'"),
+        (["--ratio"], "--ratio: expected a value after it, got nothing"),
+        (["--ratio", "--gamma", "1"], "--ratio: expected a value after it, got the option --gamma"),
+        (["--ratio", "1", "--ratio=2"], "--ratio: expected once, got it twice"),
+        (["--batch-size", "1", "--batch_size", "2"], "--batch_size: expected once, got it twice"),
+        (["--jsn"], "got --jsn; did you mean '--json'?"),
+        (["--datset=x"], "got --datset; did you mean '--dataset'?"),
+    ],
+)
+def test_refusals(arguments, message):
+    with pytest.raises(UsageError) as caught:
+        values(*arguments)
+    assert message in str(caught.value)
+
+
+def test_an_option_of_the_method_is_no_near_miss_of_a_shared_one():
+    """ "--ratio" is as like "--ratios" as a misspelling, but hint has it."""
+    assert method_values(["--ratio", "1"], ["--ratios"], HINT) == {"ratio": "1"}
+    with pytest.raises(UsageError, match="did you mean '--ratios'"):
+        method_values(["--ratio", "1"], ["--ratios"], [defenses()["none"]])
+
+
+def test_what_is_like_nothing_is_left_to_the_run():
+    assert values("--epsilon", "1") == {"epsilon": "1"}
+
+
+def test_value_of():
+    assert value_of("--method", ["--json", "--method", "hint"]) == "hint"
+    assert value_of("--method", ["--method=hint"]) == "hint"
+    assert value_of("--method", ["--method"]) == ""
+    assert value_of("--method", ["--methods", "hint"]) == ""
+
+
+def test_help_gives_pixels_in_grey_levels_and_shares_as_they_are():
+    text = method_help(defenses()["atda"])
+    assert "[default 0.2]" in text
+    (beta,) = [line for line in method_help(*HINT).splitlines() if line.startswith("  --beta ")]
+    assert beta.endswith("in pixels of [0, 1]. [default 16/255]")
+
+
+@pytest.mark.parametrize("entry", [*attacks().values(), *defenses().values()], ids=lambda e: e.name)
+def test_help_lists_every_option_once_with_its_text(entry):
+    lines = method_help(entry).splitlines()
+    assert lines[0] == f"Options of {entry.name} ({entry.summary}):"
+    own = options_of(entry.load().Config)
+    names = {option.name for option in own}
+    shared = options_of(Recipe) if entry.trains else []
+    for option in [*own, *(o for o in shared if o.name not in names)]:
+        (line,) = [line for line in lines if line.startswith(f"  {option.flag} ")]
+        assert option.help in line
+        assert option.help != ""
+        assert "[default " in line
+
+
+def test_help_shows_defaults_as_the_user_writes_them():
+    text = method_help(defenses()["hint"])
+    assert "--beta" in text
+    assert "[default 16/255]" in text
+    assert "[default 5,15,40]" in text
+    assert "[cg|lissa] [default cg]" in text
+    assert "[default 0.5]" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "option"),
+    [
+        ("craft --attack pgd --help", "--step-ratio"),
+        ("craft --help --attack=pgd", "--step-ratio"),
+        ("craft --attack durp --help", "--distribution"),
+        ("defend --method hint --help", "--ratio"),
+        ("list attacks pgd", "--step-ratio"),
+        ("list defenses hint", "--ratio"),
+    ],
+)
+def test_commands_show_the_options_of_the_method(line, option):
+    outcome = done(*line.split())
+    assert f"\n  {option} " in outcome.out
+    assert ("--learning-rate" in outcome.out) == ("durp" not in line)
+    assert outcome.err == ""
+
+
+@pytest.mark.parametrize(("command", "flag"), [("craft", "--attack"), ("defend", "--method")])
+def test_help_without_a_method_says_how_to_see_its_options(command, flag):
+    for more in ([], [flag, "nonsense"]):
+        assert f"poisonbench {command} {flag} NAME --help" in done(command, *more, "--help").out
+
+
+def test_a_group_without_a_command_shows_its_help():
+    for words in ((), ("list",), ("data",)):
+        outcome = cli(*words)
+        assert outcome.code == 2
+        assert "Usage: poisonbench" in outcome.err
+        assert "Commands" in outcome.err
+
+
+@pytest.mark.parametrize("command", ["craft", "defend"])
+def test_commands_that_run_methods_end_with_the_same_options(command):
+    shared = [field.name for field in fields(RunOptions)]
+    parameters = typer.main.get_command(app).commands[command].params
+    ending = parameters[-len(shared) :]
+    assert [parameter.name for parameter in ending] == shared
+    for parameter, field in zip(ending, fields(RunOptions), strict=True):
+        assert parameter.opts == ["--" + field.name.replace("_", "-")]
+        assert parameter.default == field.default
+    assert "options" not in [parameter.name for parameter in parameters]
+
+
+def test_help_shows_what_other_data_have():
+    lines = method_help(attacks()["bp"]).splitlines()
+    own, recipe, target = map(
+        lines.index, ("The method's options:", "The recipe's:", "The target's:")
+    )
+    method, training, target = lines[own:recipe], lines[recipe:target], lines[target:]
+    places = [line.partition(":")[0].strip() for line in method[1:]]
+    profile = "--profile original, "
+    expected = ["mnist", "mnist-sample"]
+    assert places == [*expected, profile + "all data", *(profile + name for name in expected)]
+    assert "--epsilon 64/255" in method[2]
+    assert "--epochs 7," in next(line for line in training if line.startswith("  mnist-sample: "))
+    assert any(line.startswith("  network cifar-alexnet: ") for line in training)
+    assert "  mnist-sample@1000 in transfer: --rho 0.025, " in "\n".join(target)
+    (scenario,) = [line for line in lines if line.startswith("  --scenario ")]
+    assert scenario.endswith("[default transfer]")
+    assert "  --profile code, mnist: --epochs 10" in method_help(defenses()["none"])

@@ -1,0 +1,131 @@
+"""Artefacts that are damaged, edited or of other data: exit code 65, and what to do."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.command_line import cli, done, last_line, refused
+from poisonbench.data.artefacts import CARD_NAME, FILE_NAME
+
+
+def cut(folder):
+    data = (folder / FILE_NAME).read_bytes()
+    (folder / FILE_NAME).write_bytes(data[:-100])
+
+
+def flip_a_pixel(folder):
+    data = bytearray((folder / FILE_NAME).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / FILE_NAME).write_bytes(data)
+
+
+def edit_the_card(folder):
+    card = json.loads((folder / CARD_NAME).read_text())
+    (folder / CARD_NAME).write_text(json.dumps(card | {"epsilon": 0.5}))
+
+
+def edit_the_inner_card(folder):
+    data = (folder / FILE_NAME).read_bytes()
+    assert data.count(b"untargeted") == 1
+    (folder / FILE_NAME).write_bytes(data.replace(b"untargeted", b"untargetes"))
+    card = (folder / CARD_NAME).read_text()
+    (folder / CARD_NAME).write_text(card.replace("untargeted", "untargetes"))
+
+
+def remove_the_card(folder):
+    (folder / CARD_NAME).unlink()
+
+
+def replace_by_a_zip(folder):
+    np.savez(folder / "x.npz", a=np.zeros(3))
+    (folder / "x.npz").replace(folder / FILE_NAME)
+
+
+@pytest.mark.parametrize(
+    ("change", "fragment"),
+    [
+        (cut, "bytes of tensors, got"),
+        (flip_a_pixel, "they were changed"),
+        (edit_the_card, "to repeat the card inside"),
+        (edit_the_inner_card, "expected the card that was sealed, got an edited one"),
+        (remove_the_card, "expected a card.json beside the tensors, got none"),
+        (replace_by_a_zip, "a pickle or zip is never opened"),
+    ],
+)
+def test_damaged_artefact(change, fragment, artefact, tiny, tmp_path, results):
+    poison = tmp_path / "poison"
+    shutil.copytree(artefact, poison)
+    change(poison)
+    words = ("--dataset", tiny, "--poison", poison, "--epochs", "1")
+    assert fragment in refused(65, results, "defend", "--method", "none", *words)
+    assert fragment in refused(65, results, "inspect", poison)
+
+
+def test_artefact_that_is_not_there(tiny, tmp_path, results):
+    words = ("--dataset", tiny, "--poison", tmp_path / "none")
+    message = refused(65, results, "defend", "--method", "none", *words)
+    assert "got no such file; check the path" in message
+    assert f"of a poison or run in {results}, got 'nothing'" in refused(
+        65, results, "inspect", "nothing"
+    )
+
+
+def test_artefact_of_another_split(artefact, tiny, results):
+    """Another root seed holds out other validation images, so rows have moved."""
+    words = ("--method", "none", "--dataset", tiny, "--poison", artefact, "--seed", "1")
+    assert "got one made for another split" in refused(65, results, "defend", *words)
+    message = refused(65, results, "inspect", artefact, "--seed", "1")
+    assert "got one made for another split" in message
+    message = refused(65, results, "inspect", artefact, "--dataset", "mnist-sample")
+    assert "expected images of shape (1, 28, 28)" in message
+
+
+@pytest.mark.parametrize("attack", ["durp", "pgd+dap+durp"])
+def test_a_damaged_artefact_in_the_store_is_not_taken_for_made(attack, tiny, stocked):
+    words = ("craft", "--attack", attack, "--dataset", tiny, "--results", stocked)
+    if attack != "durp":
+        words += ("--rho", "0.6")
+    folder = done(*words, "--json").json["path"]
+    edit_the_card(stocked / "poisons" / os.path.basename(folder))
+    outcome = cli(*words)
+    assert (outcome.code, outcome.out) == (65, "")
+    assert "delete it and craft it again" in outcome.err
+    shutil.rmtree(folder)
+    assert done(*words, "--json").json["is_new"]
+
+
+def test_a_damaged_surrogate_says_what_to_delete(tiny, stocked):
+    from safetensors.torch import load_file, save_file
+
+    (path,) = (stocked / "models").iterdir()
+    weights = load_file(path)
+    words = ("craft", "--attack", "pgd", "--dataset", tiny, "--steps", "2")
+    path.write_bytes(path.read_bytes()[:-5])
+    assert f"{path}: expected a surrogate model" in last_line(65, stocked, *words)
+    weights["head.bias"] = weights["head.bias"][:2]
+    save_file(weights, path)
+    message = last_line(65, stocked, *words)
+    assert "size mismatch" in message
+    assert "delete it to train it again" in message
+
+
+def test_damaged_record(tiny, results):
+    words = ("defend", "--method", "none", "--clean", "--dataset", tiny, "--epochs", "1")
+    path = Path(done(*words, "--results", results, "--json").json["path"])
+    text = path.read_text()
+    for broken, fragment in (
+        (text[:50], "expected a run record in JSON"),
+        (text.replace('"epochs": 1', '"epochs": 2'), "the file was edited, delete it"),
+        (text.replace('"schema": 2', '"schema": 0'), "expected a run record of schema 2, got 0"),
+    ):
+        assert broken != text
+        path.write_text(broken)
+        assert fragment in refused(65, results, *words)
+        assert fragment in refused(65, results, "inspect", path)
+        for quiet in ((), ("--quiet",)):
+            report = done("report", "--results", results, *quiet)
+            assert f"warning: left out: {path}" in report.err

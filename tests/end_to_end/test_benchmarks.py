@@ -1,0 +1,304 @@
+"""The benchmark scripts run, and the naive HINT they compare with computes the same as ours."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.fake_data import K, fake_split, small_classifier
+from poisonbench.data.splits import Dataset
+from poisonbench.influence.head import (
+    embed_all,
+    head_inputs,
+    head_weights,
+    mean_gradient,
+    pixel_influence,
+    residuals,
+    upweight_influence,
+)
+from poisonbench.influence.inverse_hessian import HeadHessian, conjugate_gradient
+from poisonbench.models.classifier import frozen
+from poisonbench.results.records import RunRecord, spec_id
+from poisonbench.results.store import Store
+from poisonbench.training import fit as fit_module
+
+CPU = torch.device("cpu")
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Imports a benchmark as it is imported when it is run as a script."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if name in {path.stem for path in FOLDER.glob("*.py")}:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def tiny_mnist(monkeypatch):
+    """Every data set is 260 grey images of noise with 4 classes."""
+
+    def load(name, data_root, root_seed, **_):
+        shape = (1, 16, 16)
+        return Dataset(
+            name=name,
+            train=fake_split(260, 0, shape),
+            validation=fake_split(20, 1, shape),
+            test=fake_split(20, 2, shape),
+            class_names=tuple("abcd"),
+            presets=("mnist", "mnist-sample"),
+            mean=(0.1,),
+            std=(0.3,),
+        )
+
+    monkeypatch.setattr("poisonbench.data.sources.load_dataset", load)
+    monkeypatch.setattr("poisonbench.runs.workspace.load_dataset", load)
+
+
+@pytest.fixture
+def problem():
+    """A float64 classifier, images (12, 2, 8, 8), labels and a direction (K, F + 1)."""
+    model = small_classifier().double()
+    generator = torch.Generator().manual_seed(5)
+    images = torch.rand(12, 2, 8, 8, dtype=torch.float64, generator=generator)
+    direction = torch.randn(K, 55, dtype=torch.float64, generator=generator)
+    return model, images, torch.arange(12) % K, direction
+
+
+def close(found, expected):
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(found.detach(), expected.detach(), rtol=1e-9, atol=1e-12)
+
+
+def test_naive_pieces_are_ours(script, problem):
+    naive = script("hint_round")
+    model, images, labels, direction = problem
+    with frozen(model), torch.no_grad():
+        inputs = head_inputs(model, images)
+        probabilities = (inputs @ head_weights(model).T).softmax(1)
+        residual = residuals(probabilities, labels)
+        gradient = mean_gradient(inputs, residual)
+        product = HeadHessian(inputs, probabilities).product(direction)
+        scores = upweight_influence(inputs, residual, direction)
+        maps = pixel_influence(model, images, labels, direction)
+    close(naive.naive_gradient(model, images, labels), gradient)
+    close(naive.naive_product(model, images, labels, direction), product)
+    close(naive.naive_scores(model, images, labels, direction), scores)
+    close(naive.naive_maps(model, images, labels, direction), maps)
+
+
+def test_naive_gradient_is_the_same_in_several_batches(script, problem, monkeypatch):
+    naive = script("hint_round")
+    model, images, labels, _ = problem
+    whole = naive.naive_gradient(model, images, labels)
+    monkeypatch.setattr(naive, "VALIDATION_BATCH", 5)
+    close(naive.naive_gradient(model, images, labels), whole)
+
+
+def test_naive_lissa_settles_near_the_exact_solve(script, problem):
+    naive = script("hint_round")
+    model, images, labels, _ = problem
+    with torch.no_grad():
+        inputs = embed_all(model, images)
+        probabilities = (inputs @ head_weights(model).T).softmax(1)
+        gradient = mean_gradient(inputs, residuals(probabilities, labels))
+        exact = conjugate_gradient(
+            HeadHessian(inputs, probabilities), gradient, damping=naive.DAMPING
+        ).vector
+    generator = torch.Generator().manual_seed(0)
+    found = naive.naive_lissa(model, images, labels, gradient, 980, generator)
+    assert float((found - exact).norm() / exact.norm()) < 0.1
+
+
+@pytest.mark.parametrize("markdown", [[], ["--markdown"]])
+def test_hint_round(script, tiny_mnist, capsys, markdown):
+    script("hint_round").main(
+        ["--epochs=1", "--repeats=1", "--naive-steps=4", "--naive-examples=3", *markdown]
+    )
+    printed = capsys.readouterr().out
+    assert "4 of 980 steps" in printed
+    assert "3 of 260" in printed
+    assert "3 of 130" in printed
+    assert ("| total |" in printed) == bool(markdown)
+    agreement = printed[printed.index("v of the exact solve put") :]
+    assert float(agreement.split("residual ")[1].split(" ")[0]) < 1e-4
+    assert float(agreement.split("largest difference ")[1].split(" ")[0]) < 1e-4
+
+
+def test_training(script, tiny_mnist, capsys, monkeypatch):
+    module = script("training")
+    known = module.variants(CPU).items()
+    kept = {name: variant for name, variant in known if variant.get("workers", 0) == 0}
+    monkeypatch.setattr(module, "variants", lambda device: kept)
+    module.main(["--blocks=1", "--block-images=130", "--epochs=1", "--trials=2"])
+    printed = capsys.readouterr().out
+    assert "images per second" in printed
+    for name in kept:
+        assert printed.count(name) >= 2
+    assert "±" in printed
+
+
+def test_variants_are_what_they_say(script, tiny_mnist, monkeypatch):
+    module = script("training")
+    dataset = module.grey_dataset(module._options([]))
+    quick = []
+
+    original = fit_module.quick_forward
+
+    def watched(model, size):
+        made = original(model, size)
+        quick.append(made is not model)
+        return made
+
+    monkeypatch.setattr(fit_module, "quick_forward", watched)
+    for name, expected in (
+        ("plain, 0 workers", []),
+        ("fit, float32, the layers' own kernels", [False]),
+        ("fit, float32", [True]),
+    ):
+        quick.clear()
+        variant = module.variants(CPU)[name]
+        module.train_once(variant, dataset, dataset.train, CPU, 1, module.Seeds())
+        assert quick == expected, name
+
+
+def test_one_plain_step_is_one_step_of_fit(script, tiny_mnist):
+    """The two loops differ by the order of the images alone: with one batch there is none."""
+    module = script("training")
+    dataset = module.grey_dataset(module._options([]))
+    train = dataset.train.rows(torch.arange(128))
+    known = module.variants(CPU)
+    states = [
+        module.train_once(known[name], dataset, train, CPU, 3, module.Seeds(4))[0].state_dict()
+        for name in ("plain, 0 workers", "fit, float32")
+    ]
+    for key, value in states[0].items():
+        torch.testing.assert_close(states[1][key], value, rtol=1e-3, atol=1e-5)
+
+
+def test_hint_overhead_of_its_own_runs(script, tiny_mnist, capsys):
+    script("hint_overhead").main(["--epochs=3", "--markdown"])
+    printed = capsys.readouterr().out
+    assert "| mnist-sample, clean, trial 0 | 3 | 1 x 0.5 |" in printed
+    assert "of 1 pairs" in printed
+
+
+def record(method: str, total: float, trial: int = 0, threads: int = 1) -> RunRecord:
+    spec = {
+        "kind": "defend",
+        "dataset": {"name": "mnist", "digest": "0"},
+        "poison": {"attacks": ["pgd"], "rho": 0.6, "digest": "1"},
+        "method": method,
+        "recipe_number": 3 if method == "hint" else 1,
+        "config": {"ratio": 0.5} if method == "hint" else {},
+        "training": {"epochs": 30},
+        "seed": 0,
+        "trial": trial,
+    }
+    seconds = {"training": 9.0, "defense": total - 10, "validation": 0.5, "test": 0.5}
+    return RunRecord(
+        id=spec_id(spec),
+        spec=spec,
+        labels={},
+        metrics={"test_accuracy": 0.5},
+        notes=[{"round": "hint"}] * 2 if method == "hint" else [],
+        cost={"seconds": {**seconds, "total": total}, "interruptions": 0},
+        environment={"threads": threads},
+    )
+
+
+def test_hint_overhead_pairs_equal_specs(script, tmp_path, capsys):
+    store = Store(tmp_path)
+    for made in (
+        record("none", 10),
+        record("hint", 15),
+        record("none", 10, trial=1),
+        record("hint", 30, trial=1, threads=2),
+        record("hint", 30, trial=2),
+    ):
+        store.write_record(made)
+    script("hint_overhead").main([f"--results={tmp_path}"])
+    printed = capsys.readouterr().out
+    assert "median 1.500 of 1 pairs" in printed
+    assert "2 x 0.5" in printed
+    assert "other threads" in printed
+    assert "no run of none with the same spec" in printed
+
+
+def test_hint_overhead_without_a_pair_says_so(script, tmp_path):
+    Store(tmp_path).write_record(record("hint", 15))
+    with pytest.raises(SystemExit, match="no run of none"):
+        script("hint_overhead").main([f"--results={tmp_path}"])
+
+
+def test_startup(script, monkeypatch, capsys):
+    module = script("startup")
+    monkeypatch.setattr(module, "COMMANDS", {"python -c pass": ["-c", "pass"]})
+    module.main(["--repeats=1", "--markdown"])
+    assert "| python -c pass |" in capsys.readouterr().out
+
+
+def test_help_does_not_import_torch():
+    """What benchmarks/startup.py measures, as a fact that does not depend on the machine."""
+    import subprocess
+
+    code = (
+        "import sys, json, contextlib, io\n"
+        "from poisonbench.cli.main import main\n"
+        "sys.argv = ['poisonbench', '--help']\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "    main()\n"
+        "print(json.dumps('torch' in sys.modules))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(run.stdout.splitlines()[-1]) is False
+
+
+def test_defenses(script, tiny_mnist, capsys):
+    options = "--epochs=1 --repeats=1 --naive-repeats=1 --images=128 --class-size=60"
+    script("defenses").main([*options.split(), "--naive-classes=1", "--markdown"])
+    printed = capsys.readouterr().out
+    for name in (
+        "EPIC: 10 classes of 60",
+        "FRIENDS: 20 steps on 128",
+        "ATDA: up to 7 steps on 128",
+    ):
+        assert f"| {name} images |" in printed or f"| {name}, 6 medoids each |" in printed
+    assert "0.00% of the pixels" in printed
+    assert "0.00% of the images end" in printed
+
+
+def test_targeted(script, capsys):
+    options = "--networks mnist-cnn --poisons 6 --steps 1 --trials 2 --repeats 1 --markdown"
+    script("targeted").main(options.split())
+    printed = capsys.readouterr().out
+    assert "| mnist-cnn | training pass |" in printed
+    assert all(f"| mnist-cnn | {attack} |" in printed for attack in ("gm", "bp", "fc"))
+    assert "2 trials of 6 poisons" in printed
+
+
+def test_filters(script, capsys):
+    script("filters").main("--rows=300 --width=20 --naive-rows=60 --markdown".split())
+    printed = capsys.readouterr().out
+    for name in ("k-NN, k = 50", "k-NN, k = 30", "spectral signatures", "L2 centroid"):
+        assert f"| {name} |" in printed
+    assert "agree on 100.00% of them" in printed
+
+
+def test_the_naive_forms_of_filters_compute_what_ours_do(script):
+    module = script("filters")
+    features, labels = module.simulated_features(120, 6, 0)
+    scores = torch.empty(120, dtype=torch.float64)
+    for label, found in enumerate(module.naive_spectral(features, labels)):
+        scores[labels == label] = found
+        close(found, module.spectral_scores(features[labels == label]))
+    torch.testing.assert_close(
+        torch.stack(module.naive_distances(features, labels)),
+        module.distances_to_centroid(features, labels),
+    )

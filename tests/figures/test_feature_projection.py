@@ -1,0 +1,201 @@
+"""``poisonbench figure --figure features``: coordinates, groups, and what is asked of runs."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from helpers.command_line import cli, done, files_in
+from helpers.target_runs import run_on, write
+from helpers.targeted_runs import make_data, shortened
+from poisonbench.core.errors import ArtefactError
+from poisonbench.data.artefacts import read_poison
+from poisonbench.data.sources import load_dataset
+from poisonbench.figures.drawing import draw
+from poisonbench.figures.feature_projection import GROUPS, SHOWN, plane, projection
+from poisonbench.results.records import read_record
+from poisonbench.results.store import Store
+from poisonbench.runs.trained_models import KEPT
+from poisonbench.runs.workspace import Bench
+from poisonbench.tables.cells import TARGETED_SAMPLE
+from poisonbench.tables.table3 import find_row, models_of_row
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A tiny data set, and a results folder with one run of each of a few methods."""
+    folder = tmp_path_factory.mktemp("place")
+    data, results, ids = make_data(folder), folder / "results", {}
+    with shortened():
+        for method, more in (("none", ()), ("knn", ()), ("random", ("--fraction", "0.25"))):
+            command = ("defend", "--attack", "bp", "--method", method, "--rho", "0.02", *more)
+            outcome = done(*command, "--dataset", data, "--save-model", "--results", results)
+            ids[method] = Path(outcome.out.split()[-1]).stem
+    dataset = load_dataset(data, Path(), 0)
+    return dataset, Bench(Store(results), Path(), CPU), ids
+
+
+def record_of(place, method):
+    _, bench, ids = place
+    return read_record(bench.store.run_path(ids[method]))
+
+
+def test_the_plane_is_that_of_a_direct_computation():
+    features = torch.randn(30, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    own, other = torch.arange(0, 10), torch.arange(10, 25)
+    points = plane(features, own, other)
+    start, end = features[own].mean(0), features[other].mean(0)
+    line = end - start
+    for row in range(len(features)):
+        share = (features[row] - start) @ line / (line @ line)
+        assert points[row, 0] == pytest.approx(float(share))
+    rest = (features - start) / line.norm()
+    rest = rest - points[:, :1] * line / line.norm()
+    values, vectors = torch.linalg.eigh(torch.cov(rest.T))
+    assert torch.allclose((rest @ vectors[:, -1]).abs(), points[:, 1].abs())
+    assert points[:, 1].var() == pytest.approx(float(values[-1]))
+    assert points[own].mean(0).abs().max() < 1e-9
+    assert points[other].mean(0)[0] == pytest.approx(1)
+
+
+def test_the_plane_is_the_same_for_scaled_and_moved_features():
+    features = torch.randn(20, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    rows = torch.arange(8), torch.arange(8, 16)
+    assert torch.allclose(plane(features, *rows), plane(3 * features + 7, *rows))
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "said"), [((), (1,), "got 0 and 1"), ((1, 2), (1, 2), "got the same")]
+)
+def test_no_plane_between_nothing(own, other, said):
+    features = torch.eye(4, dtype=torch.float64)
+    with pytest.raises(ArtefactError, match=said):
+        plane(features, torch.tensor(own, dtype=torch.int64), torch.tensor(other))
+
+
+def test_groups_are_what_the_run_removed(place):
+    dataset, bench, _ = place
+    records = [record_of(place, method) for method in ("none", "knn", "random")]
+    figure = projection(bench, dataset, records)
+    for record, numbers in zip(records, figure.numbers["runs"], strict=True):
+        goal, groups = record.spec["goal"], numbers["points"]
+        assert list(groups) == list(GROUPS)
+        assert numbers["target_class"] == dataset.class_names[goal["target_class"]]
+        assert numbers["is_hit"] == record.metrics["attack_success"]
+        poison = read_poison(bench.store.poison_path(record.labels["poison"]["id"]), dataset)
+        assert numbers["poisons"] == len(groups["bases"]) == len(poison)
+        filtered = record.metrics["filter"] or {"poisons_removed": 0, "per_class": None}
+        assert numbers["poisons_removed"] == filtered["poisons_removed"]
+        assert len(groups["removed, poisons"]) == filtered["poisons_removed"]
+        assert len(groups["poisons"]) == len(poison) - filtered["poisons_removed"]
+        if filtered["per_class"] is not None:
+            shown = (goal["target_class"], goal["poison_class"])
+            removed = sum(filtered["per_class"][label]["clean_removed"] for label in shown)
+            assert len(groups["removed, clean"]) == removed
+    random = figure.numbers["runs"][2]
+    assert random["poisons_removed"] + len(random["points"]["removed, clean"]) > 0
+    assert [panel.title.split(":")[0] for panel in figure.picture.panels] == [
+        "W/o Defense",
+        "Deep k-NN",
+        "Random filter",
+    ]
+    svg = draw(figure.picture)["svg"].decode()
+    assert svg.count("poisons removed<") == 3
+    assert json.dumps(figure.numbers)
+    assert projection(bench, dataset, records).numbers == figure.numbers
+
+
+def test_at_most_so_many_clean_images_of_a_class(place, monkeypatch):
+    dataset, bench, _ = place
+    assert SHOWN > 2
+    monkeypatch.setattr("poisonbench.figures.feature_projection.SHOWN", 2)
+    (numbers,) = projection(bench, dataset, [record_of(place, "none")]).numbers["runs"]
+    assert len(numbers["points"]["target's class"]) == 2
+    assert len(numbers["points"]["bases"]) == numbers["poisons"]
+
+
+def test_a_kept_model_of_a_filter_knows_what_was_kept(place):
+    _, bench, ids = place
+    stored = load_file(bench.store.model_path(ids["random"]))
+    assert stored[KEPT].dtype == torch.bool
+    removed = record_of(place, "random").metrics["filter"]
+    count = removed["poisons_removed"] + removed["clean_removed"]
+    assert int((~stored[KEPT]).sum()) == count
+    assert KEPT not in load_file(bench.store.model_path(ids["none"]))
+
+
+def test_any_runs_can_be_named(place):
+    dataset, bench, ids = place
+    words = ("figure", "--figure", "features", "--runs", f"{ids['knn']},{ids['none']}")
+    made = done(*words, "--dataset", dataset.name, "--results", bench.store.root, "--json").json
+    assert [run["id"] for run in made["numbers"]["runs"]] == [ids["knn"], ids["none"]]
+
+
+def test_another_poison_under_the_same_name_is_refused(place):
+    dataset, bench, _ = place
+    record = record_of(place, "none")
+    spec = record.spec | {"poison": record.spec["poison"] | {"digest": "another"}}
+    with pytest.raises(ArtefactError, match="its own poison"):
+        projection(bench, dataset, [replace(record, spec=spec)])
+
+
+@pytest.mark.parametrize("damage", ["count", "bytes", "missing"])
+def test_a_damaged_model_is_refused(place, tmp_path, damage):
+    dataset, bench, ids = place
+    path = bench.store.model_path(ids["random"])
+    before = path.read_bytes()
+    try:
+        if damage == "count":
+            save_file(load_file(path) | {KEPT: torch.ones(3, dtype=torch.bool)}, path)
+        elif damage == "bytes":
+            path.write_bytes(before[: len(before) // 2])
+        else:
+            path.unlink()
+        with pytest.raises(ArtefactError, match=path.name):
+            projection(bench, dataset, [record_of(place, "random")])
+    finally:
+        path.write_bytes(before)
+
+
+def test_the_table_s_runs_with_models_are_taken(results):
+    data = load_dataset(TARGETED_SAMPLE, Path(), 0)
+    runs = [run_on(data, 9, trial=t, method=m) for m in ("none", "hint") for t in (0, 1)]
+    write(results, runs)
+    store = Store(results)
+    records = store.records(lambda error: None)
+    row = find_row(TARGETED_SAMPLE, "mp")
+    with pytest.raises(ArtefactError, match=r"none under mp.*trial 1.*--save-model"):
+        models_of_row(TARGETED_SAMPLE, row, (), records, 0, 1, store)
+    kept = next(r for r in records if r.spec["method"] == "hint" and r.spec["trial"] == 1)
+    store.model_path(kept.id).parent.mkdir()
+    store.model_path(kept.id).write_bytes(b"")
+    found, missing = models_of_row(TARGETED_SAMPLE, row, (), records, 0, 1, store)
+    assert [run.id for run in found] == [kept.id]
+    assert list(missing) == ["none"]
+    assert missing["none"].endswith("--trial 1 --save-model")
+    with pytest.raises(ArtefactError, match="trial 1"):
+        models_of_row(TARGETED_SAMPLE, row, (), records, 7, 1, store)
+    with pytest.raises(ArtefactError, match="a model of none"):
+        models_of_row(TARGETED_SAMPLE, row, ("hint", "none"), records, 0, 1, store)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "fragments"),
+    [
+        ("--figure features", 65, "a run of none under bp|`poisonbench defend --method none"),
+        ("--figure features --images 3", 2, "no option --images; it has --attack, --trial"),
+        ("--figure features --attack pgd", 2, "a targeted attack among gm|'pgd'"),
+        ("--figure feature", 2, "did you mean 'features'"),
+    ],
+)
+def test_bad_input_writes_nothing(line, code, fragments, results):
+    outcome = cli("figure", *line.split(), "--results", results)
+    assert outcome.code == code, outcome.err
+    for fragment in fragments.split("|"):
+        assert fragment in outcome.err.splitlines()[-1]
+    assert not results.exists() or files_in(results) == []

@@ -1,0 +1,132 @@
+"""Commands in processes of their own, on tiny data, and what they leave."""
+
+import io
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+
+import numpy as np
+
+from helpers import children
+from poisonbench.results.records import read_record
+
+#: What two runs of one spec share; the rest is time and place.
+PARTS = ("id", "spec", "labels", "metrics", "curve", "notes", "digests", "warnings")
+
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload([*children.MODULES, "torch._dynamo"])
+
+
+def start(words, every=60.0, log=os.devnull):
+    """A command line in a fork that has torch already; ``every`` seconds between checkpoints."""
+    child = _forks.Process(target=_run, args=([str(word) for word in words], every, str(log)))
+    child.start()
+    return child
+
+
+def _run(words, every, log):
+    import torch
+
+    from poisonbench.cli.main import main
+    from poisonbench.training.checkpoint import Checkpoint
+
+    torch.set_num_threads(1)
+    Checkpoint.__init__.__defaults__ = (every,)
+    sys.stdout = sys.stderr = open(log, "a", buffering=1)
+    os._exit(main(words))
+
+
+def call(*words):
+    """A command line in this process that must succeed; what it printed."""
+    from poisonbench.cli.main import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main([str(word) for word in words])
+    assert code == 0, err.getvalue()
+    return out.getvalue()
+
+
+def program(*words):
+    """The program as a user starts it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "poisonbench", *map(str, words)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def data_set(folder):
+    """The tests' tiny data set."""
+    from helpers.command_line import tiny_arrays
+
+    np.savez(folder / "tiny.npz", **tiny_arrays())
+    return f"npz:{folder / 'tiny.npz'}"
+
+
+def plan_of(folder, data, lines=None, copies=1):
+    """A plan of a few short runs, each line so many times."""
+    lines = lines or [
+        f"poisonbench defend --method {method} --dataset {data} --attack durp+pgd --rho 0.6 "
+        f"--trial {trial} {options}"
+        for method, options in (("none", "--epochs 3"), ("hint", "--epochs 4 --schedule 1,2"))
+        for trial in range(3)
+    ]
+    (folder / "lines").write_text("\n".join(lines * copies))
+    call("sweep", "plan", "--lines", folder / "lines", "--json", "--output", folder / "plan.json")
+    return folder / "plan.json"
+
+
+def unreadable(results):
+    """Files under a final name that cannot be read, of records, poisons, models and failures."""
+    from safetensors import safe_open
+
+    from poisonbench.data.artefacts import read_poison
+
+    bad = []
+    readers = {
+        "runs": lambda path: path.name.endswith(".failed.json") or read_record(path),
+        "poisons": read_poison,
+        "models": lambda path: safe_open(path, framework="pt").keys(),
+        "sweep/failed": lambda path: json.loads(path.read_text()),
+    }
+    for folder, read in readers.items():
+        for path in (results / folder).glob("[!.]*"):
+            try:
+                read(path)
+            except FileNotFoundError:
+                continue
+            except Exception as error:
+                bad.append(f"{path}: {error}")
+    for path in (results / "checkpoints").glob("*/state.safetensors"):
+        try:
+            safe_open(path, framework="pt").metadata()
+        except FileNotFoundError:
+            continue
+        except Exception as error:
+            bad.append(f"{path}: {error}")
+    return bad
+
+
+def contents(results):
+    """What folders of the same work share: what records say, the bytes of poisons and models."""
+    found = {}
+    for path in (results / "runs").glob("[!.]*.json"):
+        record = read_record(path)
+        found[path.name] = json.dumps([getattr(record, part) for part in PARTS], sort_keys=True)
+    for folder in ("poisons", "models"):
+        for path in (results / folder).rglob("*"):
+            name = path.relative_to(results)
+            if path.is_file() and not any(part.startswith(".") for part in name.parts):
+                found[str(name)] = path.read_bytes()
+    return found
+
+
+def is_continued(record):
+    """Whether a run's time was spent in more than its last session."""
+    return record.cost["seconds"]["total"] > record.cost["session_seconds"]

@@ -1,0 +1,155 @@
+"""Folded batch norm is the same function, and leaves the model alone."""
+
+import pytest
+import torch
+from torch import nn
+
+from poisonbench.influence.head import head_inputs, pixel_influence
+from poisonbench.models import build_model
+from poisonbench.models.classifier import Classifier, frozen, initialise
+from poisonbench.models.cpu.first_block import FrozenBlock
+from poisonbench.models.folding import folded
+
+SHAPES = {"mnist-cnn": (1, 28, 28), "cifar-resnet18": (3, 16, 16)}
+
+
+def trained_looking(model: Classifier, generator):
+    """Running statistics, scales and shifts far from their initial values."""
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.3, generator=generator)
+            layer.running_var.uniform_(0.2, 3, generator=generator)
+            with torch.no_grad():
+                layer.weight.uniform_(-1, 2, generator=generator)
+                layer.bias.normal_(0, 0.5, generator=generator)
+    return model.double()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_embedding_and_maps_are_the_models(name):
+    generator = torch.Generator().manual_seed(1)
+    shape = SHAPES[name]
+    mean, std = (0.4,) * shape[0], (0.2,) * shape[0]
+    model = trained_looking(build_model(name, shape, 5, mean, std, generator), generator)
+    images = torch.rand(6, *shape, dtype=torch.float64, generator=generator)
+    labels = torch.arange(6) % 5
+    copied = folded(model)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in copied.modules())
+    with frozen(model), torch.no_grad():
+        expected = head_inputs(model, images)
+        direction = torch.randn(5, expected.shape[1], dtype=torch.float64, generator=generator)
+        torch.testing.assert_close(head_inputs(copied, images), expected, rtol=1e-9, atol=1e-9)
+        maps = pixel_influence(model, images, labels, direction)
+        assert maps.abs().max() > 0
+        torch.testing.assert_close(
+            pixel_influence(copied, images, labels, direction), maps, rtol=1e-8, atol=1e-9
+        )
+
+
+def block(conv):
+    return [conv, nn.Identity(), nn.ReLU(), nn.AvgPool2d(2)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("size", [(12, 10), (12, 11), (11, 10)])
+def test_the_frozen_block_is_its_layers(bias, dtype, size):
+    generator = torch.Generator().manual_seed(4)
+    conv = nn.Conv2d(1, 7, (5, 3), bias=bias).to(dtype).requires_grad_(False)
+    images = torch.rand(4, 1, *size, dtype=dtype, generator=generator).requires_grad_(True)
+    fast = FrozenBlock(conv)(images)
+    expected = nn.Sequential(*block(conv))(images)
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(fast, expected, rtol=0, atol=tolerance)
+    upstream = torch.randn(expected.shape, dtype=dtype, generator=generator)
+    (gradient,) = torch.autograd.grad(fast, images, upstream)
+    (wanted,) = torch.autograd.grad(expected, images, upstream)
+    assert gradient.dtype == dtype
+    torch.testing.assert_close(gradient, wanted, rtol=0, atol=tolerance)
+
+
+def test_the_frozen_block_may_run_again_before_its_backward_pass():
+    generator = torch.Generator().manual_seed(6)
+    fast = FrozenBlock(nn.Conv2d(1, 7, 5).requires_grad_(False))
+    first = torch.rand(3, 1, 8, 8, generator=generator).requires_grad_(True)
+    second = torch.rand(5, 1, 8, 8, generator=generator).requires_grad_(True)
+    alone = [torch.autograd.grad(fast(one).sum(), one)[0] for one in (first, second)]
+    together = torch.autograd.grad(fast(first).sum() + fast(second).sum(), (first, second))
+    assert all(map(torch.equal, alone, together))
+
+
+def test_the_frozen_block_is_float32_under_autocast():
+    conv = nn.Conv2d(1, 40, 5).requires_grad_(False)
+    leaf = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(5))
+    leaf.requires_grad_(True)
+    fast = FrozenBlock(conv)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = fast(leaf)
+    assert torch.equal(output, fast(leaf))
+    assert torch.autograd.grad(output.square().sum(), leaf)[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("layers", "fits"),
+    [
+        (block(nn.Conv2d(1, 4, 3)), True),
+        ([*block(nn.Conv2d(1, 4, 3)), nn.Flatten()], True),
+        (block(nn.Conv2d(2, 4, 3)), False),
+        (block(nn.Conv2d(1, 4, 3, stride=2)), False),
+        (block(nn.Conv2d(1, 4, 3, padding=1)), False),
+        (block(nn.Conv2d(1, 4, 3, dilation=2)), False),
+        (block(nn.Conv2d(1, 4, 3))[:3], False),
+        ([*block(nn.Conv2d(1, 4, 3))[:3], nn.AvgPool2d(3)], False),
+        ([*block(nn.Conv2d(1, 4, 3))[:3], nn.AvgPool2d(2, ceil_mode=True)], False),
+        ([*block(nn.Conv2d(1, 4, 3))[:3], nn.MaxPool2d(2)], False),
+    ],
+)
+def test_which_blocks_are_replaced(layers, fits):
+    assert FrozenBlock.fits(layers) == fits
+
+
+def test_the_mnist_network_has_one():
+    generator = torch.Generator().manual_seed(1)
+    model = build_model("mnist-cnn", (1, 28, 28), 5, (0.4,), (0.2,), generator)
+    assert sum(isinstance(layer, FrozenBlock) for layer in folded(model).modules()) == 1
+
+
+def test_the_model_stays_as_it_is():
+    generator = torch.Generator().manual_seed(2)
+    model = build_model("cifar-resnet18", (3, 16, 16), 4, (0.0,) * 3, (1.0,) * 3, generator)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    copied = folded(model)
+    assert not copied.training
+    assert not any(parameter.requires_grad for parameter in copied.parameters())
+    assert all(module.training for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    with torch.no_grad():
+        copied.head.weight.zero_()
+    assert torch.equal(model.head.weight, before["head.weight"])
+
+
+def test_only_norms_that_follow_a_convolution_are_folded():
+    generator = torch.Generator().manual_seed(3)
+    features = nn.Sequential(
+        nn.BatchNorm2d(2), nn.Conv2d(2, 3, 3), nn.ReLU(), nn.BatchNorm2d(3), nn.Flatten()
+    )
+    model = Classifier(features, nn.Linear(48, 3), (0.0, 0.0), (1.0, 1.0))
+    initialise(model, generator)
+    trained_looking(model, generator)
+    copied = folded(model)
+    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in copied.modules()) == 2
+    images = torch.rand(3, 2, 6, 6, dtype=torch.float64, generator=generator)
+    torch.testing.assert_close(copied(images), model.eval()(images), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_copy_can_be_copied(name):
+    generator, shape = torch.Generator().manual_seed(9), SHAPES[name]
+    model = build_model(name, shape, 5, (0.4,) * shape[0], (0.2,) * shape[0], generator)
+    images = torch.rand(2, *shape, generator=generator).requires_grad_(True)
+    outputs = [folded(model)(images), folded(folded(model))(images)]
+    gradients = [torch.autograd.grad(output.square().sum(), images)[0] for output in outputs]
+    assert torch.equal(*outputs)
+    assert torch.equal(*gradients)

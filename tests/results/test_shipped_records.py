@@ -1,0 +1,35 @@
+"""The records in docs/records: whole, named in the docs, and tables can be made of them."""
+
+import re
+from pathlib import Path
+
+import pytest
+from helpers.command_line import done
+
+from poisonbench.tables.catalogue import TABLES, build
+from poisonbench.results.records import read_record
+from poisonbench.results.store import Store
+
+DOCS = Path(__file__).parents[2] / "docs"
+FILES = sorted((DOCS / "records" / "runs").glob("*.json"))
+TEXT = "".join((DOCS / name).read_text() for name in ("findings.md", "benchmarks.md"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_record_is_whole(file):
+    read_record(file)
+    assert '"seal"' in file.read_text()
+    assert not any(word in file.read_text() for word in ("/tmp", "/home", "/root"))
+
+
+def test_the_records_are_those_that_the_docs_name():
+    assert {file.stem for file in FILES} == set(re.findall(r"\b[0-9a-f]{16}\b", TEXT))
+
+
+def test_every_table_can_be_made_of_them():
+    records = Store(DOCS / "records").records(pytest.fail)
+    assert len(records) == len(FILES) > 0
+    for key in TABLES:
+        build(key, records)
+    shown = done("report", "--dataset", "mnist-sample", "--results", DOCS / "records").out
+    assert "98.53±0.06 (3 of 5)" in shown

@@ -1,0 +1,258 @@
+"""What sweeps leave for each other in a results folder: leases, states, costs, rubbish."""
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from helpers.command_line import done, files_in
+from helpers.sweeps import PLAN, POISON, RUNS, job
+from helpers.synthetic_runs import make_record
+from poisonbench.core import files
+from poisonbench.data.artefacts import read_poison
+from poisonbench.results.records import read_record
+from poisonbench.results.store import Store
+from poisonbench.sweep import lease as leases_module
+from poisonbench.sweep.costs import Costs
+from poisonbench.sweep.garbage import find_garbage
+from poisonbench.sweep.job_states import Board, Failure, State
+from poisonbench.sweep.lease import Leases, Owner
+from poisonbench.sweep.plan import read_plan, record_key, write_plan
+
+# Leases
+
+
+@pytest.fixture
+def two(tmp_path):
+    first, second = (Leases(tmp_path / "leases") for _ in range(2))
+    assert first.me.token != second.me.token
+    return first, second
+
+
+def test_a_lease_excludes_until_it_is_released(two):
+    first, second = two
+    assert first.take("a")
+    assert not second.take("a")
+    assert second.is_taken("a")
+    assert not first.is_taken("a")
+    first.release("a")
+    assert second.take("a")
+    # Released by its owner alone.
+    first.release("a")
+    assert second.path("a").exists()
+
+
+def test_a_lease_dies_when_it_is_not_touched(two, monkeypatch):
+    first, second = two
+    first.take("a")
+    old = time.time() - leases_module.LIFETIME - 1
+    os.utime(first.path("a"), (old, old))
+    assert not second.is_taken("a")
+    monkeypatch.setattr(leases_module, "HEARTBEAT", 0)
+    first.beat()
+    assert second.is_taken("a")
+    os.utime(first.path("a"), (old, old))
+    assert second.take("a")
+    assert second.read("a").owner == second.me
+    assert [path.name for path in files_in(second.folder)] == ["a.lease"]
+
+
+def gone(**fields):
+    """A process of this machine that has ended."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = leases_module._process(child.pid)
+    assert process.startswith(f"{child.pid}:")
+    child.communicate()
+    return Owner(token="t", place=Owner.me().place, process=process, **fields)
+
+
+def test_a_process_of_this_machine_that_has_ended_holds_nothing(two):
+    first, second = two
+    first.me = gone()
+    assert first.take("a")
+    assert second.take("a")
+
+
+def test_a_process_elsewhere_is_believed_to_live(two):
+    first, second = two
+    first.me = Owner(token="t", place="elsewhere", process=gone().process)
+    first.take("a")
+    assert not second.take("a")
+
+
+def test_an_earlier_start_of_the_same_slurm_job_holds_nothing(two):
+    first, second = two
+    first.me = Owner(token="t", place="elsewhere", process="1:1", slurm="7_3", restarts=0)
+    first.take("a")
+    second.me = Owner(token="u", place="here", process="1:1", slurm="7_4", restarts=1)
+    assert not second.take("a")
+    second.me = Owner(token="u", place="here", process="1:1", slurm="7_3", restarts=1)
+    assert second.take("a")
+
+
+def test_a_damaged_lease_lives_by_its_age(two):
+    first, second = two
+    first.take("a")
+    first.path("a").write_bytes(b'{"token": 3')
+    assert not second.take("a")
+    os.utime(first.path("a"), (0, 0))
+    assert second.take("a")
+
+
+# States
+
+
+def test_the_states_of_a_job(tmp_path):
+    store = Store(tmp_path)
+    board, other = Board(store), Board(store)
+    run = RUNS[0]
+    assert board.state(run) is State.PLANNED
+    other.leases.take(run.id)
+    assert board.state(run) is State.RUNNING
+    other.leases.release(run.id, is_interrupted=True)
+    assert board.state(run) is State.INTERRUPTED
+    other.write_failure(run, Failure(1, "diverged", "log"))
+    assert board.state(run) is State.FAILED
+    assert board.failure(run).reason == "diverged"
+    record = make_record()
+    mine = job(2, needs=()).__class__(**{**vars(run), "id": record_key(record)})
+    other.write_failure(mine, Failure(1, "diverged", "log"))
+    assert board.states([mine]) == {mine.id: State.FAILED}
+    store.write_record(record)
+    assert board.states([mine]) == {mine.id: State.DONE}
+    assert board.failure(mine) is None
+    assert other.clear_failure(run)
+    assert not other.clear_failure(run)
+    store.poison_path(POISON.id).mkdir(parents=True)
+    assert board.state(POISON) is State.DONE
+
+
+def test_an_unreadable_record_is_told_once_and_its_run_is_not_done(tmp_path):
+    told = []
+    board = Board(Store(tmp_path), on_error=told.append)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "a.json").write_text("{")
+    board.refresh()
+    board.refresh()
+    assert len(told) == 1
+    assert board.records == {}
+
+
+def test_costs_are_means_by_data_set_and_method():
+    records = [make_record(trial=trial) for trial in (0, 1)]
+    for record, seconds in zip(records, (10, 30), strict=True):
+        record.cost["seconds"] = {"total": seconds}
+    costs = Costs(records)
+    none, hint = job(1, method="none"), job(2, method="hint")
+    assert costs.of(none) == 20
+    assert costs.of(hint) is None
+    assert costs.left([none, none, POISON]) == 40
+    assert costs.left([none, hint]) is None
+
+
+def test_status_and_dry_run_give_the_hours_of_what_is_left(tmp_path, results):
+    write_plan(PLAN, tmp_path / "plan.json")
+    line = ("sweep", "status", tmp_path / "plan.json", "--results", results)
+
+    def hours():
+        rows = [text.split() for text in done(*line).out.splitlines()[2:]]
+        return {" ".join(words[:-6]): words[-1] for words in rows}
+
+    assert hours() == {"poison pgd mnist": "?", "hint mnist": "?", "all": "?"}
+    records = [make_record(dataset="mnist", method="hint", trial=trial) for trial in (0, 1)]
+    for record, seconds in zip(records, (2, 718), strict=True):
+        record.cost["seconds"] = {"total": seconds}
+    Store(results).write_record(records[0])
+    assert hours() == {"poison pgd mnist": "?", "hint mnist": "<0.01", "all": "<0.01+?"}
+    Store(results).write_record(records[1])
+    assert hours() == {"poison pgd mnist": "?", "hint mnist": "1.00", "all": "1.00+?"}
+    Store(results).poison_path(POISON.id).mkdir(parents=True)
+    assert hours() == {"poison pgd mnist": "0.00", "hint mnist": "1.00", "all": "1.00"}
+
+
+# A shared file system
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOENT])
+def test_a_read_of_a_shared_file_is_tried_again(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(files, "_WAITS", (0, 0))
+    errors = [OSError(number, "") for _ in range(3)]
+    left = errors[:2]
+
+    def read():
+        if left:
+            raise left.pop()
+        return b"x"
+
+    assert files.retried(tmp_path / "file", read) == b"x"
+    left = errors[:]
+    with pytest.raises(OSError, match=f"Errno {number}"):
+        files.retried(tmp_path / "file", read)
+    assert left == []
+    left = [OSError(errno.EACCES, ""), OSError(errno.EACCES, "")]
+    with pytest.raises(PermissionError):
+        files.retried(tmp_path / "file", read)
+    assert len(left) == 1
+
+
+def test_records_poisons_and_plans_are_read_so(tmp_path, artefact, monkeypatch):
+    record = Store(tmp_path).write_record(make_record())
+    write_plan(PLAN, tmp_path / "plan.json")
+    monkeypatch.setattr(files, "_WAITS", (0, 0))
+    whole, seen = Path.open, set()
+
+    def stale_at_first(path, *words, **options):
+        if path not in seen:
+            seen.add(path)
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return whole(path, *words, **options)
+
+    monkeypatch.setattr(Path, "open", stale_at_first)
+    assert read_record(record).id == make_record().id
+    assert read_plan(tmp_path / "plan.json") == PLAN
+    assert len(read_poison(artefact)) == 270
+    assert len(seen) == 4
+
+
+# Rubbish
+
+
+def test_gc_finds_what_nothing_needs_and_deletes_on_yes(tmp_path):
+    store = Store(tmp_path)
+    record = make_record()
+    kept = [store.write_record(record), tmp_path / "runs" / ".new.json.x.tmp"]
+    kept += [store.checkpoint_path("going") / "state.safetensors"]
+    kept += [store.poison_path("crafted") / "card.json"]
+    rubbish = [
+        store.checkpoint_path(record.id) / "state.safetensors",
+        store.checkpoint_path("going") / ".state.safetensors.y.tmp",
+        tmp_path / "runs" / ".old.json.x.tmp",
+        tmp_path / "poisons" / ".pgd.x.tmp" / "card.json",
+        store.checkpoint_path("crafted") / "state.safetensors",
+        store.checkpoint_path("going") / "healthy" / ".state.safetensors.z.tmp",
+    ]
+    for path in (*kept[1:], *rubbish):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    for path in (*rubbish, rubbish[3].parent):
+        os.utime(path, (0, 0))
+    living, dead = (Leases(store.sweep / "leases") for _ in range(2))
+    living.take("alive")
+    dead.me = gone()
+    dead.take("dead")
+    kept.append(living.path("alive"))
+    found = {item.path for item in find_garbage(store)}
+    expected = {rubbish[0].parent, rubbish[1], rubbish[2], rubbish[3].parent, dead.path("dead")}
+    expected |= {rubbish[4].parent, rubbish[5]}
+    assert found == expected
+    outcome = done("sweep", "gc", "--results", tmp_path)
+    assert "7 item(s)" in outcome.err
+    assert all(path.exists() for path in expected)
+    assert done("sweep", "gc", "--results", tmp_path, "--yes", "--json").json["deleted"]
+    assert not any(path.exists() for path in expected)
+    assert all(path.exists() for path in kept)
+    assert done("sweep", "gc", "--results", tmp_path, "--json").json["garbage"] == []

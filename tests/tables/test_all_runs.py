@@ -1,0 +1,90 @@
+"""``report --runs``: all runs by their settings."""
+
+import pytest
+
+from helpers.command_line import cli, done
+from helpers.synthetic_runs import hint_run, make_record, targeted_run
+from poisonbench.core.errors import UsageError
+from poisonbench.results.store import Store
+from poisonbench.tables.all_runs import build_runs
+
+
+def rows_of(records, dataset=None):
+    return {block.title: block.rows for block in build_runs(records, dataset).blocks}
+
+
+MIX = "pgd+dap+durp+dc"
+RUNS = [
+    make_record(0.99),
+    hint_run(0.95, parameter="ratio", value=0.25, digest="a" * 64),
+    hint_run(0.96, digest="a" * 64),
+    hint_run(0.97, digest="a" * 64, trial=1),
+    hint_run(0.80, digest="b" * 64),
+    targeted_run(True, 0.9),
+    targeted_run(False, 0.8, trial=1),
+]
+
+
+def test_rows_are_settings_on_a_poison():
+    assert rows_of(RUNS) == {
+        "cifar10": (
+            (
+                "W/o Defense",
+                "gm",
+                "0.01",
+                "scratch",
+                "paper",
+                "-",
+                "85.00±7.07 (2)",
+                "1/2 [9.5, 90.5]",
+            ),
+        ),
+        "mnist": (
+            ("W/o Defense", "-", "0.0", "-", "paper", "-", "99.00 (1)", "-"),
+            ("HINT", MIX, "0.6", "-", "paper", "a" * 12, "96.50±0.71 (2)", "-"),
+            ("HINT", MIX, "0.6", "-", "paper", "b" * 12, "80.00 (1)", "-"),
+            ("HINT", MIX, "0.6", "-", "ratio=0.25", "a" * 12, "95.00 (1)", "-"),
+        ),
+    }
+    assert rows_of(RUNS[::-1]) == rows_of(RUNS)
+
+
+def test_the_norm_of_atda_is_in_its_name():
+    linf = make_record(0.9, method="atda", config={"norm": "linf"}, labels={"profile": "linf"})
+    both = rows_of([make_record(0.8, method="atda", config={"norm": "l2"}), linf])["mnist"]
+    assert [row[0] for row in both] == ["ATDA (Linf)", "ATDA (L2)"]
+
+
+def test_a_run_without_poison_has_no_success():
+    (row,) = rows_of([targeted_run(False, 0.8, clean=True)])["cifar10"]
+    assert row[-2:] == ("80.00 (1)", "-")
+
+
+def test_runs_that_are_not_averaged_are_counted():
+    old = make_record(0.9, method="hint", recipe=1)
+    table = build_runs([old, make_record(0.8, method="hint", recipe=2)])
+    assert table.blocks[0].rows[0][-2] == "80.00 (1)"
+    assert any(text.startswith("1 other run(s)") for text in table.notes)
+    assert not any("other run(s)" in text for text in build_runs(RUNS).notes)
+
+
+def test_only_one_data_set_and_none_at_all():
+    assert list(rows_of(RUNS, "mnist")) == ["mnist"]
+    with pytest.raises(UsageError, match="cifar10, mnist, got 'mnits'; did you mean 'mnist'"):
+        build_runs(RUNS, "mnits")
+    assert "No run was found." in build_runs([]).notes
+
+
+def test_the_command_lists_what_tables_leave_out(results):
+    for record in RUNS:
+        Store(results).write_record(record)
+    words = ("report", "--runs", "--results", results)
+    assert "ratio=0.25" in done(*words).out
+    assert {cell["quantity"] for cell in done(*words, "--json").json["cells"]} == {
+        "test_accuracy",
+        "attack_success",
+    }
+    for clash in (("--filters",), ("--table", "2"), ("--missing",), ("--poison", "a" * 12)):
+        outcome = cli(*words, *clash)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert clash[0] in outcome.err

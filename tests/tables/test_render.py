@@ -1,0 +1,132 @@
+"""Every format of a table: nothing cropped, everything escaped."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from rich.console import Console
+
+from helpers.synthetic_runs import make_record, pin_registry
+from poisonbench.tables import catalogue
+from poisonbench.tables.comparisons import Block, Table
+from poisonbench.tables.render import FORMATS, print_rich, render
+
+
+@pytest.fixture(autouse=True)
+def registry_as_first_built(monkeypatch):
+    pin_registry(monkeypatch)
+
+
+@pytest.fixture
+def measured():
+    records = [
+        make_record(0.9687 + 1e-4 * t, method="hint", rho=0.6, trial=t) for t in range(3)
+    ] + [make_record(0.9 + 1e-3 * t, trial=t) for t in range(5)]
+    return catalogue.build("2", records, "mnist")
+
+
+FIGURES = ("96.88±0.01 (3 of 5)", "90.20±0.16 (5)", "98.44±0.02 (5)", "-8.24", "74.62±0.94 (5)")
+
+
+@pytest.mark.parametrize("kind", ["rich", "markdown", "html"])
+def test_texts_show_percent_in_the_papers_style(measured, kind):
+    text = render(measured, kind)
+    assert all(figure in text for figure in FIGURES)
+    assert "differs (p&lt;0.001)" in text or "differs (p<0.001)" in text
+    assert "…" not in text
+
+
+@pytest.mark.parametrize("width", [10, 40, 79, 80, 200])
+def test_no_number_is_cropped_in_a_terminal(measured, width):
+    stream = io.StringIO()
+    print_rich(measured, Console(file=stream, width=width, force_terminal=True, color_system=None))
+    text = stream.getvalue()
+    assert all(figure in text for figure in FIGURES)
+    assert "…" not in text
+    figures = [line for line in text.split("Published figures")[0].splitlines() if "±" in line]
+    assert all(len(line) <= max(width, 40) for line in figures)
+
+
+def test_table_2_is_a_grid_on_80_columns(measured):
+    stream = io.StringIO()
+    print_rich(measured, Console(file=stream, width=80, force_terminal=True, color_system=None))
+    assert re.search(r"0\.6  HINT +96\.88±0\.01 \(3 of 5\)  96\.87±0\.02 \(5\)", stream.getvalue())
+
+
+def test_json_and_csv_hold_fractions_and_record_ids(measured):
+    document = json.loads(render(measured, "json"))
+    rows = list(csv.DictReader(io.StringIO(render(measured, "csv"))))
+    assert document["table"] == "2"
+    assert len(document["cells"]) == len(rows) - len(document["claims"]) == 30
+    for cell, row in zip(document["cells"], rows[:30], strict=True):
+        assert (row["dataset"], row["method"]) == (cell["dataset"], cell["method"])
+        assert float(row["published"]) == cell["published"]["mean"] < 1
+        assert row["records"].split() == cell["records"]
+        assert row["verdict"] == cell["verdict"]
+        if cell["measured"] is None:
+            assert row["measured"] == row["difference"] == ""
+        else:
+            assert float(row["measured"]) == cell["measured"]["mean"]
+            assert cell["measured"]["low"] < cell["measured"]["mean"] < cell["measured"]["high"]
+            assert len(cell["records"]) == cell["measured"]["n"]
+    (hint,) = [c for c in document["cells"] if c["rho"] == 0.6 and c["method"] == "hint"]
+    assert hint["measured"]["mean"] == 0.9688
+    assert hint["wanted"] == 5
+
+
+def test_every_format_takes_every_table(measured):
+    for kind in FORMATS:
+        for table in (measured, catalogue.build("1", [make_record()]), catalogue.build("2", [])):
+            assert render(table, kind).endswith("\n")
+
+
+@pytest.fixture
+def awkward():
+    block = Block(
+        title="50% of a_b & <c>",
+        columns=("name", "x|y"),
+        rows=((r"{a}\b", "1±2"), ("$#~^", "[red]3")),
+        keys=1,
+    )
+    return Table(key="9", title="T", blocks=(block,))
+
+
+def test_latex_escapes_and_uses_booktabs(awkward, measured):
+    text = render(awkward, "latex")
+    assert r"50\% of a\_b \& $<$c$>$" in text
+    assert r"\{a\}\textbackslash{}b & 1$\pm$2 \\" in text
+    assert r"\$\#\textasciitilde{}\textasciicircum{} & [red]3 \\" in text
+    text = render(measured, "latex")
+    assert text.count(r"\toprule") == text.count(r"\end{tabular}") == 3
+    assert "±" not in text
+    (columns,) = set(re.findall(r"\\begin\{tabular\}\{(ll\w+)\}", text))
+    rows = [line for line in text.splitlines() if line.startswith("0.6 & HINT")]
+    assert [row.count("&") + 1 for row in rows] == [len(columns)]
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex and booktabs")
+def test_latex_compiles_without_overfull_lines(awkward, measured, tmp_path):
+    body = render(measured, "latex") + render(awkward, "latex")
+    start = r"\documentclass{article}\usepackage{booktabs}\begin{document}"
+    (tmp_path / "t.tex").write_text(f"{start}\n{body}\n" + r"\end{document}", encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="latin-1")
+    assert done.returncode == 0, done.stdout
+    assert "Overfull" not in done.stdout
+
+
+def test_markdown_and_rich_take_text_as_it_is(awkward):
+    assert r"| name | x\|y |" in render(awkward, "markdown")
+    assert "[red]3" in render(awkward, "rich")
+
+
+def test_html_is_one_page_that_needs_nothing_else(awkward, measured):
+    text = render(measured, "html")
+    assert not re.search(r"<script|<link|src=|href=|url\(|@import|https?://", text)
+    assert "color-scheme: light dark" in text
+    assert '<td class="differs">differs (p&lt;0.001)</td>' in text
+    assert "50% of a_b &amp; &lt;c&gt;" in render(awkward, "html")

@@ -1,0 +1,145 @@
+"""Reports of a results folder: missing commands, verdicts, formats; the sample end to end."""
+
+import json
+import shlex
+
+import pytest
+import typer
+
+from helpers.command_line import cli, done
+from poisonbench.cli.main import app
+from poisonbench.cli.method_options import method_values
+from poisonbench.registry import defenses
+from poisonbench.results.published import METHOD_LABELS
+from poisonbench.results.records import RunRecord, spec_id
+from poisonbench.results.store import Store
+from poisonbench.runs.method_settings import read_settings
+
+# report
+
+
+def arguments_of(command):
+    """A printed command line, read by the program's own parser: shared options and method's."""
+    words = shlex.split(command)
+    assert words[:2] == ["poisonbench", "defend"]
+    parser = typer.main.get_command(app).commands["defend"]
+    context = parser.make_context("defend", words[2:])
+    flags = [flag for parameter in parser.params for flag in parameter.opts]
+    method = defenses()[context.params["method"]]
+    return context.params, method_values(context.args, flags, [method]), method
+
+
+@pytest.mark.parametrize("table", ["1", "2"])
+def test_missing_commands_are_command_lines_of_this_program(table, results):
+    from poisonbench.data.sources import load_dataset
+
+    words = ("report", "--table", table, "--dataset", "mnist-sample", "--results", results)
+    commands = done(*words, "--missing", "--quiet").out.splitlines()
+    data = load_dataset("mnist-sample", results, 0)
+    assert len(commands) == (1 if table == "1" else len(METHOD_LABELS) * 6 * 5)
+    for command in commands:
+        params, values, method = arguments_of(command)
+        assert params["dataset"] == "mnist-sample"
+        assert params["results"] == results
+        assert 0 <= params["rho"] <= 1
+        assert read_settings(method, data, params["profile"], values).overrides == {}
+    assert done(*words, "--missing", "--json").json == {"missing": commands}
+
+
+def test_missing_commands_know_the_default_folder(results, monkeypatch):
+    monkeypatch.setenv("POISONBENCH_RESULTS", str(results))
+    commands = done("report", "--missing", "--quiet").out.splitlines()
+    assert len(commands) == 2 * len(METHOD_LABELS) * 6 * 5
+    assert all("--results" not in command for command in commands)
+    assert all(arguments_of(command)[0]["results"] == results for command in commands)
+
+
+def fake_runs(results, accuracies, dataset="mnist", rho=0.0):
+    """Records as runs of that data set with the paper's settings would leave them."""
+    store = Store(results)
+    for trial, accuracy_ in enumerate(accuracies):
+        spec = {
+            "kind": "defend",
+            "dataset": {"name": dataset, "digest": "0"},
+            "poison": None,
+            "method": "none",
+            "config": {},
+            "model": "mnist-cnn",
+            "training": {"epochs": 30, "batch_size": 128},
+            "seed": 0,
+            "trial": trial,
+            "recipe_number": 1,
+        }
+        labels = {"variant": "paper", "profile": "paper", "overrides": {}, "sizes": {}}
+        metrics = {"test_accuracy": accuracy_}
+        store.write_record(RunRecord(id=spec_id(spec), spec=spec, labels=labels, metrics=metrics))
+
+
+def test_check_exits_with_3_on_a_deviation_alone(results):
+    words = ("report", "--table", "2", "--dataset", "mnist", "--results", results, "--check")
+    outcome = cli(*words)
+    assert outcome.code == 4
+    assert "check: 0 of 0 compared figure(s) differ" in outcome.err
+    fake_runs(results, [0.501, 0.5, 0.499, 0.502, 0.498])
+    outcome = cli(*words)
+    assert outcome.code == 3
+    assert "check: 1 of 1 compared figure(s) differ" in outcome.err
+    assert "50.0" in outcome.out
+    assert cli(*words, "--quiet").err == ""
+    assert cli(*words, "--json").code == 3
+    assert cli(*words, "--json").json["table"] == "2"
+
+
+def test_missing_commands_leave_out_what_is_done(results):
+    words = ("report", "--table", "2", "--dataset", "mnist", "--results", results, "--missing")
+    before = done(*words).out.splitlines()
+    fake_runs(results, [0.5, 0.5])
+    after = done(*words).out.splitlines()
+    gone = [command for command in before if command not in after]
+    assert len(after) == len(before) - 2
+    assert all("--method none" in c and "--rho 0 " in c for c in gone)
+    assert done(*words).err == f"{len(after)} run(s) missing\n"
+
+
+def test_report_formats_and_output(results, tmp_path):
+    fake_runs(results, [0.9, 0.92])
+    words = ("report", "--table", "2", "--dataset", "mnist", "--results", results, "--quiet")
+    signs = {
+        "rich": "Table II",
+        "markdown": "| ",
+        "csv": "dataset,",
+        "json": "{",
+        "latex": "\\begin{",
+        "html": "<!doctype html>",
+    }
+    for name, sign in signs.items():
+        outcome = done(*words, "--format", name)
+        assert sign in outcome.out
+        assert "91" in outcome.out
+        assert done(*words, "--format", name, "--output", tmp_path / name).out == ""
+        assert (tmp_path / name).read_text() == outcome.out
+    assert done(*words, "--json").json == json.loads((tmp_path / "json").read_text())
+
+
+# End to end
+
+
+@pytest.mark.slow
+def test_end_to_end_on_the_embedded_sample(results):
+    """A reader's first ten minutes, cut short: craft, defend, report."""
+    words = ("--preset", "quick", "--results", results)
+    settings = ("--steps", "1", "--epochs", "1", "--rho", "0.2")
+    crafted = done("craft", "--attack", "pgd", *settings, *words)
+    path = crafted.out.strip()
+    audit = done("inspect", path, "--json").json
+    assert audit["dataset"] == "mnist-sample"
+    assert audit["num_poisons"] == 2000
+    assert 0 < audit["max_abs_levels"] <= 76
+    words = (*words, "--poison", path, "--json")
+    settings = ("--epochs", "2", "--schedule", "1", "--ratio", "0.25")
+    hint = done("defend", "--method", "hint", *settings, *words).json
+    assert hint["test_accuracy"] > 0.8
+    report = done("report", "--table", "2", "--results", results)
+    assert "MNIST sample (not the paper's data)" in report.out
+    assert "1 other run(s) of these data sets are not averaged here" in report.out
+    assert report.err == ""

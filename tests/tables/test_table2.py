@@ -1,0 +1,299 @@
+"""Tables from synthetic run records: aggregation, verdicts, and the runs that are missing."""
+
+import re
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+
+from helpers.synthetic_runs import make_record, pin_registry
+from poisonbench import registry
+from poisonbench.core.errors import UsageError
+from poisonbench.results.records import RunRecord, spec_id
+from poisonbench.tables import catalogue
+from poisonbench.tables.cells import Cell
+from poisonbench.tables.comparisons import distinct_trials
+
+
+def cell_of(records, dataset="mnist", rho=0.0, method="none", key="2"):
+    wanted = {"dataset": dataset, "rho": rho, "method": method}
+    (found,) = [
+        cell
+        for cell in catalogue.build(key, records).cells
+        if {name: cell.keys.get(name) for name in wanted} == wanted
+    ]
+    return found
+
+
+@pytest.fixture(autouse=True)
+def registry_as_first_built(monkeypatch):
+    pin_registry(monkeypatch)
+
+
+def test_a_cell_is_the_mean_and_sample_deviation_of_its_trials():
+    values = [0.981, 0.985, 0.984]
+    records = [make_record(value, trial=trial) for trial, value in enumerate(values)]
+    cell = cell_of(records)
+    assert cell.measured.mean == pytest.approx(mean(values))
+    assert cell.measured.std == pytest.approx(stdev(values))
+    assert cell.measured.n == 3
+    assert cell.difference == pytest.approx(mean(values) - 0.9844)
+    assert set(cell.records) == {record.id for record in records}
+
+
+def test_trials_are_pairs_of_seed_and_trial():
+    records = [make_record(seed=seed, trial=trial) for seed in (0, 7) for trial in (0, 1)]
+    assert cell_of(records).measured.n == 4
+
+
+def test_a_repeated_trial_counts_once_and_the_last_finished_stays():
+    old = make_record(0.5, finished="2025-01-01", dataset_note=1)
+    new = make_record(0.9, finished="2025-01-02", dataset_note=2)
+    for records in ([old, new], [new, old]):
+        assert cell_of(records).records == (new.id,)
+        assert "1 other run(s)" in catalogue.build("2", records).notes[-1]
+
+
+def test_recipes_are_not_mixed():
+    records = [make_record(0.5, recipe=1, trial=0), make_record(0.9, recipe=2, trial=1)]
+    assert cell_of(records).records == (records[1].id,)
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [
+        {"variant": "custom"},
+        {"labels": {"is_paper_dataset": False}},
+        {"dataset": "folder:mnist"},
+        {"kind": "craft"},
+        {"method": "hint"},
+        {"rho": 0.6},
+        {"trial": "first"},
+        {"dataset": "cifar10"},
+    ],
+)
+def test_other_runs_stay_out_of_a_cell(stranger):
+    record = make_record(0.1, **{"trial": 1, **stranger})
+    assert cell_of([make_record(), record]).measured.n == 1
+
+
+@pytest.mark.parametrize(
+    "attacks", [("pgd",), ("gm",), ("pgd", "dap", "durp"), ("dc", "durp", "dap", "pgd")]
+)
+def test_other_poisons_stay_out_of_a_cell(attacks):
+    records = [make_record(rho=0.6), make_record(rho=0.6, trial=1, attacks=attacks)]
+    assert cell_of(records, rho=0.6).measured.n == 1
+
+
+def test_records_with_holes_do_no_harm():
+    specs = [{}, {"kind": "defend"}, {"kind": "defend", "dataset": "mnist", "seed": 0, "trial": 0}]
+    records = [
+        RunRecord(id=spec_id(spec), spec=spec, labels={}, metrics={"test_accuracy": 0.5})
+        for spec in specs
+    ]
+    assert all(cell.measured is None for cell in catalogue.build("2", records).cells)
+
+
+def test_verdicts_without_poison():
+    hint = [make_record(0.9887 + 1e-4 * t, method="hint", trial=t) for t in (-1, 0, 1)]
+    none = [make_record(0.9 + 1e-4 * t, trial=t) for t in range(5)]
+    assert cell_of(hint, method="hint").verdict == "agrees"
+    assert cell_of(none).verdict == "differs"
+    assert cell_of(none).p_value < 0.001
+    assert cell_of(none[:1]).verdict == "not enough trials"
+    assert cell_of(none[:1]).p_value < 0.001
+    assert cell_of([]).verdict == "not enough trials"
+    assert cell_of([], method="epic").verdict == "not built here"
+    sample = make_record(dataset="mnist-sample")
+    assert cell_of([sample], dataset="mnist-sample").verdict == "not published"
+
+
+def test_the_papers_mix_is_judged():
+    records = [make_record(0.5 + 0.01 * t, rho=0.6, trial=t) for t in range(5)]
+    cell = cell_of(records, rho=0.6)
+    assert cell.verdict == "differs"
+    assert cell.published.mean == 0.9664
+
+
+def test_table_2_has_the_papers_shape():
+    table = catalogue.build("2", [])
+    assert len(table.cells) == 60
+    assert [block.title.split(":")[0] for block in table.blocks] == ["CIFAR-10"] * 3 + ["MNIST"] * 3
+    heads = ("rho", "W/o Defense", "HINT", "ATDA *", "FRIENDS *", "EPIC *")
+    assert table.blocks[0].columns == heads
+    assert len(table.blocks[0].rows) == 6
+
+
+def test_a_built_method_is_labelled_by_the_registry_with_its_norm(monkeypatch):
+    monkeypatch.setattr(registry, "defenses", lambda: {e.name: e for e in registry.DEFENSES})
+    columns = catalogue.build("2", []).blocks[0].columns
+    assert columns[:6] == ("rho", "W/o Defense", "HINT", "ATDA (L2)", "FRIENDS", "EPIC")
+
+
+def test_runs_of_atdas_other_norm_have_a_column_of_their_own(monkeypatch):
+    monkeypatch.setattr(registry, "defenses", lambda: {e.name: e for e in registry.DEFENSES})
+    labels = {"profile": "linf", "overrides": {}}
+    other = make_record(0.91, method="atda", rho=0.6, variant="linf", labels=labels)
+    table = catalogue.build("2", [make_record(0.95, method="atda", rho=0.6), other], "mnist")
+    block = table.blocks[0]
+    assert "ATDA (L2)" in block.columns
+    assert block.columns[-1] == "ATDA (Linf)"
+    (row,) = [row for row in block.rows if row[0] == "0.6"]
+    assert row[block.columns.index("ATDA (L2)")] == "95.00 (1 of 5)"
+    assert row[-1] == "91.00 (1 of 5)"
+    commands = catalogue.missing_commands("2", [other], "mnist")
+    wanted = "--method atda --dataset mnist --rho 0.6 --profile linf --trial 1"
+    assert f"poisonbench defend {wanted}" in commands
+    config = {"norm": "linf"}
+    assert registry.label_of(make_record(method="atda", config=config).spec) == "ATDA (Linf)"
+    assert registry.label_of(make_record(method="none").spec) == "W/o Defense"
+
+
+def test_the_sample_is_shown_only_with_runs_or_on_request():
+    def shown(*arguments):
+        return {cell.keys["dataset"] for cell in catalogue.build("2", *arguments).cells}
+
+    sample = make_record(dataset="mnist-sample")
+    assert shown([]) == {"cifar10", "mnist"}
+    assert shown([sample]) == {"cifar10", "mnist", "mnist-sample"}
+    assert shown([], "mnist-sample") == {"mnist-sample"}
+    (note,) = [n for n in catalogue.build("2", [sample]).notes if n.startswith("mnist-sample")]
+    assert "no figures" in note
+
+
+def test_a_plugin_with_runs_gets_a_column(monkeypatch):
+    known = registry.defenses() | {"own": registry.Entry("own", "Own", "own", "")}
+    monkeypatch.setattr(registry, "defenses", lambda: known)
+    assert "Own" not in catalogue.build("2", []).blocks[3].columns
+    table = catalogue.build("2", [make_record(method="own")])
+    assert table.blocks[3].columns[-1] == "Own"
+    assert cell_of([make_record(method="own")], method="own").verdict == "not published"
+
+
+def test_table_1_sets_recorded_settings_beside_the_published():
+    def facts(records):
+        return {
+            cell.keys["quantity"]: (cell.measured, cell.published, cell.verdict)
+            for cell in catalogue.build("1", records, "mnist").cells
+        }
+
+    found = facts([make_record(method="hint", rho=0.4)])
+    assert found["training images"] == (59_000, 59_000, "agrees")
+    assert found["model"] == ("mnist-cnn", "cnn", "agrees")
+    assert found["epochs"] == (30, 30, "agrees")
+    short = {"epochs": 10, "batch_size": 128}
+    assert facts([make_record(training=short)])["epochs"] == (10, 30, "differs")
+    both = facts([make_record(), make_record(trial=1, training=short)])
+    assert both["epochs"] == ("10, 30", 30, "differs")
+    assert facts([])["epochs"] == (None, 30, "not enough trials")
+    assert facts([make_record(variant="custom")])["epochs"][0] is None
+
+
+# Cells and the commands that fill them
+
+
+def test_missing_commands_fill_the_cells():
+    commands = catalogue.missing_commands("2", [], "mnist")
+    assert len(commands) == len(set(commands)) == 6 * 2 * 5
+    assert "poisonbench defend --method hint --dataset mnist --rho 0.6 --trial 3" in commands
+    assert "poisonbench defend --method none --dataset mnist --rho 0 --trial 0" in commands
+    assert not any("epic" in command for command in commands)
+    records = []
+    pattern = re.compile(r"--method (\S+) --dataset (\S+) --rho (\S+) --trial (\d+)$")
+    for command in commands:
+        method, dataset, rho, trial = pattern.search(command).groups()
+        records.append(
+            make_record(method=method, dataset=dataset, rho=float(rho), trial=int(trial))
+        )
+    assert catalogue.missing_commands("2", records, "mnist") == []
+    built = [c for c in catalogue.build("2", records, "mnist").cells if c.keys["method"] != "epic"]
+    assert {c.measured.n for c in built if c.measured} == {5}
+
+
+def test_missing_trials_are_those_not_done_and_no_more():
+    cell = Cell(dataset="mnist", method="none", rho=0)
+    records = [make_record(trial=1), make_record(trial=3), make_record(trial=0, seed=7)]
+    assert cell.missing(records) == [0, 2]
+    assert cell.missing([make_record(trial=t) for t in range(9)]) == []
+
+
+def test_table_1_lacks_one_run_of_a_data_set_without_any():
+    assert len(catalogue.missing_commands("1", [])) == 2
+    assert len(catalogue.missing_commands("1", [make_record(method="hint", rho=1.0)])) == 1
+
+
+def test_cells_with_changed_settings():
+    cell = Cell(dataset="mnist", method="hint", rho=0.6, overrides={"beta": "8/255"})
+    assert cell.command(2).endswith("--rho 0.6 --beta 8/255 --trial 2")
+    assert cell.keys["beta"] == "8/255"
+
+    def matches(variant, **labels):
+        return cell.matches(make_record(method="hint", rho=0.6, variant=variant, labels=labels))
+
+    assert matches("custom", overrides={"beta": 8 / 255})
+    assert not matches("custom", overrides={"beta": 16 / 255})
+    assert not matches("custom", overrides={"beta": 8 / 255, "ratio": 0.25})
+    assert not matches("custom", overrides={"beta": 8 / 255}, profile="code")
+    assert not matches("paper")
+
+
+@pytest.mark.parametrize(
+    ("key", "dataset", "message"),
+    [
+        ("6", None, r"expected a table among 1 \(.*\), 2 \(.*\), got '6'"),
+        ("2", "minst", "got 'minst'; did you mean 'mnist'"),
+    ],
+)
+def test_what_is_not_there(key, dataset, message):
+    with pytest.raises(UsageError, match=message):
+        catalogue.build(key, [], dataset)
+
+
+def test_the_results_folder_is_quoted_for_the_shell():
+    cell = Cell(dataset="mnist", method="none", rho=1.0)
+    assert cell.command(0, Path("my runs")).endswith("--trial 0 --results 'my runs'")
+
+
+def test_columns_of_different_poisons_are_said():
+    old = [make_record(rho=rho, digest=f"old{rho}") for rho in (0.0, 0.2, 0.6)]
+    new = make_record(method="hint", rho=0.6, digest="new")
+    notes = catalogue.build("2", old).notes
+    assert not [text for text in notes if "poisons" in text.split(":")[0]]
+    (note,) = [
+        text for text in catalogue.build("2", [*old, new]).notes if "are of 2 poisons" in text
+    ]
+    assert "mnist at rho 0.6 with seed 0" in note
+    assert "new, old0.6" in note
+
+
+def test_each_root_seed_has_its_own_poison():
+    runs = [
+        make_record(method=method, rho=0.6, seed=seed, digest=f"seed{seed}")
+        for method in ("none", "hint")
+        for seed in (0, 1)
+    ]
+    assert not [text for text in catalogue.build("2", runs).notes if "are of 2 poisons" in text]
+
+
+def test_of_a_sample_only_what_has_runs_is_shown():
+    """The paper has nothing to set beside the rest."""
+    table = catalogue.build("2", [make_record(dataset="mnist-sample", rho=0.6)], "mnist-sample")
+    matrix, beside = table.blocks
+    assert len(matrix.rows) == 6
+    assert [row[:2] for row in beside.rows] == [("0.6", "W/o Defense")]
+
+
+def test_one_trial_is_not_counted_as_tested():
+    notes = " ".join(catalogue.build("2", [make_record(0.9)], "mnist").notes)
+    assert "were tested" not in notes
+    outcome = catalogue.check("2", [make_record(0.9)], "mnist")
+    assert (outcome.differing, outcome.compared) == (0, 0)
+
+
+def test_runs_on_another_poison_are_not_averaged():
+    """Trials of a root seed count when they share the poison of the run finished last."""
+    old = [make_record(rho=0.6, trial=t, digest="a", finished="2026-01-01") for t in range(3)]
+    new = [make_record(rho=0.6, trial=t, digest="b", finished="2026-01-02") for t in range(2)]
+    assert [r.spec["poison"]["digest"] for r in distinct_trials([*new, *old])] == ["b", "b"]
+    other = make_record(rho=0.6, seed=7, digest="c", finished="2025-01-01")
+    assert len(distinct_trials([*new, *old, other])) == 3

@@ -1,0 +1,391 @@
+"""The training loop against plain ones."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from helpers.tiny import CPU, K, Recorder, network, recipe, split, train, weights_digest
+from poisonbench.core.errors import AbortedError, DivergedError
+from poisonbench.core.seeds import Seeds
+from poisonbench.data.splits import Split, digest_tensors
+from poisonbench.defenses import hint
+from poisonbench.models.classifier import Classifier
+from poisonbench.training import evaluation
+from poisonbench.training.augmentation import PADDING, CropFlip
+from poisonbench.training.evaluation import (
+    accuracy,
+    accuracy_by_class,
+    logits_of,
+    right_answers,
+    right_by_batch_statistics,
+    stratified_batches,
+)
+from poisonbench.training.fit import fit, network_precision
+from poisonbench.training.state import Defense
+
+# Reproducibility and common random numbers
+
+
+def test_the_same_spec_gives_the_same_bytes():
+    settings = recipe(augment="crop-flip")
+    first, one = train(recipe=settings)
+    torch.rand(5)
+    second, two = train(recipe=settings)
+    assert weights_digest(first) == weights_digest(second)
+    assert (one.curve, one.digests) == (two.curve, two.digests)
+
+
+@pytest.mark.parametrize("other", [Seeds(0, 1), Seeds(1, 0)])
+def test_another_trial_or_seed_changes_everything_random(other):
+    runs = []
+    for seeds in (Seeds(0, 0), other):
+        recorder = Recorder()
+        _, result = train(recorder, seeds=seeds, recipe=recipe(augment="crop-flip", epochs=1))
+        by_row = {}
+        for _, rows, images, _ in recorder.batches:
+            by_row.update(zip(rows.tolist(), images, strict=True))
+        runs.append((result, torch.stack([by_row[row] for row in sorted(by_row)])))
+    (one, images), (two, other_images) = runs
+    assert one.digests["initial_weights"] != two.digests["initial_weights"]
+    assert one.digests["first_batch"] != two.digests["first_batch"]
+    assert not torch.equal(images, other_images)
+
+
+def test_digests_are_of_what_they_name():
+    recorder = Recorder()
+    model = network(Seeds(4, 2))
+    _, result = train(recorder, seeds=Seeds(4, 2), recipe=recipe(epochs=1))
+    assert result.digests == {
+        "initial_weights": weights_digest(model),
+        "first_batch": digest_tensors(recorder.batches[0][1]),
+    }
+
+
+class DropAfterFirst(Recorder):
+    def start_epoch(self, state):
+        super().start_epoch(state)
+        keep = torch.ones(len(state.train), dtype=torch.bool)
+        keep[::3] = state.epoch == 0
+        return state.train.with_keep(keep)
+
+
+def test_defenses_of_a_trial_share_all_until_they_act():
+    """Weights, batches, augmentation and so the first epoch's loss are equal to the last bit."""
+    settings = recipe(augment="crop-flip", epochs=2)
+    runs = [
+        train(defense, recipe=settings)[1]
+        for defense in (
+            None,
+            Recorder(),
+            DropAfterFirst(),
+            hint.Hint(hint.Config(schedule=(1,), gamma=10.0)),
+        )
+    ]
+    assert all(run.digests == runs[0].digests for run in runs)
+    assert all(run.curve[0] == runs[0].curve[0] for run in runs)
+    # And they did act afterwards.
+    assert runs[2].curve[1] != runs[0].curve[1]
+    assert runs[3].curve[1] != runs[0].curve[1]
+
+
+def test_each_epoch_has_another_order_and_covers_every_row_once():
+    recorder = Recorder()
+    train(recorder)
+    orders = [recorder.rows(epoch).tolist() for epoch in range(3)]
+    assert all(sorted(order) == list(range(22)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+    assert [len(rows) for _, rows, *_ in recorder.batches] == [8, 8, 6] * 3
+
+
+# The loop against plain ones
+
+
+def plain_loop(model, data, recorder, settings):
+    """SGD written out, over the batches that the recorder saw."""
+    images, labels = data.images.double() / 255, data.labels
+    velocity = {}
+    means = []
+    for epoch in range(settings.epochs):
+        rate = settings.learning_rate
+        for milestone in settings.milestones:
+            rate /= 10 if epoch >= milestone else 1
+        total = 0.0
+        model.train()
+        for rows in [rows for number, rows, *_ in recorder.batches if number == epoch]:
+            loss = F.cross_entropy(model(images[rows]), labels[rows])
+            model.zero_grad()
+            loss.backward()
+            with torch.no_grad():
+                for name, weight in model.named_parameters():
+                    step = weight.grad + settings.weight_decay * weight
+                    if settings.momentum:
+                        moved = settings.momentum * velocity.get(name, 0) + step
+                        velocity[name] = moved
+                        step = step + settings.momentum * moved
+                    weight -= rate * step
+            total += loss.item() * len(rows)
+        means.append(total / len(data))
+    return means
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"momentum": 0.0, "weight_decay": 0.0, "milestones": ()},
+        {"milestones": ()},
+        {"weight_decay": 0.05, "milestones": (1,)},
+        {"epochs": 3, "milestones": (1, 2)},
+    ],
+)
+def test_fit_is_a_plain_loop(changes):
+    settings = recipe(**({"epochs": 2} | changes))
+    data, recorder = split(), Recorder()
+    reference = network().double()
+    model, result = train(recorder, recipe=settings, data=data)
+    means = plain_loop(reference, data, recorder, settings)
+    wanted = reference.state_dict()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value.to(wanted[name].dtype), wanted[name], rtol=0, atol=3e-6)
+    assert [row["loss"] for row in result.curve] == pytest.approx(means, abs=1e-6)
+    assert [row["epoch"] for row in result.curve] == list(range(1, settings.epochs + 1))
+    validation = accuracy(model, split(12, seed=1))
+    assert result.curve[-1]["validation_accuracy"] == validation
+
+
+@pytest.mark.parametrize(("features", "norms"), [(True, True), (True, False), (False, True)])
+def test_the_curve_of_fixed_features_is_that_of_whole_passes(features, norms, monkeypatch):
+    """Validation images are embedded once where that cannot change, and only there."""
+    calls = []
+    embed = Classifier.embed
+
+    def watched(model, images):
+        calls.append(len(images))
+        return embed(model, images)
+
+    curves = []
+    for cached in (True, False):
+        model = network()
+        model.hold(features=features, norms=norms)
+        if not cached:
+            monkeypatch.setattr(Classifier, "has_fixed_features", False)
+        else:
+            monkeypatch.setattr(Classifier, "embed", watched)
+        result = fit(model, split(), split(12, seed=1), recipe(epochs=3), Seeds(), device=CPU)
+        if cached:
+            evaluations = calls.count(12)
+            monkeypatch.undo()
+        curves.append(result.curve)
+    assert curves[0] == curves[1]
+    assert evaluations == (1 if features and norms else 3)
+
+
+def test_fit_learns():
+    model, result = train(recipe=recipe(epochs=8, milestones=()))
+    assert result.curve[-1]["loss"] < 0.1 < result.curve[0]["loss"]
+    assert accuracy(model, split(40, seed=5)) == 1
+
+
+def test_bfloat16_trains_like_float32():
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        _, result = train(recipe=recipe(precision=precision, learning_rate=0.02))
+        losses[precision] = [row["loss"] for row in result.curve]
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+
+
+def test_precision_is_chosen_or_found():
+    assert network_precision(CPU, "float32") is torch.float32
+    assert network_precision(CPU, "bfloat16") is torch.bfloat16
+    has = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    assert network_precision(CPU, "auto") is (torch.bfloat16 if has else torch.float32)
+
+
+def test_a_loss_that_is_not_finite_names_the_learning_rate():
+    with pytest.raises(DivergedError, match=r"epoch 1.*--learning-rate") as caught:
+        train(recipe=recipe(learning_rate=1e30))
+    assert caught.value.epoch == 1
+
+
+def test_a_copy_that_diverges_fails_the_epoch_before_which_it_was_trained():
+    class Copies(Defense):
+        def start_epoch(self, state):
+            if state.epoch == 1:
+                state.model.head.weight.data[0, 0] = float("nan")
+                state.train_copy("features", split())
+            return state.train
+
+    with pytest.raises(
+        DivergedError, match="copy trained for features, in its epoch 1: "
+    ) as caught:
+        train(Copies())
+    assert caught.value.epoch == 2
+
+
+def test_a_network_that_the_last_step_spoiled_is_no_result():
+    """With one batch an epoch the loss is still finite: it was taken before the step."""
+    with pytest.raises(DivergedError, match=r"finite outputs.*--learning-rate") as caught:
+        train(recipe=recipe(learning_rate=1e30, batch_size=10_000, epochs=1))
+    assert caught.value.epoch == 1
+
+
+def test_a_network_whose_outputs_are_not_finite_has_no_accuracy():
+    model, _ = train()
+    model.head.weight.data[0, 0] = float("inf")
+    generator = torch.Generator()
+    for measure in (
+        accuracy,
+        right_answers,
+        lambda *of: right_by_batch_statistics(*of, generator),
+    ):
+        with pytest.raises(DivergedError, match="--learning-rate"):
+            measure(model, split(20))
+
+
+def test_progress_counts_every_batch():
+    seen = []
+    train(report=lambda *words: seen.append(words), name="phase")
+    assert [done for _, done, _, _ in seen] == list(range(1, 10))
+    assert {(name, total) for name, _, total, _ in seen} == {("phase", 9)}
+    assert seen[-1][3] == "epoch 3/3"
+
+
+def test_a_stop_without_a_checkpoint_aborts():
+    asked = []
+    with pytest.raises(AbortedError):
+        train(should_stop=lambda: asked.append(1) or len(asked) == 4)
+    assert len(asked) == 4
+
+
+def test_seconds_are_booked_by_phase():
+    _, result = train()
+    assert set(result.seconds) == {"training", "defense", "validation"}
+    assert all(value > 0 for value in result.seconds.values())
+
+
+# Augmentation
+
+
+def naive_crop_flip(images, shifts, flips):
+    out = []
+    for image, (down, right), flip in zip(images, shifts.tolist(), flips.tolist(), strict=True):
+        height, width = image.shape[1:]
+        padded = torch.zeros(len(image), height + 2 * PADDING, width + 2 * PADDING)
+        padded[:, PADDING : PADDING + height, PADDING : PADDING + width] = image
+        crop = padded[:, down : down + height, right : right + width]
+        out.append(crop.flip(2) if flip else crop)
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 7, 10)])
+def test_crop_flip_is_the_naive_loop(shape):
+    generator = torch.Generator().manual_seed(2)
+    images = torch.rand(900, *shape, generator=generator)
+    draws = CropFlip.draw(900, generator, CPU)
+    rows = torch.randperm(900, generator=generator)[:300]
+    out = draws(images[rows], rows)
+    assert torch.equal(out, naive_crop_flip(images[rows], draws.shifts[rows], draws.flips[rows]))
+    # All 81 shifts and both flips occur.
+    assert len({tuple(shift) for shift in draws.shifts.tolist()}) == 81
+    assert 380 < int(draws.flips.sum()) < 520
+
+
+def test_the_middle_crop_without_a_flip_is_the_image():
+    images, rows = torch.rand(5, 2, 8, 8), torch.arange(5)
+    same = CropFlip(torch.full((5, 2), PADDING), torch.zeros(5, dtype=torch.bool))
+    assert torch.equal(same(images, rows), images)
+    mirrored = CropFlip(same.shifts, torch.ones(5, dtype=torch.bool))
+    assert torch.equal(mirrored(images, rows), images.flip(3))
+
+
+def test_batches_are_perturbed_after_augmentation():
+    recorder, data, seeds = Recorder(), split(), Seeds()
+    train(recorder, data=data, recipe=recipe(augment="crop-flip", epochs=2), seeds=seeds)
+    for epoch in range(2):
+        draws = CropFlip.draw(22, seeds.generator("augmentation", epoch), CPU)
+        for number, rows, images, labels in recorder.batches:
+            if number == epoch:
+                clean = data.images[rows].float() / 255
+                wanted = naive_crop_flip(clean, draws.shifts[rows], draws.flips[rows])
+                assert torch.equal(images, wanted)
+                assert torch.equal(labels, data.labels[rows])
+
+
+# Evaluation
+
+
+def test_accuracy_is_counted_image_by_image(monkeypatch):
+    model, _ = train(recipe=recipe(epochs=1))
+    data = split(23, seed=8)
+    data = Split(data.images, torch.where(data.labels == 2, 0, data.labels))
+    one = copy.deepcopy(model).eval()
+    right, of_class = [], {k: [] for k in range(K)}
+    for image, label in zip(data.images, data.labels.tolist(), strict=True):
+        with torch.no_grad():
+            hit = int(one(image[None].float() / 255).argmax()) == label
+        right.append(hit)
+        of_class[label].append(hit)
+    share = sum(right) / 23
+    assert 0 < share < 1
+    monkeypatch.setattr(evaluation, "pass_size", lambda images, gradients: 5)
+    model.train()
+    assert accuracy(model, data) == pytest.approx(share, abs=1e-7)
+    answers = right_answers(model, data)
+    assert answers.tolist() == right
+    by_class = accuracy_by_class(answers, data.labels, K)
+    assert by_class == pytest.approx([sum(v) / len(v) if v else 0 for v in of_class.values()])
+    assert by_class[2] == 0
+    # Neither the mode nor batch norm's statistics moved.
+    assert model.training
+    before = weights_digest(one)
+    logits_of(model, data.images)
+    assert weights_digest(model) == before
+
+
+def test_logits_of_bytes_and_of_pixels_agree():
+    model = network().eval()
+    images = split(6).images
+    torch.testing.assert_close(logits_of(model, images), logits_of(model, images.float() / 255))
+
+
+def test_batch_statistics_are_those_of_the_batch_at_hand():
+    model, _ = train()
+    data = split(250)
+    generator = torch.Generator().manual_seed(3)
+    batches = stratified_batches(data.labels, generator)
+    before = weights_digest(model)
+    found = right_by_batch_statistics(model, data, torch.Generator().manual_seed(3))
+    assert weights_digest(model) == before
+    naive = copy.deepcopy(model).train()
+    for rows in batches:
+        with torch.no_grad():
+            said = naive(data.images[rows].float() / 255).argmax(1)
+        assert (said == data.labels[rows]).tolist() == found[rows].tolist()
+    # Other running statistics change the usual answers and not these.
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean += 3
+    same = right_by_batch_statistics(model, data, torch.Generator().manual_seed(3))
+    assert same.tolist() == found.tolist()
+    assert right_answers(model, data).double().mean() < found.double().mean()
+
+
+def test_a_network_without_batch_norm_has_no_batch_statistics():
+    model, data = network(), split(30)
+    model.features[1] = nn.Identity()
+    assert right_by_batch_statistics(model, data, torch.Generator()) is None
+
+
+@pytest.mark.parametrize("size", [1, 99, 151, 1_000])
+def test_stratified_batches_hold_each_row_once_and_each_class_evenly(size):
+    labels = torch.arange(size) % 3 // 2  # two thirds of class 0
+    batches = stratified_batches(labels, torch.Generator().manual_seed(0))
+    assert sorted(torch.cat(batches).tolist()) == list(range(size))
+    for rows in batches:
+        share = len(rows) / size
+        for label in (0, 1):
+            expected = share * int((labels == label).sum())
+            assert abs(int((labels[rows] == label).sum()) - expected) <= 1
