@@ -9,7 +9,7 @@ from typing import Any, Literal
 from poisonbench.core.settings import Profiles, options_of, require, resolve, setting
 
 #: Epochs and optimiser of the second stage of a scenario, where they are not the recipe's.
-STAGE_RECIPES: dict[str, dict[str, Any]] = {
+STAGE_CHANGES: dict[str, dict[str, Any]] = {
     "finetune": {"epochs": 8, "learning_rate": 0.01, "momentum": 0.9, "milestones": ()},
 }
 

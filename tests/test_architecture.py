@@ -393,8 +393,8 @@ EVERY_ENTRY = pytest.mark.parametrize(
 def test_every_entry_has_what_an_algorithm_needs(command, entry):
     module = entry.load()
     assert module.__name__.startswith(f"poisonbench.{'attacks' if command == 'craft' else 'defen'}")
-    assert isinstance(module.RECIPE_NUMBER, int)
-    assert module.RECIPE_NUMBER >= 1
+    assert isinstance(module.VERSION, int)
+    assert module.VERSION >= 1
     config = module.Config()
     assert type(config).__dataclass_params__.frozen
     assert all(option.help for option in options_of(module.Config))

@@ -43,7 +43,7 @@ from poisonbench.attacks.shared.feature_space import MNIST_PRESETS, FeatureSpace
 from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, surrogate_models
 from poisonbench.core.settings import Profiles, require, setting
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 PROFILES: Profiles = {
     "paper": MNIST_PRESETS,

@@ -40,7 +40,7 @@ from poisonbench.attacks.base import TargetedTask
 from poisonbench.attacks.shared.feature_space import FeatureSpace, adam_steps
 from poisonbench.core.settings import Profiles, require, setting
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 PROFILES: Profiles = {
     "paper": {

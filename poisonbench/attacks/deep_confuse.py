@@ -53,7 +53,7 @@ from poisonbench.models import deep_confuse_classifiers, generators
 from poisonbench.models.classifier import initialise, pass_size
 from poisonbench.training.evaluation import logits_of
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 _MNIST = {
     "epsilon": 76 / 255,

@@ -37,7 +37,7 @@ from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.training.fit import network_precision
 from poisonbench.training.projected_gradient import signed_steps, warn_of_zero_gradients
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 PROFILES: Profiles = {
     "paper": {

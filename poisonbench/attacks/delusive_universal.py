@@ -31,7 +31,7 @@ from poisonbench.attacks.base import AttackTask
 from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.training.projected_gradient import project_linf
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 PROFILES: Profiles = {"paper": {"mnist": {"epsilon": 76 / 255}}}
 

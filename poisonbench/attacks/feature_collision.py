@@ -56,7 +56,7 @@ from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, s
 from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.training.projected_gradient import project_linf
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 PROFILES: Profiles = {
     "paper": MNIST_PRESETS,

@@ -43,7 +43,7 @@ from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, s
 from poisonbench.core.settings import Profiles
 from poisonbench.models.classifier import Classifier
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 PROFILES: Profiles = {
     "paper": {

@@ -64,7 +64,7 @@ from poisonbench.core.errors import DivergedError, UsageError
 from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.models.classifier import Classifier
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 #: From scratch it needs two dozen networks; where that takes too long the victim is fine-tuned.
 SCENARIOS = {"mnist-sample@1000": "finetune"}

@@ -41,7 +41,7 @@ from poisonbench.training.projected_gradient import (
     warn_of_zero_gradients,
 )
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 PROFILES: Profiles = {
     "paper": {

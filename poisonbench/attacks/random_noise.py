@@ -21,7 +21,7 @@ from torch import Tensor
 from poisonbench.attacks.base import TargetedTask
 from poisonbench.core.settings import Profiles, require, setting
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 PROFILES: Profiles = {
     "paper": {"mnist": {"epsilon": 76 / 255}, "mnist-sample": {"epsilon": 64 / 255}}

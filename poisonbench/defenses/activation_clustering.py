@@ -47,7 +47,7 @@ from poisonbench.defenses.shared.feature_filter import FEATURES_HELP, FeatureFil
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 STARTS = 10
 

@@ -49,7 +49,7 @@ from poisonbench.training.projected_gradient import project_linf
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingState
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from poisonbench.core.settings import Profiles, require
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Oracle, TrainingSet, TrainingState
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,7 @@ from poisonbench.defenses.shared.feature_filter import FEATURES_HELP, FeatureFil
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 #: Distances that are held at once: 64 MiB on a CPU, 512 MiB on a GPU.
 BLOCK = {"cpu": 2**24, "cuda": 2**27}

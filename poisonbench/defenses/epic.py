@@ -53,7 +53,7 @@ from poisonbench.training.evaluation import finite_outputs
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)

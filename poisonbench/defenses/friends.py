@@ -48,7 +48,7 @@ from poisonbench.models.cpu.parallel_passes import in_lanes
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 #: The batch that the reference's learning rate belongs to, and the start of its noise.
 REFERENCE_BATCH = 128

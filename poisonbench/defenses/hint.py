@@ -64,10 +64,10 @@ from poisonbench.influence.inverse_hessian import (
 )
 from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.models.folding import folded
-from poisonbench.training.recipe import CODE_RECIPE, Recipe
+from poisonbench.training.recipe import HINT_CODE_CHANGES, Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,7 @@ PROFILES: Profiles = {
 }
 
 #: What a profile changes in the training recipe.
-RECIPES: Profiles = CODE_RECIPE
+RECIPE_CHANGES: Profiles = HINT_CODE_CHANGES
 
 
 def build(config: Config, recipe: Recipe) -> Defense:

@@ -34,7 +34,7 @@ from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ from poisonbench.training.augmentation import draw_beta
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingState
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)

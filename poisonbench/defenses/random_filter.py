@@ -29,7 +29,7 @@ from poisonbench.defenses.shared.feature_filter import FeatureFilter
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)

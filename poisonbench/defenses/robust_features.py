@@ -39,7 +39,7 @@ from poisonbench.training.projected_gradient import signed_steps
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingState
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)

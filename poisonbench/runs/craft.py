@@ -206,7 +206,7 @@ def pool_spec(
     spec: dict[str, Any] = {
         "kind": "craft",
         "attack": name,
-        "recipe_number": settings.module.RECIPE_NUMBER,
+        "recipe_number": settings.module.VERSION,
         "config": as_json(settings.config),
         "dataset": dataset.digest,
         "surrogate": surrogate if entry.trains else None,

@@ -280,7 +280,7 @@ def targeted_spec(
     return {
         "kind": "craft",
         "attack": settings.entry.name,
-        "recipe_number": settings.module.RECIPE_NUMBER,
+        "recipe_number": settings.module.VERSION,
         "config": as_json(settings.config),
         "dataset": dataset.digest,
         "targeting": attacker,

@@ -207,7 +207,7 @@ def request(
         "dataset": {"name": dataset.name.partition(":")[0], "digest": dataset.digest},
         "poison": describe_choice(dataset, choice, targeted, trial),
         "method": method,
-        "recipe_number": settings.module.RECIPE_NUMBER,
+        "recipe_number": settings.module.VERSION,
         "config": as_json(settings.config),
         "model": network,
         "seed": bench.seed,

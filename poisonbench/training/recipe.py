@@ -49,7 +49,7 @@ class Recipe:
 #: settings that finish on a laptop, not the paper's. A network may be a preset, after the data's:
 #: without batch norm a rate of 0.1 diverges, so such a network has a tenth, as in the code of
 #: Witches' Brew.
-RECIPES: Profiles = {
+RECIPE_PRESETS: Profiles = {
     "paper": {
         "mnist": {
             "epochs": 30,
@@ -77,7 +77,7 @@ RECIPES: Profiles = {
 
 
 #: What HINT's reference code trains on MNIST by, for the profiles "code" of it and of no defense.
-CODE_RECIPE: Profiles = {
+HINT_CODE_CHANGES: Profiles = {
     "code": {"mnist": {"epochs": 10}, "mnist-sample": {"epochs": 10, "milestones": (8,)}}
 }
 
@@ -88,7 +88,7 @@ def recipe_profiles(changes: Profiles) -> Profiles:
     Args:
         changes: profile -> preset -> {field: value}; a profile without changes is the paper's.
     """
-    paper = RECIPES["paper"]
+    paper = RECIPE_PRESETS["paper"]
     changed = {
         profile: {
             preset: {**paper.get(preset, {}), **by_preset.get(preset, {})}

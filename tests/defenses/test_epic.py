@@ -14,7 +14,7 @@ from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import resolve
 from poisonbench.defenses import epic
 from poisonbench.training.fit import fit
-from poisonbench.training.recipe import RECIPES, Recipe
+from poisonbench.training.recipe import RECIPE_PRESETS, Recipe
 from poisonbench.training.state import TrainingSet
 
 SCALE = 20.0
@@ -199,7 +199,7 @@ def test_between_rounds_the_training_set_is_the_same_object(epoch):
 def test_rounds_of_each_profile(profile, presets, expected):
     common = {"presets": presets, "overrides": {}, "owner": "epic"}
     config = resolve(epic.Config, epic.PROFILES, profile=profile, **common)
-    recipe = resolve(Recipe, RECIPES, profile="paper", **common)
+    recipe = resolve(Recipe, RECIPE_PRESETS, profile="paper", **common)
     assert list(epic.build(config, recipe).rounds) == list(expected)
 
 
