@@ -66,7 +66,7 @@ PROFILES: Profiles = {
 class Config(BrewingConfig):
     """Settings of BP; the defaults are HINT's for CIFAR-10."""
 
-    steps: int = setting(4000, "Gradient steps.")
+    steps: int = setting(4000, "Gradient steps.", low=1)
     form: Literal["mean", "authors"] = setting(
         "mean",
         "mean: squared distance, brewed; authors: distance relative to the target's norm, by Adam "

@@ -36,9 +36,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poisonbench.attacks.base import TargetedTask
+from poisonbench.attacks.base import AttackConfig, TargetedTask
 from poisonbench.attacks.shared.feature_space import FeatureSpace, adam_steps
-from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.core.settings import Profiles, setting
 
 VERSION = 1
 
@@ -54,19 +54,17 @@ _LOOK_EVERY = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(AttackConfig):
     """Settings of CP; the defaults are its authors' for CIFAR-10."""
 
-    epsilon: float = setting(0.1, "L-infinity budget, in pixels of [0, 1].")
-    steps: int = setting(4000, "Steps of Adam.")
-    step_size: float = setting(0.04, "Adam's learning rate, in standard deviations of the data.")
-    surrogates: int = setting(6, "Models of the attacker, each with coefficients of its own.")
-
-    def __post_init__(self) -> None:
-        require(0 < self.epsilon <= 1, f"epsilon: expected in (0, 1], got {self.epsilon}")
-        require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
-        require(self.step_size > 0, f"step_size: expected over 0, got {self.step_size}")
-        require(self.surrogates >= 1, f"surrogates: expected at least 1, got {self.surrogates}")
+    epsilon: float = setting(0.1, "L-infinity budget, in pixels of [0, 1].", over=0, high=1)
+    steps: int = setting(4000, "Steps of Adam.", low=1)
+    step_size: float = setting(
+        0.04, "Adam's learning rate, in standard deviations of the data.", over=0
+    )
+    surrogates: int = setting(
+        6, "Models of the attacker, each with coefficients of its own.", low=1
+    )
 
 
 def craft(task: TargetedTask, config: Config) -> Tensor:

@@ -84,19 +84,17 @@ _BETAS = (0.9, 0.999)
 class Config(BrewingConfig):
     """Settings of FC; the defaults are HINT's for CIFAR-10."""
 
-    steps: int = setting(1000, "Gradient steps.")
+    steps: int = setting(1000, "Gradient steps.", low=1)
     form: Literal["mean", "collide", "watermark"] = setting(
         "mean",
         "mean: the mean poison to the target (HINT); collide: each poison; watermark: each poison "
         "from a blend with the target, for networks that are trained on as a whole.",
     )
-    opacity: float = setting(0.3, "Share of the target in a watermarked poison.")
-    beta: float = setting(0.1, "Pull of the watermark form back to its start.")
+    opacity: float = setting(0.3, "Share of the target in a watermarked poison.", low=0, under=1)
+    beta: float = setting(0.1, "Pull of the watermark form back to its start.", low=0, high=1e6)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.opacity < 1, f"opacity: expected in [0, 1), got {self.opacity}")
-        require(0 <= self.beta <= 1e6, f"beta: expected in [0, 1e6], got {self.beta}")
         require(
             self.form != "watermark" or (self.restarts == 1 and self.brew_augment == "none"),
             "form: expected restarts 1 and brew_augment none with watermark, which starts at the "

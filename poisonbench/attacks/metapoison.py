@@ -57,8 +57,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from poisonbench.attacks.base import TargetedTask
-from poisonbench.attacks.shared.checkpoint import adam_tensors, restore_adam
+from poisonbench.attacks.base import AttackConfig, TargetedTask
+from poisonbench.attacks.shared.adam_state import adam_tensors, restore_adam
 from poisonbench.attacks.shared.colour_shift import LARGEST_SHIFT, Palette, clamp_shifts, roughness
 from poisonbench.core.errors import DivergedError, UsageError
 from poisonbench.core.settings import Profiles, require, setting
@@ -95,29 +95,39 @@ _CONFIDENT = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(AttackConfig):
     """Settings of MetaPoison; the defaults are its authors' for CIFAR-10."""
 
-    epsilon: float = setting(8 / 255, "L-infinity bound of the noise, in pixels of [0, 1].")
-    color: float = setting(0.0, "Largest shift of each YUV channel, in [0, 1]; the authors: 0.04.")
-    smoothness: float = setting(1.0, "Weight of the roughness of --color's shifts in the loss.")
-    steps: int = setting(60, "Craft steps.")
+    epsilon: float = setting(
+        8 / 255, "L-infinity bound of the noise, in pixels of [0, 1].", over=0, high=1
+    )
+    color: float = setting(
+        0.0, "Largest shift of each YUV channel; the authors: 0.04.", low=0, high=1
+    )
+    smoothness: float = setting(
+        1.0, "Weight of the roughness of --color's shifts in the loss.", low=0
+    )
+    steps: int = setting(60, "Craft steps.", low=1)
     craft_optimizer: Literal["adam", "sign-adam"] = setting(
         "adam", "adam: on gradients; sign-adam: on their signs."
     )
-    craft_rate: float = setting(200 / 255, "Rate of a craft step, in pixels of [0, 1].")
-    warm_up: int = setting(5, "First craft steps, of a rate times ((c + 1) / warm-up) squared.")
-    rate_drops: tuple[int, ...] = setting(
-        (20, 40), "Craft steps after which the rate is divided by 10."
+    craft_rate: float = setting(
+        200 / 255, "Rate of a craft step, in pixels of [0, 1].", over=0, high=1e30
     )
-    surrogates: int = setting(24, "Networks of the attacker.")
+    warm_up: int = setting(
+        5, "First craft steps, of a rate times ((c + 1) / warm-up) squared.", low=0
+    )
+    rate_drops: tuple[int, ...] = setting(
+        (20, 40), "Craft steps after which the rate is divided by 10.", low=1
+    )
+    surrogates: int = setting(24, "Networks of the attacker.", low=1)
     start: Literal["staggered", "trained"] = setting(
         "staggered",
         "staggered: networks after 0 to surrogates - 1 epochs; trained: at the end of training.",
     )
-    unroll: int = setting(2, "Steps of a network that a gradient goes through.")
-    inner_learning_rate: float = setting(0.1, "Learning rate of those steps.")
-    inner_batch_size: int = setting(125, "Training images in a batch of those steps.")
+    unroll: int = setting(2, "Steps of a network that a gradient goes through.", low=1)
+    inner_learning_rate: float = setting(0.1, "Learning rate of those steps.", over=0, high=1e30)
+    inner_batch_size: int = setting(125, "Training images in a batch of those steps.", low=2)
     poisons_per_batch: int | None = setting(
         None, "Poisons in each of those batches; by default as they fall when shuffled."
     )
@@ -126,25 +136,8 @@ class Config:
     )
 
     def __post_init__(self) -> None:
-        require(0 < self.epsilon <= 1, f"epsilon: expected in (0, 1], got {self.epsilon}")
-        require(0 <= self.color <= 1, f"color: expected in [0, 1], got {self.color}")
+        super().__post_init__()
         require(self.budget <= 1, f"color: expected a budget of at most 1, got {self.budget:.3f}")
-        require(self.smoothness >= 0, f"smoothness: expected 0 or more, got {self.smoothness}")
-        require(self.warm_up >= 0, f"warm_up: expected 0 or more, got {self.warm_up}")
-        require(
-            all(step >= 1 for step in self.rate_drops),
-            f"rate_drops: expected steps of 1 or more, got {self.rate_drops}",
-        )
-        for name in ("steps", "surrogates", "unroll"):
-            value = getattr(self, name)
-            require(value >= 1, f"{name}: expected at least 1, got {value}")
-        for name in ("craft_rate", "inner_learning_rate"):
-            value = getattr(self, name)
-            require(0 < value <= 1e30, f"{name}: expected in (0, 1e30], got {value}")
-        require(
-            self.inner_batch_size >= 2,
-            f"inner_batch_size: expected at least 2, got {self.inner_batch_size}",
-        )
         poisons = self.poisons_per_batch
         require(
             poisons is None or 1 <= poisons < self.inner_batch_size,

@@ -31,8 +31,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from poisonbench.attacks.base import AttackTask
-from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.attacks.base import AttackConfig, AttackTask
+from poisonbench.core.settings import Profiles, setting
 from poisonbench.training.fit import network_precision
 from poisonbench.training.projected_gradient import (
     example_losses,
@@ -52,25 +52,18 @@ PROFILES: Profiles = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(AttackConfig):
     """Settings of PGD; the defaults are for CIFAR-10."""
 
-    epsilon: float = setting(8 / 255, "L-infinity budget, in pixels of [0, 1].")
-    steps: int = setting(40, "Gradient steps.")
-    step_ratio: float = setting(0.1, "Length of a step as a share of epsilon.")
-    restarts: int = setting(1, "Random starts; the highest loss is kept, image by image.")
+    steps: int = setting(40, "Gradient steps.", low=1)
+    step_ratio: float = setting(0.1, "Length of a step as a share of epsilon.", over=0, high=2)
+    restarts: int = setting(1, "Random starts; the highest loss is kept, image by image.", low=1)
     augment: Literal["none", "crop-flip"] = setting(
         "none", "Differentiate through a random crop and flip at each step."
     )
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Arithmetic of the attack's passes; auto: bfloat16 where the device has it."
     )
-
-    def __post_init__(self) -> None:
-        require(0 <= self.epsilon <= 1, f"epsilon: expected in [0, 1], got {self.epsilon}")
-        require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
-        require(0 < self.step_ratio <= 2, f"step_ratio: expected in (0, 2], got {self.step_ratio}")
-        require(self.restarts >= 1, f"restarts: expected at least 1, got {self.restarts}")
 
 
 def craft(task: AttackTask, config: Config) -> Tensor:

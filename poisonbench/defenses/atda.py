@@ -41,31 +41,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.defenses.base import Defense, Recipe, TrainingState
 from poisonbench.models.classifier import Classifier
 from poisonbench.models.folding import folded
 from poisonbench.training.fit import network_precision
 from poisonbench.training.projected_gradient import project_linf
-from poisonbench.training.recipe import Recipe
-from poisonbench.training.state import Defense, TrainingState
 
 VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(BaseConfig):
     """ATDA's settings; the defaults are HINT's."""
 
     norm: Literal["l2", "linf"] = setting("l2", "Norm of the ball.")
-    radius: float = setting(0.25, "Its radius, in pixels of [0, 1].")
-    steps: int = setting(7, "Most steps of the search.")
-    step_ratio: float = setting(0.2, "Length of a step as a share of the radius.")
+    radius: float = setting(0.25, "Its radius, in pixels of [0, 1].", over=0, high=1e30)
+    steps: int = setting(7, "Most steps of the search.", low=1)
+    step_ratio: float = setting(0.2, "Length of a step as a share of the radius.", over=0, high=2)
     early_stop: bool = setting(True, "Friendly: stop when found misclassified tau + 1 times.")
-
-    def __post_init__(self) -> None:
-        require(0 < self.radius <= 1e30, f"radius: expected in (0, 1e30], got {self.radius}")
-        require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
-        require(0 < self.step_ratio <= 2, f"step_ratio: expected in (0, 2], got {self.step_ratio}")
 
 
 PROFILES: Profiles = {

@@ -17,16 +17,16 @@ from dataclasses import dataclass
 
 import torch
 
-from poisonbench.core.settings import Profiles, setting
+from poisonbench.core.settings import BaseConfig, Profiles, setting
 from poisonbench.data.splits import Split
-from poisonbench.training.recipe import HINT_CODE_CHANGES, Recipe
-from poisonbench.training.state import Defense
+from poisonbench.defenses.base import Defense, Recipe
+from poisonbench.training.recipe import HINT_CODE_CHANGES
 
 VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(BaseConfig):
     """What is trained on."""
 
     with_validation: bool = setting(

@@ -33,27 +33,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.defenses.base import Defense, Recipe, TrainingState
 from poisonbench.training.fit import network_precision
 from poisonbench.training.projected_gradient import signed_steps
-from poisonbench.training.recipe import Recipe
-from poisonbench.training.state import Defense, TrainingState
 
 VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(BaseConfig):
     """Settings of the pretraining; the defaults are the paper's."""
 
-    epsilon: float = setting(8 / 255, "L-infinity bound, in pixels of [0, 1].")
-    steps: int = setting(8, "Steps of the search.")
-    step_ratio: float = setting(0.25, "Length of a step as a share of the bound.")
-
-    def __post_init__(self) -> None:
-        require(0 < self.epsilon <= 1, f"epsilon: expected in (0, 1], got {self.epsilon}")
-        require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
-        require(0 < self.step_ratio <= 2, f"step_ratio: expected in (0, 2], got {self.step_ratio}")
+    epsilon: float = setting(8 / 255, "L-infinity bound, in pixels of [0, 1].", over=0, high=1)
+    steps: int = setting(8, "Steps of the search.", low=1)
+    step_ratio: float = setting(0.25, "Length of a step as a share of the bound.", over=0, high=2)
 
 
 PROFILES: Profiles = {

@@ -176,7 +176,7 @@ def _craft_pool(
         torch.arange(len(dataset.train)),
         dataset,
         attack=name,
-        epsilon=settings.config.epsilon,
+        epsilon=settings.config.budget,
         spec=spec,
     )
     crafted = publish(bench, poison, dataset, poison_id)

@@ -206,7 +206,7 @@ def craft_targeted(
                 job.rows,
                 dataset,
                 attack=name,
-                epsilon=getattr(settings.config, "budget", settings.config.epsilon),
+                epsilon=settings.config.budget,
                 spec=specs[job.trial],
                 goal=job.goal.as_json(),
             )

@@ -188,17 +188,10 @@ def request(
         # Before the poison is crafted.
         _reveal(method, defense, torch.ones(len(dataset.train), dtype=torch.bool))
     scenario = targeted.targeting.scenario if targeted is not None else "scratch"
-    if scenario == "transfer" and "features_from" in settings.given:
-        raise UsageError(
-            f"{method}: expected no --features-from in scenario transfer, where features are those "
-            "of the frozen, clean pretraining; leave it out"
-        )
-    if scenario == "scratch" and defense.pretraining() is not None:
-        raise UsageError(
-            f"{method}: expected a targeted attack with --scenario transfer or finetune, whose "
-            "victim starts from a pretrained network, got training from scratch; choose for "
-            "example --attack bp --scenario transfer"
-        )
+    try:
+        defense.check_run(scenario, settings.given)
+    except ValueError as error:
+        raise UsageError(f"{method}: {error}") from None
     network = model or default_model(dataset)
     check_model(network, dataset.image_shape)
     spec: dict[str, Any] = {

@@ -11,12 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poisonbench.attacks.shared.checkpoint import (
-    NO_CHECKPOINT,
-    AttackCheckpoint,
-    adam_tensors,
-    restore_adam,
-)
+from poisonbench.attacks.base import NO_CHECKPOINT, AttackCheckpoint
+from poisonbench.attacks.shared.adam_state import adam_tensors, restore_adam
 from poisonbench.attacks.shared.targeted_optimiser import Objective
 from poisonbench.models.classifier import Classifier, groups_in_a_pass
 from poisonbench.models.folding import folded

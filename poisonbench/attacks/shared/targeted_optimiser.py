@@ -28,8 +28,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from poisonbench.attacks.shared.checkpoint import NO_CHECKPOINT, AttackCheckpoint
-from poisonbench.core.settings import require, setting
+from poisonbench.attacks.base import NO_CHECKPOINT, AttackCheckpoint, AttackConfig
+from poisonbench.core.settings import setting
 from poisonbench.models.classifier import Classifier, groups_in_a_pass
 from poisonbench.training.projected_gradient import project_linf, shift_flip
 
@@ -44,17 +44,17 @@ _DECAYS = (2.667, 1.6, 1.142)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BrewingConfig:
+class BrewingConfig(AttackConfig):
     """Settings of every attack that brews; the defaults are gradient matching's for CIFAR-10."""
 
-    epsilon: float = setting(16 / 255, "L-infinity budget, in pixels of [0, 1].")
-    steps: int = setting(250, "Gradient steps.")
-    step_size: float = setting(0.1, "First step, in the unit of --step-unit.")
+    epsilon: float = setting(16 / 255, "L-infinity budget, in pixels of [0, 1].", over=0, high=1)
+    steps: int = setting(250, "Gradient steps.", low=1)
+    step_size: float = setting(0.1, "First step, in the unit of --step-unit.", over=0)
     step_unit: Literal["normalised", "pixel"] = setting(
         "normalised", "normalised: standard deviations of the data; pixel: the range [0, 1]."
     )
-    restarts: int = setting(8, "Random starts; the lowest last loss is kept.")
-    surrogates: int = setting(1, "Models of the attacker, whose gradients are summed.")
+    restarts: int = setting(8, "Random starts; the lowest last loss is kept.", low=1)
+    surrogates: int = setting(1, "Models of the attacker, whose gradients are summed.", low=1)
     stagger: Literal["none", "full", "snapshots"] = setting(
         "none",
         "none: fully trained models; full: model k of n stops after k/n of the epochs; snapshots: "
@@ -63,13 +63,6 @@ class BrewingConfig:
     brew_augment: Literal["none", "shift-flip"] = setting(
         "shift-flip", "shift-flip: differentiable shift by up to an eighth of the side, and flip."
     )
-
-    def __post_init__(self) -> None:
-        require(0 < self.epsilon <= 1, f"epsilon: expected in (0, 1], got {self.epsilon}")
-        require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
-        require(self.step_size > 0, f"step_size: expected over 0, got {self.step_size}")
-        require(self.restarts >= 1, f"restarts: expected at least 1, got {self.restarts}")
-        require(self.surrogates >= 1, f"surrogates: expected at least 1, got {self.surrogates}")
 
     def unit(self, std: Tensor) -> Tensor:
         """What a step of 1 is in pixels of [0, 1], (C, 1, 1); ``std`` is the data's."""
