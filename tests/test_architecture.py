@@ -154,10 +154,10 @@ def test_every_row_of_the_table_has_a_part():
     ("file", "line", "sentence"),
     [
         ("core/errors.py", "from poisonbench.targeting import Goal", "may import nothing of the"),
-        ("data/splits.py", "import poisonbench.training.fit", "data imports poisonbench.training"),
+        ("data/splits.py", "from poisonbench.training import trainer", "data imports poisonbench"),
         ("models/mnist_cnn.py", "from poisonbench.data.splits import Split", "models imports"),
-        ("training/fit.py", "from poisonbench import registry", "training imports"),
-        ("influence/head.py", "from poisonbench.training.fit import fit", "influence imports"),
+        ("training/trainer.py", "from poisonbench import registry", "training imports"),
+        ("influence/head.py", "from poisonbench.training import trainer", "influence imports"),
         ("attacks/pgd.py", "from poisonbench.attacks import base, delusive_adversarial", "another"),
         ("defenses/hint.py", "from poisonbench.defenses.none import Config", "another's file"),
         ("defenses/hint.py", "def f():\n    from poisonbench.results import store", "results"),

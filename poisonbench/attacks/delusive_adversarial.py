@@ -34,7 +34,7 @@ from torch import Tensor
 from poisonbench.attacks.base import AttackConfig, AttackTask
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import Profiles, setting
-from poisonbench.training.fit import network_precision
+from poisonbench.training.precision import network_precision
 from poisonbench.training.projected_gradient import signed_steps, warn_of_zero_gradients
 
 VERSION = 1

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from poisonbench.attacks.base import AttackConfig, AttackTask
 from poisonbench.core.settings import Profiles, setting
-from poisonbench.training.fit import network_precision
+from poisonbench.training.precision import network_precision
 from poisonbench.training.projected_gradient import (
     example_losses,
     project_linf,

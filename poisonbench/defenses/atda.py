@@ -45,7 +45,7 @@ from poisonbench.core.settings import BaseConfig, Profiles, setting
 from poisonbench.defenses.base import Defense, Recipe, TrainingState
 from poisonbench.models.classifier import Classifier
 from poisonbench.models.folding import folded
-from poisonbench.training.fit import network_precision
+from poisonbench.training.precision import network_precision
 from poisonbench.training.projected_gradient import project_linf
 
 VERSION = 1

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from poisonbench.core.settings import BaseConfig, Profiles, setting
 from poisonbench.defenses.base import Defense, Recipe, TrainingState
-from poisonbench.training.fit import network_precision
+from poisonbench.training.precision import network_precision
 from poisonbench.training.projected_gradient import signed_steps
 
 VERSION = 1

@@ -47,9 +47,9 @@ from poisonbench.training.evaluation import (
     right_answers,
     right_by_batch_statistics,
 )
-from poisonbench.training.fit import fit
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, FitResult, Oracle
+from poisonbench.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -276,19 +276,16 @@ def _run(
         f"training {settings.entry.name} on {dataset.name}, "
         f"{describe_poison(spec['poison'])}, trial {spec['trial']}"
     )
-    result = fit(
-        classifier,
-        train,
-        dataset.validation,
-        recipe,
-        seeds,
+    trainer = Trainer(
+        recipe=recipe,
+        seeds=seeds,
         device=bench.device,
-        defense=defense,
         checkpoint=bench.checkpoint(run_id),
         report=bench.report,
         should_stop=bench.stopping.is_set,
         name=settings.entry.name,
     )
+    result = trainer.fit(classifier, train, dataset.validation, defense)
     tested = time.monotonic()
     test = dataset.test.to(bench.device)
     right = right_answers(classifier, test)

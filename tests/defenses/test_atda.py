@@ -11,10 +11,10 @@ from poisonbench.core.settings import resolve
 from poisonbench.defenses import atda
 from poisonbench.models.classifier import frozen
 from poisonbench.models.folding import folded
-from poisonbench.training.fit import fit
 from poisonbench.training.projected_gradient import signed_steps
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import TrainingSet
+from poisonbench.training.trainer import Trainer
 
 RECIPE = Recipe(epochs=6, batch_size=16, milestones=(), augment="none", precision="float32")
 NORMS = {
@@ -266,9 +266,8 @@ class Counted(atda.AdversarialTraining):
 def test_every_epoch_notes_the_mean_number_of_steps(size):
     defense = Counted(NORMS["l2"], RECIPE)
     model = small_classifier()
-    cpu = torch.device("cpu")
-    splits = fake_split(size, 0), fake_split(8, 1)
-    result = fit(model, *splits, RECIPE, Seeds(), device=cpu, defense=defense)
+    trainer = Trainer(recipe=RECIPE, seeds=Seeds(), device=torch.device("cpu"))
+    result = trainer.fit(model, fake_split(size, 0), fake_split(8, 1), defense)
     assert [note["epoch"] for note in result.notes] == list(range(6))
     means = [note["mean_steps"] for note in result.notes]
     assert means == pytest.approx(defense.mean)
