@@ -35,7 +35,11 @@ from poisonbench.attacks.base import AttackConfig, AttackTask
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import Profiles, setting
 from poisonbench.training.precision import network_precision
-from poisonbench.training.projected_gradient import signed_steps, warn_of_zero_gradients
+from poisonbench.training.projected_gradient import (
+    LinfBall,
+    ProjectedGradient,
+    warn_of_zero_gradients,
+)
 
 VERSION = 1
 
@@ -80,16 +84,12 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     targets = (task.labels + offsets.to(device)) % task.num_classes
 
     # 2. Descend.
-    perturbed = signed_steps(
-        task.surrogate(),
-        task.images,
-        targets,
-        ascend=False,
-        epsilon=config.epsilon,
-        step_size=config.step_ratio * config.epsilon,
+    descent = ProjectedGradient(
+        ball=LinfBall(config.epsilon),
+        step_size=-config.step_ratio * config.epsilon,
         steps=config.steps,
-        bfloat16=network_precision(device, config.precision) is torch.bfloat16,
-        report=task.report,
+        precision=network_precision(device, config.precision),
     )
+    perturbed = descent.perturb(task.surrogate(), task.images, targets, report=task.report)
     warn_of_zero_gradients(perturbed.zero_gradient_share, "dap")
     return perturbed.images

@@ -35,9 +35,10 @@ from poisonbench.attacks.base import AttackConfig, AttackTask
 from poisonbench.core.settings import Profiles, setting
 from poisonbench.training.precision import network_precision
 from poisonbench.training.projected_gradient import (
+    LinfBall,
+    ProjectedGradient,
+    draw_crop_flip,
     example_losses,
-    project_linf,
-    signed_steps,
     warn_of_zero_gradients,
 )
 
@@ -70,27 +71,27 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     """Poisoned images (P, C, H, W) float32 in [0, 1] for the task's images."""
     model = task.surrogate()
     device = task.images.device
+    ascent = ProjectedGradient(
+        ball=LinfBall(config.epsilon),
+        step_size=config.step_ratio * config.epsilon,
+        steps=config.steps,
+        precision=network_precision(device, config.precision),
+    )
     best_images, best_losses = task.images, torch.empty(0)
     for restart in range(config.restarts):
         # 1. A random start.
-        noise = torch.rand(task.images.shape, generator=task.generator) * 2 - 1
-        start = project_linf(
-            task.images + config.epsilon * noise.to(device), task.images, config.epsilon
-        )
+        start = ascent.ball.random_start(task.images, task.generator)
 
         # 2. Ascend.
-        perturbed = signed_steps(
+        draws = None
+        if config.augment == "crop-flip":
+            draws = draw_crop_flip(config.steps, len(task.images), task.generator, device)
+        perturbed = ascent.perturb(
             model,
             task.images,
             task.labels,
-            ascend=True,
-            epsilon=config.epsilon,
-            step_size=config.step_ratio * config.epsilon,
-            steps=config.steps,
             start=start,
-            bfloat16=network_precision(device, config.precision) is torch.bfloat16,
-            augment=config.augment,
-            generator=task.generator,
+            draws=draws,
             report=lambda done, total, before=restart: task.report(  # type: ignore[misc]
                 before * total + done, config.restarts * total
             ),

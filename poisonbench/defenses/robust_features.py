@@ -30,13 +30,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from poisonbench.core.settings import BaseConfig, Profiles, setting
 from poisonbench.defenses.base import Defense, Recipe, TrainingState
+from poisonbench.models.folding import folded
 from poisonbench.training.precision import network_precision
-from poisonbench.training.projected_gradient import signed_steps
+from poisonbench.training.projected_gradient import LinfBall, ProjectedGradient
 
 VERSION = 1
 
@@ -83,20 +83,13 @@ class AdversarialPretraining(Defense):
 
     def perturb_batch(self, state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
         """The batch (B, C, H, W) at the end of its search."""
-        epsilon = self.config.epsilon
-        # a. A random start.
-        offset = torch.rand(images.shape, generator=state.generator("start")) * 2 - 1
-        start = (images + epsilon * offset.to(images)).clamp_(0, 1)
-        # b. The search; c. is the loop's.
-        return signed_steps(
-            state.model,
-            images,
-            labels,
-            ascend=True,
-            epsilon=epsilon,
-            step_size=self.config.step_ratio * epsilon,
+        ascent = ProjectedGradient(
+            ball=LinfBall(self.config.epsilon),
+            step_size=self.config.step_ratio * self.config.epsilon,
             steps=self.config.steps,
-            start=start,
-            batch_size=len(images),
-            bfloat16=network_precision(images.device, self.recipe.precision) is torch.bfloat16,
-        ).images
+            precision=network_precision(images.device, self.recipe.precision),
+        )
+        # a. A random start.
+        start = ascent.ball.random_start(images, state.generator("start"))
+        # b. The search; c. is the loop's.
+        return ascent.perturb_batch(folded(state.model), images, labels, start)
