@@ -93,29 +93,9 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
 
     # 2.
     if config.form == "mean":
-        return brew(
-            task.images,
-            config,
-            objective,
-            num_surrogates=len(space),
-            mean=space.mean,
-            std=space.std,
-            generators=task.generators,
-            report=task.report,
-            checkpoint=task.checkpoint,
-        )
+        return brew(task, config, objective, space.models)
     # 2'.
-    return adam_steps(
-        task.images,
-        objective,
-        num_surrogates=len(space),
-        epsilon=config.epsilon,
-        steps=config.steps,
-        step_size=config.step_size,
-        unit=config.unit(space.std),
-        report=task.report,
-        checkpoint=task.checkpoint,
-    )
+    return adam_steps(task, config, objective, space.models)
 
 
 def bullseye(features: Tensor, target: Tensor, *, relative: bool) -> Tensor:

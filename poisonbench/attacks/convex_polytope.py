@@ -36,8 +36,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poisonbench.attacks.base import AttackConfig, TargetedTask
+from poisonbench.attacks.base import TargetedTask
 from poisonbench.attacks.shared.feature_space import FeatureSpace, adam_steps
+from poisonbench.attacks.shared.targeted_optimiser import OptimiserConfig
 from poisonbench.core.settings import Profiles, setting
 
 VERSION = 1
@@ -54,7 +55,7 @@ _LOOK_EVERY = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(AttackConfig):
+class Config(OptimiserConfig):
     """Settings of CP; the defaults are its authors' for CIFAR-10."""
 
     epsilon: float = setting(0.1, "L-infinity budget, in pixels of [0, 1].", over=0, high=1)
@@ -74,7 +75,7 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
     space = FeatureSpace(models, task.targets)
     num_targets, num_poisons = task.images.shape[:2]
     coefficients = torch.full(
-        (len(space), num_targets, num_poisons),
+        (len(models), num_targets, num_poisons),
         1 / num_poisons,
         dtype=torch.float64,
         device=task.images.device,
@@ -91,18 +92,7 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
         return polytope_distance(offsets, solved, target)
 
     # 2.
-    return adam_steps(
-        task.images,
-        objective,
-        num_surrogates=len(space),
-        epsilon=config.epsilon,
-        steps=config.steps,
-        step_size=config.step_size,
-        unit=space.std,
-        report=task.report,
-        checkpoint=task.checkpoint,
-        memory={"coefficients": coefficients},
-    )
+    return adam_steps(task, config, objective, models, {"coefficients": coefficients})
 
 
 def polytope_distance(offsets: Tensor, coefficients: Tensor, target: Tensor) -> Tensor:

@@ -114,17 +114,7 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
         return loss(space.embed(number, images), space.targets[number][rows])
 
     # 2.
-    return brew(
-        task.images,
-        config,
-        objective,
-        num_surrogates=len(space),
-        mean=space.mean,
-        std=space.std,
-        generators=task.generators,
-        report=task.report,
-        checkpoint=task.checkpoint,
-    )
+    return brew(task, config, objective, space.models)
 
 
 def mean_collision(features: Tensor, target: Tensor) -> Tensor:
@@ -140,7 +130,7 @@ def collision(features: Tensor, target: Tensor) -> Tensor:
 
 def _watermarked(task: TargetedTask, config: Config, space: FeatureSpace) -> Tensor:
     """2'. for one target after the other, (T, P, C, H, W)."""
-    unit = config.unit(space.std)
+    step_size = config.step_size * config.unit(space.models[0].std[0])
     num_targets = len(task.targets)
 
     def poisons_of(row: int) -> Tensor:
@@ -157,10 +147,9 @@ def _watermarked(task: TargetedTask, config: Config, space: FeatureSpace) -> Ten
             project_linf(base.lerp(task.targets[row], config.opacity), base, config.epsilon),
             distances,
             lambda images: project_linf(images, base, config.epsilon),
-            steps=config.steps,
-            step_size=config.step_size * unit,
-            beta=config.beta,
-            report=lambda done, total: task.report(row * total + done, num_targets * total),
+            config,
+            step_size,
+            lambda done, total: task.report(row * total + done, num_targets * total),
         )
 
     return torch.stack([poisons_of(row) for row in range(num_targets)])
@@ -170,10 +159,8 @@ def forward_backward(
     start: Tensor,
     distances: Callable[[Tensor], Tensor],
     project: Callable[[Tensor], Tensor],
-    *,
-    steps: int,
+    config: Config,
     step_size: Tensor,
-    beta: float,
     report: Callable[[int, int], None],
 ) -> Tensor:
     """Images (P, C, H, W) of small distance that stay near the start; each is on its own.
@@ -182,16 +169,15 @@ def forward_backward(
         start: (P, C, H, W), the images w.
         distances: of images to (P,), what falls.
         project: puts images back into what is allowed.
-        steps: at most.
+        config: the most steps, and beta.
         step_size: (C, 1, 1), Adam's first learning rate in pixels of [0, 1].
-        beta: pull to the start; in grey levels, as the learning rate beside it.
         report: called with (steps done, steps in all).
     """
     images = start
     length = step_size.expand(len(start), *step_size.shape)
     first, second = torch.zeros_like(start), torch.zeros_like(start)
     moving = torch.ones(len(start), dtype=torch.bool, device=start.device)
-    for step in range(steps):
+    for step in range(config.steps):
         # a. Forward.
         variable = images.detach().requires_grad_()
         before = distances(variable)
@@ -206,13 +192,13 @@ def forward_backward(
         change = (stepped - images).flatten(1).norm(dim=1)
         moving &= change >= _SMALL_CHANGE * stepped.flatten(1).norm(dim=1)
         # c. Backward, or undo.
-        pull = beta * 255 * length
+        pull = config.beta * 255 * length
         drawn = project((stepped + pull * start) / (1 + pull))
         fell = (after < before)[:, None, None, None]
         images = torch.where(fell & moving[:, None, None, None], drawn, images)
         length = torch.where(fell, length, length / 5)
         if not bool(moving.any()):
-            report(steps, steps)
+            report(config.steps, config.steps)
             break
-        report(step + 1, steps)
+        report(step + 1, config.steps)
     return images.detach()

@@ -90,17 +90,7 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
             torch.minimum(shortest, gradient.detach().norm(), out=shortest)
         return torch.stack(losses)
 
-    poisons = brew(
-        task.images,
-        config,
-        objective,
-        num_surrogates=len(models),
-        mean=models[0].mean[0],
-        std=models[0].std[0],
-        generators=task.generators,
-        report=task.report,
-        checkpoint=task.checkpoint,
-    )
+    poisons = brew(task, config, objective, models)
     if float(shortest) < _SHORT:
         warnings.warn(
             f"gm: expected a gradient of the poisons of norm {_SHORT:g} or more, got "

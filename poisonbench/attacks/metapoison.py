@@ -50,7 +50,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -203,9 +203,9 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
         model = networks[number][(number + step) % len(networks[number])]
         for target, generator in enumerate(task.generators):
             # 2.
-            for rows, others in meta_batches(places[target], config, generator):
-                gradient[target, rows] += _poison_gradient(
-                    task, target, model, poisons[target, rows].detach(), rows, others, config
+            for batch in meta_batches(places[target], config, generator):
+                gradient[target, batch.poisons] += _poison_gradient(
+                    task, target, model, poisons[target, batch.poisons].detach(), batch, config
                 )
                 num_batches[target] += 1
         if number + 1 == len(networks):
@@ -283,9 +283,19 @@ def carlini_wagner(logits: Tensor, intended: Tensor) -> Tensor:
     return (best_other - logits.gather(0, intended[None])[0]).clamp_min(-_CONFIDENT)
 
 
-def meta_batches(
-    places: Tensor, config: Config, generator: torch.Generator
-) -> Iterator[tuple[Tensor, list[Tensor]]]:
+class MetaBatch(NamedTuple):
+    """A batch with poisons, and its successors.
+
+    Attributes:
+        poisons: (B',) int64, their numbers.
+        others: K + 1 tensors of rows of the training split beside them, a batch each.
+    """
+
+    poisons: Tensor
+    others: list[Tensor]
+
+
+def meta_batches(places: Tensor, config: Config, generator: torch.Generator) -> Iterator[MetaBatch]:
     """Poisons of each batch of an epoch that has any, and rows of it and its successors.
 
     The rows beside a batch's poisons are clean ones; those of its successors are too with
@@ -296,9 +306,6 @@ def meta_batches(
         places: (N,) int64 on the CPU, which poison each training row is, -1 for none.
         config: sizes.
         generator: of the order.
-
-    Yields:
-        (B',) int64 poisons, and K + 1 tensors of rows of the training split beside them.
     """
     order = torch.randperm(len(places), generator=generator)
     size, dense = config.inner_batch_size, config.poisons_per_batch
@@ -307,7 +314,7 @@ def meta_batches(
         clean = order[numbers < 0].split(size - dense)
         for first, poisons in enumerate(numbers[numbers >= 0].split(dense)):
             following = range(first, first + config.unroll + 1)
-            yield poisons, [clean[number % len(clean)] for number in following]
+            yield MetaBatch(poisons, [clean[number % len(clean)] for number in following])
         return
     batches = order.split(size)
     for first, batch in enumerate(batches):
@@ -316,7 +323,7 @@ def meta_batches(
         if len(poisons) > 0:
             following = range(first + 1, first + config.unroll + 1)
             nexts = [batches[number % len(batches)][len(poisons) :] for number in following]
-            yield poisons, [batch[numbers < 0], *nexts]
+            yield MetaBatch(poisons, [batch[numbers < 0], *nexts])
 
 
 def craft_rate(step: int, config: Config) -> float:
@@ -330,15 +337,14 @@ def _poison_gradient(
     target: int,
     model: Classifier,
     poisons: Tensor,
-    numbers: Tensor,
-    others: Sequence[Tensor],
+    batch: MetaBatch,
     config: Config,
 ) -> Tensor:
     """Gradient (B', C, H, W) of the unrolled loss with respect to a batch's poisons."""
     moved = poisons.clone().requires_grad_()
-    own = task.labels[target, numbers.to(poisons.device)]
+    own = task.labels[target, batch.poisons.to(poisons.device)]
     batches = []
-    for number, rows in enumerate(others):
+    for number, rows in enumerate(batch.others):
         clean = task.train.rows(rows.to(poisons.device))
         images = torch.cat([moved if number == 0 else poisons, clean.images.to(poisons) / 255])
         batches.append((images, torch.cat([own, clean.labels])))

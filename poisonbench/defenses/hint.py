@@ -59,6 +59,7 @@ from poisonbench.influence.head import (
 )
 from poisonbench.influence.inverse_hessian import (
     HeadHessian,
+    LissaSettings,
     Solution,
     conjugate_gradient,
     lissa,
@@ -202,16 +203,14 @@ class Hint(Defense):
         if config.solver == "cg":
             solution = conjugate_gradient(hessian, gradient, damping=config.damping)
         else:
-            solution = lissa(
-                hessian,
-                gradient,
+            settings = LissaSettings(
                 damping=config.damping,
                 scale=config.lissa_scale,
                 steps=config.lissa_steps,
                 batch_size=config.lissa_batch,
                 repeats=config.lissa_repeats,
-                generator=state.generator("lissa"),
             )
+            solution = lissa(hessian, gradient, settings, state.generator("lissa"))
         return inputs, probabilities, solution
 
     def _scores(
