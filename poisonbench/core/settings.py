@@ -68,8 +68,8 @@ def setting(
 ) -> Any:
     """A dataclass field with its help text; becomes the option ``--field-name``.
 
-    The bounds, each of which may be among the values or not, make its parameters seven. A
-    :class:`BaseConfig` checks them. None as a value is in bounds, and a tuple if its members are.
+    Bounds that may be among the values or not make its parameters seven; a :class:`BaseConfig`
+    checks them. None as a value is in bounds, and a tuple if its members are.
 
     Args:
         default: its value where nothing else is said.
