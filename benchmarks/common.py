@@ -21,7 +21,7 @@ from poisonbench.models import build_model
 from poisonbench.models.classifier import Classifier
 from poisonbench.runs.environment import environment
 from poisonbench.runs.workspace import default_model, find_device
-from poisonbench.training.recipe import RECIPES, Recipe
+from poisonbench.training.recipe import RECIPE_PRESETS, Recipe
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def paper_recipe(dataset: Dataset, **overrides: object) -> Recipe:
     """The recipe of ``--profile paper`` for this data set, with some settings replaced."""
     return resolve(
         Recipe,
-        RECIPES,
+        RECIPE_PRESETS,
         profile="paper",
         presets=dataset.presets,
         overrides=overrides,

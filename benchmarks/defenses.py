@@ -242,8 +242,9 @@ def naive_search(
     start: Tensor,
     config: atda.Config,
     patience: int,
-) -> atda.Found:
-    """The friendly search with a Python loop over the examples in each step."""
+) -> tuple[Tensor, int]:
+    """The friendly search with a Python loop over the examples in each step, and its steps."""
+    ascent = atda.search_of(config, torch.float32)
     points, taken = start.clone(), 0
     left = [patience] * len(base)
     active = list(range(len(base)))
@@ -264,9 +265,10 @@ def naive_search(
         F.cross_entropy(logits, labels[active], reduction="sum").backward()
         assert images.grad is not None
         active = [active[position] for position in going]
-        points[active] = atda.step(points[active], base[active], images.grad[going], config)
+        moved = ascent.ball.step(points[active], images.grad[going], ascent.step_size)
+        points[active] = ascent.ball.project(moved, base[active])
         taken += len(active)
-    return atda.Found(points, taken)
+    return points, taken
 
 
 def compare_atda(
@@ -274,6 +276,7 @@ def compare_atda(
 ) -> tuple[Compared, list[str]]:
     """The search on some batches."""
     config = atda.Config(radius=options.radius)
+    search = atda.search_of(config, torch.float32)
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format).eval()
     count = max(BATCH, options.images // BATCH * BATCH)
     parts = torch.arange(count, device=device).split(BATCH)
@@ -281,21 +284,26 @@ def compare_atda(
     batches = []
     for part in parts:
         base = train.pixels(part)
-        batches.append((base, train.labels[part], atda.random_start(base, config, generator)))
+        batches.append((base, train.labels[part], search.ball.random_start(base, generator)))
     plain_batches = [(a.contiguous(), b, c.contiguous()) for a, b, c in batches]
 
-    def ours() -> list[atda.Found]:
-        return [atda.search(folded(model), *batch, config, 1) for batch in batches]
+    def ours() -> list[tuple[Tensor, int]]:
+        results = []
+        for base, labels, start in batches:
+            stop = atda.EarlyStop(labels, 1)
+            points = search.perturb_batch(folded(model), base, labels, start, stop)
+            results.append((points, stop.steps))
+        return results
 
-    def naive() -> list[atda.Found]:
+    def naive() -> list[tuple[Tensor, int]]:
         return [naive_search(plain, *batch, config, 1) for batch in plain_batches]
 
     found = compare(
         f"ATDA: up to {config.steps} steps on {count} images", ours, naive, options, device
     )
     pairs = list(zip(ours(), naive(), strict=True))
-    apart = torch.cat([(one.images - two.images).flatten(1).norm(dim=1) for one, two in pairs])
-    steps = [sum(one.steps for one in both) / count for both in zip(*pairs, strict=True)]
+    apart = torch.cat([(one[0] - two[0]).flatten(1).norm(dim=1) for one, two in pairs])
+    steps = [sum(taken for _, taken in side) / count for side in zip(*pairs, strict=True)]
     return found, [
         f"ATDA: radius {config.radius:g}, tau 1; mean steps {steps[0]:.3f} here and "
         f"{steps[1]:.3f} there; {float((apart > 0.01 * config.radius).float().mean()):.2%} of the "

@@ -57,8 +57,8 @@ from poisonbench.influence.head import (
 )
 from poisonbench.models.classifier import Classifier
 from poisonbench.models.folding import folded
-from poisonbench.training.fit import fit
 from poisonbench.training.state import TrainingSet, TrainingState
+from poisonbench.training.trainer import Trainer
 
 VALIDATION_BATCH = 128
 LISSA_BATCH = 50
@@ -180,7 +180,8 @@ def trained(dataset: Dataset, epochs: int, seed: int, device: torch.device) -> C
     seeds = Seeds(seed)
     model = fresh_model(dataset, seeds)
     recipe = paper_recipe(dataset, epochs=epochs)
-    fit(model, dataset.train, dataset.validation, recipe, seeds, device=device)
+    trainer = Trainer(recipe=recipe, seeds=seeds, device=device)
+    trainer.fit(model, dataset.train, dataset.validation)
     return model
 
 

@@ -5,8 +5,8 @@
 
 A step is one gradient step of one restart on one surrogate, as ``craft`` makes it, with the
 augmentation, the projection and the preparation of the target, all steps together divided by their
-number. The training pass is an epoch of ``fit`` over as many images, in batches of 128. Several
-trials are crafted in one call, as runs do it, and in a call each.
+number. The training pass is an epoch of ``Trainer.fit`` over as many images, in batches of 128.
+Several trials are crafted in one call, as runs do it, and in a call each.
 
 Why it is fair: the same network and images of noise, device and threads, float32 and channels_last
 on both sides, which take turns; a first round of each is thrown away.
@@ -30,8 +30,8 @@ from poisonbench.core.seeds import Seeds
 from poisonbench.data.splits import Split
 from poisonbench.models import build_model
 from poisonbench.models.classifier import Classifier
-from poisonbench.training.fit import fit
 from poisonbench.training.recipe import Recipe
+from poisonbench.training.trainer import Trainer
 
 #: Attacks that brew, by their names on the command line.
 ATTACKS: dict[str, ModuleType] = {
@@ -75,7 +75,8 @@ def training_pass(name: str, train: Split, seed: int, device: torch.device) -> f
         augment="crop-flip" if NETWORKS[name][1] else "none",
     )
     model = network(name, seed)
-    result = fit(model, train, train.rows(torch.arange(1)), recipe, Seeds(seed), device=device)
+    trainer = Trainer(recipe=recipe, seeds=Seeds(seed), device=device)
+    result = trainer.fit(model, train, train.rows(torch.arange(1)))
     return result.seconds["training"]
 
 

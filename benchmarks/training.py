@@ -5,8 +5,9 @@
 
 The plain loop is what a PyTorch user writes first: a Dataset that turns one uint8 image after the
 other into a float tensor, a shuffling DataLoader with 0 or 2 workers, float32, NCHW, the loss
-read back once an epoch. ``fit`` is timed as every method of the package uses it, and also with the
-layers' own kernels and in the other precision, so that the parts of its gain can be told apart.
+read back once an epoch. ``Trainer.fit`` is timed as every method of the package uses it, and also
+with the layers' own kernels and in the other precision, so that the parts of its gain can be told
+apart.
 
 Why it is fair: the same network, initial weights, images, batch size, optimiser, schedule, device
 and threads, and evaluation outside the clock on both sides. The plain loop converts tensors, which
@@ -43,8 +44,9 @@ from poisonbench.data.splits import Dataset, Split
 from poisonbench.models.classifier import Classifier
 from poisonbench.results.statistics import Summary, summarise, welch
 from poisonbench.training.evaluation import accuracy
-from poisonbench.training.fit import fit, network_precision
+from poisonbench.training.precision import network_precision
 from poisonbench.training.recipe import Recipe
+from poisonbench.training.trainer import Trainer
 
 
 class PlainImages(TorchDataset[tuple[Tensor, int]]):
@@ -139,7 +141,8 @@ def train_once(
     if variant.get("own"):
         # Nobody computes around a layer that somebody listens to.
         model.features.register_forward_hook(lambda *_: None)
-    result = fit(model, train, dataset.validation, recipe, seeds, device=device)
+    trainer = Trainer(recipe=recipe, seeds=seeds, device=device)
+    result = trainer.fit(model, train, dataset.validation)
     return model, result.seconds["training"]
 
 

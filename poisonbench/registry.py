@@ -24,7 +24,7 @@ class Entry:
     Attributes:
         name: what the user types.
         label: what tables print.
-        module: what holds it: ``Config``, ``PROFILES``, ``RECIPE_NUMBER`` and ``craft`` (attacks)
+        module: what holds it: ``Config``, ``PROFILES``, ``VERSION`` and ``craft`` (attacks)
             or ``build`` (defenses).
         summary: one line on what it does.
         trains: whether it uses a classifier trained by the recipe: every defense, and attacks with

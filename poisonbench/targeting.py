@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from poisonbench.core.settings import Profiles, options_of, require, resolve, setting
+from poisonbench.core.settings import BaseConfig, Profiles, options_of, require, resolve, setting
 
 #: Epochs and optimiser of the second stage of a scenario, where they are not the recipe's.
-STAGE_RECIPES: dict[str, dict[str, Any]] = {
+STAGE_CHANGES: dict[str, dict[str, Any]] = {
     "finetune": {"epochs": 8, "learning_rate": 0.01, "momentum": 0.9, "milestones": ()},
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Targeting:
+class Targeting(BaseConfig):
     """Settings that every targeted attack shares; the defaults are the HINT paper's."""
 
     scenario: Literal["scratch", "transfer", "finetune"] = setting(
@@ -27,14 +27,22 @@ class Targeting:
         0.01,
         "Poisons as a share of the training images. In transfer they take places of their class in "
         "the transfer set, by the paper's settings all; a lower share leaves clean images there.",
+        low=0,
+        high=1,
     )
     targets: Literal["random", "easy"] = setting(
         "random", "random: any test image; easy: one that clean models barely get right."
     )
-    target: int | None = setting(None, "Row of the target in the test split; drawn by default.")
-    intended_class: int | None = setting(None, "Class that the target shall be given; drawn.")
-    poison_class: int | None = setting(None, "Class of the poisons; the intended class.")
-    transfer_share: float = setting(0.1, "Transfer set as a share of the training images.")
+    target: int | None = setting(
+        None, "Row of the target in the test split; drawn by default.", low=0
+    )
+    intended_class: int | None = setting(
+        None, "Class that the target shall be given; drawn.", low=0
+    )
+    poison_class: int | None = setting(None, "Class of the poisons; the intended class.", low=0)
+    transfer_share: float = setting(
+        0.1, "Transfer set as a share of the training images.", over=0, under=1
+    )
     stage_epochs: int | None = setting(
         None,
         "Epochs of the second stage of transfer or finetune, milestones in proportion.",
@@ -45,14 +53,7 @@ class Targeting:
     )
 
     def __post_init__(self) -> None:
-        require(0 <= self.rho <= 1, f"rho: expected in [0, 1], got {self.rho}")
-        for name in ("target", "intended_class", "poison_class"):
-            value = getattr(self, name)
-            require(value is None or value >= 0, f"{name}: expected 0 or more, got {value}")
-        require(
-            0 < self.transfer_share < 1,
-            f"transfer_share: expected in (0, 1), got {self.transfer_share}",
-        )
+        super().__post_init__()
         require(
             self.stage_epochs is None or (self.stage_epochs >= 1 and self.scenario != "scratch"),
             f"stage_epochs: expected 1 or more with a second stage, got {self.stage_epochs} "

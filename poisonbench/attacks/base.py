@@ -1,16 +1,125 @@
-"""What an attack gets and gives."""
+'''The contract of an attack: all that is needed to write one.
+
+An attack is one module, known by its row in the registry or by an entry point of the group
+``poisonbench.attacks``. The row says whether it is targeted and whether it wants surrogates. The
+module holds
+
+Config    a frozen, keyword-only dataclass that derives from :class:`AttackConfig`. Each field is a
+          :func:`~poisonbench.core.settings.setting`: an option of the command line, a parameter of
+          the Python API and part of what names the poison. It is a bool, int, float, str or
+          ``Literal``, one of them or None, or a tuple of one. Defaults are the paper's, for
+          CIFAR-10. ``epsilon`` is there already; declare it again for another default.
+PROFILES  settings by profile and preset, ``{"paper": {"mnist": {"steps": 40}}}``. "paper" holds
+          unless ``--profile`` names another. A data set's presets apply one after the other.
+VERSION   a whole number, raised by hand when the same settings come to give other poisons, which
+          are then crafted anew, and their runs done again.
+craft     ``craft(task, config)`` returns float32 poisons in [0, 1], (P, C, H, W) for all images of
+          an :class:`AttackTask` or (T, P, C, H, W) of a :class:`TargetedTask`.
+RECIPE_CHANGES  if there, what a profile changes in the recipe of the surrogates, as ``PROFILES``.
+
+An untargeted attack lowers the accuracy of whoever trains on its poisons. It is crafted once, for
+every training image, and runs draw the share that is poisoned. A targeted attack has one test image
+taken for a class of its choice; it gets few base images a target, and T targets in one call.
+
+Units       Images, epsilon and steps are in pixels of [0, 1], not normalised: networks normalise.
+Budget      No pixel may change by more than ``config.budget``: epsilon, unless Config says else.
+            Afterwards poisons are rounded to 256 grey levels, within the budget.
+Seen        clean images and labels (poisons keep theirs), and surrogates trained on clean data.
+            Not seen: test images but the target, the defense, the victim's weights and seeds.
+Randomness  comes from the task's generators alone. They are on the CPU: draw there, then move. What
+            becomes of a target depends on its own rows and its own generator.
+Memory      Everything is on the images' device. Networks get ``pass_size`` images at a time
+            (``models/classifier.py``), frozen copies from ``models/folding.py`` being fastest.
+Progress    ``task.report(done, total)`` after each step; a signal ends the attack there.
+Checkpoint  An attack of more than minutes calls ``task.checkpoint.load()`` before its loop and
+            ``save_if_due`` after each step; killed, it continues to the same bytes.
+Errors      ValueError from Config; from ``craft`` UsageError for a task that it cannot do and
+            DivergedError for numbers that are not finite (``poisonbench.core.errors``), each with
+            what was expected, what came and what to do. ``warnings.warn`` of a weak poison.
+
+The harness does the rest: it reads the options, names the poison by them, and if there is none of
+that name calls ``craft`` once, checks, rounds and measures what it returns, and keeps it.
+
+A whole attack::
+
+    """Brighten: the higher an image's class, the brighter the image."""
+
+    from dataclasses import dataclass
+
+    from torch import Tensor
+
+    from poisonbench.attacks.base import AttackConfig, AttackTask
+    from poisonbench.core.settings import Profiles, setting
+
+    VERSION = 1
+    PROFILES: Profiles = {"paper": {"mnist": {"epsilon": 76 / 255}}}
+
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(AttackConfig):
+        power: float = setting(1.0, "How fast brightness grows with the class.", over=0)
+
+
+    def craft(task: AttackTask, config: Config) -> Tensor:
+        share = (task.labels / task.num_classes) ** config.power
+        task.report(1, 1)
+        return (task.images + config.epsilon * share[:, None, None, None]).clamp(0, 1)
+'''
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from poisonbench.attacks.shared.checkpoint import NO_CHECKPOINT, AttackCheckpoint
+from poisonbench.core.settings import BaseConfig, setting
 from poisonbench.data.splits import Split
 from poisonbench.models.classifier import Classifier
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackConfig(BaseConfig):
+    """What the config of every attack derives from."""
+
+    epsilon: float = setting(8 / 255, "L-infinity budget, in pixels of [0, 1].", low=0, high=1)
+
+    @property
+    def budget(self) -> float:
+        """L-infinity bound of all that is done to an image, in [0, 1]."""
+        return self.epsilon
+
+
+class AttackCheckpoint:
+    """A checkpoint of an attack in progress; this one keeps nothing.
+
+    An attack that wants one calls :meth:`load` before its loop and :meth:`save_if_due` between any
+    two steps. Without the calls a signal ends it with nothing saved.
+    """
+
+    def load(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """What was saved last: JSON values, and tensors on the CPU; None to start at the start.
+
+        The task's generators are put back to where they were then.
+        """
+        return None
+
+    def save_if_due(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Save when it is time to, and after a signal.
+
+        Args:
+            position: JSON values, by any name but "run".
+            tensors: all that the next step depends on, but for the task and its generators.
+
+        Raises:
+            InterruptedRunError: saved after a signal; the same command continues.
+        """
+
+
+#: For whoever needs none.
+NO_CHECKPOINT = AttackCheckpoint()
 
 
 @dataclass(frozen=True)

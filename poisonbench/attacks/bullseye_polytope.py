@@ -43,7 +43,7 @@ from poisonbench.attacks.shared.feature_space import MNIST_PRESETS, FeatureSpace
 from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, surrogate_models
 from poisonbench.core.settings import Profiles, require, setting
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 PROFILES: Profiles = {
     "paper": MNIST_PRESETS,
@@ -66,7 +66,7 @@ PROFILES: Profiles = {
 class Config(BrewingConfig):
     """Settings of BP; the defaults are HINT's for CIFAR-10."""
 
-    steps: int = setting(4000, "Gradient steps.")
+    steps: int = setting(4000, "Gradient steps.", low=1)
     form: Literal["mean", "authors"] = setting(
         "mean",
         "mean: squared distance, brewed; authors: distance relative to the target's norm, by Adam "
@@ -93,29 +93,9 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
 
     # 2.
     if config.form == "mean":
-        return brew(
-            task.images,
-            config,
-            objective,
-            num_surrogates=len(space),
-            mean=space.mean,
-            std=space.std,
-            generators=task.generators,
-            report=task.report,
-            checkpoint=task.checkpoint,
-        )
+        return brew(task, config, objective, space.models)
     # 2'.
-    return adam_steps(
-        task.images,
-        objective,
-        num_surrogates=len(space),
-        epsilon=config.epsilon,
-        steps=config.steps,
-        step_size=config.step_size,
-        unit=config.unit(space.std),
-        report=task.report,
-        checkpoint=task.checkpoint,
-    )
+    return adam_steps(task, config, objective, space.models)
 
 
 def bullseye(features: Tensor, target: Tensor, *, relative: bool) -> Tensor:

@@ -38,9 +38,10 @@ from torch import Tensor
 
 from poisonbench.attacks.base import TargetedTask
 from poisonbench.attacks.shared.feature_space import FeatureSpace, adam_steps
-from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.attacks.shared.targeted_optimiser import OptimiserConfig
+from poisonbench.core.settings import Profiles, setting
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 PROFILES: Profiles = {
     "paper": {
@@ -54,19 +55,17 @@ _LOOK_EVERY = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(OptimiserConfig):
     """Settings of CP; the defaults are its authors' for CIFAR-10."""
 
-    epsilon: float = setting(0.1, "L-infinity budget, in pixels of [0, 1].")
-    steps: int = setting(4000, "Steps of Adam.")
-    step_size: float = setting(0.04, "Adam's learning rate, in standard deviations of the data.")
-    surrogates: int = setting(6, "Models of the attacker, each with coefficients of its own.")
-
-    def __post_init__(self) -> None:
-        require(0 < self.epsilon <= 1, f"epsilon: expected in (0, 1], got {self.epsilon}")
-        require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
-        require(self.step_size > 0, f"step_size: expected over 0, got {self.step_size}")
-        require(self.surrogates >= 1, f"surrogates: expected at least 1, got {self.surrogates}")
+    epsilon: float = setting(0.1, "L-infinity budget, in pixels of [0, 1].", over=0, high=1)
+    steps: int = setting(4000, "Steps of Adam.", low=1)
+    step_size: float = setting(
+        0.04, "Adam's learning rate, in standard deviations of the data.", over=0
+    )
+    surrogates: int = setting(
+        6, "Models of the attacker, each with coefficients of its own.", low=1
+    )
 
 
 def craft(task: TargetedTask, config: Config) -> Tensor:
@@ -76,7 +75,7 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
     space = FeatureSpace(models, task.targets)
     num_targets, num_poisons = task.images.shape[:2]
     coefficients = torch.full(
-        (len(space), num_targets, num_poisons),
+        (len(models), num_targets, num_poisons),
         1 / num_poisons,
         dtype=torch.float64,
         device=task.images.device,
@@ -93,18 +92,7 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
         return polytope_distance(offsets, solved, target)
 
     # 2.
-    return adam_steps(
-        task.images,
-        objective,
-        num_surrogates=len(space),
-        epsilon=config.epsilon,
-        steps=config.steps,
-        step_size=config.step_size,
-        unit=space.std,
-        report=task.report,
-        checkpoint=task.checkpoint,
-        memory={"coefficients": coefficients},
-    )
+    return adam_steps(task, config, objective, models, {"coefficients": coefficients})
 
 
 def polytope_distance(offsets: Tensor, coefficients: Tensor, target: Tensor) -> Tensor:

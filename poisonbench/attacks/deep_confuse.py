@@ -45,15 +45,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from poisonbench.attacks.base import AttackTask
-from poisonbench.attacks.shared.checkpoint import adam_tensors, restore_adam
+from poisonbench.attacks.base import AttackConfig, AttackTask
+from poisonbench.attacks.shared.adam_state import adam_tensors, restore_adam
 from poisonbench.core.errors import DivergedError, UsageError
-from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.core.settings import Profiles, setting
 from poisonbench.models import deep_confuse_classifiers, generators
 from poisonbench.models.classifier import initialise, pass_size
 from poisonbench.training.evaluation import logits_of
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 _MNIST = {
     "epsilon": 76 / 255,
@@ -81,36 +81,26 @@ PROFILES: Profiles = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(AttackConfig):
     """Settings of DC; the defaults are for CIFAR-10, with a reduced number of rounds."""
 
-    epsilon: float = setting(8 / 255, "L-infinity budget, in pixels of [0, 1].")
-    rounds: int = setting(30, "Classifiers trained from scratch (trials); the paper: 500.")
-    epochs_per_round: int = setting(10, "Epochs that each of them is trained for.")
-    batch_size: int = setting(256, "Images a step.")
-    surrogate_rate: float = setting(0.01, "Learning rate of the classifier and its pseudo step.")
-    generator_rate: float = setting(1e-4, "Learning rate of the generator, by Adam.")
+    rounds: int = setting(30, "Classifiers trained from scratch (trials); the paper: 500.", low=1)
+    epochs_per_round: int = setting(10, "Epochs that each of them is trained for.", low=1)
+    batch_size: int = setting(256, "Images a step.", low=2)
+    surrogate_rate: float = setting(
+        0.01, "Learning rate of the classifier and its pseudo step.", over=0, high=1e30
+    )
+    generator_rate: float = setting(
+        1e-4, "Learning rate of the generator, by Adam.", over=0, high=1e30
+    )
     objective: Literal["untargeted", "next-class"] = setting(
         "untargeted",
         "untargeted: raise the loss of the true label; next-class: have y taken for y + 1.",
     )
     generator: Literal["unet", "autoencoder"] = setting("unet", "The generator's network.")
-    generator_width: float = setting(1.0, "Share of the generator's channels.")
+    generator_width: float = setting(1.0, "Share of the generator's channels.", over=0, high=1)
     surrogate: Literal["vgg11", "cnn"] = setting("vgg11", "The classifier's network.")
-    surrogate_width: float = setting(1.0, "Share of the classifier's channels.")
-
-    def __post_init__(self) -> None:
-        require(0 <= self.epsilon <= 1, f"epsilon: expected in [0, 1], got {self.epsilon}")
-        require(self.batch_size >= 2, f"batch_size: expected at least 2, got {self.batch_size}")
-        for name in ("rounds", "epochs_per_round"):
-            value = getattr(self, name)
-            require(value >= 1, f"{name}: expected at least 1, got {value}")
-        for name in ("surrogate_rate", "generator_rate"):
-            value = getattr(self, name)
-            require(0 < value <= 1e30, f"{name}: expected in (0, 1e30], got {value}")
-        for name in ("surrogate_width", "generator_width"):
-            value = getattr(self, name)
-            require(0 < value <= 1, f"{name}: expected in (0, 1], got {value}")
+    surrogate_width: float = setting(1.0, "Share of the classifier's channels.", over=0, high=1)
 
 
 def craft(task: AttackTask, config: Config) -> Tensor:

@@ -31,13 +31,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from poisonbench.attacks.base import AttackTask
+from poisonbench.attacks.base import AttackConfig, AttackTask
 from poisonbench.core.errors import UsageError
-from poisonbench.core.settings import Profiles, require, setting
-from poisonbench.training.fit import network_precision
-from poisonbench.training.projected_gradient import signed_steps, warn_of_zero_gradients
+from poisonbench.core.settings import Profiles, setting
+from poisonbench.training.precision import network_precision
+from poisonbench.training.projected_gradient import (
+    LinfBall,
+    ProjectedGradient,
+    warn_of_zero_gradients,
+)
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 PROFILES: Profiles = {
     "paper": {
@@ -48,23 +52,17 @@ PROFILES: Profiles = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(AttackConfig):
     """Settings of DAP; the defaults are for CIFAR-10."""
 
-    epsilon: float = setting(8 / 255, "L-infinity budget, in pixels of [0, 1].")
-    steps: int = setting(100, "Gradient steps.")
-    step_ratio: float = setting(0.2, "Length of a step as a share of epsilon.")
+    steps: int = setting(100, "Gradient steps.", low=1)
+    step_ratio: float = setting(0.2, "Length of a step as a share of epsilon.", over=0, high=2)
     target: Literal["next", "random"] = setting(
         "next", "next: class y + 1; random: any class but y, drawn per image (a weak attack)."
     )
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Arithmetic of the attack's passes; auto: bfloat16 where the device has it."
     )
-
-    def __post_init__(self) -> None:
-        require(0 <= self.epsilon <= 1, f"epsilon: expected in [0, 1], got {self.epsilon}")
-        require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
-        require(0 < self.step_ratio <= 2, f"step_ratio: expected in (0, 2], got {self.step_ratio}")
 
 
 def craft(task: AttackTask, config: Config) -> Tensor:
@@ -86,16 +84,12 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     targets = (task.labels + offsets.to(device)) % task.num_classes
 
     # 2. Descend.
-    perturbed = signed_steps(
-        task.surrogate(),
-        task.images,
-        targets,
-        ascend=False,
-        epsilon=config.epsilon,
-        step_size=config.step_ratio * config.epsilon,
+    descent = ProjectedGradient(
+        ball=LinfBall(config.epsilon),
+        step_size=-config.step_ratio * config.epsilon,
         steps=config.steps,
-        bfloat16=network_precision(device, config.precision) is torch.bfloat16,
-        report=task.report,
+        precision=network_precision(device, config.precision),
     )
+    perturbed = descent.perturb(task.surrogate(), task.images, targets, report=task.report)
     warn_of_zero_gradients(perturbed.zero_gradient_share, "dap")
     return perturbed.images

@@ -27,26 +27,22 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from poisonbench.attacks.base import AttackTask
-from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.attacks.base import AttackConfig, AttackTask
+from poisonbench.core.settings import Profiles, setting
 from poisonbench.training.projected_gradient import project_linf
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 PROFILES: Profiles = {"paper": {"mnist": {"epsilon": 76 / 255}}}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(AttackConfig):
     """Settings of DURP; the defaults are for CIFAR-10."""
 
-    epsilon: float = setting(8 / 255, "L-infinity budget, in pixels of [0, 1].")
     distribution: Literal["uniform", "sign"] = setting(
         "uniform", "uniform: on [-epsilon, epsilon]; sign: -epsilon or epsilon."
     )
-
-    def __post_init__(self) -> None:
-        require(0 <= self.epsilon <= 1, f"epsilon: expected in [0, 1], got {self.epsilon}")
 
 
 def craft(task: AttackTask, config: Config) -> Tensor:

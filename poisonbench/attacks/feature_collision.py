@@ -56,7 +56,7 @@ from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, s
 from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.training.projected_gradient import project_linf
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 PROFILES: Profiles = {
     "paper": MNIST_PRESETS,
@@ -84,19 +84,17 @@ _BETAS = (0.9, 0.999)
 class Config(BrewingConfig):
     """Settings of FC; the defaults are HINT's for CIFAR-10."""
 
-    steps: int = setting(1000, "Gradient steps.")
+    steps: int = setting(1000, "Gradient steps.", low=1)
     form: Literal["mean", "collide", "watermark"] = setting(
         "mean",
         "mean: the mean poison to the target (HINT); collide: each poison; watermark: each poison "
         "from a blend with the target, for networks that are trained on as a whole.",
     )
-    opacity: float = setting(0.3, "Share of the target in a watermarked poison.")
-    beta: float = setting(0.1, "Pull of the watermark form back to its start.")
+    opacity: float = setting(0.3, "Share of the target in a watermarked poison.", low=0, under=1)
+    beta: float = setting(0.1, "Pull of the watermark form back to its start.", low=0, high=1e6)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.opacity < 1, f"opacity: expected in [0, 1), got {self.opacity}")
-        require(0 <= self.beta <= 1e6, f"beta: expected in [0, 1e6], got {self.beta}")
         require(
             self.form != "watermark" or (self.restarts == 1 and self.brew_augment == "none"),
             "form: expected restarts 1 and brew_augment none with watermark, which starts at the "
@@ -116,17 +114,7 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
         return loss(space.embed(number, images), space.targets[number][rows])
 
     # 2.
-    return brew(
-        task.images,
-        config,
-        objective,
-        num_surrogates=len(space),
-        mean=space.mean,
-        std=space.std,
-        generators=task.generators,
-        report=task.report,
-        checkpoint=task.checkpoint,
-    )
+    return brew(task, config, objective, space.models)
 
 
 def mean_collision(features: Tensor, target: Tensor) -> Tensor:
@@ -142,7 +130,7 @@ def collision(features: Tensor, target: Tensor) -> Tensor:
 
 def _watermarked(task: TargetedTask, config: Config, space: FeatureSpace) -> Tensor:
     """2'. for one target after the other, (T, P, C, H, W)."""
-    unit = config.unit(space.std)
+    step_size = config.step_size * config.unit(space.models[0].std[0])
     num_targets = len(task.targets)
 
     def poisons_of(row: int) -> Tensor:
@@ -159,10 +147,9 @@ def _watermarked(task: TargetedTask, config: Config, space: FeatureSpace) -> Ten
             project_linf(base.lerp(task.targets[row], config.opacity), base, config.epsilon),
             distances,
             lambda images: project_linf(images, base, config.epsilon),
-            steps=config.steps,
-            step_size=config.step_size * unit,
-            beta=config.beta,
-            report=lambda done, total: task.report(row * total + done, num_targets * total),
+            config,
+            step_size,
+            lambda done, total: task.report(row * total + done, num_targets * total),
         )
 
     return torch.stack([poisons_of(row) for row in range(num_targets)])
@@ -172,10 +159,8 @@ def forward_backward(
     start: Tensor,
     distances: Callable[[Tensor], Tensor],
     project: Callable[[Tensor], Tensor],
-    *,
-    steps: int,
+    config: Config,
     step_size: Tensor,
-    beta: float,
     report: Callable[[int, int], None],
 ) -> Tensor:
     """Images (P, C, H, W) of small distance that stay near the start; each is on its own.
@@ -184,16 +169,15 @@ def forward_backward(
         start: (P, C, H, W), the images w.
         distances: of images to (P,), what falls.
         project: puts images back into what is allowed.
-        steps: at most.
+        config: the most steps, and beta.
         step_size: (C, 1, 1), Adam's first learning rate in pixels of [0, 1].
-        beta: pull to the start; in grey levels, as the learning rate beside it.
         report: called with (steps done, steps in all).
     """
     images = start
     length = step_size.expand(len(start), *step_size.shape)
     first, second = torch.zeros_like(start), torch.zeros_like(start)
     moving = torch.ones(len(start), dtype=torch.bool, device=start.device)
-    for step in range(steps):
+    for step in range(config.steps):
         # a. Forward.
         variable = images.detach().requires_grad_()
         before = distances(variable)
@@ -208,13 +192,13 @@ def forward_backward(
         change = (stepped - images).flatten(1).norm(dim=1)
         moving &= change >= _SMALL_CHANGE * stepped.flatten(1).norm(dim=1)
         # c. Backward, or undo.
-        pull = beta * 255 * length
+        pull = config.beta * 255 * length
         drawn = project((stepped + pull * start) / (1 + pull))
         fell = (after < before)[:, None, None, None]
         images = torch.where(fell & moving[:, None, None, None], drawn, images)
         length = torch.where(fell, length, length / 5)
         if not bool(moving.any()):
-            report(steps, steps)
+            report(config.steps, config.steps)
             break
-        report(step + 1, steps)
+        report(step + 1, config.steps)
     return images.detach()

@@ -43,7 +43,7 @@ from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, s
 from poisonbench.core.settings import Profiles
 from poisonbench.models.classifier import Classifier
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 PROFILES: Profiles = {
     "paper": {
@@ -90,17 +90,7 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
             torch.minimum(shortest, gradient.detach().norm(), out=shortest)
         return torch.stack(losses)
 
-    poisons = brew(
-        task.images,
-        config,
-        objective,
-        num_surrogates=len(models),
-        mean=models[0].mean[0],
-        std=models[0].std[0],
-        generators=task.generators,
-        report=task.report,
-        checkpoint=task.checkpoint,
-    )
+    poisons = brew(task, config, objective, models)
     if float(shortest) < _SHORT:
         warnings.warn(
             f"gm: expected a gradient of the poisons of norm {_SHORT:g} or more, got "

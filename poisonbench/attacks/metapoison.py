@@ -50,21 +50,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from poisonbench.attacks.base import TargetedTask
-from poisonbench.attacks.shared.checkpoint import adam_tensors, restore_adam
+from poisonbench.attacks.base import AttackConfig, TargetedTask
+from poisonbench.attacks.shared.adam_state import adam_tensors, restore_adam
 from poisonbench.attacks.shared.colour_shift import LARGEST_SHIFT, Palette, clamp_shifts, roughness
 from poisonbench.core.errors import DivergedError, UsageError
 from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.models.classifier import Classifier
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 #: From scratch it needs two dozen networks; where that takes too long the victim is fine-tuned.
 SCENARIOS = {"mnist-sample@1000": "finetune"}
@@ -95,29 +95,39 @@ _CONFIDENT = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(AttackConfig):
     """Settings of MetaPoison; the defaults are its authors' for CIFAR-10."""
 
-    epsilon: float = setting(8 / 255, "L-infinity bound of the noise, in pixels of [0, 1].")
-    color: float = setting(0.0, "Largest shift of each YUV channel, in [0, 1]; the authors: 0.04.")
-    smoothness: float = setting(1.0, "Weight of the roughness of --color's shifts in the loss.")
-    steps: int = setting(60, "Craft steps.")
+    epsilon: float = setting(
+        8 / 255, "L-infinity bound of the noise, in pixels of [0, 1].", over=0, high=1
+    )
+    color: float = setting(
+        0.0, "Largest shift of each YUV channel; the authors: 0.04.", low=0, high=1
+    )
+    smoothness: float = setting(
+        1.0, "Weight of the roughness of --color's shifts in the loss.", low=0
+    )
+    steps: int = setting(60, "Craft steps.", low=1)
     craft_optimizer: Literal["adam", "sign-adam"] = setting(
         "adam", "adam: on gradients; sign-adam: on their signs."
     )
-    craft_rate: float = setting(200 / 255, "Rate of a craft step, in pixels of [0, 1].")
-    warm_up: int = setting(5, "First craft steps, of a rate times ((c + 1) / warm-up) squared.")
-    rate_drops: tuple[int, ...] = setting(
-        (20, 40), "Craft steps after which the rate is divided by 10."
+    craft_rate: float = setting(
+        200 / 255, "Rate of a craft step, in pixels of [0, 1].", over=0, high=1e30
     )
-    surrogates: int = setting(24, "Networks of the attacker.")
+    warm_up: int = setting(
+        5, "First craft steps, of a rate times ((c + 1) / warm-up) squared.", low=0
+    )
+    rate_drops: tuple[int, ...] = setting(
+        (20, 40), "Craft steps after which the rate is divided by 10.", low=1
+    )
+    surrogates: int = setting(24, "Networks of the attacker.", low=1)
     start: Literal["staggered", "trained"] = setting(
         "staggered",
         "staggered: networks after 0 to surrogates - 1 epochs; trained: at the end of training.",
     )
-    unroll: int = setting(2, "Steps of a network that a gradient goes through.")
-    inner_learning_rate: float = setting(0.1, "Learning rate of those steps.")
-    inner_batch_size: int = setting(125, "Training images in a batch of those steps.")
+    unroll: int = setting(2, "Steps of a network that a gradient goes through.", low=1)
+    inner_learning_rate: float = setting(0.1, "Learning rate of those steps.", over=0, high=1e30)
+    inner_batch_size: int = setting(125, "Training images in a batch of those steps.", low=2)
     poisons_per_batch: int | None = setting(
         None, "Poisons in each of those batches; by default as they fall when shuffled."
     )
@@ -126,25 +136,8 @@ class Config:
     )
 
     def __post_init__(self) -> None:
-        require(0 < self.epsilon <= 1, f"epsilon: expected in (0, 1], got {self.epsilon}")
-        require(0 <= self.color <= 1, f"color: expected in [0, 1], got {self.color}")
+        super().__post_init__()
         require(self.budget <= 1, f"color: expected a budget of at most 1, got {self.budget:.3f}")
-        require(self.smoothness >= 0, f"smoothness: expected 0 or more, got {self.smoothness}")
-        require(self.warm_up >= 0, f"warm_up: expected 0 or more, got {self.warm_up}")
-        require(
-            all(step >= 1 for step in self.rate_drops),
-            f"rate_drops: expected steps of 1 or more, got {self.rate_drops}",
-        )
-        for name in ("steps", "surrogates", "unroll"):
-            value = getattr(self, name)
-            require(value >= 1, f"{name}: expected at least 1, got {value}")
-        for name in ("craft_rate", "inner_learning_rate"):
-            value = getattr(self, name)
-            require(0 < value <= 1e30, f"{name}: expected in (0, 1e30], got {value}")
-        require(
-            self.inner_batch_size >= 2,
-            f"inner_batch_size: expected at least 2, got {self.inner_batch_size}",
-        )
         poisons = self.poisons_per_batch
         require(
             poisons is None or 1 <= poisons < self.inner_batch_size,
@@ -210,9 +203,9 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
         model = networks[number][(number + step) % len(networks[number])]
         for target, generator in enumerate(task.generators):
             # 2.
-            for rows, others in meta_batches(places[target], config, generator):
-                gradient[target, rows] += _poison_gradient(
-                    task, target, model, poisons[target, rows].detach(), rows, others, config
+            for batch in meta_batches(places[target], config, generator):
+                gradient[target, batch.poisons] += _poison_gradient(
+                    task, target, model, poisons[target, batch.poisons].detach(), batch, config
                 )
                 num_batches[target] += 1
         if number + 1 == len(networks):
@@ -290,9 +283,19 @@ def carlini_wagner(logits: Tensor, intended: Tensor) -> Tensor:
     return (best_other - logits.gather(0, intended[None])[0]).clamp_min(-_CONFIDENT)
 
 
-def meta_batches(
-    places: Tensor, config: Config, generator: torch.Generator
-) -> Iterator[tuple[Tensor, list[Tensor]]]:
+class MetaBatch(NamedTuple):
+    """A batch with poisons, and its successors.
+
+    Attributes:
+        poisons: (B',) int64, their numbers.
+        others: K + 1 tensors of rows of the training split beside them, a batch each.
+    """
+
+    poisons: Tensor
+    others: list[Tensor]
+
+
+def meta_batches(places: Tensor, config: Config, generator: torch.Generator) -> Iterator[MetaBatch]:
     """Poisons of each batch of an epoch that has any, and rows of it and its successors.
 
     The rows beside a batch's poisons are clean ones; those of its successors are too with
@@ -303,9 +306,6 @@ def meta_batches(
         places: (N,) int64 on the CPU, which poison each training row is, -1 for none.
         config: sizes.
         generator: of the order.
-
-    Yields:
-        (B',) int64 poisons, and K + 1 tensors of rows of the training split beside them.
     """
     order = torch.randperm(len(places), generator=generator)
     size, dense = config.inner_batch_size, config.poisons_per_batch
@@ -314,7 +314,7 @@ def meta_batches(
         clean = order[numbers < 0].split(size - dense)
         for first, poisons in enumerate(numbers[numbers >= 0].split(dense)):
             following = range(first, first + config.unroll + 1)
-            yield poisons, [clean[number % len(clean)] for number in following]
+            yield MetaBatch(poisons, [clean[number % len(clean)] for number in following])
         return
     batches = order.split(size)
     for first, batch in enumerate(batches):
@@ -323,7 +323,7 @@ def meta_batches(
         if len(poisons) > 0:
             following = range(first + 1, first + config.unroll + 1)
             nexts = [batches[number % len(batches)][len(poisons) :] for number in following]
-            yield poisons, [batch[numbers < 0], *nexts]
+            yield MetaBatch(poisons, [batch[numbers < 0], *nexts])
 
 
 def craft_rate(step: int, config: Config) -> float:
@@ -337,15 +337,14 @@ def _poison_gradient(
     target: int,
     model: Classifier,
     poisons: Tensor,
-    numbers: Tensor,
-    others: Sequence[Tensor],
+    batch: MetaBatch,
     config: Config,
 ) -> Tensor:
     """Gradient (B', C, H, W) of the unrolled loss with respect to a batch's poisons."""
     moved = poisons.clone().requires_grad_()
-    own = task.labels[target, numbers.to(poisons.device)]
+    own = task.labels[target, batch.poisons.to(poisons.device)]
     batches = []
-    for number, rows in enumerate(others):
+    for number, rows in enumerate(batch.others):
         clean = task.train.rows(rows.to(poisons.device))
         images = torch.cat([moved if number == 0 else poisons, clean.images.to(poisons) / 255])
         batches.append((images, torch.cat([own, clean.labels])))

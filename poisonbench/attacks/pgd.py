@@ -31,17 +31,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from poisonbench.attacks.base import AttackTask
-from poisonbench.core.settings import Profiles, require, setting
-from poisonbench.training.fit import network_precision
+from poisonbench.attacks.base import AttackConfig, AttackTask
+from poisonbench.core.settings import Profiles, setting
+from poisonbench.training.precision import network_precision
 from poisonbench.training.projected_gradient import (
+    LinfBall,
+    ProjectedGradient,
+    draw_crop_flip,
     example_losses,
-    project_linf,
-    signed_steps,
     warn_of_zero_gradients,
 )
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 PROFILES: Profiles = {
     "paper": {
@@ -52,13 +53,12 @@ PROFILES: Profiles = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(AttackConfig):
     """Settings of PGD; the defaults are for CIFAR-10."""
 
-    epsilon: float = setting(8 / 255, "L-infinity budget, in pixels of [0, 1].")
-    steps: int = setting(40, "Gradient steps.")
-    step_ratio: float = setting(0.1, "Length of a step as a share of epsilon.")
-    restarts: int = setting(1, "Random starts; the highest loss is kept, image by image.")
+    steps: int = setting(40, "Gradient steps.", low=1)
+    step_ratio: float = setting(0.1, "Length of a step as a share of epsilon.", over=0, high=2)
+    restarts: int = setting(1, "Random starts; the highest loss is kept, image by image.", low=1)
     augment: Literal["none", "crop-flip"] = setting(
         "none", "Differentiate through a random crop and flip at each step."
     )
@@ -66,38 +66,32 @@ class Config:
         "auto", "Arithmetic of the attack's passes; auto: bfloat16 where the device has it."
     )
 
-    def __post_init__(self) -> None:
-        require(0 <= self.epsilon <= 1, f"epsilon: expected in [0, 1], got {self.epsilon}")
-        require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
-        require(0 < self.step_ratio <= 2, f"step_ratio: expected in (0, 2], got {self.step_ratio}")
-        require(self.restarts >= 1, f"restarts: expected at least 1, got {self.restarts}")
-
 
 def craft(task: AttackTask, config: Config) -> Tensor:
     """Poisoned images (P, C, H, W) float32 in [0, 1] for the task's images."""
     model = task.surrogate()
     device = task.images.device
+    ascent = ProjectedGradient(
+        ball=LinfBall(config.epsilon),
+        step_size=config.step_ratio * config.epsilon,
+        steps=config.steps,
+        precision=network_precision(device, config.precision),
+    )
     best_images, best_losses = task.images, torch.empty(0)
     for restart in range(config.restarts):
         # 1. A random start.
-        noise = torch.rand(task.images.shape, generator=task.generator) * 2 - 1
-        start = project_linf(
-            task.images + config.epsilon * noise.to(device), task.images, config.epsilon
-        )
+        start = ascent.ball.random_start(task.images, task.generator)
 
         # 2. Ascend.
-        perturbed = signed_steps(
+        draws = None
+        if config.augment == "crop-flip":
+            draws = draw_crop_flip(config.steps, len(task.images), task.generator, device)
+        perturbed = ascent.perturb(
             model,
             task.images,
             task.labels,
-            ascend=True,
-            epsilon=config.epsilon,
-            step_size=config.step_ratio * config.epsilon,
-            steps=config.steps,
             start=start,
-            bfloat16=network_precision(device, config.precision) is torch.bfloat16,
-            augment=config.augment,
-            generator=task.generator,
+            draws=draws,
             report=lambda done, total, before=restart: task.report(  # type: ignore[misc]
                 before * total + done, config.restarts * total
             ),

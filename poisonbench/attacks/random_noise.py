@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poisonbench.attacks.base import TargetedTask
-from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.attacks.base import AttackConfig, TargetedTask
+from poisonbench.core.settings import Profiles, setting
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 PROFILES: Profiles = {
     "paper": {"mnist": {"epsilon": 76 / 255}, "mnist-sample": {"epsilon": 64 / 255}}
@@ -29,13 +29,10 @@ PROFILES: Profiles = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(AttackConfig):
     """Settings of the control."""
 
-    epsilon: float = setting(16 / 255, "L-infinity budget, in pixels of [0, 1].")
-
-    def __post_init__(self) -> None:
-        require(0 < self.epsilon <= 1, f"epsilon: expected in (0, 1], got {self.epsilon}")
+    epsilon: float = setting(16 / 255, "L-infinity budget, in pixels of [0, 1].", over=0, high=1)
 
 
 def craft(task: TargetedTask, config: Config) -> Tensor:

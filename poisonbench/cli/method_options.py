@@ -136,12 +136,12 @@ def _presets(entry: Entry, own: Sequence[Option], shared: Sequence[Option]) -> l
     A profile has the method's options to itself, and changes single values of the recipe.
     """
     from poisonbench.models import MODELS
-    from poisonbench.training.recipe import RECIPES
+    from poisonbench.training.recipe import RECIPE_PRESETS
 
     module = entry.load()
     parts = [
         ("The method's options", own, [module.PROFILES]),
-        ("The recipe's", shared, [RECIPES, getattr(module, "RECIPES", {})]),
+        ("The recipe's", shared, [RECIPE_PRESETS, getattr(module, "RECIPE_CHANGES", {})]),
     ]
     if entry.scenario:
         parts.append(("The target's", options_of(Targeting), [TARGETING_PROFILES]))

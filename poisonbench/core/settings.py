@@ -24,16 +24,87 @@ ConfigT = TypeVar("ConfigT")
 Profiles = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
-def setting(default: Any, help: str, *, extension: bool = False) -> Any:
+@dataclass(frozen=True)
+class Bounds:
+    """What a number may be: ``low`` or more or over ``over``; up to ``high`` or under ``under``."""
+
+    low: float | None = None
+    over: float | None = None
+    high: float | None = None
+    under: float | None = None
+
+    def __contains__(self, value: Any) -> bool:
+        # Comparisons that must hold, so that nan is in no bounds.
+        return (
+            (self.low is None or value >= self.low)
+            and (self.over is None or value > self.over)
+            and (self.high is None or value <= self.high)
+            and (self.under is None or value < self.under)
+        )
+
+    def __str__(self) -> str:
+        """``in (0, 1]``, ``at least 1``, ``0 or more`` or ``over 0``; nothing if unbounded."""
+        low, over, high, under = (
+            None if bound is None else f"{bound:g}".replace("e+", "e")
+            for bound in (self.low, self.over, self.high, self.under)
+        )
+        if high or under:
+            left = f"[{low}" if low else f"({over or '-inf'}"
+            return f"in {left}, {high}]" if high else f"in {left}, {under})"
+        if low:
+            return "0 or more" if self.low == 0 else f"at least {low}"
+        return f"over {over}" if over else ""
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    over: float | None = None,
+    high: float | None = None,
+    under: float | None = None,
+    extension: bool = False,
+) -> Any:
     """A dataclass field with its help text; becomes the option ``--field-name``.
+
+    Bounds that may be among the values or not make its parameters seven; a :class:`BaseConfig`
+    checks them. None as a value is in bounds, and a tuple if its members are.
 
     Args:
         default: its value where nothing else is said.
-        help: its text in ``--help``.
+        help: its text in ``--help``, where its bounds follow.
+        low: the least value.
+        over: what it must be over.
+        high: the largest value.
+        under: what it must be under.
         extension: not the paper's; the default is the method without it. :func:`as_json` leaves it
             out then, so that a run's id does not depend on extensions that it does not use.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "extension": extension})
+    bounds = Bounds(low, over, high, under)
+    metadata = {"help": help, "bounds": bounds, "extension": extension}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseConfig:
+    """What every config derives from: its settings are in their bounds, or there is none.
+
+    A config with checks of its own, of several settings together, calls ``super().__post_init__()``
+    first and then :func:`require`.
+
+    Raises:
+        ValueError: a setting is out of bounds.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, bounds = getattr(self, field.name), field.metadata.get("bounds", Bounds())
+            members = value if isinstance(value, tuple) else (value,)
+            require(
+                all(member is None or member in bounds for member in members),
+                f"{field.name}: expected {bounds}, got {value}",
+            )
 
 
 @dataclass(frozen=True)
@@ -61,10 +132,16 @@ def options_of(config: type[Any]) -> list[Option]:
             flag="--" + field.name.replace("_", "-"),
             kind=hints[field.name],
             default=field.default,
-            help=field.metadata.get("help", ""),
+            help=_help_of(field),
         )
         for field in dataclasses.fields(config)
     ]
+
+
+def _help_of(field: dataclasses.Field[Any]) -> str:
+    """A setting's text, and its bounds as a sentence."""
+    help, bounds = field.metadata.get("help", ""), str(field.metadata.get("bounds", ""))
+    return f"{help} {bounds.capitalize()}." if bounds else help
 
 
 def parse_number(text: str) -> float:

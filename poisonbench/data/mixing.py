@@ -20,7 +20,7 @@ from poisonbench.data.poison import Poison, assemble
 from poisonbench.data.splits import Dataset
 
 #: Raised by hand when the draw of the shares changes.
-RECIPE_NUMBER = 1
+VERSION = 1
 
 Selection = Literal["stratified", "uniform"]
 
@@ -65,7 +65,7 @@ def mix(
         epsilon=max(pool.card["epsilon"] for pool in pools.values()),
         spec={
             "kind": "mix",
-            "recipe_number": RECIPE_NUMBER,
+            "recipe_number": VERSION,
             "pools": {name: pool.digest for name, pool in pools.items()},
             "order": names,
             "rho": float(rho),

@@ -42,41 +42,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.defenses.base import Defense, Recipe
 from poisonbench.defenses.shared.feature_filter import FEATURES_HELP, FeatureFilter
-from poisonbench.training.recipe import Recipe
-from poisonbench.training.state import Defense
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 STARTS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(BaseConfig):
     """The filter's settings; the defaults are the paper's."""
 
-    dimensions: int | None = setting(10, "Dimensions to cluster in; none: all features.")
+    dimensions: int | None = setting(10, "Dimensions to cluster in; none: all features.", low=1)
     analysis: Literal["relative-size", "silhouette", "smaller"] = setting(
         "relative-size", "When the smaller cluster is dropped."
     )
-    largest_share: float = setting(0.35, "Share of a class under which a cluster is small.")
-    least_silhouette: float = setting(0.1, "Mean silhouette over which clusters are apart.")
+    largest_share: float = setting(
+        0.35, "Share of a class under which a cluster is small.", over=0, high=0.5
+    )
+    least_silhouette: float = setting(
+        0.1, "Mean silhouette over which clusters are apart.", low=-1, high=1
+    )
     features_from: Literal["poisoned", "clean"] = setting("poisoned", FEATURES_HELP)
-
-    def __post_init__(self) -> None:
-        require(
-            self.dimensions is None or self.dimensions >= 1,
-            f"dimensions: expected at least 1, got {self.dimensions}",
-        )
-        require(
-            0 < self.largest_share <= 0.5,
-            f"largest_share: expected in (0, 0.5], got {self.largest_share}",
-        )
-        require(
-            -1 <= self.least_silhouette <= 1,
-            f"least_silhouette: expected in [-1, 1], got {self.least_silhouette}",
-        )
 
 
 PROFILES: Profiles = {"paper": {}, "code": {"*": {"dimensions": None, "analysis": "smaller"}}}

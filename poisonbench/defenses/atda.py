@@ -35,37 +35,29 @@ Shapes     B batch, A active examples, C H W image.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.core.settings import Profiles, require, setting
-from poisonbench.models.classifier import Classifier
+from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.defenses.base import Defense, Recipe, TrainingState
 from poisonbench.models.folding import folded
-from poisonbench.training.fit import network_precision
-from poisonbench.training.projected_gradient import project_linf
-from poisonbench.training.recipe import Recipe
-from poisonbench.training.state import Defense, TrainingState
+from poisonbench.training.precision import network_precision
+from poisonbench.training.projected_gradient import BALLS, ProjectedGradient, StepHooks
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(BaseConfig):
     """ATDA's settings; the defaults are HINT's."""
 
     norm: Literal["l2", "linf"] = setting("l2", "Norm of the ball.")
-    radius: float = setting(0.25, "Its radius, in pixels of [0, 1].")
-    steps: int = setting(7, "Most steps of the search.")
-    step_ratio: float = setting(0.2, "Length of a step as a share of the radius.")
+    radius: float = setting(0.25, "Its radius, in pixels of [0, 1].", over=0, high=1e30)
+    steps: int = setting(7, "Most steps of the search.", low=1)
+    step_ratio: float = setting(0.2, "Length of a step as a share of the radius.", over=0, high=2)
     early_stop: bool = setting(True, "Friendly: stop when found misclassified tau + 1 times.")
-
-    def __post_init__(self) -> None:
-        require(0 < self.radius <= 1e30, f"radius: expected in (0, 1e30], got {self.radius}")
-        require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
-        require(0 < self.step_ratio <= 2, f"step_ratio: expected in (0, 2], got {self.step_ratio}")
 
 
 PROFILES: Profiles = {
@@ -95,17 +87,18 @@ class AdversarialTraining(Defense):
     def perturb_batch(self, state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
         """The batch (B, C, H, W) where its search stopped."""
         config = self.config
+        search = search_of(config, network_precision(images.device, self.recipe.precision))
         # 1 random start
-        start = random_start(images, config, state.generator("start"))
+        start = search.ball.random_start(images, state.generator("start"))
         # 2 search
-        patience = tau(state.epoch, self.recipe.epochs) if config.early_stop else None
-        precision = network_precision(images.device, self.recipe.precision)
+        stop = EarlyStop(
+            labels, tau(state.epoch, self.recipe.epochs) if config.early_stop else None
+        )
         # The copy is made anew for each batch, since the weights move; a step costs far more.
-        model = folded(state.model)
-        found = search(model, images, labels, start, config, patience, precision)
-        self._tally(state, found.steps)
+        points = search.perturb_batch(folded(state.model), images, labels, start, stop)
+        self._tally(state, stop.steps)
         # 3 fit there
-        return found.images
+        return points
 
     def _tally(self, state: TrainingState, steps: int) -> None:
         """Count the steps; after the epoch's last batch note their mean over the examples."""
@@ -121,88 +114,40 @@ def tau(epoch: int, epochs: int) -> int:
     return (12 * epoch >= 5 * epochs) + (4 * epoch >= 3 * epochs)
 
 
-def random_start(base: Tensor, config: Config, generator: torch.Generator) -> Tensor:
-    """Step 1: points (B, C, H, W) of the balls around ``base``, in [0, 1]."""
-    if config.norm == "linf":
-        offset = torch.rand(base.shape, generator=generator) * 2 - 1
-    else:
-        offset = torch.randn(base.shape, generator=generator)
-        offset /= norms(offset)
-    return (base + config.radius * offset.to(base)).clamp_(0, 1)
+def search_of(config: Config, precision: torch.dtype) -> ProjectedGradient:
+    """The steps of the search and their ball, as the settings say."""
+    return ProjectedGradient(
+        ball=BALLS[config.norm](config.radius),
+        step_size=config.step_ratio * config.radius,
+        steps=config.steps,
+        precision=precision,
+    )
 
 
-class Found(NamedTuple):
-    """Where a search stopped.
+class EarlyStop(StepHooks):
+    """Step 2's rule for a batch: who steps on, and how many steps all have taken together.
 
-    Attributes:
-        images: (B, C, H, W), in the order of the batch.
-        steps: taken by all examples together.
-    """
-
-    images: Tensor
-    steps: int
-
-
-def search(
-    model: Classifier,
-    base: Tensor,
-    labels: Tensor,
-    start: Tensor,
-    config: Config,
-    patience: int | None,
-    precision: torch.dtype = torch.float32,
-) -> Found:
-    """Step 2 for a batch: only examples that still move are computed.
-
-    Finding those is the one host synchronisation a step on a GPU; masks would need none, but cost
-    all steps of all examples, several times the mean.
+    Finding those who do is the one host synchronisation a step on a GPU; masks would need none, but
+    cost all steps of all examples, several times the mean.
 
     Args:
-        model: frozen, in eval mode.
-        base: (B, C, H, W) in [0, 1], the balls' centres.
         labels: (B,) int64.
-        start: (B, C, H, W), the first iterates.
-        config: norm, radius, steps, step size.
         patience: tau; None never stops early.
-        precision: bfloat16 runs the network under autocast.
     """
-    points, taken = start.clone(), 0
-    left = torch.full_like(labels, patience or 0)
-    active = torch.arange(len(base), device=base.device)
-    for _ in range(config.steps):
-        images = points[active].requires_grad_(True)
-        with torch.autocast(
-            base.device.type, dtype=torch.bfloat16, enabled=precision is torch.bfloat16
-        ):
-            logits = model(images)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        # A sum, so that a gradient does not depend on who else is active.
-        loss = F.cross_entropy(logits, labels[active], reduction="sum")
-        moves: Tensor | slice = slice(None)
-        if patience is not None:
-            is_wrong = logits.argmax(1) != labels[active]
-            moves = (~is_wrong | (left[active] > 0)).nonzero().flatten()
-            left[active] -= is_wrong.long()
-        active = active[moves]
-        if len(active) == 0:
-            break
-        (gradient,) = torch.autograd.grad(loss, images)
-        points[active] = step(points[active], base[active], gradient[moves], config)
-        taken += len(active)
-    return Found(points, taken)
 
+    def __init__(self, labels: Tensor, patience: int | None) -> None:
+        self.left = None if patience is None else torch.full_like(labels, patience)
+        self.steps = 0
 
-def step(points: Tensor, base: Tensor, gradient: Tensor, config: Config) -> Tensor:
-    """One step up the loss, back into the ball around ``base`` and into [0, 1], (A, C, H, W)."""
-    length = config.step_ratio * config.radius
-    if config.norm == "linf":
-        return project_linf(points + length * gradient.sign(), base, config.radius)
-    offset = points + length * gradient / norms(gradient) - base
-    offset *= (config.radius / norms(offset)).clamp(max=1)
-    return (base + offset).clamp_(0, 1)
+    def moving(self, logits: Tensor, labels: Tensor) -> Tensor | None:
+        """Rows of the examples that are right, or may be wrong once more."""
+        if self.left is None:
+            return None
+        is_wrong = logits.argmax(1) != labels
+        moves = (~is_wrong | (self.left > 0)).nonzero().flatten()
+        self.left = (self.left - is_wrong.long())[moves]
+        return moves
 
-
-def norms(images: Tensor) -> Tensor:
-    """L2 norms (B, 1, 1, 1) of images (B, C, H, W), at least 1e-12."""
-    length: Tensor = images.flatten(1).norm(dim=1).clamp(min=1e-12)
-    return length[:, None, None, None]
+    def stepped(self, gradient: Tensor, step: int) -> None:
+        """Count the steps."""
+        self.steps += len(gradient)

@@ -23,15 +23,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poisonbench.core.settings import Profiles, require
-from poisonbench.training.recipe import Recipe
-from poisonbench.training.state import Oracle, TrainingSet, TrainingState
+from poisonbench.core.settings import BaseConfig, Profiles, require
+from poisonbench.defenses.base import Oracle, Recipe, TrainingSet, TrainingState
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(BaseConfig):
     """Nothing to set."""
 
 

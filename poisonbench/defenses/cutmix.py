@@ -31,26 +31,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.defenses.base import Defense, Recipe, TrainingState
 from poisonbench.training.augmentation import draw_beta
-from poisonbench.training.recipe import Recipe
-from poisonbench.training.state import Defense, TrainingState
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(BaseConfig):
     """CutMix's settings; the defaults are the paper's."""
 
-    alpha: float = setting(1.0, "Of Beta(alpha, alpha), lambda's distribution.")
-    probability: float = setting(1.0, "Share of the batches that are mixed, in (0, 1].")
-
-    def __post_init__(self) -> None:
-        require(self.alpha > 0, f"alpha: expected over 0, got {self.alpha}")
-        require(
-            0 < self.probability <= 1, f"probability: expected in (0, 1], got {self.probability}"
-        )
+    alpha: float = setting(1.0, "Of Beta(alpha, alpha), lambda's distribution.", over=0)
+    probability: float = setting(1.0, "Share of the batches that are mixed.", over=0, high=1)
 
 
 PROFILES: Profiles = {"paper": {}, "code": {"*": {"probability": 0.5}}}

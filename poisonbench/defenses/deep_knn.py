@@ -40,30 +40,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.defenses.base import Defense, Recipe
 from poisonbench.defenses.shared.feature_filter import FEATURES_HELP, FeatureFilter
-from poisonbench.training.recipe import Recipe
-from poisonbench.training.state import Defense
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 #: Distances that are held at once: 64 MiB on a CPU, 512 MiB on a GPU.
 BLOCK = {"cpu": 2**24, "cuda": 2**27}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(BaseConfig):
     """Deep k-NN's settings; the defaults are the paper's."""
 
-    k: int | None = setting(None, "Neighbours that vote; none: the mean size of a class.")
+    k: int | None = setting(None, "Neighbours that vote; none: the mean size of a class.", low=1)
     rule: Literal["modes", "lowest-mode", "half"] = setting(
         "modes", "Keep labels among the most frequent, the lowest of those, or held by half."
     )
     count_self: bool = setting(False, "An example is the first of its own neighbours.")
     features_from: Literal["poisoned", "clean"] = setting("poisoned", FEATURES_HELP)
-
-    def __post_init__(self) -> None:
-        require(self.k is None or self.k >= 1, f"k: expected at least 1, got {self.k}")
 
 
 PROFILES: Profiles = {"paper": {}, "code": {"*": {"rule": "lowest-mode", "count_self": True}}}

@@ -44,25 +44,24 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.core.settings import BaseConfig, Profiles, require, setting
+from poisonbench.defenses.base import Defense, Recipe, TrainingSet, TrainingState
 from poisonbench.defenses.shared.facility_location import medoid_clusters
 from poisonbench.defenses.shared.feature_filter import restore_emptied_classes
 from poisonbench.influence.head import residuals
 from poisonbench.models.classifier import Classifier
 from poisonbench.training.evaluation import finite_outputs
-from poisonbench.training.recipe import Recipe
-from poisonbench.training.state import Defense, TrainingSet, TrainingState
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(BaseConfig):
     """EPIC's settings; the defaults are HINT's for CIFAR-10."""
 
-    fraction: float = setting(0.1, "Medoids as a share of a class, in (0, 1).")
-    warmup: int = setting(10, "K: epochs before the first round.")
-    interval: int = setting(4, "T: epochs between rounds.")
+    fraction: float = setting(0.1, "Medoids as a share of a class.", over=0, under=1)
+    warmup: int = setting(10, "K: epochs before the first round.", low=1)
+    interval: int = setting(4, "T: epochs between rounds.", low=1)
     rounds: Literal["from-warmup", "multiples"] = setting(
         "from-warmup", "Rounds at K, K + T, ... or at the multiples of T from K on."
     )
@@ -71,11 +70,6 @@ class Config:
         "remaining", "Where medoids are sought: among the kept examples or all."
     )
     offset_bug: bool = setting(False, "Index cluster sizes as the reference code does.")
-
-    def __post_init__(self) -> None:
-        require(0 < self.fraction < 1, f"fraction: expected in (0, 1), got {self.fraction}")
-        require(self.warmup >= 1, f"warmup: expected at least 1, got {self.warmup}")
-        require(self.interval >= 1, f"interval: expected at least 1, got {self.interval}")
 
 
 PROFILES: Profiles = {

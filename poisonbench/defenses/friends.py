@@ -42,13 +42,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.core.errors import DivergedError
-from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.core.settings import BaseConfig, Profiles, require, setting
+from poisonbench.defenses.base import Defense, Recipe, TrainingSet, TrainingState
 from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.models.cpu.parallel_passes import in_lanes
-from poisonbench.training.recipe import Recipe
-from poisonbench.training.state import Defense, TrainingSet, TrainingState
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 #: The batch that the reference's learning rate belongs to, and the start of its noise.
 REFERENCE_BATCH = 128
@@ -60,33 +59,26 @@ RUNAWAY = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(BaseConfig):
     """FRIENDS' settings; the defaults are the paper's, with Bernoulli noise as HINT compares."""
 
     friendly: bool = setting(True, "Make friendly noise; false leaves random noise alone.")
-    begin_epoch: int = setting(5, "E0: epochs before friendly noise is made.")
-    steps: int = setting(20, "Descent steps on the friendly noise.")
-    noise_learning_rate: float = setting(100.0, "Their step size, for the mean over 128 images.")
-    magnitude_weight: float = setting(10.0, "lambda: weight of the noise's mean square.")
-    zeta: float = setting(16 / 255, "Largest friendly noise per pixel, in pixels of [0, 1].")
+    begin_epoch: int = setting(5, "E0: epochs before friendly noise is made.", low=0)
+    steps: int = setting(20, "Descent steps on the friendly noise.", low=1)
+    noise_learning_rate: float = setting(
+        100.0, "Their step size, for the mean over 128 images.", over=0
+    )
+    magnitude_weight: float = setting(10.0, "lambda: weight of the noise's mean square.", low=0)
+    zeta: float = setting(
+        16 / 255, "Largest friendly noise per pixel, in pixels of [0, 1].", low=0, high=1
+    )
     random_noise: Literal["bernoulli", "uniform", "gaussian", "none"] = setting(
         "bernoulli", "Fresh noise on every batch."
     )
-    mu: float = setting(16 / 255, "Size of the random noise, in pixels of [0, 1].")
+    mu: float = setting(16 / 255, "Size of the random noise, in pixels of [0, 1].", low=0, high=1)
 
     def __post_init__(self) -> None:
-        require(self.begin_epoch >= 0, f"begin_epoch: expected 0 or more, got {self.begin_epoch}")
-        require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
-        require(
-            self.noise_learning_rate > 0,
-            f"noise_learning_rate: expected over 0, got {self.noise_learning_rate}",
-        )
-        require(
-            self.magnitude_weight >= 0,
-            f"magnitude_weight: expected 0 or more, got {self.magnitude_weight}",
-        )
-        require(0 <= self.zeta <= 1, f"zeta: expected in [0, 1], got {self.zeta}")
-        require(0 <= self.mu <= 1, f"mu: expected in [0, 1], got {self.mu}")
+        super().__post_init__()
         require(
             self.friendly or self.random_noise != "none",
             "random_noise: expected some without friendly noise, got none",

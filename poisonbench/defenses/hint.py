@@ -46,8 +46,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.core.errors import DivergedError
-from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.core.settings import BaseConfig, Profiles, require, setting
 from poisonbench.data.splits import rounded_up
+from poisonbench.defenses.base import Defense, Recipe, TrainingSet, TrainingState
 from poisonbench.influence.head import (
     embed_all,
     head_weights,
@@ -58,32 +59,34 @@ from poisonbench.influence.head import (
 )
 from poisonbench.influence.inverse_hessian import (
     HeadHessian,
+    LissaSettings,
     Solution,
     conjugate_gradient,
     lissa,
 )
 from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.models.folding import folded
-from poisonbench.training.recipe import CODE_RECIPE, Recipe
-from poisonbench.training.state import Defense, TrainingSet, TrainingState
+from poisonbench.training.recipe import HINT_CODE_CHANGES
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(BaseConfig):
     """HINT's settings; the defaults are the paper's for CIFAR-10."""
 
-    ratio: float = setting(0.5, "r: share of the training images that receive noise, in (0, 1].")
-    gamma: float = setting(0.1, "Step on the pixel influence, in pixels of [0, 1].")
-    beta: float = setting(16 / 255, "Largest noise per pixel, in pixels of [0, 1].")
+    ratio: float = setting(
+        0.5, "r: share of the training images that receive noise.", over=0, high=1
+    )
+    gamma: float = setting(0.1, "Step on the pixel influence, in pixels of [0, 1].", over=0)
+    beta: float = setting(16 / 255, "Largest noise per pixel, in pixels of [0, 1].", low=0, high=1)
     schedule: tuple[int, ...] = setting((5, 15, 40), "Epochs done before each update.")
-    damping: float = setting(0.5, "lambda added to the Hessian's diagonal.")
+    damping: float = setting(0.5, "lambda added to the Hessian's diagonal.", over=0)
     solver: Literal["cg", "lissa"] = setting("cg", "cg: exact; lissa: the paper's recursion.")
-    lissa_scale: float = setting(50.0, "LiSSA's scale.")
-    lissa_steps: int = setting(980, "LiSSA's depth.")
-    lissa_batch: int = setting(50, "LiSSA's images a step.")
-    lissa_repeats: int = setting(1, "LiSSA's recursions that are averaged.")
+    lissa_scale: float = setting(50.0, "LiSSA's scale.", over=0)
+    lissa_steps: int = setting(980, "LiSSA's depth.", low=1)
+    lissa_batch: int = setting(50, "LiSSA's images a step.", low=1)
+    lissa_repeats: int = setting(1, "LiSSA's recursions that are averaged.", low=1)
     hessian_set: Literal["all", "selected"] = setting(
         "all", "Images that make the Hessian after the first round."
     )
@@ -104,19 +107,13 @@ class Config:
     )
 
     def __post_init__(self) -> None:
-        require(0 < self.ratio <= 1, f"ratio: expected in (0, 1], got {self.ratio}")
-        require(self.gamma > 0, f"gamma: expected over 0, got {self.gamma}")
-        require(0 <= self.beta <= 1, f"beta: expected in [0, 1], got {self.beta}")
-        require(self.damping > 0, f"damping: expected over 0, got {self.damping}")
+        super().__post_init__()
         require(
             len(self.schedule) > 0
             and min(self.schedule) >= 1
             and list(self.schedule) == sorted(set(self.schedule)),
             f"schedule: expected increasing epochs of 1 or more, got {self.schedule}",
         )
-        for name in ("lissa_scale", "lissa_steps", "lissa_batch", "lissa_repeats"):
-            value = getattr(self, name)
-            require(value > 0, f"{name}: expected over 0, got {value}")
 
 
 PROFILES: Profiles = {
@@ -134,7 +131,7 @@ PROFILES: Profiles = {
 }
 
 #: What a profile changes in the training recipe.
-RECIPES: Profiles = CODE_RECIPE
+RECIPE_CHANGES: Profiles = HINT_CODE_CHANGES
 
 
 def build(config: Config, recipe: Recipe) -> Defense:
@@ -206,16 +203,14 @@ class Hint(Defense):
         if config.solver == "cg":
             solution = conjugate_gradient(hessian, gradient, damping=config.damping)
         else:
-            solution = lissa(
-                hessian,
-                gradient,
+            settings = LissaSettings(
                 damping=config.damping,
                 scale=config.lissa_scale,
                 steps=config.lissa_steps,
                 batch_size=config.lissa_batch,
                 repeats=config.lissa_repeats,
-                generator=state.generator("lissa"),
             )
+            solution = lissa(hessian, gradient, settings, state.generator("lissa"))
         return inputs, probabilities, solution
 
     def _scores(

@@ -30,21 +30,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from poisonbench.core.settings import Profiles, require, setting
-from poisonbench.training.recipe import Recipe
-from poisonbench.training.state import Defense, TrainingSet, TrainingState
+from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.defenses.base import Defense, Recipe, TrainingSet, TrainingState
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(BaseConfig):
     """The encoder's settings."""
 
-    quality: int = setting(75, "JPEG quality, 1 to 95.")
-
-    def __post_init__(self) -> None:
-        require(1 <= self.quality <= 95, f"quality: expected in 1..95, got {self.quality}")
+    quality: int = setting(75, "JPEG quality.", low=1, high=95)
 
 
 PROFILES: Profiles = {"paper": {}}

@@ -30,23 +30,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.defenses.base import Defense, Recipe
 from poisonbench.defenses.shared.feature_filter import FEATURES_HELP, FeatureFilter, keep_lowest
-from poisonbench.training.recipe import Recipe
-from poisonbench.training.state import Defense
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(BaseConfig):
     """The filter's settings; the defaults are the paper's for feature collision."""
 
-    fraction: float = setting(0.01, "epsilon: share of each class to remove, in (0, 1).")
+    fraction: float = setting(0.01, "epsilon: share of each class to remove.", over=0, under=1)
     features_from: Literal["poisoned", "clean"] = setting("poisoned", FEATURES_HELP)
-
-    def __post_init__(self) -> None:
-        require(0 < self.fraction < 1, f"fraction: expected in (0, 1), got {self.fraction}")
 
 
 PROFILES: Profiles = {"paper": {}}

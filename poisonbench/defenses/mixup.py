@@ -26,22 +26,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.defenses.base import Defense, Recipe, TrainingState
 from poisonbench.training.augmentation import draw_beta
-from poisonbench.training.recipe import Recipe
-from poisonbench.training.state import Defense, TrainingState
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(BaseConfig):
     """The settings of mixup; the defaults are the paper's."""
 
-    alpha: float = setting(1.0, "Of Beta(alpha, alpha); small means that one image prevails.")
-
-    def __post_init__(self) -> None:
-        require(self.alpha > 0, f"alpha: expected over 0, got {self.alpha}")
+    alpha: float = setting(
+        1.0, "Of Beta(alpha, alpha); small means that one image prevails.", over=0
+    )
 
 
 PROFILES: Profiles = {"paper": {}}

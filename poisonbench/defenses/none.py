@@ -17,16 +17,16 @@ from dataclasses import dataclass
 
 import torch
 
-from poisonbench.core.settings import Profiles, setting
+from poisonbench.core.settings import BaseConfig, Profiles, setting
 from poisonbench.data.splits import Split
-from poisonbench.training.recipe import CODE_RECIPE, Recipe
-from poisonbench.training.state import Defense
+from poisonbench.defenses.base import Defense, Recipe
+from poisonbench.training.recipe import HINT_CODE_CHANGES
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(BaseConfig):
     """What is trained on."""
 
     with_validation: bool = setting(
@@ -36,7 +36,7 @@ class Config:
 
 #: "code" trains as HINT's reference code does, for a column beside its profile of that name.
 PROFILES: Profiles = {"paper": {}, "code": {}}
-RECIPES: Profiles = CODE_RECIPE
+RECIPE_CHANGES: Profiles = HINT_CODE_CHANGES
 
 
 def build(config: Config, recipe: Recipe) -> Defense:

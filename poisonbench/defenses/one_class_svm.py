@@ -35,27 +35,23 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.defenses.base import Defense, Recipe
 from poisonbench.defenses.shared.feature_filter import FEATURES_HELP, FeatureFilter, keep_lowest
-from poisonbench.training.recipe import Recipe
-from poisonbench.training.state import Defense
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(BaseConfig):
     """The filter's settings; the defaults are the paper's."""
 
-    nu: float = setting(0.01, "Share of each class to be outside, in (0, 1).")
+    nu: float = setting(0.01, "Share of each class to be outside.", over=0, under=1)
     gamma: Literal["scale", "auto"] = setting("scale", "Width of the kernel, as in scikit-learn.")
     cut: Literal["ranked", "sklearn"] = setting(
         "ranked", "Remove exactly the share of lowest scores, or what the SVM predicts."
     )
     features_from: Literal["poisoned", "clean"] = setting("poisoned", FEATURES_HELP)
-
-    def __post_init__(self) -> None:
-        require(0 < self.nu < 1, f"nu: expected in (0, 1), got {self.nu}")
 
 
 PROFILES: Profiles = {"paper": {}}

@@ -24,22 +24,18 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.defenses.base import Defense, Recipe
 from poisonbench.defenses.shared.feature_filter import FeatureFilter
-from poisonbench.training.recipe import Recipe
-from poisonbench.training.state import Defense
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(BaseConfig):
     """The filter's settings; the defaults are of the paper's Table 1."""
 
-    fraction: float = setting(0.1, "Share of the training set to remove, in (0, 1).")
-
-    def __post_init__(self) -> None:
-        require(0 < self.fraction < 1, f"fraction: expected in (0, 1), got {self.fraction}")
+    fraction: float = setting(0.1, "Share of the training set to remove.", over=0, under=1)
 
 
 PROFILES: Profiles = {"paper": {}}

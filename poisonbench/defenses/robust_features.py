@@ -30,30 +30,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from poisonbench.core.settings import Profiles, require, setting
-from poisonbench.training.fit import network_precision
-from poisonbench.training.projected_gradient import signed_steps
-from poisonbench.training.recipe import Recipe
-from poisonbench.training.state import Defense, TrainingState
+from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.defenses.base import Defense, Recipe, TrainingState
+from poisonbench.models.folding import folded
+from poisonbench.training.precision import network_precision
+from poisonbench.training.projected_gradient import LinfBall, ProjectedGradient
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(BaseConfig):
     """Settings of the pretraining; the defaults are the paper's."""
 
-    epsilon: float = setting(8 / 255, "L-infinity bound, in pixels of [0, 1].")
-    steps: int = setting(8, "Steps of the search.")
-    step_ratio: float = setting(0.25, "Length of a step as a share of the bound.")
-
-    def __post_init__(self) -> None:
-        require(0 < self.epsilon <= 1, f"epsilon: expected in (0, 1], got {self.epsilon}")
-        require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
-        require(0 < self.step_ratio <= 2, f"step_ratio: expected in (0, 2], got {self.step_ratio}")
+    epsilon: float = setting(8 / 255, "L-infinity bound, in pixels of [0, 1].", over=0, high=1)
+    steps: int = setting(8, "Steps of the search.", low=1)
+    step_ratio: float = setting(0.25, "Length of a step as a share of the bound.", over=0, high=2)
 
 
 PROFILES: Profiles = {
@@ -89,20 +83,13 @@ class AdversarialPretraining(Defense):
 
     def perturb_batch(self, state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
         """The batch (B, C, H, W) at the end of its search."""
-        epsilon = self.config.epsilon
-        # a. A random start.
-        offset = torch.rand(images.shape, generator=state.generator("start")) * 2 - 1
-        start = (images + epsilon * offset.to(images)).clamp_(0, 1)
-        # b. The search; c. is the loop's.
-        return signed_steps(
-            state.model,
-            images,
-            labels,
-            ascend=True,
-            epsilon=epsilon,
-            step_size=self.config.step_ratio * epsilon,
+        ascent = ProjectedGradient(
+            ball=LinfBall(self.config.epsilon),
+            step_size=self.config.step_ratio * self.config.epsilon,
             steps=self.config.steps,
-            start=start,
-            batch_size=len(images),
-            bfloat16=network_precision(images.device, self.recipe.precision) is torch.bfloat16,
-        ).images
+            precision=network_precision(images.device, self.recipe.precision),
+        )
+        # a. A random start.
+        start = ascent.ball.random_start(images, state.generator("start"))
+        # b. The search; c. is the loop's.
+        return ascent.perturb_batch(folded(state.model), images, labels, start)

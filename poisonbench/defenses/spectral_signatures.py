@@ -32,24 +32,25 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.core.settings import BaseConfig, Profiles, require, setting
+from poisonbench.defenses.base import Defense, Recipe
 from poisonbench.defenses.shared.feature_filter import FEATURES_HELP, FeatureFilter, keep_lowest
-from poisonbench.training.recipe import Recipe
-from poisonbench.training.state import Defense
 
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(BaseConfig):
     """The filter's settings."""
 
-    epsilon: float = setting(0.1, "Most poisons that are feared, as a share of a class.")
+    epsilon: float = setting(
+        0.1, "Most poisons that are feared, as a share of a class.", over=0, under=1
+    )
     multiplier: float = setting(1.5, "Removed for each that is feared.")
     features_from: Literal["poisoned", "clean"] = setting("poisoned", FEATURES_HELP)
 
     def __post_init__(self) -> None:
-        require(0 < self.epsilon < 1, f"epsilon: expected in (0, 1), got {self.epsilon}")
+        super().__post_init__()
         require(
             0 < self.multiplier * self.epsilon < 1,
             "multiplier: expected multiplier x epsilon in (0, 1), got "

@@ -109,44 +109,52 @@ def conjugate_gradient(
     )
 
 
+@dataclass(frozen=True)
+class LissaSettings:
+    """Settings of :func:`lissa`.
+
+    Attributes:
+        damping: lambda, absolute.
+        scale: must exceed half the largest eigenvalue of every batch's damped Hessian.
+        steps: recursion depth.
+        batch_size: examples a step, drawn with replacement.
+        repeats: independent recursions that are averaged.
+    """
+
+    damping: float
+    scale: float
+    steps: int
+    batch_size: int
+    repeats: int
+
+
 def lissa(
-    hessian: HeadHessian,
-    gradient: Tensor,
-    *,
-    damping: float,
-    scale: float,
-    steps: int,
-    batch_size: int,
-    repeats: int,
-    generator: torch.Generator,
+    hessian: HeadHessian, gradient: Tensor, settings: LissaSettings, generator: torch.Generator
 ) -> Solution:
     """The stochastic recursion h <- g + (1 - damping / scale) h - H_batch h / scale, v = h / scale.
 
     Its fixed point solves (H + damping I) v = g. The reference code's "damp" is damping / scale.
 
     Args:
-        hessian: over the training examples; each step draws ``batch_size`` of them.
+        hessian: over the training examples; each step draws some of them.
         gradient: g, (K, F + 1).
-        damping: lambda, absolute.
-        scale: must exceed half the largest eigenvalue of every batch's damped Hessian.
-        steps: recursion depth.
-        batch_size: examples a step, drawn with replacement.
-        repeats: independent recursions that are averaged.
+        settings: of the recursion.
         generator: CPU generator of the draws.
 
     Raises:
         DivergedError: the recursion left the finite numbers; names the scale.
     """
+    damping, scale = settings.damping, settings.scale
     total = torch.zeros_like(gradient)
-    shape = (steps, batch_size)
-    for _ in range(repeats):
+    shape = (settings.steps, settings.batch_size)
+    for _ in range(settings.repeats):
         draws = torch.randint(len(hessian.inputs), shape, generator=generator)
         estimate = gradient.clone()
         for rows in draws.to(gradient.device):
             curvature = _product(hessian.inputs[rows], hessian.probabilities[rows], estimate)
             estimate = gradient + (1 - damping / scale) * estimate - curvature / scale
         total += estimate / scale
-    vector = total / repeats
+    vector = total / settings.repeats
     remainder = hessian.product(vector) + damping * vector - gradient
     residual = _relative(remainder.square().sum(), gradient)
     if not torch.isfinite(vector).all() or residual > 1:
@@ -154,7 +162,7 @@ def lissa(
             f"expected the LiSSA recursion to settle, got a relative residual of {residual:.2g}; "
             "raise --lissa-scale"
         )
-    return Solution(vector, steps * repeats, residual)
+    return Solution(vector, settings.steps * settings.repeats, residual)
 
 
 def _relative(squared_norm: Tensor, gradient: Tensor) -> float:

@@ -176,7 +176,7 @@ def _craft_pool(
         torch.arange(len(dataset.train)),
         dataset,
         attack=name,
-        epsilon=settings.config.epsilon,
+        epsilon=settings.config.budget,
         spec=spec,
     )
     crafted = publish(bench, poison, dataset, poison_id)
@@ -206,7 +206,7 @@ def pool_spec(
     spec: dict[str, Any] = {
         "kind": "craft",
         "attack": name,
-        "recipe_number": settings.module.RECIPE_NUMBER,
+        "recipe_number": settings.module.VERSION,
         "config": as_json(settings.config),
         "dataset": dataset.digest,
         "surrogate": surrogate if entry.trains else None,

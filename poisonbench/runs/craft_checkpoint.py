@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poisonbench.attacks.shared.checkpoint import AttackCheckpoint
+from poisonbench.attacks.base import AttackCheckpoint
 from poisonbench.core.errors import InterruptedRunError
 from poisonbench.runs.method_settings import Settings
 from poisonbench.runs.workspace import Bench

@@ -206,7 +206,7 @@ def craft_targeted(
                 job.rows,
                 dataset,
                 attack=name,
-                epsilon=getattr(settings.config, "budget", settings.config.epsilon),
+                epsilon=settings.config.budget,
                 spec=specs[job.trial],
                 goal=job.goal.as_json(),
             )
@@ -280,7 +280,7 @@ def targeted_spec(
     return {
         "kind": "craft",
         "attack": settings.entry.name,
-        "recipe_number": settings.module.RECIPE_NUMBER,
+        "recipe_number": settings.module.VERSION,
         "config": as_json(settings.config),
         "dataset": dataset.digest,
         "targeting": attacker,

@@ -47,9 +47,9 @@ from poisonbench.training.evaluation import (
     right_answers,
     right_by_batch_statistics,
 )
-from poisonbench.training.fit import fit
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, FitResult, Oracle
+from poisonbench.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -188,17 +188,10 @@ def request(
         # Before the poison is crafted.
         _reveal(method, defense, torch.ones(len(dataset.train), dtype=torch.bool))
     scenario = targeted.targeting.scenario if targeted is not None else "scratch"
-    if scenario == "transfer" and "features_from" in settings.given:
-        raise UsageError(
-            f"{method}: expected no --features-from in scenario transfer, where features are those "
-            "of the frozen, clean pretraining; leave it out"
-        )
-    if scenario == "scratch" and defense.pretraining() is not None:
-        raise UsageError(
-            f"{method}: expected a targeted attack with --scenario transfer or finetune, whose "
-            "victim starts from a pretrained network, got training from scratch; choose for "
-            "example --attack bp --scenario transfer"
-        )
+    try:
+        defense.check_run(scenario, settings.given)
+    except ValueError as error:
+        raise UsageError(f"{method}: {error}") from None
     network = model or default_model(dataset)
     check_model(network, dataset.image_shape)
     spec: dict[str, Any] = {
@@ -207,7 +200,7 @@ def request(
         "dataset": {"name": dataset.name.partition(":")[0], "digest": dataset.digest},
         "poison": describe_choice(dataset, choice, targeted, trial),
         "method": method,
-        "recipe_number": settings.module.RECIPE_NUMBER,
+        "recipe_number": settings.module.VERSION,
         "config": as_json(settings.config),
         "model": network,
         "seed": bench.seed,
@@ -283,19 +276,16 @@ def _run(
         f"training {settings.entry.name} on {dataset.name}, "
         f"{describe_poison(spec['poison'])}, trial {spec['trial']}"
     )
-    result = fit(
-        classifier,
-        train,
-        dataset.validation,
-        recipe,
-        seeds,
+    trainer = Trainer(
+        recipe=recipe,
+        seeds=seeds,
         device=bench.device,
-        defense=defense,
         checkpoint=bench.checkpoint(run_id),
         report=bench.report,
         should_stop=bench.stopping.is_set,
         name=settings.entry.name,
     )
+    result = trainer.fit(classifier, train, dataset.validation, defense)
     tested = time.monotonic()
     test = dataset.test.to(bench.device)
     right = right_answers(classifier, test)

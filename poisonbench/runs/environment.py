@@ -14,7 +14,7 @@ import numpy
 import torch
 
 import poisonbench
-from poisonbench.training.fit import network_precision
+from poisonbench.training.precision import network_precision
 
 
 def environment(device: torch.device, precision: str) -> dict[str, Any]:

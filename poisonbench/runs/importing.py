@@ -17,7 +17,7 @@ from poisonbench.runs.workspace import Bench
 from poisonbench.targeting import Goal
 
 #: Raised by hand when the same files would give another poison.
-RECIPE_NUMBER = 1
+VERSION = 1
 
 
 def import_poison(
@@ -73,7 +73,7 @@ def import_poison(
     spec = {
         "kind": "import",
         "format": form,
-        "recipe_number": RECIPE_NUMBER,
+        "recipe_number": VERSION,
         "files": {
             file.name if form == "benchmark" else "file": hashlib.sha256(
                 file.read_bytes()

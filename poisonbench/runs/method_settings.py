@@ -73,7 +73,7 @@ def read_settings(
     own = {name: value for name, value in parsed.items() if name in kinds}
     shared = {name: value for name, value in parsed.items() if name in recipe_kinds}
     config = resolve(module.Config, module.PROFILES, overrides=own, **build)  # type: ignore[arg-type]
-    changes = getattr(module, "RECIPES", {})
+    changes = getattr(module, "RECIPE_CHANGES", {})
     profiles = recipe_profiles({name: changes.get(name, {}) for name in module.PROFILES})
     recipe = resolve(Recipe, profiles, overrides=shared, **build)  # type: ignore[arg-type]
     plain_config = resolve(module.Config, module.PROFILES, overrides={}, **build)  # type: ignore[arg-type]

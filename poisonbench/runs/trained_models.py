@@ -21,9 +21,9 @@ from poisonbench.models import build_model
 from poisonbench.models.classifier import Classifier
 from poisonbench.results.records import spec_id
 from poisonbench.runs.workspace import Bench, default_model
-from poisonbench.training.fit import fit
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
+from poisonbench.training.trainer import Trainer
 
 #: In a victim's file: (N,) bool, the training images that its defense kept to the end.
 KEPT = "defense.keep"
@@ -217,19 +217,17 @@ def _train(
     last = wanted[-1]
     try:
         if last > 0:
-            fit(
-                model,
-                dataset.train if train is None else train,
-                dataset.validation,
-                replace(recipe, epochs=last),
-                seeds,
+            trainer = Trainer(
+                recipe=replace(recipe, epochs=last),
+                seeds=seeds,
                 device=bench.device,
-                defense=defense or watcher,
                 checkpoint=bench.checkpoint(model_id),
                 report=bench.report,
                 should_stop=bench.stopping.is_set,
                 name=spec["kind"],
             )
+            split = dataset.train if train is None else train
+            trainer.fit(model, split, dataset.validation, defense or watcher)
     except DivergedError as error:
         diverged = DivergedError(f"the {spec['kind']} model: {error}")
         diverged.epoch = error.epoch

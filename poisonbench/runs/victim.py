@@ -16,7 +16,7 @@ from poisonbench.models.classifier import Classifier, renew_head
 from poisonbench.runs.method_settings import Settings
 from poisonbench.runs.trained_models import lengthen, model_spec, trained_models
 from poisonbench.runs.workspace import Bench
-from poisonbench.targeting import STAGE_RECIPES, Goal, Targeting
+from poisonbench.targeting import STAGE_CHANGES, Goal, Targeting
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense
@@ -29,14 +29,14 @@ def stage_recipe(targeting: Targeting | None, settings: Settings) -> Recipe:
     """How the victim is trained on the poisoned set: the recipe's, with the scenario's changes."""
     if targeting is None:
         return settings.recipe
-    changes = STAGE_RECIPES.get(targeting.scenario, {})
+    changes = STAGE_CHANGES.get(targeting.scenario, {})
     own = {name: value for name, value in changes.items() if name not in settings.given}
     return lengthen(replace(settings.recipe, **own), targeting.stage_epochs)
 
 
 def stage_overrides(targeting: Targeting, settings: Settings) -> dict[str, Any]:
     """What the user set to the recipe's value where the scenario has another."""
-    changes = STAGE_RECIPES.get(targeting.scenario, {})
+    changes = STAGE_CHANGES.get(targeting.scenario, {})
     return {
         name: getattr(settings.recipe, name)
         for name, value in changes.items()

@@ -1,13 +1,20 @@
-"""Perturbations in an L-infinity ball: what attacks and adversarial training share.
+"""Projected gradient steps around images: what attacks and adversarial training share.
 
-P images of shape (C, H, W) in [0, 1]; epsilon and step sizes are in the same unit, not normalised.
+:class:`ProjectedGradient` is the loop. Its parts are a :class:`Ball`, which says by its norm where
+to start at random, how to step and how to come back, and :class:`StepHooks`, by which a method
+changes what the network sees or ends the search of some images early.
+
+Shapes: P images of shape (C, H, W) in [0, 1], B of them in a batch, M of those still moving. Radius
+and step sizes are in the same unit, not normalised.
 """
 
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +22,97 @@ from torch import Tensor
 
 from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.models.folding import folded
+from poisonbench.training.precision import autocast
 
 #: Largest shift of the differentiable crop, in pixels: the training augmentation's.
 MAX_SHIFT = 4
 
 
+@dataclass(frozen=True)
+class Ball(ABC):
+    """The images in [0, 1] within a radius of given ones, in a norm."""
+
+    radius: float
+
+    def random_start(self, centres: Tensor, generator: torch.Generator) -> Tensor:
+        """Points (B, C, H, W) of the balls around the centres, drawn by a CPU generator."""
+        offsets = self.draw(centres.shape, generator).to(centres)
+        return (centres + self.radius * offsets).clamp_(0, 1)
+
+    @abstractmethod
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Random offsets of that shape in the ball of radius 1 around 0."""
+
+    @abstractmethod
+    def step(self, points: Tensor, gradient: Tensor, length: float) -> Tensor:
+        """The points a step of that length up the gradient; a negative length goes down."""
+
+    @abstractmethod
+    def project(self, points: Tensor, centres: Tensor) -> Tensor:
+        """Points (B, C, H, W) of any value, back in the ball around the centres and in [0, 1]."""
+
+
+class LinfBall(Ball):
+    """Every pixel within the radius; starts are uniform, a step moves each pixel by its length."""
+
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Uniform in the ball."""
+        return torch.rand(shape, generator=generator) * 2 - 1
+
+    def step(self, points: Tensor, gradient: Tensor, length: float) -> Tensor:
+        """By the gradient's sign."""
+        return points + length * gradient.sign()
+
+    def project(self, points: Tensor, centres: Tensor) -> Tensor:
+        """Pixel by pixel."""
+        return project_linf(points, centres, self.radius)
+
+
+class L2Ball(Ball):
+    """Each image's difference no longer than the radius; starts are on its surface."""
+
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Uniform on the surface."""
+        offsets = torch.randn(shape, generator=generator)
+        return offsets.div_(_norms(offsets))
+
+    def step(self, points: Tensor, gradient: Tensor, length: float) -> Tensor:
+        """Along the gradient."""
+        return points + length * gradient / _norms(gradient)
+
+    def project(self, points: Tensor, centres: Tensor) -> Tensor:
+        """Straight towards the centre, then into [0, 1]."""
+        offsets = points - centres
+        offsets *= (self.radius / _norms(offsets)).clamp(max=1)
+        return (centres + offsets).clamp_(0, 1)
+
+
+#: By the name of the norm in settings.
+BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball}
+
+
+class StepHooks:
+    """What a method adds to the steps on one batch; this one adds nothing."""
+
+    def view(self, images: Tensor, step: int) -> Tensor:
+        """What the network sees of the images (M, C, H, W); differentiable."""
+        return images
+
+    def moving(self, logits: Tensor, labels: Tensor) -> Tensor | None:
+        """Which of the M images take the step, as rows; None is all. The others stop for good.
+
+        Args:
+            logits: (M, K) float32, where the images are.
+            labels: (M,) int64.
+        """
+        return None
+
+    def stepped(self, gradient: Tensor, step: int) -> None:
+        """Called after each step with the gradient (M, C, H, W) of the images that took it."""
+
+
 class Perturbed(NamedTuple):
-    """What :func:`signed_steps` returns.
+    """What :meth:`ProjectedGradient.perturb` returns.
 
     Attributes:
         images: (P, C, H, W), the last iterate.
@@ -31,6 +122,131 @@ class Perturbed(NamedTuple):
 
     images: Tensor
     zero_gradient_share: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectedGradient:
+    """Steps along the input gradient of the cross-entropy, projected onto balls around images.
+
+    Only the network runs in bfloat16: its values near 1 are 1/256 apart, more than a step of an
+    iterate would be. The loss is a sum, so an image's step does not depend on its batch.
+
+    Attributes:
+        ball: where the images may go.
+        step_size: length of a step up the loss; a negative one goes down.
+        steps: how many.
+        precision: bfloat16 runs the network under autocast.
+    """
+
+    ball: Ball
+    step_size: float
+    steps: int
+    precision: torch.dtype = torch.float32
+
+    def perturb_batch(
+        self,
+        network: Classifier,
+        centres: Tensor,
+        labels: Tensor,
+        start: Tensor,
+        hooks: StepHooks | None = None,
+    ) -> Tensor:
+        """One batch, (B, C, H, W), where its steps end; those that stopped cost nothing more.
+
+        Args:
+            network: frozen, in eval mode.
+            centres: (B, C, H, W) in [0, 1].
+            labels: (B,) int64, where the loss is taken.
+            start: (B, C, H, W) in the ball, the first iterate.
+            hooks: what else is done.
+        """
+        hooks = hooks or StepHooks()
+        points = start.clone()
+        # A slice while all move, so that nothing is gathered for attacks that never stop any.
+        active: Tensor | slice = slice(None)
+        for step in range(self.steps):
+            images = points[active].detach().requires_grad_()
+            logits = _logits(network, hooks.view(images, step), self.precision)
+            loss = F.cross_entropy(logits, labels[active], reduction="sum")
+            moving = hooks.moving(logits, labels[active])
+            if moving is not None:
+                active = moving if isinstance(active, slice) else active[moving]
+                if len(active) == 0:
+                    break
+            (gradient,) = torch.autograd.grad(loss, images)
+            if moving is not None:
+                gradient = gradient[moving]
+            moved = self.ball.step(points[active], gradient, self.step_size)
+            points[active] = self.ball.project(moved, centres[active])
+            hooks.stepped(gradient, step)
+        return points
+
+    def perturb(
+        self,
+        model: Classifier,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        start: Tensor | None = None,
+        draws: tuple[Tensor, Tensor] | None = None,
+        report: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Perturbed:
+        """All images, a pass after the other; by a frozen copy of the model, which stays as it is.
+
+        Args:
+            model: on the images' device.
+            images: (P, C, H, W) in [0, 1], the centres of the balls.
+            labels: (P,) int64, where the loss is taken.
+            start: (P, C, H, W) in the ball; ``images`` unless given.
+            draws: from :func:`draw_crop_flip`, to differentiate through a crop and flip a step.
+            report: called with (steps done, steps in all), summed over passes.
+        """
+        start = images if start is None else start
+        result, network = torch.empty_like(images), folded(model)
+        size = pass_size(images, gradients=True)
+        firsts = range(0, len(images), size)
+        hooks = _Passes(draws, report, total=len(firsts) * self.steps, device=images.device)
+        for first in firsts:
+            hooks.rows = rows = slice(first, first + size)
+            centres, starts = (
+                part[rows].contiguous(memory_format=torch.channels_last) for part in (images, start)
+            )
+            result[rows] = self.perturb_batch(network, centres, labels[rows], starts, hooks)
+        return Perturbed(result, hooks.num_zero / max(len(images), 1))
+
+
+class _Passes(StepHooks):
+    """What :meth:`ProjectedGradient.perturb` adds: augmentation, figures and progress.
+
+    Attributes:
+        rows: of the pass that is on.
+        num_zero: () float32 on the device, images whose gradient was zero at their first step.
+    """
+
+    rows: slice
+
+    def __init__(
+        self,
+        draws: tuple[Tensor, Tensor] | None,
+        report: Callable[[int, int], None],
+        total: int,
+        device: torch.device,
+    ) -> None:
+        self.draws, self.report = draws, report
+        self.done, self.total = 0, total
+        self.num_zero = torch.zeros((), device=device)
+
+    def view(self, images: Tensor, step: int) -> Tensor:
+        if self.draws is None:
+            return images
+        shifts, flips = (part[step, self.rows] for part in self.draws)
+        return shift_flip(images, shifts, flips, images.new_zeros(1, 1, 1))
+
+    def stepped(self, gradient: Tensor, step: int) -> None:
+        if step == 0:
+            self.num_zero += (gradient.flatten(1) == 0).all(1).sum()
+        self.done += 1
+        self.report(self.done, self.total)
 
 
 def project_linf(images: Tensor, base: Tensor, epsilon: float) -> Tensor:
@@ -45,90 +261,14 @@ def project_linf(images: Tensor, base: Tensor, epsilon: float) -> Tensor:
     return in_ball.clamp(0, 1)
 
 
-def signed_steps(
-    model: Classifier,
-    base: Tensor,
-    labels: Tensor,
-    *,
-    ascend: bool,
-    epsilon: float,
-    step_size: float,
-    steps: int,
-    start: Tensor | None = None,
-    batch_size: int | None = None,
-    bfloat16: bool = False,
-    augment: Literal["none", "crop-flip"] = "none",
-    generator: torch.Generator | None = None,
-    report: Callable[[int, int], None] | None = None,
-) -> Perturbed:
-    """Projected steps along the sign of the input gradient of the cross-entropy.
-
-    A frozen copy of the model in eval mode does the work. Only the network runs in bfloat16: its
-    values near 1 are 1/256 apart, more than a step of an iterate would be. The loss is a sum, so an
-    image's step does not depend on its batch.
-
-    Args:
-        model: on the images' device; its weights and buffers are left as they are.
-        base: (P, C, H, W) in [0, 1], the centres of the balls.
-        labels: (P,) int64, where the loss is taken.
-        ascend: up the loss, else down.
-        epsilon: the ball's radius.
-        step_size: length of a step, in every pixel.
-        steps: how many.
-        start: (P, C, H, W) in the ball, the first iterate; ``base`` unless given.
-        batch_size: images a step; by default what suits the device.
-        bfloat16: run the network under bfloat16 autocast.
-        augment: "crop-flip" differentiates through a new shift and flip of each image a step.
-        generator: CPU generator of the augmentation's draws, which batches do not change.
-        report: called with (steps done, steps in all), summed over batches.
-
-    Raises:
-        ValueError: ``augment`` without a generator.
-    """
-    draws: tuple[Tensor, Tensor] | None = None
-    if augment != "none":
-        if generator is None:
-            raise ValueError(f"expected a generator with augment={augment!r}, got none; pass one")
-        draws = _draw_crop_flip(steps, len(base), generator, base.device)
-    length = step_size if ascend else -step_size
-    num_images = len(base)
-    size = batch_size or pass_size(base, gradients=True)
-    starts = range(0, num_images, size)
-    num_zero = torch.zeros((), device=base.device)
-    result = torch.empty_like(base)
-    network = folded(model)
-    black = base.new_zeros(1, 1, 1)
-    for position, first in enumerate(starts):
-        batch = slice(first, first + size)
-        centre = base[batch].contiguous(memory_format=torch.channels_last)
-        images = centre
-        if start is not None:
-            images = start[batch].contiguous(memory_format=torch.channels_last)
-        for step in range(steps):
-            images = images.detach().requires_grad_()
-            seen = images
-            if draws is not None:
-                shifts, flips = draws
-                seen = shift_flip(images, shifts[step, batch], flips[step, batch], black)
-            loss = _losses(network, seen, labels[batch], bfloat16).sum()
-            (gradient,) = torch.autograd.grad(loss, images)
-            if step == 0:
-                num_zero += (gradient.flatten(1) == 0).all(1).sum()
-            images = project_linf(images.detach() + length * gradient.sign(), centre, epsilon)
-            if report is not None:
-                report(position * steps + step + 1, len(starts) * steps)
-        result[batch] = images
-    return Perturbed(result, num_zero / max(num_images, 1))
-
-
 def example_losses(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy (P,) of images (P, C, H, W) in [0, 1] at labels (P,), model in eval mode."""
     size = pass_size(images, gradients=False)
     network = folded(model)
     with torch.no_grad():
         parts = [
-            _losses(network, images[first : first + size], labels[first : first + size])
-            for first in range(0, len(images), size)
+            F.cross_entropy(_logits(network, part), at, reduction="none")
+            for part, at in zip(images.split(size), labels.split(size), strict=True)
         ]
     return torch.cat(parts) if parts else images.new_zeros(0)
 
@@ -162,14 +302,7 @@ def warn_of_zero_gradients(share: Tensor, attack: str) -> None:
         )
 
 
-def _losses(model: Classifier, images: Tensor, labels: Tensor, bfloat16: bool = False) -> Tensor:
-    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bfloat16):
-        logits = model(images)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return F.cross_entropy(logits, labels, reduction="none")
-
-
-def _draw_crop_flip(
+def draw_crop_flip(
     steps: int, num_images: int, generator: torch.Generator, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Shifts (steps, P, 2) int8 and flips (steps, P) bool, moved to the device once."""
@@ -178,3 +311,16 @@ def _draw_crop_flip(
     )
     flips = torch.randint(0, 2, (steps, num_images), generator=generator, dtype=torch.uint8).bool()
     return shifts.to(device), flips.to(device)
+
+
+def _logits(network: Classifier, images: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
+    """Logits (B, K), in float32 or what is wider."""
+    with autocast(images.device, precision):
+        logits: Tensor = network(images)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _norms(images: Tensor) -> Tensor:
+    """L2 norms (B, 1, 1, 1) of images (B, C, H, W), at least 1e-12."""
+    length: Tensor = images.flatten(1).norm(dim=1).clamp(min=1e-12)
+    return length[:, None, None, None]

@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.core.settings import BaseConfig, Profiles, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(BaseConfig):
     """How a classifier is trained; the defaults are the paper's for CIFAR-10."""
 
-    epochs: int = setting(80, "Training epochs.")
-    batch_size: int = setting(128, "Images a step.")
-    learning_rate: float = setting(0.1, "Initial learning rate of SGD.")
-    momentum: float = setting(0.9, "Momentum; Nesterov's unless 0.")
-    weight_decay: float = setting(5e-4, "L2 weight decay.")
+    epochs: int = setting(80, "Training epochs.", low=1)
+    batch_size: int = setting(128, "Images a step.", low=2)
+    learning_rate: float = setting(0.1, "Initial learning rate of SGD.", over=0, high=1e30)
+    momentum: float = setting(0.9, "Momentum; Nesterov's unless 0.", low=0, under=1)
+    weight_decay: float = setting(5e-4, "L2 weight decay.", low=0)
     milestones: tuple[int, ...] = setting(
-        (30, 50, 70), "Epochs after which the learning rate is divided by 10."
+        (30, 50, 70), "Epochs after which the learning rate is divided by 10.", low=1
     )
     augment: Literal["none", "crop-flip"] = setting(
         "crop-flip",
@@ -28,28 +28,12 @@ class Recipe:
         "auto", "Arithmetic of the network in training; auto: bfloat16 where the device has it."
     )
 
-    def __post_init__(self) -> None:
-        require(self.epochs >= 1, f"epochs: expected at least 1, got {self.epochs}")
-        require(self.batch_size >= 2, f"batch_size: expected at least 2, got {self.batch_size}")
-        require(
-            0 < self.learning_rate <= 1e30,
-            f"learning_rate: expected in (0, 1e30], got {self.learning_rate}",
-        )
-        require(0 <= self.momentum < 1, f"momentum: expected in [0, 1), got {self.momentum}")
-        require(
-            self.weight_decay >= 0, f"weight_decay: expected 0 or more, got {self.weight_decay}"
-        )
-        require(
-            all(m >= 1 for m in self.milestones),
-            f"milestones: expected epochs of 1 or more, got {self.milestones}",
-        )
-
 
 #: The paper's MNIST recipe is plain SGD. The embedded sample has a sixth of MNIST's images and gets
 #: settings that finish on a laptop, not the paper's. A network may be a preset, after the data's:
 #: without batch norm a rate of 0.1 diverges, so such a network has a tenth, as in the code of
 #: Witches' Brew.
-RECIPES: Profiles = {
+RECIPE_PRESETS: Profiles = {
     "paper": {
         "mnist": {
             "epochs": 30,
@@ -77,7 +61,7 @@ RECIPES: Profiles = {
 
 
 #: What HINT's reference code trains on MNIST by, for the profiles "code" of it and of no defense.
-CODE_RECIPE: Profiles = {
+HINT_CODE_CHANGES: Profiles = {
     "code": {"mnist": {"epochs": 10}, "mnist-sample": {"epochs": 10, "milestones": (8,)}}
 }
 
@@ -88,7 +72,7 @@ def recipe_profiles(changes: Profiles) -> Profiles:
     Args:
         changes: profile -> preset -> {field: value}; a profile without changes is the paper's.
     """
-    paper = RECIPES["paper"]
+    paper = RECIPE_PRESETS["paper"]
     changed = {
         profile: {
             preset: {**paper.get(preset, {}), **by_preset.get(preset, {})}

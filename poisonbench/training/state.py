@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from poisonbench.core.settings import require
 from poisonbench.data.splits import Split
 from poisonbench.models.classifier import Classifier
 
@@ -99,6 +100,23 @@ class Defense:
         None trains it plainly. A defense that pretrains has no run without that stage.
         """
         return None
+
+    def check_run(self, scenario: str, given: Collection[str]) -> None:
+        """Refuse a run that makes no sense; called before anything is crafted or trained.
+
+        Args:
+            scenario: how the network is trained: scratch, transfer or finetune.
+            given: names of the settings that the user gave.
+
+        Raises:
+            ValueError: says what was expected, and what to do.
+        """
+        require(
+            scenario != "scratch" or self.pretraining() is None,
+            "expected a targeted attack with --scenario transfer or finetune, whose victim starts "
+            "from a pretrained network, got training from scratch; choose for example --attack bp "
+            "--scenario transfer",
+        )
 
     def start_epoch(self, state: TrainingState) -> TrainingSet:
         """The training set of this epoch: change images, drop rows. Called before each epoch."""

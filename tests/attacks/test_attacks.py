@@ -63,7 +63,7 @@ def test_every_registered_attack_is_tested():
 def test_module_holds_what_the_registry_promises(entry):
     module = entry.load()
     assert module is MODULES[entry.name]
-    assert module.RECIPE_NUMBER >= 1
+    assert module.VERSION >= 1
     assert all(option.help for option in options_of(module.Config))
     assert "Deviations" in module.__doc__
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from poisonbench.attacks import deep_confuse as dc
-from poisonbench.attacks.base import AttackTask, LabelledImages
-from poisonbench.attacks.shared.checkpoint import AttackCheckpoint
+from poisonbench.attacks.base import AttackCheckpoint, AttackTask, LabelledImages
 from poisonbench.core.errors import AbortedError, DivergedError, InterruptedRunError, UsageError
 from poisonbench.models import deep_confuse_classifiers, generators
 from poisonbench.models.classifier import initialise

@@ -1,26 +1,26 @@
 """The shared optimiser against plain loops: steps, draws, decays, projection and restarts."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from poisonbench.attacks.base import NO_CHECKPOINT
 from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, surrogate_models
 from poisonbench.training.projected_gradient import shift_flip
 
 SHAPE = (2, 8, 8)
 MEAN, STD = (torch.tensor(values).double().view(2, 1, 1) for values in ((0.5, 0.4), (0.2, 0.3)))
+#: What the optimiser looks at in a surrogate.
+SURROGATE = SimpleNamespace(mean=MEAN[None], std=STD[None])
 SMALL = BrewingConfig(steps=12, step_size=0.05, restarts=1, brew_augment="none")
 
 
 def base_images(num_targets: int, num_poisons: int = 3):
     generator = torch.Generator().manual_seed(7)
     return torch.rand(num_targets, num_poisons, *SHAPE, generator=generator).double()
-
-
-def generators(*seeds):
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def distance_to(goals, weights=(1.0,)):
@@ -32,17 +32,14 @@ def distance_to(goals, weights=(1.0,)):
     return objective
 
 
-def run(base, config, objective, *, seeds=None, num_surrogates=1, report=lambda done, total: None):
-    return brew(
-        base,
-        config,
-        objective,
-        num_surrogates=num_surrogates,
-        mean=MEAN,
-        std=STD,
-        generators=generators(*(seeds or range(len(base)))),
+def run(base, config, objective, *, seeds=None, models=(), report=lambda done, total: None):
+    task = SimpleNamespace(
+        images=base,
+        generators=[torch.Generator().manual_seed(seed) for seed in seeds or range(len(base))],
         report=report,
+        checkpoint=NO_CHECKPOINT,
     )
+    return brew(task, config, objective, models or [SURROGATE])
 
 
 def plain_shift_flip(image, shift, flip):
@@ -121,7 +118,7 @@ def test_the_gradients_of_surrogates_are_summed_before_the_sign():
     def objective(number, images, targets):
         return weights[number] * (images - goals[number]).square().flatten(1).sum(1)
 
-    found = run(base, config, objective, num_surrogates=2)[0]
+    found = run(base, config, objective, models=[SURROGATE] * 2)[0]
     expected = plain_brew(
         base[0],
         config,
@@ -155,16 +152,7 @@ def test_steps_shrink_tenfold_where_those_of_the_code_do(steps, decays):
         restarts=1,
         brew_augment="none",
     )
-    brew(
-        base,
-        config,
-        objective,
-        num_surrogates=1,
-        mean=MEAN[:1],
-        std=STD[:1],
-        generators=generators(0),
-        report=lambda done, total: None,
-    )
+    run(base, config, objective, models=[SimpleNamespace(mean=MEAN[None, :1], std=STD[None, :1])])
     moment, expected = 0.0, [seen[0]]
     for step in range(steps - 1):
         moment = 0.9 * moment + 0.1 * (-1) ** ((step + 1) // 2)
@@ -273,16 +261,8 @@ def test_draws_reach_an_eighth_of_the_side():
         return moved.flatten(1).sum(1)
 
     config = BrewingConfig(epsilon=1e-6, steps=1, restarts=1)
-    brew(
-        images,
-        config,
-        objective,
-        num_surrogates=1,
-        mean=torch.zeros(1, 1, 1),
-        std=torch.ones(1, 1, 1),
-        generators=generators(0),
-        report=lambda done, total: None,
-    )
+    black = SimpleNamespace(mean=torch.zeros(1, 1, 1, 1), std=torch.ones(1, 1, 1, 1))
+    run(images, config, objective, models=[black])
     (moved,) = seen
     mass = moved.sum((1, 2))
     rows = (moved.sum(2) * torch.arange(16)).sum(1) / mass - 8

@@ -259,7 +259,7 @@ def test_an_extension_is_left_out_of_the_json_at_its_default():
     ],
 )  # fmt: skip
 def test_recipes_are_the_papers(profile, presets, wanted):
-    profiles = recipe_profiles(hint.RECIPES)
+    profiles = recipe_profiles(hint.RECIPE_CHANGES)
     recipe = resolve(
         Recipe, profiles, profile=profile, presets=presets, overrides={}, owner="recipe"
     )

@@ -11,10 +11,10 @@ from poisonbench.core.settings import resolve
 from poisonbench.defenses import atda
 from poisonbench.models.classifier import frozen
 from poisonbench.models.folding import folded
-from poisonbench.training.fit import fit
-from poisonbench.training.projected_gradient import signed_steps
+from poisonbench.training.projected_gradient import LinfBall, ProjectedGradient
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import TrainingSet
+from poisonbench.training.trainer import Trainer
 
 RECIPE = Recipe(epochs=6, batch_size=16, milestones=(), augment="none", precision="float32")
 NORMS = {
@@ -33,7 +33,23 @@ def problem(norm):
     with frozen(model):
         labels = model(base).argmax(1)
     labels[::8] = (labels[::8] + 1) % K
-    return model, base, labels, atda.random_start(base, NORMS[norm], generator)
+    return model, base, labels, ball(NORMS[norm]).random_start(base, generator)
+
+
+def ball(config):
+    return atda.search_of(config, torch.float32).ball
+
+
+def search(model, base, labels, start, config, tau, precision=torch.float32):
+    """Where a batch's search ends, and the steps of all its examples together."""
+    stop = atda.EarlyStop(labels, tau)
+    points = atda.search_of(config, precision).perturb_batch(model, base, labels, start, stop)
+    return points, stop.steps
+
+
+def step(points, base, gradient, config):
+    length = config.step_ratio * config.radius
+    return ball(config).project(ball(config).step(points, gradient, length), base)
 
 
 def one_by_one(model, base, labels, start, config, tau):
@@ -73,19 +89,17 @@ def test_all_at_once_is_the_sequential_rule(norm, tau):
     config = NORMS[norm]
     with frozen(model):
         points, steps = one_by_one(model, base, labels, start, config, tau)
-        found = atda.search(model, base, labels, start, config, tau)
+        together, taken = search(model, base, labels, start, config, tau)
         alone = [
-            atda.search(
-                model, *(part[row : row + 1] for part in (base, labels, start)), config, tau
-            )
+            search(model, *(part[row : row + 1] for part in (base, labels, start)), config, tau)
             for row in range(len(base))
         ]
-    assert [one.steps for one in alone] == steps
-    assert found.steps == sum(steps)
+    assert [count for _, count in alone] == steps
+    assert taken == sum(steps)
     assert len(set(steps)) > 2
     if norm == "linf":
-        assert torch.equal(found.images, points)
-    torch.testing.assert_close(found.images, points, rtol=0, atol=1e-13)
+        assert torch.equal(together, points)
+    torch.testing.assert_close(together, points, rtol=0, atol=1e-13)
 
 
 @norms
@@ -93,9 +107,9 @@ def test_results_are_in_the_order_of_the_batch(norm):
     model, base, labels, start = problem(norm)
     order = torch.randperm(len(base), generator=torch.Generator().manual_seed(0))
     with frozen(model):
-        found = atda.search(model, base, labels, start, NORMS[norm], 1)
-        mixed = atda.search(model, base[order], labels[order], start[order], NORMS[norm], 1)
-    torch.testing.assert_close(mixed.images, found.images[order], rtol=0, atol=1e-13)
+        points, _ = search(model, base, labels, start, NORMS[norm], 1)
+        mixed, _ = search(model, base[order], labels[order], start[order], NORMS[norm], 1)
+    torch.testing.assert_close(mixed, points[order], rtol=0, atol=1e-13)
 
 
 @norms
@@ -103,27 +117,19 @@ def test_a_counter_that_never_runs_out_is_plain_ascent(norm):
     model, base, labels, start = problem(norm)
     config = NORMS[norm]
     with frozen(model):
-        plain = atda.search(model, base, labels, start, config, None)
-        patient = atda.search(model, base, labels, start, config, config.steps)
-    assert plain.steps == patient.steps == config.steps * len(base)
-    assert torch.equal(plain.images, patient.images)
+        plain, steps = search(model, base, labels, start, config, None)
+        patient, as_many = search(model, base, labels, start, config, config.steps)
+    assert steps == as_many == config.steps * len(base)
+    assert torch.equal(plain, patient)
 
 
 def test_plain_ascent_in_linf_is_the_projected_gradient_of_the_attacks():
     model, base, labels, start = problem("linf")
-    expected = signed_steps(
-        model,
-        base,
-        labels,
-        ascend=True,
-        epsilon=0.04,
-        step_size=0.2 * 0.04,
-        steps=9,
-        start=start,
-    )
+    ascent = ProjectedGradient(ball=LinfBall(0.04), step_size=0.2 * 0.04, steps=9)
+    expected = ascent.perturb(model, base, labels, start=start)
     with frozen(model):
-        found = atda.search(model, base, labels, start, NORMS["linf"], None)
-    assert torch.equal(found.images, expected.images)
+        points, _ = search(model, base, labels, start, NORMS["linf"], None)
+    assert torch.equal(points, expected.images)
 
 
 @norms
@@ -131,9 +137,9 @@ def test_misclassified_at_the_start_stays_there_and_costs_nothing(norm):
     model, base, _, start = problem(norm)
     with frozen(model):
         wrong = (model(start).argmax(1) + 1) % K
-        found = atda.search(model, base, wrong, start, NORMS[norm], 0)
-    assert found.steps == 0
-    assert torch.equal(found.images, start)
+        points, steps = search(model, base, wrong, start, NORMS[norm], 0)
+    assert steps == 0
+    assert torch.equal(points, start)
 
 
 @norms
@@ -145,7 +151,7 @@ def test_a_step_ends_in_the_ball_and_in_range(norm):
         0, 1
     )
     config = NORMS[norm]
-    moved = atda.step(points, base, gradient, config)
+    moved = step(points, base, gradient, config)
     size = (moved - base).abs().amax((1, 2, 3))
     if norm == "l2":
         size = (moved - base).flatten(1).norm(dim=1)
@@ -159,22 +165,22 @@ def test_a_step_inside_the_ball_has_its_length():
     base = torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64)
     gradient = torch.tensor([[[[3.0, -4.0], [0.0, 0.0]]]], dtype=torch.float64)
     config = atda.Config(norm="l2", radius=0.5, step_ratio=0.2)
-    moved = atda.step(base, base, gradient, config) - base
+    moved = step(base, base, gradient, config) - base
     assert moved.flatten().tolist() == pytest.approx([0.06, -0.08, 0, 0])
     config = atda.Config(norm="linf", radius=0.5, step_ratio=0.2)
-    moved = atda.step(base, base, gradient, config) - base
+    moved = step(base, base, gradient, config) - base
     assert moved.flatten().tolist() == pytest.approx([0.1, -0.1, 0, 0])
 
 
 @norms
 def test_an_example_without_gradient_stays(norm):
     base = torch.full((2, 1, 2, 2), 0.5)
-    assert torch.equal(atda.step(base, base, torch.zeros_like(base), NORMS[norm]), base)
+    assert torch.equal(step(base, base, torch.zeros_like(base), NORMS[norm]), base)
 
 
 def test_l2_starts_on_the_sphere():
     base = torch.full((64, 2, 8, 8), 0.5, dtype=torch.float64)
-    start = atda.random_start(base, NORMS["l2"], torch.Generator().manual_seed(0))
+    start = ball(NORMS["l2"]).random_start(base, torch.Generator().manual_seed(0))
     offset = (start - base).flatten(1)
     assert torch.allclose(offset.norm(dim=1), torch.full((64,), 0.4, dtype=torch.float64))
     direction = offset / offset.norm(dim=1, keepdim=True)
@@ -183,7 +189,7 @@ def test_l2_starts_on_the_sphere():
 
 def test_linf_starts_uniformly_in_the_ball():
     base = torch.full((64, 2, 8, 8), 0.5, dtype=torch.float64)
-    offset = atda.random_start(base, NORMS["linf"], torch.Generator().manual_seed(0)) - base
+    offset = ball(NORMS["linf"]).random_start(base, torch.Generator().manual_seed(0)) - base
     assert 0.0399 < offset.abs().max() <= 0.04
     assert offset.var() == pytest.approx(0.04**2 / 3, rel=0.05)
 
@@ -191,7 +197,7 @@ def test_linf_starts_uniformly_in_the_ball():
 @norms
 def test_starts_are_in_range(norm):
     base = torch.rand(16, 2, 8, 8).round()
-    start = atda.random_start(base, NORMS[norm], torch.Generator().manual_seed(0))
+    start = ball(NORMS[norm]).random_start(base, torch.Generator().manual_seed(0))
     assert start.min() == 0
     assert start.max() == 1
 
@@ -243,10 +249,10 @@ def test_the_search_in_bfloat16_stays_close_and_keeps_pixels_in_float32():
     model, base, labels, start = problem("l2")
     model, base, start = model.float(), base.float(), start.float()
     with frozen(model):
-        wide = atda.search(model, base, labels, start, NORMS["l2"], None)
-        narrow = atda.search(model, base, labels, start, NORMS["l2"], None, torch.bfloat16)
-    assert narrow.images.dtype == torch.float32
-    assert (narrow.images - wide.images).flatten(1).norm(dim=1).max() < 0.1
+        wide, _ = search(model, base, labels, start, NORMS["l2"], None)
+        narrow, _ = search(model, base, labels, start, NORMS["l2"], None, torch.bfloat16)
+    assert narrow.dtype == torch.float32
+    assert (narrow - wide).flatten(1).norm(dim=1).max() < 0.1
 
 
 class Counted(atda.AdversarialTraining):
@@ -255,20 +261,19 @@ class Counted(atda.AdversarialTraining):
     def perturb_batch(self, state, images, labels):
         self.mean = getattr(self, "mean", [0.0] * self.recipe.epochs)
         config, patience = self.config, atda.tau(state.epoch, self.recipe.epochs)
-        start = atda.random_start(images, config, state.generator("start"))
-        found = atda.search(folded(state.model), images, labels, start, config, patience)
-        self.mean[state.epoch] += found.steps / len(state.train)
-        assert torch.equal(super().perturb_batch(state, images, labels), found.images)
-        return found.images
+        start = ball(config).random_start(images, state.generator("start"))
+        points, steps = search(folded(state.model), images, labels, start, config, patience)
+        self.mean[state.epoch] += steps / len(state.train)
+        assert torch.equal(super().perturb_batch(state, images, labels), points)
+        return points
 
 
 @pytest.mark.parametrize("size", [64, 70])
 def test_every_epoch_notes_the_mean_number_of_steps(size):
     defense = Counted(NORMS["l2"], RECIPE)
     model = small_classifier()
-    cpu = torch.device("cpu")
-    splits = fake_split(size, 0), fake_split(8, 1)
-    result = fit(model, *splits, RECIPE, Seeds(), device=cpu, defense=defense)
+    trainer = Trainer(recipe=RECIPE, seeds=Seeds(), device=torch.device("cpu"))
+    result = trainer.fit(model, fake_split(size, 0), fake_split(8, 1), defense)
     assert [note["epoch"] for note in result.notes] == list(range(6))
     means = [note["mean_steps"] for note in result.notes]
     assert means == pytest.approx(defense.mean)

@@ -13,9 +13,9 @@ from poisonbench.core.errors import DivergedError
 from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import resolve
 from poisonbench.defenses import epic
-from poisonbench.training.fit import fit
-from poisonbench.training.recipe import RECIPES, Recipe
+from poisonbench.training.recipe import RECIPE_PRESETS, Recipe
 from poisonbench.training.state import TrainingSet
+from poisonbench.training.trainer import Trainer
 
 SCALE = 20.0
 
@@ -146,15 +146,8 @@ def test_what_is_dropped_never_returns_and_is_never_trained_on(universe):
     config = epic.Config(fraction=0.3, warmup=1, interval=2, universe=universe)
     defense = Watched(config, epic.build(config, Recipe(epochs=8, milestones=())).rounds)
     recipe = Recipe(epochs=8, batch_size=16, milestones=(), augment="none", precision="float32")
-    result = fit(
-        small_classifier(),
-        fake_split(80, 0),
-        fake_split(8, 1),
-        recipe,
-        Seeds(),
-        device=torch.device("cpu"),
-        defense=defense,
-    )
+    trainer = Trainer(recipe=recipe, seeds=Seeds(), device=torch.device("cpu"))
+    result = trainer.fit(small_classifier(), fake_split(80, 0), fake_split(8, 1), defense)
     assert [note["epoch"] for note in result.notes] == [1, 3, 5, 7]
     assert all(note["dropped"] > 0 for note in result.notes)
     assert defense.seen[0] == (None, set(range(80)))
@@ -199,7 +192,7 @@ def test_between_rounds_the_training_set_is_the_same_object(epoch):
 def test_rounds_of_each_profile(profile, presets, expected):
     common = {"presets": presets, "overrides": {}, "owner": "epic"}
     config = resolve(epic.Config, epic.PROFILES, profile=profile, **common)
-    recipe = resolve(Recipe, RECIPES, profile="paper", **common)
+    recipe = resolve(Recipe, RECIPE_PRESETS, profile="paper", **common)
     assert list(epic.build(config, recipe).rounds) == list(expected)
 
 

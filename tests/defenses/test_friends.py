@@ -9,7 +9,7 @@ from poisonbench.core.errors import DivergedError
 from poisonbench.core.settings import resolve
 from poisonbench.defenses import friends
 from poisonbench.models.classifier import frozen
-from poisonbench.training.recipe import RECIPES, Recipe
+from poisonbench.training.recipe import RECIPE_PRESETS, Recipe
 from poisonbench.training.state import TrainingSet
 
 RECIPE = Recipe(epochs=8)
@@ -197,7 +197,7 @@ def test_the_profiles_differ_where_paper_and_code_do():
             owner="friends",
         )
         recipe = resolve(
-            Recipe, RECIPES, profile="paper", presets=presets, overrides={}, owner="friends"
+            Recipe, RECIPE_PRESETS, profile="paper", presets=presets, overrides={}, owner="friends"
         )
         friends.build(config, recipe)
         return config.begin_epoch, config.steps, config.magnitude_weight, config.mu * 255

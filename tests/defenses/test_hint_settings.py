@@ -216,7 +216,7 @@ def test_plain_training_has_the_recipe_of_the_reference_code_too(presets):
     recipes = [
         resolve(
             Recipe,
-            recipe_profiles(module.RECIPES),
+            recipe_profiles(module.RECIPE_CHANGES),
             profile="code",
             presets=presets,
             overrides={},

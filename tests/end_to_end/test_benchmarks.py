@@ -23,7 +23,7 @@ from poisonbench.influence.inverse_hessian import HeadHessian, conjugate_gradien
 from poisonbench.models.classifier import frozen
 from poisonbench.results.records import RunRecord, spec_id
 from poisonbench.results.store import Store
-from poisonbench.training import fit as fit_module
+from poisonbench.training import trainer as trainer_module
 
 CPU = torch.device("cpu")
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -149,14 +149,14 @@ def test_variants_are_what_they_say(script, tiny_mnist, monkeypatch):
     dataset = module.grey_dataset(module._options([]))
     quick = []
 
-    original = fit_module.quick_forward
+    original = trainer_module.quick_forward
 
     def watched(model, size):
         made = original(model, size)
         quick.append(made is not model)
         return made
 
-    monkeypatch.setattr(fit_module, "quick_forward", watched)
+    monkeypatch.setattr(trainer_module, "quick_forward", watched)
     for name, expected in (
         ("plain, 0 workers", []),
         ("fit, float32, the layers' own kernels", [False]),

@@ -28,7 +28,7 @@ sample.load_sample = lambda: tuple(
     Split(split.images[:size], split.labels[:size])
     for split, size in zip(whole(), (600, 100, 100), strict=True)
 )
-recipe.RECIPES["paper"]["mnist-sample"]["epochs"] = 1
+recipe.RECIPE_PRESETS["paper"]["mnist-sample"]["epochs"] = 1
 deep_confuse.PROFILES["paper"]["mnist-sample"]["rounds"] = 1
 """
 

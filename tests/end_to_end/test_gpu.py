@@ -14,8 +14,8 @@ from poisonbench.defenses.hint import Config, Hint
 from poisonbench.models import build_model
 from poisonbench.runs.workspace import find_device
 from poisonbench.training.checkpoint import Checkpoint
-from poisonbench.training.fit import fit
 from poisonbench.training.recipe import Recipe
+from poisonbench.training.trainer import Trainer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -39,17 +39,15 @@ def network(name):
 
 def train(name, config, checkpoint=None, should_stop=lambda: False):
     model = network(name)
-    result = fit(
-        model,
-        split(NETWORKS[name], 300, 2),
-        split(NETWORKS[name], 50, 3),
-        Recipe(epochs=3, batch_size=64, milestones=(2,)),
-        Seeds(),
+    trainer = Trainer(
+        recipe=Recipe(epochs=3, batch_size=64, milestones=(2,)),
+        seeds=Seeds(),
         device=find_device("cuda"),
-        defense=Hint(config),
         checkpoint=checkpoint,
         should_stop=should_stop,
     )
+    splits = split(NETWORKS[name], 300, 2), split(NETWORKS[name], 50, 3)
+    result = trainer.fit(model, *splits, Hint(config))
     return {key: value.cpu() for key, value in model.state_dict().items()}, result
 
 

@@ -28,7 +28,7 @@ EARLY = ("--schedule", "1", "--epochs", "2")
 def short_recipes():
     """The paper's settings with three epochs, not thirty."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(recipe.RECIPES["paper"]["mnist"], "epochs", 3)
+        patch.setitem(recipe.RECIPE_PRESETS["paper"]["mnist"], "epochs", 3)
         patch.setitem(hint.PROFILES["paper"]["mnist"], "schedule", (1,))
         yield
 

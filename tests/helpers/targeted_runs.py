@@ -45,7 +45,7 @@ def shortened():
             for name, value in settings.items():
                 patch.setitem(module.PROFILES["paper"]["mnist"], name, value)
         for name, value in SHORT_TRAINING.items():
-            patch.setitem(recipe.RECIPES["paper"]["mnist"], name, value)
+            patch.setitem(recipe.RECIPE_PRESETS["paper"]["mnist"], name, value)
         yield
 
 

@@ -6,9 +6,9 @@ from torch import nn
 from poisonbench.core.seeds import Seeds
 from poisonbench.data.splits import Split, digest_tensors
 from poisonbench.models.classifier import Classifier, initialise
-from poisonbench.training.fit import fit
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
+from poisonbench.training.trainer import Trainer
 
 K = 4
 SHAPE = (2, 8, 8)
@@ -67,17 +67,9 @@ def train(
 ):
     """The trained model and the result of one run."""
     model = network(seeds, shape)
-    result = fit(
-        model,
-        data if data is not None else split(shape=shape),
-        split(12, seed=1, shape=shape),
-        recipe or Recipe(**BASE),
-        seeds,
-        device=CPU,
-        defense=defense,
-        **options,
-    )
-    return model, result
+    trainer = Trainer(recipe=recipe or Recipe(**BASE), seeds=seeds, device=CPU, **options)
+    data = data if data is not None else split(shape=shape)
+    return model, trainer.fit(model, data, split(12, seed=1, shape=shape), defense)
 
 
 def weights_digest(model: Classifier) -> str:

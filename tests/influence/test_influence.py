@@ -16,7 +16,12 @@ from poisonbench.influence.head import (
     residuals,
     upweight_influence,
 )
-from poisonbench.influence.inverse_hessian import HeadHessian, conjugate_gradient, lissa
+from poisonbench.influence.inverse_hessian import (
+    HeadHessian,
+    LissaSettings,
+    conjugate_gradient,
+    lissa,
+)
 from poisonbench.models.classifier import Classifier, frozen, initialise
 
 K, N = 4, 40
@@ -115,16 +120,8 @@ def test_lissa_settles_on_the_damped_solve(problem):
         inputs, probabilities, _, gradient = pieces(problem)
     hessian = HeadHessian(inputs, probabilities)
     exact = conjugate_gradient(hessian, gradient, damping=0.5, tolerance=1e-12).vector
-    solution = lissa(
-        hessian,
-        gradient,
-        damping=0.5,
-        scale=50.0,
-        steps=1500,
-        batch_size=N,
-        repeats=8,
-        generator=torch.Generator().manual_seed(0),
-    )
+    settings = LissaSettings(damping=0.5, scale=50.0, steps=1500, batch_size=N, repeats=8)
+    solution = lissa(hessian, gradient, settings, torch.Generator().manual_seed(0))
     assert (solution.vector - exact).norm() / exact.norm() < 0.05
     assert solution.iterations == 12000
 
@@ -133,17 +130,10 @@ def test_lissa_that_diverges_names_its_setting(problem):
     model = problem[0]
     with frozen(model):
         inputs, probabilities, _, gradient = pieces(problem)
+    hessian = HeadHessian(inputs * 100, probabilities)
+    settings = LissaSettings(damping=0.5, scale=1.0, steps=200, batch_size=5, repeats=1)
     with pytest.raises(DivergedError, match="--lissa-scale"):
-        lissa(
-            HeadHessian(inputs * 100, probabilities),
-            gradient,
-            damping=0.5,
-            scale=1.0,
-            steps=200,
-            batch_size=5,
-            repeats=1,
-            generator=torch.Generator().manual_seed(0),
-        )
+        lissa(hessian, gradient, settings, torch.Generator().manual_seed(0))
 
 
 def test_a_gradient_that_is_not_finite_is_no_matter_of_damping(problem):

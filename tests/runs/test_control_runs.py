@@ -18,9 +18,9 @@ from poisonbench.defenses import clean_only, none
 from poisonbench.results.records import read_record
 from poisonbench.tables import catalogue
 from poisonbench.training.checkpoint import Checkpoint
-from poisonbench.training.fit import fit
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, Oracle, TrainingState
+from poisonbench.training.trainer import Trainer
 
 DATA, VALIDATION = split(22), split(12, seed=1)
 POISONED = torch.tensor([0, 3, 4, 9, 10, 11, 15, 20])
@@ -177,11 +177,13 @@ def test_a_run_trains_on_the_poisoned_and_the_validation_images(
 ):
     seen = []
 
-    def watched(model, train, *rest, **options):
-        seen.append(train)
-        return fit(model, train, *rest, **options)
+    original = Trainer.fit
 
-    monkeypatch.setattr("poisonbench.runs.defend.fit", watched)
+    def watched(self, model, train, *rest):
+        seen.append(train)
+        return original(self, model, train, *rest)
+
+    monkeypatch.setattr(Trainer, "fit", watched)
     words = ("--poison", artefact)
     control = run(results, tiny, "none", *words, "--with-validation", "true")
     plain = run(results, tiny, "none", *words)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from poisonbench.attacks.shared.checkpoint import AttackCheckpoint
+from poisonbench.attacks.base import AttackCheckpoint
 from poisonbench.core.errors import InterruptedRunError
 from poisonbench.results.store import Store
 from poisonbench.runs.craft_checkpoint import CraftCheckpoint

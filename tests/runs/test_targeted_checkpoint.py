@@ -15,8 +15,7 @@ from poisonbench.attacks import (
     gradient_matching,
     metapoison,
 )
-from poisonbench.attacks.base import TargetedTask
-from poisonbench.attacks.shared.checkpoint import NO_CHECKPOINT, AttackCheckpoint
+from poisonbench.attacks.base import NO_CHECKPOINT, AttackCheckpoint, TargetedTask
 from poisonbench.cli import session
 from poisonbench.core.errors import InterruptedRunError
 from poisonbench.core.progress import LogReporter

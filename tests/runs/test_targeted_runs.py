@@ -203,7 +203,7 @@ def test_easy_targets_are_chosen_by_clean_models_once(data, results):
 def test_what_only_the_victim_knows_does_not_change_the_poison(targets, data, results, monkeypatch):
     if targets == "easy":
         # Clean models must get some test images right.
-        monkeypatch.setitem(recipe.RECIPES["paper"]["mnist"], "epochs", 12)
+        monkeypatch.setitem(recipe.RECIPE_PRESETS["paper"]["mnist"], "epochs", 12)
     line = ("--method", "none", "--attack", "bp", "--targets", targets)
     plain, _ = defended(data, results, *line)
     for change in (("--norm-drift", "true"), ("--transfer-share", "0.3"), ("--epochs", "1")):

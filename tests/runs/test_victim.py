@@ -19,15 +19,14 @@ from poisonbench.models.classifier import Classifier, initialise
 from poisonbench.registry import defenses
 from poisonbench.results.records import read_record
 from poisonbench.results.store import Store
-from poisonbench.runs import defend as defend_module
 from poisonbench.runs import trained_models as models_module
 from poisonbench.runs.method_settings import read_settings
 from poisonbench.runs.trained_models import lengthen, model_spec, own_seeds
 from poisonbench.runs.victim import judge, stage_recipe
 from poisonbench.runs.workspace import Bench
 from poisonbench.targeting import Goal, Targeting
-from poisonbench.training import fit as fit_module
 from poisonbench.training.recipe import Recipe
+from poisonbench.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -39,15 +38,16 @@ def trainings(monkeypatch):
     """Every training from here on: its name, images, the model's state before, its digests."""
     seen = []
 
-    def watched(model, train, *rest, **options):
-        row = {"name": options["name"], "train": train, "before": state(model)}
+    original = Trainer.fit
+
+    def watched(self, model, train, *rest):
+        row = {"name": self.name, "train": train, "before": state(model)}
         seen.append(row)
-        result = fit_module.fit(model, train, *rest, **options)
+        result = original(self, model, train, *rest)
         row |= {"digests": result.digests, "after": state(model)}
         return result
 
-    monkeypatch.setattr(defend_module, "fit", watched)
-    monkeypatch.setattr(models_module, "fit", watched)
+    monkeypatch.setattr(Trainer, "fit", watched)
     return seen
 
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from helpers.tiny import SHAPE, K, Recorder, network, recipe, split, train, weights_digest
 from poisonbench.core.errors import DivergedError
 from poisonbench.data.splits import Split
-from poisonbench.training.fit import fit
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
+from poisonbench.training.trainer import Trainer
 
 # What a defense sees
 
@@ -31,7 +31,8 @@ def test_a_defense_sees_no_test_split_and_no_poison_rows():
     ]
     assert [field.name for field in fields(TrainingSet)] == ["images", "labels", "keep"]
     assert [field.name for field in fields(Split)] == ["images", "labels"]
-    words = " ".join(inspect.signature(fit).parameters)
+    signatures = inspect.signature(Trainer), inspect.signature(Trainer.fit)
+    words = " ".join(name for signature in signatures for name in signature.parameters)
     assert "test" not in words
     assert "poison" not in words
 

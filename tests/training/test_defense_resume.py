@@ -8,8 +8,8 @@ from poisonbench.core.errors import AbortedError, InterruptedRunError
 from poisonbench.core.seeds import Seeds
 from poisonbench.defenses import atda, cutmix, deep_knn, epic, friends, jpeg, mixup
 from poisonbench.training.checkpoint import Checkpoint
-from poisonbench.training.fit import fit
 from poisonbench.training.recipe import Recipe
+from poisonbench.training.trainer import Trainer
 
 RECIPE = Recipe(epochs=4, batch_size=16, milestones=(2,), precision="float32")
 #: 70 images are 5 batches an epoch: before, at and after the first round's epoch (the second).
@@ -37,18 +37,14 @@ def run(name, checkpoint=None, stop_after=None):
         batches += 1
         return batches == stop_after
 
-    result = fit(
-        model,
-        fake_split(70, 0),
-        fake_split(8, 1),
-        RECIPE,
-        Seeds(),
+    trainer = Trainer(
+        recipe=RECIPE,
+        seeds=Seeds(),
         device=torch.device("cpu"),
-        defense=build(name),
         checkpoint=checkpoint,
         should_stop=should_stop,
     )
-    return model.state_dict(), result
+    return model.state_dict(), trainer.fit(model, fake_split(70, 0), fake_split(8, 1), build(name))
 
 
 @pytest.mark.parametrize("name", ["atda", "friends", "epic", *MODULES])

@@ -11,14 +11,25 @@ from helpers.fake_data import SHAPE, K, small_classifier
 from poisonbench.models.classifier import Classifier
 from poisonbench.training import projected_gradient
 from poisonbench.training.projected_gradient import (
+    LinfBall,
+    ProjectedGradient,
+    draw_crop_flip,
     example_losses,
     project_linf,
     shift_flip,
-    signed_steps,
     warn_of_zero_gradients,
 )
 
 BLACK = torch.zeros(1, 1, 1)
+CPU = torch.device("cpu")
+
+
+def ascent(epsilon=0.1, step_size=0.1, steps=2, **options):
+    return ProjectedGradient(ball=LinfBall(epsilon), step_size=step_size, steps=steps, **options)
+
+
+def in_passes_of(size, monkeypatch):
+    monkeypatch.setattr(projected_gradient, "pass_size", lambda images, gradients: size)
 
 
 @pytest.fixture(scope="module")
@@ -55,91 +66,55 @@ def naive_steps(model, base, label, start, sign, epsilon, step_size, steps):
     return image
 
 
-@pytest.mark.parametrize("ascend", [True, False])
-def test_steps_are_those_of_a_loop_over_images_in_float64(images, labels, ascend):
+@pytest.mark.parametrize("sign", [1, -1])
+def test_steps_are_those_of_a_loop_over_images_in_float64(images, labels, sign, monkeypatch):
+    in_passes_of(3, monkeypatch)
     model, base = small_classifier().double(), images.double()
     start = project_linf(base + 0.03 * torch.randn_like(base), base, 0.05)
-    result = signed_steps(
-        model,
-        base,
-        labels,
-        ascend=ascend,
-        epsilon=0.05,
-        step_size=0.02,
-        steps=5,
-        start=start,
-        batch_size=3,
-    )
-    sign = 1 if ascend else -1
+    result = ascent(0.05, sign * 0.02, 5).perturb(model, base, labels, start=start)
     for row, image in enumerate(result.images):
         expected = naive_steps(model, base[row], labels[row], start[row], sign, 0.05, 0.02, 5)
         assert torch.allclose(image, expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("augment", ["none", "crop-flip"])
-def test_batch_size_does_not_change_the_result(images, labels, augment):
+@pytest.mark.parametrize("augment", [False, True])
+def test_batch_size_does_not_change_the_result(images, labels, augment, monkeypatch):
     model = small_classifier().double()
-    results = [
-        signed_steps(
-            model,
-            images.double(),
-            labels,
-            ascend=True,
-            epsilon=0.1,
-            step_size=0.03,
-            steps=3,
-            batch_size=size,
-            augment=augment,
-            generator=torch.Generator().manual_seed(1),
-        ).images
-        for size in (2, 100)
-    ]
+    results = []
+    for size in (2, 100):
+        in_passes_of(size, monkeypatch)
+        draws = draw_crop_flip(3, 7, torch.Generator().manual_seed(1), CPU) if augment else None
+        search = ascent(0.1, 0.03, 3)
+        results.append(search.perturb(model, images.double(), labels, draws=draws).images)
     assert torch.allclose(*results, atol=1e-12)
 
 
 def test_augmented_steps_follow_the_gradient_through_the_augmentation(images, labels):
     model, base = small_classifier().double(), images.double()
-    loop = {"ascend": True, "epsilon": 0.1, "step_size": 0.1, "steps": 1}
     generator = torch.Generator().manual_seed(1)
-    result = signed_steps(
-        model, base, labels, **loop, augment="crop-flip", generator=generator
-    ).images
+    draws = draw_crop_flip(1, 7, generator, CPU)
+    result = ascent(steps=1).perturb(model, base, labels, draws=draws).images
     generator.manual_seed(1)
     shifts = torch.randint(-4, 5, (1, 7, 2), generator=generator, dtype=torch.int8)[0]
     flips = torch.randint(0, 2, (1, 7), generator=generator, dtype=torch.uint8)[0].bool()
     source = base.clone().requires_grad_()
     F.cross_entropy(model(shift_flip(source, shifts, flips, BLACK)), labels).backward()
     assert torch.equal(result, project_linf(base + 0.1 * source.grad.sign(), base, 0.1))
-    assert not torch.equal(result, signed_steps(model, base, labels, **loop).images)
+    assert not torch.equal(result, ascent(steps=1).perturb(model, base, labels).images)
 
 
-def test_progress_counts_every_step_once(images, labels):
+def test_progress_counts_every_step_once(images, labels, monkeypatch):
+    in_passes_of(3, monkeypatch)
     seen = []
-    signed_steps(
-        small_classifier(),
-        images,
-        labels,
-        ascend=True,
-        epsilon=0.1,
-        step_size=0.1,
-        steps=2,
-        batch_size=3,
-        report=lambda done, total: seen.append((done, total)),
+    ascent().perturb(
+        small_classifier(), images, labels, report=lambda done, total: seen.append((done, total))
     )
     assert seen == [(done, 6) for done in range(1, 7)]
 
 
 def test_bfloat16_stays_in_the_network(images, labels):
-    result = signed_steps(
-        small_classifier(),
-        images,
-        labels,
-        ascend=True,
-        epsilon=8 / 255,
-        step_size=0.3 / 255,
-        steps=2,
-        bfloat16=True,
-    )
+    search = ascent(8 / 255, 0.3 / 255, precision=torch.bfloat16)
+    result = search.perturb(small_classifier(), images, labels)
     moved = (result.images - images).abs()
     assert result.images.dtype == torch.float32
     # Pixels in bfloat16 could not move by 0.3 levels: near 1 its values are 1 level apart.
@@ -150,9 +125,7 @@ def test_bfloat16_stays_in_the_network(images, labels):
 
 
 def test_no_images_give_none(images, labels):
-    result = signed_steps(
-        small_classifier(), images[:0], labels[:0], ascend=True, epsilon=0.1, step_size=0.1, steps=2
-    )
+    result = ascent().perturb(small_classifier(), images[:0], labels[:0])
     assert result.images.shape == (0, *SHAPE)
     assert float(result.zero_gradient_share) == 0
     assert example_losses(small_classifier(), images[:0], labels[:0]).shape == (0,)
@@ -166,9 +139,7 @@ def test_share_of_zero_gradients_is_reported_and_warned_of():
     model = Classifier(Dead(), nn.Linear(4, 2), (0.0,), (1.0,))
     images = torch.full((4, 1, 2, 2), 0.8)
     images[0] = 0.2
-    share = signed_steps(
-        model, images, torch.tensor([0, 1, 0, 1]), ascend=True, epsilon=0.1, step_size=0.1, steps=1
-    ).zero_gradient_share
+    share = ascent(steps=1).perturb(model, images, torch.tensor([0, 1, 0, 1])).zero_gradient_share
     assert float(share) == 0.25
     with pytest.warns(UserWarning, match="pgd: expected an input gradient .* got none for 25.0%"):
         warn_of_zero_gradients(share, "pgd")
@@ -178,7 +149,7 @@ def test_share_of_zero_gradients_is_reported_and_warned_of():
 def test_the_model_is_left_as_it_was(images, labels, training):
     model = small_classifier().train(training)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    signed_steps(model, images, labels, ascend=True, epsilon=0.1, step_size=0.1, steps=2)
+    ascent().perturb(model, images, labels)
     assert model.training is training
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -186,7 +157,7 @@ def test_the_model_is_left_as_it_was(images, labels, training):
 
 
 def test_losses_are_those_of_single_images(images, labels, monkeypatch):
-    monkeypatch.setattr(projected_gradient, "pass_size", lambda images, gradients: 2)
+    in_passes_of(2, monkeypatch)
     model = small_classifier()
     losses = example_losses(model, images, labels)
     with torch.no_grad():
@@ -218,28 +189,12 @@ def test_crop_flip_shifts_and_mirrors_and_is_differentiable(images):
     )
 
 
-def test_augmentation_without_a_generator_is_refused(images, labels):
-    with pytest.raises(ValueError, match="expected a generator with augment='crop-flip'"):
-        signed_steps(
-            small_classifier(),
-            images,
-            labels,
-            ascend=True,
-            epsilon=0.1,
-            step_size=0.1,
-            steps=1,
-            augment="crop-flip",
-        )
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_loop_never_waits_for_the_device(images, labels):
     model, base, labels = small_classifier().cuda(), images.cuda(), labels.cuda()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        signed_steps(
-            model, base, labels, ascend=True, epsilon=0.1, step_size=0.1, steps=3, bfloat16=True
-        )
+        ascent(steps=3, precision=torch.bfloat16).perturb(model, base, labels)
     finally:
         torch.cuda.set_sync_debug_mode("default")

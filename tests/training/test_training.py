@@ -23,8 +23,9 @@ from poisonbench.training.evaluation import (
     right_by_batch_statistics,
     stratified_batches,
 )
-from poisonbench.training.fit import fit, network_precision
+from poisonbench.training.precision import network_precision
 from poisonbench.training.state import Defense
+from poisonbench.training.trainer import Trainer
 
 # Reproducibility and common random numbers
 
@@ -173,7 +174,8 @@ def test_the_curve_of_fixed_features_is_that_of_whole_passes(features, norms, mo
             monkeypatch.setattr(Classifier, "has_fixed_features", False)
         else:
             monkeypatch.setattr(Classifier, "embed", watched)
-        result = fit(model, split(), split(12, seed=1), recipe(epochs=3), Seeds(), device=CPU)
+        trainer = Trainer(recipe=recipe(epochs=3), seeds=Seeds(), device=CPU)
+        result = trainer.fit(model, split(), split(12, seed=1))
         if cached:
             evaluations = calls.count(12)
             monkeypatch.undo()

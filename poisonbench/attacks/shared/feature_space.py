@@ -5,19 +5,15 @@ T targets, P poisons each, F features: the input of the classifier's head.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from poisonbench.attacks.shared.checkpoint import (
-    NO_CHECKPOINT,
-    AttackCheckpoint,
-    adam_tensors,
-    restore_adam,
-)
-from poisonbench.attacks.shared.targeted_optimiser import Objective
+from poisonbench.attacks.base import TargetedTask
+from poisonbench.attacks.shared.adam_state import adam_tensors, restore_adam
+from poisonbench.attacks.shared.targeted_optimiser import Objective, OptimiserConfig
 from poisonbench.models.classifier import Classifier, groups_in_a_pass
 from poisonbench.models.folding import folded
 from poisonbench.training.projected_gradient import project_linf
@@ -41,12 +37,12 @@ class FeatureSpace:
     They are frozen copies in eval mode, so a gradient is of images alone.
 
     Attributes:
+        models: the surrogates.
         targets: (T, F) features of each surrogate, computed once.
-        mean, std: (C, 1, 1) of the data.
     """
 
     def __init__(self, models: Sequence[Classifier], targets: Tensor) -> None:
-        self.mean, self.std = models[0].mean[0], models[0].std[0]
+        self.models = models
         self._networks = [folded(model) for model in models]
         # Each in a pass of its own, so that no neighbour changes a rounding.
         with torch.no_grad():
@@ -54,10 +50,6 @@ class FeatureSpace:
                 torch.cat([self.embed(number, target[None, None])[0] for target in targets])
                 for number in range(len(models))
             ]
-
-    def __len__(self) -> int:
-        """How many surrogates there are."""
-        return len(self._networks)
 
     def embed(self, number: int, images: Tensor) -> Tensor:
         """Features (G, P, F) of images (G, P, C, H, W) at the surrogate of that number."""
@@ -67,16 +59,10 @@ class FeatureSpace:
 
 
 def adam_steps(
-    base: Tensor,
+    task: TargetedTask,
+    config: OptimiserConfig,
     objective: Objective,
-    *,
-    num_surrogates: int,
-    epsilon: float,
-    steps: int,
-    step_size: float,
-    unit: Tensor,
-    report: Callable[[int, int], None],
-    checkpoint: AttackCheckpoint = NO_CHECKPOINT,
+    models: Sequence[Classifier],
     memory: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Poisons (T, P, C, H, W) from the base images by Adam, as Bullseye and Convex Polytope brew.
@@ -85,24 +71,20 @@ def adam_steps(
     [0, 1]. There is no randomness, decay or augmentation.
 
     Args:
-        base: (T, P, C, H, W) in [0, 1], base images and start.
+        task: its base images, progress and checkpoint.
+        config: epsilon, steps and Adam's learning rate.
         objective: the losses that fall.
-        num_surrogates: how many surrogates the objective knows.
-        epsilon: L-infinity bound.
-        steps: how many.
-        step_size: Adam's learning rate, in units.
-        unit: (C, 1, 1), a unit in pixels of [0, 1].
-        report: called with (steps done, steps in all).
-        checkpoint: saved to between steps.
+        models: the surrogates that the objective knows; the data's standard deviation is theirs.
         memory: tensors that the objective changes in place, to be saved too; by any name but
             "images", "moved" and "adam...".
     """
+    base, unit = task.images, config.unit(models[0].std[0])
     memory = memory or {}
     rows = torch.arange(len(base), device=base.device)
     moved = torch.zeros_like(base, requires_grad=True)
-    adam = torch.optim.Adam([moved], lr=step_size)
+    adam = torch.optim.Adam([moved], lr=config.step_size)
     size = groups_in_a_pass(base)
-    images, first_step, saved = base, 0, checkpoint.load()
+    images, first_step, saved = base, 0, task.checkpoint.load()
     if saved is not None:
         position, tensors = saved
         first_step, images = position["step"], tensors["images"].to(base)
@@ -110,18 +92,18 @@ def adam_steps(
         with torch.no_grad():
             for name, tensor in {"moved": moved, **memory}.items():
                 tensor.copy_(tensors[name])
-    for step in range(first_step, steps):
+    for step in range(first_step, config.steps):
         adam.zero_grad()
         for group in rows.split(size):
-            for number in range(num_surrogates):
+            for number in range(len(models)):
                 seen = base[group] + unit * moved[group]
                 objective(number, seen, group).sum().backward()
         adam.step()
         with torch.no_grad():
-            images = project_linf(base + unit * moved, base, epsilon)
+            images = project_linf(base + unit * moved, base, config.epsilon)
             moved.copy_((images - base) / unit)
-        report(step + 1, steps)
-        checkpoint.save_if_due(
+        task.report(step + 1, config.steps)
+        task.checkpoint.save_if_due(
             {"step": step + 1}, {"images": images, "moved": moved, **memory, **adam_tensors(adam)}
         )
     return images

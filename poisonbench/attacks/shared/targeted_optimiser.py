@@ -28,8 +28,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from poisonbench.attacks.shared.checkpoint import NO_CHECKPOINT, AttackCheckpoint
-from poisonbench.core.settings import require, setting
+from poisonbench.attacks.base import AttackConfig, TargetedTask
+from poisonbench.core.settings import setting
 from poisonbench.models.classifier import Classifier, groups_in_a_pass
 from poisonbench.training.projected_gradient import project_linf, shift_flip
 
@@ -44,17 +44,28 @@ _DECAYS = (2.667, 1.6, 1.142)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BrewingConfig:
+class OptimiserConfig(AttackConfig):
+    """Settings of every attack that optimises its poisons on surrogates."""
+
+    epsilon: float = setting(16 / 255, "L-infinity budget, in pixels of [0, 1].", over=0, high=1)
+    steps: int = setting(250, "Gradient steps.", low=1)
+    step_size: float = setting(0.1, "First step, in standard deviations of the data.", over=0)
+    surrogates: int = setting(1, "Models of the attacker, whose gradients are summed.", low=1)
+
+    def unit(self, std: Tensor) -> Tensor:
+        """What a step of 1 is in pixels of [0, 1], (C, 1, 1); ``std`` is the data's."""
+        return std
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrewingConfig(OptimiserConfig):
     """Settings of every attack that brews; the defaults are gradient matching's for CIFAR-10."""
 
-    epsilon: float = setting(16 / 255, "L-infinity budget, in pixels of [0, 1].")
-    steps: int = setting(250, "Gradient steps.")
-    step_size: float = setting(0.1, "First step, in the unit of --step-unit.")
+    step_size: float = setting(0.1, "First step, in the unit of --step-unit.", over=0)
     step_unit: Literal["normalised", "pixel"] = setting(
         "normalised", "normalised: standard deviations of the data; pixel: the range [0, 1]."
     )
-    restarts: int = setting(8, "Random starts; the lowest last loss is kept.")
-    surrogates: int = setting(1, "Models of the attacker, whose gradients are summed.")
+    restarts: int = setting(8, "Random starts; the lowest last loss is kept.", low=1)
     stagger: Literal["none", "full", "snapshots"] = setting(
         "none",
         "none: fully trained models; full: model k of n stops after k/n of the epochs; snapshots: "
@@ -64,15 +75,8 @@ class BrewingConfig:
         "shift-flip", "shift-flip: differentiable shift by up to an eighth of the side, and flip."
     )
 
-    def __post_init__(self) -> None:
-        require(0 < self.epsilon <= 1, f"epsilon: expected in (0, 1], got {self.epsilon}")
-        require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
-        require(self.step_size > 0, f"step_size: expected over 0, got {self.step_size}")
-        require(self.restarts >= 1, f"restarts: expected at least 1, got {self.restarts}")
-        require(self.surrogates >= 1, f"surrogates: expected at least 1, got {self.surrogates}")
-
     def unit(self, std: Tensor) -> Tensor:
-        """What a step of 1 is in pixels of [0, 1], (C, 1, 1); ``std`` is the data's."""
+        """As the base class says, by --step-unit."""
         return std if self.step_unit == "normalised" else torch.ones_like(std)
 
 
@@ -96,30 +100,19 @@ def surrogate_models(
 
 
 def brew(
-    base: Tensor,
-    config: BrewingConfig,
-    objective: Objective,
-    *,
-    num_surrogates: int,
-    mean: Tensor,
-    std: Tensor,
-    generators: Sequence[torch.Generator],
-    report: Callable[[int, int], None],
-    checkpoint: AttackCheckpoint = NO_CHECKPOINT,
+    task: TargetedTask, config: BrewingConfig, objective: Objective, models: Sequence[Classifier]
 ) -> Tensor:
     """Poisons (T, P, C, H, W) in [0, 1], within epsilon of their base images.
 
     Args:
-        base: (T, P, C, H, W) in [0, 1], the base images of T targets.
+        task: its base images, generators, progress and checkpoint.
         config: the settings.
         objective: the losses that fall.
-        num_surrogates: how many surrogates the objective knows.
-        mean: (C, 1, 1) of the data, the colour outside a shifted image.
-        std: (C, 1, 1) of the data, the unit of steps.
-        generators: T CPU generators.
-        report: called with (steps done, steps in all).
-        checkpoint: saved to between steps; knows the generators.
+        models: the surrogates that the objective knows. The data's mean, the colour outside a
+            shifted image, and standard deviation, the unit of steps, are theirs.
     """
+    base, generators = task.images, task.generators
+    mean, std = models[0].mean[0], models[0].std[0]
     num_targets, num_poisons = base.shape[:2]
     restarts = config.restarts
     targets = torch.arange(num_targets, device=base.device).repeat_interleave(restarts)
@@ -128,7 +121,7 @@ def brew(
     size = groups_in_a_pass(base)
 
     # 1. Random starts, or where it was interrupted.
-    first_step, saved = 0, checkpoint.load()
+    first_step, saved = 0, task.checkpoint.load()
     if saved is None:
         shape = (restarts, *base.shape[1:])
         noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
@@ -148,20 +141,20 @@ def brew(
             groups = slice(first, first + size)
             gradient = torch.zeros_like(images[groups])
             losses[groups] = 0
-            for number in range(num_surrogates):
+            for number in range(len(models)):
                 moved = images[groups].detach().requires_grad_()
                 seen = moved
                 if draws is not None:
                     seen = shift_flip(moved, draws[0][groups], draws[1][groups], mean)
                 loss = objective(number, seen, targets[groups])
                 gradient += torch.autograd.grad(loss.sum(), moved)[0]
-                losses[groups] += loss.detach() / num_surrogates
+                losses[groups] += loss.detach() / len(models)
             momentum[groups] = momentum[groups].lerp(gradient.sign(), 1 - _MOMENTUM)
         tau = config.step_size * 0.1 ** sum(step >= config.steps // part for part in _DECAYS)
         images -= tau / (1 - _MOMENTUM ** (step + 1)) * unit * momentum
         images = project_linf(images, centre, config.epsilon)
-        report(step + 1, config.steps)
-        checkpoint.save_if_due(
+        task.report(step + 1, config.steps)
+        task.checkpoint.save_if_due(
             {"step": step + 1}, {"images": images, "momentum": momentum, "losses": losses}
         )
 

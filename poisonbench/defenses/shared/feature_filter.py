@@ -15,16 +15,17 @@ Shapes: N training images, K classes, n_c images of class c, F features.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from poisonbench.core.settings import require
 from poisonbench.data.splits import Split, rounded_up
+from poisonbench.defenses.base import Defense, TrainingSet, TrainingState
 from poisonbench.models.classifier import Classifier
 from poisonbench.training.evaluation import finite_outputs
-from poisonbench.training.state import Defense, TrainingSet, TrainingState
 
 #: A filter: features (N, F) float32, labels (N,) and a generator to the rows to keep, (N,) bool.
 Rule = Callable[[Tensor, Tensor, torch.Generator], Tensor]
@@ -48,6 +49,15 @@ class FeatureFilter(Defense):
         super().__init__()
         self.rule = rule
         self.features_from = features_from
+
+    def check_run(self, scenario: str, given: Collection[str]) -> None:
+        """As the base class says; a transferred network's features leave no choice."""
+        super().check_run(scenario, given)
+        require(
+            scenario != "transfer" or "features_from" not in given,
+            "expected no --features-from in scenario transfer, where features are those of the "
+            "frozen, clean pretraining; leave it out",
+        )
 
     def start_epoch(self, state: TrainingState) -> TrainingSet:
         """Filter before the first epoch; the training set then stays as it is."""

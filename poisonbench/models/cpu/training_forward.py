@@ -166,7 +166,10 @@ class FirstBlock:
 
 
 class _FirstBlock(torch.autograd.Function):
-    """Batch norm takes the convolution's bias away: it moves the mean alone; its gradient is 0."""
+    """Batch norm takes the convolution's bias away: it moves the mean alone; its gradient is 0.
+
+    Each tensor that needs a gradient is an argument of its own to autograd, hence seven.
+    """
 
     @staticmethod
     def forward(

@@ -1,42 +1,11 @@
-"""What lets a long attack that was killed continue to the same bytes."""
+"""Adam's state in the checkpoint of an attack."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
-
-
-class AttackCheckpoint:
-    """A checkpoint of an attack in progress; this one keeps nothing.
-
-    An attack that wants one calls :meth:`load` before its loop and :meth:`save_if_due` between any
-    two steps. Without the calls a signal ends it with nothing saved.
-    """
-
-    def load(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-        """What was saved last: JSON values, and tensors on the CPU; None to start at the start.
-
-        The task's generators are put back to where they were then.
-        """
-        return None
-
-    def save_if_due(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Save when it is time to, and after a signal.
-
-        Args:
-            position: JSON values, by any name but "run".
-            tensors: all that the next step depends on, but for the task and its generators.
-
-        Raises:
-            InterruptedRunError: saved after a signal; the same command continues.
-        """
-
-
-#: For whoever needs none.
-NO_CHECKPOINT = AttackCheckpoint()
 
 
 def adam_tensors(adam: torch.optim.Adam) -> dict[str, Tensor]:

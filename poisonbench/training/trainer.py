@@ -11,7 +11,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,112 +26,85 @@ from poisonbench.models.cpu.training_forward import quick_forward
 from poisonbench.training.augmentation import CropFlip
 from poisonbench.training.checkpoint import Checkpoint, Snapshot
 from poisonbench.training.evaluation import accuracy, features_of, head_accuracy
+from poisonbench.training.precision import autocast, network_precision
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, FitResult, TrainingSet, TrainingState
 
 
-def fit(
-    model: Classifier,
-    train: Split,
-    validation: Split,
-    recipe: Recipe,
-    seeds: Seeds,
-    *,
-    device: torch.device,
-    defense: Defense | None = None,
-    checkpoint: Checkpoint | None = None,
-    report: Reporter = silent,
-    should_stop: Callable[[], bool] = lambda: False,
-    name: str = "training",
-) -> FitResult:
-    """Train a model in place and return how it went.
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """How and where networks are trained, and who hears of it; may train several.
 
-    Args:
-        model: freshly initialised; moved to the device, channels last.
-        train: the (poisoned) training split.
-        validation: clean, trusted; for the curve and for defenses that use it.
+    Attributes:
         recipe: epochs, optimiser, augmentation, precision.
         seeds: root seed and trial.
         device: where to train.
-        defense: edits of the loop; None trains plainly.
         checkpoint: where to save and resume; None does neither.
         report: told of every batch.
         should_stop: asked after every batch; true saves a checkpoint and stops.
         name: the phase's name in progress reports.
-
-    Raises:
-        DivergedError: the loss or the network's outputs stopped being finite, or a defense left
-            nothing to train on; says in which epoch.
-        InterruptedRunError: stopped by ``should_stop`` with a checkpoint saved.
-        AbortedError: stopped by ``should_stop`` where there is no checkpoint.
     """
-    return _Run(
-        model,
-        train,
-        validation,
-        recipe,
-        seeds,
-        device,
-        defense or Defense(),
-        checkpoint,
-        report,
-        should_stop,
-        name,
-    ).fit()
 
+    recipe: Recipe
+    seeds: Seeds
+    device: torch.device
+    checkpoint: Checkpoint | None = None
+    report: Reporter = silent
+    should_stop: Callable[[], bool] = lambda: False
+    name: str = "training"
 
-def network_precision(device: torch.device, precision: str) -> torch.dtype:
-    """The arithmetic of the network in training: bfloat16 where "auto" finds it in hardware."""
-    if precision != "auto":
-        return torch.bfloat16 if precision == "bfloat16" else torch.float32
-    if device.type == "cuda":
-        has = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        has = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-    return torch.bfloat16 if has else torch.float32
+    def fit(
+        self, model: Classifier, train: Split, validation: Split, defense: Defense | None = None
+    ) -> FitResult:
+        """Train a model in place and return how it went.
+
+        Args:
+            model: freshly initialised; moved to the device, channels last.
+            train: the (poisoned) training split.
+            validation: clean, trusted; for the curve and for defenses that use it.
+            defense: edits of the loop; None trains plainly.
+
+        Raises:
+            DivergedError: the loss or the network's outputs stopped being finite, or a defense left
+                nothing to train on; says in which epoch.
+            InterruptedRunError: stopped by ``should_stop`` with a checkpoint saved.
+            AbortedError: stopped by ``should_stop`` where there is no checkpoint.
+        """
+        return _Run(self, model, train, validation, defense or Defense()).fit()
 
 
 class _Run:
-    """One call of :func:`fit`: its state between two batches."""
+    """One call of :meth:`Trainer.fit`: its state between two batches."""
 
     def __init__(
         self,
+        trainer: Trainer,
         model: Classifier,
         train: Split,
         validation: Split,
-        recipe: Recipe,
-        seeds: Seeds,
-        device: torch.device,
         defense: Defense,
-        checkpoint: Checkpoint | None,
-        report: Reporter,
-        should_stop: Callable[[], bool],
-        name: str,
     ) -> None:
-        self.recipe, self.seeds, self.device, self.name = recipe, seeds, device, name
-        self.defense, self.checkpoint = defense, checkpoint
-        self.report, self.should_stop = report, should_stop
+        self.trainer, self.defense = trainer, defense
+        self.recipe, self.seeds = trainer.recipe, trainer.seeds
+        self.device, self.checkpoint = trainer.device, trainer.checkpoint
         self.result = FitResult(seconds={"training": 0.0, "defense": 0.0, "validation": 0.0})
         self.result.digests["initial_weights"] = digest_tensors(*model.state_dict().values())
-        self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        split = train.to(device)
+        self.model = model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        split = train.to(self.device)
         self.original = TrainingSet(split.images, split.labels)
         self.train = self.original
-        self.validation = validation.to(device)
+        self.validation = validation.to(self.device)
         self.validation_features: list[Tensor] | None = None
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            nesterov=recipe.momentum > 0,
-            weight_decay=recipe.weight_decay,
+            lr=self.recipe.learning_rate,
+            momentum=self.recipe.momentum,
+            nesterov=self.recipe.momentum > 0,
+            weight_decay=self.recipe.weight_decay,
         )
-        self.is_half = network_precision(device, recipe.precision) is torch.bfloat16
-        self.autocast = partial(
-            torch.autocast, device.type, dtype=torch.bfloat16, enabled=self.is_half
-        )
+        self.precision = network_precision(self.device, self.recipe.precision)
         self.epoch = self.step = 0
-        self.loss_sum = torch.zeros((), device=device, dtype=torch.float64)
+        self.loss_sum = torch.zeros((), device=self.device, dtype=torch.float64)
         self.clock = self.saved_at = time.monotonic()
 
     def fit(self) -> FitResult:
@@ -151,8 +124,8 @@ class _Run:
                 self._spend("defense")
             resumed = False
             self._train_epoch(
-                lambda step: self.report(
-                    self.name,
+                lambda step: self.trainer.report(
+                    self.trainer.name,
                     self.epoch * num_steps + step,
                     self.recipe.epochs * num_steps,
                     f"epoch {self.epoch + 1}/{self.recipe.epochs}",
@@ -167,10 +140,11 @@ class _Run:
         for group in self.optimizer.param_groups:
             decays = sum(milestone <= self.epoch for milestone in self.recipe.milestones)
             group["lr"] = self.recipe.learning_rate * 0.1**decays
+        # Where no defense looks at batches, nobody is shown them: the loop is plain training's.
         perturbs = type(self.defense).perturb_batch is not Defense.perturb_batch
         self.model.train()
         forward: Callable[[Tensor], Tensor] = self.model
-        if self.device.type == "cpu" and not self.is_half:
+        if self.device.type == "cpu" and self.precision is torch.float32:
             height, width = self.original.images.shape[2:]
             forward = quick_forward(self.model, (height, width))
         while self.step < len(batches):
@@ -178,18 +152,19 @@ class _Run:
             images, labels = self.train.pixels(rows), self.train.labels[rows]
             if augment is not None:
                 images = augment(images, rows)
+            state = self._state(rows)
             if perturbs:
-                images = self.defense.perturb_batch(self._state(rows), images, labels)
-            with self.autocast():
+                images = self.defense.perturb_batch(state, images, labels)
+            with autocast(self.device, self.precision):
                 logits = forward(images)
-            loss = self.defense.batch_loss(self._state(rows), logits.float(), labels)
+            loss = self.defense.batch_loss(state, logits.float(), labels)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
             self.loss_sum += loss.detach() * len(rows)
             self.step += 1
             report(self.step)
-            self._save_if_due(self.should_stop())
+            self._save_if_due(self.trainer.should_stop())
 
     def _end_epoch(self) -> None:
         kept = len(self.train) if self.train.keep is None else int(self.train.keep.sum())
@@ -260,21 +235,15 @@ class _Run:
 
     def _train_copy(self, purpose: str, train: Split) -> Classifier:
         self._spend("defense")
-        seeds = Seeds(self.seeds.seed("defense", purpose), self.seeds.trial)
         model: Classifier = copy.deepcopy(self.model)
+        trainer = replace(
+            self.trainer,
+            seeds=Seeds(self.seeds.seed("defense", purpose), self.seeds.trial),
+            checkpoint=self.checkpoint.part(purpose) if self.checkpoint else None,
+            name=f"{self.trainer.name}: {purpose}",
+        )
         try:
-            result = fit(
-                model,
-                train,
-                self.validation,
-                self.recipe,
-                seeds,
-                device=self.device,
-                checkpoint=self.checkpoint.part(purpose) if self.checkpoint else None,
-                report=self.report,
-                should_stop=self.should_stop,
-                name=f"{self.name}: {purpose}",
-            )
+            result = trainer.fit(model, train, self.validation)
         except DivergedError as error:
             # The copy's epochs are not the run's.
             raise DivergedError(

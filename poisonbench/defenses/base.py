@@ -1,0 +1,88 @@
+'''The contract of a defense: all that is needed to write one.
+
+A defense is one module, known by its row in the registry or by an entry point of the group
+``poisonbench.defenses``. The module holds
+
+Config    a frozen, keyword-only dataclass that derives from ``BaseConfig``. Each field is a
+          :func:`~poisonbench.core.settings.setting`: an option of the command line, a parameter of
+          the Python API and part of what names the run. It is a bool, int, float, str or
+          ``Literal``, one of them or None, or a tuple of one. Defaults are the paper's, for
+          CIFAR-10.
+PROFILES  settings by profile and preset, ``{"paper": {"mnist": {"steps": 40}}}``. "paper" holds
+          unless ``--profile`` names another. A data set's presets apply one after the other.
+VERSION   a whole number, raised by hand when the same settings come to give other results; runs
+          are then done anew.
+build     ``build(config, recipe)`` returns a :class:`Defense` for one run, which trains by that
+          recipe; ValueError where the two do not go together.
+RECIPE_CHANGES  if there, what a profile changes in the training recipe, as ``PROFILES``.
+
+A defense edits the one training loop, which every method shares, in the hooks of :class:`Defense`,
+none of which it must have. A run calls them in this order:
+
+check_run      once, before a poison is crafted: refuse a scenario or settings that make no sense
+pretraining    where the network is pretrained on clean data: under which defense that is done
+extend         once: add rows to the training split
+start_epoch    before each epoch: its training set, with other pixels or fewer rows
+perturb_batch  for each batch, after augmentation: the images that it is fitted on
+batch_loss     for each batch: the loss of the logits of those images
+
+Units       Images are in [0, 1], not normalised (networks normalise); uint8 in a split, float32 in
+            arithmetic: ``train.pixels(rows)``. Labels are int64 and stay as they are.
+Seen        :class:`TrainingState`: the model in training, the training set, the clean validation
+            split. Not seen: the test split, which images are poisoned, the attack.
+Randomness  comes from ``state.generator(purpose)`` alone, on the CPU and seeded by trial, epoch
+            and step: draw there, then move. Initial weights, batches and augmentation are those of
+            every defense of the trial.
+Model       ``state.model`` is in train mode and must be left as it is. For passes of a frozen one
+            take ``models/folding.py``'s copy. ``state.train_copy`` trains another network.
+Memory      One instance serves one run. What must last goes into ``self.memory`` as tensors, which
+            checkpoints save: a killed run resumes to the same bytes. Nothing else is kept. ``keep``
+            and ``selected`` in it go into the record. Everything is on the images' device; passes
+            of ``pass_size`` images (``models/classifier.py``) keep what is held at once small.
+Figures     ``state.note({...})`` adds a row of JSON values to the record.
+Errors      ValueError from Config, ``build`` and ``check_run``, DivergedError
+            (``poisonbench.core.errors``) for numbers that are not finite in a hook, each with what
+            was expected, what came and what to do.
+
+The harness does the rest: it reads the options, names the run by them, crafts or finds the poison,
+trains, evaluates on the test split once, after the last epoch, and keeps a record.
+
+A whole defense::
+
+    """Blur: train on images that are blended with their mean pixel."""
+
+    from dataclasses import dataclass
+
+    from torch import Tensor
+
+    from poisonbench.core.settings import BaseConfig, Profiles, setting
+    from poisonbench.defenses.base import Defense, Recipe, TrainingState
+
+    VERSION = 1
+    PROFILES: Profiles = {"paper": {}}
+
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(BaseConfig):
+        share: float = setting(0.5, "Share of the mean pixel.", low=0, under=1)
+
+
+    def build(config: Config, recipe: Recipe) -> Defense:
+        return Blur(config)
+
+
+    class Blur(Defense):
+        def __init__(self, config: Config) -> None:
+            super().__init__()
+            self.config = config
+
+        def perturb_batch(self, state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
+            return images.lerp(images.mean((2, 3), keepdim=True), self.config.share)
+'''
+
+from __future__ import annotations
+
+from poisonbench.training.recipe import Recipe
+from poisonbench.training.state import Defense, Oracle, TrainingSet, TrainingState
+
+__all__ = ["Defense", "Oracle", "Recipe", "TrainingSet", "TrainingState"]

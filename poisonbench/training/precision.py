@@ -1,0 +1,22 @@
+"""The arithmetic of a network: float32, or bfloat16 where a device has it."""
+
+from __future__ import annotations
+
+import torch
+
+
+def network_precision(device: torch.device, precision: str) -> torch.dtype:
+    """The arithmetic of the network in training: bfloat16 where "auto" finds it in hardware."""
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        has = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        has = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    return torch.bfloat16 if has else torch.float32
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """A context in which networks run in that precision; float32 leaves them as they are."""
+    is_half = precision is torch.bfloat16
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_half)
