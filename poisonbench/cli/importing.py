@@ -8,12 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from poisonbench.cli.common import (
+    Command,
     DataRootOption,
     DatasetOption,
     JsonOption,
     QuietOption,
     ResultsOption,
     SeedOption,
+    command_app,
     print_json,
 )
 from poisonbench.cli.craft import show_crafted, summary
@@ -26,6 +28,10 @@ from poisonbench.targeting import Targeting
 DEFAULT_DATASET = "cifar10"
 
 
+app = command_app()
+
+
+@app.command("import", cls=Command)
 def import_(
     paths: Annotated[
         list[Path],

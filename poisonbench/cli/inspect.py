@@ -10,11 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from poisonbench.cli.common import (
+    Command,
     DataRootOption,
     DatasetOption,
     JsonOption,
     ResultsOption,
     SeedOption,
+    command_app,
     print_json,
 )
 from poisonbench.core.errors import ArtefactError, UsageError
@@ -24,7 +26,10 @@ from poisonbench.results.records import RunRecord, read_record
 from poisonbench.results.store import Store
 from poisonbench.targeting import Goal
 
+app = command_app()
 
+
+@app.command("inspect", cls=Command)
 def inspect(
     target: Annotated[str, typer.Argument(metavar="PATH|ID", help="An artefact or a record.")],
     dataset: DatasetOption = None,

@@ -18,9 +18,11 @@ from typing import Annotated, Any
 import typer
 
 from poisonbench.cli.common import (
+    Command,
     JsonOption,
     QuietOption,
     ResultsOption,
+    command_app,
     say,
 )
 from poisonbench.core.errors import UsageError
@@ -44,6 +46,10 @@ DEVIATION = 3
 MISSING = 4
 
 
+app = command_app()
+
+
+@app.command("report", cls=Command)
 def report(
     table: Annotated[
         str | None,

@@ -19,6 +19,7 @@ from poisonbench.cli.common import (
     JsonOption,
     QuietOption,
     ResultsOption,
+    command_app,
     places,
     print_json,
     say,
@@ -41,9 +42,7 @@ from poisonbench.sweep.progress_view import JobBars, Lines, View
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-app = typer.Typer(
-    no_args_is_help=True, help="Plan, run and watch many runs, on one machine or on SLURM."
-)
+app = command_app("Plan, run and watch many runs, on one machine or on SLURM.")
 
 app.command("worker", cls=Command, hidden=True)(worker)
 

@@ -8,7 +8,6 @@ from itertools import product
 from types import SimpleNamespace
 
 import pytest
-import typer
 from scipy import stats
 
 from helpers.synthetic_runs import make_record, pin_registry, targeted_run
@@ -239,13 +238,13 @@ def test_shares_are_the_data_sets_own():
 def test_a_run_of_a_cells_command_is_recorded_as_the_cells(dataset, presets):
     """The command's options, read as defend reads them, give the record that the cell wants."""
     from poisonbench.cli.defend import read_choice
-    from poisonbench.cli.main import app
+    from poisonbench.cli.main import load_command
     from poisonbench.cli.method_options import flags_of, method_values
     from poisonbench.core.settings import as_json
     from poisonbench.runs.method_settings import read_settings
     from poisonbench.runs.poisoned_data import describe_choice, read_targets
 
-    parser = typer.main.get_command(app).commands["defend"]
+    parser = load_command("defend")
     data = SimpleNamespace(presets=presets)
     wanted = catalogue.cells("3", trials("x", attack="noise"), dataset)
     assert {cell.scenario for cell in wanted} >= {"scratch", "transfer"}
