@@ -79,7 +79,8 @@ app = command_app(
 TARGETED = {"3": "mp", "4": "bp", "features": "bp"}
 
 AttackOption = Annotated[
-    str | None, typer.Option("--attack", help="As for defend; the paper's by default.")
+    str | None,
+    typer.Option("--attack", help="As for defend; mix by default, of 3 mp, of 4 and features bp."),
 ]
 RhoOption = Annotated[float | None, typer.Option("--rho", help="Poisoned share; 0.6 by default.")]
 TrialOption = Annotated[

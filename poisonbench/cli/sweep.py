@@ -34,7 +34,7 @@ from poisonbench.core.signals import Stopping, stop_on_signals
 from poisonbench.results.store import Store
 from poisonbench.sweep import slurm
 from poisonbench.sweep.execute import Sweep
-from poisonbench.sweep.garbage import STALE, delete, find_garbage
+from poisonbench.sweep.garbage import STALE, delete, find_garbage, unfinished_checkpoints
 from poisonbench.sweep.job_states import Board
 from poisonbench.sweep.plan import Plan, read_plan, write_plan
 from poisonbench.sweep.progress_view import JobBars, Lines, View
@@ -226,19 +226,29 @@ def gc(
     results: ResultsOption = DEFAULT_RESULTS,
     as_json: JsonOption = False,
 ) -> None:
-    """Print what killed processes left behind; delete it with --yes."""
-    found = find_garbage(Store(results), older_than * 60)
+    """Print what killed processes left behind; delete it with --yes.
+
+    Checkpoints of interrupted runs are printed and kept.
+    """
+    garbage = find_garbage(Store(results), older_than * 60)
+    kept = unfinished_checkpoints(Store(results))
     if yes:
-        for item in found:
+        for item in garbage:
             delete(item)
     if as_json:
-        items = [{"path": str(item.path), "why": item.why, "bytes": item.size} for item in found]
-        print_json({"garbage": items, "deleted": yes})
+        rows = {"garbage": garbage, "kept": kept}
+        print_json(
+            {
+                name: [{"path": str(i.path), "why": i.why, "bytes": i.size} for i in items]
+                for name, items in rows.items()
+            }
+            | {"deleted": yes}
+        )
         return
-    for item in found:
+    for item in (*garbage, *kept):
         print(f"{item.path}  {item.size:,} bytes  {item.why}")
     verb = "deleted" if yes else "to delete with --yes"
-    say(f"{len(found)} item(s), {sum(item.size for item in found):,} bytes {verb}")
+    say(f"{len(garbage)} item(s), {sum(item.size for item in garbage):,} bytes {verb}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -251,8 +251,12 @@ def test_gc_finds_what_nothing_needs_and_deletes_on_yes(tmp_path):
     assert found == expected
     outcome = done("sweep", "gc", "--results", tmp_path)
     assert "7 item(s)" in outcome.err
+    unfinished = f"{store.checkpoint_path('going')}  3 bytes  checkpoint of an unfinished run"
+    assert unfinished in outcome.out
     assert all(path.exists() for path in expected)
     assert done("sweep", "gc", "--results", tmp_path, "--yes", "--json").json["deleted"]
     assert not any(path.exists() for path in expected)
     assert all(path.exists() for path in kept)
-    assert done("sweep", "gc", "--results", tmp_path, "--json").json["garbage"] == []
+    listed = done("sweep", "gc", "--results", tmp_path, "--json").json
+    assert listed["garbage"] == []
+    assert [Path(item["path"]).name for item in listed["kept"]] == ["going"]
