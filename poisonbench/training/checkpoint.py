@@ -131,7 +131,8 @@ class Checkpoint:
 
     def where(self) -> str:
         """Where it lies and how large it is, for the message of the run that leaves it."""
-        return f"{self.folder}, {size_of(self.folder) / 1e6:.1f} MB, which `poisonbench sweep gc` lists"
+        size = size_of(self.folder) / 1e6
+        return f"{self.folder}, {size:.1f} MB, which `poisonbench sweep gc` lists"
 
     def discard(self) -> None:
         """Remove the folder; the record has taken its place."""
