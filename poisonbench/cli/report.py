@@ -139,7 +139,7 @@ def report(
         made = with_note(made, chosen)
     if missing:
         where = None if results == results_folder() else results
-        commands = catalogue.missing_commands(key, records, dataset, where)
+        commands = catalogue.missing_commands(key, records, dataset, results=where)
         say(f"{len(commands)} run(s) missing", quiet=quiet)
         lines = [dumps({"missing": commands})] if kind == "json" else commands
         _emit("".join(f"{line}\n" for line in lines), output)

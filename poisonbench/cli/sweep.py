@@ -105,7 +105,7 @@ def plan(
 
     poisonbench sweep plan --table 2 --json --output plan.json
     """
-    from poisonbench.tables.planned_commands import table_commands
+    from poisonbench.tables.catalogue import missing_commands
 
     kind = read_kind(only)
     names = [name.strip() for name in methods.split(",") if name.strip()]
@@ -116,11 +116,11 @@ def plan(
         # Without reading data: the report's own test of what is done.
         board.refresh()
         records = list(board.records.values())
-        commands = table_commands(table, records, dataset=dataset, methods=names, trials=trials)
+        commands = missing_commands(table, records, dataset, methods=names, trials=trials)
         _print_lines([shlex.split(line) for line in commands], results, data_root, quiet)
         return
     if lines is None:
-        wanted = table_commands(table, dataset=dataset, methods=names, trials=trials)
+        wanted = missing_commands(table, dataset=dataset, methods=names, trials=trials)
     else:
         wanted = _read_lines(lines)
     from poisonbench.cli.sweep_lines import plan_lines

@@ -25,7 +25,6 @@ from poisonbench.tables.paper_table import (
     PaperTable,
     Records,
     method_labels,
-    not_built_notes,
 )
 from poisonbench.tables.table2 import compare_cells
 from poisonbench.targeting import own_targeting
@@ -232,7 +231,6 @@ def _successes(cells: Sequence[Cell], records: Records) -> list[Comparison]:
             cell.select(records),
             cell.published_success,
             wanted=cell.trials,
-            built=cell.method in registry.defenses(),
         )
         for cell in cells
     ]
@@ -301,7 +299,7 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
     rivals = [name for name in methods if name != "hint"]
     defenses = [name for name in rivals if name not in ("none", "atda")]
     pooled = {"dataset": dataset, "attack": None}
-    labels = method_labels(star="")
+    labels = method_labels()
     claims: list[Claim] = [
         SuccessOrder(
             claim=f"HINT is hit less than {labels[name]}",
@@ -362,7 +360,7 @@ def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Recor
             "Net: without the targets that plain training without poison, on the same trial and in "
             "the same scenario, calls the intended class anyway, and without trials that lack it."
         )
-    return notes + not_built_notes(compared)
+    return notes
 
 
 TABLE = PaperTable(

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from scipy import stats
 
-from helpers.synthetic_runs import make_record, pin_registry, targeted_run
+from helpers.synthetic_runs import make_record, targeted_run
 from poisonbench import registry
 from poisonbench.results import published
 from poisonbench.results.statistics import Proportion, Summary, Verdict
@@ -21,12 +21,6 @@ from poisonbench.tables.render import FORMATS, render
 from poisonbench.tables.table3 import attack_rows, control_rows, own_share
 
 PLAIN = {"augment": "none"}
-
-
-@pytest.fixture(autouse=True)
-def built(monkeypatch):
-    known = {entry.name: entry for entry in registry.DEFENSES}
-    monkeypatch.setattr(registry, "defenses", lambda: known)
 
 
 def trials(hits, **arguments):
@@ -407,9 +401,3 @@ def test_table_3_is_in_every_format(kind):
     else:
         assert "4/5 [37.6, 96.4]" in text
         assert "GM (scratch)" in text
-
-
-def test_a_registry_of_two_still_makes_the_table(monkeypatch):
-    pin_registry(monkeypatch)
-    assert cell_of([], method="epic").verdict == "not built here"
-    assert len(catalogue.missing_commands("3", [])) == 40
