@@ -73,8 +73,8 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, sort_keys=True, allow_nan=False))
 
 
-def places(results: Path, data_root: Path) -> list[str]:
-    """The options that tell a command where things are, unless it would look there anyway."""
+def folder_options(results: Path, data_root: Path) -> list[str]:
+    """The options that name a command's folders, but for those that it would use untold."""
     words: list[str] = []
     for flag, path, untold in (
         ("--results", results, results_folder()),

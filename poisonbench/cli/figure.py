@@ -26,7 +26,7 @@ from poisonbench.cli.common import (
     ResultsOption,
     SeedOption,
     command_app,
-    places,
+    folder_options,
     print_json,
     say,
 )
@@ -200,7 +200,7 @@ def predictions(
         methods=_names(methods),
         runs=_names(runs),
         make=make,
-        where=tuple(places(options.results, options.data_root)),
+        where=tuple(folder_options(options.results, options.data_root)),
     )
     which: Pick = parse_value(pick, Pick, "--pick")
     with _bench_and_data(options, _dataset(options, attack)) as (bench, data):

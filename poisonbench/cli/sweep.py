@@ -20,7 +20,7 @@ from poisonbench.cli.common import (
     QuietOption,
     ResultsOption,
     command_app,
-    places,
+    folder_options,
     print_json,
     say,
 )
@@ -291,9 +291,9 @@ def script(plan: PlanArgument, *, options: ArrayOptions) -> None:
     poisonbench sweep script plan.json --at-once 20 --time 4:00:00 > job.sbatch
     """
     made = read_plan(plan)
-    request = _request(plan, made, read_kind(options.only), options)
+    array = _array_job(plan, made, read_kind(options.only), options)
     slurm.prepare(Store(options.results), made.digest)
-    sys.stdout.write(slurm.script(request, made.digest))
+    sys.stdout.write(slurm.script(array, made.digest))
 
 
 @app.command(cls=Command)
@@ -305,8 +305,8 @@ def submit(plan: PlanArgument, as_json: JsonOption = False, *, options: ArrayOpt
     last = None
     for stage in ("craft", "defend"):
         if kind in (None, stage) and made.only(stage):
-            request = _request(plan, made, stage, options)
-            last = slurm.submit(request, store, made.digest, after=last)
+            array = _array_job(plan, made, stage, options)
+            last = slurm.submit(array, store, made.digest, after=last)
             submitted[slurm.ONLY[stage]] = last
     if as_json:
         print_json({"plan": made.digest, "jobs": submitted})
@@ -315,10 +315,10 @@ def submit(plan: PlanArgument, as_json: JsonOption = False, *, options: ArrayOpt
         print(f"{job}  {stage}")
 
 
-def _request(path: Path, plan: Plan, kind: str | None, options: ArrayOptions) -> slurm.Request:
-    """What an array job asks for; no more shards than jobs."""
+def _array_job(path: Path, plan: Plan, kind: str | None, options: ArrayOptions) -> slurm.ArrayJob:
+    """The array job of these options, with no more shards than jobs."""
     count = len(plan.only(kind or "defend")) or len(plan.jobs)
-    return slurm.Request(
+    return slurm.ArrayJob(
         plan=path,
         results=options.results,
         data_root=options.data_root,
@@ -388,7 +388,7 @@ def _print_lines(
     commands: Sequence[Sequence[str]], results: Path, data_root: Path, quiet: bool
 ) -> None:
     """One shell line a command, with the folders unless a command would use them untold."""
-    where = places(results, data_root)
+    options = folder_options(results, data_root)
     for words in commands:
-        print(shlex.join([*words, *where]))
+        print(shlex.join([*words, *options]))
     say(f"{len(commands)} job(s)", quiet=quiet)

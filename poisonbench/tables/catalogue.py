@@ -28,7 +28,7 @@ from poisonbench.tables.paper_table import (
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TableCheck:
     """What a table says in short, of the paper's data sets or of the one asked for.
 
     Attributes:
@@ -181,7 +181,7 @@ def check(
     records: Records,
     dataset: str | None = None,
     rhos: Container[float] | None = None,
-) -> Outcome:
+) -> TableCheck:
     """Count what differs, what was not reproduced and what is missing.
 
     Data sets that the paper's table does not have count only when asked for.
@@ -212,7 +212,7 @@ def check(
         if rhos is None or cell.rho in rhos
         for trial in cell.missing(records)
     }
-    return Outcome(
+    return TableCheck(
         differing=differing,
         compared=differing + verdicts.count(Verdict.AGREES),
         not_reproduced=not_reproduced,
@@ -279,8 +279,8 @@ def _several_poisons(compared: Sequence[Comparison], records: Records) -> list[s
     for cell in compared:
         for spec in (by_id[run] for run in cell.records):
             if spec.get("poison"):
-                place = (spec["dataset"]["name"], spec["poison"]["rho"], spec["seed"])
-                poisons.setdefault(place, set()).add(str(spec["poison"].get("digest")))
+                row = (spec["dataset"]["name"], spec["poison"]["rho"], spec["seed"])
+                poisons.setdefault(row, set()).add(str(spec["poison"].get("digest")))
     return [
         f"The runs on {name} at rho {rho:g} with seed {seed} are of {len(digests)} poisons, "
         f"{', '.join(sorted(digest[:12] for digest in digests))}: compare columns of one alone, "
@@ -311,5 +311,5 @@ TABLES = {
     "3": table3.TABLE,
     "4": table4.TABLE,
     "5": table5.TABLE,
-    **baseline_tables.TABLES,
+    **baseline_tables.BASELINE_TABLES,
 }

@@ -13,6 +13,9 @@ from poisonbench.tables.comparisons import Block, Comparison, is_targeted
 
 PAPER_DATASETS = ("cifar10", "mnist")
 
+#: That of the papers' tables of targeted attacks.
+TARGETED_DATASET = "cifar10"
+
 DATASET_LABELS = {
     "cifar10": "CIFAR-10",
     "mnist": "MNIST",

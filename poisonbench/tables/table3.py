@@ -22,14 +22,13 @@ from poisonbench.tables.comparisons import Block, Comparison, compare_success
 from poisonbench.tables.layout import comparison_block, matrix_block
 from poisonbench.tables.paper_table import (
     DATASET_LABELS,
+    TARGETED_DATASET,
     PaperTable,
     Records,
     method_labels,
 )
 from poisonbench.tables.table2 import compare_cells
 from poisonbench.targeting import own_targeting
-
-PAPER_DATASET = "cifar10"
 
 #: The row of the runs without poison.
 CLEAN = "clean"
@@ -61,7 +60,7 @@ class Row:
 def attack_rows(dataset: str) -> list[Row]:
     """The attacks of the table on a data set."""
     metapoison = Row("mp", "scratch")
-    if dataset == PAPER_DATASET:
+    if dataset == TARGETED_DATASET:
         metapoison = Row("mp", "scratch", {"augment": "none"})
     elif dataset == TARGETED_SAMPLE:
         metapoison = Row("mp", "finetune", {"scenario": "finetune"})
@@ -93,7 +92,7 @@ def make_cell(dataset: str, row: Row, method: str) -> Cell:
     printed = {
         (printed.attack, printed.method): printed
         for printed in published.table3()
-        if dataset == PAPER_DATASET
+        if dataset == TARGETED_DATASET
     }.get((row.attack, method))
     return Cell(
         dataset=dataset,
@@ -369,6 +368,6 @@ TABLE = PaperTable(
     blocks=_blocks,
     notes=_notes,
     claims=_claims,
-    datasets=(PAPER_DATASET,),
+    datasets=(TARGETED_DATASET,),
     is_targeted=True,
 )

@@ -157,11 +157,11 @@ def test_several_networks_count_alike():
     assert found.verdict is Verdict.NOT_TESTED
 
 
-@pytest.mark.parametrize("key", baseline_tables.TABLES)
+@pytest.mark.parametrize("key", baseline_tables.BASELINE_TABLES)
 @pytest.mark.parametrize("dataset", ["cifar10", "mnist-sample@1000"])
 def test_missing_runs_are_commands_that_say_the_whole_protocol(key, dataset, results):
     commands = catalogue.missing_commands(key, (), dataset)
-    assert len(commands) == 5 * baseline_tables.TRIALS[dataset]
+    assert len(commands) == 5 * baseline_tables.TARGETS_TRIED[dataset]
     words = shlex.split(commands[0])
     assert words[:4] == ["poisonbench", "defend", "--method", "none"]
     given = dict(zip(words[2::2], words[3::2], strict=True))
@@ -170,7 +170,7 @@ def test_missing_runs_are_commands_that_say_the_whole_protocol(key, dataset, res
     assert ("--attack-profile" in given) == (key == "baseline-1")
 
 
-@pytest.mark.parametrize("key", baseline_tables.TABLES)
+@pytest.mark.parametrize("key", baseline_tables.BASELINE_TABLES)
 @pytest.mark.parametrize(
     ("dataset", "presets"),
     [
