@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -188,6 +189,63 @@ def test_a_broken_layer_is_named_with_its_file_and_line(file, line, sentence):
 )
 def test_what_the_layers_allow(file, text):
     assert layer_faults(PACKAGE / file, text) == []
+
+
+# Parameters
+
+MOST_PARAMETERS = 6
+#: Parts whose functions may have more without saying why.
+WITHOUT_REASONS = {"attacks", "defenses", "training", "influence", "runs", "api"}
+
+
+def parameter_faults(name: str, text: str) -> list[str]:
+    """Functions of many parameters, without a line of their docstring that says why.
+
+    A command's parameters are its options; what such a line begins with is "Parameters:".
+    """
+    faults = []
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        given = node.args
+        count = len([*given.posonlyargs, *given.args, *given.kwonlyargs])
+        count += bool(given.vararg) + bool(given.kwarg)
+        count -= bool(given.args) and given.args[0].arg in ("self", "cls")
+        is_command = any(
+            ast.unparse(decorator).startswith("app.c") for decorator in node.decorator_list
+        )
+        reasons = re.search(r"^\s*Parameters: ", ast.get_docstring(node) or "", re.MULTILINE)
+        if count > MOST_PARAMETERS and not is_command and not reasons:
+            faults.append(f"{name}:{node.lineno}: {node.name} has {count} parameters and no reason")
+    return faults
+
+
+def test_functions_have_few_parameters_or_say_why():
+    faults = [
+        fault
+        for path in FILES
+        if part_of(path) not in WITHOUT_REASONS
+        for fault in parameter_faults(str(path.relative_to(PACKAGE.parent)), path.read_text())
+    ]
+    assert not faults, "\n" + "\n".join(faults)
+
+
+SEVEN = "a, b, c, d, e, *, f, g"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_fault"),
+    [
+        (f"def f({SEVEN}):\n    pass", True),
+        (f"class A:\n    def f(self, {SEVEN}):\n        pass", True),
+        ("def f(a, b, c, d, e, *rest, **more):\n    pass", True),
+        ("class A:\n    def f(self, a, b, c, d, e, f):\n        pass", False),
+        (f'@app.command("f")\ndef f({SEVEN}):\n    pass', False),
+        (f'def f({SEVEN}):\n    """Do.\n\n    Parameters: of the paper.\n    """', False),
+    ],
+)
+def test_what_counts_as_many_parameters(text, is_fault):
+    assert bool(parameter_faults("file.py", text)) is is_fault
 
 
 # Randomness and pickles
