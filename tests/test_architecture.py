@@ -1,18 +1,18 @@
 """What holds for the source as a whole: layers, randomness, pickles, imports and the registry."""
 
 import ast
+import os
+import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-import typer
 
 import poisonbench
 from poisonbench import registry
 from poisonbench.attacks.base import AttackConfig
-from poisonbench.cli.main import app
+from poisonbench.cli.main import COMMANDS, load_command
 from poisonbench.core.settings import BaseConfig, options_of
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense
@@ -196,6 +196,63 @@ def test_what_the_layers_allow(file, text):
     assert layer_faults(PACKAGE / file, text) == []
 
 
+# Parameters
+
+MOST_PARAMETERS = 6
+#: Parts whose functions may have more without saying why.
+WITHOUT_REASONS = {"attacks", "defenses", "training", "influence", "runs", "api"}
+
+
+def parameter_faults(name: str, text: str) -> list[str]:
+    """Functions of many parameters, without a line of their docstring that says why.
+
+    A command's parameters are its options; what such a line begins with is "Parameters:".
+    """
+    faults = []
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        given = node.args
+        count = len([*given.posonlyargs, *given.args, *given.kwonlyargs])
+        count += bool(given.vararg) + bool(given.kwarg)
+        count -= bool(given.args) and given.args[0].arg in ("self", "cls")
+        is_command = any(
+            ast.unparse(decorator).startswith("app.c") for decorator in node.decorator_list
+        )
+        reasons = re.search(r"^\s*Parameters: ", ast.get_docstring(node) or "", re.MULTILINE)
+        if count > MOST_PARAMETERS and not is_command and not reasons:
+            faults.append(f"{name}:{node.lineno}: {node.name} has {count} parameters and no reason")
+    return faults
+
+
+def test_functions_have_few_parameters_or_say_why():
+    faults = [
+        fault
+        for path in FILES
+        if part_of(path) not in WITHOUT_REASONS
+        for fault in parameter_faults(str(path.relative_to(PACKAGE.parent)), path.read_text())
+    ]
+    assert not faults, "\n" + "\n".join(faults)
+
+
+SEVEN = "a, b, c, d, e, *, f, g"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_fault"),
+    [
+        (f"def f({SEVEN}):\n    pass", True),
+        (f"class A:\n    def f(self, {SEVEN}):\n        pass", True),
+        ("def f(a, b, c, d, e, *rest, **more):\n    pass", True),
+        ("class A:\n    def f(self, a, b, c, d, e, f):\n        pass", False),
+        (f'@app.command("f")\ndef f({SEVEN}):\n    pass', False),
+        (f'def f({SEVEN}):\n    """Do.\n\n    Parameters: of the paper.\n    """', False),
+    ],
+)
+def test_what_counts_as_many_parameters(text, is_fault):
+    assert bool(parameter_faults("file.py", text)) is is_fault
+
+
 # Randomness and pickles
 
 DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson"}
@@ -375,13 +432,42 @@ def test_the_command_line_starts_without_torch():
     assert python("-c", code).split() == []
 
 
-def test_help_is_quick():
-    """About 0.3 s on an idle machine; ten times that means that something heavy came in."""
-    started = time.monotonic()
+#: What takes time to import, or is only needed by one command.
+NOT_FOR_HELP = HEAVY | {
+    *("importlib.metadata", "packaging", "rich", "numpy", "scipy", "pandas", "matplotlib"),
+}
+
+
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_help_imports_no_command(word):
+    code = (
+        "import sys; from poisonbench.cli.main import main; main(sys.argv[1:]); "
+        "print(); print(*sorted(sys.modules))"
+    )
+    modules = set(python("-c", code, word).splitlines()[-1].split())
+    own = {name for name in modules if name.partition(".")[0] == "poisonbench"}
+    assert own == {
+        *("poisonbench", "poisonbench.cli", "poisonbench.cli.main"),
+        *("poisonbench.core", "poisonbench.core.errors"),
+    }
+    assert not modules & NOT_FOR_HELP
+
+
+def test_help_and_completion_name_every_command_by_its_own_help():
     text = python("-m", "poisonbench", "--help")
-    assert time.monotonic() - started < 5
-    for command in ("craft", "defend", "import", "report", "figure", "list", "inspect", "data"):
-        assert command in text
+    for name, (_, line) in COMMANDS.items():
+        assert f"\n  {name} " in text
+        assert " ".join(load_command(name).help.partition("\n\n")[0].split()) == line
+    variables = {"_POISONBENCH_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "poisonbench d"}
+    done = subprocess.run(
+        [sys.executable, "-m", "poisonbench"],
+        capture_output=True,
+        text=True,
+        cwd=PACKAGE.parent,
+        env=os.environ | variables,
+    )
+    for name in COMMANDS:
+        assert (f'"{name}"' in done.stdout) is name.startswith("d")
 
 
 # The registry
@@ -429,7 +515,7 @@ def test_names_are_once_and_every_algorithm_is_in_a_table():
 @EVERY_ENTRY
 def test_no_setting_hides_behind_a_flag_of_the_command(command, entry):
     """A setting of the same name could not be reached: the command would take its flag."""
-    parameters = typer.main.get_command(app).commands[command].params
+    parameters = load_command(command).params
     flags = {flag for parameter in parameters for flag in parameter.opts}
     assert "--results" in flags
     for config in (entry.load().Config, Recipe):

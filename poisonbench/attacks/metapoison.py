@@ -67,7 +67,7 @@ from poisonbench.models.classifier import Classifier
 VERSION = 1
 
 #: From scratch it needs two dozen networks; where that takes too long the victim is fine-tuned.
-SCENARIOS = {"mnist-sample@1000": "finetune"}
+SCENARIO_BY_PRESET = {"mnist-sample@1000": "finetune"}
 
 PROFILES: Profiles = {
     "paper": {

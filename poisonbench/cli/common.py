@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import DATA_VARIABLE, RESULTS_VARIABLE, data_folder, results_folder
@@ -35,6 +35,13 @@ SeedOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress and no remarks on stderr.")]
+
+
+def command_app(help: str | None = None, cls: type[TyperGroup] = TyperGroup) -> typer.Typer:
+    """The Typer application of one command's module: one command, or a group with its help."""
+    return typer.Typer(
+        cls=cls, rich_markup_mode=None, add_completion=False, no_args_is_help=True, help=help
+    )
 
 
 class Command(TyperCommand):
@@ -66,8 +73,8 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, sort_keys=True, allow_nan=False))
 
 
-def places(results: Path, data_root: Path) -> list[str]:
-    """The options that tell a command where things are, unless it would look there anyway."""
+def folder_options(results: Path, data_root: Path) -> list[str]:
+    """The options that name a command's folders, but for those that it would use untold."""
     words: list[str] = []
     for flag, path, untold in (
         ("--results", results, results_folder()),

@@ -15,6 +15,7 @@ from poisonbench.cli.common import (
     JsonOption,
     QuietOption,
     SeedOption,
+    command_app,
     print_json,
     say,
 )
@@ -25,7 +26,7 @@ NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="A name of `data list`, npz:PATH or folder:PATH.")
 ]
 
-app = typer.Typer(no_args_is_help=True, help="List, show and fetch data sets.")
+app = command_app("List, show and fetch data sets.")
 
 
 @app.command("list", cls=Command)

@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from poisonbench.cli.common import DatasetOption, print_json, say
-from poisonbench.cli.method_options import flags_of, method_values
+from poisonbench.cli.common import (
+    DatasetOption,
+    command_app,
+    print_json,
+    say,
+)
+from poisonbench.cli.method_options import CONTEXT, MethodCommand, flags_of, method_values
 from poisonbench.cli.session import (
     RunOptions,
     choose_dataset,
@@ -24,6 +29,10 @@ if TYPE_CHECKING:
     from poisonbench.runs.poisoned_data import PoisonChoice
 
 
+app = command_app()
+
+
+@app.command("defend", cls=MethodCommand, context_settings=CONTEXT)
 @takes(RunOptions)
 def defend(
     ctx: typer.Context,

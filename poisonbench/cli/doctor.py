@@ -15,9 +15,11 @@ from packaging.requirements import Requirement
 
 from poisonbench import __version__
 from poisonbench.cli.common import (
+    Command,
     DataRootOption,
     JsonOption,
     ResultsOption,
+    command_app,
     print_json,
 )
 from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
@@ -28,6 +30,10 @@ OLDEST_PYTHON = (3, 11)
 UPGRADE = "install poisonbench again, as in the README"
 
 
+app = command_app()
+
+
+@app.command("doctor", cls=Command)
 def doctor(
     results: ResultsOption = DEFAULT_RESULTS,
     data_root: DataRootOption = DEFAULT_DATA_ROOT,

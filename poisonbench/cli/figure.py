@@ -1,18 +1,23 @@
 """``poisonbench figure``: a paper's figures as PNG and SVG, with their numbers as JSON.
 
-Typer shows the command's own docstring to the user, so what it raises stands here: a UsageError for
-options that the figure lacks, an ArtefactError for runs or models that are missing, a StoreError
-for a folder that cannot be written.
+Typer shows a command's own docstring to the user, so what they raise stands here: a UsageError for
+options that make no sense, an ArtefactError for runs or models that are missing, a StoreError for
+a folder that cannot be written.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from poisonbench.cli.common import (
+    Command,
     DataRootOption,
     DatasetOption,
     DeviceOption,
@@ -20,288 +25,373 @@ from poisonbench.cli.common import (
     QuietOption,
     ResultsOption,
     SeedOption,
-    places,
+    command_app,
+    folder_options,
     print_json,
     say,
 )
-from poisonbench.cli.method_options import flags_of, method_values
-from poisonbench.cli.session import RunOptions, choose_dataset, open_bench
+from poisonbench.cli.method_options import CONTEXT, flags_of, method_values
+from poisonbench.cli.session import RunOptions, choose_dataset, open_bench, takes
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
-from poisonbench.core.settings import did_you_mean
+from poisonbench.core.settings import did_you_mean, parse_value
 from poisonbench.figures.drawing import Figure, write_figure
 from poisonbench.registry import defenses
+from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
 from poisonbench.tables.cells import TARGETED_SAMPLE, is_run_on
+from poisonbench.tables.paper_table import DATASET_LABELS
 
 if TYPE_CHECKING:
+    from poisonbench.data.splits import Dataset
+    from poisonbench.figures.images import PoisonMix
     from poisonbench.runs.workspace import Bench
 
-#: The figures, and which of the options that not all of them have each one has.
-FIGURES = {
-    "1": ("attack", "rho", "trial", "images", "wrong_label", "profile"),
-    "2": ("attack", "rho", "trial", "images", "pick", "methods", "runs", "make"),
-    "3": ("attack", "images", "methods"),
-    "4": ("attack", "images", "methods"),
-    "features": ("attack", "trial", "methods", "runs"),
-    "sensitivity": (),
-    "filter-k": (),
-}
 
-#: Those drawn from records alone.
-CURVES = ("sensitivity", "filter-k")
+class FigureGroup(TyperGroup):
+    """One command a figure; ``--figure NAME`` among its options names it as well."""
 
-#: The figures of targeted attacks, and the attack that each is of by default.
-TARGETS = {"3": "mp", "4": "bp", "features": "bp", "filter-k": "fc"}
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the name that ``--figure`` gives in front, then read the line as usual."""
+        for position, word in enumerate(args):
+            flag, has_value, name = word.partition("=")
+            rest = args[position + 1 :]
+            if flag == "--figure" and (has_value or rest):
+                args = [name if has_value else rest.pop(0), *args[:position], *rest]
+                break
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The figure that a line names; an unknown one is answered with all there are."""
+        if args[0] not in self.commands and not ctx.resilient_parsing:
+            raise UsageError(
+                f"figure: expected one of {', '.join(self.commands)}, got {args[0]!r}"
+                f"{did_you_mean(args[0], self.commands)}"
+            )
+        return super().resolve_command(ctx, args)
 
 
-def figure(
-    ctx: typer.Context,
-    figure: Annotated[
-        str,
-        typer.Option(
-            "--figure",
-            help="1: HINT's noise; 2: each defense's predictions; 3, 4: of the targets of MP and "
-            "BP; features: where poisons lie and what was removed; sensitivity: Table IV as "
-            "curves; filter-k: deep k-NN against k.",
-        ),
-    ],
-    dataset: DatasetOption = None,
-    attack: Annotated[
-        str | None,
-        typer.Option(
-            "--attack", help="As for defend; mix by default, of 3 mp, of 4 and features bp."
-        ),
-    ] = None,
-    rho: Annotated[
-        float | None,
-        typer.Option("--rho", help="Poisoned share; 0.6 by default. Figures 1, 2."),
-    ] = None,
-    trial: Annotated[
-        int | None,
-        typer.Option("--trial", min=0, help="Which trial; 0 by default. Figures 1, 2, features."),
-    ] = None,
-    images: Annotated[
-        int | None, typer.Option("--images", min=1, max=20, help="How many images. Figures 1 to 4.")
-    ] = None,
-    wrong_label: Annotated[
-        bool, typer.Option("--wrong-label", help="Show the noise of a wrong label too. Figure 1.")
-    ] = False,
-    profile: Annotated[
-        str | None, typer.Option("--profile", help="HINT's profile; paper by default. Figure 1.")
-    ] = None,
-    pick: Annotated[
-        str | None,
-        typer.Option("--pick", help="disagree (default) or random: from which images. Figure 2."),
-    ] = None,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            "--methods",
-            help="Names joined by commas; all that have models, or runs, if not said. Figures 2 "
-            "to 4, features.",
-        ),
-    ] = None,
-    runs: Annotated[
-        str | None,
-        typer.Option(
-            "--runs", help="Instead: ids of runs, of any settings and poison. Figures 2, features."
-        ),
-    ] = None,
-    make: Annotated[
-        bool, typer.Option("--make", help="Train the models that are missing. Figure 2.")
-    ] = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the files; RESULTS/figures by default.")
-    ] = None,
+app = command_app(
+    "Draw a figure as PNG and SVG, and write its numbers as JSON beside them.", FigureGroup
+)
+
+#: The attacks whose targets the figures are of.
+TARGETED = {"3": "mp", "4": "bp", "features": "bp"}
+
+AttackOption = Annotated[
+    str | None,
+    typer.Option("--attack", help="As for defend; mix by default, of 3 mp, of 4 and features bp."),
+]
+RhoOption = Annotated[float | None, typer.Option("--rho", help="Poisoned share; 0.6 by default.")]
+TrialOption = Annotated[
+    int | None, typer.Option("--trial", min=0, help="Which trial; 0 by default.")
+]
+ImagesOption = Annotated[int, typer.Option("--images", min=1, max=20, help="How many images.")]
+MethodsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--methods", help="Names joined by commas; all that have models, or runs, if not said."
+    ),
+]
+RunsOption = Annotated[
+    str | None, typer.Option("--runs", help="Instead: ids of runs, of any settings and poison.")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureOptions:
+    """The options of every figure."""
+
+    dataset: DatasetOption = None
     preset: Annotated[
         str | None, typer.Option("--preset", help="quick: the embedded sample, for a CPU.")
-    ] = None,
-    results: ResultsOption = DEFAULT_RESULTS,
-    data_root: DataRootOption = DEFAULT_DATA_ROOT,
-    device: DeviceOption = "auto",
-    seed: SeedOption = 0,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
+    ] = None
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the files; RESULTS/figures by default.")
+    ] = None
+    results: ResultsOption = DEFAULT_RESULTS
+    json: JsonOption = False
+    quiet: QuietOption = False
+
+    @property
+    def folder(self) -> Path:
+        """Where the files go."""
+        return self.results / "figures" if self.out is None else self.out
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(FigureOptions):
+    """The options of every figure that reads images or models."""
+
+    data_root: DataRootOption = DEFAULT_DATA_ROOT
+    device: DeviceOption = "auto"
+    seed: SeedOption = 0
+
+
+@app.command("1", cls=Command, context_settings=CONTEXT)
+@takes(DataOptions)
+def healthy_noise(
+    ctx: typer.Context,
+    attack: AttackOption = None,
+    rho: RhoOption = None,
+    trial: TrialOption = None,
+    images: ImagesOption = 4,
+    wrong_label: Annotated[
+        bool, typer.Option("--wrong-label", help="Show the noise of a wrong label too.")
+    ] = False,
+    profile: Annotated[str, typer.Option("--profile", help="HINT's profile.")] = "paper",
+    *,
+    options: DataOptions,
 ) -> None:
-    """Draw a figure as PNG and SVG, and write its numbers as JSON beside them.
+    """HINT's noise on clean and on poisoned images, and what the model says of them.
 
-    Figure 1 takes HINT's options too: see `poisonbench list defenses hint`.
+    It takes HINT's options too: see `poisonbench list defenses hint`.
 
-    poisonbench figure --figure 1 --wrong-label
+    poisonbench figure 1 --wrong-label
     """
-    given = {
-        "attack": attack,
-        "rho": rho,
-        "trial": trial,
-        "images": images,
-        "wrong_label": wrong_label or None,
-        "profile": profile,
-        "pick": pick,
-        "methods": methods,
-        "runs": runs,
-        "make": make or None,
-    }
-    options = _own_options(
-        figure, {key: value for key, value in given.items() if value is not None}
-    )
-    values = method_values(ctx.args, flags_of(ctx), [defenses()["hint"]] if figure == "1" else [])
-    if values and figure != "1":
-        raise UsageError(f"figure {figure} has no option --{next(iter(values)).replace('_', '-')}")
-    if figure in TARGETS and dataset is None and preset is None:
-        dataset = TARGETED_SAMPLE
-        say(f"data set: {dataset}, embedded; the paper's is --dataset cifar10", quiet=quiet)
-    name = choose_dataset(dataset, preset, quiet, attack or TARGETS.get(figure))
-    folder = results / "figures" if out is None else out
-    if figure in CURVES:
-        made = _curve(figure, name, results, quiet)
-    else:
-        surroundings = RunOptions(
-            results=results, data_root=data_root, device=device, seed=seed, quiet=quiet
+    from poisonbench.figures.healthy_noise import healthy_noise
+
+    values = method_values(ctx.args, flags_of(ctx), [defenses()["hint"]])
+    with _bench_and_data(options, _dataset(options, attack)) as (bench, data):
+        Store(options.folder).check_writable()
+        figure = healthy_noise(
+            bench,
+            data,
+            _mix(attack, rho),
+            trial=trial or 0,
+            images=images,
+            wrong_label=wrong_label,
+            profile=profile,
+            values=values,
         )
-        with open_bench(surroundings) as bench:
-            if figure in TARGETS:
-                made = _of_targets(figure, bench, name, options, folder)
-            else:
-                made = _of_images(figure, bench, name, options, values, folder)
-    stem = figure if figure in CURVES else f"figure-{figure}"
-    paths = [str(path) for path in write_figure(folder, stem, made)]
-    if json:
-        print_json({"figure": figure, "paths": paths, "numbers": made.numbers})
-    else:
-        print("\n".join(paths))
+    _write("1", figure, options)
 
 
-def _own_options(figure: str, given: dict[str, Any]) -> dict[str, Any]:
-    """What was given, checked against what the figure has."""
-    if figure not in FIGURES:
-        raise UsageError(
-            f"--figure: expected one of {', '.join(FIGURES)}, got {figure!r}"
-            f"{did_you_mean(figure, FIGURES)}"
-        )
-    for option in given:
-        if option not in FIGURES[figure]:
-            own = ", ".join(_flag(name) for name in FIGURES[figure]) or "none of its own"
-            raise UsageError(f"figure {figure} has no option {_flag(option)}; it has {own}")
-    if "runs" in given and len(given) > 1:
-        clash = [name for name in given if name not in ("runs", "images", "pick")]
-        if clash:
-            raise UsageError(f"expected --runs without {_flag(clash[0])}: runs say that themselves")
-    return given
+@app.command("2", cls=Command)
+@takes(DataOptions)
+def predictions(
+    attack: AttackOption = None,
+    rho: RhoOption = None,
+    trial: TrialOption = None,
+    images: ImagesOption = 5,
+    pick: Annotated[
+        str, typer.Option("--pick", help="disagree or random: from which images.")
+    ] = "disagree",
+    methods: MethodsOption = None,
+    runs: RunsOption = None,
+    make: Annotated[
+        bool, typer.Option("--make", help="Train the models that are missing.")
+    ] = False,
+    *,
+    options: DataOptions,
+) -> None:
+    """What the model of each defense says of some test images.
 
+    poisonbench figure 2 --runs ID,ID
+    """
+    from poisonbench.figures.predictions import Pick, Wanted
+    from poisonbench.figures.predictions import predictions as draw
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _of_images(
-    figure: str,
-    bench: Bench,
-    name: str,
-    options: dict[str, Any],
-    values: dict[str, str],
-    folder: Path,
-) -> Figure:
-    """Figure 1 or 2."""
-    from poisonbench.core.settings import parse_value
-    from poisonbench.figures import healthy_noise, predictions
-    from poisonbench.figures.images import PoisonMix
-    from poisonbench.runs.craft import attack_names
-    from poisonbench.runs.poisoned_data import DEFAULT_RHO
-
-    mix = PoisonMix(attack_names(options.pop("attack", "mix")), options.pop("rho", DEFAULT_RHO))
-    if "pick" in options:
-        options["pick"] = parse_value(options["pick"], predictions.Pick, "--pick")
-    data = bench.dataset(name)
-    # Before the work, not after it.
-    Store(folder).check_writable()
-    if figure == "1":
-        return healthy_noise.healthy_noise(bench, data, mix, values=values, **options)
-    wanted = predictions.Wanted(
-        mix=mix,
-        trial=options.pop("trial", 0),
-        methods=_words(options.pop("methods", "")),
-        runs=_words(options.pop("runs", "")),
-        make=options.pop("make", False),
-        where=tuple(places(bench.store.root, bench.data_root)),
+    others = {"attack": attack, "rho": rho, "trial": trial, "methods": methods, "make": make}
+    _refuse_with_runs(runs, others)
+    wanted = Wanted(
+        mix=_mix(attack, rho),
+        trial=trial or 0,
+        methods=_names(methods),
+        runs=_names(runs),
+        make=make,
+        where=tuple(folder_options(options.results, options.data_root)),
     )
-    return predictions.predictions(bench, data, wanted, **options)
+    which: Pick = parse_value(pick, Pick, "--pick")
+    with _bench_and_data(options, _dataset(options, attack)) as (bench, data):
+        Store(options.folder).check_writable()
+        figure = draw(bench, data, wanted, images=images, pick=which)
+    _write("2", figure, options)
 
 
-def _of_targets(
-    figure: str, bench: Bench, name: str, options: dict[str, Any], folder: Path
-) -> Figure:
-    """Figure 3 or 4, or the features."""
+@app.command("4", cls=Command, help="What the model of each defense says of Bullseye Polytope's.")
+@app.command("3", cls=Command, help="What the model of each defense says of MetaPoison's targets.")
+@takes(DataOptions)
+def target_predictions(
+    ctx: typer.Context,
+    attack: AttackOption = None,
+    images: ImagesOption = 5,
+    methods: MethodsOption = None,
+    *,
+    options: DataOptions,
+) -> None:
+    """Figure 3 or 4."""
+    from poisonbench.figures.target_predictions import victims
+    from poisonbench.tables.table3 import find_row, runs_of_row
+
+    number = str(ctx.info_name)
+    name = _targeted_dataset(options)
+    row = find_row(_check_table_dataset(name), attack or TARGETED[number])
+    with _bench_and_data(options, name) as (bench, data):
+        runs = runs_of_row(name, row, _names(methods), _targeted_runs(bench, data, name))
+        Store(options.folder).check_writable()
+        figure = victims(number, data, row.attack, row.training, runs, images=images)
+    _write(number, figure, options)
+
+
+@app.command("features", cls=Command)
+@takes(DataOptions)
+def feature_projection(
+    attack: AttackOption = None,
+    trial: TrialOption = None,
+    methods: MethodsOption = None,
+    runs: RunsOption = None,
+    *,
+    options: DataOptions,
+) -> None:
+    """Where targets and poisons lie in each model's features, and what its defense removed.
+
+    poisonbench figure features --methods none,knn
+    """
     from poisonbench.figures.feature_projection import projection
     from poisonbench.figures.predictions import named_run
-    from poisonbench.figures.target_predictions import victims
-    from poisonbench.tables.table3 import find_row, models_of_row, runs_of_row
+    from poisonbench.tables.table3 import find_row, models_of_row
 
-    if "runs" in options:
-        data = bench.dataset(name)
-        named = [named_run(bench, data, run) for run in _words(options["runs"])]
-        Store(folder).check_writable()
-        return projection(bench, data, named)
-    _check_table_dataset(name)
-    row = find_row(name, options.pop("attack", TARGETS[figure]))
-    methods = _words(options.pop("methods", ""))
-    data = bench.dataset(name)
-    records = [
-        record
-        for record in bench.store.records(lambda error: say(f"warning: left out: {error}"))
-        if is_run_on(record, name)
-        and record.spec["dataset"].get("digest") == data.digest
-        and record.metrics.get("target")
-    ]
-    if figure == "features":
-        trial = options.pop("trial", 0)
-        models, missing = models_of_row(name, row, methods, records, bench.seed, trial, bench.store)
-        for method, command in missing.items():
-            bench.say(f"left out: {method} has no model of trial {trial}; make it with `{command}`")
-        Store(folder).check_writable()
-        return projection(bench, data, models)
-    runs = runs_of_row(name, row, methods, records)
-    Store(folder).check_writable()
-    return victims(figure, data, row.attack, row.training, runs, **options)
+    _refuse_with_runs(runs, {"attack": attack, "trial": trial, "methods": methods})
+    name, ids, trial = _targeted_dataset(options), _names(runs), trial or 0
+    row = None if ids else find_row(_check_table_dataset(name), attack or TARGETED["features"])
+    with _bench_and_data(options, name) as (bench, data):
+        if row is None:
+            records = [named_run(bench, data, run) for run in ids]
+        else:
+            known = _targeted_runs(bench, data, name)
+            records, missing = models_of_row(
+                name, row, _names(methods), known, bench.seed, trial, bench.store
+            )
+            for method, command in missing.items():
+                bench.say(
+                    f"left out: {method} has no model of trial {trial}; make it with `{command}`"
+                )
+        Store(options.folder).check_writable()
+        figure = projection(bench, data, records)
+    _write("features", figure, options)
 
 
-def _check_table_dataset(name: str) -> None:
-    from poisonbench.tables.paper_table import DATASET_LABELS
+@app.command("sensitivity", cls=Command)
+@takes(FigureOptions)
+def sensitivity(options: FigureOptions) -> None:
+    """Table IV as curves: HINT's accuracy against r and against beta.
 
+    poisonbench figure sensitivity
+    """
+    from poisonbench.figures.sensitivity_curves import sensitivity as draw
+
+    name = _check_table_dataset(_dataset(options))
+    figure = draw(_all_records(options.results), name)
+    hint = "poisonbench report --table 4 --missing prints them"
+    _check_points(figure, f"runs of HINT at rho 0.6 on {name}", hint, options)
+    _write("sensitivity", figure, options)
+
+
+@app.command("filter-k", cls=Command)
+@takes(FigureOptions)
+def filter_k(options: FigureOptions) -> None:
+    """Deep k-NN against its k: attack success and accuracy, as curves.
+
+    poisonbench figure filter-k
+    """
+    from poisonbench.figures.filter_curve import filter_curve
+
+    name = _check_table_dataset(_targeted_dataset(options))
+    figure = filter_curve(_all_records(options.results), name)
+    hint = (
+        "poisonbench report --table baseline-1 --missing prints those that it is compared with, "
+        "add --k to knn's"
+    )
+    _check_points(figure, f"runs of deep k-NN on {name}", hint, options)
+    _write("filter-k", figure, options)
+
+
+@contextmanager
+def _bench_and_data(options: DataOptions, name: str) -> Iterator[tuple[Bench, Dataset]]:
+    """A bench and the data set of a name."""
+    surroundings = RunOptions(
+        results=options.results,
+        data_root=options.data_root,
+        device=options.device,
+        seed=options.seed,
+        quiet=options.quiet,
+    )
+    with open_bench(surroundings) as bench:
+        yield bench, bench.dataset(name)
+
+
+def _dataset(options: FigureOptions, attack: str | None = None) -> str:
+    return choose_dataset(options.dataset, options.preset, options.quiet, attack)
+
+
+def _targeted_dataset(options: FigureOptions) -> str:
+    """The data set that was asked for, or the sample of targeted attacks."""
+    if options.dataset is not None or options.preset is not None:
+        return _dataset(options, "bp")
+    text = f"data set: {TARGETED_SAMPLE}, embedded; the paper's is --dataset cifar10"
+    say(text, quiet=options.quiet)
+    return TARGETED_SAMPLE
+
+
+def _check_table_dataset(name: str) -> str:
     if name not in DATASET_LABELS:
         raise UsageError(
             f"expected a data set among {', '.join(DATASET_LABELS)}, got {name!r}"
             f"{did_you_mean(name, DATASET_LABELS)}"
         )
+    return name
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
+def _mix(attack: str | None, rho: float | None) -> PoisonMix:
+    from poisonbench.figures.images import PoisonMix
+    from poisonbench.runs.craft import attack_names
+    from poisonbench.runs.poisoned_data import DEFAULT_RHO
+
+    return PoisonMix(attack_names(attack or "mix"), DEFAULT_RHO if rho is None else rho)
 
 
-def _curve(figure: str, dataset: str, results: Path, quiet: bool) -> Figure:
-    """Table IV as curves, or deep k-NN against its k."""
-    from poisonbench.figures.filter_curve import filter_curve
-    from poisonbench.figures.sensitivity_curves import sensitivity
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
-    _check_table_dataset(dataset)
-    # Said with --quiet too: a curve that lacks runs must not look whole.
-    records = Store(results).records(lambda error: say(f"warning: left out: {error}"))
-    made = (sensitivity if figure == "sensitivity" else filter_curve)(records, dataset)
-    points = made.numbers["points"]
+
+def _refuse_with_runs(runs: str | None, others: dict[str, Any]) -> None:
+    """Refuse what the runs of ``--runs`` say themselves."""
+    clash = next((name for name, value in others.items() if value not in (None, False)), None)
+    if runs is not None and clash is not None:
+        raise UsageError(f"expected --runs without --{clash}: runs say that themselves")
+
+
+def _all_records(results: Path) -> Sequence[RunRecord]:
+    # Said with --quiet too: a figure that lacks runs must not look whole.
+    return Store(results).records(lambda error: say(f"warning: left out: {error}"))
+
+
+def _targeted_runs(bench: Bench, data: Dataset, name: str) -> list[RunRecord]:
+    """The runs on a target of these images."""
+    return [
+        record
+        for record in _all_records(bench.store.root)
+        if is_run_on(record, name)
+        and record.spec["dataset"].get("digest") == data.digest
+        and record.metrics.get("target")
+    ]
+
+
+def _check_points(figure: Figure, expected: str, hint: str, options: FigureOptions) -> None:
+    """Refuse curves without any point; say how many points have no run."""
+    points, results = figure.numbers["points"], options.results
     if not any(point["records"] or point.get("published") for point in points):
-        what, hint = (
-            ("HINT at rho 0.6", "poisonbench report --table 4 --missing prints them")
-            if figure == "sensitivity"
-            else (
-                "deep k-NN",
-                "poisonbench report --table baseline-1 --missing prints those that it is compared "
-                "with, add --k to knn's",
-            )
-        )
-        raise ArtefactError(
-            f"figure {figure}: expected runs of {what} on {dataset}, got none in {results}; {hint}"
-        )
+        raise ArtefactError(f"expected {expected}, got none in {results}; {hint}")
     if empty := sum(not point["records"] for point in points):
-        say(f"{empty} of {len(points)} points have no run in {results}", quiet=quiet)
-    return made
+        say(f"{empty} of {len(points)} points have no run in {results}", quiet=options.quiet)
+
+
+def _write(name: str, figure: Figure, options: FigureOptions) -> None:
+    """Write a figure's files; print their paths, or with its numbers as JSON."""
+    stem = f"figure-{name}" if isinstance(options, DataOptions) else name
+    paths = [str(path) for path in write_figure(options.folder, stem, figure)]
+    if options.json:
+        print_json({"figure": name, "paths": paths, "numbers": figure.numbers})
+    else:
+        print("\n".join(paths))

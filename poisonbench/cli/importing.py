@@ -8,12 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from poisonbench.cli.common import (
+    Command,
     DataRootOption,
     DatasetOption,
     JsonOption,
     QuietOption,
     ResultsOption,
     SeedOption,
+    command_app,
     print_json,
 )
 from poisonbench.cli.craft import show_crafted, summary
@@ -23,9 +25,13 @@ from poisonbench.core.settings import options_of, parse_value
 from poisonbench.targeting import Targeting
 
 #: What the published sets were made for.
-DEFAULT_DATASET = "cifar10"
+PUBLISHED_DATASET = "cifar10"
 
 
+app = command_app()
+
+
+@app.command("import", cls=Command)
 def import_(
     paths: Annotated[
         list[Path],
@@ -84,7 +90,7 @@ def import_(
         results=results, data_root=data_root, device="cpu", seed=seed, json=json, quiet=quiet
     )
     with open_bench(options) as bench:
-        data = bench.dataset(dataset or DEFAULT_DATASET)
+        data = bench.dataset(dataset or PUBLISHED_DATASET)
         made = [import_poison(bench, path, kind, data, **settings) for path in paths]
     if json:
         poisons = [summary(crafted) for crafted in made]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from poisonbench.cli.common import (
+    Command,
     DataRootOption,
     DatasetOption,
     JsonOption,
     ResultsOption,
     SeedOption,
+    command_app,
     print_json,
 )
 from poisonbench.core.errors import ArtefactError, UsageError
@@ -24,9 +27,17 @@ from poisonbench.results.records import RunRecord, read_record
 from poisonbench.results.store import Store
 from poisonbench.targeting import Goal
 
+app = command_app()
 
+
+@app.command("inspect", cls=Command)
 def inspect(
-    target: Annotated[str, typer.Argument(metavar="PATH|ID", help="An artefact or a record.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH|ID", help="An artefact or a record; an id's beginning will do."
+        ),
+    ],
     dataset: DatasetOption = None,
     preview: Annotated[
         Path | None,
@@ -55,10 +66,18 @@ def inspect(
 
 
 def _find(target: str, store: Store) -> Path:
-    candidates = [Path(target), store.poison_path(target), store.run_path(target)]
-    for path in candidates:
-        if path.exists():
-            return path
+    """The file or folder of a path, or of an id or the beginning of one."""
+    if Path(target).exists():
+        return Path(target)
+    known = (*store.poison_paths(), *store.record_paths())
+    paths = [path for path in known if path.stem.startswith(target)]
+    if len(paths) == 1:
+        return paths[0]
+    if paths:
+        ids = ", ".join(f"{path.parent.name.removesuffix('s')} {path.stem}" for path in paths)
+        raise UsageError(
+            f"expected the beginning of one id in {store.root}, got {target!r} of {ids}; write more"
+        )
     raise ArtefactError(
         f"expected a path, or the id of a poison or run in {store.root}, got {target!r}; "
         f"see {store.root / 'poisons'} and {store.root / 'runs'}"
@@ -113,7 +132,7 @@ def _audit(
     if poison.goal is not None:
         figures["goal"] = _in_words(poison.goal, data.class_names)
     for key, value in figures.items():
-        print(f"{key.replace('_', ' '):24}{value}")
+        print(f"{key.replace('_', ' '):24}{_in_levels(value)}")
     print(f"{'verdict':24}sound: seal, rows, data set and budget agree")
 
 
@@ -132,13 +151,23 @@ def _show_record(record: RunRecord, json: bool) -> None:
     for section in ("spec", "labels", "metrics", "digests", "cost", "environment"):
         print(f"{section}:")
         for key, value in getattr(record, section).items():
-            print(f"  {key:22}{value}")
+            print(f"  {key:22}{_in_levels(value) if section == 'spec' else value}")
     for title in ("curve", "notes"):
         print(f"{title}:")
         for row in getattr(record, title):
             print("  " + "  ".join(f"{k} {_short(v)}" for k, v in row.items()))
     for sentence in record.warnings:
         print(f"warning: {sentence}")
+
+
+def _in_levels(value: Any) -> str:
+    """Settings as text, whole grey levels among them (which are no short decimals) as 64/255."""
+
+    def shown(match: re.Match[str]) -> str:
+        level = round(255 * float(match[0]))
+        return f"{level}/255" if level / 255 == float(match[0]) else match[0]
+
+    return re.sub(r"\b0\.\d{8,}", shown, str(value))
 
 
 def _short(value: Any) -> str:

@@ -7,12 +7,17 @@ from typing import Annotated
 
 import typer
 
-from poisonbench.cli.common import Command, JsonOption, print_json
+from poisonbench.cli.common import (
+    Command,
+    JsonOption,
+    command_app,
+    print_json,
+)
 from poisonbench.registry import MIX
 from poisonbench.registry import attacks as all_attacks
 from poisonbench.registry import defenses as all_defenses
 
-app = typer.Typer(no_args_is_help=True, help="List attacks, defenses, data sets, models, tables.")
+app = command_app("List attacks, defenses, data sets, models, tables.")
 
 NameArgument = Annotated[
     str | None, typer.Argument(metavar="[NAME]", help="Show the options of this one.")

@@ -5,46 +5,81 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from poisonbench import __version__
-from poisonbench.cli import (
-    craft,
-    data,
-    defend,
-    doctor,
-    figure,
-    importing,
-    inspect,
-    listing,
-    report,
-    sweep,
-)
-from poisonbench.cli.common import Command
-from poisonbench.cli.method_options import CONTEXT, MethodCommand, value_of
 from poisonbench.core.errors import PoisonbenchError
 
 #: Exit code after SIGINT; Typer turns the exception into it.
 INTERRUPTED = 130
 
+#: Each command: its module in ``poisonbench.cli``, and the beginning of its own help.
+COMMANDS = {
+    "craft": (
+        "craft",
+        "Make poisons: an artefact in the results folder, found again the next time.",
+    ),
+    "defend": (
+        "defend",
+        "Train a classifier on poisoned data under a defense; a record in the results folder.",
+    ),
+    "import": (
+        "importing",
+        "Read published poison sets into the results folder, for defend --poison.",
+    ),
+    "report": (
+        "report",
+        "Show the run records as a paper's table, beside the published figures.",
+    ),
+    "figure": (
+        "figure",
+        "Draw a figure as PNG and SVG, and write its numbers as JSON beside them.",
+    ),
+    "inspect": (
+        "inspect",
+        "Check a poison against its data set (budget, labels, rows), or show a run record.",
+    ),
+    "doctor": (
+        "doctor",
+        "Check versions, devices, data, and whether the results folder is safe for many processes.",
+    ),
+    "list": ("listing", "List attacks, defenses, data sets, models, tables."),
+    "data": ("data", "List, show and fetch data sets."),
+    "sweep": ("sweep", "Plan, run and watch many runs, on one machine or on SLURM."),
+}
+
+
+def load_command(name: str) -> Any:
+    """Import a command's module and return the command as Typer builds it."""
+    return typer.main.get_command(import_module(f"poisonbench.cli.{COMMANDS[name][0]}").app)
+
+
+class CommandTable(TyperGroup):
+    """The commands of :data:`COMMANDS`; help and completion of their names import none of them."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {
+            name: TyperCommand(name, help=text) for name, (_, text) in COMMANDS.items()
+        }
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command that a line names, imported."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command if name is None else load_command(name), rest
+
+
 app = typer.Typer(
+    cls=CommandTable,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Benchmark of data-poisoning attacks against defenses: craft, defend, report.",
 )
-app.command("craft", cls=MethodCommand, context_settings=CONTEXT)(craft.craft)
-app.command("defend", cls=MethodCommand, context_settings=CONTEXT)(defend.defend)
-app.command("import", cls=Command)(importing.import_)
-app.command("report", cls=Command)(report.report)
-app.command("figure", cls=Command, context_settings=CONTEXT)(figure.figure)
-app.add_typer(listing.app, name="list")
-app.command("inspect", cls=Command)(inspect.inspect)
-app.add_typer(data.app, name="data")
-app.add_typer(sweep.app, name="sweep")
-app.command("doctor", cls=Command)(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:
@@ -98,6 +133,8 @@ def _usage_error(error: Any, words: Sequence[str]) -> int:
 
     A group without a command shows its help, which is what Typer's message then is.
     """
+    from poisonbench.cli.method_options import value_of
+
     text = error.format_message().rstrip(".")
     if "\n" in text:
         print(text, file=sys.stderr)

@@ -18,9 +18,11 @@ from typing import Annotated, Any
 import typer
 
 from poisonbench.cli.common import (
+    Command,
     JsonOption,
     QuietOption,
     ResultsOption,
+    command_app,
     say,
 )
 from poisonbench.core.errors import UsageError
@@ -44,6 +46,10 @@ DEVIATION = 3
 MISSING = 4
 
 
+app = command_app()
+
+
+@app.command("report", cls=Command)
 def report(
     table: Annotated[
         str | None,
@@ -133,7 +139,7 @@ def report(
         made = with_note(made, chosen)
     if missing:
         where = None if results == results_folder() else results
-        commands = catalogue.missing_commands(key, records, dataset, where)
+        commands = catalogue.missing_commands(key, records, dataset, results=where)
         say(f"{len(commands)} run(s) missing", quiet=quiet)
         lines = [dumps({"missing": commands})] if kind == "json" else commands
         _emit("".join(f"{line}\n" for line in lines), output)
@@ -157,16 +163,16 @@ def _refuse(given: Mapping[str, bool], clashing: Mapping[str, bool]) -> None:
 
 def _cards(names: Sequence[str], store: Store) -> dict[str, dict[str, Any]]:
     """The cards of the poisons that are named by a path, or by an id of the results folder."""
-    places = {name: Path(name) for name in names}
+    paths = {name: Path(name) for name in names}
     for name in names:
         if re.fullmatch("[0-9a-f]{16}", name) and store.poison_path(name).exists():
-            places[name] = store.poison_path(name)
-    places = {name: path for name, path in places.items() if os.path.exists(path)}
-    if not places:
+            paths[name] = store.poison_path(name)
+    paths = {name: path for name, path in paths.items() if os.path.exists(path)}
+    if not paths:
         return {}
     from poisonbench.data.artefacts import read_poison
 
-    return {name: read_poison(path).card for name, path in places.items()}
+    return {name: read_poison(path).card for name, path in paths.items()}
 
 
 def _emit(text: str, output: Path | None) -> None:
@@ -176,7 +182,7 @@ def _emit(text: str, output: Path | None) -> None:
         write_text(output, text)
 
 
-def _check(outcome: catalogue.Outcome, *, quiet: bool) -> None:
+def _check(outcome: catalogue.TableCheck, *, quiet: bool) -> None:
     """Exit with 3 when anything deviates, else with 4 when anything is missing."""
     say(
         f"check: {outcome.differing} of {outcome.compared} compared figure(s) differ, "

@@ -19,7 +19,8 @@ from poisonbench.cli.common import (
     JsonOption,
     QuietOption,
     ResultsOption,
-    places,
+    command_app,
+    folder_options,
     print_json,
     say,
 )
@@ -33,7 +34,7 @@ from poisonbench.core.signals import Stopping, stop_on_signals
 from poisonbench.results.store import Store
 from poisonbench.sweep import slurm
 from poisonbench.sweep.execute import Sweep
-from poisonbench.sweep.garbage import STALE, delete, find_garbage
+from poisonbench.sweep.garbage import STALE, delete, find_garbage, unfinished_checkpoints
 from poisonbench.sweep.job_states import Board
 from poisonbench.sweep.plan import Plan, read_plan, write_plan
 from poisonbench.sweep.progress_view import JobBars, Lines, View
@@ -41,9 +42,7 @@ from poisonbench.sweep.progress_view import JobBars, Lines, View
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-app = typer.Typer(
-    no_args_is_help=True, help="Plan, run and watch many runs, on one machine or on SLURM."
-)
+app = command_app("Plan, run and watch many runs, on one machine or on SLURM.")
 
 app.command("worker", cls=Command, hidden=True)(worker)
 
@@ -106,7 +105,7 @@ def plan(
 
     poisonbench sweep plan --table 2 --json --output plan.json
     """
-    from poisonbench.tables.planned_commands import table_commands
+    from poisonbench.tables.catalogue import missing_commands
 
     kind = read_kind(only)
     names = [name.strip() for name in methods.split(",") if name.strip()]
@@ -117,11 +116,11 @@ def plan(
         # Without reading data: the report's own test of what is done.
         board.refresh()
         records = list(board.records.values())
-        commands = table_commands(table, records, dataset=dataset, methods=names, trials=trials)
+        commands = missing_commands(table, records, dataset, methods=names, trials=trials)
         _print_lines([shlex.split(line) for line in commands], results, data_root, quiet)
         return
     if lines is None:
-        wanted = table_commands(table, dataset=dataset, methods=names, trials=trials)
+        wanted = missing_commands(table, dataset=dataset, methods=names, trials=trials)
     else:
         wanted = _read_lines(lines)
     from poisonbench.cli.sweep_lines import plan_lines
@@ -227,19 +226,29 @@ def gc(
     results: ResultsOption = DEFAULT_RESULTS,
     as_json: JsonOption = False,
 ) -> None:
-    """Print what killed processes left behind; delete it with --yes."""
-    found = find_garbage(Store(results), older_than * 60)
+    """Print what killed processes left behind; delete it with --yes.
+
+    Checkpoints of interrupted runs are printed and kept.
+    """
+    garbage = find_garbage(Store(results), older_than * 60)
+    kept = unfinished_checkpoints(Store(results))
     if yes:
-        for item in found:
+        for item in garbage:
             delete(item)
     if as_json:
-        items = [{"path": str(item.path), "why": item.why, "bytes": item.size} for item in found]
-        print_json({"garbage": items, "deleted": yes})
+        rows = {"garbage": garbage, "kept": kept}
+        print_json(
+            {
+                name: [{"path": str(i.path), "why": i.why, "bytes": i.size} for i in items]
+                for name, items in rows.items()
+            }
+            | {"deleted": yes}
+        )
         return
-    for item in found:
+    for item in (*garbage, *kept):
         print(f"{item.path}  {item.size:,} bytes  {item.why}")
     verb = "deleted" if yes else "to delete with --yes"
-    say(f"{len(found)} item(s), {sum(item.size for item in found):,} bytes {verb}")
+    say(f"{len(garbage)} item(s), {sum(item.size for item in garbage):,} bytes {verb}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,9 +291,9 @@ def script(plan: PlanArgument, *, options: ArrayOptions) -> None:
     poisonbench sweep script plan.json --at-once 20 --time 4:00:00 > job.sbatch
     """
     made = read_plan(plan)
-    request = _request(plan, made, read_kind(options.only), options)
+    array = _array_job(plan, made, read_kind(options.only), options)
     slurm.prepare(Store(options.results), made.digest)
-    sys.stdout.write(slurm.script(request, made.digest))
+    sys.stdout.write(slurm.script(array, made.digest))
 
 
 @app.command(cls=Command)
@@ -296,8 +305,8 @@ def submit(plan: PlanArgument, as_json: JsonOption = False, *, options: ArrayOpt
     last = None
     for stage in ("craft", "defend"):
         if kind in (None, stage) and made.only(stage):
-            request = _request(plan, made, stage, options)
-            last = slurm.submit(request, store, made.digest, after=last)
+            array = _array_job(plan, made, stage, options)
+            last = slurm.submit(array, store, made.digest, after=last)
             submitted[slurm.ONLY[stage]] = last
     if as_json:
         print_json({"plan": made.digest, "jobs": submitted})
@@ -306,10 +315,10 @@ def submit(plan: PlanArgument, as_json: JsonOption = False, *, options: ArrayOpt
         print(f"{job}  {stage}")
 
 
-def _request(path: Path, plan: Plan, kind: str | None, options: ArrayOptions) -> slurm.Request:
-    """What an array job asks for; no more shards than jobs."""
+def _array_job(path: Path, plan: Plan, kind: str | None, options: ArrayOptions) -> slurm.ArrayJob:
+    """The array job of these options, with no more shards than jobs."""
     count = len(plan.only(kind or "defend")) or len(plan.jobs)
-    return slurm.Request(
+    return slurm.ArrayJob(
         plan=path,
         results=options.results,
         data_root=options.data_root,
@@ -379,7 +388,7 @@ def _print_lines(
     commands: Sequence[Sequence[str]], results: Path, data_root: Path, quiet: bool
 ) -> None:
     """One shell line a command, with the folders unless a command would use them untold."""
-    where = places(results, data_root)
+    options = folder_options(results, data_root)
     for words in commands:
-        print(shlex.join([*words, *where]))
+        print(shlex.join([*words, *options]))
     say(f"{len(commands)} job(s)", quiet=quiet)

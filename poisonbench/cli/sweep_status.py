@@ -73,7 +73,7 @@ def _job_status(job: Job, state: State, board: Board) -> dict[str, Any]:
     detail = ""
     lease = board.lease(job) if state in (State.RUNNING, State.INTERRUPTED) else None
     if lease is not None and lease.owner is not None:
-        host, process = lease.owner.place.split(" ")[0], lease.owner.process.partition(":")[0]
+        host, process = lease.owner.host.split(" ")[0], lease.owner.process.partition(":")[0]
         detail = f"{host} process {process}"
         if lease.owner.slurm:
             detail += f", SLURM job {lease.owner.slurm}, start {lease.owner.restarts + 1}"

@@ -295,10 +295,10 @@ def _scan(data: bytes) -> None:
                 f"expected up to {MAX_OPCODES:,} opcodes of plain data, got {name} at {count:,}"
             )
         if name in _PUTS or name == "MEMOIZE":
-            place = len(memo) if name == "MEMOIZE" else int(argument or 0)
-            if place > len(memo) + 1:
-                raise ArtefactError(f"expected the next place in the memo, got {place:,}")
-            memo[place] = stack[-1]
+            slot = len(memo) if name == "MEMOIZE" else int(argument or 0)
+            if slot > len(memo) + 1:
+                raise ArtefactError(f"expected the next slot of the memo, got {slot:,}")
+            memo[slot] = stack[-1]
             continue
         if name in _GETS:
             stack.append(memo[int(argument or 0)])

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -130,7 +130,7 @@ def _read_benchmark(files: list[Path], dataset: Dataset) -> PoisonSet:
     intended = int(labels[0])
     rows = _rows(_integers(numbers, "base_indices"), dataset)
     _check_target_class(row, _integer(target[1], "target's label"), dataset)
-    return _found(rows, torch.stack(pictures), labels, row, intended, intended, dataset)
+    return _poison_set(rows, torch.stack(pictures), labels, _Aim(row, intended, intended), dataset)
 
 
 def _read_gradient_matching(file: Path, dataset: Dataset, std: Std | None, ids: Ids) -> PoisonSet:
@@ -173,7 +173,7 @@ def _read_gradient_matching(file: Path, dataset: Dataset, std: Std | None, ids: 
     intended = _integer(setup["intended_class"], "intended_class")
     row = _integer(targets[0][2], "target's index")
     _check_target_class(row, _integer(targets[0][1], "target's label"), dataset)
-    return _found(rows, images, labels, row, intended, poison_class, dataset)
+    return _poison_set(rows, images, labels, _Aim(row, intended, poison_class), dataset)
 
 
 def _read_metapoison(file: Path, dataset: Dataset) -> PoisonSet:
@@ -200,25 +200,29 @@ def _read_metapoison(file: Path, dataset: Dataset) -> PoisonSet:
     row = _row_of(target[0], dataset)
     _check_target_class(row, _integer(content["ytarget"], "ytarget"), dataset)
     intended = _integer(content["ytargetadv"], "ytargetadv")
-    return _found(rows, poisons, poison_labels, row, intended, poison_class, dataset)
+    aim = _Aim(row, intended, poison_class)
+    return _poison_set(rows, poisons, poison_labels, aim, dataset)
 
 
-def _found(
-    rows: Tensor,
-    images: Tensor,
-    labels: Tensor,
-    target: int,
-    intended_class: int,
-    poison_class: int,
-    dataset: Dataset,
+class _Aim(NamedTuple):
+    """The target's row of the test split, and the classes as in a goal."""
+
+    target: int
+    intended_class: int
+    poison_class: int
+
+
+def _poison_set(
+    rows: Tensor, images: Tensor, labels: Tensor, aim: _Aim, dataset: Dataset
 ) -> PoisonSet:
     """Sort, leave out what our split lacks (row -1), and check what is left against its bases."""
-    classes = {"intended class": intended_class, "poison class": poison_class}
+    classes = {"intended class": aim.intended_class, "poison class": aim.poison_class}
     for name, label in classes.items():
         _check(0 <= label < dataset.num_classes, f"an {name} in 0..{dataset.num_classes - 1}")
+    target_class = int(dataset.test.labels[aim.target])
     _check(
-        intended_class != int(dataset.test.labels[target]),
-        f"an intended class that is not the target's own, {intended_class}",
+        aim.intended_class != target_class,
+        f"an intended class that is not the target's own, {target_class}",
     )
     _check(len(rows) == len(images) == len(labels), "as many base images and labels as poisons")
     is_kept = rows >= 0
@@ -240,10 +244,8 @@ def _found(
     return PoisonSet(
         rows=rows,
         images=images,
-        target=target,
-        target_class=int(dataset.test.labels[target]),
-        intended_class=intended_class,
-        poison_class=poison_class,
+        target_class=target_class,
+        **aim._asdict(),
         num_left_out=int((~is_kept).sum()),
     )
 
@@ -254,8 +256,8 @@ def _rows(numbers: Tensor, dataset: Dataset) -> Tensor:
     own = dataset.train_rows
     if own is None:
         own = torch.arange(len(dataset.train))
-    place = torch.searchsorted(own, numbers).clamp(max=len(own) - 1)
-    return torch.where(own[place] == numbers, place, -1)
+    rows = torch.searchsorted(own, numbers).clamp(max=len(own) - 1)
+    return torch.where(own[rows] == numbers, rows, -1)
 
 
 def _hint_order(dataset: Dataset) -> Tensor:
@@ -284,9 +286,9 @@ def _nearest(poisons: Tensor, originals: Tensor, free: Tensor) -> Tensor:
 
 def _row_of(image: Tensor, dataset: Dataset) -> int:
     """The row of a test image that equals one of shape (C, H, W)."""
-    places = (dataset.test.images == image).flatten(1).all(1).nonzero().flatten()
-    _check(len(places) > 0, f"a target that is a test image of {dataset.name}")
-    return int(places[0])
+    rows = (dataset.test.images == image).flatten(1).all(1).nonzero().flatten()
+    _check(len(rows) > 0, f"a target that is a test image of {dataset.name}")
+    return int(rows[0])
 
 
 def _picture(value: Any, what: str, dataset: Dataset) -> Tensor:

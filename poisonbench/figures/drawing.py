@@ -39,7 +39,7 @@ _LETTER = 0.56
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """One place of a grid.
+    """One square of a grid.
 
     Attributes:
         pixels: (H, W) or (H, W, 3) in [0, 1]; None for text alone.
@@ -105,8 +105,8 @@ class Panel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lines:
-    """Panels of lines with intervals, side by side."""
+class Panels:
+    """Axes with lines or clouds of points, side by side."""
 
     title: str
     panels: Sequence[Panel]
@@ -117,11 +117,11 @@ class Lines:
 class Figure:
     """A picture and the numbers behind it: plain JSON values that name the runs they come from."""
 
-    picture: Grid | Lines
+    picture: Grid | Panels
     numbers: dict[str, Any]
 
 
-def draw(picture: Grid | Lines) -> dict[str, bytes]:
+def draw(picture: Grid | Panels) -> dict[str, bytes]:
     """The picture's files by suffix: ``{"png": ..., "svg": ...}``. Text in the SVG stays text."""
     import matplotlib
 
@@ -137,7 +137,7 @@ def draw(picture: Grid | Lines) -> dict[str, bytes]:
                 "text.parse_math": False,
             }
         )
-        figure = _draw_grid(picture) if isinstance(picture, Grid) else _draw_lines(picture)
+        figure = _draw_grid(picture) if isinstance(picture, Grid) else _draw_panels(picture)
         return {
             "png": _file(figure, "png", {"Software": None}),
             "svg": _file(figure, "svg", {"Date": None, "Creator": None}),
@@ -170,7 +170,7 @@ def _file(figure: Canvas, kind: str, metadata: dict[str, None]) -> bytes:
 
 
 def _wrap(text: str, width: float, size: float) -> list[str]:
-    """Lines of at most that many inches; line breaks of the text are kept."""
+    """Panels of at most that many inches; line breaks of the text are kept."""
     letters = max(20, int(width * 72 / (size * _LETTER)))
     return [line for part in text.split("\n") for line in textwrap.wrap(part, letters) or [""]]
 
@@ -190,7 +190,7 @@ class _Page:
         self.text(_MARGIN, bottom, "\n".join(caption), size=_SMALL, va="top", linespacing=1.25)
 
     def text(self, x: float, y: float, text: str, **style: Any) -> None:
-        """Text at a place that is measured from the left and from the top."""
+        """Write text, x measured from the left and y from the top."""
         self.figure.text(x / self.width, 1 - y / self.height, text, **style)
 
     def axes(self, x: float, y: float, width: float, height: float) -> Any:
@@ -218,8 +218,8 @@ def _draw_grid(grid: Grid) -> Canvas:
         for left, tile in zip(lefts, tiles, strict=True):
             if tile.pixels is not None:
                 _draw_image(page.axes(left, top, _TILE, _TILE), tile.pixels)
-            place = (top + image + 0.05, "top") if image else (middle, "center")
-            _draw_text(page, tile, left + _TILE / 2, *place)
+            anchor = (top + image + 0.05, "top") if image else (middle, "center")
+            _draw_text(page, tile, left + _TILE / 2, *anchor)
         top += height
     return page.figure
 
@@ -245,19 +245,19 @@ def _draw_text(page: _Page, tile: Tile, middle: float, y: float, va: str) -> Non
     page.text(middle, y, text, ha="center", va=va, color=colour, linespacing=1.25)
 
 
-def _draw_lines(lines: Lines) -> Canvas:
+def _draw_panels(chart: Panels) -> Canvas:
     step = _PANEL_WIDTH + 0.9
-    width = 2 * _MARGIN + len(lines.panels) * step
-    title = _wrap(lines.title, width - 2 * _MARGIN, _LARGE)
-    caption = _wrap(lines.caption, width - 2 * _MARGIN, _SMALL)
+    width = 2 * _MARGIN + len(chart.panels) * step
+    title = _wrap(chart.title, width - 2 * _MARGIN, _LARGE)
+    caption = _wrap(chart.caption, width - 2 * _MARGIN, _SMALL)
     page = _Page(width, _PANEL_HEIGHT + 0.85, title, caption)
-    for number, panel in enumerate(lines.panels):
+    for number, panel in enumerate(chart.panels):
         left = _MARGIN + 0.65 + number * step
         axes = page.axes(left, page.top + 0.3, _PANEL_WIDTH, _PANEL_HEIGHT)
-        for place, series in enumerate(panel.series):
+        for index, series in enumerate(panel.series):
             # One without points keeps its colour free, so that a line looks alike in all panels.
             if series.x:
-                _draw_series(axes, series, place)
+                _draw_series(axes, series, index)
         axes.set_title(panel.title, fontsize=_NORMAL, fontweight="bold")
         axes.set(xlabel=panel.x_label, ylabel=panel.y_label)
         axes.grid(color="#DDDDDD", linewidth=0.5)
@@ -267,10 +267,10 @@ def _draw_lines(lines: Lines) -> Canvas:
     return page.figure
 
 
-def _draw_series(axes: Any, series: Series, place: int) -> None:
+def _draw_series(axes: Any, series: Series, index: int) -> None:
     style = {
-        "color": COLOURS[place % len(COLOURS)],
-        "marker": MARKERS[place % len(MARKERS)],
+        "color": COLOURS[index % len(COLOURS)],
+        "marker": MARKERS[index % len(MARKERS)],
         "linestyle": ("--" if series.dashed else "-") if series.joined else "none",
         "linewidth": 1.2,
         "markersize": 9 if series.emphasised else 4 if series.joined else 3,

@@ -25,7 +25,7 @@ from poisonbench.core.seeds import generator_for
 from poisonbench.data.artefacts import read_poison
 from poisonbench.data.poison import Poison
 from poisonbench.data.splits import Dataset
-from poisonbench.figures.drawing import Figure, Lines, Panel, Series
+from poisonbench.figures.drawing import Figure, Panel, Panels, Series
 from poisonbench.registry import label_of
 from poisonbench.results.records import RunRecord
 from poisonbench.runs.trained_models import read_kept, read_model
@@ -64,7 +64,7 @@ def projection(bench: Bench, dataset: Dataset, records: Sequence[RunRecord]) -> 
     labels = [_title(record, numbers) for record, numbers in zip(records, shown, strict=True)]
     panels = [_panel(label, numbers) for label, numbers in zip(labels, shown, strict=True)]
     attacks = dict.fromkeys("+".join(record.spec["poison"]["attacks"]) for record in records)
-    lines = Lines(
+    lines = Panels(
         title=f"Features under {', '.join(attacks)}: {dataset.name}, trial "
         f"{', '.join(dict.fromkeys(str(record.spec['trial']) for record in records))}",
         panels=panels,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from poisonbench.figures.drawing import Figure, Lines, Panel, Series
+from poisonbench.figures.drawing import Figure, Panel, Panels, Series
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Summary, mean_interval, summarise, wilson
 from poisonbench.tables.baseline_tables import (
@@ -36,7 +36,7 @@ def filter_curve(records: Sequence[RunRecord], dataset: str) -> Figure:
         point for protocol in PROTOCOLS for point in _points(protocol, dataset, list(records))
     ]
     used = len({run for point in points for run in point["records"]})
-    lines = Lines(
+    lines = Panels(
         title=f"Deep k-NN against k: {DATASET_LABELS[dataset]}",
         panels=[
             _panel("attack success", points),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from poisonbench.figures.drawing import Figure, Lines, Panel, Series
+from poisonbench.figures.drawing import Figure, Panel, Panels, Series
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Summary, mean_interval, summarise
 from poisonbench.tables.paper_table import DATASET_LABELS
@@ -25,7 +25,7 @@ def sensitivity(records: Sequence[RunRecord], dataset: str) -> Figure:
         numbers += points
         panels.append(_panel(parameter, points))
     used = len({run for point in numbers for run in point["records"]})
-    lines = Lines(
+    lines = Panels(
         title=f"HINT's sensitivity: {DATASET_LABELS[dataset]}, mix at rho {RHO:g}",
         panels=panels,
         caption="Table IV of the HINT paper as curves: test accuracy at the last epoch. Measured, "

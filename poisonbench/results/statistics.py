@@ -31,7 +31,6 @@ class Verdict(StrEnum):
     DIFFERS = "differs"
     TOO_FEW = "not enough trials"
     UNPUBLISHED = "not published"
-    NOT_BUILT = "not built here"
     NOT_TESTED = "not tested"
     REPRODUCED = "reproduced"
     NOT_REPRODUCED = "not reproduced"

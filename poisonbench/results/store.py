@@ -92,6 +92,15 @@ class Store:
         write_text(path, json.dumps(failure, indent=1) + "\n")
         return path
 
+    def poison_paths(self) -> list[Path]:
+        """The folders of all poisons, in order of id."""
+        return sorted((self.root / "poisons").glob("[!.]*"))
+
+    def record_paths(self) -> list[Path]:
+        """The files of all records, in order of id."""
+        paths = sorted((self.root / "runs").glob("[!.]*.json"))
+        return [path for path in paths if not path.name.endswith(".failed.json")]
+
     def failures(self) -> list[Path]:
         """Where the reasons lie of the runs that failed and have not been done since."""
         return sorted((self.root / "runs").glob("*.failed.json"))
@@ -99,9 +108,7 @@ class Store:
     def records(self, on_error: Callable[[ArtefactError], None]) -> list[RunRecord]:
         """Every readable record, in order of id; unreadable ones go to ``on_error``."""
         found = []
-        for path in sorted((self.root / "runs").glob("*.json")):
-            if path.name.endswith(".failed.json"):
-                continue
+        for path in self.record_paths():
             try:
                 found.append(read_record(path))
             except ArtefactError as error:

@@ -89,5 +89,5 @@ class CraftCheckpoint(AttackCheckpoint):
         if stop:
             raise InterruptedRunError(
                 f"interrupted while crafting {self.name} with a checkpoint; "
-                "run the same command to continue"
+                f"run the same command to continue ({self.file.where()})"
             )

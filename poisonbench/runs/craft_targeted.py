@@ -109,7 +109,7 @@ def read_targeting_of(
 
 def own_scenario(entry: Entry, dataset: Dataset) -> str:
     """A targeted attack's scenario: the paper's, or another for a data set too small for that."""
-    small = getattr(entry.load(), "SCENARIOS", {})
+    small = getattr(entry.load(), "SCENARIO_BY_PRESET", {})
     found = [small[preset] for preset in dataset.presets if preset in small]
     return str(found[-1]) if found else entry.scenario
 

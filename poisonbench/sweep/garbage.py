@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poisonbench.core.errors import StoreError
+from poisonbench.core.files import size_of
 from poisonbench.results.store import Store
 from poisonbench.sweep.lease import Leases
 
@@ -40,7 +41,7 @@ def find_garbage(store: Store, stale: float = STALE) -> list[Garbage]:
         stale: seconds without a change after which a temporary file is nobody's.
     """
     found = [
-        Garbage(path, why, _size(path))
+        Garbage(path, why, size_of(path))
         for path, why in (
             *_temporary(store, time.time() - stale),
             *_dead_leases(store),
@@ -48,6 +49,15 @@ def find_garbage(store: Store, stale: float = STALE) -> list[Garbage]:
         )
     ]
     return sorted(found, key=lambda item: item.path)
+
+
+def unfinished_checkpoints(store: Store) -> list[Garbage]:
+    """The checkpoints of runs that were interrupted, or are under way; they are to be kept."""
+    return [
+        Garbage(path, "checkpoint of an unfinished run: kept, its command continues", size_of(path))
+        for path in _entries(store.root / "checkpoints")
+        if not path.name.startswith(".") and not _why_orphan(store, path.name)
+    ]
 
 
 def delete(garbage: Garbage) -> None:
@@ -88,11 +98,16 @@ def _dead_leases(store: Store) -> Iterator[tuple[Path, str]]:
 
 def _orphan_checkpoints(store: Store) -> Iterator[tuple[Path, str]]:
     for path in _entries(store.root / "checkpoints"):
-        made = (store.run_path, store.model_path, store.poison_path)
-        if any(where(path.name).exists() for where in made):
-            yield path, "checkpoint of what is done"
-        elif store.failure_path(path.name).exists():
-            yield path, "checkpoint of a run that diverged"
+        if reason := _why_orphan(store, path.name):
+            yield path, reason
+
+
+def _why_orphan(store: Store, job_id: str) -> str:
+    """Why nothing will continue from the checkpoint of a job; empty while something may."""
+    made = (store.run_path, store.model_path, store.poison_path)
+    if any(where(job_id).exists() for where in made):
+        return "checkpoint of what is done"
+    return "checkpoint of a run that diverged" if store.failure_path(job_id).exists() else ""
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -100,12 +115,3 @@ def _entries(folder: Path) -> list[Path]:
         return [folder / name for name in sorted(os.listdir(folder))]
     except OSError:
         return []
-
-
-def _size(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    total = 0
-    for file in files:
-        with suppress(OSError):
-            total += file.stat().st_size
-    return total

@@ -120,7 +120,7 @@ class Board:
         Raises:
             StoreError: the folder cannot be written.
         """
-        fields: dict[str, Any] = {"id": job.id, "words": job.words, "host": self.leases.me.place}
+        fields: dict[str, Any] = {"id": job.id, "words": job.words, "host": self.leases.me.host}
         fields |= {"code": failure.code, "reason": failure.reason, "log": failure.log}
         write_text(self.failure_path(job), json.dumps(fields, indent=1) + "\n")
 

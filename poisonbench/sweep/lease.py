@@ -32,14 +32,14 @@ class Owner:
 
     Attributes:
         token: unlike any other owner's.
-        place: host, boot and process namespace: where ``process`` means something.
+        host: name, boot and process namespace: where ``process`` means something.
         process: id and start time, so that a reused id is not taken for it.
         slurm: the SLURM job (array job and task), or nothing.
         restarts: how often SLURM has started that job again.
     """
 
     token: str
-    place: str
+    host: str
     process: str
     slurm: str = ""
     restarts: int = 0
@@ -50,7 +50,7 @@ class Owner:
         array, task = (os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
         return Owner(
             token=uuid.uuid4().hex,
-            place=_place(),
+            host=_host(),
             process=_process(os.getpid()),
             slurm=f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", ""),
             restarts=int(os.environ.get("SLURM_RESTART_COUNT") or 0),
@@ -62,7 +62,7 @@ class Owner:
             return True
         number = self.process.partition(":")[0]
         return (
-            self.place == observer.place
+            self.host == observer.host
             and number.isdigit()
             and _process(int(number)) != self.process
         )
@@ -210,8 +210,8 @@ def _parse(text: bytes) -> tuple[Owner | None, bool]:
     return (owner if fits else None), is_interrupted and fits
 
 
-def _place() -> str:
-    """Host, boot and process namespace: containers of one host have processes of their own."""
+def _host() -> str:
+    """Name, boot and process namespace: containers of one host have processes of their own."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         namespace = os.readlink("/proc/self/ns/pid")

@@ -22,8 +22,8 @@ _SECONDS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """What an array job asks for.
+class ArrayJob:
+    """An array job and what it asks for.
 
     Attributes:
         plan: the plan's file.
@@ -82,43 +82,43 @@ def prepare(store: Store, digest: str) -> None:
     write_text(_mark(store, digest), "")
 
 
-def script(request: Request, digest: str) -> str:
+def script(array: ArrayJob, digest: str) -> str:
     """The batch script of a plan with this digest, by which its tasks are named.
 
     ``exec`` makes the sweep the batch process, so that SLURM's signal before the time limit
     reaches it. The number of shards is written down: SLURM's own count changes when a user submits
     some indices again.
     """
-    logs = request.results.resolve() / "sweep" / "logs"
-    limit = f"%{request.at_once}" if request.at_once else ""
+    logs = array.results.resolve() / "sweep" / "logs"
+    limit = f"%{array.at_once}" if array.at_once else ""
     options = [
         f"--job-name={_name(digest)}",
-        f"--array=0-{request.shards - 1}{limit}",
+        f"--array=0-{array.shards - 1}{limit}",
         "--requeue",
         "--open-mode=append",
         f"--output={logs}/slurm-%A_%a.out",
-        f"--signal=B:USR1@{request.notice}",
-        f"--cpus-per-task={request.cpus}",
+        f"--signal=B:USR1@{array.notice}",
+        f"--cpus-per-task={array.cpus}",
     ]
-    if request.gpus:
-        options.append(f"--gres=gpu:{request.gpus}")
-    if request.time:
-        options.append(f"--time={request.time}")
-    if request.partition:
-        options.append(f"--partition={request.partition}")
-    words = [*request.program, "sweep", "run", str(request.plan.resolve())]
-    words += ["--results", str(request.results.resolve())]
-    words += ["--data-root", str(request.data_root.resolve()), "--jobs", str(request.jobs)]
-    if request.gpus:
-        words += ["--devices", ",".join(f"cuda:{number}" for number in range(request.gpus))]
-    if request.only:
-        words += ["--only", ONLY[request.only]]
-    lines = [f"#SBATCH {option}" for option in (*options, *request.options)]
+    if array.gpus:
+        options.append(f"--gres=gpu:{array.gpus}")
+    if array.time:
+        options.append(f"--time={array.time}")
+    if array.partition:
+        options.append(f"--partition={array.partition}")
+    words = [*array.program, "sweep", "run", str(array.plan.resolve())]
+    words += ["--results", str(array.results.resolve())]
+    words += ["--data-root", str(array.data_root.resolve()), "--jobs", str(array.jobs)]
+    if array.gpus:
+        words += ["--devices", ",".join(f"cuda:{number}" for number in range(array.gpus))]
+    if array.only:
+        words += ["--only", ONLY[array.only]]
+    lines = [f"#SBATCH {option}" for option in (*options, *array.options)]
     return (
         "#!/bin/bash\n"
         + "\n".join(lines)
         + f"\nset -eu\ncd {shlex.quote(os.getcwd())}\n"
-        + f'exec {shlex.join(words)} --requeue --shard "$SLURM_ARRAY_TASK_ID/{request.shards}"\n'
+        + f'exec {shlex.join(words)} --requeue --shard "$SLURM_ARRAY_TASK_ID/{array.shards}"\n'
     )
 
 
@@ -126,11 +126,11 @@ def script(request: Request, digest: str) -> str:
 ONLY = {"craft": "poisons", "defend": "runs"}
 
 
-def submit(request: Request, store: Store, digest: str, after: str | None = None) -> str:
+def submit(array: ArrayJob, store: Store, digest: str, after: str | None = None) -> str:
     """Submit the script.
 
     Args:
-        request: what to submit.
+        array: what to submit.
         store: see :func:`prepare`.
         digest: the plan's.
         after: a SLURM job that must have ended first, well or not.
@@ -152,7 +152,7 @@ def submit(request: Request, store: Store, digest: str, after: str | None = None
     if after is not None:
         command += [f"--dependency=afterany:{after}"]
     done = subprocess.run(
-        command, input=script(request, digest), capture_output=True, text=True, check=False
+        command, input=script(array, digest), capture_output=True, text=True, check=False
     )
     job = done.stdout.strip().partition(";")[0]
     if done.returncode or not job.isdigit():

@@ -24,15 +24,14 @@ from poisonbench.tables.comparisons import Block, Comparison, compare_success
 from poisonbench.tables.layout import DASH, show_measured
 from poisonbench.tables.paper_table import (
     DATASET_LABELS,
+    TARGETED_DATASET,
     PaperTable,
     Records,
     method_labels,
 )
 
-PAPER_DATASET = "cifar10"
-
 #: Attacks that are tried on a target each: the paper's of feature collision, and fewer on a CPU.
-TRIALS = {PAPER_DATASET: 16, TARGETED_SAMPLE: 10}
+TARGETS_TRIED = {TARGETED_DATASET: 16, TARGETED_SAMPLE: 10}
 
 #: The paper's defenses; then what a table of cheap defenses must not leave out.
 METHODS = ("none", "knn", "l2", "ocsvm", "random")
@@ -75,9 +74,9 @@ FEATURE_COLLISION = Protocol(
     key="baseline-1",
     attack="fc",
     scenario="finetune",
-    rho={PAPER_DATASET: 0.00102, TARGETED_SAMPLE: 0.03},
+    rho={TARGETED_DATASET: 0.00102, TARGETED_SAMPLE: 0.03},
     overrides={
-        PAPER_DATASET: {**_WARM_START, "model": "cifar-alexnet"},
+        TARGETED_DATASET: {**_WARM_START, "model": "cifar-alexnet"},
         TARGETED_SAMPLE: _WARM_START,
     },
     # epsilon and nu are the share of poisons in their class; the paper's 0.01 is the filters'
@@ -93,11 +92,11 @@ CONVEX_POLYTOPE = Protocol(
     key="baseline-2",
     attack="cp",
     scenario="transfer",
-    rho={PAPER_DATASET: 0.0001, TARGETED_SAMPLE: 0.005},
-    overrides={PAPER_DATASET: {"transfer_share": 0.0102}},
+    rho={TARGETED_DATASET: 0.0001, TARGETED_SAMPLE: 0.005},
+    overrides={TARGETED_DATASET: {"transfer_share": 0.0102}},
     # The paper's filter removed 9.1 % of the clean images, 45 of 495: a tenth of 50 a class.
     method_overrides={
-        (PAPER_DATASET, "l2"): {"fraction": 0.1},
+        (TARGETED_DATASET, "l2"): {"fraction": 0.1},
         (TARGETED_SAMPLE, "l2"): {"fraction": 0.1},
     },
     averages_networks=True,
@@ -170,7 +169,7 @@ def _cells(
                 names={"network": network},
                 attacks=(protocol.attack,),
                 scenario=protocol.scenario,
-                trials=TRIALS[dataset],
+                trials=TARGETS_TRIED[dataset],
             )
             if method == "none":
                 plain = cell
@@ -209,7 +208,7 @@ def _blocks(
     protocol: Protocol, dataset: str, cells: Sequence[Cell], records: Records
 ) -> list[Block]:
     printed = {row.method: row for row in published.baseline(protocol.key)}
-    printed = printed if dataset == PAPER_DATASET else {}
+    printed = printed if dataset == TARGETED_DATASET else {}
     hit = successful_attacks(cells, records)
     rows, compared = [], []
     for method in dict.fromkeys(cell.method for cell in cells):
@@ -237,7 +236,7 @@ def _blocks(
             cells=tuple(compared),
         )
     ]
-    if protocol.averages_networks and dataset == PAPER_DATASET:
+    if protocol.averages_networks and dataset == TARGETED_DATASET:
         blocks.append(_networks_block())
     return blocks
 
@@ -397,12 +396,12 @@ def _table(protocol: Protocol, title: str) -> PaperTable:
         cells=cells,
         blocks=partial(_blocks, protocol),
         notes=partial(_notes, protocol),
-        datasets=(PAPER_DATASET,),
+        datasets=(TARGETED_DATASET,),
         is_targeted=True,
     )
 
 
-TABLES = {
+BASELINE_TABLES = {
     "baseline-1": _table(FEATURE_COLLISION, "filters against feature collision, end to end"),
     "baseline-2": _table(CONVEX_POLYTOPE, "filters against convex polytope, transfer learning"),
 }

@@ -8,7 +8,7 @@ its module and an entry to ``TABLES``.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from poisonbench import registry
@@ -22,14 +22,13 @@ from poisonbench.tables.comparisons import Comparison, Finding, Table
 from poisonbench.tables.layout import claims_block
 from poisonbench.tables.paper_table import (
     DATASET_LABELS,
-    PAPER_DATASETS,
     PaperTable,
     Records,
 )
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TableCheck:
     """What a table says in short, of the paper's data sets or of the one asked for.
 
     Attributes:
@@ -84,29 +83,42 @@ def cells(
 
 def missing_commands(
     key: str,
-    records: Records,
+    records: Records = (),
     dataset: str | None = None,
+    *,
+    methods: Sequence[str] = (),
+    trials: int | None = None,
     results: Path | None = None,
-    rhos: Container[float] | None = None,
 ) -> list[str]:
-    """The commands of the runs that a table lacks, each once; methods not built here have none.
+    """The commands of the runs that a table lacks, each once; of all its runs without records.
 
     Args:
         key: the table's number.
         records: what has been run.
         dataset: only this one.
+        methods: only these defenses, of the paper's or not; by default those of the table.
+        trials: as many of each cell; by default as many as the table wants.
         results: the folder that the runs shall go to; null for the default.
-        rhos: only cells of these poison ratios; null for all.
 
     Raises:
-        UsageError: unknown table or data set.
+        UsageError: unknown table, data set or method, or a method that the table has no cells of.
     """
-    built = registry.defenses()
+    known = registry.defenses()
+    named = [registry.find("a defense", known, name).name for name in methods]
+    wanted = cells(key, records, dataset, named)
+    held = {cell.method for cell in wanted}
+    if lacking := [name for name in named if name not in held]:
+        others = ", ".join(name for name in known if name in held)
+        where = f"table {key}" + (f" on {dataset}" if dataset else "")
+        raise UsageError(
+            f"--methods: expected defenses that {where} has, got {', '.join(lacking)}; it has "
+            + (f"these: {others}" if others else "no cells there")
+        )
     commands = [
         cell.command(trial, results)
-        for cell in cells(key, records, dataset)
-        if cell.method in built and (rhos is None or cell.rho in rhos)
-        for trial in cell.missing(records)
+        for cell in wanted
+        if not named or cell.method in named
+        for trial in replace(cell, trials=cell.trials and (trials or cell.trials)).missing(records)
     ]
     return list(dict.fromkeys(commands))
 
@@ -146,8 +158,7 @@ def build(key: str, records: Records, dataset: str | None = None) -> Table:
         for name in names
         if name in SAMPLES
     ]
-    built = registry.defenses()
-    if short := sum(cell.method in built and bool(cell.missing(records)) for cell in wanted):
+    if short := sum(bool(cell.missing(records)) for cell in wanted):
         notes.append(
             f"{short} cell(s) lack runs: poisonbench report --table {key} "
             + (f"--dataset {dataset} " if dataset else "")
@@ -170,7 +181,7 @@ def check(
     records: Records,
     dataset: str | None = None,
     rhos: Container[float] | None = None,
-) -> Outcome:
+) -> TableCheck:
     """Count what differs, what was not reproduced and what is missing.
 
     Data sets that the paper's table does not have count only when asked for.
@@ -194,8 +205,14 @@ def check(
         if finding.keys["dataset"] in names and finding.bears_out is not False
     ]
     not_reproduced = said.count(Verdict.NOT_REPRODUCED)
-    missing = {run for name in names for run in missing_commands(key, records, name, rhos=rhos)}
-    return Outcome(
+    missing = {
+        cell.command(trial)
+        for name in names
+        for cell in cells(key, records, name)
+        if rhos is None or cell.rho in rhos
+        for trial in cell.missing(records)
+    }
+    return TableCheck(
         differing=differing,
         compared=differing + verdicts.count(Verdict.AGREES),
         not_reproduced=not_reproduced,
@@ -249,11 +266,10 @@ def _datasets(table: PaperTable, records: Records, dataset: str | None) -> list[
 
 def _methods(dataset: str, records: Records, wanted: Sequence[str] = ()) -> list[str]:
     """The paper's methods in its order, then others that have runs or are wanted."""
-    built = registry.defenses()
-    paper = [m for m in published.METHOD_LABELS if m in built or dataset in PAPER_DATASETS]
+    paper = list(published.METHOD_LABELS)
     used = {record.spec.get("method") for record in records if is_run_on(record, dataset)}
     used |= set(wanted)
-    return paper + [method for method in built if method in used and method not in paper]
+    return paper + [name for name in registry.defenses() if name in used and name not in paper]
 
 
 def _several_poisons(compared: Sequence[Comparison], records: Records) -> list[str]:
@@ -263,8 +279,8 @@ def _several_poisons(compared: Sequence[Comparison], records: Records) -> list[s
     for cell in compared:
         for spec in (by_id[run] for run in cell.records):
             if spec.get("poison"):
-                place = (spec["dataset"]["name"], spec["poison"]["rho"], spec["seed"])
-                poisons.setdefault(place, set()).add(str(spec["poison"].get("digest")))
+                row = (spec["dataset"]["name"], spec["poison"]["rho"], spec["seed"])
+                poisons.setdefault(row, set()).add(str(spec["poison"].get("digest")))
     return [
         f"The runs on {name} at rho {rho:g} with seed {seed} are of {len(digests)} poisons, "
         f"{', '.join(sorted(digest[:12] for digest in digests))}: compare columns of one alone, "
@@ -295,5 +311,5 @@ TABLES = {
     "3": table3.TABLE,
     "4": table4.TABLE,
     "5": table5.TABLE,
-    **baseline_tables.TABLES,
+    **baseline_tables.BASELINE_TABLES,
 }

@@ -1,4 +1,4 @@
-"""The tables' model: measured figures beside published ones, before any format. No torch here.
+"""The tables' model: measured values beside published ones, before any format. No torch here.
 
 A :class:`Table` holds blocks of text for people, and comparisons and findings for programs.
 Accuracies are fractions in these and percent in the text.
@@ -22,8 +22,8 @@ from poisonbench.results.statistics import (
     wilson,
 )
 
-#: A mean with its spread, successes of trials, a whole number or a name.
-Figure = Summary | Proportion | int | str
+#: What a cell holds: a mean with its spread, successes of trials, a whole number or a name.
+Value = Summary | Proportion | int | str
 
 Published = TypeVar("Published", Summary, Proportion, float)
 
@@ -38,7 +38,7 @@ class Comparison:
     Attributes:
         keys: what the cell is about, e.g. dataset, rho, method and the quantity measured.
         measured: from run records; null without any.
-        published: the paper's figure; null where it has none.
+        published: the paper's value; null where it has none.
         wanted: trials asked for.
         verdict: what the comparison says.
         p_value: of the test behind the verdict, and of one trial to be read beside it; null where
@@ -48,8 +48,8 @@ class Comparison:
     """
 
     keys: Mapping[str, Any]
-    measured: Figure | None
-    published: Figure | None
+    measured: Value | None
+    published: Value | None
     wanted: int
     verdict: Verdict
     p_value: float | None = None
@@ -58,7 +58,7 @@ class Comparison:
 
     @property
     def difference(self) -> float | None:
-        """Measured minus published, in the figures' own unit; null where one is no number.
+        """Measured minus published, in the values' own unit; null where one is no number.
 
         Null for seconds as well: the published ones are another device's.
         """
@@ -71,14 +71,14 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: keys, fractions, record ids."""
-        measured = _plain(self.measured)
+        measured = _as_json(self.measured)
         if isinstance(self.measured, Summary | Proportion):
             measured["low"], measured["high"] = interval(self.measured) or (None, None)
         has_unit = isinstance(self.measured or self.published, Summary | Proportion)
         return {
             **self.keys,
             "measured": measured,
-            "published": _plain(self.published),
+            "published": _as_json(self.published),
             "difference": self.difference,
             "unit": self.unit if has_unit else None,
             "p_value": self.p_value,
@@ -236,13 +236,9 @@ def _poison_digest(record: RunRecord) -> str | None:
 
 
 def _held_against(
-    published: Published | None,
-    built: bool,
-    test: Callable[[Published], tuple[Verdict, float | None]],
+    published: Published | None, test: Callable[[Published], tuple[Verdict, float | None]]
 ) -> tuple[Verdict, float | None]:
-    """The test's verdict and p-value, or why there is no test."""
-    if not built:
-        return Verdict.NOT_BUILT, None
+    """The test's verdict and p-value, or that there is nothing to test against."""
     return (Verdict.UNPUBLISHED, None) if published is None else test(published)
 
 
@@ -252,20 +248,18 @@ def compare_accuracy(
     published: Summary | None,
     *,
     wanted: int,
-    built: bool = True,
 ) -> Comparison:
     """Average the test accuracies of one cell and set them beside the published ones.
 
     Args:
         keys: what the cell is about.
         records: of this cell and no other.
-        published: as fractions; null where the paper has no figure.
+        published: as fractions; null where the paper has no value.
         wanted: trials asked for.
-        built: whether the method exists here.
     """
     chosen = distinct_trials(records)
     measured = summarise([record.metrics["test_accuracy"] for record in chosen])
-    said, p_value = _held_against(published, built, lambda figure: verdict(measured, figure))
+    said, p_value = _held_against(published, lambda value: verdict(measured, value))
     return Comparison(
         keys={**keys, "quantity": "test_accuracy"},
         measured=measured,
@@ -283,22 +277,18 @@ def compare_success(
     published: Proportion | None,
     *,
     wanted: int,
-    built: bool = True,
 ) -> Comparison:
     """Count the targets of one cell that were hit, and set the share beside the published one.
 
     Args:
         keys: what the cell is about, the quantity included.
         records: of this cell and no other, one for each (seed, trial), of targeted attacks.
-        published: null where the paper has no figure.
+        published: null where the paper has no value.
         wanted: trials asked for.
-        built: whether the method exists here.
     """
     hits = [bool(record.metrics["attack_success"]) for record in records]
     measured = Proportion(sum(hits), len(hits)) if hits else None
-    said, p_value = _held_against(
-        published, built, lambda figure: success_verdict(measured, figure)
-    )
+    said, p_value = _held_against(published, lambda value: success_verdict(measured, value))
     return Comparison(
         keys=keys,
         measured=measured,
@@ -317,7 +307,6 @@ def compare_time(
     *,
     wanted: int,
     unit: Unit,
-    built: bool = True,
 ) -> Comparison:
     """Average seconds, or ratios of them, and set them beside the published one, untested.
 
@@ -329,11 +318,10 @@ def compare_time(
         published: null where the paper has none.
         wanted: trials asked for.
         unit: of the values.
-        built: whether the method exists here.
     """
     measured = summarise(list(values.values()))
     untested = Verdict.NOT_TESTED if measured else Verdict.TOO_FEW
-    said, _ = _held_against(published, built, lambda _: (untested, None))
+    said, _ = _held_against(published, lambda _: (untested, None))
     return Comparison(
         keys=keys,
         measured=measured,
@@ -380,27 +368,27 @@ def compare_fact(
     )
 
 
-def interval(figure: Summary | Proportion) -> tuple[float, float] | None:
+def interval(value: Summary | Proportion) -> tuple[float, float] | None:
     """The 95 % interval: Student's t of a mean, Wilson's of independent trials; null if none."""
-    if isinstance(figure, Proportion):
-        return wilson(figure.successes, figure.trials) if figure.is_independent else None
-    return mean_interval(figure)
+    if isinstance(value, Proportion):
+        return wilson(value.successes, value.trials) if value.is_independent else None
+    return mean_interval(value)
 
 
-def _number(figure: Figure | None) -> float | None:
-    if isinstance(figure, Proportion):
-        return figure.rate
-    if isinstance(figure, Summary):
-        return figure.mean
-    return figure if isinstance(figure, int) else None
+def _number(value: Value | None) -> float | None:
+    if isinstance(value, Proportion):
+        return value.rate
+    if isinstance(value, Summary):
+        return value.mean
+    return value if isinstance(value, int) else None
 
 
-def _plain(figure: Figure | None) -> Any:
+def _as_json(value: Value | None) -> Any:
     """Without the noise of binary arithmetic; the tenth decimal is far below one image."""
-    if isinstance(figure, Proportion):
-        counts = {"successes": figure.successes, "n": figure.trials}
-        return {"mean": round(figure.rate, 10), "std": None, **counts}
-    if isinstance(figure, Summary):
-        std = None if figure.std is None else round(figure.std, 10)
-        return {"mean": round(figure.mean, 10), "std": std, "n": figure.n}
-    return figure
+    if isinstance(value, Proportion):
+        counts = {"successes": value.successes, "n": value.trials}
+        return {"mean": round(value.rate, 10), "std": None, **counts}
+    if isinstance(value, Summary):
+        std = None if value.std is None else round(value.std, 10)
+        return {"mean": round(value.mean, 10), "std": std, "n": value.n}
+    return value

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from poisonbench.results.statistics import Proportion, Summary
-from poisonbench.tables.comparisons import Block, Comparison, Figure, Finding, Unit, interval
+from poisonbench.tables.comparisons import Block, Comparison, Finding, Unit, Value, interval
 
 #: Where there is nothing to show.
 DASH = "-"
@@ -36,7 +36,7 @@ def comparison_block(
         cells: the rows.
         keys: which of the cells' keys name a row.
         labels: how to print a key's value, where not as it is.
-        beside: further measured figures by column, one for each of the cells.
+        beside: further measured values by column, one for each of the cells.
     """
     further = beside or {}
     columns = (*keys, "measured", *further, "published", "diff", "verdict")
@@ -44,12 +44,12 @@ def comparison_block(
         (
             *(labels.get(cell.keys[key], str(cell.keys[key])) for key in keys),
             show_measured(cell),
-            *(show_measured(others[place]) for others in further.values()),
-            _show_figure(cell.published, cell.unit),
+            *(show_measured(others[index]) for others in further.values()),
+            _show_value(cell.published, cell.unit),
             DASH if cell.difference is None else _show_difference(cell),
             _show_verdict(cell),
         )
-        for place, cell in enumerate(cells)
+        for index, cell in enumerate(cells)
         if cell.measured is not None or cell.published is not None
     ]
     shown = (*cells, *(cell for others in further.values() for cell in others))
@@ -63,7 +63,7 @@ def matrix_block(
     column: str,
     labels: Mapping[Any, str],
 ) -> Block:
-    """The measured figures alone, in the paper's shape: one key down, another across."""
+    """The measured values alone, in the paper's shape: one key down, another across."""
     down = list(dict.fromkeys(cell.keys[row] for cell in cells))
     across = list(dict.fromkeys(cell.keys[column] for cell in cells))
     text = {(cell.keys[row], cell.keys[column]): show_measured(cell) for cell in cells}
@@ -116,19 +116,19 @@ def show_measured(cell: Comparison, *, is_short: bool = False) -> str:
     if isinstance(cell.measured, Summary) and cell.measured.n < cell.wanted:
         mean = _show_mean(cell.measured, cell.unit)
         return f"{mean} ({cell.measured.n} of {cell.wanted})"
-    return _show_figure(cell.measured, cell.unit)
+    return _show_value(cell.measured, cell.unit)
 
 
-def _show_figure(figure: Figure | None, unit: Unit) -> str:
-    """Mean, spread and number of trials, fractions in percent; other figures as they are."""
-    if figure is None:
+def _show_value(value: Value | None, unit: Unit) -> str:
+    """Mean, spread and number of trials, fractions in percent; other values as they are."""
+    if value is None:
         return DASH
-    if isinstance(figure, Proportion):
-        ends = ", ".join(f"{100 * end:.1f}" for end in interval(figure) or ())
-        return f"{figure.successes}/{figure.trials}" + (f" [{ends}]" if ends else "")
-    if isinstance(figure, Summary):
-        return f"{_show_mean(figure, unit)} ({figure.n})"
-    return str(figure)
+    if isinstance(value, Proportion):
+        ends = ", ".join(f"{100 * end:.1f}" for end in interval(value) or ())
+        return f"{value.successes}/{value.trials}" + (f" [{ends}]" if ends else "")
+    if isinstance(value, Summary):
+        return f"{_show_mean(value, unit)} ({value.n})"
+    return str(value)
 
 
 def _show_mean(summary: Summary, unit: Unit) -> str:

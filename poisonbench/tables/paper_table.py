@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from poisonbench import registry
-from poisonbench.results import published
 from poisonbench.results.records import RunRecord
-from poisonbench.results.statistics import Verdict
 from poisonbench.tables.cells import SAMPLE_DATASET, TARGETED_SAMPLE, Cell
 from poisonbench.tables.claims import Claim
 from poisonbench.tables.comparisons import Block, Comparison, is_targeted
 
 PAPER_DATASETS = ("cifar10", "mnist")
+
+#: That of the papers' tables of targeted attacks.
+TARGETED_DATASET = "cifar10"
 
 DATASET_LABELS = {
     "cifar10": "CIFAR-10",
@@ -60,7 +61,6 @@ class PaperTable:
 #: What a table calls the runs of ATDA in L-infinity, ``--profile linf``.
 OTHER_NORM = "atda-linf"
 
-
 #: For the tables whose ATDA stands beside the paper's.
 NORM_NOTE = (
     "The paper does not say in which norm its ATDA's perturbations are: ATDA (L2), the default and "
@@ -68,20 +68,7 @@ NORM_NOTE = (
 )
 
 
-def method_labels(star: str = " *") -> dict[str, str]:
-    """How tables print the defenses: as the registry says, with a star where not built here.
-
-    A cell of ATDA's other norm has a name of its own, :data:`OTHER_NORM`.
-    """
-    labels = {name: label + star for name, label in published.METHOD_LABELS.items()}
-    labels |= {name: entry.label for name, entry in registry.defenses().items()}
+def method_labels() -> dict[str, str]:
+    """The names of the defenses in tables; the cells of ATDA's other norm have one of their own."""
+    labels = {name: entry.label for name, entry in registry.defenses().items()}
     return labels | {OTHER_NORM: registry.ATDA_LABELS["linf"]}
-
-
-def not_built_notes(compared: Sequence[Comparison]) -> list[str]:
-    """What the stars mean, where there are any."""
-    return (
-        ["* not built here: only the paper's figures are shown."]
-        if any(cell.verdict is Verdict.NOT_BUILT for cell in compared)
-        else []
-    )

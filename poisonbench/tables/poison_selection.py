@@ -9,25 +9,24 @@ from typing import Any
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.registry import MIX
 from poisonbench.results.records import RunRecord
+from poisonbench.tables.catalogue import TABLES
 from poisonbench.tables.comparisons import Table, is_targeted
 from poisonbench.tables.paper_table import DATASET_LABELS
-
-#: The tables whose poison is the mix of the untargeted attacks.
-TABLES = ("1", "2", "4", "5")
 
 #: Digits of a digest that are enough to name a poison.
 MIN_DIGITS = 8
 
 
 def check_table(key: str) -> None:
-    """Whether a table's poison can be another.
+    """Refuse a table whose poison is each trial's own.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: it is one of targeted attacks.
     """
-    if key not in TABLES:
+    others = [name for name, table in TABLES.items() if not table.is_targeted]
+    if key not in others:
         raise UsageError(
-            f"--poison: expected one of the tables {', '.join(TABLES)}, whose poison is one for "
+            f"--poison: expected one of the tables {', '.join(others)}, whose poison is one for "
             f"all trials, got {key}; leave it out"
         )
 
@@ -126,12 +125,12 @@ def _check(
     name = names[poison["digest"]]
     if is_targeted(record):
         raise UsageError(f"--poison: expected untargeted poisons, got {name}; see --table 3")
-    place = (record.spec["dataset"]["name"], poison.get("rho"), record.spec["seed"])
-    other = ratios.setdefault(place, name)
+    mix = (record.spec["dataset"]["name"], poison.get("rho"), record.spec["seed"])
+    other = ratios.setdefault(mix, name)
     if other != name:
         raise UsageError(
             f"--poison: expected one poison for each ratio, got {other} and {name}, both at rho "
-            f"{poison.get('rho'):g} of {place[0]} with seed {place[2]}; make a table of each"
+            f"{poison.get('rho'):g} of {mix[0]} with seed {mix[2]}; make a table of each"
         )
 
 

@@ -118,6 +118,6 @@ def _group(record: RunRecord) -> tuple[Any, ...]:
 def _order(record: RunRecord) -> tuple[Any, ...]:
     keys, defenses = keys_of(record), list(registry.defenses())
     method = keys["method"]
-    place = defenses.index(method) if method in defenses else len(defenses)
+    position = defenses.index(method) if method in defenses else len(defenses)
     attack, scenario = keys["attack"] or "", keys["scenario"] or ""
-    return (keys["dataset"], place, attack, scenario, keys["rho"], keys["settings"], record.id)
+    return (keys["dataset"], position, attack, scenario, keys["rho"], keys["settings"], record.id)

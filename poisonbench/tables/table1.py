@@ -15,7 +15,7 @@ from poisonbench.tables.paper_table import DATASET_LABELS, PaperTable, Records
 from poisonbench.tables.table2 import accuracy_cells
 
 #: Our networks by the paper's names for them.
-MODELS = {"cnn": "mnist-cnn", "resnet18": "cifar-resnet18"}
+NETWORKS = {"cnn": "mnist-cnn", "resnet18": "cifar-resnet18"}
 
 
 def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]:
@@ -32,7 +32,7 @@ def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block
             {"dataset": dataset, "quantity": quantity},
             {record.id: _setting(record, *path) for record in runs},
             getattr(printed, field) if printed else None,
-            aliases=MODELS,
+            aliases=NETWORKS,
         )
         for quantity, field, path in (
             ("training images", "train", ("labels", "sizes", "train")),

@@ -18,7 +18,6 @@ from poisonbench.tables.paper_table import (
     PaperTable,
     Records,
     method_labels,
-    not_built_notes,
 )
 
 #: The poison ratios.
@@ -50,14 +49,12 @@ def accuracy_cells(dataset: str, methods: Sequence[str], records: Records) -> li
 
 def compare_cells(cells: Sequence[Cell], records: Records) -> list[Comparison]:
     """The accuracy of each cell beside its published one."""
-    built = registry.defenses()
     return [
         compare_accuracy(
             cell.keys,
             cell.select(records),
             cell.published,
             wanted=cell.trials,
-            built=cell.method in built,
         )
         for cell in cells
     ]
@@ -81,7 +78,7 @@ def accuracy_notes(
             f"{tested} cell(s) were tested at the 5 % level: were all means equal, about "
             f"{tested * SIGNIFICANCE:.1f} would still differ by chance."
         )
-    return notes + not_built_notes(compared)
+    return notes
 
 
 def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block]:
@@ -102,7 +99,7 @@ def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Recor
 
 def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim]:
     at = {(cell.rho, cell.method): cell for cell in cells if not cell.names}
-    labels = method_labels(star="")
+    labels = method_labels()
     methods = [name for name in published.METHOD_LABELS if (RHOS[0], name) in at]
     rivals = [name for name in methods if name not in ("none", "hint")]
     claims: list[Claim] = []

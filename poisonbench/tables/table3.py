@@ -22,15 +22,13 @@ from poisonbench.tables.comparisons import Block, Comparison, compare_success
 from poisonbench.tables.layout import comparison_block, matrix_block
 from poisonbench.tables.paper_table import (
     DATASET_LABELS,
+    TARGETED_DATASET,
     PaperTable,
     Records,
     method_labels,
-    not_built_notes,
 )
 from poisonbench.tables.table2 import compare_cells
 from poisonbench.targeting import own_targeting
-
-PAPER_DATASET = "cifar10"
 
 #: The row of the runs without poison.
 CLEAN = "clean"
@@ -62,7 +60,7 @@ class Row:
 def attack_rows(dataset: str) -> list[Row]:
     """The attacks of the table on a data set."""
     metapoison = Row("mp", "scratch")
-    if dataset == PAPER_DATASET:
+    if dataset == TARGETED_DATASET:
         metapoison = Row("mp", "scratch", {"augment": "none"})
     elif dataset == TARGETED_SAMPLE:
         metapoison = Row("mp", "finetune", {"scenario": "finetune"})
@@ -94,7 +92,7 @@ def make_cell(dataset: str, row: Row, method: str) -> Cell:
     printed = {
         (printed.attack, printed.method): printed
         for printed in published.table3()
-        if dataset == PAPER_DATASET
+        if dataset == TARGETED_DATASET
     }.get((row.attack, method))
     return Cell(
         dataset=dataset,
@@ -232,7 +230,6 @@ def _successes(cells: Sequence[Cell], records: Records) -> list[Comparison]:
             cell.select(records),
             cell.published_success,
             wanted=cell.trials,
-            built=cell.method in registry.defenses(),
         )
         for cell in cells
     ]
@@ -301,7 +298,7 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
     rivals = [name for name in methods if name != "hint"]
     defenses = [name for name in rivals if name not in ("none", "atda")]
     pooled = {"dataset": dataset, "attack": None}
-    labels = method_labels(star="")
+    labels = method_labels()
     claims: list[Claim] = [
         SuccessOrder(
             claim=f"HINT is hit less than {labels[name]}",
@@ -362,7 +359,7 @@ def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Recor
             "Net: without the targets that plain training without poison, on the same trial and in "
             "the same scenario, calls the intended class anyway, and without trials that lack it."
         )
-    return notes + not_built_notes(compared)
+    return notes
 
 
 TABLE = PaperTable(
@@ -371,6 +368,6 @@ TABLE = PaperTable(
     blocks=_blocks,
     notes=_notes,
     claims=_claims,
-    datasets=(PAPER_DATASET,),
+    datasets=(TARGETED_DATASET,),
     is_targeted=True,
 )

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from poisonbench import registry
 from poisonbench.results import published
 from poisonbench.results.statistics import Summary
 from poisonbench.tables.cells import (
@@ -30,7 +29,6 @@ from poisonbench.tables.paper_table import (
     PaperTable,
     Records,
     method_labels,
-    not_built_notes,
 )
 from poisonbench.tables.table4 import DEFAULTS, RHO, SETTINGS
 
@@ -96,7 +94,6 @@ def _ratio(cell: Cell, group: Sequence[Cell], records: Records) -> Comparison:
         printed,
         wanted=cell.trials,
         unit="ratio",
-        built=cell.method in registry.defenses(),
     )
 
 
@@ -112,7 +109,6 @@ def _seconds_block(title: str, group: Sequence[Cell], records: Records) -> Block
                 cell.published.mean if cell.published and phase == "total" else None,
                 wanted=cell.trials,
                 unit="seconds",
-                built=cell.method in registry.defenses(),
             )
             for phase in PHASES
         ]
@@ -128,7 +124,7 @@ def _seconds_block(title: str, group: Sequence[Cell], records: Records) -> Block
 
 def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim]:
     claims: list[Claim] = []
-    labels = method_labels(star="")
+    labels = method_labels()
     for device, group in _by_device(cells, records).items():
         at = {(cell.method, cell.names["r"]): cell for cell in group}
         hint = tuple(cell for cell in group if cell.method == "hint")
@@ -179,7 +175,7 @@ def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Recor
             "Runs lie on more than one device; to time all on one, run --missing's commands with "
             "an empty folder as --results."
         )
-    return notes + not_built_notes(compared)
+    return notes
 
 
 TABLE = PaperTable(

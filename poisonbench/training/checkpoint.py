@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from poisonbench.core.files import write_bytes
+from poisonbench.core.files import size_of, write_bytes
 from poisonbench.data.splits import digest_tensors
 from poisonbench.training.state import TrainingSet
 
@@ -128,6 +128,11 @@ class Checkpoint:
     def exists(self) -> bool:
         """Whether something was saved, readable or not."""
         return (self.folder / _STATE).exists()
+
+    def where(self) -> str:
+        """Where it lies and how large it is, for the message of the run that leaves it."""
+        size = size_of(self.folder) / 1e6
+        return f"{self.folder}, {size:.1f} MB, which `poisonbench sweep gc` lists"
 
     def discard(self) -> None:
         """Remove the folder; the record has taken its place."""

@@ -277,7 +277,7 @@ class _Run:
         if stop:
             raise InterruptedRunError(
                 f"interrupted in epoch {self.epoch + 1} of {self.recipe.epochs} with a checkpoint; "
-                "run the same command to continue"
+                f"run the same command to continue ({self.checkpoint.where()})"
             )
 
     def _snapshot(self) -> Snapshot:

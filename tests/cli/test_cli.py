@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import poisonbench
-from helpers.command_line import SHORT, cli, done, files_in
+from helpers.command_line import SHORT, cli, done, files_in, refused
 from poisonbench.cli.session import choose_dataset
 from poisonbench.data.names import KNOWN, PART, PREFIXES
 from poisonbench.models import MODELS
@@ -187,6 +187,28 @@ def test_inspect_by_path_file_or_id(artefact, filled):
     assert len(written.pop("seal")) == 64
     assert record == written
     assert done("inspect", path.stem, "--results", filled, "--json").json == record
+    assert done("inspect", path.stem[:6], "--results", filled, "--json").json == record
+
+
+def test_inspect_asks_for_more_of_an_id_that_several_begin_with(results):
+    for name in ("poisons/12ab/card.json", "runs/12cd.json", "runs/34ef.json"):
+        (results / name).parent.mkdir(parents=True, exist_ok=True)
+        (results / name).write_text("{}")
+    said = refused(2, results, "inspect", "12")
+    assert "poison 12ab, run 12cd" in said
+    assert "12ab" in refused(65, results, "inspect", "12a")
+    assert "34ef.json" in refused(65, results, "inspect", "3")
+    assert "'4'" in refused(65, results, "inspect", "4")
+
+
+def test_inspect_shows_budgets_as_grey_levels(artefact, filled):
+    text = done("inspect", artefact).out
+    assert "\nepsilon                 76/255\n" in text
+    assert "'epsilon': 76/255" in text
+    (path,) = (filled / "runs").iterdir()
+    text = done("inspect", path).out
+    for shown in ("'beta': 16/255", "'gamma': 0.1"):
+        assert shown in text
 
 
 def test_inspect_a_mix_counts_the_shares(stocked):

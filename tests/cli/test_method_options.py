@@ -3,10 +3,9 @@
 from dataclasses import fields
 
 import pytest
-import typer
 
 from helpers.command_line import cli, done
-from poisonbench.cli.main import app
+from poisonbench.cli.main import load_command
 from poisonbench.cli.method_options import method_help, method_values, value_of
 from poisonbench.cli.session import RunOptions
 from poisonbench.core.errors import UsageError
@@ -137,7 +136,7 @@ def test_a_group_without_a_command_shows_its_help():
 @pytest.mark.parametrize("command", ["craft", "defend"])
 def test_commands_that_run_methods_end_with_the_same_options(command):
     shared = [field.name for field in fields(RunOptions)]
-    parameters = typer.main.get_command(app).commands[command].params
+    parameters = load_command(command).params
     ending = parameters[-len(shared) :]
     assert [parameter.name for parameter in ending] == shared
     for parameter, field in zip(ending, fields(RunOptions), strict=True):

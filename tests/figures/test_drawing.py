@@ -12,8 +12,8 @@ from PIL import Image
 from poisonbench.figures.drawing import (
     Figure,
     Grid,
-    Lines,
     Panel,
+    Panels,
     Series,
     Tile,
     draw,
@@ -34,7 +34,7 @@ GRID = Grid(
     ],
     caption="what is shown " * 30,
 )
-LINES = Lines(
+LINES = Panels(
     title="lines",
     panels=[
         Panel(

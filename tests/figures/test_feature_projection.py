@@ -1,4 +1,4 @@
-"""``poisonbench figure --figure features``: coordinates, groups, and what is asked of runs."""
+"""``poisonbench figure features``: coordinates, groups, and what is asked of runs."""
 
 import json
 from dataclasses import replace
@@ -131,7 +131,7 @@ def test_a_kept_model_of_a_filter_knows_what_was_kept(place):
 
 def test_any_runs_can_be_named(place):
     dataset, bench, ids = place
-    words = ("figure", "--figure", "features", "--runs", f"{ids['knn']},{ids['none']}")
+    words = ("figure", "features", "--runs", f"{ids['knn']},{ids['none']}")
     made = done(*words, "--dataset", dataset.name, "--results", bench.store.root, "--json").json
     assert [run["id"] for run in made["numbers"]["runs"]] == [ids["knn"], ids["none"]]
 
@@ -187,10 +187,10 @@ def test_the_table_s_runs_with_models_are_taken(results):
 @pytest.mark.parametrize(
     ("line", "code", "fragments"),
     [
-        ("--figure features", 65, "a run of none under bp|`poisonbench defend --method none"),
-        ("--figure features --images 3", 2, "no option --images; it has --attack, --trial"),
-        ("--figure features --attack pgd", 2, "a targeted attack among gm|'pgd'"),
-        ("--figure feature", 2, "did you mean 'features'"),
+        ("features", 65, "a run of none under bp|`poisonbench defend --method none"),
+        ("features --images 3", 2, "--images|figure features --help"),
+        ("features --attack pgd", 2, "a targeted attack among gm|'pgd'"),
+        ("feature", 2, "did you mean 'features'"),
     ],
 )
 def test_bad_input_writes_nothing(line, code, fragments, results):

@@ -48,7 +48,7 @@ def model_of(path, data):
 def first(tiny, tmp_path_factory):
     """Figure 1 with its control, and the folder of results."""
     results = tmp_path_factory.mktemp("figure") / "results"
-    words = ("--figure", "1", "--wrong-label", "--attack", "durp", "--rho", "0.5", *EARLY)
+    words = ("1", "--wrong-label", "--attack", "durp", "--rho", "0.5", *EARLY)
     outcome = done("figure", *words, "--dataset", tiny, "--results", results)
     return outcome, results, words
 
@@ -176,8 +176,9 @@ def test_the_same_figure_has_the_same_bytes_and_says_where_it_lies(first, tiny, 
     names = ["figure-1.png", "figure-1.svg", "figure-1.json"]
     assert outcome.out.splitlines() == [str(folder / name) for name in names]
     again = done(
-        *("figure", *words, "--dataset", tiny, "--results", results, "--out", tmp_path / "a"),
-        *("--json", "--quiet"),
+        # The figure's name may stand anywhere after --figure, too.
+        *("figure", *words[1:], "--dataset", tiny, "--figure", words[0], "--results", results),
+        *("--out", tmp_path / "a", "--json", "--quiet"),
     )
     assert again.err == ""
     assert again.json["paths"] == [str(tmp_path / "a" / name) for name in names]
@@ -191,7 +192,7 @@ def test_the_same_figure_has_the_same_bytes_and_says_where_it_lies(first, tiny, 
 
 def test_figure_1_without_control_poison_or_clean_images(first, tiny):
     results = first[1]
-    words = ("figure", "--figure", "1", *EARLY, "--dataset", tiny, "--results", results, "--json")
+    words = ("figure", "1", *EARLY, "--dataset", tiny, "--results", results, "--json")
     clean = done(*words, "--rho", "0", "--images", "3").json["numbers"]
     assert [image["poisoned_by"] for image in clean["images"]] == [None] * 3
     assert set(clean["all_selected"]) == {"all", "clean"}
@@ -209,7 +210,7 @@ def test_figure_1_without_control_poison_or_clean_images(first, tiny):
 def second(tiny, tmp_path_factory):
     """Figure 2 of two defenses, made from nothing, and the words that made it."""
     results = tmp_path_factory.mktemp("figure") / "results"
-    words = ("figure", "--figure", "2", "--attack", "durp", "--dataset", tiny, "--results", results)
+    words = ("figure", "2", "--attack", "durp", "--dataset", tiny, "--results", results)
     outcome = done(*words, "--methods", "none,hint", "--make", "--json")
     return outcome.json["numbers"], results, words
 
@@ -261,14 +262,14 @@ def test_what_has_no_model_is_left_out_and_said(second):
 
 @pytest.mark.parametrize("more", [("none,robust-features",), ("none,clean-only", "--rho", "1")])
 def test_nothing_is_trained_when_one_of_the_methods_cannot_be(tiny, results, more):
-    words = ("--figure", "2", "--attack", "durp", "--dataset", tiny, "--make", "--methods")
+    words = ("2", "--attack", "durp", "--dataset", tiny, "--make", "--methods")
     outcome = cli("figure", *words, *more, "--results", results)
     assert outcome.code == 2
     assert files_in(results) == []
 
 
 def test_the_command_that_is_named_makes_what_is_missing(tiny, results):
-    words = ("figure", "--figure", "2", "--rho", "0", "--dataset", tiny, "--results", results)
+    words = ("figure", "2", "--rho", "0", "--dataset", tiny, "--results", results)
     refused = cli(*words, "--methods", "none")
     assert (refused.code, refused.out) == (65, "")
     (command,) = re.findall(r"`(poisonbench .*?)`", refused.err)
@@ -287,7 +288,7 @@ def test_named_runs_of_other_settings(tiny, results):
         ]
         for more in (("--clean",), ("--attack", "durp"))
     ]
-    figure = done("figure", "--figure", "2", "--runs", ",".join(ids), *words).json["numbers"]
+    figure = done("figure", "2", "--runs", ",".join(ids), *words).json["numbers"]
     assert [run["id"] for _, run in sorted(figure["runs"].items())] == sorted(ids)
     assert set(figure["runs"]) == {f"W/o Defense {run}" for run in ids}
     svg = (results / "figures" / "figure-2.svg").read_text()
@@ -295,7 +296,6 @@ def test_named_runs_of_other_settings(tiny, results):
     assert "Other settings than the paper" in svg
     other = cli(
         "figure",
-        "--figure",
         "2",
         "--runs",
         ids[0],
@@ -309,11 +309,11 @@ def test_named_runs_of_other_settings(tiny, results):
     assert other.code == 65
     assert "choose its own --dataset and --seed 0" in other.err
     (results / "models" / f"{ids[0]}.safetensors").write_bytes(b"junk")
-    damaged = cli("figure", "--figure", "2", "--runs", ids[0], *words)
+    damaged = cli("figure", "2", "--runs", ids[0], *words)
     assert damaged.code == 65
     assert "expected a trained model" in damaged.err
     (results / "models" / f"{ids[0]}.safetensors").unlink()
-    gone = cli("figure", "--figure", "2", "--runs", ids[0], *words)
+    gone = cli("figure", "2", "--runs", ids[0], *words)
     assert gone.code == 65
     assert "again with --save-model" in gone.err
 
@@ -344,7 +344,7 @@ def test_sensitivity_takes_the_runs_of_each_point(tmp_path):
 
 
 def test_sensitivity_of_no_runs_shows_what_was_published(results):
-    outcome = done("figure", "--figure", "sensitivity", "--dataset", "mnist", "--results", results)
+    outcome = done("figure", "sensitivity", "--dataset", "mnist", "--results", results)
     assert "8 of 8 points have no run" in outcome.err
     assert [Path(line).name for line in outcome.out.splitlines()] == [
         "sensitivity.png",
@@ -358,17 +358,19 @@ def test_sensitivity_of_no_runs_shows_what_was_published(results):
 
 # Errors
 
-ONE = "--figure 1 --dataset TINY "
-TWO = "--figure 2 --dataset TINY "
+ONE = "1 --dataset TINY "
+TWO = "2 --dataset TINY "
 
 
 @pytest.mark.parametrize(
     ("line", "code", "fragments"),
     [
-        ("", 2, "--figure|figure --help"),
-        ("--figure 7", 2, "1, 2, 3, 4, features, sensitivity|'7'"),
-        (ONE + "--pick random", 2, "figure 1 has no option --pick|--wrong-label"),
-        (ONE + "--make", 2, "figure 1 has no option --make"),
+        ("", 2, "--results|figure --help"),
+        ("--dataset TINY --figure 7", 2, "1, 2, 3, 4, features, sensitivity|'7'"),
+        ("--dataset TINY", 2, "--dataset|figure --help"),
+        ("7", 2, "1, 2, 3, 4, features, sensitivity|'7'"),
+        (ONE + "--pick random", 2, "hint has no option --pick|--ratio"),
+        (ONE + "--make 1", 2, "hint has no option --make"),
         (ONE + "--images 0", 2, "--images|or equal to 1|'0'"),
         (ONE + "--rho 1.5", 2, "--rho|[0, 1]|1.5"),
         (ONE + "--rho nan", 2, "--rho|nan"),
@@ -379,8 +381,8 @@ TWO = "--figure 2 --dataset TINY "
         (ONE + "--ration 2 --rho 0", 2, "--ration|did you mean '--ratio'"),
         (ONE + "--profile papr --rho 0", 2, "'papr'|did you mean 'paper'"),
         (ONE + "--device tpu", 2, "cuda:N|'tpu'"),
-        (TWO + "--wrong-label", 2, "figure 2 has no option --wrong-label|--pick"),
-        (TWO + "--ratio 0.5", 2, "figure 2 has no option --ratio"),
+        (TWO + "--wrong-label", 2, "--wrong-label|figure 2 --help"),
+        (TWO + "--ratio 0.5", 2, "--ratio|figure 2 --help"),
         (TWO + "--pick best", 2, "--pick|disagree, random|'best'"),
         (TWO + "--methods none,hnt", 2, "'hnt'|did you mean 'hint'"),
         (TWO + "--runs a --attack pgd", 2, "--runs without --attack"),
@@ -388,8 +390,8 @@ TWO = "--figure 2 --dataset TINY "
         (TWO + "--runs ../x", 65, "the id of a run|'../x'"),
         (TWO, 65, "defend --method none --dataset TINY|--save-model|--make"),
         (TWO + "--attack pgd --seed 3", 65, "--attack pgd --rho 0.6 --trial 0|--seed 3"),
-        ("--figure sensitivity --dataset mnist --rho 1", 2, "no option --rho|none of its own"),
-        ("--figure sensitivity --dataset TINY", 2, "cifar10, mnist, mnist-sample"),
+        ("sensitivity --dataset mnist --rho 1", 2, "--rho|figure sensitivity --help"),
+        ("sensitivity --dataset TINY", 2, "cifar10, mnist, mnist-sample"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(line, code, fragments, tiny, results):
@@ -409,7 +411,7 @@ def test_a_folder_that_cannot_be_written(figure, tiny, results, tmp_path):
     blocked.write_text("")
     dataset = "mnist" if figure == "sensitivity" else tiny
     outcome = cli(
-        *("figure", "--figure", figure, "--dataset", dataset, "--results", results),
+        *("figure", figure, "--dataset", dataset, "--results", results),
         *("--out", blocked),
     )
     assert outcome.code == 73
@@ -420,5 +422,5 @@ def test_a_folder_that_cannot_be_written(figure, tiny, results, tmp_path):
 
 @pytest.mark.parametrize("figure", ["3", "4", "features", "filter-k"])
 def test_the_quick_preset_of_a_targeted_figure_is_the_targeted_sample(figure, results):
-    line = ("figure", "--figure", figure, "--preset", "quick")
+    line = ("figure", figure, "--preset", "quick")
     assert "mnist-sample@1000" in refused(65, results, *line)

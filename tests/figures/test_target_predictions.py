@@ -1,4 +1,4 @@
-"""``poisonbench figure --figure 3`` and ``4``: synthetic runs, the embedded images."""
+"""``poisonbench figure 3`` and ``4``: synthetic runs, the embedded images."""
 
 import json
 import re
@@ -78,7 +78,7 @@ def test_the_command_takes_the_tables_runs(data, runs, results):
     elsewhere = run_on(data, THIRD, trial=5)
     elsewhere.spec["dataset"]["digest"] = "another"
     write(results, [*runs["none"], *runs["hint"], *strangers, elsewhere])
-    outcome = done("figure", "--figure", "3", "--images", "9", "--results", results)
+    outcome = done("figure", "--figure=3", "--images", "9", "--results", results)
     assert "mnist-sample@1000, embedded" in outcome.err
     names = [Path(line).name for line in outcome.out.splitlines()]
     assert names == ["figure-3.png", "figure-3.svg", "figure-3.json"]
@@ -88,7 +88,7 @@ def test_the_command_takes_the_tables_runs(data, runs, results):
     assert re.search(r">✗ 9 +50\.0 %<", svg)
     assert "I: 9" in svg
     first = (results / "figures" / "figure-3.png").read_bytes()
-    words = ("--figure", "3", "--methods", "none,hint", "--images", "9", "--quiet")
+    words = ("3", "--methods", "none,hint", "--images", "9", "--quiet")
     done("figure", *words, "--results", results)
     assert (results / "figures" / "figure-3.png").read_bytes() == first
 
@@ -96,13 +96,13 @@ def test_the_command_takes_the_tables_runs(data, runs, results):
 @pytest.mark.parametrize(
     ("line", "code", "fragments"),
     [
-        ("--figure 4", 65, "none under bp|`poisonbench defend --method none --dataset mnist-s"),
-        ("--figure 3 --attack pgd", 2, "a targeted attack among gm|'pgd'"),
-        ("--figure 3 --methods hnt", 2, "did you mean 'hint'"),
-        ("--figure 3 --methods hint", 65, "--method hint|--attack mp --scenario finetune"),
-        ("--figure 3 --rho 0.1", 2, "no option --rho; it has --attack, --images, --methods"),
-        ("--figure 4 --ratio 0.5", 2, "no option --ratio"),
-        ("--figure 4 --dataset npz:a.npz", 2, "mnist-sample@1000|'npz:a.npz'"),
+        ("4", 65, "none under bp|`poisonbench defend --method none --dataset mnist-s"),
+        ("3 --attack pgd", 2, "a targeted attack among gm|'pgd'"),
+        ("3 --methods hnt", 2, "did you mean 'hint'"),
+        ("3 --methods hint", 65, "--method hint|--attack mp --scenario finetune"),
+        ("3 --rho 0.1", 2, "--rho|figure 3 --help"),
+        ("4 --ratio 0.5", 2, "--ratio|figure 4 --help"),
+        ("4 --dataset npz:a.npz", 2, "mnist-sample@1000|'npz:a.npz'"),
     ],
 )
 def test_bad_input_writes_nothing(line, code, fragments, results):

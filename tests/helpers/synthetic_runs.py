@@ -14,12 +14,6 @@ DEVICE = {
 }
 
 
-def pin_registry(monkeypatch):
-    """Two defenses, whatever is built by now."""
-    known = {name: registry.defenses()[name] for name in ("none", "hint")}
-    monkeypatch.setattr(registry, "defenses", lambda: known)
-
-
 def make_record(
     accuracy=0.97,
     *,

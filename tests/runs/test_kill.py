@@ -1,6 +1,7 @@
 """Killed at any moment, a command leaves nothing half-made, and the same command completes it."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -151,7 +152,8 @@ def test_a_signal_in_training_leaves_a_checkpoint(
     assert outcome.code == 75
     assert "with a checkpoint; run the same command to continue" in last(outcome)
     assert not (results / "runs").exists()
-    assert len(list((results / "checkpoints").iterdir())) == 1
+    (folder,) = (results / "checkpoints").iterdir()
+    assert re.search(rf"{folder}, \d+\.\d MB, which `poisonbench sweep gc` lists", last(outcome))
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == before
     signalled("", 0, number)
     done(*line)

@@ -67,7 +67,7 @@ def gone(**fields):
     process = leases_module._process(child.pid)
     assert process.startswith(f"{child.pid}:")
     child.communicate()
-    return Owner(token="t", place=Owner.me().place, process=process, **fields)
+    return Owner(token="t", host=Owner.me().host, process=process, **fields)
 
 
 def test_a_process_of_this_machine_that_has_ended_holds_nothing(two):
@@ -79,18 +79,18 @@ def test_a_process_of_this_machine_that_has_ended_holds_nothing(two):
 
 def test_a_process_elsewhere_is_believed_to_live(two):
     first, second = two
-    first.me = Owner(token="t", place="elsewhere", process=gone().process)
+    first.me = Owner(token="t", host="elsewhere", process=gone().process)
     first.take("a")
     assert not second.take("a")
 
 
 def test_an_earlier_start_of_the_same_slurm_job_holds_nothing(two):
     first, second = two
-    first.me = Owner(token="t", place="elsewhere", process="1:1", slurm="7_3", restarts=0)
+    first.me = Owner(token="t", host="elsewhere", process="1:1", slurm="7_3", restarts=0)
     first.take("a")
-    second.me = Owner(token="u", place="here", process="1:1", slurm="7_4", restarts=1)
+    second.me = Owner(token="u", host="here", process="1:1", slurm="7_4", restarts=1)
     assert not second.take("a")
-    second.me = Owner(token="u", place="here", process="1:1", slurm="7_3", restarts=1)
+    second.me = Owner(token="u", host="here", process="1:1", slurm="7_3", restarts=1)
     assert second.take("a")
 
 
@@ -251,8 +251,12 @@ def test_gc_finds_what_nothing_needs_and_deletes_on_yes(tmp_path):
     assert found == expected
     outcome = done("sweep", "gc", "--results", tmp_path)
     assert "7 item(s)" in outcome.err
+    unfinished = f"{store.checkpoint_path('going')}  3 bytes  checkpoint of an unfinished run"
+    assert unfinished in outcome.out
     assert all(path.exists() for path in expected)
     assert done("sweep", "gc", "--results", tmp_path, "--yes", "--json").json["deleted"]
     assert not any(path.exists() for path in expected)
     assert all(path.exists() for path in kept)
-    assert done("sweep", "gc", "--results", tmp_path, "--json").json["garbage"] == []
+    listed = done("sweep", "gc", "--results", tmp_path, "--json").json
+    assert listed["garbage"] == []
+    assert [Path(item["path"]).name for item in listed["kept"]] == ["going"]

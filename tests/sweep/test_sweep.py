@@ -13,7 +13,7 @@ import pytest
 
 from helpers.command_line import cli, done
 from helpers.sweeps import PLAN, POISON, RUNS, job, lines_of, plan_of, records_of
-from helpers.synthetic_runs import make_record, pin_registry
+from helpers.synthetic_runs import make_record
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.signals import Stopping
 from poisonbench.results.store import Store
@@ -90,7 +90,6 @@ def test_a_runs_key_forgets_the_digest_of_a_crafted_poison_alone():
 
 
 def test_lines_are_what_the_report_misses(results, monkeypatch):
-    pin_registry(monkeypatch)
     line = ("sweep", "plan", "--dataset", "mnist-sample", "--results", results)
     lines = done(*line, "--methods", "hint", "--trials", "2").out.splitlines()
     assert len(lines) == 12

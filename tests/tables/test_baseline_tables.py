@@ -7,14 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import typer
 from torch import nn
 
 from helpers.command_line import cli, done
 from helpers.synthetic_runs import targeted_run
 from poisonbench.attacks import feature_collision
 from poisonbench.cli.defend import read_choice
-from poisonbench.cli.main import app
+from poisonbench.cli.main import load_command
 from poisonbench.cli.method_options import flags_of, method_values
 from poisonbench.cli.sweep_lines import plan_lines
 from poisonbench.core.settings import as_json
@@ -158,11 +157,11 @@ def test_several_networks_count_alike():
     assert found.verdict is Verdict.NOT_TESTED
 
 
-@pytest.mark.parametrize("key", baseline_tables.TABLES)
+@pytest.mark.parametrize("key", baseline_tables.BASELINE_TABLES)
 @pytest.mark.parametrize("dataset", ["cifar10", "mnist-sample@1000"])
 def test_missing_runs_are_commands_that_say_the_whole_protocol(key, dataset, results):
     commands = catalogue.missing_commands(key, (), dataset)
-    assert len(commands) == 5 * baseline_tables.TRIALS[dataset]
+    assert len(commands) == 5 * baseline_tables.TARGETS_TRIED[dataset]
     words = shlex.split(commands[0])
     assert words[:4] == ["poisonbench", "defend", "--method", "none"]
     given = dict(zip(words[2::2], words[3::2], strict=True))
@@ -171,7 +170,7 @@ def test_missing_runs_are_commands_that_say_the_whole_protocol(key, dataset, res
     assert ("--attack-profile" in given) == (key == "baseline-1")
 
 
-@pytest.mark.parametrize("key", baseline_tables.TABLES)
+@pytest.mark.parametrize("key", baseline_tables.BASELINE_TABLES)
 @pytest.mark.parametrize(
     ("dataset", "presets"),
     [
@@ -181,7 +180,7 @@ def test_missing_runs_are_commands_that_say_the_whole_protocol(key, dataset, res
 )
 def test_a_run_of_a_cells_command_is_the_cells(key, dataset, presets):
     """The command's options, read as defend reads them, give the record that the cell wants."""
-    parser = typer.main.get_command(app).commands["defend"]
+    parser = load_command("defend")
     data = SimpleNamespace(presets=presets)
     wanted = catalogue.cells(key, (), dataset)
     assert [cell.method for cell in wanted] == list(baseline_tables.METHODS)
@@ -255,7 +254,7 @@ def test_no_curve_is_drawn_of_nothing(results):
         ("filter-k", "mnist-sample@1000", "--table baseline-1 --missing"),
         ("sensitivity", "mnist-sample", "--table 4 --missing"),
     ):
-        words = ("figure", "--figure", figure, "--dataset", dataset, "--results", results)
+        words = ("figure", figure, "--dataset", dataset, "--results", results)
         outcome = cli(*words)
         assert outcome.code == 65
         assert f"got none in {results}" in outcome.err

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from helpers.synthetic_runs import hint_run, make_record, pin_registry
+from helpers.synthetic_runs import hint_run, make_record
 from poisonbench import registry
 from poisonbench.results import published
 from poisonbench.tables import catalogue, table2
@@ -215,14 +215,8 @@ def papers_runs(dataset="mnist", turn=1):
     ]
 
 
-@pytest.fixture
-def all_built(monkeypatch):
-    known = {entry.name: entry for entry in registry.DEFENSES}
-    monkeypatch.setattr(registry, "defenses", lambda: known)
-
-
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
-def test_the_papers_own_means_reproduce_what_they_bear_out(all_built, dataset):
+def test_the_papers_own_means_reproduce_what_they_bear_out(dataset):
     table = catalogue.build("2", papers_runs(dataset), dataset)
     assert len(table.findings) == 6 * 2 + 5
     for finding in table.findings:
@@ -243,13 +237,13 @@ def test_the_papers_own_means_reproduce_what_they_bear_out(all_built, dataset):
     assert outcome.missing == 0
 
 
-def test_mirrored_means_reproduce_nothing(all_built):
+def test_mirrored_means_reproduce_nothing():
     table = catalogue.build("2", papers_runs(turn=-1), "mnist")
     assert {finding.verdict for finding in table.findings} == {"not reproduced"}
     assert catalogue.check("2", papers_runs(turn=-1), "mnist").not_reproduced == 17
 
 
-def test_the_samples_claims_are_shown_and_do_not_count_unless_asked_for(all_built):
+def test_the_samples_claims_are_shown_and_do_not_count_unless_asked_for():
     records = runs("hint", [0.8, 0.81, 0.82]) + runs("none", [0.9] * 3)
     shown = [f for f in catalogue.build("2", records).findings if f.p_value is not None]
     assert [(f.keys["dataset"], f.verdict) for f in shown] == [("mnist-sample", "not reproduced")]
@@ -277,7 +271,7 @@ def sensitivity_runs(dataset="mnist"):
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
-def test_table_4_from_the_papers_means(all_built, dataset):
+def test_table_4_from_the_papers_means(dataset):
     records = sensitivity_runs(dataset)
     assert len(records) == 7 * 5
     table = catalogue.build("4", records, dataset)
@@ -293,7 +287,7 @@ def test_table_4_from_the_papers_means(all_built, dataset):
     assert len(set(by_value.values())) == 7
 
 
-def test_table_4_turns_with_its_data(all_built):
+def test_table_4_turns_with_its_data():
     """The accuracies of r = 0.25 and 1.0 change places, and so do those of two betas."""
     swap = {0.25: 1.0, 1.0: 0.25, 0.75: 0.75}
     means = {r.value: r.mean / 100 for r in published.table4() if r.dataset == "mnist"}
@@ -310,7 +304,7 @@ def test_table_4_turns_with_its_data(all_built):
     assert [finding.verdict for finding in found] == ["not reproduced"] * 2
 
 
-def test_table_4_says_where_trials_are_lacking_and_what_fills_them(all_built):
+def test_table_4_says_where_trials_are_lacking_and_what_fills_them():
     records = [hint_run(parameter="beta", value=8 / 255, trial=t) for t in (0, 2)]
     table = catalogue.build("4", records, "mnist")
     (row,) = [row for row in table.blocks[1].rows if row[0].startswith("8/255")]
@@ -334,7 +328,7 @@ def test_settings_of_table_4_are_the_published_values_and_hints_own():
 
 
 @pytest.mark.parametrize("presets", [("mnist",), ("cifar10",), ("mnist", "mnist-sample")])
-def test_a_run_of_a_cells_command_is_recorded_as_the_cells(all_built, presets):
+def test_a_run_of_a_cells_command_is_recorded_as_the_cells(presets):
     """The command's options, read as defend reads them, give the labels that the cell wants."""
     from poisonbench.runs.method_settings import read_settings
 
@@ -364,8 +358,7 @@ def test_another_attacks_cell_names_it_in_its_command():
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_claims_are_in_every_format(monkeypatch, kind):
-    pin_registry(monkeypatch)
+def test_claims_are_in_every_format(kind):
     records = [
         make_record(value + 1e-4 * trial * (method == "hint"), method=method, rho=0.4, trial=trial)
         for method, value in (("hint", 0.98), ("none", 0.97))

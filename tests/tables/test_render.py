@@ -10,15 +10,10 @@ import subprocess
 import pytest
 from rich.console import Console
 
-from helpers.synthetic_runs import make_record, pin_registry
+from helpers.synthetic_runs import make_record
 from poisonbench.tables import catalogue
 from poisonbench.tables.comparisons import Block, Table
 from poisonbench.tables.render import FORMATS, print_rich, render
-
-
-@pytest.fixture(autouse=True)
-def registry_as_first_built(monkeypatch):
-    pin_registry(monkeypatch)
 
 
 @pytest.fixture

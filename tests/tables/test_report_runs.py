@@ -4,10 +4,9 @@ import json
 import shlex
 
 import pytest
-import typer
 
 from helpers.command_line import cli, done
-from poisonbench.cli.main import app
+from poisonbench.cli.main import load_command
 from poisonbench.cli.method_options import method_values
 from poisonbench.registry import defenses
 from poisonbench.results.published import METHOD_LABELS
@@ -22,7 +21,7 @@ def arguments_of(command):
     """A printed command line, read by the program's own parser: shared options and method's."""
     words = shlex.split(command)
     assert words[:2] == ["poisonbench", "defend"]
-    parser = typer.main.get_command(app).commands["defend"]
+    parser = load_command("defend")
     context = parser.make_context("defend", words[2:])
     flags = [flag for parameter in parser.params for flag in parameter.opts]
     method = defenses()[context.params["method"]]

@@ -8,10 +8,9 @@ from itertools import product
 from types import SimpleNamespace
 
 import pytest
-import typer
 from scipy import stats
 
-from helpers.synthetic_runs import make_record, pin_registry, targeted_run
+from helpers.synthetic_runs import make_record, targeted_run
 from poisonbench import registry
 from poisonbench.results import published
 from poisonbench.results.statistics import Proportion, Summary, Verdict
@@ -22,12 +21,6 @@ from poisonbench.tables.render import FORMATS, render
 from poisonbench.tables.table3 import attack_rows, control_rows, own_share
 
 PLAIN = {"augment": "none"}
-
-
-@pytest.fixture(autouse=True)
-def built(monkeypatch):
-    known = {entry.name: entry for entry in registry.DEFENSES}
-    monkeypatch.setattr(registry, "defenses", lambda: known)
 
 
 def trials(hits, **arguments):
@@ -239,13 +232,13 @@ def test_shares_are_the_data_sets_own():
 def test_a_run_of_a_cells_command_is_recorded_as_the_cells(dataset, presets):
     """The command's options, read as defend reads them, give the record that the cell wants."""
     from poisonbench.cli.defend import read_choice
-    from poisonbench.cli.main import app
+    from poisonbench.cli.main import load_command
     from poisonbench.cli.method_options import flags_of, method_values
     from poisonbench.core.settings import as_json
     from poisonbench.runs.method_settings import read_settings
     from poisonbench.runs.poisoned_data import describe_choice, read_targets
 
-    parser = typer.main.get_command(app).commands["defend"]
+    parser = load_command("defend")
     data = SimpleNamespace(presets=presets)
     wanted = catalogue.cells("3", trials("x", attack="noise"), dataset)
     assert {cell.scenario for cell in wanted} >= {"scratch", "transfer"}
@@ -408,9 +401,3 @@ def test_table_3_is_in_every_format(kind):
     else:
         assert "4/5 [37.6, 96.4]" in text
         assert "GM (scratch)" in text
-
-
-def test_a_registry_of_two_still_makes_the_table(monkeypatch):
-    pin_registry(monkeypatch)
-    assert cell_of([], method="epic").verdict == "not built here"
-    assert len(catalogue.missing_commands("3", [])) == 40

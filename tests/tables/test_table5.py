@@ -6,19 +6,12 @@ from itertools import product
 import pytest
 
 from helpers.synthetic_runs import hint_run, make_record
-from poisonbench import registry
 from poisonbench.results import published
 from poisonbench.tables import catalogue
 from poisonbench.tables.cells import device_of, is_timed
 from poisonbench.tables.render import FORMATS, render
 
 OTHER = {"processor": "Processor B"}
-
-
-@pytest.fixture(autouse=True)
-def all_built(monkeypatch):
-    known = {entry.name: entry for entry in registry.DEFENSES}
-    monkeypatch.setattr(registry, "defenses", lambda: known)
 
 
 def timed(seconds, method="none", *, ratio=None, trial=0, dataset="cifar10", **arguments):

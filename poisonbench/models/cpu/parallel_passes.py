@@ -73,4 +73,4 @@ def in_lanes(
     finally:
         # New threads take over the number that was set last, whoever set it.
         torch.set_num_threads(threads)
-    return [found[place % count][place // count] for place in range(len(parts))]
+    return [found[number % count][number // count] for number in range(len(parts))]

@@ -176,8 +176,8 @@ def gradient_of_images(
     for down in (0, 1):
         for right in (0, 1):
             part = tiles[OUTPUT * down : OUTPUT * (down + 1), OUTPUT * right : OUTPUT * (right + 1)]
-            place = blocks[:, down : down + rows, :, right : right + columns]
-            place += part.permute(2, 3, 0, 4, 1, 5)
+            block = blocks[:, down : down + rows, :, right : right + columns]
+            block += part.permute(2, 3, 0, 4, 1, 5)
     return images.permute(0, 3, 1, 2)
 
 
