@@ -317,7 +317,8 @@ def white_noise_like(step: Tensor, generator: torch.Generator) -> Tensor:
     """
     noise = torch.randn(step.shape, generator=generator).to(step.device)
     norms = step.flatten(1).norm(dim=1) / noise.flatten(1).norm(dim=1)
-    return noise * norms[:, None, None, None]
+    scaled: Tensor = noise * norms[:, None, None, None]
+    return scaled
 
 
 def select(scores: Tensor | None, num_images: int, ratio: float) -> Tensor:
