@@ -24,6 +24,9 @@ Extensions Not the paper's; each makes a run's variant "custom". ``select_by`` c
            ``step`` takes a step of another size in step 4, along -I_pert as before and without
            gamma: "sign" moves every pixel by beta, "linf" scales each image's step so that its
            largest pixel moves by beta. Steps of several rounds add up and are clipped as always.
+           ``noise`` is a control of step 4, on the same images: "opposite" steps along +I_pert,
+           "wrong-label" takes I_pert of another class drawn for each image, "gaussian" takes white
+           noise with the L2 norm of each image's own step.
 Scenarios  in transfer the head alone trains, as influence is of it anyway, and rounds come at the
            same epochs of that stage; pixel maps go through the frozen layers. In fine-tuning
            as from scratch, from the trained network on.
@@ -103,6 +106,12 @@ class Config(BaseConfig):
     step: Literal["literal", "sign", "linf"] = setting(
         "literal",
         "literal: gamma I_pert; extensions: sign: beta a pixel; linf: up to beta an image.",
+        extension=True,
+    )
+    noise: Literal["influence", "opposite", "wrong-label", "gaussian"] = setting(
+        "influence",
+        "Which way noise goes; all but influence are controls: opposite; of another class; white, "
+        "of the same norm an image.",
         extension=True,
     )
 
@@ -241,10 +250,19 @@ class Hint(Defense):
         images = state.train.images
         images = images.float().div_(255) if images.dtype == torch.uint8 else images.clone()
         tally = NoiseFigures(config.beta)
+        labels = state.train.labels
+        if config.noise == "wrong-label":
+            labels = other_labels(labels, len(direction), state.generator("wrong labels"))
+        generator = state.generator("gaussian noise")
         for rows in self.memory["selected"].split(pass_size(images, gradients=True)):
             clean, noisy = state.original.pixels(rows), state.train.pixels(rows)
-            influence = pixel_influence(model, noisy, state.train.labels[rows], direction)
-            wanted = noisy - clean + noise_step(influence, scale, config, gamma)
+            influence = pixel_influence(model, noisy, labels[rows], direction)
+            step = noise_step(influence, scale, config, gamma)
+            if config.noise == "opposite":
+                step = -step
+            elif config.noise == "gaussian":
+                step = white_noise_like(step, generator)
+            wanted = noisy - clean + step
             delta = wanted.clamp(-config.beta, config.beta)
             healthy = (clean + delta).clamp_(0, 1)
             if config.storage == "uint8":
@@ -271,6 +289,31 @@ def noise_step(influence: Tensor, scale: Tensor, config: Config, gamma: float) -
     # An image without influence stays as it is.
     largest = direction.abs().amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(torch.float).tiny)
     return config.beta * (direction / largest)
+
+
+def other_labels(labels: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
+    """For each image a class that is not its own, all equally likely, (N,) int64.
+
+    Args:
+        labels: (N,) int64 in 0..K-1.
+        num_classes: K, 2 or more.
+        generator: a CPU generator.
+    """
+    shift = torch.randint(1, num_classes, labels.shape, generator=generator).to(labels.device)
+    return (labels + shift) % num_classes
+
+
+def white_noise_like(step: Tensor, generator: torch.Generator) -> Tensor:
+    """Gaussian noise (B, C, H, W) with the L2 norm that each image's step (B, C, H, W) has.
+
+    Args:
+        step: in pixels of [0, 1].
+        generator: a CPU generator.
+    """
+    noise = torch.randn(step.shape, generator=generator).to(step.device)
+    norms = step.flatten(1).norm(dim=1) / noise.flatten(1).norm(dim=1)
+    scaled: Tensor = noise * norms[:, None, None, None]
+    return scaled
 
 
 def select(scores: Tensor | None, num_images: int, ratio: float) -> Tensor:

@@ -22,6 +22,7 @@ from poisonbench.core.errors import UsageError
 from poisonbench.core.seeds import Seeds, generator_for
 from poisonbench.core.settings import as_json
 from poisonbench.data.splits import Dataset, Split
+from poisonbench.defenses.hint import other_labels
 from poisonbench.figures.drawing import Figure
 from poisonbench.figures.images import PoisonMix, answer
 from poisonbench.figures.noise_grid import noise_grid
@@ -103,7 +104,9 @@ def healthy_noise(
     rows = defense.memory["selected"]
     outcomes = {"healthy": _outcome(model, train, rows, train.labels, healthy)}
     if wrong_label:
-        wrong = _wrong_labels(train.labels, dataset.num_classes, bench.seed, trial)
+        wrong = other_labels(
+            train.labels, dataset.num_classes, generator_for(bench.seed, "wrong labels", trial)
+        )
         # The direction does not depend on training labels: only the images' own influence does.
         changed = _round(model, Split(train.images, wrong), dataset, settings, defense, seeds, [])
         outcomes["wrong_label"] = _outcome(model, train, rows, wrong, changed)
@@ -211,13 +214,6 @@ def _outcome(
 ) -> Outcome:
     noise = images - train.images[rows].float().div_(255)
     return Outcome(labels[rows], noise, images, logits_of(model, images).softmax(1))
-
-
-def _wrong_labels(labels: Tensor, num_classes: int, seed: int, trial: int) -> Tensor:
-    """Another class for every image, (N,), each as likely."""
-    generator = generator_for(seed, "wrong labels", trial)
-    shift = torch.randint(1, num_classes, (len(labels),), generator=generator)
-    return (labels + shift.to(labels.device)) % num_classes
 
 
 def _choose(

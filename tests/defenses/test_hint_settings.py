@@ -96,9 +96,61 @@ def test_steps_of_other_sizes_stay_in_their_bounds(trained, step):
         assert images.max() <= 1
 
 
+def noise_of(config, model):
+    """What one round adds to the selected images, (S, C, H, W) float64, and to which."""
+    train_set, defense, _ = start(config, model)
+    rows = defense.memory["selected"]
+    return (pixels(train_set) - DATA.images.double() / 255)[rows], rows
+
+
+def inner(noise, *others):
+    """Pixels that no clip at 0 or 1 has touched in any of them."""
+    return torch.stack([(n != 0) for n in (noise, *others)]).all(0)
+
+
+def test_opposite_noise_is_the_noise_with_its_sign_turned(trained):
+    healthy, rows = noise_of(Config(ratio=0.5, beta=1.0), trained)
+    opposite, same = noise_of(Config(ratio=0.5, beta=1.0, noise="opposite"), trained)
+    assert torch.equal(rows, same)
+    free = inner(healthy, opposite)
+    assert free.double().mean() > 0.5
+    torch.testing.assert_close(opposite[free], -healthy[free], atol=1e-6, rtol=0)
+
+
+def test_wrong_label_noise_is_of_other_classes_on_the_same_images(trained):
+    healthy, rows = noise_of(Config(ratio=0.5), trained)
+    wrong, same = noise_of(Config(ratio=0.5, noise="wrong-label"), trained)
+    assert torch.equal(rows, same)
+    assert not torch.equal(healthy, wrong)
+    labels = hint.other_labels(torch.arange(3).repeat(2000), 3, torch.Generator().manual_seed(0))
+    counts = torch.stack([(labels[c::3]).bincount(minlength=3) for c in range(3)])
+    assert counts.diagonal().tolist() == [0, 0, 0]
+    assert counts[counts > 0].min() > 900
+
+
+def test_gaussian_noise_has_each_images_own_norm(trained):
+    step = torch.randn(5, 2, 4, 4, generator=torch.Generator().manual_seed(1)) * 0.01
+    step[3] = 0
+    noise = hint.white_noise_like(step, torch.Generator().manual_seed(2))
+    torch.testing.assert_close(noise.flatten(1).norm(dim=1), step.flatten(1).norm(dim=1))
+    cosine = F.cosine_similarity(noise.flatten(1)[:3], step.flatten(1)[:3])
+    assert cosine.abs().max() < 0.6
+    _, rows = noise_of(Config(ratio=0.5), trained)
+    gaussian, same = noise_of(Config(ratio=0.5, noise="gaussian"), trained)
+    again, _ = noise_of(Config(ratio=0.5, noise="gaussian"), trained)
+    assert torch.equal(rows, same)
+    assert torch.equal(gaussian, again)
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("select_by", "loss"), ("select_by", "random"), ("step", "sign"), ("step", "linf")],
+    [
+        ("select_by", "loss"),
+        ("select_by", "random"),
+        ("step", "sign"),
+        ("step", "linf"),
+        ("noise", "gaussian"),
+    ],
 )
 def test_an_extension_is_an_override_and_its_default_is_in_no_spec(name, text):
     settings = hint_settings(("mnist",), "paper", **{name: text})
