@@ -10,9 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import data_folder, results_folder
+from poisonbench.requests import (
+    DEFAULT_DATASET,
+    CraftRequest,
+    PoisonRequest,
+    RunRequest,
+    attack_names,
+    split_values,
+)
 from poisonbench.results.records import RunRecord, unpack_bits
 from poisonbench.results.store import Store
 
@@ -22,14 +31,39 @@ if TYPE_CHECKING:
     from poisonbench.data.poison import Poison
     from poisonbench.runs.workspace import Bench
 
+#: The columns of :func:`records` that people use, and where a record has them.
+COLUMNS = {
+    "id": "id",
+    "dataset": "labels.dataset",
+    "method": "spec.method",
+    "variant": "labels.variant",
+    "attacks": "spec.poison.attacks",
+    "rho": "spec.poison.rho",
+    "scenario": "spec.targeting.scenario",
+    "profile": "labels.profile",
+    "overrides": "labels.overrides",
+    "model": "spec.model",
+    "seed": "spec.seed",
+    "trial": "spec.trial",
+    "test_accuracy": "metrics.test_accuracy",
+    "batch_statistics_accuracy": "metrics.batch_statistics_accuracy",
+    "validation_accuracy": "metrics.validation_accuracy",
+    "attack_success": "metrics.attack_success",
+    "seconds": "cost.seconds.total",
+    "poison": "spec.poison.digest",
+    "device": "environment.device",
+    "finished": "environment.finished",
+}
+
 
 def craft(
     attack: str,
-    dataset: str = "mnist-sample",
+    dataset: str = DEFAULT_DATASET,
     *,
     rho: float | None = None,
     trial: int = 0,
     profile: str = "paper",
+    model: str | None = None,
     results: str | Path | None = None,
     data_root: str | Path | None = None,
     device: str = "auto",
@@ -38,6 +72,8 @@ def craft(
 ) -> Poison:
     """Make a poison, or find it in the results folder; see ``poisonbench craft --help``.
 
+    Each parameter is an option of the command.
+
     Args:
         attack: a name, names joined by "+", or "mix".
         dataset: as on the command line.
@@ -45,41 +81,43 @@ def craft(
             share when targeted.
         trial: which draw of everything random.
         profile: "paper", or another that the attack has.
+        model: the surrogate's network; by default the paper's for this kind of data.
         results: the results folder; by default that of POISONBENCH_RESULTS, or results.
         data_root: the folder of data sets; by default that of POISONBENCH_DATA, or data.
         device: auto, cpu, cuda or cuda:N.
         seed: root seed.
-        options: the attack's own settings, e.g. ``epsilon=8 / 255``.
+        options: settings of the attack, its target or its surrogate's recipe, e.g.
+            ``epsilon=8 / 255, epochs=3``; of several attacks ``**{"pgd.steps": 3}``.
+
+    Returns:
+        The poison, which knows its ``id`` and ``path``.
 
     Raises:
         PoisonbenchError: see :mod:`poisonbench.core.errors`.
     """
-    from poisonbench.runs.craft import attack_names
-    from poisonbench.runs.craft_targeted import craft_trials
+    from poisonbench.runs import craft as run
 
-    bench = _bench(results, data_root, device, seed)
-    (crafted,) = craft_trials(
-        bench,
-        attack_names(attack),
-        bench.dataset(dataset),
-        [trial],
-        rho=rho,
-        profile=profile,
-        values=_texts(options),
+    poison = PoisonRequest(
+        attacks=attack_names(attack), rho=rho, trial=trial, profile=profile, surrogate=model
     )
+    _, poison = split_values(options, poison, to_craft=True)
+    request = CraftRequest(dataset=dataset, poison=poison, seed=seed)
+    (crafted,) = run.craft(_bench(results, data_root, device, seed), request)
     return crafted.poison
 
 
 def defend(
     method: str,
-    dataset: str = "mnist-sample",
+    dataset: str = DEFAULT_DATASET,
     *,
     attack: str = "mix",
-    poison: str | Path | None = None,
+    poison: Poison | str | Path | None = None,
     rho: float | None = None,
     trial: int = 0,
     profile: str = "paper",
     attack_profile: str = "paper",
+    model: str | None = None,
+    surrogate: str | None = None,
     results: str | Path | None = None,
     data_root: str | Path | None = None,
     device: str = "auto",
@@ -88,43 +126,58 @@ def defend(
 ) -> RunRecord:
     """Train under a defense, or find the record; see ``poisonbench defend --help``.
 
+    Each parameter is an option of the command.
+
     Args:
         method: the defense's name.
         dataset: as on the command line.
         attack: a name, names joined by "+", or "mix".
-        poison: path of an artefact to use as it is, instead of ``attack`` and ``rho``.
+        poison: what :func:`craft` gave, or the path of an artefact, to use as it is, instead of
+            ``attack`` and ``rho``.
         rho: share of poisoned training images; 0 trains on clean data. By default 0.6 when
             untargeted, and the attack's own when targeted.
         trial: which trial.
         profile: "paper", or another that the defense has.
         attack_profile: "paper", or another that the targeted attack has.
+        model: the network; by default the paper's for this kind of data.
+        surrogate: the network that attacks train; by default the victim's.
         results: the results folder; by default that of POISONBENCH_RESULTS, or results.
         data_root: the folder of data sets; by default that of POISONBENCH_DATA, or data.
         device: auto, cpu, cuda or cuda:N.
         seed: root seed.
-        options: settings of the defense or of the recipe, e.g. ``ratio=0.5, epochs=3``.
+        options: settings of the defense, the target or the recipe, e.g. ``ratio=0.5, epochs=3``;
+            an attack's have its name: ``**{"pgd.steps": 3}``.
+
+    Returns:
+        The record, which knows its ``id`` and ``path``.
 
     Raises:
         PoisonbenchError: see :mod:`poisonbench.core.errors`.
     """
-    from poisonbench.runs.craft import attack_names
-    from poisonbench.runs.defend import defend as run
-    from poisonbench.runs.poisoned_data import PoisonChoice
+    from poisonbench.runs import defend as run
 
-    bench = _bench(results, data_root, device, seed)
-    path = None if poison is None else Path(poison)
-    choice = PoisonChoice(
-        attacks=() if path else attack_names(attack), path=path, rho=rho, profile=attack_profile
+    path = poison if isinstance(poison, str | Path | None) else poison.path
+    if poison is not None and path is None:
+        raise UsageError("poison: expected one that was kept, got one without a path; craft it")
+    made_of = PoisonRequest(
+        attacks=attack_names(attack) if path is None else (),
+        path=None if path is None else Path(path),
+        rho=rho,
+        profile=attack_profile,
+        surrogate=surrogate,
     )
-    return run(
-        bench,
-        method,
-        bench.dataset(dataset),
-        choice,
-        trial=trial,
+    settings, made_of = split_values(options, made_of)
+    request = RunRequest(
+        method=method,
+        dataset=dataset,
+        poison=made_of,
         profile=profile,
-        values=_texts(options),
-    ).record
+        settings=settings,
+        model=model,
+        seed=seed,
+        trial=trial,
+    )
+    return run.defend(_bench(results, data_root, device, seed), request).record
 
 
 def load_poison(
@@ -150,33 +203,43 @@ def records(
     results: str | Path | None = None,
     on_error: Callable[[Exception], None] = lambda error: None,
     *,
+    columns: Literal["common", "all"] = "common",
     outcomes: bool = False,
 ) -> pandas.DataFrame:
-    """The run records as a data frame, one row a run, nested fields as dotted columns.
+    """The run records as a data frame, one row a run.
 
     Args:
         results: the results folder; by default that of POISONBENCH_RESULTS, or results.
         on_error: told of each record that cannot be read; it is left out.
-        outcomes: give ``outcomes.test`` and ``outcomes.test_by_batch_statistics`` as arrays (N,)
+        columns: "common" gives :data:`COLUMNS`, "all" every field, nested ones as dotted columns.
+        outcomes: add ``outcomes.test`` and ``outcomes.test_by_batch_statistics`` as arrays (N,)
             bool, which of the test images were classified right; None where a record lacks them.
-            Otherwise they are left out.
     """
     from dataclasses import asdict
 
     import pandas
 
-    found = Store(results_folder(results)).records(on_error)
-    rows = []
-    for record in found:
+    rows, names = [], ("test", "test_by_batch_statistics")
+    for record in Store(results_folder(results)).records(on_error):
         row = asdict(record)
-        packed = row.pop("outcomes")
+        packed, _ = row.pop("outcomes"), row.pop("path")
+        if columns == "common":
+            row = {name: _field(row, place) for name, place in COLUMNS.items()}
+            row |= {"attacks": "+".join(row["attacks"] or ()), "rho": row["rho"] or 0.0}
         if outcomes:
-            row["outcomes"] = {
-                name: unpack_bits(packed[name]) if packed.get(name) else None
-                for name in ("test", "test_by_batch_statistics")
+            row |= {
+                f"outcomes.{name}": unpack_bits(packed[name]) if packed.get(name) else None
+                for name in names
             }
         rows.append(row)
-    return pandas.json_normalize(rows)
+    return pandas.DataFrame(rows) if columns == "common" else pandas.json_normalize(rows)
+
+
+def _field(row: Any, place: str) -> Any:
+    """A nested field by its dotted name; None where it is not there."""
+    for name in place.split("."):
+        row = row.get(name) if isinstance(row, dict) else None
+    return row
 
 
 def _bench(
@@ -186,11 +249,3 @@ def _bench(
 
     store = Store(results_folder(results))
     return Bench(store, data_folder(data_root), find_device(device), seed)
-
-
-def _texts(options: dict[str, Any]) -> dict[str, str]:
-    """Values as the command line's texts, so that both go through the same checks."""
-    return {
-        name: ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-        for name, value in options.items()
-    }

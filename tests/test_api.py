@@ -1,5 +1,8 @@
 """The Python API on the tiny data set: what it makes, refuses and reads."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 import poisonbench
@@ -27,7 +30,7 @@ def test_api(tiny, results):
     assert clean.spec["poison"] is None
     same = defend(results, tiny, "--clean", "--ratio", "0.25", "--json").json
     assert (same["id"], same["is_new"]) == (clean.id, False)
-    frame = poisonbench.records(results)
+    frame = poisonbench.records(results, columns="all")
     assert sorted(frame["id"]) == sorted([record.id, clean.id])
     row = frame[frame["id"] == record.id].iloc[0]
     assert row["metrics.test_accuracy"] == record.metrics["test_accuracy"]
@@ -39,6 +42,60 @@ def test_api(tiny, results):
     assert right.mean() == record.metrics["test_accuracy"]
     anew = outcomes["outcomes.test_by_batch_statistics"]
     assert anew.mean() == record.metrics["batch_statistics_accuracy"]
+
+
+def test_a_poison_and_a_record_know_where_they_are(tiny, results):
+    poison = poisonbench.craft("durp", tiny, results=results)
+    assert poison.path == results / "poisons" / poison.id
+    assert poisonbench.craft("durp", tiny, results=results).path == poison.path
+    assert poisonbench.load_poison(poison.path).id == poison.id
+    assert repr(poison).startswith(f"Poison {poison.id}: 270 of 270 images of {tiny} by durp")
+    record = poisonbench.defend("none", tiny, poison=poison, results=results, epochs=1)
+    assert record.spec["poison"]["digest"] == poison.digest
+    assert record.path == results / "runs" / f"{record.id}.json"
+    again = poisonbench.defend("none", tiny, poison=poison.path, results=results, epochs=1)
+    assert (again, again.path) == (record, record.path)
+    for shown in (repr(poison), repr(record)):
+        assert len(shown.splitlines()) <= 3
+        assert str(results) in shown
+    with pytest.raises(UsageError, match="without a path"):
+        poisonbench.defend("none", tiny, poison=replace(poison, path=None), results=results)
+
+
+def test_the_columns_that_people_use(tiny, results):
+    made = poisonbench.defend("none", tiny, attack="durp", rho=0.5, results=results, epochs=1)
+    clean = poisonbench.defend("none", tiny, rho=0, results=results, epochs=2)
+    frame = poisonbench.records(results).set_index("id")
+    assert len(frame.columns) == 19
+    row = frame.loc[made.id]
+    assert (row["method"], row["attacks"], row["rho"]) == ("none", "durp", 0.5)
+    assert (row["dataset"], row["model"]) == (tiny, "mnist-cnn")
+    assert row["overrides"] == {"epochs": 1}
+    assert row["test_accuracy"] == made.metrics["test_accuracy"]
+    assert row["poison"] == made.spec["poison"]["digest"]
+    assert row["seconds"] > 0
+    assert (frame.loc[clean.id]["attacks"], frame.loc[clean.id]["rho"]) == ("", 0)
+    assert len(poisonbench.records(results, columns="all").columns) > 60
+    with_outcomes = poisonbench.records(results, outcomes=True)
+    assert set(with_outcomes) - set(poisonbench.records(results)) == {
+        "outcomes.test",
+        "outcomes.test_by_batch_statistics",
+    }
+
+
+def test_settings_keep_their_type(tiny, results):
+    """A whole number is as good as a float, text as good as what it says."""
+    first, *others = [
+        poisonbench.craft("durp", tiny, results=results, epsilon=epsilon)
+        for epsilon in (8 * LEVEL, "8/255", np.float64(8 / 255))
+    ]
+    assert [other.id for other in others] == [first.id] * 2
+    whole = poisonbench.craft("durp", tiny, results=results, epsilon=1)
+    assert whole.card["spec"]["config"]["epsilon"] == 1.0
+    assert whole.id == poisonbench.craft("durp", tiny, results=results, epsilon=1.0).id
+    one = poisonbench.defend("none", tiny, attack="durp", rho=1, results=results, epochs=1)
+    same = poisonbench.defend("none", tiny, attack="durp", rho=1.0, results=results, epochs=1)
+    assert one.id == same.id
 
 
 def test_api_mix(tiny, stocked):

@@ -25,13 +25,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BOTTOM = {"core", "targeting"}
 NUMERIC = BOTTOM | {"data", "models"}
 ALGORITHM = NUMERIC | {"training", "influence"}
-RUNS = ALGORITHM | {"registry", "attacks", "defenses", "results"}
+RUNS = ALGORITHM | {"registry", "requests", "attacks", "defenses", "results"}
 
 #: What each part may import; itself is understood, except for algorithms.
 MAY_IMPORT = {
     "core": set(),
     "targeting": {"core"},
     "registry": BOTTOM,
+    "requests": BOTTOM | {"registry"},
     "data": BOTTOM,
     "models": BOTTOM,
     "training": NUMERIC,
@@ -39,8 +40,8 @@ MAY_IMPORT = {
     "attacks": ALGORITHM,
     "defenses": ALGORITHM,
     "results": BOTTOM,
-    "tables": BOTTOM | {"registry", "results"},
-    "sweep": BOTTOM | {"registry", "results", "tables"},
+    "tables": BOTTOM | {"registry", "requests", "results"},
+    "sweep": BOTTOM | {"registry", "requests", "results", "tables"},
     "runs": RUNS,
     "figures": RUNS | {"runs", "tables"},
     "api": RUNS | {"runs", "tables"},
@@ -59,10 +60,10 @@ SHARED_BY_ALGORITHMS = (
 
 #: No torch when these are imported, so help and tables are quick and run on any machine.
 WITHOUT_TORCH = BOTTOM | {
-    *("registry", "results", "tables", "sweep", "api", "cli", "__init__"),
+    *("registry", "requests", "results", "tables", "sweep", "api", "cli", "__init__"),
 }
 #: No torch anywhere in these.
-NEVER_TORCH = {"results", "tables", "sweep"}
+NEVER_TORCH = {"requests", "results", "tables", "sweep"}
 HEAVY = {"torch", "torchvision", "safetensors", "kornia", "sklearn"}
 
 

@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import DATA_VARIABLE, RESULTS_VARIABLE, data_folder, results_folder
+from poisonbench.core.settings import Option
 
 DatasetOption = Annotated[
     str | None,
@@ -49,9 +50,18 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Check the line, then read it as usual."""
-        given, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        self.tokens(ctx, args)
+        return super().parse_args(ctx, args)
+
+    def tokens(self, ctx: Any, args: list[str]) -> tuple[dict[str, Any], list[str]]:
+        """The texts of a line by option, and the words that are of none.
+
+        Raises:
+            UsageError: an option twice, or without its value.
+        """
+        given, others, order = self.make_parser(ctx).parse_args(args=list(args))
         for parameter in order:
-            flag = parameter.opts[0]
+            flag = parameter.flag if isinstance(parameter, Option) else parameter.opts[0]
             is_list = getattr(parameter, "multiple", False)
             if order.count(parameter) > 1 and not is_list:
                 raise UsageError(f"{flag}: expected once, got it {order.count(parameter)} times")
@@ -59,7 +69,7 @@ class Command(TyperCommand):
             for text in (value or []) if is_list else [value]:
                 if isinstance(text, str) and text.startswith("--"):
                     raise UsageError(f"{flag}: expected a value after it, got the option {text}")
-        return super().parse_args(ctx, args)
+        return given, others
 
 
 def say(text: str, *, quiet: bool = False) -> None:

@@ -2,153 +2,164 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from poisonbench.cli.common import (
-    DatasetOption,
-    command_app,
-    print_json,
-    say,
-)
-from poisonbench.cli.method_options import CONTEXT, MethodCommand, flags_of, method_values
+from poisonbench.cli.common import DatasetOption, command_app, print_json, say
+from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings
 from poisonbench.cli.session import (
     RunOptions,
     choose_dataset,
     open_bench,
+    read_selection,
     takes,
 )
 from poisonbench.core.errors import UsageError
-from poisonbench.registry import attacks, defenses, find
+from poisonbench.data.names import shown_name
+from poisonbench.registry import defenses, find
+from poisonbench.requests import PoisonRequest, RunRequest, Values, attack_names, split_values
 
 if TYPE_CHECKING:
     from poisonbench.results.records import RunRecord
     from poisonbench.runs.defend import Defended
-    from poisonbench.runs.poisoned_data import PoisonChoice
 
 
 app = command_app()
 
 
-@app.command("defend", cls=MethodCommand, context_settings=CONTEXT)
-@takes(RunOptions)
-def defend(
-    ctx: typer.Context,
-    method: Annotated[str, typer.Option("--method", help="One of `poisonbench list defenses`.")],
-    dataset: DatasetOption = None,
+@dataclass(frozen=True, kw_only=True)
+class DefendOptions:
+    """The options of ``defend`` alone, in the order of its help."""
+
+    method: Annotated[str, typer.Option("--method", help="One of `poisonbench list defenses`.")]
+    dataset: DatasetOption = None
     attack: Annotated[
         str | None,
         typer.Option(
             "--attack",
             help="One of `poisonbench list attacks`, untargeted ones joined by +, or mix.",
         ),
-    ] = None,
+    ] = None
     poison: Annotated[
         Path | None, typer.Option("--poison", help="A poison artefact to train on, as it is.")
-    ] = None,
-    clean: Annotated[bool, typer.Option("--clean", help="Train on clean data.")] = False,
+    ] = None
+    clean: Annotated[bool, typer.Option("--clean", help="Train on clean data.")] = False
     rho: Annotated[
         float | None,
         typer.Option(
             "--rho",
             help="Share of poisoned images; 0.6 by default, a targeted attack's own is 0.01.",
         ),
-    ] = None,
-    trial: Annotated[int, typer.Option("--trial", min=0, help="Which trial, from 0.")] = 0,
+    ] = None
+    trial: Annotated[int, typer.Option("--trial", min=0, help="Which trial, from 0.")] = 0
     trials: Annotated[
         int | None, typer.Option("--trials", min=1, help="Run this many trials, from --trial on.")
-    ] = None,
+    ] = None
     poison_trial: Annotated[
         int, typer.Option("--poison-trial", min=0, help="Which draw of the poison.")
-    ] = 0,
+    ] = 0
     attack_profile: Annotated[
         str, typer.Option("--attack-profile", help="A targeted attack's, e.g. fc's watermark.")
-    ] = "paper",
+    ] = "paper"
+    surrogate: Annotated[
+        str | None,
+        typer.Option("--surrogate", help="Network that attacks train; the victim's by default."),
+    ] = None
     save_model: Annotated[
         bool, typer.Option("--save-model", help="Keep the trained weights, as safetensors.")
-    ] = False,
+    ] = False
     plan: Annotated[
         str | None, typer.Option("--plan", hidden=True, help="The sweep's plan, for the record.")
-    ] = None,
-    *,
-    options: RunOptions,
-) -> None:
+    ] = None
+
+
+@app.command("defend", cls=MethodCommand, context_settings=CONTEXT)
+@takes(DefendOptions, "asked")
+@takes(RunOptions)
+def defend(ctx: typer.Context, *, asked: DefendOptions, options: RunOptions) -> None:
     """Train a classifier on poisoned data under a defense; a record in the results folder.
 
     Poisons that are missing are crafted first and kept. A run that is done is not done again.
 
+    An attack's surrogate has the network of the run. Options of the training recipe are the
+    run's alone, so that runs share one poison; an attack's own options, and its surrogate's
+    recipe, take the attack's name: --pgd.epochs 3
+
     poisonbench defend --method hint --ratio 0.5
     """
-    entry = find("a defense", defenses(), method)
-    chosen = [attacks()[attack]] if attack in attacks() else []
-    values = method_values(ctx.args, flags_of(ctx), [entry, *chosen])
-    asked: dict[str, Any] = {
-        "profile": options.profile,
-        "values": values,
-        "model": options.model,
-    }
-    choice = read_choice(
-        attack, poison, clean, rho, options.selection, poison_trial, attack_profile
-    )
-    from poisonbench.runs import defend as run
-
-    done = []
-    with open_bench(options, plan) as bench:
-        name = choose_dataset(dataset, options.preset, options.quiet, attack)
-        data = bench.dataset(name)
-        numbers = range(trial, trial + (trials or 1))
-        # All of them before the first is trained.
-        for number in numbers if trials else ():
-            run.request(bench, method, data, choice, trial=number, **asked)
-        for number in numbers:
-            made = run.defend(
-                bench, method, data, choice, trial=number, save_model=save_model, **asked
-            )
-            done.append(made)
-            if not options.json:
-                _print_line(made, options.quiet)
+    requests = read_requests(asked, options, method_settings(ctx))
+    done = run(requests, options, asked.plan)
     if options.json:
         runs = [_summary(item) for item in done]
-        print_json(runs[0] if trials is None else {"runs": runs})
+        print_json(runs[0] if asked.trials is None else {"runs": runs})
 
 
-def read_choice(
-    attack: str | None,
-    poison: Path | None,
-    clean: bool,
-    rho: float | None,
-    selection: str,
-    poison_trial: int,
-    attack_profile: str = "paper",
-) -> PoisonChoice:
-    """The poison that the options ask for.
+def read_requests(asked: DefendOptions, options: RunOptions, values: Values) -> list[RunRequest]:
+    """The runs that a line asks for, one a trial.
 
     Raises:
         UsageError: options that exclude each other, or a bad value.
     """
     given = [
         flag
-        for flag, value in (("--attack", attack), ("--poison", poison), ("--clean", clean or None))
+        for flag, value in (
+            ("--attack", asked.attack),
+            ("--poison", asked.poison),
+            ("--clean", asked.clean or None),
+        )
         if value is not None
     ]
     if len(given) > 1:
         raise UsageError(f"expected one of --attack, --poison and --clean, got {', '.join(given)}")
-    if rho is not None and (poison is not None or clean):
-        raise UsageError(f"expected --rho with --attack, got it with {given[0]}; leave it out")
-    from poisonbench.runs.craft import attack_names
-    from poisonbench.runs.method_settings import read_selection
-    from poisonbench.runs.poisoned_data import PoisonChoice
-
-    return PoisonChoice(
-        attacks=() if poison or clean else attack_names(attack or "mix"),
-        path=poison,
-        rho=0.0 if clean else rho,
-        selection=read_selection(selection),
-        trial=poison_trial,
-        profile=attack_profile,
+    poison = PoisonRequest(
+        attacks=() if asked.poison or asked.clean else attack_names(asked.attack or "mix"),
+        path=asked.poison,
+        rho=asked.rho,
+        selection=read_selection(options.selection),
+        trial=asked.poison_trial,
+        profile=asked.attack_profile,
+        surrogate=asked.surrogate,
     )
+    settings, poison = split_values(values, poison)
+    request = RunRequest(
+        method=find("a defense", defenses(), asked.method).name,
+        dataset=choose_dataset(asked.dataset, options.preset, options.quiet, asked.attack),
+        poison=poison,
+        profile=options.profile,
+        settings=settings,
+        model=options.model,
+        seed=options.seed,
+        trial=asked.trial,
+        save_model=asked.save_model,
+    )
+    return [request.at(asked.trial + number) for number in range(asked.trials or 1)]
+
+
+def run(
+    requests: Sequence[RunRequest], options: RunOptions, plan: str | None = None
+) -> list[Defended]:
+    """Train what is asked for, or find it, and print a line on each unless it shall be JSON.
+
+    Args:
+        requests: of one seed; all of them are checked before the first is trained.
+        options: where, and how it is shown.
+        plan: the digest of the sweep's plan, for the records.
+    """
+    from poisonbench.runs.defend import defend, resolve_run
+
+    done = []
+    with open_bench(options, plan) as bench:
+        for request in requests if len(requests) > 1 else ():
+            resolve_run(bench, request)
+        for request in requests:
+            done.append(defend(bench, request))
+            if not options.json:
+                _print_line(done[-1], options.quiet)
+    return done
 
 
 def _print_line(item: Defended, quiet: bool) -> None:
@@ -159,7 +170,7 @@ def _print_line(item: Defended, quiet: bool) -> None:
         say("done before; here is its record", quiet=quiet)
     accuracy = 100 * record.metrics["test_accuracy"]
     print(
-        f"{record.spec['method']} on {record.spec['dataset']['name']}, "
+        f"{record.spec['method']} on {shown_name(record.labels['dataset'])}, "
         f"{describe_poison(record.spec['poison'])}, trial {record.spec['trial']}: "
         f"test accuracy {accuracy:.2f} %, {_verdict(record)}"
         f"{record.cost['seconds']['total']:.0f} s, {item.path}"

@@ -30,13 +30,13 @@ from poisonbench.cli.common import (
     print_json,
     say,
 )
-from poisonbench.cli.method_options import CONTEXT, flags_of, method_values
+from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings
 from poisonbench.cli.session import RunOptions, choose_dataset, open_bench, takes
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
 from poisonbench.core.settings import did_you_mean, parse_value
 from poisonbench.figures.drawing import Figure, write_figure
-from poisonbench.registry import defenses
+from poisonbench.requests import DEFAULT_RHO, PoisonRequest, attack_names
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
 from poisonbench.tables.cells import TARGETED_SAMPLE, is_run_on
@@ -44,7 +44,6 @@ from poisonbench.tables.paper_table import DATASET_LABELS
 
 if TYPE_CHECKING:
     from poisonbench.data.splits import Dataset
-    from poisonbench.figures.images import PoisonMix
     from poisonbench.runs.workspace import Bench
 
 
@@ -128,7 +127,7 @@ class DataOptions(FigureOptions):
     seed: SeedOption = 0
 
 
-@app.command("1", cls=Command, context_settings=CONTEXT)
+@app.command("1", cls=MethodCommand, context_settings=CONTEXT)
 @takes(DataOptions)
 def healthy_noise(
     ctx: typer.Context,
@@ -151,7 +150,7 @@ def healthy_noise(
     """
     from poisonbench.figures.healthy_noise import healthy_noise
 
-    values = method_values(ctx.args, flags_of(ctx), [defenses()["hint"]])
+    values = method_settings(ctx)
     with _bench_and_data(options, _dataset(options, attack)) as (bench, data):
         Store(options.folder).check_writable()
         figure = healthy_noise(
@@ -343,12 +342,9 @@ def _check_table_dataset(name: str) -> str:
     return name
 
 
-def _mix(attack: str | None, rho: float | None) -> PoisonMix:
-    from poisonbench.figures.images import PoisonMix
-    from poisonbench.runs.craft import attack_names
-    from poisonbench.runs.poisoned_data import DEFAULT_RHO
-
-    return PoisonMix(attack_names(attack or "mix"), DEFAULT_RHO if rho is None else rho)
+def _mix(attack: str | None, rho: float | None) -> PoisonRequest:
+    names = attack_names(attack or "mix")
+    return PoisonRequest(attacks=names, rho=DEFAULT_RHO if rho is None else rho)
 
 
 def _names(text: str | None) -> tuple[str, ...]:

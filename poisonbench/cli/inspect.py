@@ -146,7 +146,7 @@ def _in_words(goal: Goal, names: Sequence[str]) -> str:
 
 def _show_record(record: RunRecord, json: bool) -> None:
     if json:
-        print_json(asdict(record))
+        print_json({key: value for key, value in asdict(record).items() if key != "path"})
         return
     for section in ("spec", "labels", "metrics", "digests", "cost", "environment"):
         print(f"{section}:")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -101,12 +101,25 @@ def _options(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code; a known error is one line on stderr."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    return exit_code(lambda: app(args=words, prog_name="poisonbench", standalone_mode=False), words)
+
+
+def exit_code(command: Callable[[], Any], words: Sequence[str] = ()) -> int:
+    """Run a command and return its exit code; a known error is one line on stderr.
+
+    Args:
+        command: what to run; may return an exit code.
+        words: its line, which usage errors quote.
+    """
     try:
-        code = app(args=words, prog_name="poisonbench", standalone_mode=False) or 0
+        result = command()
+        code = result if isinstance(result, int) else 0
         sys.stdout.flush()
     except PoisonbenchError as error:
         _print_error(str(error))
         return error.exit_code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     except BrokenPipeError:
         return _end_of_pipe()
     except SystemExit as end:
@@ -118,35 +131,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Typer's usage errors; their base class differs between its versions.
         if not hasattr(error, "format_message"):
             raise
-        return _usage_error(error, words)
+        text = usage_text(error, words)
+        if "\n" in text:
+            # A group without a command shows its help, which is what Typer's message then is.
+            print(text, file=sys.stderr)
+        else:
+            _print_error(text)
+        return int(getattr(error, "exit_code", 2))
     if code == INTERRUPTED:
         _print_error("interrupted")
-    return int(code)
+    return code
 
 
-def _print_error(text: str) -> None:
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
-
-
-def _usage_error(error: Any, words: Sequence[str]) -> int:
-    """Typer's error as one line in the form of our own: what was expected, what came, what to do.
-
-    A group without a command shows its help, which is what Typer's message then is.
-    """
-    from poisonbench.cli.method_options import value_of
-
-    text = error.format_message().rstrip(".")
+def usage_text(error: Any, words: Sequence[str]) -> str:
+    """Typer's error in the form of our own: what was expected, what came, what to do."""
+    text: str = error.format_message().rstrip(".")
     if "\n" in text:
-        print(text, file=sys.stderr)
-        return int(error.exit_code)
+        return text
     flags = getattr(getattr(error, "param", None), "opts", [])
     if flags and error.message:
         text = f"{flags[0]}: {error.message.replace('Input should be', 'expected').rstrip('.')}"
         if given := value_of(flags[0], words):
             text += f", got {given!r}"
     where = error.ctx.command_path if error.ctx else "poisonbench"
-    _print_error(f"{text}; see `{where} --help`")
-    return int(error.exit_code)
+    return f"{text}; see `{where} --help`"
+
+
+def value_of(flag: str, arguments: Sequence[str]) -> str:
+    """The text after a flag, or nothing."""
+    for position, argument in enumerate(arguments):
+        if argument == flag and position + 1 < len(arguments):
+            return arguments[position + 1]
+        if argument.startswith(flag + "="):
+            return argument.partition("=")[2]
+    return ""
+
+
+def _print_error(text: str) -> None:
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
 
 
 def _end_of_pipe() -> int:

@@ -1,114 +1,166 @@
 """Options that come from a method's config: shown in --help, checked, and never listed twice.
 
-A command that takes them accepts unknown options and hands their texts on; the run checks them
-against the method that was chosen.
+Click reads them as it reads a command's own, once the line has named its methods.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from poisonbench.cli.common import Command
 from poisonbench.core.errors import UsageError
-from poisonbench.core.settings import Option, did_you_mean, options_of
-from poisonbench.registry import Entry, attacks, defenses
+from poisonbench.core.settings import (
+    Option,
+    closest,
+    did_you_mean,
+    options_of,
+    parse_value,
+    unknown_option,
+    value_text,
+)
+from poisonbench.registry import Entry, attacks, defenses, find
+from poisonbench.requests import Value, attack_names, not_of
 from poisonbench.targeting import PROFILES as TARGETING_PROFILES
 from poisonbench.targeting import Targeting
 
-#: For ``app.command(context_settings=...)``.
+#: For ``app.command(context_settings=...)``: what Click does not know is refused in our words.
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 #: How alike (0 to 1) a flag must be to one of the command's own to be taken for a typing mistake.
 NEAR_MISS = 0.8
 
+#: By command, the option that names its method, and what may be named.
+_NAMED = {"craft": ("--attack", attacks), "defend": ("--method", defenses)}
 
-def method_values(
-    arguments: Sequence[str], shared: Sequence[str], entries: Sequence[Entry]
-) -> dict[str, str]:
-    """Option texts by field name from what the command did not know.
-
-    ``["--ratio", "0.5", "--gamma=0.1"]`` gives ``{"ratio": "0.5", "gamma": "0.1"}``.
-
-    Args:
-        arguments: left over from the command line.
-        shared: the command's own flags, to suggest one for a near miss.
-        entries: the methods that were chosen.
-
-    Raises:
-        UsageError: something that is no option, has no value, or comes twice, or a near miss of
-            the command's own flags.
-    """
-    if not arguments:
-        return {}
-    own = {option.flag for entry in entries for part in _options(entry) for option in part}
-    values: dict[str, str] = {}
-    rest = list(arguments)
-    while rest:
-        flag = rest.pop(0)
-        if not flag.startswith("--") or len(flag) < 3:
-            raise UsageError(f"expected an option such as --epochs 3, got {flag!r}")
-        flag, has_value, text = flag.partition("=")
-        meant = did_you_mean(flag, shared, NEAR_MISS)
-        if meant and flag not in own:
-            raise UsageError(f"expected an option of this command or its method, got {flag}{meant}")
-        if not has_value:
-            if not rest or (rest[0].startswith("--") and not _is_number(rest[0])):
-                got = f"the option {rest[0]}" if rest else "nothing"
-                raise UsageError(f"{flag}: expected a value after it, got {got}")
-            text = rest.pop(0)
-        name = flag[2:].replace("-", "_")
-        if name in values:
-            raise UsageError(f"{flag}: expected once, got it twice")
-        values[name] = text
-    return values
+_LINE = "poisonbench.line"
+_OPTIONS = "poisonbench.options"
+_SETTINGS = "poisonbench.settings"
 
 
-def flags_of(ctx: Any) -> list[str]:
-    """A command's own flags."""
-    return [flag for parameter in ctx.command.params for flag in parameter.opts]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def method_settings(ctx: Any) -> dict[str, Value]:
+    """The settings of methods on a command's line, by the names of their options."""
+    settings: dict[str, Value] = ctx.meta[_SETTINGS]
+    return settings
 
 
 class MethodCommand(Command):
-    """A command whose ``--help`` also shows the options of the method named on the line."""
+    """A command that also takes the options of the methods named on its line."""
+
+    def make_parser(self, ctx: Any) -> Any:
+        """Click's parser, with the methods' options once they are known."""
+        parser = super().make_parser(ctx)
+        for option in ctx.meta.get(_OPTIONS, ()):
+            parser.add_option(option, opts=[option.flag, f"--{option.name}"], dest=option.name)
+        return parser
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Remember the line, for the help; a required option with a typing mistake is named."""
-        ctx.meta["poisonbench.arguments"] = list(args)
-        given, unknown, _ = self.make_parser(ctx).parse_args(args=list(args))
+        """Look which methods the line names, then read it with their options."""
+        given, others, _ = self.make_parser(ctx).parse_args(args=list(args))
+        ctx.meta[_LINE] = given
+        if given.get("help") or ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
         lacking = [p.opts[0] for p in self.params if p.required and p.name not in given]
-        for flag in (word.partition("=")[0] for word in unknown):
-            meant = did_you_mean(flag, lacking, NEAR_MISS)
-            if (
-                flag.startswith("--")
-                and meant
-                and not given.get("help")
-                and not ctx.resilient_parsing
-            ):
-                raise UsageError(f"expected an option of this command, got {flag}{meant}")
+        if lacking:
+            self._refuse_unnamed(others, lacking)
+            return super().parse_args(ctx, args)
+        methods = named_methods(str(self.name), given)
+        own = {flag for parameter in self.params for flag in parameter.opts}
+        options = [o for o in _line_options(str(self.name), methods) if o.flag not in own]
+        if args and args[-1] in {option.flag for option in options}:
+            raise UsageError(f"{args[-1]}: expected a value after it, got nothing")
+        ctx.meta[_OPTIONS] = options
+        given, others = self.tokens(ctx, args)
+        if others or "--" in args:
+            raise UsageError(_unknown((others or ["--"])[0], own, methods, options))
+        ctx.meta[_SETTINGS] = {
+            option.name: parse_value(given[option.name], option.kind, option.flag)
+            for option in options
+            if option.name in given
+        }
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The usual help, then the method's options."""
         super().format_help(ctx, formatter)
-        flag, table = ("--attack", attacks()) if self.name == "craft" else ("--method", defenses())
-        name = value_of(flag, ctx.meta.get("poisonbench.arguments", []))
-        if name in table:
-            formatter.write(f"\n{method_help(table[name])}\n")
+        if self.name not in _NAMED:
+            return
+        flag, table = _NAMED[self.name]
+        name = ctx.meta.get(_LINE, {}).get(flag.removeprefix("--"))
+        if name in table():
+            formatter.write(f"\n{method_help(table()[name])}\n")
         else:
             formatter.write(
                 f"\nEach method has options of its own: {ctx.command_path} {flag} NAME --help\n"
             )
             if self.name == "craft":
                 formatter.write("In a mix they take their attack's name: --dc.rounds 50\n")
+
+    def _refuse_unnamed(self, others: Sequence[str], lacking: Sequence[str]) -> None:
+        """Raise UsageError where the option that names the method is misspelt or left out."""
+        flag, table = _NAMED.get(str(self.name), ("", dict))
+        for word in (other.partition("=")[0] for other in others):
+            if word.startswith("--") and (meant := did_you_mean(word, lacking, NEAR_MISS)):
+                raise UsageError(f"expected an option of this command, got {word}{meant}")
+        if others and flag in lacking and (name := closest(others[0], table())):
+            raise UsageError(
+                f"expected an option, got {others[0]!r}; did you mean '{flag} {name}'?"
+            )
+
+
+def named_methods(command: str, given: Mapping[str, Any]) -> dict[str, Entry]:
+    """The methods that a line names, by what stands before their options: nothing, or ``dc.``.
+
+    Args:
+        command: the command.
+        given: the line's texts by the command's own options.
+
+    Raises:
+        UsageError: a method that is not there.
+    """
+    if command == "1":
+        # The figure of HINT's noise.
+        return {"": defenses()["hint"]}
+    table = attacks()
+    is_default = command == "defend" and not {"poison", "clean"} & given.keys()
+    attack = given.get("attack", "mix" if is_default else None)
+    chosen = {
+        f"{name}.": table[name] for name in (attack_names(attack) if attack is not None else ())
+    }
+    if command == "defend":
+        return {"": find("a defense", defenses(), given["method"]), **chosen}
+    return chosen if len(chosen) > 1 else dict(zip([""], chosen.values(), strict=True))
+
+
+def _line_options(command: str, methods: Mapping[str, Entry]) -> list[Option]:
+    """The options of a line's methods; a run's poison may be an artefact that has a target."""
+    options = []
+    for prefix, entry in methods.items():
+        own, shared, targeting = _options(entry)
+        targeting = options_of(Targeting) if command == "defend" else targeting
+        for option in (*own, *shared, *(() if prefix else targeting)):
+            name = prefix + option.name
+            options.append(replace(option, name=name, flag="--" + name.replace("_", "-")))
+    return options
+
+
+def _unknown(
+    word: str, own: Iterable[str], methods: Mapping[str, Entry], options: Sequence[Option]
+) -> str:
+    """The message for a word of a line that is of no option."""
+    if not word.startswith("--") or len(word) < 3:
+        return f"expected an option such as --epochs 3, got {word!r}"
+    flag = word.partition("=")[0]
+    if meant := did_you_mean(flag, own, NEAR_MISS):
+        return f"expected an option of this command or its method, got {flag}{meant}"
+    name = flag[2:].replace("-", "_")
+    owner = name[: name.find(".") + 1]
+    if owner not in methods and any(methods):
+        return not_of([prefix[:-1] for prefix in methods if prefix], name)
+    owner = owner if owner in methods else ""
+    names = [o.name.removeprefix(owner) for o in options if o.name[: o.name.find(".") + 1] == owner]
+    return unknown_option(name.removeprefix(owner), names, methods[owner].name)
 
 
 def method_help(entry: Entry) -> str:
@@ -125,7 +177,7 @@ def method_help(entry: Entry) -> str:
         for option in options:
             words = f" [{'|'.join(option.choices)}]" if option.choices else ""
             value = entry.scenario if option.name == "scenario" else option.default
-            shown = _shown(value, option)
+            shown = value_text(value)
             lines.append(f"  {option.flag:22} {option.help}{words} [default {shown}]")
     return "\n".join([*lines, *_presets(entry, own, shared)])
 
@@ -153,7 +205,7 @@ def _presets(entry: Entry, own: Sequence[Option], shared: Sequence[Option]) -> l
         known = {option.name: option for option in options}
         found = [
             f"  {_place(profile, preset, MODELS)}: "
-            + ", ".join(f"{known[name].flag} {_shown(values[name], known[name])}" for name in names)
+            + ", ".join(f"{known[name].flag} {value_text(values[name])}" for name in names)
             for profiles in tables
             for profile, presets in profiles.items()
             for preset, values in sorted(presets.items(), key=_generality)
@@ -184,26 +236,3 @@ def _options(entry: Entry) -> tuple[list[Option], list[Option], list[Option]]:
     shared = [o for o in options_of(Recipe) if o.name not in taken] if entry.trains else []
     targeting = [o for o in options_of(Targeting) if o.name != "rho"] if entry.scenario else []
     return own, shared, targeting
-
-
-def _shown(value: Any, option: Option) -> str:
-    """A value as the user would write it: pixels as 8/255, a list as 5,15,40."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return ",".join(map(str, value)) or "none"
-    if isinstance(value, float) and 0 < value < 1 and "in pixels" in option.help:
-        level = round(value * 255)
-        if level > 0 and abs(value * 255 - level) < 1e-9:
-            return f"{level}/255"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def value_of(flag: str, arguments: Sequence[str]) -> str:
-    """The text after a flag, or nothing."""
-    for position, argument in enumerate(arguments):
-        if argument == flag and position + 1 < len(arguments):
-            return arguments[position + 1]
-        if argument.startswith(flag + "="):
-            return argument.partition("=")[2]
-    return ""

@@ -27,6 +27,7 @@ from poisonbench.cli.common import (
 )
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import DEFAULT_RESULTS, results_folder
+from poisonbench.requests import command_of
 from poisonbench.results.store import Store, write_text
 from poisonbench.tables import catalogue
 from poisonbench.tables.all_runs import build_runs
@@ -138,8 +139,10 @@ def report(
     if poison:
         made = with_note(made, chosen)
     if missing:
-        where = None if results == results_folder() else results
-        commands = catalogue.missing_commands(key, records, dataset, results=where)
+        where = [] if results == results_folder() else ["--results", str(results)]
+        commands = [
+            command_of(request, *where) for request in catalogue.missing_runs(key, records, dataset)
+        ]
         say(f"{len(commands)} run(s) missing", quiet=quiet)
         lines = [dumps({"missing": commands})] if kind == "json" else commands
         _emit("".join(f"{line}\n" for line in lines), output)

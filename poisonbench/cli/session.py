@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -25,9 +25,10 @@ from poisonbench.cli.common import (
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
 from poisonbench.core.progress import BarReporter, LogReporter, relay, silent
-from poisonbench.core.settings import did_you_mean
+from poisonbench.core.settings import did_you_mean, parse_value
 from poisonbench.core.signals import stop_on_signals
 from poisonbench.registry import attacks
+from poisonbench.requests import DEFAULT_DATASET, Selection
 from poisonbench.results.store import Store
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 #: What ``--preset`` stands for, and what with a targeted attack.
 PRESETS = {"quick": ("mnist-sample", "mnist-sample@1000")}
-DEFAULT_DATASET = "mnist-sample"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,21 +63,24 @@ class RunOptions:
     quiet: QuietOption = False
 
 
-def takes(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """For a command whose last parameter, ``options``, is an option for each field of a dataclass.
+def takes(
+    kind: type[Any], name: str = "options"
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """For a command of which one parameter stands for an option for each field of a dataclass.
 
     Typer makes options of a function's parameters; the signature that it reads has the fields in
     place of the one parameter.
 
     Args:
         kind: a dataclass whose fields are annotated as Typer wants parameters to be.
+        name: the parameter's.
     """
     kinds = get_type_hints(kind, include_extras=True)
-    shared = [
+    options = [
         inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=field.default,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
             annotation=kinds[field.name],
         )
         for field in fields(kind)
@@ -85,14 +88,16 @@ def takes(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
-        own = [parameter for name, parameter in signature.parameters.items() if name != "options"]
+        parameters = []
+        for parameter in signature.parameters.values():
+            parameters += options if parameter.name == name else [parameter]
 
         @wraps(command)
         def with_fields(*arguments: Any, **values: Any) -> None:
-            options = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
-            command(*arguments, **values, options=options)
+            given = {field.name: values.pop(field.name) for field in fields(kind)}
+            command(*arguments, **values, **{name: kind(**given)})
 
-        with_fields.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
+        with_fields.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         return with_fields
 
     return decorate
@@ -159,3 +164,13 @@ def choose_dataset(
             quiet=quiet,
         )
     return wanted or DEFAULT_DATASET
+
+
+def read_selection(text: str) -> Selection:
+    """``--selection``'s text.
+
+    Raises:
+        UsageError: neither stratified nor uniform.
+    """
+    selection: Selection = parse_value(text, Selection, "--selection")
+    return selection

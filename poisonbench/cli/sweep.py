@@ -31,6 +31,7 @@ from poisonbench.core.errors import InterruptedRunError, JobsFailedError, UsageE
 from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
 from poisonbench.core.settings import did_you_mean
 from poisonbench.core.signals import Stopping, stop_on_signals
+from poisonbench.requests import Request, command_of
 from poisonbench.results.store import Store
 from poisonbench.sweep import slurm
 from poisonbench.sweep.execute import Sweep
@@ -82,7 +83,7 @@ def plan(
     lines: Annotated[
         Path | None,
         typer.Option(
-            "--lines", help="Plan the defend commands in this file instead of a table; - is stdin."
+            "--lines", help="Plan the defend and craft commands in this file instead; - is stdin."
         ),
     ] = None,
     only: OnlyOption = None,
@@ -105,27 +106,29 @@ def plan(
 
     poisonbench sweep plan --table 2 --json --output plan.json
     """
-    from poisonbench.tables.catalogue import missing_commands
-
     kind = read_kind(only)
     names = [name.strip() for name in methods.split(",") if name.strip()]
     if output is not None and not json:
         raise UsageError("expected --output with --json, got it alone; add --json or use `> FILE`")
     board = _board(results)
-    if lines is None and not (json or dry_run or kind == "craft"):
-        # Without reading data: the report's own test of what is done.
-        board.refresh()
-        records = list(board.records.values())
-        commands = missing_commands(table, records, dataset, methods=names, trials=trials)
-        _print_lines([shlex.split(line) for line in commands], results, data_root, quiet)
-        return
     if lines is None:
-        wanted = missing_commands(table, dataset=dataset, methods=names, trials=trials)
-    else:
-        wanted = _read_lines(lines)
-    from poisonbench.cli.sweep_lines import plan_lines
+        from poisonbench.tables.catalogue import missing_runs
 
-    made = plan_lines(wanted, data_root)
+        is_plain = not (json or dry_run or kind == "craft")
+        if is_plain:
+            # Without reading data: the report's own test of what is done.
+            board.refresh()
+        records = list(board.records.values()) if is_plain else []
+        requests = missing_runs(table, records, dataset, methods=names, trials=trials)
+        if is_plain:
+            _print_lines(requests, results, data_root, quiet)
+            return
+    from poisonbench.cli.plan_jobs import plan_lines, plan_requests
+
+    if lines is None:
+        made = plan_requests(requests, data_root)
+    else:
+        made = plan_lines(_read_lines(lines), data_root)
     if dry_run:
         print_status(made, board, as_json=json)
     elif json and output is not None:
@@ -136,7 +139,7 @@ def plan(
     else:
         board.refresh()
         left = [job for job in made.only(kind or "defend") if not board.is_done(job)]
-        _print_lines([["poisonbench", *job.words] for job in left], results, data_root, quiet)
+        _print_lines([job.request for job in left], results, data_root, quiet)
 
 
 @app.command(cls=Command)
@@ -384,11 +387,9 @@ def _read_lines(path: Path) -> list[str]:
         raise UsageError(f"--lines: expected a file of commands, got {error}") from None
 
 
-def _print_lines(
-    commands: Sequence[Sequence[str]], results: Path, data_root: Path, quiet: bool
-) -> None:
-    """One shell line a command, with the folders unless a command would use them untold."""
+def _print_lines(requests: Sequence[Request], results: Path, data_root: Path, quiet: bool) -> None:
+    """One shell line a request, with the folders unless a command would use them untold."""
     options = folder_options(results, data_root)
-    for words in commands:
-        print(shlex.join([*words, *options]))
-    say(f"{len(commands)} job(s)", quiet=quiet)
+    for request in requests:
+        print(command_of(request, *options))
+    say(f"{len(requests)} job(s)", quiet=quiet)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from poisonbench.cli.common import print_json
 from poisonbench.core.progress import clock
+from poisonbench.requests import command_of
 from poisonbench.sweep import slurm
 from poisonbench.sweep.costs import Costs
 from poisonbench.sweep.job_states import Board, State
@@ -84,7 +84,7 @@ def _job_status(job: Job, state: State, board: Board) -> dict[str, Any]:
     return {
         "id": job.id,
         "state": state,
-        "command": shlex.join(["poisonbench", *job.words]),
+        "command": command_of(job.request),
         "title": job.title,
         "record": record.id if record else None,
         "detail": detail,

@@ -1,7 +1,7 @@
-"""``poisonbench sweep worker``: runs the command lines that a sweep sends, each in a fork.
+"""``poisonbench sweep worker``: does the jobs that a sweep sends, each in a fork.
 
 Torch is imported once a worker; a run still has a process of its own, so one that is killed or
-crashes takes nothing with it, and its peak memory is its own. The worker reads requests from stdin,
+crashes takes nothing with it, and its peak memory is its own. The worker reads messages from stdin,
 a JSON object a line, and answers on stdout in the same way; when stdin ends, as it does when the
 sweep dies, the run is asked to save a checkpoint and stop.
 """
@@ -17,10 +17,15 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from poisonbench.cli import craft, defend
+from poisonbench.cli.session import RunOptions
 from poisonbench.core.progress import relay
+from poisonbench.requests import CraftRequest, Request, command_of, from_json
 
 #: Seconds between looks at a run, and between requests to stop.
 _POLL = 0.1
@@ -32,22 +37,22 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def worker() -> None:
-    """Run the command lines that arrive on stdin, one at a time; for sweeps, not for people."""
+    """Do the jobs that arrive on stdin, one at a time; for sweeps, not for people."""
     _import_all()
     for number in _SIGNALS:
         # The sweep gets the signals and passes them on as requests.
         signal.signal(number, signal.SIG_IGN)
     answers = os.dup(1)
     os.dup2(2, 1)
-    requests = _Requests()
-    while (request := requests.wait()) is not None:
-        if "words" not in request:
+    messages = _Messages()
+    while (message := messages.wait()) is not None:
+        if "request" not in message:
             continue
         child = os.fork()
         if child == 0:
-            _run(request, answers)
+            _run(message, answers)
         _answer(answers, {"pid": child})
-        _answer(answers, {"code": _wait(child, requests)})
+        _answer(answers, {"code": _wait(child, messages)})
 
 
 def _import_all() -> None:
@@ -77,7 +82,7 @@ class _Log(io.TextIOBase):
         return len(text)
 
 
-class _Requests:
+class _Messages:
     """Lines of stdin, read without blocking while a run goes on."""
 
     def __init__(self) -> None:
@@ -85,7 +90,7 @@ class _Requests:
         self.is_open = True
 
     def poll(self, seconds: float | None) -> dict[str, Any] | None:
-        """The next request that arrives within some seconds; None if there is none."""
+        """The next message that arrives within some seconds; None if there is none."""
         while b"\n" not in self.buffer and self.is_open:
             ready, _, _ = select.select([0], [], [], seconds)
             if not ready:
@@ -96,23 +101,23 @@ class _Requests:
         if b"\n" not in self.buffer:
             return None
         line, _, self.buffer = self.buffer.partition(b"\n")
-        request: dict[str, Any] = json.loads(line)
-        return request
+        message: dict[str, Any] = json.loads(line)
+        return message
 
     def wait(self) -> dict[str, Any] | None:
-        """The next request; None at the end of stdin."""
+        """The next message; None at the end of stdin."""
         return self.poll(None)
 
 
-def _wait(child: int, requests: _Requests) -> int:
+def _wait(child: int, messages: _Messages) -> int:
     """The exit code of a run, negative for a signal; it is stopped on request or at stdin's end."""
     asked, is_stopping = 0.0, False
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
-        if requests.is_open:
-            is_stopping |= requests.poll(_POLL) is not None or not requests.is_open
+        if messages.is_open:
+            is_stopping |= messages.poll(_POLL) is not None or not messages.is_open
         else:
             time.sleep(_POLL)
         if is_stopping and time.monotonic() - asked > _AGAIN:
@@ -121,20 +126,22 @@ def _wait(child: int, requests: _Requests) -> int:
             os.kill(child, signal.SIGTERM)
 
 
-def _run(request: dict[str, Any], answers: int) -> None:
-    """In the fork: the command, its output in a log, its progress to the sweep. Never returns."""
+def _run(message: dict[str, Any], answers: int) -> None:
+    """In the fork: the job, its output in a log, its progress to the sweep. Never returns."""
     code = 1
     try:
         _end_with_the_worker()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number in _SIGNALS[1:]:
             signal.signal(number, signal.SIG_DFL)
-        log = _Log(request["log"])
+        log = _Log(message["log"])
         sys.stdout = sys.stderr = log
         nothing = os.open(os.devnull, os.O_RDWR)
         for target in (0, 1, 2):
             os.dup2(log.descriptor if target and log.descriptor >= 0 else nothing, target)
-        print(time.strftime("%Y-%m-%d %H:%M:%S"), "poisonbench", *request["words"], flush=True)
+        request, places = from_json(message["kind"], message["request"]), message["options"]
+        words = [w for name, text in places.items() for w in (f"--{name.replace('_', '-')}", text)]
+        print(time.strftime("%Y-%m-%d %H:%M:%S"), command_of(request, *words), flush=True)
         spoken, last = 0.0, ""
 
         def report(phase: str, done: int, total: int, detail: str = "") -> None:
@@ -145,15 +152,29 @@ def _run(request: dict[str, Any], answers: int) -> None:
                 _answer(answers, {"phase": phase, "done": done, "total": total, "detail": detail})
 
         relay.set(report)
-        from poisonbench.cli.main import main
+        from poisonbench.cli.main import exit_code
 
-        code = main(request["words"])
+        code = exit_code(lambda: _do(request, places, message["plan"]))
     except BaseException:
         traceback.print_exc()
     finally:
         if code and isinstance(sys.stderr, _Log):
             _answer(answers, {"error": sys.stderr.last})
         os._exit(code)
+
+
+def _do(request: Request, places: Mapping[str, str], plan: str) -> None:
+    """What ``craft`` or ``defend`` does for this request."""
+    options = RunOptions(
+        results=Path(places["results"]),
+        data_root=Path(places["data_root"]),
+        device=places["device"],
+        seed=request.seed,
+    )
+    if isinstance(request, CraftRequest):
+        craft.run([request], options)
+    else:
+        defend.run([request], options, plan)
 
 
 def _end_with_the_worker() -> None:

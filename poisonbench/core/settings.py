@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import numbers
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -206,6 +207,47 @@ def parse_value(text: str, kind: Any, flag: str) -> Any:
     return text
 
 
+def typed(value: Any, kind: Any, flag: str) -> Any:
+    """A value that Python code gives, as the type that its config field declares; text is parsed.
+
+    Raises:
+        UsageError: the value does not fit the type.
+    """
+    if isinstance(value, str):
+        return parse_value(value, kind, flag)
+    import msgspec
+
+    plain = value.item() if isinstance(value, numbers.Number) and hasattr(value, "item") else value
+    try:
+        converted = msgspec.convert(plain, kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{flag}: {str(error).lower()}, which is {value!r}") from None
+    if isinstance(converted, float) and not math.isfinite(converted):
+        raise UsageError(f"{flag}: expected a finite number, got {value!r}")
+    return converted
+
+
+def number_text(number: float) -> str:
+    """A number as short text that :func:`parse_number` reads as the same number.
+
+    Pixels are whole grey levels where they are: ``8/255``.
+    """
+    short = f"{number:g}"
+    if float(short) == number or not math.isfinite(number):
+        return short
+    levels = round(number * 255) if abs(number) < 256 else 0
+    return f"{levels}/255" if levels / 255 == number else repr(number)
+
+
+def value_text(value: Any) -> str:
+    """A setting's value as text that :func:`parse_value` reads as the same value."""
+    if isinstance(value, tuple):
+        return ",".join(map(value_text, value)) or "none"
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return number_text(value) if isinstance(value, float) else str(value)
+
+
 def resolve(
     config: type[ConfigT],
     profiles: Profiles,
@@ -246,7 +288,16 @@ def resolve(
     try:
         return config(**values)
     except (ValueError, TypeError) as error:
-        raise UsageError(f"{owner}: {error}") from None
+        raise UsageError(f"{owner}: {error}{_meant_levels(config, overrides)}") from None
+
+
+def _meant_levels(config: type[Any], overrides: Mapping[str, Any]) -> str:
+    """``"; did you mean --epsilon 8/255?"`` where grey levels were given for pixels of [0, 1]."""
+    for option in options_of(config):
+        value = overrides.get(option.name)
+        if isinstance(value, float) and 1 < value <= 255 and "pixels" in option.help:
+            return f"; did you mean {option.flag} {value:g}/255?"
+    return ""
 
 
 def unknown_option(name: str, names: Iterable[str], owner: str) -> str:
@@ -259,8 +310,14 @@ def unknown_option(name: str, names: Iterable[str], owner: str) -> str:
 
 def did_you_mean(text: str, known: Iterable[str], likeness: float = 0.6) -> str:
     """``"; did you mean 'x'?"`` for the closest known word, or nothing."""
-    close = difflib.get_close_matches(text, list(known), n=1, cutoff=likeness)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f"; did you mean {close!r}?" if (close := closest(text, known, likeness)) else ""
+
+
+def closest(text: str, known: Iterable[str], likeness: float = 0.6) -> str:
+    """The known word that is most like a text, whatever the case; empty if none is like it."""
+    names = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(text.lower(), names, n=1, cutoff=likeness)
+    return names[close[0]] if close else ""
 
 
 def as_json(config: Any) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:
                 f"expected {CARD_NAME} to repeat the card inside {FILE_NAME}, got another"
             )
         _check_card(card)
-        poison = Poison(**load(data), card=card)
+        poison = Poison(**load(data), card=card, path=path)
         _check_digests(poison)
     except ArtefactError as error:
         raise ArtefactError(

@@ -11,13 +11,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from poisonbench import __version__
-from poisonbench.core.canonical import canonical_json
+from poisonbench.core.canonical import canonical_json, spec_id
 from poisonbench.core.errors import ArtefactError, DivergedError
 from poisonbench.data.splits import Dataset, Split, digest_tensors
 from poisonbench.targeting import UNTARGETED, Goal
@@ -36,6 +37,7 @@ class Poison:
         images: (P, C, H, W) uint8.
         sources: (P,) uint8, the position in ``card["attacks"]`` of the attack that made each row.
         card: plain JSON values, see :func:`assemble`.
+        path: where it lies; None before it is kept.
 
     Raises:
         ArtefactError: types or shapes that do not fit, rows out of order, an unknown source.
@@ -45,6 +47,7 @@ class Poison:
     images: Tensor
     sources: Tensor
     card: dict[str, Any]
+    path: Path | None = None
 
     def __post_init__(self) -> None:
         size = len(self.images)
@@ -68,6 +71,19 @@ class Poison:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def __repr__(self) -> str:
+        made_of, about = "+".join(self.card["attacks"]), self.card["dataset"]
+        return (
+            f"Poison {self.id}: {len(self):,} of {about['train_size']:,} images of {about['name']} "
+            f"by {made_of}\nlargest change {self.card['measured']['max_abs_levels']}/255 of "
+            f"{self.card['levels']}/255\n{self.path or 'not kept'}"
+        )
+
+    @property
+    def id(self) -> str:
+        """Its name in the store, of all that determined it."""
+        return spec_id(self.card["spec"])
 
     @property
     def goal(self) -> Goal | None:

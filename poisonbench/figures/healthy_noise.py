@@ -11,7 +11,6 @@ Shapes: S selected images, K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,15 +23,16 @@ from poisonbench.core.settings import as_json
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.defenses.hint import other_labels
 from poisonbench.figures.drawing import Figure
-from poisonbench.figures.images import PoisonMix, answer
+from poisonbench.figures.images import answer
 from poisonbench.figures.noise_grid import noise_grid
 from poisonbench.models import check_model
 from poisonbench.models.classifier import Classifier
 from poisonbench.registry import defenses
+from poisonbench.requests import CraftRequest, PoisonRequest, RunRequest, Values
 from poisonbench.runs.craft import craft
 from poisonbench.runs.method_settings import Settings, read_settings
 from poisonbench.runs.trained_models import LOOP_NUMBER, trained_models
-from poisonbench.runs.workspace import Bench, check_trial, default_model
+from poisonbench.runs.workspace import Bench, default_model
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
 
@@ -57,13 +57,13 @@ class Outcome:
 def healthy_noise(
     bench: Bench,
     dataset: Dataset,
-    mix: PoisonMix,
+    mix: PoisonRequest,
     *,
     trial: int = 0,
     images: int = 4,
     wrong_label: bool = False,
     profile: str = "paper",
-    values: Mapping[str, str] | None = None,
+    values: Values | None = None,
 ) -> Figure:
     """Image, noise and noisy image with predictions, for some images of HINT's selection.
 
@@ -75,13 +75,13 @@ def healthy_noise(
         images: how many to show; half of them clean where there are clean ones.
         wrong_label: show the control as well.
         profile: HINT's profile.
-        values: option texts of HINT or of the recipe.
+        values: settings of HINT or of the recipe.
 
     Raises:
         UsageError: bad options.
     """
-    check_trial(trial)
-    settings = read_settings(defenses()["hint"], dataset, profile, values or {})
+    run = RunRequest(method="hint", poison=mix, profile=profile, settings=values or {}, trial=trial)
+    settings = read_settings(defenses()["hint"], dataset, run.profile, run.settings)
     try:
         defense: Defense = settings.module.build(settings.config, settings.recipe)
     except ValueError as error:
@@ -148,13 +148,14 @@ def healthy_noise(
 
 
 def _poisoned(
-    bench: Bench, dataset: Dataset, mix: PoisonMix
+    bench: Bench, dataset: Dataset, mix: PoisonRequest
 ) -> tuple[Split, dict[str, Any] | None, Tensor]:
     """The training split with its poison, what names that, and each row's attack or -1, (N,)."""
     owners = torch.full((len(dataset.train),), -1)
     if mix.rho == 0:
         return dataset.train, None, owners
-    poison = craft(bench, mix.attacks, dataset, rho=mix.rho).poison
+    request = CraftRequest(dataset=dataset.name, poison=mix, seed=bench.seed)
+    poison = craft(bench, request)[0].poison
     owners[poison.indices] = poison.sources.long()
     about = {"attacks": list(mix.attacks), "rho": mix.rho, "digest": poison.digest}
     return poison.apply(dataset.train), about, owners

@@ -1,46 +1,15 @@
-"""What the figures of images share: which poison, how an answer is said, how pixels are shown."""
+"""What the figures of images share: how an answer is said, how pixels are shown."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from poisonbench.core.errors import UsageError
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-
-@dataclass(frozen=True)
-class PoisonMix:
-    """Attacks in the order of their shares, and the share rho of images that they poison.
-
-    Raises:
-        UsageError: rho outside [0, 1].
-    """
-
-    attacks: tuple[str, ...]
-    rho: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rho <= 1:
-            raise UsageError(f"--rho: expected a poison ratio in [0, 1], got {self.rho:g}")
-
-    def matches(self, about: dict[str, Any] | None) -> bool:
-        """Whether a run's spec names this poison, the draw that tables take."""
-        if about is None or self.rho == 0:
-            return about is None and self.rho == 0
-        return (
-            about.get("attacks") == list(self.attacks)
-            and math.isclose(about["rho"], self.rho, rel_tol=1e-6)
-            and about.get("trial") == 0
-            and about.get("selection") == "stratified"
-        )
 
 
 def answer(probabilities: Tensor, label: int, class_names: Sequence[str]) -> dict[str, Any]:

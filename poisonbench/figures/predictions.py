@@ -7,7 +7,7 @@ does not show; its test accuracy stands beside its row.
 
 from __future__ import annotations
 
-import shlex
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,14 +19,14 @@ from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.seeds import generator_for
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.figures.drawing import Figure, Grid, Tile
-from poisonbench.figures.images import PoisonMix, answer, pixels_of, short_name
+from poisonbench.figures.images import answer, pixels_of, short_name
 from poisonbench.registry import defenses, find, label_of
+from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, check_count, command_of
 from poisonbench.results import published
 from poisonbench.results.records import RunRecord, read_record
-from poisonbench.runs.defend import defend, describe_poison, request
-from poisonbench.runs.poisoned_data import PoisonChoice
+from poisonbench.runs.defend import defend, describe_poison, resolve_run
 from poisonbench.runs.trained_models import read_model
-from poisonbench.runs.workspace import Bench, check_trial
+from poisonbench.runs.workspace import Bench
 from poisonbench.tables.comparisons import distinct_trials
 from poisonbench.training.evaluation import logits_of
 
@@ -47,7 +47,7 @@ class Wanted:
         where: the words that tell a command where results and data are, if it must be told.
     """
 
-    mix: PoisonMix
+    mix: PoisonRequest
     trial: int = 0
     methods: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ def predictions(
         ArtefactError: a classifier is missing or was trained on other data; the message names the
             command that makes it.
     """
-    check_trial(wanted.trial)
+    check_count("--trial", wanted.trial)
     if images < 1:
         raise UsageError(f"--images: expected 1 or more, got {images}")
     records, missing = _records(bench, dataset, wanted)
@@ -132,21 +132,18 @@ def _records(
         find("a defense", defenses(), method)
     asked = wanted.methods or tuple(published.METHOD_LABELS)
     if wanted.make:
-        choice = PoisonChoice(attacks=wanted.mix.attacks, rho=wanted.mix.rho)
+        requests = [_request(bench, dataset, wanted, method) for method in asked]
         # What one of them refuses is said before the first is trained.
-        for method in asked:
-            request(bench, method, dataset, choice, trial=wanted.trial)
-        made = [
-            defend(bench, method, dataset, choice, trial=wanted.trial, save_model=True)
-            for method in asked
-        ]
-        return [item.record for item in made], {}
+        for request in requests:
+            resolve_run(bench, request)
+        return [defend(bench, request).record for request in requests], {}
     known = bench.store.records(lambda error: bench.say(f"warning: left out: {error}"))
     found, missing = [], {}
     for method in wanted.methods or tuple(defenses()):
         kept = _find_run(bench, dataset, wanted, method, known)
         if kept is None and method in asked:
-            missing[method] = _command(bench, dataset, wanted, method)
+            request = _request(bench, dataset, wanted, method)
+            missing[method] = command_of(request, *wanted.where)
         elif kept is not None:
             found.append(kept)
     if missing and (wanted.methods or not found):
@@ -205,20 +202,33 @@ def _find_run(
         and record.spec["seed"] == bench.seed
         and record.spec["trial"] == wanted.trial
         and record.labels.get("variant") == "paper"
-        and wanted.mix.matches(record.spec["poison"])
+        and _is_of(wanted.mix, record.spec["poison"])
     ]
     kept = distinct_trials(matching)
     return kept[0] if kept and bench.store.model_path(kept[0].id).is_file() else None
 
 
-def _command(bench: Bench, dataset: Dataset, wanted: Wanted, method: str) -> str:
-    words = ["poisonbench", "defend", "--method", method, "--dataset", dataset.name]
-    if wanted.mix.rho > 0:
-        words += ["--attack", "+".join(wanted.mix.attacks)]
-    words += ["--rho", f"{wanted.mix.rho:g}", "--trial", str(wanted.trial), "--save-model"]
-    if bench.seed:
-        words += ["--seed", str(bench.seed)]
-    return shlex.join([*words, *wanted.where])
+def _is_of(mix: PoisonRequest, about: Mapping[str, Any] | None) -> bool:
+    """Whether a run's spec names this poison, the draw that tables take."""
+    if about is None or mix.rho == 0:
+        return about is None and mix.rho == 0
+    return (
+        about.get("attacks") == list(mix.attacks)
+        and math.isclose(about["rho"], mix.rho or DEFAULT_RHO, rel_tol=1e-6)
+        and about.get("trial") == 0
+        and about.get("selection") == "stratified"
+    )
+
+
+def _request(bench: Bench, dataset: Dataset, wanted: Wanted, method: str) -> RunRequest:
+    return RunRequest(
+        method=method,
+        dataset=dataset.name,
+        poison=wanted.mix,
+        seed=bench.seed,
+        trial=wanted.trial,
+        save_model=True,
+    )
 
 
 def _choose(disagree: Tensor, count: int, pick: Pick, seed: int, trial: int) -> list[int]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from poisonbench.core.canonical import canonical_json as canonical_json
+from poisonbench.core.canonical import spec_id as spec_id
 from poisonbench.core.errors import ArtefactError
 from poisonbench.core.files import read_shared
 
@@ -60,6 +61,7 @@ class RunRecord:
         environment: versions, device, processor, threads, precision, commit, plan (the
             digest of the sweep's plan, or null), started, finished.
         warnings: sentences.
+        path: where it lies; no part of it, and None before it is kept.
     """
 
     schema: int = SCHEMA
@@ -74,17 +76,22 @@ class RunRecord:
     cost: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    path: Path | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        return (
+            f"RunRecord {self.id}: {self.spec.get('method')} on {self.labels.get('dataset')}, "
+            f"trial {self.spec.get('trial')}\n"
+            f"test accuracy {self.metrics.get('test_accuracy')}, "
+            f"attack success {self.metrics.get('attack_success')}\n{self.path or 'not kept'}"
+        )
 
     def to_json(self) -> str:
         """Readable JSON, sealed; a number that is not finite is the caller's bug, a ValueError."""
         fields = asdict(self)
+        del fields["path"]
         sealed = {**fields, "seal": _seal(fields)}
         return json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False) + "\n"
-
-
-def spec_id(spec: Mapping[str, Any]) -> str:
-    """16 hex digits of the sha256 of the canonical spec: the name of a run or a poison."""
-    return hashlib.sha256(canonical_json(spec).encode()).hexdigest()[:16]
 
 
 def _seal(fields: Mapping[str, Any]) -> str:
@@ -112,7 +119,7 @@ def read_record(path: Path) -> RunRecord:
     seal = raw.pop("seal", None)
     is_whole = seal is None or seal == _seal_or_none(raw)
     raw = _upgraded(raw)
-    known = {f.name: f for f in fields(RunRecord)}
+    known = {f.name: f for f in fields(RunRecord) if f.compare}
     kinds = {"dict": dict, "list": list, "str": str, "int": int}
     for name, declared in known.items():
         kind = kinds[str(declared.type).split("[")[0]]
@@ -140,7 +147,7 @@ def read_record(path: Path) -> RunRecord:
             f"{path}: expected the record that was sealed, got an edited one; "
             "delete it and run again"
         )
-    return RunRecord(**raw)
+    return RunRecord(**raw, path=path)
 
 
 def _upgraded(raw: dict[str, Any]) -> dict[str, Any]:

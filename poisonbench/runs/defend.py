@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,16 @@ from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import as_json
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.models import build_model, check_model
-from poisonbench.registry import attacks, defenses, find
+from poisonbench.registry import defenses, find
+from poisonbench.requests import RunRequest
 from poisonbench.results.records import RunRecord, pack_bits, read_record, spec_id
 from poisonbench.runs.class_warnings import class_warnings
-from poisonbench.runs.craft import pool_spec
-from poisonbench.runs.craft_targeted import Targeted, check_targets, targeted_spec
+from poisonbench.runs.craft_targeted import check_targets
 from poisonbench.runs.environment import environment, peak_memory, reset_peak_memory, utc_now
 from poisonbench.runs.filter_scores import filter_report
 from poisonbench.runs.method_settings import Settings, read_settings
-from poisonbench.runs.poisoned_data import (
-    Material,
-    PoisonChoice,
-    describe_choice,
-    prepare,
-    read_targets,
-)
+from poisonbench.runs.poison import ResolvedPoison, resolve_poison
+from poisonbench.runs.poisoned_data import Material, prepare
 from poisonbench.runs.trained_models import KEPT, LOOP_NUMBER
 from poisonbench.runs.victim import (
     STAGE_NUMBER,
@@ -41,7 +35,7 @@ from poisonbench.runs.victim import (
     stage_recipe,
     start_of_stage,
 )
-from poisonbench.runs.workspace import Bench, check_trial, default_model
+from poisonbench.runs.workspace import Bench, default_model
 from poisonbench.training.evaluation import (
     accuracy_by_class,
     right_answers,
@@ -61,64 +55,84 @@ class Defended:
     is_new: bool
 
 
-def defend(
-    bench: Bench,
-    method: str,
-    dataset: Dataset,
-    choice: PoisonChoice,
-    *,
-    trial: int = 0,
-    profile: str = "paper",
-    values: Mapping[str, str] | None = None,
-    model: str | None = None,
-    save_model: bool = False,
-) -> Defended:
+@dataclass(frozen=True)
+class ResolvedRun:
+    """A run as far as it is known before its poison is crafted.
+
+    Attributes:
+        request: what was asked for.
+        dataset: what it is trained on.
+        settings: the defense's.
+        recipe: how the classifier is trained on the poisoned data.
+        defense: built for that recipe.
+        poison: what the data are poisoned with.
+        spec: without a crafted poison's digest and without a drawn target.
+    """
+
+    request: RunRequest
+    dataset: Dataset
+    settings: Settings
+    recipe: Recipe
+    defense: Defense
+    poison: ResolvedPoison
+    spec: dict[str, Any]
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What was chosen apart from the profile, of the method, the network and the poison."""
+        chosen = self.settings.overrides | self.poison.overrides
+        network, surrogate = self.spec["model"], self.request.poison.surrogate
+        if network != default_model(self.dataset):
+            chosen["model"] = network
+        if surrogate not in (None, network):
+            chosen["surrogate"] = surrogate
+        if self.poison.targeted is not None:
+            chosen |= stage_overrides(self.poison.targeted.targeting, self.settings)
+        return chosen
+
+    def full_spec(self, material: Material) -> dict[str, Any]:
+        """The spec with what is known once the poison is there."""
+        poison, goal = self.spec["poison"], material.goal
+        return {
+            **self.spec,
+            "poison": None if poison is None else {**poison, "digest": material.digest},
+            **({} if goal is None else {"goal": goal.as_json()}),
+        }
+
+
+def defend(bench: Bench, request: RunRequest) -> Defended:
     """Train one classifier under a defense, or find the record of having done so.
 
     Args:
         bench: where.
-        method: the defense's name.
-        dataset: what to train on.
-        choice: its poison; attacks that are missing are crafted and kept.
-        trial: seeds initial weights, batches and augmentation, the same for every defense.
-        profile: the defense's profile.
-        values: option texts of the defense or of the recipe.
-        model: the network; by default the paper's for this kind of data.
-        save_model: keep the trained weights in the store.
+        request: what to train; attacks that are missing are crafted and kept.
 
     Raises:
         PoisonbenchError: see :mod:`poisonbench.core.errors`; nothing half-made is left behind.
     """
-    asked = request(
-        bench, method, dataset, choice, trial=trial, profile=profile, values=values, model=model
-    )
-    settings, defense, targeted, spec = asked.settings, asked.defense, asked.targeted, asked.spec
-    entry = settings.entry
+    bench = bench.seeded(request.seed)
+    run = resolve_run(bench, request)
+    dataset = run.dataset
     bench.store.check_writable()
-    material = prepare(bench, dataset, choice, targeted, trial, model)
-    if spec["poison"] is not None:
-        spec["poison"]["digest"] = material.digest
-    if material.goal is not None:
-        spec["goal"] = material.goal.as_json()
+    material = prepare(bench, dataset, run.poison, request.trial)
+    spec = run.full_spec(material)
     run_id = spec_id(spec)
     path = bench.store.run_path(run_id)
     model_path = bench.store.model_path(run_id)
-    if path.exists() and (model_path.exists() or not save_model):
+    if path.exists() and (model_path.exists() or not request.save_model):
         return Defended(read_record(path), path, False)
-    if entry.oracle and isinstance(defense, Oracle):
-        _reveal(method, defense, material.is_poison)
+    if run.settings.entry.oracle and isinstance(run.defense, Oracle):
+        _reveal(request.method, run.defense, material.is_poison)
     try:
-        measured, weights = _run(bench, asked, dataset, material, run_id)
+        measured, weights = _train(bench, run, spec, material, run_id)
     except DivergedError as error:
         bench.store.write_failure(run_id, spec, str(error), error.epoch)
         bench.checkpoint(run_id).discard()
         raise
-    overrides = settings.overrides | choices(choice, model, dataset)
-    if targeted is not None:
-        overrides |= targeted.overrides | stage_overrides(targeted.targeting, settings)
+    overrides = run.overrides
     labels = {
-        "variant": "custom" if overrides else profile,
-        "profile": profile,
+        "variant": "custom" if overrides else request.profile,
+        "profile": request.profile,
         "overrides": {key: as_plain(value) for key, value in overrides.items()},
         "poison": material.origin,
         "presets": list(dataset.presets),
@@ -131,111 +145,61 @@ def defend(
         },
     }
     record = RunRecord(id=run_id, spec=spec, labels=labels, **measured)
-    if save_model:
+    if request.save_model:
         write_bytes(model_path, save(weights))
     bench.store.write_record(record)
     bench.checkpoint(run_id).discard()
-    return Defended(record, path, True)
+    return Defended(replace(record, path=path), path, True)
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a run would be, as far as it is known before its poison is crafted.
-
-    Attributes:
-        settings: the defense's.
-        recipe: how the classifier is trained on the poisoned data.
-        defense: built for that recipe.
-        targeted: the targeting settings of a targeted poison.
-        spec: the run's, without a crafted poison's digest and without a drawn target.
-    """
-
-    settings: Settings
-    recipe: Recipe
-    defense: Defense
-    targeted: Targeted | None
-    spec: dict[str, Any]
-
-
-def request(
-    bench: Bench,
-    method: str,
-    dataset: Dataset,
-    choice: PoisonChoice,
-    *,
-    trial: int = 0,
-    profile: str = "paper",
-    values: Mapping[str, str] | None = None,
-    model: str | None = None,
-) -> Request:
+def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
     """What :func:`defend` would run; nothing is crafted or trained for it.
 
     Raises:
         PoisonbenchError: as :func:`defend`.
     """
-    check_trial(trial)
-    entry = find("a defense", defenses(), method)
-    targeted, values = read_targets(choice, dataset, values or {})
-    settings = read_settings(entry, dataset, profile, values, model)
+    bench = bench.seeded(request.seed)
+    dataset = bench.dataset(request.dataset)
+    entry = find("a defense", defenses(), request.method)
+    poison = resolve_poison(bench, dataset, request)
+    settings = read_settings(entry, dataset, request.profile, request.settings, request.model)
+    targeting = None if poison.targeted is None else poison.targeted.targeting
     try:
-        recipe = stage_recipe(targeted.targeting if targeted is not None else None, settings)
+        recipe = stage_recipe(targeting, settings)
         defense: Defense = settings.module.build(settings.config, recipe)
     except ValueError as error:
-        raise UsageError(f"{method}: {error}") from None
-    if choice.rho is not None and not 0 <= choice.rho <= 1:
-        raise UsageError(f"--rho: expected a poison ratio in [0, 1], got {choice.rho:g}")
-    if choice.rho == 1 and targeted is None and entry.oracle and isinstance(defense, Oracle):
+        raise UsageError(f"{entry.name}: {error}") from None
+    if poison.rho == 1 and targeting is None and entry.oracle and isinstance(defense, Oracle):
         # Before the poison is crafted.
-        _reveal(method, defense, torch.ones(len(dataset.train), dtype=torch.bool))
-    scenario = targeted.targeting.scenario if targeted is not None else "scratch"
+        _reveal(entry.name, defense, torch.ones(len(dataset.train), dtype=torch.bool))
+    scenario = "scratch" if targeting is None else targeting.scenario
     try:
         defense.check_run(scenario, settings.given)
     except ValueError as error:
-        raise UsageError(f"{method}: {error}") from None
-    network = model or default_model(dataset)
+        raise UsageError(f"{entry.name}: {error}") from None
+    network = request.model or default_model(dataset)
     check_model(network, dataset.image_shape)
     spec: dict[str, Any] = {
         "kind": "defend",
         "loop": LOOP_NUMBER,
         "dataset": {"name": dataset.name.partition(":")[0], "digest": dataset.digest},
-        "poison": describe_choice(dataset, choice, targeted, trial),
-        "method": method,
+        "poison": poison.spec,
+        "method": entry.name,
         "recipe_number": settings.module.VERSION,
         "config": as_json(settings.config),
         "model": network,
         "seed": bench.seed,
-        "trial": trial,
+        "trial": request.trial,
     }
-    if targeted is not None:
-        if choice.path is None:
-            check_targets(bench, dataset, targeted.targeting, [trial])
-        spec["targeting"] = as_json(targeted.targeting)
-        if targeted.targeting.scenario != "scratch":
+    if targeting is not None:
+        if poison.artefact is None:
+            check_targets(bench, dataset, targeting, [request.trial])
+        spec["targeting"] = as_json(targeting)
+        if scenario != "scratch":
             spec["pretraining"] = as_json(settings.recipe)
             spec["stage"] = STAGE_NUMBER
     spec["training"] = as_json(recipe)
-    return Request(settings, recipe, defense, targeted, spec)
-
-
-def needed_pools(
-    bench: Bench,
-    dataset: Dataset,
-    choice: PoisonChoice,
-    targeted: Targeted | None,
-    trial: int,
-    model: str | None = None,
-) -> dict[str, dict[str, Any]]:
-    """By attack, the specs of the poisons that a run needs: their ids are known by them."""
-    if choice.path is not None or choice.rho == 0:
-        return {}
-    if targeted is not None:
-        if targeted.targeting.rho == 0:
-            return {}
-        name = choice.attacks[0]
-        settings = read_settings(attacks()[name], dataset, choice.profile, {}, model)
-        spec = targeted_spec(bench, dataset, settings, targeted.targeting, trial, model)
-        return {name: spec}
-    return {name: pool_spec(bench, name, dataset, choice.trial)[1] for name in choice.attacks}
+    return ResolvedRun(request, dataset, settings, recipe, defense, poison, spec)
 
 
 def _reveal(method: str, oracle: Oracle, is_poison: Tensor) -> None:
@@ -245,16 +209,11 @@ def _reveal(method: str, oracle: Oracle, is_poison: Tensor) -> None:
         raise UsageError(f"{method}: {error}") from None
 
 
-def _run(
-    bench: Bench,
-    asked: Request,
-    dataset: Dataset,
-    material: Material,
-    run_id: str,
+def _train(
+    bench: Bench, run: ResolvedRun, spec: dict[str, Any], material: Material, run_id: str
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Train and evaluate: a record's measured fields, and the weights."""
-    settings, defense, targeted, spec = asked.settings, asked.defense, asked.targeted, asked.spec
-    recipe = asked.recipe
+    settings, defense, recipe, dataset = run.settings, run.defense, run.recipe, run.dataset
     started, clock = utc_now(), time.monotonic()
     # Before the run: a checkout may move on while it lasts.
     surroundings = environment(bench.device, recipe.precision) | {"plan": bench.plan}
@@ -269,8 +228,8 @@ def _run(
         dataset.std,
         seeds.generator("initial weights"),
     )
-    if targeted is not None:
-        start = (targeted.targeting, material.rows, settings, spec, defense)
+    if run.poison.targeted is not None:
+        start = (run.poison.targeted.targeting, material.rows, settings, spec, defense)
         classifier = start_of_stage(bench, dataset, classifier, *start)
     bench.say(
         f"training {settings.entry.name} on {dataset.name}, "
@@ -335,22 +294,6 @@ def _run(
     if "keep" in defense.memory:
         weights[KEPT] = defense.memory["keep"]
     return measured, {key: value.cpu().contiguous() for key, value in weights.items()}
-
-
-def choices(choice: PoisonChoice, model: str | None, dataset: Dataset) -> dict[str, Any]:
-    """What was chosen apart from the method's settings: a paper's table takes none of it."""
-    chosen: dict[str, Any] = {}
-    if model not in (None, default_model(dataset)):
-        chosen["model"] = model
-    if choice.path is not None:
-        chosen["poison"] = "artefact"
-    elif choice.rho != 0 and choice.selection != "stratified":
-        chosen["selection"] = choice.selection
-    if choice.path is None and choice.rho != 0 and choice.trial != 0:
-        chosen["poison_trial"] = choice.trial
-    if choice.profile != "paper":
-        chosen["attack_profile"] = choice.profile
-    return chosen
 
 
 def _bystander(material: Material, defense: Defense) -> dict[str, Any] | None:

@@ -11,8 +11,7 @@ from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.data.poison import assemble
 from poisonbench.data.poison_sets import Format, Ids, Std, files_of, read_poison_set
 from poisonbench.data.splits import Dataset
-from poisonbench.results.records import spec_id
-from poisonbench.runs.craft import Crafted, publish
+from poisonbench.runs.poison import Crafted, publish
 from poisonbench.runs.workspace import Bench
 from poisonbench.targeting import Goal
 
@@ -101,4 +100,4 @@ def import_poison(
     except ArtefactError as error:
         raise ArtefactError(f"{path}: {error}; raise --epsilon or leave it out") from None
     bench.store.check_writable()
-    return publish(bench, poison, dataset, spec_id(spec))
+    return publish(bench, poison, dataset)

@@ -8,8 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from poisonbench.core.errors import UsageError
-from poisonbench.core.settings import options_of, parse_value, resolve, unknown_option
-from poisonbench.data.mixing import Selection
+from poisonbench.core.settings import options_of, resolve, typed, unknown_option
 from poisonbench.data.splits import Dataset
 from poisonbench.registry import Entry
 from poisonbench.training.recipe import Recipe, recipe_profiles
@@ -42,16 +41,16 @@ def read_settings(
     entry: Entry,
     dataset: Dataset,
     profile: str,
-    values: Mapping[str, str],
+    values: Mapping[str, Any],
     model: str | None = None,
 ) -> Settings:
-    """Check the texts of a method's options and build its config and recipe.
+    """Check a method's settings and build its config and recipe.
 
     Args:
         entry: attack or defense.
         dataset: names the presets.
         profile: "paper", or another that the method has.
-        values: option texts by field name, of the method's config or of the recipe.
+        values: what the user set by field name, of the method's config or of the recipe.
         model: the network that was asked for; some have a recipe of their own.
 
     Raises:
@@ -64,14 +63,14 @@ def read_settings(
     for name in values:
         if name not in kinds and name not in recipe_kinds:
             raise UsageError(unknown_option(name, (*kinds, *recipe_kinds), entry.name))
-    parsed = {
-        name: parse_value(text, (kinds | recipe_kinds)[name].kind, f"--{name.replace('_', '-')}")
-        for name, text in values.items()
+    given = {
+        name: typed(value, (kinds | recipe_kinds)[name].kind, (kinds | recipe_kinds)[name].flag)
+        for name, value in values.items()
     }
     presets = (*dataset.presets, *([model] if model else []))
     build = {"profile": profile, "presets": presets, "owner": entry.name}
-    own = {name: value for name, value in parsed.items() if name in kinds}
-    shared = {name: value for name, value in parsed.items() if name in recipe_kinds}
+    own = {name: value for name, value in given.items() if name in kinds}
+    shared = {name: value for name, value in given.items() if name in recipe_kinds}
     config = resolve(module.Config, module.PROFILES, overrides=own, **build)  # type: ignore[arg-type]
     changes = getattr(module, "RECIPE_CHANGES", {})
     profiles = recipe_profiles({name: changes.get(name, {}) for name in module.PROFILES})
@@ -84,14 +83,4 @@ def read_settings(
         for field in fields(built)
         if getattr(built, field.name) != getattr(plain, field.name)
     }
-    return Settings(entry, module, config, recipe, profile, overrides, frozenset(parsed))
-
-
-def read_selection(text: str) -> Selection:
-    """``--selection``'s text.
-
-    Raises:
-        UsageError: neither stratified nor uniform.
-    """
-    chosen: Selection = parse_value(text, Selection, "--selection")
-    return chosen
+    return Settings(entry, module, config, recipe, profile, overrides, frozenset(given))

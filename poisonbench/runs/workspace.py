@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from poisonbench.core.errors import AbortedError, UsageError
 from poisonbench.core.progress import Reporter, silent
+from poisonbench.data.artefacts import read_poison
+from poisonbench.data.poison import Poison
 from poisonbench.data.sources import load_dataset
 from poisonbench.data.splits import Dataset
 from poisonbench.models import DEFAULT_MODELS
+from poisonbench.requests import check_count
 from poisonbench.results.store import Store
 from poisonbench.training.checkpoint import Checkpoint
 
@@ -46,17 +49,33 @@ class Bench:
     say: Callable[[str], None] = _mute
     stopping: threading.Event = field(default_factory=threading.Event)
     plan: str | None = None
-    _datasets: dict[str, Dataset] = field(default_factory=dict)
+    _datasets: dict[tuple[str, int], Dataset] = field(default_factory=dict)
+    _artefacts: dict[tuple[Path, str], Poison] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise UsageError(f"--seed: expected 0 or more, got {self.seed}")
+        check_count("--seed", self.seed)
 
     def dataset(self, name: str) -> Dataset:
         """The data set of that name, read once."""
-        if name not in self._datasets:
-            self._datasets[name] = load_dataset(name, self.data_root, self.seed, say=self.say)
-        return self._datasets[name]
+        key = (name, self.seed)
+        if key not in self._datasets:
+            self._datasets[key] = load_dataset(name, self.data_root, self.seed, say=self.say)
+        return self._datasets[key]
+
+    def artefact(self, path: Path, dataset: Dataset) -> Poison:
+        """The poison at a path, read once and checked against its data set.
+
+        Raises:
+            ArtefactError: see :func:`poisonbench.data.artefacts.read_poison`.
+        """
+        key = (path, dataset.digest)
+        if key not in self._artefacts:
+            self._artefacts[key] = read_poison(path, dataset)
+        return self._artefacts[key]
+
+    def seeded(self, seed: int) -> Bench:
+        """The same surroundings under another root seed; what was read is shared."""
+        return self if seed == self.seed else replace(self, seed=seed)
 
     def checkpoint(self, run_id: str) -> Checkpoint:
         """The place of a run's checkpoint."""
@@ -71,12 +90,6 @@ class Bench:
 def default_model(dataset: Dataset) -> str:
     """The network that the paper trains on data of this kind."""
     return DEFAULT_MODELS[dataset.presets[0]]
-
-
-def check_trial(trial: int) -> None:
-    """Raise UsageError unless the trial is 0 or more."""
-    if trial < 0:
-        raise UsageError(f"--trial: expected 0 or more, got {trial}")
 
 
 def find_device(text: str) -> torch.device:

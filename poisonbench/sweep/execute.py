@@ -15,6 +15,7 @@ from pathlib import Path
 
 from poisonbench.core.errors import InterruptedRunError, JobsFailedError, StoreError
 from poisonbench.core.signals import Stopping
+from poisonbench.requests import to_json
 from poisonbench.sweep.costs import Costs
 from poisonbench.sweep.job_states import Board, Failure, State
 from poisonbench.sweep.plan import Job, Plan
@@ -185,11 +186,16 @@ class Sweep:
             slot.worker = Worker(threads(self.num_processes))
         slot.job, slot.error = job, ""
         self._attempts[job.id] = self._attempts.get(job.id, 0) + 1
-        words = [*job.words, "--results", str(self.board.store.root)]
-        words += ["--data-root", str(self.data_root), "--device", slot.device]
-        if job.kind == "defend":
-            words += ["--plan", self.plan.digest]
-        slot.worker.send(words, self.board.log_path(job))
+        places = {"results": str(self.board.store.root), "data_root": str(self.data_root)}
+        slot.worker.send(
+            {
+                "kind": job.kind,
+                "request": to_json(job.request),
+                "options": {**places, "device": slot.device},
+                "plan": self.plan.digest,
+                "log": str(self.board.log_path(job)),
+            }
+        )
         self.view.started(slot.number, job.title)
 
     def _hear(self, slot: Slot) -> None:

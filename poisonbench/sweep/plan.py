@@ -1,6 +1,6 @@
 """A plan: which poisons and runs, in which order, in one file that never changes. No torch here.
 
-A job is a ``craft`` or a ``defend`` command and an id that is known before anything has run. A
+A job is what to craft or to train, and an id that is known before anything has run. A
 poison's id is its name in the store. A run's id hashes its spec with the names of the poisons that
 it needs where its record will have the digest of what was crafted, so whether a run is done can be
 read from the records alone, whoever made them.
@@ -11,18 +11,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from poisonbench import __version__
 from poisonbench.core.canonical import canonical_json
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.files import read_shared, retried, write_text
+from poisonbench.requests import CraftRequest, Request, from_json, to_json, to_words
 from poisonbench.results.records import RunRecord, spec_id
 
-SCHEMA = 1
+#: 2: a job holds its request as a value.
+SCHEMA = 2
 
 #: A plan of a million jobs is smaller.
 _MAX_BYTES = 2**30
@@ -30,27 +34,47 @@ _MAX_BYTES = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One command of a plan.
+    """One thing to do of a plan.
 
     Attributes:
         id: 16 hex digits, see the module.
-        kind: "craft" or "defend".
-        words: the command line after ``poisonbench``, without results folder, data root or device.
+        request: what to craft or to train.
         title: what a progress view shows.
-        dataset: the data set's name.
-        method: the defense's or the attack's name.
         needs: ids of poisons that must be there first.
         after: ids of jobs to wait for, however they end: they make something that this one shares.
     """
 
     id: str
-    kind: str
-    words: tuple[str, ...]
+    request: Request
     title: str
-    dataset: str
-    method: str
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """The command that does it: "craft" or "defend"."""
+        return "craft" if isinstance(self.request, CraftRequest) else "defend"
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name."""
+        return self.request.dataset
+
+    @property
+    def method(self) -> str:
+        """The defense's or the attack's name."""
+        request = self.request
+        return request.poison.text if isinstance(request, CraftRequest) else request.method
+
+    @property
+    def words(self) -> list[str]:
+        """The command line that does it, after ``poisonbench``, for people."""
+        return to_words(self.request)
+
+    def to_json(self) -> dict[str, Any]:
+        """The job as plain JSON values."""
+        plain = {**vars(self), "kind": self.kind, "request": to_json(self.request)}
+        return {**plain, "needs": list(self.needs), "after": list(self.after)}
 
 
 @dataclass(frozen=True)
@@ -91,7 +115,7 @@ class Plan:
 
     def to_json(self) -> str:
         """The file's text: a line a job, so that two plans can be compared by eye."""
-        lines = [json.dumps(asdict(job), sort_keys=True) for job in self.jobs]
+        lines = [json.dumps(job.to_json(), sort_keys=True) for job in self.jobs]
         head = json.dumps({"schema": SCHEMA, "poisonbench": __version__, "digest": self.digest})
         return f'{head[:-1]}, "jobs": [\n' + ",\n".join(lines) + "\n]}\n"
 
@@ -142,7 +166,10 @@ def read_plan(path: Path) -> Plan:
         ) from None
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         found = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
-        raise ArtefactError(f"{path}: expected a plan of schema {SCHEMA}, got {found}")
+        raise ArtefactError(
+            f"{path}: expected a plan of schema {SCHEMA}, got {found}; plan again with this "
+            "version of poisonbench: what is done stays done"
+        )
     if set(raw) != {"schema", "poisonbench", "digest", "jobs"} or not isinstance(raw["jobs"], list):
         raise ArtefactError(f"{path}: expected a plan's fields, got {', '.join(sorted(raw))[:200]}")
     jobs = tuple(_read_job(path, item) for item in raw["jobs"])
@@ -185,30 +212,28 @@ def record_key(record: RunRecord) -> str:
 
 
 def _digest(jobs: Sequence[Job]) -> str:
-    text = canonical_json([asdict(job) for job in jobs])
+    text = canonical_json([job.to_json() for job in jobs])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+class _Line(msgspec.Struct, forbid_unknown_fields=True):
+    """A job as a plan's file has it; ids become file names, so they are hexadecimal digits."""
+
+    id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+    kind: Literal["craft", "defend"]
+    request: dict[str, Any]
+    title: str
+    needs: tuple[str, ...]
+    after: tuple[str, ...]
+
+
 def _read_job(path: Path, item: Any) -> Job:
-    names = {field.name for field in fields(Job)}
-    if not isinstance(item, dict) or set(item) != names:
-        raise ArtefactError(f"{path}: expected jobs with {', '.join(sorted(names))}, got {item!r}")
-    lists = {"words", "needs", "after"}
-    for name, value in item.items():
-        fits = isinstance(value, list) and all(isinstance(word, str) for word in value)
-        if not (fits if name in lists else isinstance(value, str)):
-            raise ArtefactError(f"{path}: expected a job's {name} to be text, got {value!r}")
-    if item["kind"] not in ("craft", "defend") or not _is_id(item["id"]):
-        raise ArtefactError(
-            f"{path}: expected a job with a kind and an id, got {item['kind']!r}, {item['id']!r}"
-        )
-    values: dict[str, Any] = {n: tuple(v) if n in lists else v for n, v in item.items()}
-    return Job(**values)
-
-
-def _is_id(text: str) -> bool:
-    """Ids become file names: nothing but hex digits may come from a file."""
-    return len(text) == 16 and set(text) <= set("0123456789abcdef")
+    try:
+        line = msgspec.convert(item, _Line)
+        request = from_json(line.kind, line.request)
+    except (ValueError, UsageError) as error:
+        raise ArtefactError(f"{path}: expected a sound job, got a fault: {error}") from None
+    return Job(id=line.id, request=request, title=line.title, needs=line.needs, after=line.after)
 
 
 def _check_order(path: Path, jobs: Sequence[Job]) -> None:

@@ -7,9 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 COMMAND = (sys.executable, "-m", "poisonbench", "sweep", "worker")
@@ -34,9 +33,14 @@ class Worker:
         os.set_blocking(self.process.stdout.fileno(), False)
         self._buffer = b""
 
-    def send(self, words: Sequence[str], log: Path) -> None:
-        """Start a job."""
-        self._write({"words": list(words), "log": str(log)})
+    def send(self, task: dict[str, Any]) -> None:
+        """Start a job.
+
+        Args:
+            task: the ``kind`` and JSON values of its ``request``, ``options`` (results, data_root
+                and device), the digest of the ``plan`` and the path of its ``log``.
+        """
+        self._write(task)
 
     def stop(self) -> None:
         """Ask the job to save a checkpoint and end."""

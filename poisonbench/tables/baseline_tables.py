@@ -6,16 +6,15 @@ same poison is hit. No torch here.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from poisonbench import registry
 from poisonbench.core.seeds import Seeds
+from poisonbench.requests import RunRequest, Values
 from poisonbench.results import published
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Proportion, Summary, Verdict, summarise
@@ -55,14 +54,12 @@ class Protocol:
     attack: str
     scenario: str
     rho: Mapping[str, float]
-    overrides: Mapping[str, Mapping[str, str | float]] = field(default_factory=dict)
-    method_overrides: Mapping[tuple[str, str], Mapping[str, str | float]] = field(
-        default_factory=dict
-    )
+    overrides: Mapping[str, Values] = field(default_factory=dict)
+    method_overrides: Mapping[tuple[str, str], Values] = field(default_factory=dict)
     averages_networks: bool = False
 
 
-_WARM_START: dict[str, str | float] = {
+_WARM_START: Values = {
     "attack_profile": "watermark",
     "scenario": "finetune",
     "stage_epochs": 10,
@@ -127,9 +124,10 @@ class FilterCell(Cell):
         }
         return [trial for trial in range(self.trials) if trial not in done | failed]
 
-    def command(self, trial: int, results: Path | None = None) -> str:
-        """The shell command of one run."""
-        return f"{super().command(trial, results)} --rho {shlex.quote(f'{self.rho:g}')}"
+    def request(self, trial: int) -> RunRequest:
+        """What to run for one trial, with the default seed."""
+        request = super().request(trial)
+        return replace(request, poison=replace(request.poison, rho=self.rho))
 
 
 def _has_default_seed(record: RunRecord) -> bool:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from poisonbench import registry
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import did_you_mean
+from poisonbench.requests import RunRequest
 from poisonbench.results import published
 from poisonbench.results.statistics import SIGNIFICANCE, Verdict
 from poisonbench.tables import baseline_tables, table1, table2, table3, table4, table5
@@ -81,16 +81,16 @@ def cells(
     ]
 
 
-def missing_commands(
+def missing_runs(
     key: str,
     records: Records = (),
     dataset: str | None = None,
     *,
     methods: Sequence[str] = (),
     trials: int | None = None,
-    results: Path | None = None,
-) -> list[str]:
-    """The commands of the runs that a table lacks, each once; of all its runs without records.
+    rhos: Container[float] | None = None,
+) -> list[RunRequest]:
+    """The runs that a table lacks, each once; all its runs without records.
 
     Args:
         key: the table's number.
@@ -98,7 +98,7 @@ def missing_commands(
         dataset: only this one.
         methods: only these defenses, of the paper's or not; by default those of the table.
         trials: as many of each cell; by default as many as the table wants.
-        results: the folder that the runs shall go to; null for the default.
+        rhos: only cells of these poison ratios; null for all.
 
     Raises:
         UsageError: unknown table, data set or method, or a method that the table has no cells of.
@@ -114,13 +114,13 @@ def missing_commands(
             f"--methods: expected defenses that {where} has, got {', '.join(lacking)}; it has "
             + (f"these: {others}" if others else "no cells there")
         )
-    commands = [
-        cell.command(trial, results)
+    requests = [
+        cell.request(trial)
         for cell in wanted
-        if not named or cell.method in named
+        if (not named or cell.method in named) and (rhos is None or cell.rho in rhos)
         for trial in replace(cell, trials=cell.trials and (trials or cell.trials)).missing(records)
     ]
-    return list(dict.fromkeys(commands))
+    return list(dict.fromkeys(requests))
 
 
 def build(key: str, records: Records, dataset: str | None = None) -> Table:
@@ -205,13 +205,7 @@ def check(
         if finding.keys["dataset"] in names and finding.bears_out is not False
     ]
     not_reproduced = said.count(Verdict.NOT_REPRODUCED)
-    missing = {
-        cell.command(trial)
-        for name in names
-        for cell in cells(key, records, name)
-        if rhos is None or cell.rho in rhos
-        for trial in cell.missing(records)
-    }
+    missing = {run for name in names for run in missing_runs(key, records, name, rhos=rhos)}
     return TableCheck(
         differing=differing,
         compared=differing + verdicts.count(Verdict.AGREES),

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
-from pathlib import Path
 from typing import Any
 
 from poisonbench import registry
-from poisonbench.core.errors import UsageError
 from poisonbench.core.seeds import Seeds
-from poisonbench.core.settings import parse_number
+from poisonbench.requests import PoisonRequest, RunRequest, Values, split_values
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Proportion, Summary
 from poisonbench.tables.comparisons import distinct_trials, is_targeted
@@ -37,7 +34,8 @@ class Cell:
         method: the defense's name.
         rho: poisoned share of the training images, in [0, 1]; 0 is a clean run.
         profile: the defense's.
-        overrides: settings that differ from the profile's, by field name, e.g. {"ratio": 0.25}.
+        overrides: settings that differ from the profile's, by field name, e.g. {"ratio": 0.25};
+            "model" is the network and "attack_profile" the attack's.
         names: what names the cell in tables instead of the overrides; empty takes these.
         attacks: what made the poison, in the order of its shares.
         scenario: how a targeted attack's victim is trained; null for untargeted poisons.
@@ -52,7 +50,7 @@ class Cell:
     method: str
     rho: float
     profile: str = "paper"
-    overrides: Mapping[str, str | float] = field(default_factory=dict, hash=False)
+    overrides: Values = field(default_factory=dict, hash=False)
     names: Mapping[str, Any] = field(default_factory=dict, hash=False)
     attacks: tuple[str, ...] = registry.MIX
     scenario: str | None = None
@@ -101,27 +99,23 @@ class Cell:
         free = (trial for trial in count() if (Seeds().root, trial) not in done)
         return list(islice(free, max(0, self.trials - len(self.select(records)))))
 
-    def command(self, trial: int, results: Path | None = None) -> str:
-        """The shell command of one run.
-
-        Args:
-            trial: its number.
-            results: the results folder; null leaves the option out.
-        """
-        words = ["poisonbench", "defend", "--method", self.method, "--dataset", self.dataset]
-        if self.attacks != registry.MIX:
-            words += ["--attack", "+".join(self.attacks)]
+    def request(self, trial: int) -> RunRequest:
+        """What to run for one trial, with the default seed."""
+        values = dict(self.overrides)
+        model, profile = values.pop("model", None), values.pop("attack_profile", "paper")
         # A targeted attack's own share is its default.
-        if self.scenario is None or self.rho == 0:
-            words += ["--rho", f"{self.rho:g}"]
-        if self.profile != "paper":
-            words += ["--profile", self.profile]
-        for name, value in self.overrides.items():
-            words += ["--" + name.replace("_", "-"), str(value)]
-        words += ["--trial", str(trial)]
-        if results is not None:
-            words += ["--results", str(results)]
-        return shlex.join(words)
+        rho = self.rho if self.scenario is None or self.rho == 0 else None
+        poison = PoisonRequest(attacks=self.attacks, rho=rho, profile=str(profile))
+        settings, poison = split_values(values, poison)
+        return RunRequest(
+            method=self.method,
+            dataset=self.dataset,
+            poison=poison,
+            profile=self.profile,
+            settings=settings,
+            model=None if model is None else str(model),
+            trial=trial,
+        )
 
     def _has_scenario(self, record: RunRecord) -> bool:
         targeting = record.spec.get("targeting")
@@ -238,9 +232,7 @@ def _circumstances(record: RunRecord, same_poison: bool) -> tuple[Any, ...]:
 
 
 def _same(given: Any, wanted: Any) -> bool:
-    """Equal, reading "8/255" and 0.031372... as one number."""
-    try:
-        first, second = parse_number(str(given)), parse_number(str(wanted))
-    except UsageError:
-        return bool(given == wanted)
-    return math.isclose(first, second, rel_tol=1e-6)
+    """Equal, or as near as rounding may bring two numbers."""
+    if isinstance(given, int | float) and isinstance(wanted, int | float):
+        return math.isclose(given, wanted, rel_tol=1e-6)
+    return bool(given == wanted)

@@ -12,6 +12,7 @@ from typing import Any
 
 from poisonbench import registry
 from poisonbench.core.errors import ArtefactError
+from poisonbench.requests import Values, command_of
 from poisonbench.results import published
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import SIGNIFICANCE
@@ -47,7 +48,7 @@ class Row:
 
     attack: str
     scenario: str
-    overrides: Mapping[str, str] = field(default_factory=dict)
+    overrides: Values = field(default_factory=dict)
     stand_in: str = ""
 
     @property
@@ -142,7 +143,7 @@ def runs_of_row(
     if missing and (methods or len(missing) == len(found)):
         raise ArtefactError(
             f"expected a run of {missing[0]} under {row.attack} on {dataset} "
-            f"({row.training}), got none; make it with `{cells[missing[0]].command(0)}`"
+            f"({row.training}), got none; make it with `{command_of(cells[missing[0]].request(0))}`"
         )
     return {method: runs for method, runs in found.items() if runs}
 
@@ -186,7 +187,8 @@ def models_of_row(
         ]
         found += kept[:1]
         if not kept:
-            missing[method] = f"{make_cell(dataset, row, method).command(trial)} --save-model"
+            request = make_cell(dataset, row, method).request(trial)
+            missing[method] = command_of(replace(request, save_model=True))
     if missing and (methods or not found):
         first = next(iter(missing))
         raise ArtefactError(

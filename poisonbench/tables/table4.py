@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from poisonbench.core.settings import number_text
 from poisonbench.results import published
 from poisonbench.tables.cells import Cell
 from poisonbench.tables.claims import Claim, Superiority, Trend
@@ -19,10 +20,10 @@ from poisonbench.tables.table2 import accuracy_notes, compare_cells
 #: The poison ratio of the whole table.
 RHO = 0.6
 
-#: The option texts of the printed values.
+#: What is run for the printed values.
 SETTINGS = {
-    "ratio": {0.25: "0.25", 0.5: "0.5", 0.75: "0.75", 1.0: "1.0"},
-    "beta": {0.031: "8/255", 0.062: "16/255", 0.125: "32/255", 0.251: "64/255"},
+    "ratio": {ratio: ratio for ratio in (0.25, 0.5, 0.75, 1.0)},
+    "beta": {0.031: 8 / 255, 0.062: 16 / 255, 0.125: 32 / 255, 0.251: 64 / 255},
 }
 
 #: The printed values of HINT's own settings: a run of these has no overrides.
@@ -39,17 +40,17 @@ def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]
             dataset=dataset,
             method="hint",
             rho=RHO,
-            overrides={} if value == DEFAULTS[parameter] else {parameter: text},
+            overrides={} if value == DEFAULTS[parameter] else {parameter: setting},
             names={"parameter": parameter, "value": value},
             published=printed.get((dataset, parameter, value)),
         )
         for parameter, values in SETTINGS.items()
-        for value, text in values.items()
+        for value, setting in values.items()
     ]
 
 
 def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block]:
-    labels = {value: f"{text} ({value})" for value, text in SETTINGS["beta"].items()}
+    labels = {value: f"{number_text(beta)} ({value})" for value, beta in SETTINGS["beta"].items()}
     return [
         comparison_block(
             f"{DATASET_LABELS[dataset]}: HINT's accuracy against {NAMES[parameter]}",

@@ -49,7 +49,7 @@ def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]
             dataset=dataset,
             method=method,
             rho=RHO,
-            overrides={} if r in (None, DEFAULTS["ratio"]) else {"ratio": SETTINGS["ratio"][r]},
+            overrides={} if r in (None, DEFAULTS["ratio"]) else {"ratio": r},
             names={"r": r},
             published=printed.get((method, r)),
             is_timed=True,

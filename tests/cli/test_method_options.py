@@ -5,31 +5,33 @@ from dataclasses import fields
 import pytest
 
 from helpers.command_line import cli, done
-from poisonbench.cli.main import load_command
-from poisonbench.cli.method_options import method_help, method_values, value_of
+from poisonbench.cli.main import load_command, value_of
+from poisonbench.cli.method_options import method_help
+from poisonbench.cli.request_words import from_words
 from poisonbench.cli.session import RunOptions
 from poisonbench.core.errors import UsageError
-from poisonbench.core.settings import options_of
+from poisonbench.core.settings import options_of, value_text
 from poisonbench.registry import attacks, defenses
 from poisonbench.training.recipe import Recipe
 
-SHARED = ("--method", "--dataset", "--json", "--seed", "--trial", "--rho")
-HINT = [defenses()["hint"]]
+HINT = defenses()["hint"]
 
 
-def values(*arguments, entries=HINT):
-    return method_values(arguments, SHARED, entries)
+def settings(*arguments, method="hint"):
+    (request,) = from_words(["defend", "--method", method, "--clean", *arguments])
+    return request.settings
 
 
-def test_texts_by_field_name():
-    assert values() == {}
-    assert values("--ratio", "0.5", "--batch-size=64") == {"ratio": "0.5", "batch_size": "64"}
-    assert values("--schedule=") == {"schedule": ""}
-    assert values("--gamma=a=b") == {"gamma": "a=b"}
+def test_values_by_field_name():
+    assert settings() == {}
+    assert settings("--ratio", "0.5", "--batch-size=64") == {"ratio": 0.5, "batch_size": 64}
+    assert settings("--schedule=") == {"schedule": ()}
+    assert settings("--beta", "8/255", "--step=sign") == {"beta": 8 / 255, "step": "sign"}
 
 
 def test_numbers_below_zero_are_values():
-    assert values("--gamma", "-0.1", "--beta", "-1e-3") == {"gamma": "-0.1", "beta": "-1e-3"}
+    given = settings("--gamma", "-0.1", "--beta", "-1e-3")
+    assert given == {"gamma": -0.1, "beta": -1e-3}
 
 
 @pytest.mark.parametrize(
@@ -41,27 +43,50 @@ def test_numbers_below_zero_are_values():
         (["--"], "expected an option such as --epochs 3, got '--'"),
         (["--ratio"], "--ratio: expected a value after it, got nothing"),
         (["--ratio", "--gamma", "1"], "--ratio: expected a value after it, got the option --gamma"),
-        (["--ratio", "1", "--ratio=2"], "--ratio: expected once, got it twice"),
-        (["--batch-size", "1", "--batch_size", "2"], "--batch_size: expected once, got it twice"),
+        (["--ratio", "1", "--ratio=2"], "--ratio: expected once, got it 2 times"),
+        (["--batch-size", "1", "--batch_size", "2"], "--batch-size: expected once, got it 2 times"),
         (["--jsn"], "got --jsn; did you mean '--json'?"),
         (["--datset=x"], "got --datset; did you mean '--dataset'?"),
+        (["--epsilon", "1"], "hint has no option --epsilon; its own options: --"),
     ],
 )
 def test_refusals(arguments, message):
     with pytest.raises(UsageError) as caught:
-        values(*arguments)
+        settings(*arguments)
     assert message in str(caught.value)
 
 
-def test_an_option_of_the_method_is_no_near_miss_of_a_shared_one():
-    """ "--ratio" is as like "--ratios" as a misspelling, but hint has it."""
-    assert method_values(["--ratio", "1"], ["--ratios"], HINT) == {"ratio": "1"}
-    with pytest.raises(UsageError, match="did you mean '--ratios'"):
-        method_values(["--ratio", "1"], ["--ratios"], [defenses()["none"]])
+@pytest.mark.parametrize("entry", defenses().values(), ids=lambda entry: entry.name)
+def test_no_option_of_a_method_is_taken_for_a_near_miss_of_a_shared_one(entry):
+    for option in [*options_of(entry.load().Config), *options_of(Recipe)]:
+        words = (option.flag, value_text(option.default))
+        assert settings(*words, method=entry.name) == {option.name: option.default}
 
 
-def test_what_is_like_nothing_is_left_to_the_run():
-    assert values("--epsilon", "1") == {"epsilon": "1"}
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("defend hint", "got 'hint'; did you mean '--method hint'?"),
+        ("defend hnt --clean", "got 'hnt'; did you mean '--method hint'?"),
+        ("craft pgd", "got 'pgd'; did you mean '--attack pgd'?"),
+        ("craft --attack PGD", "got 'PGD'; did you mean 'pgd'?"),
+        ("defend --method HINT", "got 'HINT'; did you mean 'hint'?"),
+        ("craft --attack pgd,dap", "got 'pgd,dap'; did you mean 'pgd+dap'?"),
+        ("craft --attack pgd --rho 60", "got 60; did you mean 0.6?"),
+        ("craft --attack pgd --epsilon 8", "8.0; did you mean --epsilon 8/255?"),
+        ("defend --method hint --beta 16", "16.0; did you mean --beta 16/255?"),
+        ("defend --method hint --attack pgd --dc.rate 1", "such as --pgd.rate, got --dc.rate"),
+        ("defend --method hint --attack pgd --pgd.rate 1", "pgd has no option --rate"),
+        ("defend --method none --attack durp --surrogate mnist-cnn", "--surrogate: expected an"),
+        ("defend --method none --clean --surrogate mnist-cnn", "--surrogate: expected an attack"),
+    ],
+)
+def test_what_was_meant(line, message, results):
+    outcome = cli(*line.split(), "--results", results, "--quiet")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not results.exists()
 
 
 def test_value_of():
@@ -74,7 +99,7 @@ def test_value_of():
 def test_help_gives_pixels_in_grey_levels_and_shares_as_they_are():
     text = method_help(defenses()["atda"])
     assert "[default 0.2]" in text
-    (beta,) = [line for line in method_help(*HINT).splitlines() if line.startswith("  --beta ")]
+    (beta,) = [line for line in method_help(HINT).splitlines() if line.startswith("  --beta ")]
     assert beta.endswith("in pixels of [0, 1]. [default 16/255]")
 
 

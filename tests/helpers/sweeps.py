@@ -1,13 +1,18 @@
 """Plans of sweeps and the records that their runs left, for tests of sweeps."""
 
 from helpers.command_line import done
+from poisonbench.requests import CraftRequest, PoisonRequest, RunRequest
 from poisonbench.results.records import read_record
 from poisonbench.sweep.plan import Job, make_plan
 
 
 def job(number, kind="defend", method="hint", **fields):
-    names = {"words": (kind, "--trial", str(number)), "title": f"{kind} {number}"}
-    return Job(id=f"{number:016x}", kind=kind, dataset="mnist", method=method, **(names | fields))
+    if kind == "defend":
+        request = RunRequest(method=method, dataset="mnist", trial=number)
+    else:
+        poison = PoisonRequest(attacks=("pgd",), trial=number)
+        request = CraftRequest(dataset="mnist", poison=poison)
+    return Job(id=f"{number:016x}", request=request, title=f"{kind} {number}", **fields)
 
 
 POISON = job(1, "craft", "pgd")

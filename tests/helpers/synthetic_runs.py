@@ -1,7 +1,13 @@
 """Run records without runs, for the tests of tables."""
 
+import shlex
+from types import SimpleNamespace
+
 from poisonbench import registry
+from poisonbench.cli.request_words import from_words
+from poisonbench.requests import command_of
 from poisonbench.results.records import RunRecord, spec_id
+from poisonbench.tables import catalogue
 
 #: What a timed run ran on.
 DEVICE = {
@@ -12,6 +18,24 @@ DEVICE = {
     "torch": "2.11",
     "cuda": None,
 }
+
+
+def missing_commands(key, records, dataset=None):
+    """The commands of the runs that a table lacks."""
+    return [command_of(request) for request in catalogue.missing_runs(key, records, dataset)]
+
+
+def request_of(command):
+    """What a printed command asks for, read by the program's own parser."""
+    words = shlex.split(command)
+    assert words[:2] == ["poisonbench", "defend"]
+    (request,) = from_words(words[1:])
+    return request
+
+
+def data_of(presets):
+    """What of a data set a request's settings depend on."""
+    return SimpleNamespace(presets=presets, digest="d", image_shape=(3, 32, 32))
 
 
 def make_record(

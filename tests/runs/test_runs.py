@@ -62,7 +62,7 @@ def test_defend_trains_on_the_papers_mix_by_default(tiny, stocked):
 def test_a_run_that_is_done_prints_its_record_at_once(tiny, results, monkeypatch):
     first = defend(results, tiny, "--clean")
     assert re.fullmatch(
-        r"hint on npz, clean, trial 0: test accuracy [\d.]+ %, \d+ s, (\S+)\n", first.out
+        r"hint on npz:tiny.npz, clean, trial 0: test accuracy [\d.]+ %, \d+ s, (\S+)\n", first.out
     )
     before = files_in(results)
     monkeypatch.setattr("poisonbench.runs.defend.fit", None)

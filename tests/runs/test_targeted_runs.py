@@ -10,7 +10,7 @@ import pytest
 import poisonbench
 from helpers.command_line import cli, done, files_in, tiny_arrays
 from helpers.targeted_runs import METHODS, RHO
-from poisonbench.cli.sweep_lines import plan_lines
+from poisonbench.cli.plan_jobs import plan_lines
 from poisonbench.data.artefacts import read_poison
 from poisonbench.data.sources import load_dataset
 from poisonbench.registry import attacks
@@ -275,8 +275,8 @@ CRAFT_GM = "craft --attack gm "
         (CRAFT_GM + "--poison-class 4", "--poison-class|0..3|got 4"),
         (CRAFT_GM + "--target 5 --intended-class 1", "--intended-class|another class|image 5"),
         (CRAFT_GM + "--rho 0.3", "--rho|at most 36 poisons|got 44"),
-        (CRAFT_GM + "--rho 0", "--rho|over 0"),
-        (CRAFT_GM + "--rho 1.5", "rho|[0, 1]|1.5"),
+        (CRAFT_GM + "--rho 0", "--rho|(0, 1]|got 0"),
+        (CRAFT_GM + "--rho 1.5", "--rho|(0, 1]|1.5"),
         (CRAFT_GM + "--scenario transfers", "scratch, transfer|did you mean 'transfer'"),
         (CRAFT_GM + "--targets hard", "random, easy|'hard'"),
         ("craft --attack bp --scenario transfer --rho 0.05", "at most 4 poisons|places|got 8"),
@@ -328,7 +328,7 @@ def artefacts(data, tmp_path_factory):
     [
         ("scratch", "--scenario transfer", 65, "made for scenario transfer|scratch"),
         ("transfer", "--scenario scratch", 65, "made for scenario scratch|transfer"),
-        ("transfer", "--scenario nowhere", 65, "made for scenario nowhere|transfer"),
+        ("transfer", "--scenario nowhere", 2, "--scenario|scratch, transfer, finetune|'nowhere'"),
         ("untargeted", "--scenario transfer", 2, "--scenario|a targeted attack"),
         ("scratch", "--target 5", 2, "--target|--poison, which settles it"),
         ("scratch", "--intended-class 1", 2, "--intended-class|--poison, which settles it"),

@@ -52,11 +52,12 @@ def test_shards_share_the_runs_out_and_each_has_the_poisons_it_needs(count):
     [
         (lambda plan: plan["jobs"][0].update(title="other"), "was edited"),
         (lambda plan: plan["jobs"].reverse(), "was edited"),
-        (lambda plan: plan.update(schema=9), "schema 1, got 9"),
+        (lambda plan: plan.update(schema=9), "schema 2, got 9"),
         (lambda plan: plan.update(more=1), "a plan's fields"),
-        (lambda plan: plan["jobs"][0].update(id="../../../etc/pas"), "a kind and an id"),
-        (lambda plan: plan["jobs"][0].update(words="defend"), "words to be text"),
-        (lambda plan: plan["jobs"][0].pop("needs"), "expected jobs with"),
+        (lambda plan: plan["jobs"][0].update(id="../../../etc/pas"), "matching regex"),
+        (lambda plan: plan["jobs"][0].update(title=3), "Expected `str`, got `int`"),
+        (lambda plan: plan["jobs"][0].update(request={"seed": "x"}), "Expected `int`, got `str`"),
+        (lambda plan: plan["jobs"][0].pop("needs"), "missing required field `needs`"),
     ],
 )
 def test_an_edited_plan_is_refused(change, message, tmp_path):
@@ -142,7 +143,9 @@ def test_what_has_run_counts_as_for_the_report(table, results):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("poisonbench craft --attack pgd", "line 1: expected poisonbench defend"),
+        ("poisonbench list --attack pgd", "line 1: expected poisonbench defend"),
+        ("poisonbench craft --preset quick", "line 1: Missing option '--attack'"),
+        ("poisonbench craft --attack pgd --ratio 2 --preset quick", "line 1: pgd has no option"),
         ("poisonbench defend --method hint --dataset 'x", "line 1: expected a shell command"),
         ("\npoisonbench defend --method hint --ratoi 1 --preset quick", "line 2: "),
         ("poisonbench defend --method hint --ratio 2 --preset quick", "line 1: hint: "),

@@ -10,22 +10,21 @@ import torch
 from torch import nn
 
 from helpers.command_line import cli, done
-from helpers.synthetic_runs import targeted_run
+from helpers.synthetic_runs import data_of, missing_commands, request_of, targeted_run
 from poisonbench.attacks import feature_collision
-from poisonbench.cli.defend import read_choice
-from poisonbench.cli.main import load_command
-from poisonbench.cli.method_options import flags_of, method_values
-from poisonbench.cli.sweep_lines import plan_lines
+from poisonbench.cli.plan_jobs import plan_lines
 from poisonbench.core.settings import as_json
 from poisonbench.figures.filter_curve import filter_curve
 from poisonbench.models import MODELS, build_model
 from poisonbench.registry import attacks, defenses
+from poisonbench.requests import command_of
 from poisonbench.results import published
 from poisonbench.results.records import read_record
 from poisonbench.results.statistics import Proportion, Verdict
-from poisonbench.runs.defend import choices
+from poisonbench.results.store import Store
 from poisonbench.runs.method_settings import read_settings
-from poisonbench.runs.poisoned_data import describe_choice, read_targets
+from poisonbench.runs.poison import resolve_poison
+from poisonbench.runs.workspace import Bench
 from poisonbench.tables import baseline_tables, catalogue
 
 # Its figures
@@ -160,7 +159,7 @@ def test_several_networks_count_alike():
 @pytest.mark.parametrize("key", baseline_tables.BASELINE_TABLES)
 @pytest.mark.parametrize("dataset", ["cifar10", "mnist-sample@1000"])
 def test_missing_runs_are_commands_that_say_the_whole_protocol(key, dataset, results):
-    commands = catalogue.missing_commands(key, (), dataset)
+    commands = missing_commands(key, (), dataset)
     assert len(commands) == 5 * baseline_tables.TARGETS_TRIED[dataset]
     words = shlex.split(commands[0])
     assert words[:4] == ["poisonbench", "defend", "--method", "none"]
@@ -180,31 +179,27 @@ def test_missing_runs_are_commands_that_say_the_whole_protocol(key, dataset, res
 )
 def test_a_run_of_a_cells_command_is_the_cells(key, dataset, presets):
     """The command's options, read as defend reads them, give the record that the cell wants."""
-    parser = load_command("defend")
-    data = SimpleNamespace(presets=presets)
+    bench, data = Bench(Store(Path("x")), Path("x"), torch.device("cpu")), data_of(presets)
     wanted = catalogue.cells(key, (), dataset)
     assert [cell.method for cell in wanted] == list(baseline_tables.METHODS)
     for cell in wanted:
-        context = parser.make_context("defend", shlex.split(cell.command(2))[2:])
-        given = context.params
-        entries = [defenses()[cell.method], attacks()[given["attack"]]]
-        values = method_values(context.args, flags_of(context), entries)
-        profile = given["attack_profile"]
-        choice = read_choice(given["attack"], None, False, given["rho"], "stratified", 0, profile)
-        targeted, rest = read_targets(choice, data, values)
-        read_settings(entries[1], data, profile, {})
-        made = read_settings(entries[0], data, "paper", rest, given["model"])
-        chosen = choices(choice, given["model"], data)
+        asked = request_of(command_of(cell.request(2)))
+        poison = resolve_poison(bench, data, asked)
+        entry = defenses()[cell.method]
+        made = read_settings(entry, data, "paper", asked.settings, asked.model)
+        chosen = {} if asked.model is None else {"model": asked.model}
         record = targeted_run(
             False,
             method=cell.method,
             dataset=dataset,
-            overrides=made.overrides | targeted.overrides | chosen,
-            poison=describe_choice(data, choice, targeted, 2),
+            overrides=made.overrides | poison.overrides | chosen,
+            poison=poison.spec,
         )
-        record.spec["targeting"] = as_json(targeted.targeting)
+        record.spec["targeting"] = as_json(poison.targeted.targeting)
         assert [c.method for c in wanted if c.matches(record)] == [cell.method]
-        rows = math.ceil(targeted.targeting.rho * (49_000 if dataset == "cifar10" else 1_000))
+        rows = math.ceil(
+            poison.targeted.targeting.rho * (49_000 if dataset == "cifar10" else 1_000)
+        )
         poisons = {"baseline-1": 50 if dataset == "cifar10" else 30, "baseline-2": 5}
         assert rows == poisons[key]
 
@@ -323,7 +318,7 @@ def test_the_attack_has_the_profile_and_the_stage_its_epochs(tiny, results, monk
     assert record.spec["pretraining"]["epochs"] == 2
     poison, job = plan_lines([shlex.join(["poisonbench", *line])], Path(".")).jobs
     assert poison.id == record.labels["poison"]["id"]
-    assert poison.words[-2:] == ("--profile", "watermark")
+    assert poison.request.poison.profile == "watermark"
     assert job.needs == (poison.id,)
 
 

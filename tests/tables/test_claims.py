@@ -12,8 +12,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from helpers.synthetic_runs import hint_run, make_record
+from helpers.synthetic_runs import (
+    hint_run,
+    make_record,
+    missing_commands,
+    request_of,
+)
 from poisonbench import registry
+from poisonbench.requests import command_of
 from poisonbench.results import published
 from poisonbench.tables import catalogue, table2
 from poisonbench.tables.cells import Cell, paired
@@ -309,22 +315,21 @@ def test_table_4_says_where_trials_are_lacking_and_what_fills_them():
     table = catalogue.build("4", records, "mnist")
     (row,) = [row for row in table.blocks[1].rows if row[0].startswith("8/255")]
     assert "(2 of 5)" in row[1]
-    commands = [c for c in catalogue.missing_commands("4", records, "mnist") if "8/255" in c]
+    commands = [c for c in missing_commands("4", records, "mnist") if "8/255" in c]
     start = "poisonbench defend --method hint --dataset mnist --rho 0.6 --beta 8/255 --trial "
     assert commands == [start + str(trial) for trial in (1, 3, 4)]
 
 
 def test_settings_of_table_4_are_the_published_values_and_hints_own():
-    from poisonbench.core.settings import parse_number
     from poisonbench.defenses.hint import Config
     from poisonbench.tables.table4 import DEFAULTS, SETTINGS
 
     printed = {(row.parameter, row.value) for row in published.table4()}
     assert {(name, value) for name, values in SETTINGS.items() for value in values} == printed
     for name, values in SETTINGS.items():
-        for value, text in values.items():
-            assert parse_number(text) == pytest.approx(value, rel=0.02)
-        assert parse_number(values[DEFAULTS[name]]) == pytest.approx(getattr(Config(), name))
+        for value, setting in values.items():
+            assert setting == pytest.approx(value, rel=0.02)
+        assert values[DEFAULTS[name]] == getattr(Config(), name)
 
 
 @pytest.mark.parametrize("presets", [("mnist",), ("cifar10",), ("mnist", "mnist-sample")])
@@ -334,8 +339,7 @@ def test_a_run_of_a_cells_command_is_recorded_as_the_cells(presets):
 
     for key, table in product("45", [presets[-1]]):
         for wanted in catalogue.cells(key, (), table):
-            words = wanted.command(0).split()
-            given = {name: words[words.index(f"--{name}") + 1] for name in wanted.overrides}
+            given = request_of(command_of(wanted.request(0))).settings
             entry = registry.find("a defense", registry.defenses(), wanted.method)
             made = read_settings(entry, SimpleNamespace(presets=presets), "paper", given)
             record = make_record(
@@ -352,7 +356,7 @@ def test_a_run_of_a_cells_command_is_recorded_as_the_cells(presets):
 
 def test_another_attacks_cell_names_it_in_its_command():
     one = Cell(dataset="mnist", method="none", rho=1.0, attacks=("pgd",))
-    assert "--attack pgd --rho 1 " in one.command(0)
+    assert "--attack pgd --rho 1 " in command_of(one.request(0))
     assert one.matches(make_record(rho=1.0, attacks=("pgd",)))
     assert not one.matches(make_record(rho=1.0))
 

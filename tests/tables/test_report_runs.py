@@ -6,8 +6,8 @@ import shlex
 import pytest
 
 from helpers.command_line import cli, done
+from helpers.synthetic_runs import request_of
 from poisonbench.cli.main import load_command
-from poisonbench.cli.method_options import method_values
 from poisonbench.registry import defenses
 from poisonbench.results.published import METHOD_LABELS
 from poisonbench.results.records import RunRecord, spec_id
@@ -15,17 +15,6 @@ from poisonbench.results.store import Store
 from poisonbench.runs.method_settings import read_settings
 
 # report
-
-
-def arguments_of(command):
-    """A printed command line, read by the program's own parser: shared options and method's."""
-    words = shlex.split(command)
-    assert words[:2] == ["poisonbench", "defend"]
-    parser = load_command("defend")
-    context = parser.make_context("defend", words[2:])
-    flags = [flag for parameter in parser.params for flag in parameter.opts]
-    method = defenses()[context.params["method"]]
-    return context.params, method_values(context.args, flags, [method]), method
 
 
 @pytest.mark.parametrize("table", ["1", "2"])
@@ -37,11 +26,11 @@ def test_missing_commands_are_command_lines_of_this_program(table, results):
     data = load_dataset("mnist-sample", results, 0)
     assert len(commands) == (1 if table == "1" else len(METHOD_LABELS) * 6 * 5)
     for command in commands:
-        params, values, method = arguments_of(command)
-        assert params["dataset"] == "mnist-sample"
-        assert params["results"] == results
-        assert 0 <= params["rho"] <= 1
-        assert read_settings(method, data, params["profile"], values).overrides == {}
+        assert command.endswith(f" --results {results}")
+        request = request_of(command)
+        assert request.dataset == "mnist-sample"
+        entry = defenses()[request.method]
+        assert read_settings(entry, data, request.profile, request.settings).overrides == {}
     assert done(*words, "--missing", "--json").json == {"missing": commands}
 
 
@@ -50,7 +39,9 @@ def test_missing_commands_know_the_default_folder(results, monkeypatch):
     commands = done("report", "--missing", "--quiet").out.splitlines()
     assert len(commands) == 2 * len(METHOD_LABELS) * 6 * 5
     assert all("--results" not in command for command in commands)
-    assert all(arguments_of(command)[0]["results"] == results for command in commands)
+    parser = load_command("defend")
+    contexts = [parser.make_context("defend", shlex.split(command)[2:]) for command in commands]
+    assert all(context.params["results"] == results for context in contexts)
 
 
 def fake_runs(results, accuracies, dataset="mnist", rho=0.0):

@@ -1,14 +1,14 @@
 """Tables from synthetic run records: aggregation, verdicts, and the runs that are missing."""
 
 import re
-from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
 
-from helpers.synthetic_runs import make_record
+from helpers.synthetic_runs import make_record, missing_commands
 from poisonbench import registry
 from poisonbench.core.errors import UsageError
+from poisonbench.requests import command_of
 from poisonbench.results.records import RunRecord, spec_id
 from poisonbench.tables import catalogue
 from poisonbench.tables.cells import Cell
@@ -128,7 +128,7 @@ def test_runs_of_atdas_other_norm_have_a_column_of_their_own():
     (row,) = [row for row in block.rows if row[0] == "0.6"]
     assert row[block.columns.index("ATDA (L2)")] == "95.00 (1 of 5)"
     assert row[-1] == "91.00 (1 of 5)"
-    commands = catalogue.missing_commands("2", [other], "mnist")
+    commands = missing_commands("2", [other], "mnist")
     wanted = "--method atda --dataset mnist --rho 0.6 --profile linf --trial 1"
     assert f"poisonbench defend {wanted}" in commands
     config = {"norm": "linf"}
@@ -180,7 +180,7 @@ def test_table_1_sets_recorded_settings_beside_the_published():
 
 
 def test_missing_commands_fill_the_cells():
-    commands = catalogue.missing_commands("2", [], "mnist")
+    commands = missing_commands("2", [], "mnist")
     assert len(commands) == len(set(commands)) == 6 * 5 * 5
     assert "poisonbench defend --method hint --dataset mnist --rho 0.6 --trial 3" in commands
     assert "poisonbench defend --method none --dataset mnist --rho 0 --trial 0" in commands
@@ -191,7 +191,7 @@ def test_missing_commands_fill_the_cells():
         records.append(
             make_record(method=method, dataset=dataset, rho=float(rho), trial=int(trial))
         )
-    assert catalogue.missing_commands("2", records, "mnist") == []
+    assert missing_commands("2", records, "mnist") == []
     assert {cell.measured.n for cell in catalogue.build("2", records, "mnist").cells} == {5}
 
 
@@ -203,14 +203,14 @@ def test_missing_trials_are_those_not_done_and_no_more():
 
 
 def test_table_1_lacks_one_run_of_a_data_set_without_any():
-    assert len(catalogue.missing_commands("1", [])) == 2
-    assert len(catalogue.missing_commands("1", [make_record(method="hint", rho=1.0)])) == 1
+    assert len(missing_commands("1", [])) == 2
+    assert len(missing_commands("1", [make_record(method="hint", rho=1.0)])) == 1
 
 
 def test_cells_with_changed_settings():
-    cell = Cell(dataset="mnist", method="hint", rho=0.6, overrides={"beta": "8/255"})
-    assert cell.command(2).endswith("--rho 0.6 --beta 8/255 --trial 2")
-    assert cell.keys["beta"] == "8/255"
+    cell = Cell(dataset="mnist", method="hint", rho=0.6, overrides={"beta": 8 / 255})
+    assert command_of(cell.request(2)).endswith("--rho 0.6 --beta 8/255 --trial 2")
+    assert cell.keys["beta"] == 8 / 255
 
     def matches(variant, **labels):
         return cell.matches(make_record(method="hint", rho=0.6, variant=variant, labels=labels))
@@ -235,8 +235,9 @@ def test_what_is_not_there(key, dataset, message):
 
 
 def test_the_results_folder_is_quoted_for_the_shell():
-    cell = Cell(dataset="mnist", method="none", rho=1.0)
-    assert cell.command(0, Path("my runs")).endswith("--trial 0 --results 'my runs'")
+    request = Cell(dataset="mnist", method="none", rho=1.0).request(0)
+    command = command_of(request, "--results", "my runs")
+    assert command.endswith("--trial 0 --results 'my runs'")
 
 
 def test_columns_of_different_poisons_are_said():

@@ -3,17 +3,29 @@
 import csv
 import io
 import json
-import shlex
 from itertools import product
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
+import torch
 from scipy import stats
 
-from helpers.synthetic_runs import make_record, targeted_run
+from helpers.synthetic_runs import (
+    data_of,
+    make_record,
+    missing_commands,
+    request_of,
+    targeted_run,
+)
 from poisonbench import registry
+from poisonbench.core.settings import as_json
+from poisonbench.requests import command_of
 from poisonbench.results import published
 from poisonbench.results.statistics import Proportion, Summary, Verdict
+from poisonbench.results.store import Store
+from poisonbench.runs.method_settings import read_settings
+from poisonbench.runs.poison import resolve_poison
+from poisonbench.runs.workspace import Bench
 from poisonbench.tables import catalogue
 from poisonbench.tables.cells import TARGETED_SAMPLE, Cell
 from poisonbench.tables.claims import SuccessOrder
@@ -192,8 +204,8 @@ def test_a_control_is_its_scenarios_whatever_attack_named_it():
     table = catalogue.build("3", records)
     shown = {c.keys["scenario"]: c.measured for c in table.cells if c.keys["attack"] == "clean"}
     assert len(shown) == 3
-    assert not any("clean" in command for command in catalogue.missing_commands("3", records))
-    assert len(catalogue.missing_commands("3", records)) == 100 - 6
+    assert not any("clean" in command for command in missing_commands("3", records))
+    assert len(missing_commands("3", records)) == 100 - 6
 
 
 # The small data set
@@ -231,43 +243,31 @@ def test_shares_are_the_data_sets_own():
 )
 def test_a_run_of_a_cells_command_is_recorded_as_the_cells(dataset, presets):
     """The command's options, read as defend reads them, give the record that the cell wants."""
-    from poisonbench.cli.defend import read_choice
-    from poisonbench.cli.main import load_command
-    from poisonbench.cli.method_options import flags_of, method_values
-    from poisonbench.core.settings import as_json
-    from poisonbench.runs.method_settings import read_settings
-    from poisonbench.runs.poisoned_data import describe_choice, read_targets
-
-    parser = load_command("defend")
-    data = SimpleNamespace(presets=presets)
+    bench, data = Bench(Store(Path("x")), Path("x"), torch.device("cpu")), data_of(presets)
     wanted = catalogue.cells("3", trials("x", attack="noise"), dataset)
     assert {cell.scenario for cell in wanted} >= {"scratch", "transfer"}
     for cell in wanted:
-        context = parser.make_context("defend", shlex.split(cell.command(2))[2:])
-        given = context.params
-        assert (given["dataset"], given["method"], given["trial"]) == (dataset, cell.method, 2)
-        entries = [registry.defenses()[cell.method], registry.attacks()[given["attack"]]]
-        values = method_values(context.args, flags_of(context), entries)
-        choice = read_choice(given["attack"], None, False, given["rho"], "stratified", 0)
-        targeted, rest = read_targets(choice, data, values)
-        made = read_settings(entries[0], data, "paper", rest)
+        asked = request_of(command_of(cell.request(2)))
+        assert (asked.dataset, asked.method, asked.trial) == (dataset, cell.method, 2)
+        poison = resolve_poison(bench, data, asked)
+        made = read_settings(registry.defenses()[cell.method], data, "paper", asked.settings)
         record = make_record(
             dataset=dataset,
             method=cell.method,
             trial=2,
             variant="custom",
-            labels={"profile": "paper", "overrides": made.overrides | targeted.overrides},
-            targeting=as_json(targeted.targeting),
+            labels={"profile": "paper", "overrides": made.overrides | poison.overrides},
+            targeting=as_json(poison.targeted.targeting),
             goal={"target": 1, "intended_class": 2},
         )
-        record.spec["poison"] = describe_choice(data, choice, targeted, 2)
+        record.spec["poison"] = poison.spec
         record.metrics.update(attack_success=False)
         fitting = [c.keys for c in wanted if c.matches(record)]
         assert fitting == [cell.keys]
 
 
 def test_missing_commands_are_as_a_user_would_write_them():
-    commands = catalogue.missing_commands("3", trials("xx.xx", method="hint"))
+    commands = missing_commands("3", trials("xx.xx", method="hint"))
     assert len(commands) == len(set(commands)) == 95
     start = "poisonbench defend --method hint --dataset cifar10 --attack "
     assert f"{start}bp --trial 4" in commands

@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 
-from helpers.synthetic_runs import hint_run, make_record
+from helpers.synthetic_runs import hint_run, make_record, missing_commands
 from poisonbench.results import published
 from poisonbench.tables import catalogue
 from poisonbench.tables.cells import device_of, is_timed
@@ -154,7 +154,7 @@ def test_runs_of_several_sessions_or_of_no_device_are_not_timed(spoilt):
     cell = ratio_of([*records, bad])
     assert (cell.measured.mean, cell.measured.n) == (3, 2)
     assert "1 run(s) are not timed" in " ".join(catalogue.build("5", [*records, bad]).notes)
-    commands = [c for c in catalogue.missing_commands("5", [*records, bad]) if "atda" in c]
+    commands = [c for c in missing_commands("5", [*records, bad]) if "atda" in c]
     assert [command.split()[-1] for command in commands] == ["3", "4", "5"]
 
 

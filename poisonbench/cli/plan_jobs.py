@@ -1,0 +1,142 @@
+"""From requests, or lines such as ``poisonbench defend --method hint``, to the jobs of a plan."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from poisonbench.cli.request_words import from_words
+from poisonbench.core.canonical import spec_id
+from poisonbench.core.errors import UsageError
+from poisonbench.requests import CraftRequest, Request, RunRequest
+from poisonbench.results.store import Store
+from poisonbench.sweep.plan import Job, Plan, make_plan, run_key
+
+if TYPE_CHECKING:
+    from poisonbench.runs.poison import ResolvedPoison
+    from poisonbench.runs.workspace import Bench
+
+
+def plan_lines(lines: Iterable[str], data_root: Path) -> Plan:
+    """A plan of what these lines ask for, with the poisons that they need.
+
+    Args:
+        lines: commands of ``poisonbench defend`` and ``craft``; empty ones and comments are passed
+            over. Of a craft line for several attacks, or for a share of the images, the poisons of
+            all images are planned: the mix is drawn from them by the runs that train on it.
+        data_root: where the data sets are, of whose contents job ids depend.
+
+    Raises:
+        PoisonbenchError: a line that its command would refuse; names it.
+    """
+    planner = _Planner(data_root)
+    for number, line in enumerate(lines, 1):
+        try:
+            words = _words(line)
+            for request in from_words(words) if words else ():
+                planner.add(request)
+        except UsageError as error:
+            raise UsageError(f"line {number}: {error}") from None
+    return make_plan(planner.jobs)
+
+
+def plan_requests(requests: Iterable[Request], data_root: Path) -> Plan:
+    """A plan of these requests, with the poisons that they need; see :func:`plan_lines`."""
+    planner = _Planner(data_root)
+    for request in requests:
+        planner.add(request)
+    return make_plan(planner.jobs)
+
+
+def _words(line: str) -> list[str]:
+    """A line's words after the program's name; none of an empty one."""
+    try:
+        words = shlex.split(line, comments=True)
+    except ValueError as error:
+        raise UsageError(f"expected a shell command, got {error}") from None
+    if words and (
+        words[0].rpartition("/")[2] != "poisonbench" or words[1:2] not in (["craft"], ["defend"])
+    ):
+        raise UsageError(
+            f"expected poisonbench defend ... or craft ..., got {' '.join(words[:2])!r}"
+        )
+    return words[1:]
+
+
+class _Planner:
+    """Reads requests as their commands do, each data set once; nothing is crafted or trained."""
+
+    def __init__(self, data_root: Path) -> None:
+        import torch
+
+        from poisonbench.runs.workspace import Bench
+
+        self.jobs: list[Job] = []
+        # The store is never touched.
+        self._bench = Bench(Store(Path("results")), data_root, torch.device("cpu"))
+        self._makers: dict[str, str] = {}
+
+    def add(self, request: Request) -> None:
+        """The poisons and the run of one request."""
+        bench = self._bench.seeded(request.seed)
+        if isinstance(request, CraftRequest):
+            self._add_crafting(bench, request)
+        else:
+            self._add_run(bench, request)
+
+    def _add_crafting(self, bench: Bench, request: CraftRequest) -> None:
+        from poisonbench.runs.craft_targeted import check_targets
+        from poisonbench.runs.poison import resolve_crafting
+
+        dataset = bench.dataset(request.dataset)
+        poison = resolve_crafting(bench, dataset, request.poison)
+        if poison.targeted is not None:
+            check_targets(bench, dataset, poison.targeted.targeting, [request.poison.trial])
+        self._add_pools(request, poison)
+
+    def _add_run(self, bench: Bench, request: RunRequest) -> None:
+        from poisonbench.runs.defend import resolve_run
+
+        run = resolve_run(bench, request)
+        needs = self._add_pools(request, run.poison) if run.poison.rho else {}
+        spec = run.spec["poison"]
+        if request.poison.path is not None:
+            poison = str(request.poison.path)
+        else:
+            poison = f"{request.poison.text} at rho {spec['rho']:g}" if spec else "clean"
+        title = f"{request.method} {request.dataset} {poison} trial {request.trial}"
+        self.jobs.append(
+            Job(
+                id=run_key(run.spec, needs),
+                request=request,
+                title=title,
+                needs=tuple(needs.values()),
+            )
+        )
+
+    def _add_pools(self, request: Request, poison: ResolvedPoison) -> dict[str, str]:
+        """The jobs that craft a poison's pools; their ids by attack.
+
+        Of the attacks on one surrogate, of all requests, the first trains it and the others wait
+        for it.
+        """
+        ids = {}
+        for name, pool_request in poison.request.pools().items():
+            pool = poison.pools[name]
+            trial = pool.spec["trial"]
+            job = Job(
+                id=pool.id,
+                request=CraftRequest(
+                    dataset=request.dataset, poison=pool_request, seed=request.seed
+                ),
+                title=f"poison {name} {request.dataset}" + (f" trial {trial}" if trial else ""),
+            )
+            if pool.spec["surrogate"] is not None:
+                maker = self._makers.setdefault(spec_id(pool.spec["surrogate"]), job.id)
+                job = job if maker == job.id else replace(job, after=(maker,))
+            self.jobs.append(job)
+            ids[name] = job.id
+        return ids

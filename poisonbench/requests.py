@@ -1,0 +1,325 @@
+"""What to craft and what to run, as values that api, cli, tables and sweep share. No torch here.
+
+Words of a command line become a request in one place (:mod:`poisonbench.cli.request_words`) and a
+request becomes words in one place (:func:`to_words`); in between, a float is a float.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from poisonbench.core.errors import UsageError
+from poisonbench.core.settings import number_text, options_of, value_text
+from poisonbench.registry import MIX, Entry, attacks, find
+from poisonbench.targeting import Targeting
+
+#: A setting's value; text never stands for a number.
+Value: TypeAlias = bool | int | float | str | tuple[int | float | str, ...] | None
+Values: TypeAlias = Mapping[str, Value]
+
+Selection: TypeAlias = Literal["stratified", "uniform"]
+
+#: The embedded data set, which needs no download.
+DEFAULT_DATASET = "mnist-sample"
+
+#: What a targeted poison has settings of; rho is an option of its own.
+TARGETING = tuple(option.name for option in options_of(Targeting) if option.name != "rho")
+
+#: Poisoned share of the training images in the HINT paper's sensitivity study (its Table IV).
+DEFAULT_RHO = 0.6
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoisonRequest:
+    """What a poison is made of, or which artefact it is.
+
+    Attributes:
+        attacks: names in the order of their shares; none with a path, and none of clean data.
+        path: an artefact to use as it is.
+        rho: share of the training images that are poisoned; 0 trains on clean data. None is a
+            targeted attack's own, and of untargeted ones every image to craft and 0.6 to train on.
+        selection: how the shares of untargeted attacks are drawn.
+        trial: which draw of everything random. Of a run it is an untargeted poison's, by default
+            the same for all trials, so that their spread is the training's; a targeted poison is
+            the run's own trial's.
+        profile: the attacks'.
+        surrogate: the network that attacks train to craft on; None is the victim's.
+        targeting: settings of :class:`~poisonbench.targeting.Targeting`, but for rho.
+        settings: by attack, its own and those of its surrogate's recipe.
+    """
+
+    attacks: tuple[str, ...] = MIX
+    path: Path | None = None
+    rho: float | None = None
+    selection: Selection = "stratified"
+    trial: int = 0
+    profile: str = "paper"
+    surrogate: str | None = None
+    targeting: Values = field(default_factory=dict, hash=False)
+    settings: Mapping[str, Values] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if self.rho is not None and not self.attacks:
+            flag = "--clean" if self.path is None else "--poison"
+            raise UsageError(f"expected --rho with --attack, got it with {flag}; leave it out")
+        check_count("--trial", self.trial)
+
+    @property
+    def text(self) -> str:
+        """The poison as its option names it: ``pgd+dap``, a path or --clean."""
+        return "+".join(self.attacks) or str(self.path or "--clean")
+
+    @property
+    def targeted(self) -> Entry | None:
+        """The attack when it is a targeted one; an artefact's is not known before it is read."""
+        entry = attacks()[self.attacks[0]] if len(self.attacks) == 1 else None
+        return entry if entry is not None and entry.scenario else None
+
+    def pools(self) -> dict[str, PoisonRequest]:
+        """By attack, what is crafted at length: the poison of every image, or a targeted one."""
+        if self.targeted is not None:
+            return {self.attacks[0]: self}
+        return {
+            name: PoisonRequest(
+                attacks=(name,),
+                trial=self.trial,
+                profile=self.profile,
+                surrogate=self.surrogate if attacks()[name].trains else None,
+                settings={name: values} if (values := self.settings.get(name)) else {},
+            )
+            for name in self.attacks
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class CraftRequest:
+    """A poison to craft.
+
+    Attributes:
+        dataset: the data set's name.
+        poison: what it is made of; never a path or clean data.
+        seed: root of every seed.
+    """
+
+    dataset: str = DEFAULT_DATASET
+    poison: PoisonRequest = field(default_factory=PoisonRequest)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_rho(self.poison.rho, "(0, 1]", is_valid=self.poison.rho != 0)
+        check_count("--seed", self.seed)
+
+    def at(self, trial: int) -> CraftRequest:
+        """The same of another trial."""
+        return replace(self, poison=replace(self.poison, trial=trial))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """A classifier to train under a defense.
+
+    Attributes:
+        method: the defense's name.
+        dataset: the data set's name.
+        poison: what it is trained on.
+        profile: the defense's.
+        settings: the defense's own and those of the training recipe.
+        model: the network; None is the paper's for this kind of data.
+        seed: root of every seed.
+        trial: seeds initial weights, batches and augmentation, the same for every defense.
+        save_model: keep the trained weights; no result depends on it.
+    """
+
+    method: str
+    dataset: str = DEFAULT_DATASET
+    poison: PoisonRequest = field(default_factory=PoisonRequest)
+    profile: str = "paper"
+    settings: Values = field(default_factory=dict, hash=False)
+    model: str | None = None
+    seed: int = 0
+    trial: int = 0
+    save_model: bool = False
+
+    def __post_init__(self) -> None:
+        _check_rho(self.poison.rho, "[0, 1]")
+        check_count("--trial", self.trial)
+        check_count("--seed", self.seed)
+
+    def at(self, trial: int) -> RunRequest:
+        """The same of another trial."""
+        return replace(self, trial=trial)
+
+    @property
+    def crafted(self) -> PoisonRequest:
+        """The poison as it is to be crafted: its surrogate's network, and the trial if targeted.
+
+        The surrogate has the victim's network, and that network's recipe. Options of the recipe
+        that a run is given are its victim's alone: the runs of a table that differ in them share
+        one poison. A surrogate's own are among the attack's settings.
+        """
+        poison = replace(self.poison, surrogate=self.poison.surrogate or self.model)
+        return poison if poison.targeted is None else replace(poison, trial=self.trial)
+
+
+Request: TypeAlias = CraftRequest | RunRequest
+
+#: What an option's text may be where it is left out.
+_DEFAULTS = (None, "paper", "stratified")
+
+#: The requests by their command.
+KINDS: dict[str, type[Any]] = {"craft": CraftRequest, "defend": RunRequest}
+
+
+def attack_names(text: str) -> tuple[str, ...]:
+    """``"mix"`` or names joined by ``+`` as names of attacks, in order.
+
+    Raises:
+        UsageError: an unknown or repeated name.
+    """
+    if text.lower() == "mix":
+        return MIX
+    if "," in text:
+        meant = "+".join(part.strip() for part in text.split(","))
+        raise UsageError(
+            f"--attack: expected names joined by +, got {text!r}; did you mean {meant!r}?"
+        )
+    table = attacks()
+    names = tuple(find("an attack (or mix)", table, name).name for name in text.split("+"))
+    if len(set(names)) < len(names):
+        raise UsageError(f"--attack: expected each attack once, got {text!r}")
+    if len(names) > 1 and (targeted := [name for name in names if table[name].scenario]):
+        raise UsageError(
+            f"--attack: expected untargeted attacks to mix, got {targeted[0]}; "
+            "a targeted attack goes alone"
+        )
+    return names
+
+
+def split_values(
+    values: Values, poison: PoisonRequest, *, to_craft: bool = False
+) -> tuple[Values, PoisonRequest]:
+    """A method's own settings among flat ones, and the poison with those that are its.
+
+    ``dc.rounds`` is the setting ``rounds`` of the attack dc, ``scenario`` one of the targeting.
+
+    Args:
+        values: by option name.
+        poison: its attacks.
+        to_craft: the method is the attack; of several, each setting needs its attack's name.
+
+    Raises:
+        UsageError: a setting of an attack that the poison is not made of.
+    """
+    own: dict[str, Value] = {}
+    targeting = dict(poison.targeting)
+    of_attacks = {name: dict(poison.settings.get(name, {})) for name in poison.attacks}
+    for key, value in values.items():
+        owner, dot, name = key.partition(".")
+        if key in TARGETING and not (to_craft and poison.targeted is None):
+            targeting[key] = value
+        elif dot and owner in of_attacks:
+            of_attacks[owner][name] = value
+        elif to_craft and len(poison.attacks) == 1:
+            of_attacks[poison.attacks[0]][key] = value
+        elif to_craft or dot:
+            raise UsageError(not_of(poison.attacks, key))
+        else:
+            own[key] = value
+    settings = {name: of_one for name, of_one in of_attacks.items() if of_one}
+    return own, replace(poison, targeting=targeting, settings=settings)
+
+
+def not_of(names: Sequence[str], key: str) -> str:
+    """The message for a setting that names none of a poison's attacks."""
+    option = key.rpartition(".")[2].replace("_", "-")
+    if not names:
+        return f"expected --{key.replace('_', '-')} with an attack, got none; leave it out"
+    return (
+        f"expected an option with the name of one of the attacks {', '.join(names)}, such as "
+        f"--{names[-1]}.{option}, got --{key.replace('_', '-')}"
+    )
+
+
+def to_words(request: Request) -> list[str]:
+    """The command line after ``poisonbench`` that means this request.
+
+    What has its default is left out, save the data set and the trial.
+    """
+    poison, trial = request.poison, request.poison.trial
+    options: dict[str, Value] = {"profile": poison.profile, "model": poison.surrogate}
+    settings: Values = {}
+    if isinstance(request, CraftRequest):
+        words = ["craft", "--attack", poison.text, "--dataset", request.dataset]
+    else:
+        words = ["defend", "--method", request.method, "--dataset", request.dataset]
+        if poison.path is not None:
+            words += ["--poison"]
+        elif poison.attacks and poison.attacks != MIX:
+            words += ["--attack"]
+        words += [poison.text] if poison.attacks != MIX else []
+        options = {"attack_profile": poison.profile, "surrogate": poison.surrogate}
+        options |= {"poison_trial": trial or None, "profile": request.profile}
+        options |= {"model": request.model}
+        settings, trial = request.settings, request.trial
+    if poison.rho is not None:
+        words += ["--rho", number_text(poison.rho)]
+    options |= {"selection": poison.selection}
+    given = {name: value for name, value in options.items() if value not in _DEFAULTS}
+    alone = isinstance(request, CraftRequest) and len(poison.attacks) == 1
+    of_attacks = {
+        name if alone else f"{attack}.{name}": value
+        for attack, values in poison.settings.items()
+        for name, value in values.items()
+    }
+    for name, value in {**given, **poison.targeting, **settings, **of_attacks}.items():
+        words += ["--" + name.replace("_", "-"), value_text(value)]
+    words += ["--trial", str(trial)]
+    words += ["--seed", str(request.seed)] if request.seed else []
+    is_kept = isinstance(request, RunRequest) and request.save_model
+    return [*words, "--save-model"] if is_kept else words
+
+
+def command_of(request: Request, *more: str) -> str:
+    """The shell command of a request, with further words."""
+    return shlex.join(["poisonbench", *to_words(request), *more])
+
+
+def to_json(request: Request) -> dict[str, Any]:
+    """A request as plain JSON values."""
+    plain: dict[str, Any] = msgspec.to_builtins(request, enc_hook=str)
+    return plain
+
+
+def from_json(kind: str, plain: Any) -> Request:
+    """A request from :func:`to_json`'s values.
+
+    Args:
+        kind: "craft" or "defend".
+        plain: the values.
+
+    Raises:
+        ValueError: they are not a request's.
+        UsageError: values that no request may have.
+    """
+    request: Request = msgspec.convert(plain, KINDS[kind], dec_hook=lambda kind, value: kind(value))
+    return request
+
+
+def check_count(flag: str, number: int) -> None:
+    """Raise UsageError unless the number is 0 or more."""
+    if number < 0:
+        raise UsageError(f"{flag}: expected 0 or more, got {number}")
+
+
+def _check_rho(rho: float | None, interval: str, *, is_valid: bool = True) -> None:
+    if rho is not None and not (is_valid and 0 <= rho <= 1):
+        meant = f"; did you mean {rho / 100:g}?" if 2 <= rho <= 100 else ""
+        raise UsageError(
+            f"--rho: expected a poison ratio in {interval}, got {number_text(rho)}{meant}"
+        )

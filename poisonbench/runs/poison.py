@@ -1,0 +1,369 @@
+"""A poison before anything is crafted: its attacks fully set, or its artefact read; the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any
+
+from poisonbench.core.canonical import spec_id
+from poisonbench.core.errors import ArtefactError, UsageError
+from poisonbench.core.files import publish_folder
+from poisonbench.core.settings import as_json, options_of, resolve, typed
+from poisonbench.data.artefacts import poison_files, read_poison
+from poisonbench.data.poison import Poison
+from poisonbench.data.splits import Dataset
+from poisonbench.models import check_model
+from poisonbench.registry import Entry, attacks, find
+from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, Values
+from poisonbench.runs.method_settings import Settings, read_settings
+from poisonbench.runs.trained_models import model_spec
+from poisonbench.runs.workspace import Bench
+from poisonbench.targeting import PROFILES, Targeting
+
+#: Settings of the victim that change no poison.
+VICTIMS_OWN = ("transfer_share", "norm_drift")
+
+
+@dataclass(frozen=True)
+class Targeted:
+    """Targeting settings, and which of them the user set apart from the defaults."""
+
+    targeting: Targeting
+    overrides: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Crafted:
+    """A poison in the store.
+
+    Attributes:
+        poison: the artefact.
+        is_new: false when it was there already.
+        pools: by attack, the id and spec of the poison of every image that it was drawn from.
+    """
+
+    poison: Poison
+    is_new: bool
+    pools: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One attack, fully set: what crafts the poison of every image, or of one target.
+
+    Attributes:
+        settings: the attack's, with its surrogate's recipe.
+        surrogate: the spec of the surrogate.
+        spec: all that determines the poison.
+    """
+
+    settings: Settings
+    surrogate: dict[str, Any]
+    spec: dict[str, Any]
+
+    @cached_property
+    def id(self) -> str:
+        """The poison's name in the store, known before it is crafted."""
+        return spec_id(self.spec)
+
+    @property
+    def surrogate_text(self) -> str:
+        """``", surrogate mnist-cnn of 7 epochs"``; empty where the attack trains none."""
+        if not self.settings.entry.trains:
+            return ""
+        return f", surrogate {self.surrogate['model']} of {self.settings.recipe.epochs} epochs"
+
+
+@dataclass(frozen=True)
+class ResolvedPoison:
+    """All that is known of a poison before it is crafted.
+
+    Attributes:
+        request: what was asked for.
+        rho: poisoned share of the training images, 0 of clean data; None is every image, crafted
+            by one attack.
+        artefact: what a path named.
+        targeted: the settings of a targeted poison.
+        pools: by attack, what the poison is made of.
+    """
+
+    request: PoisonRequest
+    rho: float | None
+    artefact: Poison | None = None
+    targeted: Targeted | None = None
+    pools: Mapping[str, Pool] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> dict[str, Any] | None:
+        """What a run's spec says of it; a crafted poison's digest is not known yet."""
+        request = self.request
+        if self.artefact is not None:
+            return {
+                "attacks": self.artefact.card["attacks"],
+                "rho": self.rho,
+                "selection": None,
+                "trial": None,
+                "digest": self.artefact.digest,
+            }
+        if self.rho == 0:
+            return None
+        is_targeted = self.targeted is not None
+        return {
+            "attacks": list(request.attacks),
+            "rho": self.rho,
+            "selection": None if is_targeted else request.selection,
+            "trial": request.trial,
+            **({"profile": request.profile} if request.profile != "paper" else {}),
+        }
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What was chosen apart from the paper's poison: a paper's table takes none of it."""
+        request = self.request
+        chosen: dict[str, Any] = {}
+        if self.artefact is not None:
+            chosen["poison"] = "artefact"
+        elif self.rho != 0:
+            if request.selection != "stratified":
+                chosen["selection"] = request.selection
+            if self.targeted is None and request.trial != 0:
+                chosen["poison_trial"] = request.trial
+            for name, pool in self.pools.items():
+                given = pool.settings.overrides
+                chosen |= {f"{name}.{setting}": value for setting, value in given.items()}
+        if request.profile != "paper":
+            chosen["attack_profile"] = request.profile
+        return chosen | (self.targeted.overrides if self.targeted is not None else {})
+
+
+def resolve_crafting(bench: Bench, dataset: Dataset, poison: PoisonRequest) -> ResolvedPoison:
+    """A poison to craft, with every setting read: nothing is crafted or trained for it.
+
+    Raises:
+        UsageError: options that do not fit the attacks or each other, or bad values.
+    """
+    entry = poison.targeted
+    if entry is not None:
+        targeted = _targeted(entry, poison, dataset)
+        pools = {entry.name: _targeted_pool(bench, dataset, poison, targeted.targeting)}
+        return ResolvedPoison(poison, targeted.targeting.rho, targeted=targeted, pools=pools)
+    _refuse_targeting(poison, poison.text)
+    if poison.surrogate and not any(attacks()[name].trains for name in poison.attacks):
+        raise UsageError(
+            f"--model: expected an attack with a surrogate, got {poison.text}; leave it out"
+        )
+    rho = 1.0 if poison.rho is None and len(poison.attacks) > 1 else poison.rho
+    return ResolvedPoison(poison, rho, pools=_pools(bench, dataset, poison))
+
+
+def resolve_poison(bench: Bench, dataset: Dataset, run: RunRequest) -> ResolvedPoison:
+    """What a run trains on, with every setting read and the artefact that a path names.
+
+    Raises:
+        UsageError: options that do not fit the poison, or bad values.
+        ArtefactError: an unreadable poison, or one made for another scenario than asked for.
+    """
+    poison = run.crafted
+    given = run.poison
+    if given.surrogate is not None and not _has_surrogate(given):
+        raise UsageError(
+            f"--surrogate: expected an attack that trains one, got {given.text}; leave it out"
+        )
+    if poison.path is not None:
+        return _resolve_artefact(bench, dataset, poison)
+    entry = poison.targeted
+    if entry is None:
+        _refuse_targeting(poison, poison.text)
+        if poison.profile != "paper":
+            raise UsageError(
+                "--attack-profile: expected a targeted attack, got "
+                f"{'+'.join(poison.attacks) or 'clean data'}; leave it out"
+            )
+        rho = float(DEFAULT_RHO if poison.rho is None else poison.rho) if poison.attacks else 0.0
+        pools = _pools(bench, dataset, poison) if rho > 0 else {}
+        return ResolvedPoison(poison, rho, pools=pools)
+    if given.trial:
+        raise UsageError(
+            f"--poison-trial: expected an untargeted attack, got {entry.name}, whose poison is "
+            "the trial's own; leave it out"
+        )
+    return resolve_crafting(bench, dataset, poison)
+
+
+def publish(bench: Bench, poison: Poison, dataset: Dataset) -> Crafted:
+    """Put a poison into the store, or find it there."""
+    path = bench.store.poison_path(poison.id)
+    if path.exists():
+        return stored(bench, poison.id, dataset)
+    publish_folder(path, poison_files(poison, dataset))
+    return Crafted(replace(poison, path=path), True)
+
+
+def stored(bench: Bench, poison_id: str, dataset: Dataset) -> Crafted:
+    """A poison that lies in the store."""
+    return Crafted(read_poison(bench.store.poison_path(poison_id), dataset), False)
+
+
+def own_scenario(entry: Entry, dataset: Dataset) -> str:
+    """A targeted attack's scenario: the paper's, or another for a data set too small for that."""
+    small = getattr(entry.load(), "SCENARIO_BY_PRESET", {})
+    fitting = [small[preset] for preset in dataset.presets if preset in small]
+    return str(fitting[-1]) if fitting else entry.scenario
+
+
+def _has_surrogate(poison: PoisonRequest) -> bool:
+    return any(attacks()[name].trains for name in poison.attacks)
+
+
+def _pools(bench: Bench, dataset: Dataset, poison: PoisonRequest) -> dict[str, Pool]:
+    return {
+        name: _pool(bench, dataset, request, request.trial)
+        for name, request in poison.pools().items()
+    }
+
+
+def _pool(bench: Bench, dataset: Dataset, poison: PoisonRequest, surrogate_trial: int) -> Pool:
+    """One attack's pool, without a target."""
+    (name,) = poison.attacks
+    entry = find("an attack", attacks(), name)
+    values = poison.settings.get(name, {})
+    settings = read_settings(entry, dataset, poison.profile, values, poison.surrogate)
+    surrogate = model_spec(
+        bench, dataset, settings.recipe, "surrogate", surrogate_trial, poison.surrogate
+    )
+    if entry.trains or entry.scenario:
+        check_model(surrogate["model"], dataset.image_shape)
+    spec: dict[str, Any] = {
+        "kind": "craft",
+        "attack": name,
+        "recipe_number": settings.module.VERSION,
+        "config": as_json(settings.config),
+        "dataset": dataset.digest,
+        "surrogate": surrogate if entry.trains or entry.scenario else None,
+        "seed": bench.seed,
+        "trial": poison.trial,
+    }
+    return Pool(settings, surrogate, spec)
+
+
+def _targeted_pool(
+    bench: Bench, dataset: Dataset, poison: PoisonRequest, targeting: Targeting
+) -> Pool:
+    """A targeted attack's pool: the target is drawn from what its spec says.
+
+    How the victim's set is made up around the poison is not among it, and the surrogates are the
+    same for all trials.
+    """
+    pool = _pool(bench, dataset, poison, surrogate_trial=0)
+    shown = as_json(targeting)
+    attacker = {name: value for name, value in shown.items() if name not in VICTIMS_OWN}
+    return replace(pool, spec=pool.spec | {"targeting": attacker})
+
+
+def _resolve_artefact(bench: Bench, dataset: Dataset, poison: PoisonRequest) -> ResolvedPoison:
+    """An artefact that a path names, and what it leaves open of its targeting."""
+    assert poison.path is not None
+    if poison.profile != "paper":
+        raise UsageError(
+            "--attack-profile: expected it with --attack, got it with --poison, which was made by "
+            "one; leave it out"
+        )
+    artefact = bench.artefact(poison.path, dataset)
+    rho = len(artefact) / len(dataset.train)
+    goal = artefact.goal
+    if goal is None:
+        _refuse_targeting(poison, str(poison.path))
+        return ResolvedPoison(poison, rho, artefact)
+    scenario = poison.targeting.get("scenario", goal.scenario)
+    if scenario != goal.scenario:
+        raise ArtefactError(
+            f"{poison.path}: expected a poison made for scenario {scenario}, got one for "
+            f"{goal.scenario}; leave --scenario out or craft one for it"
+        )
+    settled: Values = {
+        "scenario": goal.scenario,
+        "rho": rho,
+        "target": goal.target,
+        "intended_class": goal.intended_class,
+        "poison_class": goal.poison_class,
+    }
+    for name in (*settled, "targets"):
+        if name in poison.targeting and name != "scenario":
+            raise UsageError(
+                f"--{name.replace('_', '-')}: expected it with --attack, got it with --poison, "
+                "which settles it; leave it out"
+            )
+    targeted = _read_targeting({**poison.targeting, **settled}, dataset, goal.scenario)
+    return ResolvedPoison(poison, rho, artefact, targeted)
+
+
+def _refuse_targeting(poison: PoisonRequest, source: str) -> None:
+    """Raise UsageError if there are targeting settings beside what has no target."""
+    for name in poison.targeting:
+        raise UsageError(
+            f"--{name.replace('_', '-')}: expected a targeted attack, got {source}, which has no "
+            "target or scenario; leave it out"
+        )
+
+
+def _targeted(entry: Entry, poison: PoisonRequest, dataset: Dataset) -> Targeted:
+    """The settings of a targeted attack's poison.
+
+    Raises:
+        UsageError: a bad value, or a scenario that the attack has no form for.
+    """
+    if poison.selection != "stratified":
+        raise UsageError(
+            f"--selection: expected an untargeted attack, got {entry.name}, whose poisons are of "
+            "one class; leave it out"
+        )
+    rho: Values = {} if poison.rho is None else {"rho": poison.rho}
+    targeted = _read_targeting({**poison.targeting, **rho}, dataset, own_scenario(entry, dataset))
+    scenario = targeted.targeting.scenario
+    if scenario in entry.not_in:
+        raise UsageError(
+            f"--scenario: expected another than {scenario} with {entry.name}, which leads the "
+            "training of layers that are frozen there; choose bp, fc or cp, which are made for it"
+        )
+    return targeted
+
+
+def _read_targeting(values: Values, dataset: Dataset, scenario: str) -> Targeted:
+    """Targeting settings with what the data set has of its own.
+
+    Args:
+        values: what the user set, by field name.
+        dataset: names the presets.
+        scenario: the attack's own.
+
+    Raises:
+        UsageError: a bad value.
+    """
+    kinds = {option.name: option for option in options_of(Targeting)}
+    given = {
+        name: typed(value, kinds[name].kind, kinds[name].flag) for name, value in values.items()
+    }
+    profiles = {"paper": {**PROFILES["paper"], "*": {"scenario": scenario}}}
+    chosen = given.get("scenario", scenario)
+    if "transfer_share" in given and chosen != "transfer":
+        raise UsageError(
+            f"--transfer-share: expected --scenario transfer, got {chosen}; leave it out"
+        )
+    settings: dict[str, Any] = {
+        "profile": "paper",
+        "presets": [name for preset in dataset.presets for name in (preset, f"{preset}/{chosen}")],
+        "owner": "a targeted attack",
+    }
+    built = resolve(Targeting, profiles, overrides=given, **settings)
+    # What a scenario's preset says goes with the scenario, which is compared by itself.
+    plain = resolve(Targeting, profiles, overrides={"scenario": chosen}, **settings)
+    overrides = {
+        field.name: getattr(built, field.name)
+        for field in fields(Targeting)
+        if field.name != "rho" and getattr(built, field.name) != getattr(plain, field.name)
+    }
+    if chosen != scenario:
+        overrides["scenario"] = chosen
+    return Targeted(built, overrides)

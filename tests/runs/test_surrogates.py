@@ -1,0 +1,141 @@
+"""Whose network and recipe a surrogate has, in runs and in plans, and what an artefact costs."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+import poisonbench
+from helpers.command_line import done
+from poisonbench.cli.plan_jobs import plan_lines
+from poisonbench.data.artefacts import read_poison
+from poisonbench.models import MODELS
+from poisonbench.requests import command_of
+from poisonbench.results.records import read_record
+from poisonbench.sweep.plan import record_key
+
+#: The victim's training is short; PGD's surrogate has the paper's recipe unless it is told.
+SHORT = ("--epochs", "1", "--attack", "pgd", "--pgd.steps", "1")
+
+
+def brighter_cnn(channels, height, width):
+    """The MNIST network on images of twice the contrast."""
+    features, size = MODELS["mnist-cnn"](channels, height, width)
+    return nn.Sequential(Doubled(), *features), size
+
+
+class Doubled(nn.Module):
+    def forward(self, images):
+        return 2 * images
+
+
+@pytest.fixture(autouse=True)
+def other_network(monkeypatch):
+    monkeypatch.setitem(MODELS, "other-cnn", brighter_cnn)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A results folder that the tests of this file fill."""
+    return tmp_path_factory.mktemp("surrogates") / "results"
+
+
+def ran(tiny, results, *words):
+    """A run's record, PGD's pool in its labels, and the remarks."""
+    line = ("defend", "--method", "none", "--dataset", tiny, *SHORT, *words)
+    outcome = done(*line, "--results", results, "--json")
+    record = read_record(Path(outcome.json["path"]))
+    return record, record.labels["poison"]["pools"]["pgd"], outcome.err
+
+
+def test_a_surrogate_has_the_network_of_the_run_unless_it_is_told(tiny, folder):
+    plain, pool, remarks = ran(tiny, folder, "--pgd.epochs", "2")
+    assert "crafting pgd on" in remarks
+    assert "surrogate mnist-cnn of 2 epochs" in remarks
+    other, others_pool, remarks = ran(tiny, folder, "--pgd.epochs", "2", "--model", "other-cnn")
+    assert "surrogate other-cnn of 2 epochs" in remarks
+    assert others_pool["spec"]["surrogate"]["model"] == "other-cnn"
+    words = ("--model", "other-cnn", "--steps", "1", "--epochs", "2", "--dataset", tiny)
+    crafted = done("craft", "--attack", "pgd", *words, "--results", folder, "--json").json
+    assert (crafted["id"], crafted["is_new"]) == (others_pool["id"], False)
+    told, tolds_pool, remarks = ran(
+        tiny, folder, "--pgd.epochs", "2", "--model", "other-cnn", "--surrogate", "mnist-cnn"
+    )
+    assert "crafting" not in remarks
+    assert tolds_pool == pool
+    assert told.labels["overrides"]["surrogate"] == "mnist-cnn"
+    assert "surrogate" not in other.labels["overrides"]
+    assert len({plain.id, other.id, told.id}) == 3
+
+
+def test_the_recipe_of_a_run_is_not_its_surrogates(tiny, folder):
+    first, pool, _ = ran(tiny, folder, "--pgd.epochs", "2")
+    longer, same, remarks = ran(tiny, folder, "--pgd.epochs", "2", "--momentum", "0.5")
+    assert "crafting" not in remarks
+    assert same == pool
+    assert first.labels["overrides"] == {"epochs": 1, "pgd.epochs": 2, "pgd.steps": 1}
+    assert longer.labels["overrides"] == first.labels["overrides"] | {"momentum": 0.5}
+    _, other, _ = ran(tiny, folder, "--pgd.epochs", "3")
+    assert other["spec"]["surrogate"]["training"]["epochs"] == 3
+    assert other["id"] != pool["id"]
+
+
+def test_a_plan_knows_the_poisons_of_such_runs(tiny, folder, tmp_path):
+    start = f"poisonbench defend --method none --dataset {tiny} {' '.join(SHORT)}"
+    lines = [
+        f"{start} --pgd.epochs 2 {more}"
+        for more in ("", "--model other-cnn", "--model other-cnn --surrogate mnist-cnn")
+    ]
+    plan = plan_lines(lines, tmp_path)
+    poisons, runs = plan.only("craft"), plan.only("defend")
+    assert (len(poisons), len(runs)) == (2, 3)
+    for job in plan.jobs:
+        done(*job.words, "--results", folder)
+    assert all((folder / "poisons" / job.id).is_dir() for job in poisons)
+    keys = {record_key(read_record(path)) for path in (folder / "runs").glob("*.json")}
+    assert {job.id for job in runs} <= keys
+
+
+def test_a_plan_has_the_poisons_of_craft_lines(tiny, results, tmp_path):
+    craft = f"poisonbench craft --dataset {tiny} --attack"
+    lines = [
+        f"{craft} durp --epsilon 9/255",
+        f"{craft} durp+pgd --rho 0.5 --pgd.steps 1 --pgd.epochs 1",
+        f"{craft} noise --rho 0.02 --trials 2 --target 5 --intended-class 3",
+        f"{craft} pgd --steps 1 --epochs 1",
+    ]
+    plan = plan_lines(lines, tmp_path)
+    # The mix is drawn by the runs that train on it, from pools of which one has a line of its own.
+    assert [job.title.split()[1] for job in plan.jobs] == ["durp", "durp", "pgd", "noise", "noise"]
+    assert plan_lines([command_of(job.request) for job in plan.jobs], tmp_path) == plan
+    for line in lines:
+        done(*shlex.split(line)[1:], "--results", results)
+    assert all((results / "poisons" / job.id).is_dir() for job in plan.jobs)
+
+
+def test_an_artefact_is_read_once_a_run(tiny, artefact, results, monkeypatch):
+    read = []
+
+    def counted(path, *arguments):
+        read.append(path)
+        return read_poison(path, *arguments)
+
+    for module in ("workspace", "poison"):
+        monkeypatch.setattr(f"poisonbench.runs.{module}.read_poison", counted)
+    line = ("defend", "--method", "none", "--dataset", tiny, "--epochs", "1", "--poison", artefact)
+    done(*line, "--results", results)
+    assert read == [artefact]
+    read.clear()
+    done(*line, "--trial", "1", "--trials", "2", "--results", results)
+    assert read == [artefact]
+
+
+def test_the_api_says_which_network(tiny, results):
+    settings = {"pgd.steps": 1, "pgd.epochs": 1}
+    record = poisonbench.defend(
+        "none", tiny, attack="pgd", model="other-cnn", results=results, epochs=1, **settings
+    )
+    crafted = poisonbench.craft("pgd", tiny, model="other-cnn", results=results, steps=1, epochs=1)
+    assert record.spec["model"] == "other-cnn"
+    assert record.labels["poison"]["pools"]["pgd"]["id"] == crafted.id
