@@ -14,10 +14,17 @@ from poisonbench.cli.session import (
     RunOptions,
     choose_dataset,
     open_bench,
-    read_selection,
     takes,
 )
-from poisonbench.requests import CraftRequest, PoisonRequest, Values, attack_names, split_values
+from poisonbench.core.settings import parse_value
+from poisonbench.requests import (
+    CraftRequest,
+    PoisonRequest,
+    Selection,
+    Values,
+    attack_names,
+    split_values,
+)
 
 if TYPE_CHECKING:
     from poisonbench.runs.poison import Crafted
@@ -78,7 +85,7 @@ def read_requests(asked: CraftOptions, options: RunOptions, values: Values) -> l
     poison = PoisonRequest(
         attacks=attack_names(asked.attack),
         rho=asked.rho,
-        selection=read_selection(options.selection),
+        selection=parse_value(options.selection, Selection, "--selection"),
         trial=asked.trial,
         profile=options.profile,
         surrogate=options.model,

@@ -15,13 +15,19 @@ from poisonbench.cli.session import (
     RunOptions,
     choose_dataset,
     open_bench,
-    read_selection,
     takes,
 )
 from poisonbench.core.errors import UsageError
+from poisonbench.core.settings import parse_value
 from poisonbench.data.names import shown_name
-from poisonbench.registry import defenses, find
-from poisonbench.requests import PoisonRequest, RunRequest, Values, attack_names, split_values
+from poisonbench.requests import (
+    PoisonRequest,
+    RunRequest,
+    Selection,
+    Values,
+    attack_names,
+    split_values,
+)
 
 if TYPE_CHECKING:
     from poisonbench.results.records import RunRecord
@@ -119,14 +125,14 @@ def read_requests(asked: DefendOptions, options: RunOptions, values: Values) -> 
         attacks=() if asked.poison or asked.clean else attack_names(asked.attack or "mix"),
         path=asked.poison,
         rho=asked.rho,
-        selection=read_selection(options.selection),
+        selection=parse_value(options.selection, Selection, "--selection"),
         trial=asked.poison_trial,
         profile=asked.attack_profile,
         surrogate=asked.surrogate,
     )
     settings, poison = split_values(values, poison)
     request = RunRequest(
-        method=find("a defense", defenses(), asked.method).name,
+        method=asked.method,
         dataset=choose_dataset(asked.dataset, options.preset, options.quiet, asked.attack),
         poison=poison,
         profile=options.profile,

@@ -25,10 +25,10 @@ from poisonbench.cli.common import (
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
 from poisonbench.core.progress import BarReporter, LogReporter, relay, silent
-from poisonbench.core.settings import did_you_mean, parse_value
+from poisonbench.core.settings import did_you_mean
 from poisonbench.core.signals import stop_on_signals
 from poisonbench.registry import attacks
-from poisonbench.requests import DEFAULT_DATASET, Selection
+from poisonbench.requests import DEFAULT_DATASET
 from poisonbench.results.store import Store
 
 if TYPE_CHECKING:
@@ -164,13 +164,3 @@ def choose_dataset(
             quiet=quiet,
         )
     return wanted or DEFAULT_DATASET
-
-
-def read_selection(text: str) -> Selection:
-    """``--selection``'s text.
-
-    Raises:
-        UsageError: neither stratified nor uniform.
-    """
-    selection: Selection = parse_value(text, Selection, "--selection")
-    return selection

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 
@@ -53,21 +52,18 @@ def craft(bench: Bench, request: CraftRequest, trials: Sequence[int] = ()) -> li
 
 def craft_mix(bench: Bench, dataset: Dataset, poison: ResolvedPoison) -> Crafted:
     """One attack's poison of every training image, or several attacks' mix at a ratio rho."""
-    pools = {name: _craft_pool(bench, dataset, pool) for name, pool in poison.pools.items()}
+    crafted = {name: _craft_pool(bench, dataset, pool) for name, pool in poison.pools.items()}
     if poison.rho is None:
-        return next(iter(pools.values()))
+        return next(iter(crafted.values()))
+    pools = {name: pool.poison for name, pool in crafted.items()}
     mixed = mix(
-        {name: pool.poison for name, pool in pools.items()},
+        pools,
         dataset,
         rho=poison.rho,
         seed=seed_for(bench.seed, "mix", poison.request.trial),
         selection=poison.request.selection,
     )
-    origins = {
-        name: {"id": pool.poison.id, "spec": pool.poison.card["spec"]}
-        for name, pool in pools.items()
-    }
-    return replace(publish(bench, mixed, dataset), pools=origins)
+    return publish(bench, mixed, dataset)
 
 
 def _craft_pool(bench: Bench, dataset: Dataset, pool: Pool) -> Crafted:

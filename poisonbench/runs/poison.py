@@ -36,17 +36,10 @@ class Targeted:
 
 @dataclass(frozen=True)
 class Crafted:
-    """A poison in the store.
-
-    Attributes:
-        poison: the artefact.
-        is_new: false when it was there already.
-        pools: by attack, the id and spec of the poison of every image that it was drawn from.
-    """
+    """A poison in the store; ``is_new`` is false when it was there already."""
 
     poison: Poison
     is_new: bool
-    pools: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -81,10 +81,8 @@ def _find_poison(
     if resolved.rho == 0:
         return None, None
     if resolved.targeted is None:
-        crafted = craft_mix(bench, dataset, resolved)
-        pools = crafted.pools
+        poison = craft_mix(bench, dataset, resolved).poison
     else:
-        (crafted,) = craft_targeted(bench, dataset, [resolved])
-        spec = crafted.poison.card["spec"]
-        pools = {spec["attack"]: {"id": crafted.poison.id, "spec": spec}}
-    return crafted.poison, {"id": crafted.poison.id, "pools": dict(pools)}
+        poison = craft_targeted(bench, dataset, [resolved])[0].poison
+    pools = {name: {"id": pool.id, "spec": pool.spec} for name, pool in resolved.pools.items()}
+    return poison, {"id": poison.id, "pools": pools}

@@ -17,7 +17,6 @@ from poisonbench.data.poison import Poison
 from poisonbench.data.sources import load_dataset
 from poisonbench.data.splits import Dataset
 from poisonbench.models import DEFAULT_MODELS
-from poisonbench.requests import check_count
 from poisonbench.results.store import Store
 from poisonbench.training.checkpoint import Checkpoint
 
@@ -51,9 +50,6 @@ class Bench:
     plan: str | None = None
     _datasets: dict[tuple[str, int], Dataset] = field(default_factory=dict)
     _artefacts: dict[tuple[Path, str], Poison] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_count("--seed", self.seed)
 
     def dataset(self, name: str) -> Dataset:
         """The data set of that name, read once."""
