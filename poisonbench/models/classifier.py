@@ -54,7 +54,7 @@ class Classifier(nn.Module):
         return self.holds_norms and not any(p.requires_grad for p in self.features.parameters())
 
     def train(self, mode: bool = True) -> Classifier:
-        """As in PyTorch, but for batch norm that is held."""
+        """Set the mode as PyTorch does, but for batch norm that is held."""
         super().train(mode)
         if mode and self.holds_norms:
             for module in self.modules():
