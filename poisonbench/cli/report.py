@@ -26,9 +26,10 @@ from poisonbench.cli.common import (
     say,
 )
 from poisonbench.core.errors import UsageError
+from poisonbench.core.files import write_text
 from poisonbench.core.folders import DEFAULT_RESULTS, results_folder
 from poisonbench.requests import command_of
-from poisonbench.results.store import Store, write_text
+from poisonbench.results.store import Store
 from poisonbench.tables import catalogue
 from poisonbench.tables.all_runs import build_runs
 from poisonbench.tables.filter_table import build_filters

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def canonical_json(value: Any) -> str:
-    """One text for one value: sorted keys, no spaces.
+    """The one text of a JSON value: sorted keys, no spaces.
 
     Raises:
         ValueError: a number is not finite.

@@ -59,7 +59,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_shared(path: Path) -> bytes:
-    """A file's bytes, as :func:`retried` reads them.
+    """Read a file's bytes as :func:`retried` does.
 
     Raises:
         OSError: as from any read.
@@ -68,7 +68,7 @@ def read_shared(path: Path) -> bytes:
 
 
 def retried(path: Path, read: Callable[[], T]) -> T:
-    """What a function reads of a file that lies on a file system that other machines write to.
+    """Call a function that reads a file which other machines may be writing.
 
     A network file system may show for a moment a name whose file has been replaced or is not there
     yet; such a read is tried again after listing the folder, which renews what is cached of it.

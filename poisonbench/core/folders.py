@@ -14,11 +14,11 @@ DEFAULT_RESULTS = Path("results")
 DEFAULT_DATA_ROOT = Path("data")
 
 
-def results_folder(given: str | Path | None = None) -> Path:
-    """The folder of results: the one that is given, or that is used untold."""
-    return Path(given or os.environ.get(RESULTS_VARIABLE) or DEFAULT_RESULTS)
+def results_folder(folder: str | Path | None = None) -> Path:
+    """The folder of results: the one named, else that of the environment, else the default."""
+    return Path(folder or os.environ.get(RESULTS_VARIABLE) or DEFAULT_RESULTS)
 
 
-def data_folder(given: str | Path | None = None) -> Path:
-    """The folder of data sets: the one that is given, or that is used untold."""
-    return Path(given or os.environ.get(DATA_VARIABLE) or DEFAULT_DATA_ROOT)
+def data_folder(folder: str | Path | None = None) -> Path:
+    """The folder of data sets: the one named, else that of the environment, else the default."""
+    return Path(folder or os.environ.get(DATA_VARIABLE) or DEFAULT_DATA_ROOT)

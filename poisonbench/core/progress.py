@@ -17,14 +17,14 @@ LINE_EVERY = 60.0
 
 
 class Reporter(Protocol):
-    """Called with (phase, done, total, detail) as work proceeds; cheap enough for every batch."""
+    """A function that is told (phase, done, total, detail) as work proceeds, after every batch."""
 
     def __call__(self, phase: str, done: int, total: int, detail: str = "") -> None:
         """Take note of the progress."""
 
 
 def silent(phase: str, done: int, total: int, detail: str = "") -> None:
-    """A reporter that says nothing."""
+    """Report nothing."""
 
 
 #: Told of progress in place of a command's own reporter: a sweep shows its runs in one view.
@@ -116,7 +116,7 @@ class BarReporter(Bars):
 
 
 def clock(seconds: float) -> str:
-    """``75.0`` as ``"1:15"``."""
+    """Seconds as minutes and seconds: ``75.0`` as ``"1:15"``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

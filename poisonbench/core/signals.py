@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class Stopping(threading.Event):
-    """Set by the first signal, whose number it keeps."""
+    """An event that the first signal sets, and the number of that signal."""
 
     number = 0
 

@@ -82,8 +82,8 @@ def poison_files(poison: Poison, dataset: Dataset) -> dict[str, bytes]:
 
 def preview_of(poison: Poison, dataset: Dataset) -> bytes:
     """A PNG of up to eight images: clean, poisoned, difference, after a targeted one's target."""
-    shown = torch.linspace(0, len(poison) - 1, min(8, len(poison))).round().long()
-    rows, poisoned = poison.indices[shown], poison.images[shown]
+    sample = torch.linspace(0, len(poison) - 1, min(8, len(poison))).round().long()
+    rows, poisoned = poison.indices[sample], poison.images[sample]
     if len(poison) == 0:
         rows, poisoned = torch.tensor([0]), dataset.train.images[:1].cpu()
     clean = dataset.train.images.cpu()[rows]
@@ -136,7 +136,7 @@ def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:
 
 
 def _read_bytes(file: Path) -> tuple[dict[str, Any], bytes]:
-    """The header and all bytes; nothing is allocated before header and file size agree."""
+    """Read the header and all bytes; allocate nothing before header and file size agree."""
     with file.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(8), "little")
@@ -152,11 +152,11 @@ def _read_bytes(file: Path) -> tuple[dict[str, Any], bytes]:
 
 
 def _check_header(header: Any, payload: int) -> None:
-    """Names, types, shapes and lengths of the tensors, against the bytes that are there."""
+    """Check names, types, shapes and lengths of the tensors against the bytes that are there."""
     names = sorted(_TENSORS)
     if not isinstance(header, dict) or set(header) != {*names, "__metadata__"}:
-        found = sorted(header) if isinstance(header, dict) else type(header).__name__
-        raise ArtefactError(f"expected the tensors {', '.join(names)} and a card, got {found}")
+        content = sorted(header) if isinstance(header, dict) else type(header).__name__
+        raise ArtefactError(f"expected the tensors {', '.join(names)} and a card, got {content}")
     metadata = header["__metadata__"]
     if (
         not isinstance(metadata, dict)
@@ -239,14 +239,14 @@ def _check_fields(value: dict[str, Any], fields: dict[str, type], owner: str) ->
 
 
 def _check_digests(poison: Poison) -> None:
-    for name, found in (
+    for name, value in (
         ("num_poisons", len(poison)),
         ("digest", poison.digest),
         ("sources_digest", digest_tensors(poison.sources)),
     ):
-        if poison.card[name] != found:
+        if poison.card[name] != value:
             raise ArtefactError(
-                f"expected tensors with {name} {poison.card[name]}, got {found}: they were changed"
+                f"expected tensors with {name} {poison.card[name]}, got {value}: they were changed"
             )
 
 

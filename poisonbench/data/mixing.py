@@ -78,7 +78,7 @@ def mix(
 def assign(
     labels: Tensor, num_attacks: int, rho: float, seed: int, selection: Selection = "stratified"
 ) -> Tensor:
-    """Which attack poisons which image.
+    """Assign an attack to each image that is poisoned.
 
     Each attack gets floor(rho n / A) images. The draw does not depend on rho: an attack's images
     at one rho are among its images at a larger one, so curves over rho are paired.

@@ -44,7 +44,7 @@ _KEYS = {"int", "int_or_bool", "bool", "str", "bytes_or_str", "bytes", "float"}
 
 
 def read_pickle(path: Path) -> Any:
-    """What a pickle holds: plain values, and notes for :func:`array_of`.
+    """Read what a pickle holds: plain values, and notes for :func:`array_of`.
 
     Raises:
         ArtefactError: missing, too large, cut short, or anything but plain data; nothing is run.
@@ -113,7 +113,7 @@ class _Note:
         raise ArtefactError("expected no state where none belongs, got some")
 
     def array(self) -> NDArray[Any]:
-        """It as an array; ValueError if its parts disagree."""
+        """Make it an array; ValueError if its parts disagree."""
         raise ValueError("a constructor where its product is expected")
 
 
@@ -275,7 +275,7 @@ class _Reader(pickle.Unpickler):
     """The standard reader, with the table in place of every import."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """What the table has for a name."""
+        """Look a name up in the table."""
         if (module, name) not in _KNOWN:
             raise ArtefactError(
                 "expected numbers, text, arrays, tensors and pictures, got a use of "
@@ -317,7 +317,7 @@ def _scan(data: bytes) -> None:
 
 
 def _mark(stack: list[str]) -> int:
-    """The place of the last mark."""
+    """The position of the last mark."""
     return len(stack) - 1 - stack[::-1].index("mark")
 
 

@@ -88,8 +88,8 @@ class Poison:
     @property
     def goal(self) -> Goal | None:
         """The target; None when untargeted."""
-        given = dict(self.card["goal"])
-        return Goal(**given) if given.pop("kind") == "targeted" else None
+        fields = dict(self.card["goal"])
+        return Goal(**fields) if fields.pop("kind") == "targeted" else None
 
     @cached_property
     def digest(self) -> str:
@@ -97,7 +97,7 @@ class Poison:
         return digest_tensors(self.indices, self.images)
 
     def apply(self, split: Split) -> Split:
-        """The training split with these images in their rows, labels untouched, on its device.
+        """Put these images into their rows of a training split, labels untouched, on its device.
 
         Raises:
             ArtefactError: the split has too few rows or images of another shape.
@@ -109,7 +109,7 @@ class Poison:
         return Split(images, split.labels)
 
     def measure(self, base: Split) -> dict[str, Any]:
-        """How far the images are from the training split's, in grey levels of 1/255.
+        """Measure how far the images are from the training split's, in grey levels of 1/255.
 
         Returns:
             max_abs_levels (int), mean_abs_levels (over pixels and channels) and changed_pixels
@@ -150,7 +150,7 @@ def levels(epsilon: float) -> int:
 
 
 def quantise(images: Tensor, base: Tensor, epsilon: float) -> Tensor:
-    """Images as uint8, rounded half up and never more than the budget away from the base.
+    """Round images half up to uint8, never more than the budget away from the base.
 
     Args:
         images: (P, C, H, W) float in [0, 1].
@@ -186,7 +186,7 @@ def make_poison(
     spec: dict[str, Any],
     goal: Mapping[str, Any] = UNTARGETED,
 ) -> Poison:
-    """The artefact of one attack.
+    """Round what one attack crafted, and make it an artefact.
 
     Args:
         images: (P, C, H, W) float in [0, 1], what the attack crafted, on any device.
@@ -232,7 +232,7 @@ def assemble(
     spec: dict[str, Any],
     goal: Mapping[str, Any] = UNTARGETED,
 ) -> Poison:
-    """Poisoned uint8 images with their card, measured and sealed.
+    """Put poisoned uint8 images together with their card, measured and sealed.
 
     The card: schema, kind ("poison"), attacks, goal, spec, epsilon, levels, num_poisons, dataset
     {name, digest, train_size, image_shape, num_classes}, measured (:meth:`Poison.measure`),

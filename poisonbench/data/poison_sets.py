@@ -54,7 +54,7 @@ _CHUNK = 16
 
 @dataclass(frozen=True)
 class PoisonSet:
-    """A published set, found again in our data.
+    """A published set, its images matched to rows of our data.
 
     Attributes:
         rows: (P,) int64, increasing rows of the training split.
@@ -326,17 +326,17 @@ def _integers(value: Any, what: str) -> Tensor:
 
 def _integer(value: Any, what: str) -> int:
     """A number, alone or first in a list of one."""
-    found = _integers(value, what).flatten()
-    _check(len(found) == 1, f"{what} as one whole number")
-    return int(found[0])
+    numbers = _integers(value, what).flatten()
+    _check(len(numbers) == 1, f"{what} as one whole number")
+    return int(numbers[0])
 
 
 def _dict(value: Any, *names: str) -> Mapping[str, Any]:
     _check(isinstance(value, dict), f"a dict with {', '.join(names)}")
     for name in names:
         _check(name in value, f"a dict with {name}")
-    found: Mapping[str, Any] = value
-    return found
+    content: Mapping[str, Any] = value
+    return content
 
 
 def _check_target_class(row: int, label: int, dataset: Dataset) -> None:

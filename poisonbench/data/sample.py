@@ -32,15 +32,15 @@ def load_sample() -> tuple[Split, Split, Split]:
         ArtefactError: the embedded file is missing or is not the one that was published.
     """
     file = resources.files("poisonbench.data").joinpath("files", FILE_NAME)
-    found = file.read_bytes() if file.is_file() else b""
-    digest = hashlib.sha256(found).hexdigest()
+    packed = file.read_bytes() if file.is_file() else b""
+    digest = hashlib.sha256(packed).hexdigest()
     if digest != SHA256:
-        got = f"sha256 {digest[:12]}" if found else "no file"
+        got = f"sha256 {digest[:12]}" if packed else "no file"
         raise ArtefactError(
             f"mnist-sample: expected {FILE_NAME} in the package with sha256 {SHA256[:12]}, "
             f"got {got}; install poisonbench again"
         )
-    digits = np.frombuffer(lzma.decompress(found), np.uint8).reshape(CLASSES, -1, 28, 28)
+    digits = np.frombuffer(lzma.decompress(packed), np.uint8).reshape(CLASSES, -1, 28, 28)
     ends = np.cumsum(list(PER_CLASS.values()))
     train, validation, test = (
         make_split(

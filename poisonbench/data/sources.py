@@ -188,9 +188,10 @@ def _hold_out(split: Split, root_seed: int, kind: str) -> tuple[Split, Split, Te
 def _numbered_classes(name: str, labels: Tensor) -> tuple[str, ...]:
     present = torch.unique(labels)
     if not torch.equal(present, torch.arange(len(present))):
-        shown = ", ".join(map(str, present[:5].tolist())) + (", ..." if len(present) > 5 else "")
+        labels_text = ", ".join(map(str, present[:5].tolist()))
+        labels_text += ", ..." if len(present) > 5 else ""
         raise ArtefactError(
-            f"{name}: expected y_train to hold every label of 0..K-1, got {shown}; "
+            f"{name}: expected y_train to hold every label of 0..K-1, got {labels_text}; "
             "number the classes from 0 without gaps"
         )
     return tuple(map(str, present.tolist()))

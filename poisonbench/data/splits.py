@@ -50,7 +50,7 @@ class Split:
         return Split(self.images[indices], self.labels[indices])
 
     def without(self, indices: Tensor) -> Split:
-        """All others, in their order."""
+        """All other rows, in their order."""
         kept = torch.ones(len(self), dtype=torch.bool)
         kept[indices] = False
         return self.rows(kept.nonzero().flatten())

@@ -135,7 +135,7 @@ def is_present(standard: Standard, data_root: Path) -> bool:
 
 
 def where(standard: Standard, data_root: Path) -> str:
-    """Which files are looked for, in words."""
+    """Name the files that are looked for, in words."""
     files = f"{', '.join(standard.files)} in {data_root / standard.folder}"
     if standard.files == IDX_FILES:
         return f"{files} (or the same with .gz)"
@@ -143,7 +143,7 @@ def where(standard: Standard, data_root: Path) -> str:
 
 
 def read(standard: Standard, data_root: Path) -> tuple[Split, Split]:
-    """Original train and test splits.
+    """Read the original train and test splits.
 
     Raises:
         ArtefactError: files are missing or damaged; the message names them and the remedy.

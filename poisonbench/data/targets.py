@@ -22,7 +22,7 @@ def draw_goal(
     generator: torch.Generator,
     probabilities: Tensor | None = None,
 ) -> Goal:
-    """A target, its intended class and the class of the poisons; what is given is not drawn.
+    """Draw what is not given of a target, its intended class and the class of the poisons.
 
     Random, as in Geiping et al.'s benchmark: the target's class, then another class as intended,
     then one of the class's test images. Easy: one of the test images with a small clean margin
@@ -100,19 +100,19 @@ def draw_poison_rows(
     Raises:
         UsageError: the class, or its share of the transfer set, has too few images.
     """
-    wanted = rounded_up(targeting.rho, len(labels))
+    count = rounded_up(targeting.rho, len(labels))
     members = (labels == goal.poison_class).nonzero().flatten()
     room, where = len(members), "training images"
     if goal.scenario == "transfer":
         share = transfer_counts(labels, targeting.transfer_share)[goal.poison_class]
         room, where = min(room, int(share)), "places in the transfer set"
-    if wanted > room:
+    if count > room:
         raise UsageError(
             f"--rho: expected at most {room} poisons, as class {goal.poison_class} has {room} "
-            f"{where}, got {wanted}; lower --rho"
+            f"{where}, got {count}; lower --rho"
         )
     order = torch.randperm(len(members), generator=generator)
-    rows: Tensor = members[order[:wanted]].sort().values
+    rows: Tensor = members[order[:count]].sort().values
     return rows
 
 

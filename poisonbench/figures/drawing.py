@@ -170,7 +170,7 @@ def _file(figure: Canvas, kind: str, metadata: dict[str, None]) -> bytes:
 
 
 def _wrap(text: str, width: float, size: float) -> list[str]:
-    """Panels of at most that many inches; line breaks of the text are kept."""
+    """Split a text into lines of at most that many inches; line breaks of the text are kept."""
     letters = max(20, int(width * 72 / (size * _LETTER)))
     return [line for part in text.split("\n") for line in textwrap.wrap(part, letters) or [""]]
 

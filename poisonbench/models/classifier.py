@@ -7,8 +7,7 @@ attacks use ``embed`` and ``head`` directly.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +53,7 @@ class Classifier(nn.Module):
         return self.holds_norms and not any(p.requires_grad for p in self.features.parameters())
 
     def train(self, mode: bool = True) -> Classifier:
-        """As in PyTorch, but for batch norm that is held."""
+        """Set the mode as PyTorch does, but for batch norm that is held."""
         super().train(mode)
         if mode and self.holds_norms:
             for module in self.modules():
@@ -122,24 +121,3 @@ def groups_in_a_pass(groups: Tensor) -> int:
     if not groups.is_cuda:
         return 1
     return max(1, pass_size(groups, gradients=True) // groups.shape[1])
-
-
-@contextmanager
-def frozen(model: Classifier) -> Iterator[Classifier]:
-    """The model in eval mode with no parameter gradients; both are restored afterwards.
-
-    Attacks on pixels and influence need batch norm's running statistics (in train mode the
-    per-example gradients mix across the batch) and no weight gradients (a third of the work).
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    needed = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.eval()
-    for parameter, _ in needed:
-        parameter.requires_grad_(False)
-    try:
-        yield model
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, flag in needed:
-            parameter.requires_grad_(flag)

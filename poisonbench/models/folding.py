@@ -63,7 +63,7 @@ def _fold(parent: nn.Module, first: nn.Module, second: nn.Module) -> None:
 
 
 class GradientLayout(nn.Module):
-    """Nothing, whose gradient is laid out channels last: behind it a Flatten would spoil that."""
+    """An identity whose gradient is laid out channels last, as a Flatten's is not."""
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) as it is."""

@@ -1,4 +1,4 @@
-"""The published figures, read from ``published.toml`` and from nowhere else.
+"""The published values, read from ``published.toml`` and from nowhere else.
 
 Rows keep the paper's printed units (percent, seconds); :meth:`AccuracyRow.summary` and its like
 give fractions, as run records hold them.
@@ -26,7 +26,7 @@ METHOD_LABELS = {
 
 @dataclass(frozen=True)
 class Source:
-    """Where a table's figures come from.
+    """The origin of a table's values.
 
     Attributes:
         paper: title.
@@ -34,7 +34,7 @@ class Source:
         arxiv: arXiv identifier.
         number: the table's number as printed, e.g. ``"II"``.
         title: what the table shows.
-        unit: of the printed figures.
+        unit: of the printed values.
         plus_minus: what the paper's ± means.
         trials: trials behind each mean.
     """
@@ -141,7 +141,7 @@ class NetworkRow:
 
 
 def source(key: str) -> Source:
-    """Where the table ``"1"`` to ``"5"``, ``"baseline-1"`` or ``"baseline-2"`` comes from."""
+    """The origin of table ``"1"`` to ``"5"``, ``"baseline-1"`` or ``"baseline-2"``."""
     document = _document()
     table = document["table"][key]
     paper = table.get("paper", document["paper"])
@@ -188,16 +188,16 @@ def baseline(key: str) -> tuple[FilterRow, ...]:
 
 
 def baseline_networks() -> tuple[NetworkRow, ...]:
-    """What Table 2 of the second paper averages, network by network."""
-    found = []
+    """The values that Table 2 of the second paper averages, network by network."""
+    rows = []
     for row in _document()["table"]["baseline-2"]["networks"]:
         shares = {name: row[name] for name in row if name not in ("network", "attacks")}
         successes = {
             method: Proportion(round(share * row["attacks"]), row["attacks"])
             for method, share in shares.items()
         }
-        found.append(NetworkRow(network=row["network"], successes=successes))
-    return tuple(found)
+        rows.append(NetworkRow(network=row["network"], successes=successes))
+    return tuple(rows)
 
 
 def _rows(key: str) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The statistics of the tables: means, intervals and tests, with scipy behind them.
 
-Accuracies are fractions of 1. Tests against published figures are two-sided; those of claims, which
+Accuracies are fractions of 1. Tests against published values are two-sided; those of claims, which
 have a direction, are one-sided. scipy is imported where it is used, so that the command line starts
 fast.
 """
@@ -25,7 +25,7 @@ _NO_SPREAD = 1e-12
 
 
 class Verdict(StrEnum):
-    """What a cell says about the published figure, or the trials about a claim."""
+    """The outcome of comparing a cell with the published value, or of testing a claim."""
 
     AGREES = "agrees"
     DIFFERS = "differs"
@@ -136,7 +136,7 @@ def of_one_spread(value: float, others: Summary) -> float | None:
 
 
 def verdict(measured: Summary | None, published: Summary) -> tuple[Verdict, float | None]:
-    """Whether a measured mean agrees with a published one, and the p-value.
+    """Compare a measured mean with a published one: the verdict and the p-value.
 
     Welch's test. "agrees" means that it found no difference at the 5 % level, not that there is
     none. One trial, which has no spread of its own, is not enough, and has the p-value of
@@ -153,7 +153,7 @@ def verdict(measured: Summary | None, published: Summary) -> tuple[Verdict, floa
 def success_verdict(
     measured: Proportion | None, published: Proportion
 ) -> tuple[Verdict, float | None]:
-    """Whether a measured share agrees with a published one, and Fisher's exact p-value.
+    """Compare a measured share with a published one: the verdict and Fisher's exact p-value.
 
     Fewer than three trials are not tested.
     """

@@ -21,10 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from poisonbench.core.errors import ArtefactError
-from poisonbench.core.files import publish_folder, store_errors, write_bytes, write_text
+from poisonbench.core.files import store_errors, write_text
 from poisonbench.results.records import RunRecord, read_record
-
-__all__ = ["Store", "publish_folder", "store_errors", "write_bytes", "write_text"]
 
 
 class Store:

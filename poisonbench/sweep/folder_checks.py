@@ -46,7 +46,7 @@ for number in range(rounds):
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was tried: its name, whether it holds, and what was seen."""
+    """One check: its name, whether it holds, and what was seen."""
 
     name: str
     is_well: bool

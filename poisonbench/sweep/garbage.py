@@ -40,7 +40,7 @@ def find_garbage(store: Store, stale: float = STALE) -> list[Garbage]:
         store: the folder.
         stale: seconds without a change after which a temporary file is nobody's.
     """
-    found = [
+    garbage = [
         Garbage(path, why, size_of(path))
         for path, why in (
             *_temporary(store, time.time() - stale),
@@ -48,7 +48,7 @@ def find_garbage(store: Store, stale: float = STALE) -> list[Garbage]:
             *_orphan_checkpoints(store),
         )
     ]
-    return sorted(found, key=lambda item: item.path)
+    return sorted(garbage, key=lambda item: item.path)
 
 
 def unfinished_checkpoints(store: Store) -> list[Garbage]:
@@ -104,8 +104,8 @@ def _orphan_checkpoints(store: Store) -> Iterator[tuple[Path, str]]:
 
 def _why_orphan(store: Store, job_id: str) -> str:
     """Why nothing will continue from the checkpoint of a job; empty while something may."""
-    made = (store.run_path, store.model_path, store.poison_path)
-    if any(where(job_id).exists() for where in made):
+    results = (store.run_path(job_id), store.model_path(job_id), store.poison_path(job_id))
+    if any(path.exists() for path in results):
         return "checkpoint of what is done"
     return "checkpoint of a run that diverged" if store.failure_path(job_id).exists() else ""
 

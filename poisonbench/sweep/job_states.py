@@ -22,7 +22,7 @@ _MAX_BYTES = 2**20
 
 
 class State(StrEnum):
-    """What has become of a job."""
+    """The state of a job."""
 
     PLANNED = "planned"
     RUNNING = "running"
@@ -33,7 +33,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job failed: the command's exit code, its last words, and where all of them are."""
+    """The reason why a job failed: the exit code, the last words, and where all of them are."""
 
     code: int
     reason: str
@@ -41,7 +41,7 @@ class Failure:
 
 
 class Board:
-    """What is known of jobs in a results folder.
+    """The states of jobs in a results folder.
 
     Args:
         store: the folder.
@@ -84,7 +84,7 @@ class Board:
         return job.id in self.records
 
     def failure(self, job: Job) -> Failure | None:
-        """Why it failed, unless it has been done since."""
+        """The reason why it failed, unless it has been done since."""
         path = self.failure_path(job)
         if self.is_done(job) or not path.exists():
             return None
@@ -95,7 +95,7 @@ class Board:
             return Failure(1, f"unreadable: {path}", str(self.log_path(job)))
 
     def lease(self, job: Job) -> Lease | None:
-        """Who is at work on it."""
+        """The lease of whoever is at work on it."""
         return self.leases.read(job.id)
 
     def state(self, job: Job) -> State:
@@ -132,11 +132,11 @@ class Board:
         return had
 
     def failure_path(self, job: Job) -> Path:
-        """Where the reason lies why a job failed."""
+        """The file of the reason why a job failed."""
         return self.store.sweep / "failed" / f"{job.id}.json"
 
     def log_path(self, job: Job) -> Path:
-        """What the job printed, all attempts."""
+        """The file of what the job printed, all attempts."""
         return self.store.sweep / "logs" / f"{job.id}.log"
 
 

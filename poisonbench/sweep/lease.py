@@ -70,7 +70,7 @@ class Owner:
 
 @dataclass(frozen=True)
 class Lease:
-    """What a lease file says.
+    """The content of a lease file.
 
     Attributes:
         path: the file.
@@ -198,7 +198,7 @@ class Leases:
 
 
 def _parse(text: bytes) -> tuple[Owner | None, bool]:
-    """The owner and the note; nothing from a file half-written or damaged."""
+    """Read the owner and the note; nothing from a file half-written or damaged."""
     try:
         raw = json.loads(text)
         is_interrupted = raw.pop("is_interrupted") is True

@@ -12,19 +12,19 @@ from poisonbench.core.progress import LINE_EVERY, Bars, clock
 
 
 class View:
-    """Told of what happens, and says nothing; ``slot`` numbers the processes side by side."""
+    """A view that shows nothing; ``slot`` numbers the processes side by side."""
 
     def total(self, done: int, total: int, left: float | None) -> None:
-        """How far all is, and the seconds that are left, once they can be estimated."""
+        """Show how far all is, and the seconds left once they can be estimated."""
 
     def started(self, slot: int, title: str) -> None:
-        """A job begins."""
+        """Show that a job begins."""
 
     def moved(self, slot: int, title: str, phase: str, done: int, total: int) -> None:
-        """A job has come so far."""
+        """Show how far a job is."""
 
     def ended(self, slot: int, title: str, how: str) -> None:
-        """A job has ended."""
+        """Show how a job has ended."""
 
 
 class Lines(View):

@@ -161,7 +161,7 @@ def submit(array: ArrayJob, store: Store, digest: str, after: str | None = None)
 
 
 def queue(store: Store, digest: str) -> dict[str, int] | None:
-    """How many tasks of a plan SLURM has, by its states.
+    """Count the tasks of a plan that SLURM has, by its states.
 
     None without squeue, when nothing of the plan was meant for SLURM, or when squeue does not
     answer.
@@ -190,20 +190,20 @@ def requeue() -> bool:
 
 
 def describe() -> str:
-    """Whether SLURM is here, in words."""
-    found = shutil.which("sbatch")
-    if found is None:
+    """Say in words whether SLURM is here."""
+    sbatch = shutil.which("sbatch")
+    if sbatch is None:
         return "none here; sweeps run on one machine, or submit from a login node"
-    done = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or found
+    done = subprocess.run([sbatch, "--version"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or sbatch
 
 
 def _seconds(time: str) -> int | None:
-    """Minutes, [hours:]minutes:seconds or days-hours[:minutes[:seconds]]; None for other text."""
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
-    if found is None:
+    """Read minutes, [hours:]minutes:seconds or days-hours[:minutes[:seconds]]; else None."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
+    if match is None:
         return None
-    days, *rest = found.groups()
+    days, *rest = match.groups()
     parts = [int(part) for part in rest if part is not None]
     if days is None and len(parts) < 3:
         parts = [0, *parts]
@@ -212,7 +212,7 @@ def _seconds(time: str) -> int | None:
 
 
 def _name(digest: str) -> str:
-    """What SLURM calls the jobs of a plan, however they were submitted."""
+    """The name of a plan's jobs in SLURM, however they were submitted."""
     return f"poisonbench-{digest}"
 
 

@@ -29,7 +29,7 @@ def comparison_block(
     labels: Mapping[Any, str],
     beside: Mapping[str, Sequence[Comparison]] | None = None,
 ) -> Block:
-    """Measured, published, difference and verdict, one cell a row; none where both are lacking.
+    """Lay cells out, one a row: measured, published, difference and verdict; none without values.
 
     Args:
         title: of the block.
@@ -52,8 +52,8 @@ def comparison_block(
         for index, cell in enumerate(cells)
         if cell.measured is not None or cell.published is not None
     ]
-    shown = (*cells, *(cell for others in further.values() for cell in others))
-    return Block(title=title, columns=columns, rows=tuple(rows), keys=len(keys), cells=shown)
+    every = (*cells, *(cell for others in further.values() for cell in others))
+    return Block(title=title, columns=columns, rows=tuple(rows), keys=len(keys), cells=every)
 
 
 def matrix_block(
@@ -63,21 +63,21 @@ def matrix_block(
     column: str,
     labels: Mapping[Any, str],
 ) -> Block:
-    """The measured values alone, in the paper's shape: one key down, another across."""
+    """Lay the measured values out in the paper's shape: one key down, another across."""
     down = list(dict.fromkeys(cell.keys[row] for cell in cells))
     across = list(dict.fromkeys(cell.keys[column] for cell in cells))
     text = {(cell.keys[row], cell.keys[column]): show_measured(cell) for cell in cells}
-    shown = {key: text.get(key, DASH) for key in product(down, across)}
+    grid = {key: text.get(key, DASH) for key in product(down, across)}
     return Block(
         title=title,
         columns=(row, *(labels.get(key, str(key)) for key in across)),
-        rows=tuple((labels.get(r, str(r)), *(shown[r, c] for c in across)) for r in down),
+        rows=tuple((labels.get(r, str(r)), *(grid[r, c] for c in across)) for r in down),
         keys=1,
     )
 
 
 def claims_block(title: str, findings: Sequence[Finding]) -> Block:
-    """One claim a row: the trials behind it, the effect and the verdict."""
+    """Lay claims out, one a row: the trials behind it, the effect and the verdict."""
     devices = {finding.keys.get("device") for finding in findings}
     hidden = {"dataset"} | ({"device"} if len(devices) == 1 else set())
     names = [name for name in findings[0].keys if name not in hidden]
@@ -103,7 +103,7 @@ def claims_block(title: str, findings: Sequence[Finding]) -> Block:
 
 
 def show_measured(cell: Comparison, *, is_short: bool = False) -> str:
-    """``96.87±0.02 (5)``, or ``(3 of 5)`` when trials are lacking, or a dash.
+    """Print a measured value: ``96.87±0.02 (5)``, or ``(3 of 5)`` where trials lack, or a dash.
 
     Shares are ``4/5 [37.6, 96.4]``: their trials can be seen, whether some are lacking or not.
 
@@ -120,7 +120,7 @@ def show_measured(cell: Comparison, *, is_short: bool = False) -> str:
 
 
 def _show_value(value: Value | None, unit: Unit) -> str:
-    """Mean, spread and number of trials, fractions in percent; other values as they are."""
+    """Print mean, spread and trials, fractions in percent; other values as they are."""
     if value is None:
         return DASH
     if isinstance(value, Proportion):
@@ -143,11 +143,11 @@ def _show_difference(cell: Comparison) -> str:
     return f"{cell.difference:+g}"
 
 
-def _show_effect(shown: Comparison | Finding) -> str:
-    if shown.difference is None:
+def _show_effect(result: Comparison | Finding) -> str:
+    if result.difference is None:
         return DASH
-    factor, decimals = _PRINTED[shown.unit]
-    return f"{factor * shown.difference:+.{decimals}f}"
+    factor, decimals = _PRINTED[result.unit]
+    return f"{factor * result.difference:+.{decimals}f}"
 
 
 def _show_verdict(judged: Comparison | Finding) -> str:

@@ -107,8 +107,8 @@ def render_markdown(table: Table) -> str:
 
 def render_csv(table: Table) -> str:
     """One line a cell or claim: fractions, record ids with spaces, nothing for what is absent."""
-    shown = [row.to_dict() for row in table.cells] + [row.to_dict() for row in table.findings]
-    rows = [_flat(table.key, row) for row in shown]
+    rows = [_flat(table.key, cell.to_dict()) for cell in table.cells]
+    rows += [_flat(table.key, finding.to_dict()) for finding in table.findings]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns, lineterminator="\n")
@@ -176,8 +176,8 @@ def _grid(block: Block) -> RichTable:
 
 
 def _style(cell: str) -> str:
-    found = _verdict(cell)
-    return _STYLES[found] if found else ""
+    verdict = _verdict(cell)
+    return _STYLES[verdict] if verdict else ""
 
 
 def _verdict(cell: str) -> Verdict | None:

@@ -6,10 +6,10 @@ import torch.nn.functional as F
 
 from helpers.defense_state import state_for
 from helpers.fake_data import K, fake_split, small_classifier
+from helpers.frozen import frozen
 from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import resolve
 from poisonbench.defenses import atda
-from poisonbench.models.classifier import frozen
 from poisonbench.models.folding import folded
 from poisonbench.training.projected_gradient import LinfBall, ProjectedGradient
 from poisonbench.training.recipe import Recipe

@@ -5,10 +5,10 @@ import torch
 
 from helpers.defense_state import pixel_classifier, state_for
 from helpers.fake_data import fake_split, small_classifier
+from helpers.frozen import frozen
 from poisonbench.core.errors import DivergedError
 from poisonbench.core.settings import resolve
 from poisonbench.defenses import friends
-from poisonbench.models.classifier import frozen
 from poisonbench.training.recipe import RECIPE_PRESETS, Recipe
 from poisonbench.training.state import TrainingSet
 

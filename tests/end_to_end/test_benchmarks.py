@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from helpers.fake_data import K, fake_split, small_classifier
+from helpers.frozen import frozen
 from poisonbench.data.splits import Dataset
 from poisonbench.influence.head import (
     embed_all,
@@ -20,7 +21,6 @@ from poisonbench.influence.head import (
     upweight_influence,
 )
 from poisonbench.influence.inverse_hessian import HeadHessian, conjugate_gradient
-from poisonbench.models.classifier import frozen
 from poisonbench.results.records import RunRecord, spec_id
 from poisonbench.results.store import Store
 from poisonbench.training import trainer as trainer_module

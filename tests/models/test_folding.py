@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.frozen import frozen
 from poisonbench.influence.head import head_inputs, pixel_influence
 from poisonbench.models import build_model
-from poisonbench.models.classifier import Classifier, frozen, initialise
+from poisonbench.models.classifier import Classifier, initialise
 from poisonbench.models.cpu.first_block import FrozenBlock
 from poisonbench.models.folding import folded
 

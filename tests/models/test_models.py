@@ -9,7 +9,7 @@ from torch import nn
 from poisonbench.core.errors import UsageError
 from poisonbench.data.splits import digest_tensors
 from poisonbench.models import MODELS, build_model
-from poisonbench.models.classifier import Classifier, frozen, initialise
+from poisonbench.models.classifier import Classifier, initialise
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -160,29 +160,3 @@ def test_a_classifier_without_normalisation_sees_the_pixels():
     images = torch.rand(1, 1, 2, 2)
     model(images)
     assert seen[0] is images
-
-
-def test_frozen_restores_mixed_modes_after_an_error():
-    model = build("mnist-cnn", (1, 16, 16))
-    model.train()
-    model.features[1].eval()
-    before = digest_tensors(*model.state_dict().values())
-
-    class ExpectedError(Exception):
-        pass
-
-    def use():
-        with frozen(model) as inside:
-            assert inside is model
-            assert not any(module.training for module in model.modules())
-            inside(torch.rand(4, 1, 16, 16))
-            raise ExpectedError
-
-    with pytest.raises(ExpectedError):
-        use()
-    assert model.training
-    assert model.features[5].training
-    assert not model.features[1].training
-    assert all(parameter.requires_grad for parameter in model.parameters())
-    # Batch norm's running statistics did not move inside.
-    assert digest_tensors(*model.state_dict().values()) == before

@@ -16,7 +16,8 @@ from poisonbench.results.records import (
     spec_id,
     unpack_bits,
 )
-from poisonbench.results.store import Store, publish_folder, write_text
+from poisonbench.core.files import publish_folder, write_text
+from poisonbench.results.store import Store
 
 keys = st.text(max_size=5)
 values = st.recursive(

@@ -66,11 +66,11 @@ def in_lanes(
     try:
         with ThreadPoolExecutor(count) as pool:
             try:
-                found = list(pool.map(lane, range(count)))
+                results = list(pool.map(lane, range(count)))
             finally:
                 # Leaving the pool waits for its lanes; all is done unless something was raised.
                 stop.set()
     finally:
         # New threads take over the number that was set last, whoever set it.
         torch.set_num_threads(threads)
-    return [found[number % count][number // count] for number in range(len(parts))]
+    return [results[number % count][number // count] for number in range(len(parts))]

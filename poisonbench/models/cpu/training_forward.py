@@ -34,7 +34,7 @@ from poisonbench.models.folding import GradientLayout
 
 
 def quick_forward(model: Classifier, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
-    """What to call in the training loop instead of the model, in train mode, for float32 on a CPU.
+    """A function that the training loop calls instead of a model, in train mode, float32 on a CPU.
 
     Args:
         model: on the CPU; its layers' train modes and frozen weights are those of now.
@@ -57,7 +57,7 @@ def quick_forward(model: Classifier, size: tuple[int, int]) -> Callable[[Tensor]
 
 
 def _is_plain(model: Classifier) -> bool:
-    """Float32, all trained, nothing held, and nobody listens to the layers."""
+    """Whether all is float32 and trained, nothing held, and nobody listens to the layers."""
     layers = list(model.modules())
     return (
         all(weight.dtype == torch.float32 and weight.requires_grad for weight in model.parameters())

@@ -41,7 +41,7 @@ class Workspace:
         self.turn = 0
 
     def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """A tensor of that shape with anything in it; valid until the name is taken again."""
+        """Take a tensor of that shape with anything in it, valid until the name is taken again."""
         size = math.prod(shape)
         buffer = self.buffers.get(name)
         if buffer is None or buffer.numel() < size or buffer.dtype != like.dtype:
@@ -51,12 +51,12 @@ class Workspace:
         return buffer[:size].view(shape)
 
     def begin(self) -> int:
-        """Called where a forward pass leaves something for its backward pass: its turn."""
+        """Begin a turn: a forward pass leaves something for its backward pass."""
         self.turn += 1
         return self.turn
 
     def finish(self, turn: int) -> None:
-        """Called by that backward pass.
+        """End the turn, from that backward pass.
 
         Raises:
             RuntimeError: it is not the first that follows its forward pass.
@@ -134,11 +134,11 @@ def apply_kernel(images: Tensor, kernel: Tensor, bias: Tensor | None, work: Work
     mixed = work.take("M", (TILE**2, count, outputs), images)
     torch.bmm(seen.view(TILE**2, count, channels), kernel, out=mixed)
     # 4 back to pixels
-    made = work.take("output", (OUTPUT**2, count * outputs), images)
-    torch.mm(out_of, mixed.view(TILE**2, -1), out=made)
-    made = made.view(OUTPUT, OUTPUT, batch, rows, columns, outputs).permute(2, 3, 0, 4, 1, 5)
+    output = work.take("output", (OUTPUT**2, count * outputs), images)
+    torch.mm(out_of, mixed.view(TILE**2, -1), out=output)
+    output = output.view(OUTPUT, OUTPUT, batch, rows, columns, outputs).permute(2, 3, 0, 4, 1, 5)
     # A copy even where reshaping needs none: the buffer is the next call's.
-    whole = made.clone(memory_format=torch.contiguous_format)
+    whole = output.clone(memory_format=torch.contiguous_format)
     whole = whole.view(batch, OUTPUT * rows, OUTPUT * columns, outputs)
     if bias is not None:
         whole += bias
