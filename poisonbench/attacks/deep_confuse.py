@@ -29,9 +29,9 @@ Deviations  the code picks the round on the test set, by a second classifier lef
             here it is on the attacker's clean validation split, in eval mode as victims are tested.
             Fewer rounds by default than the paper (500) and its code (1000). Epsilon is 8 or 76
             grey levels, where theirs is 0.032 or 0.3. Networks are the code's, where the paper
-            prints others (models/generators.py, models/confused.py). An epoch's last, smaller batch
-            is left out, because batch norm cannot take a single image. What g makes is computed
-            once a round. mnist-sample takes a quarter of the classifier's channels, half of the
+            prints others (models/generators.py, models/deep_confuse_classifiers.py). An epoch's
+            last, smaller batch is left out, because batch norm cannot take a single image. What g
+            makes is computed once a round. mnist-sample takes a quarter of the classifier's channels, half of the
             generator's and a higher rate for it, and the rounds that fit two minutes on two cores.
 """
 
@@ -136,10 +136,10 @@ def craft(task: AttackTask, config: Config) -> Tensor:
         sgd = torch.optim.SGD(surrogate.parameters(), lr=config.surrogate_rate)
         scratch = {name: buffer.clone() for name, buffer in surrogate.named_buffers()}
         while state.step < steps:
-            place = state.step % epoch_steps
-            if place == 0:
+            number = state.step % epoch_steps
+            if number == 0:
                 state.order = torch.randperm(len(clean), generator=task.generator)
-            rows = state.order[place * batch_size : (place + 1) * batch_size].to(clean.device)
+            rows = state.order[number * batch_size : (number + 1) * batch_size].to(clean.device)
             images, labels = clean[rows], task.labels[rows]
             if state.number < config.rounds:
                 # a, b.
@@ -148,7 +148,7 @@ def craft(task: AttackTask, config: Config) -> Tensor:
                     surrogate,
                     scratch,
                     (seen, labels),
-                    (images, _wanted(labels, task, config)),
+                    (images, _judged_labels(labels, task, config)),
                     config.surrogate_rate,
                 )
                 losses[0] += loss.detach()
@@ -171,7 +171,7 @@ def craft(task: AttackTask, config: Config) -> Tensor:
         # 3. Score the generator, unless it is the untrained one.
         logits = logits_of(surrogate, task.validation.images)
         _check_finite(logits, "output of the classifier", state.number, "--surrogate-rate")
-        hits = logits.argmax(1) == _wanted(task.validation.labels, task, config)
+        hits = logits.argmax(1) == _judged_labels(task.validation.labels, task, config)
         share = float(hits.double().mean())
         score = 1 - share if config.objective == "untargeted" else share
         if state.number > 0 and score > state.best_score:
@@ -307,7 +307,7 @@ def _perturb_all(generator: nn.Module, images: Tensor, epsilon: float) -> Tensor
     return result
 
 
-def _wanted(labels: Tensor, task: AttackTask, config: Config) -> Tensor:
+def _judged_labels(labels: Tensor, task: AttackTask, config: Config) -> Tensor:
     """The labels at which the loss of clean images is taken."""
     return labels if config.objective == "untargeted" else (labels + 1) % task.num_classes
 

@@ -36,7 +36,7 @@ from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import Profiles, setting
 from poisonbench.training.precision import network_precision
 from poisonbench.training.projected_gradient import (
-    LinfBall,
+    Ball,
     ProjectedGradient,
     warn_of_zero_gradients,
 )
@@ -85,7 +85,7 @@ def craft(task: AttackTask, config: Config) -> Tensor:
 
     # 2. Descend.
     descent = ProjectedGradient(
-        ball=LinfBall(config.epsilon),
+        ball=Ball(config.epsilon),
         step_size=-config.step_ratio * config.epsilon,
         steps=config.steps,
         precision=network_precision(device, config.precision),

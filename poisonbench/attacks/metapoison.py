@@ -50,7 +50,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -90,6 +90,8 @@ PROFILES: Profiles = {
 
 #: The code's 1e-8 is for gradients by pixels of 0..255.
 _ADAM_EPSILON = 255e-8
+#: From :func:`meta_batches`.
+MetaBatch = tuple[Tensor, list[Tensor]]
 #: No gain from a margin over this.
 _CONFIDENT = 100.0
 
@@ -162,7 +164,7 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
     if config.color > 0 and base.shape[2] != 3:
         raise UsageError(f"mp: --color expected images of 3 channels, got {base.shape[2]}")
     networks = _networks(task, config)
-    places = _places(task)
+    poison_of_row = _poison_of_row(task)
 
     saved = task.checkpoint.load()
     delta = torch.zeros_like(base)
@@ -203,9 +205,9 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
         model = networks[number][(number + step) % len(networks[number])]
         for target, generator in enumerate(task.generators):
             # 2.
-            for batch in meta_batches(places[target], config, generator):
-                gradient[target, batch.poisons] += _poison_gradient(
-                    task, target, model, poisons[target, batch.poisons].detach(), batch, config
+            for batch in meta_batches(poison_of_row[target], config, generator):
+                gradient[target, batch[0]] += _poison_gradient(
+                    task, target, model, poisons[target, batch[0]].detach(), batch, config
                 )
                 num_batches[target] += 1
         if number + 1 == len(networks):
@@ -283,19 +285,9 @@ def carlini_wagner(logits: Tensor, intended: Tensor) -> Tensor:
     return (best_other - logits.gather(0, intended[None])[0]).clamp_min(-_CONFIDENT)
 
 
-class MetaBatch(NamedTuple):
-    """A batch with poisons, and its successors.
-
-    Attributes:
-        poisons: (B',) int64, their numbers.
-        others: K + 1 tensors of rows of the training split beside them, a batch each.
-    """
-
-    poisons: Tensor
-    others: list[Tensor]
-
-
-def meta_batches(places: Tensor, config: Config, generator: torch.Generator) -> Iterator[MetaBatch]:
+def meta_batches(
+    poison_of_row: Tensor, config: Config, generator: torch.Generator
+) -> Iterator[MetaBatch]:
     """Poisons of each batch of an epoch that has any, and rows of it and its successors.
 
     The rows beside a batch's poisons are clean ones; those of its successors are too with
@@ -303,27 +295,30 @@ def meta_batches(places: Tensor, config: Config, generator: torch.Generator) -> 
     perturbation among them.
 
     Args:
-        places: (N,) int64 on the CPU, which poison each training row is, -1 for none.
+        poison_of_row: (N,) int64 on the CPU, which poison each training row is, -1 for none.
         config: sizes.
         generator: of the order.
+
+    Yields:
+        (B',) int64 poisons, and K + 1 tensors of rows of the training split beside them.
     """
-    order = torch.randperm(len(places), generator=generator)
+    order = torch.randperm(len(poison_of_row), generator=generator)
     size, dense = config.inner_batch_size, config.poisons_per_batch
     if dense is not None:
-        numbers = places[order]
+        numbers = poison_of_row[order]
         clean = order[numbers < 0].split(size - dense)
         for first, poisons in enumerate(numbers[numbers >= 0].split(dense)):
             following = range(first, first + config.unroll + 1)
-            yield MetaBatch(poisons, [clean[number % len(clean)] for number in following])
+            yield poisons, [clean[number % len(clean)] for number in following]
         return
     batches = order.split(size)
     for first, batch in enumerate(batches):
-        numbers = places[batch]
+        numbers = poison_of_row[batch]
         poisons = numbers[numbers >= 0]
         if len(poisons) > 0:
             following = range(first + 1, first + config.unroll + 1)
             nexts = [batches[number % len(batches)][len(poisons) :] for number in following]
-            yield MetaBatch(poisons, [batch[numbers < 0], *nexts])
+            yield poisons, [batch[numbers < 0], *nexts]
 
 
 def craft_rate(step: int, config: Config) -> float:
@@ -342,9 +337,10 @@ def _poison_gradient(
 ) -> Tensor:
     """Gradient (B', C, H, W) of the unrolled loss with respect to a batch's poisons."""
     moved = poisons.clone().requires_grad_()
-    own = task.labels[target, batch.poisons.to(poisons.device)]
+    numbers, others = batch
+    own = task.labels[target, numbers.to(poisons.device)]
     batches = []
-    for number, rows in enumerate(batch.others):
+    for number, rows in enumerate(others):
         clean = task.train.rows(rows.to(poisons.device))
         images = torch.cat([moved if number == 0 else poisons, clean.images.to(poisons) / 255])
         batches.append((images, torch.cat([own, clean.labels])))
@@ -364,10 +360,10 @@ def _networks(task: TargetedTask, config: Config) -> list[list[Classifier]]:
     return networks
 
 
-def _places(task: TargetedTask) -> Tensor:
+def _poison_of_row(task: TargetedTask) -> Tensor:
     """(T, N) int64 on the CPU: which poison each training row is, -1 for none."""
-    places = torch.full((len(task.rows), len(task.train)), -1)
-    return places.scatter_(
+    poison_of_row = torch.full((len(task.rows), len(task.train)), -1)
+    return poison_of_row.scatter_(
         1, task.rows.cpu(), torch.arange(task.rows.shape[1]).expand_as(task.rows)
     )
 

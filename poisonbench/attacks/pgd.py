@@ -35,7 +35,7 @@ from poisonbench.attacks.base import AttackConfig, AttackTask
 from poisonbench.core.settings import Profiles, setting
 from poisonbench.training.precision import network_precision
 from poisonbench.training.projected_gradient import (
-    LinfBall,
+    Ball,
     ProjectedGradient,
     draw_crop_flip,
     example_losses,
@@ -72,7 +72,7 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     model = task.surrogate()
     device = task.images.device
     ascent = ProjectedGradient(
-        ball=LinfBall(config.epsilon),
+        ball=Ball(config.epsilon),
         step_size=config.step_ratio * config.epsilon,
         steps=config.steps,
         precision=network_precision(device, config.precision),

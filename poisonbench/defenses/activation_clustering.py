@@ -34,7 +34,6 @@ Shapes     N training examples, n_c of class c, F features.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -42,9 +41,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.core.settings import Profiles, setting
 from poisonbench.defenses.base import Defense, Recipe
-from poisonbench.defenses.shared.feature_filter import FEATURES_HELP, FeatureFilter
+from poisonbench.defenses.shared.feature_filter import FeatureFilter, FilterConfig
 
 VERSION = 1
 
@@ -52,7 +51,7 @@ STARTS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
+class Config(FilterConfig):
     """The filter's settings; the defaults are the paper's."""
 
     dimensions: int | None = setting(10, "Dimensions to cluster in; none: all features.", low=1)
@@ -65,7 +64,6 @@ class Config(BaseConfig):
     least_silhouette: float = setting(
         0.1, "Mean silhouette over which clusters are apart.", low=-1, high=1
     )
-    features_from: Literal["poisoned", "clean"] = setting("poisoned", FEATURES_HELP)
 
 
 PROFILES: Profiles = {"paper": {}, "code": {"*": {"dimensions": None, "analysis": "smaller"}}}
@@ -73,18 +71,11 @@ PROFILES: Profiles = {"paper": {}, "code": {"*": {"dimensions": None, "analysis"
 
 def build(config: Config, recipe: Recipe) -> Defense:
     """The filter for one run."""
-    return FeatureFilter(partial(kept, config=config), config.features_from)
+    return FeatureFilter(kept, config)
 
 
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:
-    """Steps 2-4: the rows to keep, (N,) bool.
-
-    Args:
-        features: (N, F) float.
-        labels: (N,) int64.
-        generator: seeds the starts of k-means.
-        config: dimensions and the analysis.
-    """
+    """Steps 2-4: the rows to keep, (N,) bool; the generator seeds the starts of k-means."""
     keep = torch.ones_like(labels, dtype=torch.bool)
     for label in labels.unique():
         rows = (labels == label).nonzero().flatten()

@@ -44,7 +44,7 @@ from poisonbench.core.settings import BaseConfig, Profiles, setting
 from poisonbench.defenses.base import Defense, Recipe, TrainingState
 from poisonbench.models.folding import folded
 from poisonbench.training.precision import network_precision
-from poisonbench.training.projected_gradient import BALLS, ProjectedGradient, StepHooks
+from poisonbench.training.projected_gradient import Ball, ProjectedGradient, StepHooks
 
 VERSION = 1
 
@@ -117,7 +117,7 @@ def tau(epoch: int, epochs: int) -> int:
 def search_of(config: Config, precision: torch.dtype) -> ProjectedGradient:
     """The steps of the search and their ball, as the settings say."""
     return ProjectedGradient(
-        ball=BALLS[config.norm](config.radius),
+        ball=Ball(config.radius, config.norm),
         step_size=config.step_ratio * config.radius,
         steps=config.steps,
         precision=precision,

@@ -46,7 +46,7 @@ class CleanOnly(Oracle):
     """Drops the poisons before the first epoch."""
 
     def reveal(self, is_poison: Tensor) -> None:
-        """Take the poisons' places, (N,) bool.
+        """Take which images are poisons, (N,) bool.
 
         Raises:
             ValueError: no image is clean.

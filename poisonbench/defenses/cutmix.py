@@ -104,13 +104,13 @@ class CutMix(Defense):
         return Cut(partner, lines, columns, 1 - area / (height * width))
 
 
-def box_side(length: int, outside: float, place: float) -> slice:
+def box_side(length: int, outside: float, centre: float) -> slice:
     """Step 2 along one side of the image: pixels that lie in the box.
 
     Args:
         length: of the image's side.
         outside: lambda as it was drawn.
-        place: of the centre, in [0, 1).
+        centre: of the box, as a share of the side, in [0, 1).
     """
-    size, centre = int(length * math.sqrt(1 - outside)), int(length * place)
-    return slice(max(centre - size // 2, 0), min(centre + size // 2, length))
+    size, middle = int(length * math.sqrt(1 - outside)), int(length * centre)
+    return slice(max(middle - size // 2, 0), min(middle + size // 2, length))

@@ -32,7 +32,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -40,9 +39,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.core.settings import Profiles, setting
 from poisonbench.defenses.base import Defense, Recipe
-from poisonbench.defenses.shared.feature_filter import FEATURES_HELP, FeatureFilter
+from poisonbench.defenses.shared.feature_filter import FeatureFilter, FilterConfig
 
 VERSION = 1
 
@@ -51,7 +50,7 @@ BLOCK = {"cpu": 2**24, "cuda": 2**27}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
+class Config(FilterConfig):
     """Deep k-NN's settings; the defaults are the paper's."""
 
     k: int | None = setting(None, "Neighbours that vote; none: the mean size of a class.", low=1)
@@ -59,7 +58,6 @@ class Config(BaseConfig):
         "modes", "Keep labels among the most frequent, the lowest of those, or held by half."
     )
     count_self: bool = setting(False, "An example is the first of its own neighbours.")
-    features_from: Literal["poisoned", "clean"] = setting("poisoned", FEATURES_HELP)
 
 
 PROFILES: Profiles = {"paper": {}, "code": {"*": {"rule": "lowest-mode", "count_self": True}}}
@@ -67,18 +65,11 @@ PROFILES: Profiles = {"paper": {}, "code": {"*": {"rule": "lowest-mode", "count_
 
 def build(config: Config, recipe: Recipe) -> Defense:
     """Deep k-NN for one run."""
-    return FeatureFilter(partial(kept, config=config), config.features_from)
+    return FeatureFilter(kept, config)
 
 
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:
-    """Steps 2 and 3: the rows to keep, (N,) bool.
-
-    Args:
-        features: (N, F) float.
-        labels: (N,) int64.
-        generator: not used; nothing here is random.
-        config: k, the rule, and whether an example votes for itself.
-    """
+    """Steps 2 and 3: the rows to keep, (N,) bool, of features (N, F); nothing is random."""
     num_classes = int(labels.max()) + 1
     k = config.k
     if k is None:
@@ -120,8 +111,8 @@ def neighbour_votes(
     own = -math.inf if count_self else math.inf
     count = _count_cuda if features.is_cuda else _count_cpu
     votes = torch.empty(len(labels), num_classes, dtype=torch.int64, device=labels.device)
-    for rows, found in count(points, classes, k, own):
-        votes[order[rows]] = found
+    for rows, block in count(points, classes, k, own):
+        votes[order[rows]] = block
     return votes
 
 

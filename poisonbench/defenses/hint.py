@@ -262,12 +262,12 @@ class Hint(Defense):
                 step = -step
             elif config.noise == "gaussian":
                 step = white_noise_like(step, generator)
-            wanted = noisy - clean + step
-            delta = wanted.clamp(-config.beta, config.beta)
+            unclipped = noisy - clean + step
+            delta = unclipped.clamp(-config.beta, config.beta)
             healthy = (clean + delta).clamp_(0, 1)
             if config.storage == "uint8":
                 healthy = (healthy * 255).floor_().div_(255)
-            tally.add(wanted, healthy - clean)
+            tally.add(unclipped, healthy - clean)
             images[rows] = healthy
         return images, tally.figures(len(self.memory["selected"]))
 
@@ -338,9 +338,9 @@ class NoiseFigures:
         self.beta = beta
         self.sums: dict[str, Tensor] = {}
 
-    def add(self, wanted: Tensor, applied: Tensor) -> None:
+    def add(self, unclipped: Tensor, applied: Tensor) -> None:
         """Count a batch: the noise before clipping at beta, and as applied, both (B, C, H, W)."""
-        size, asked = applied.abs(), wanted.abs()
+        size, asked = applied.abs(), unclipped.abs()
         visible = size >= 1 / 255
         parts = {
             "mean_abs_noise": size.mean((1, 2, 3)).double().sum(),
@@ -350,7 +350,7 @@ class NoiseFigures:
         }
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
-        for name, noise in (("max_abs_noise", size), ("max_wanted", asked)):
+        for name, noise in (("max_abs_noise", size), ("max_unclipped", asked)):
             largest = noise.max().double()
             self.sums[name] = torch.maximum(self.sums.get(name, largest), largest)
 
@@ -360,9 +360,9 @@ class NoiseFigures:
         Raises:
             DivergedError: some noise is not finite.
         """
-        largest, wanted = (float(self.sums.pop(n)) for n in ("max_abs_noise", "max_wanted"))
+        largest, unclipped = (float(self.sums.pop(n)) for n in ("max_abs_noise", "max_unclipped"))
         means = {name: float(value) / num_selected for name, value in self.sums.items()}
         # The clip at beta makes something plausible of an infinite number.
-        if not math.isfinite(wanted):
-            raise DivergedError(f"expected finite healthy noise, got {wanted}; lower --gamma")
+        if not math.isfinite(unclipped):
+            raise DivergedError(f"expected finite healthy noise, got {unclipped}; lower --gamma")
         return {"selected": num_selected, "max_abs_noise": largest, **means}

@@ -23,26 +23,23 @@ Shapes     N training examples, n_c of class c, F features.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.core.settings import Profiles, setting
 from poisonbench.defenses.base import Defense, Recipe
-from poisonbench.defenses.shared.feature_filter import FEATURES_HELP, FeatureFilter, keep_lowest
+from poisonbench.defenses.shared.feature_filter import FeatureFilter, FilterConfig, keep_lowest
 
 VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
+class Config(FilterConfig):
     """The filter's settings; the defaults are the paper's for feature collision."""
 
     fraction: float = setting(0.01, "epsilon: share of each class to remove.", over=0, under=1)
-    features_from: Literal["poisoned", "clean"] = setting("poisoned", FEATURES_HELP)
 
 
 PROFILES: Profiles = {"paper": {}}
@@ -50,18 +47,11 @@ PROFILES: Profiles = {"paper": {}}
 
 def build(config: Config, recipe: Recipe) -> Defense:
     """The filter for one run."""
-    return FeatureFilter(partial(kept, config=config), config.features_from)
+    return FeatureFilter(kept, config)
 
 
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:
-    """Steps 2 and 3: the rows to keep, (N,) bool.
-
-    Args:
-        features: (N, F) float.
-        labels: (N,) int64.
-        generator: not used; nothing here is random.
-        config: the share.
-    """
+    """Steps 2 and 3: the rows to keep, (N,) bool, of features (N, F); nothing is random."""
     return keep_lowest(distances_to_centroid(features, labels), labels, config.fraction)
 
 

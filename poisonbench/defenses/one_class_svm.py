@@ -29,21 +29,20 @@ Shapes     N training examples, n_c of class c, F features.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.core.settings import Profiles, setting
 from poisonbench.defenses.base import Defense, Recipe
-from poisonbench.defenses.shared.feature_filter import FEATURES_HELP, FeatureFilter, keep_lowest
+from poisonbench.defenses.shared.feature_filter import FeatureFilter, FilterConfig, keep_lowest
 
 VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
+class Config(FilterConfig):
     """The filter's settings; the defaults are the paper's."""
 
     nu: float = setting(0.01, "Share of each class to be outside.", over=0, under=1)
@@ -51,7 +50,6 @@ class Config(BaseConfig):
     cut: Literal["ranked", "sklearn"] = setting(
         "ranked", "Remove exactly the share of lowest scores, or what the SVM predicts."
     )
-    features_from: Literal["poisoned", "clean"] = setting("poisoned", FEATURES_HELP)
 
 
 PROFILES: Profiles = {"paper": {}}
@@ -59,18 +57,11 @@ PROFILES: Profiles = {"paper": {}}
 
 def build(config: Config, recipe: Recipe) -> Defense:
     """The filter for one run."""
-    return FeatureFilter(partial(kept, config=config), config.features_from)
+    return FeatureFilter(kept, config)
 
 
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:
-    """Steps 2 and 3: the rows to keep, (N,) bool.
-
-    Args:
-        features: (N, F) float.
-        labels: (N,) int64.
-        generator: not used; nothing here is random.
-        config: nu, gamma and the cut.
-    """
+    """Steps 2 and 3: the rows to keep, (N,) bool, of features (N, F); nothing is random."""
     from sklearn.svm import OneClassSVM
 
     keep = torch.ones(len(labels), dtype=torch.bool)

@@ -19,7 +19,6 @@ Deviations A class that would be emptied is kept whole.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -43,18 +42,11 @@ PROFILES: Profiles = {"paper": {}}
 
 def build(config: Config, recipe: Recipe) -> Defense:
     """The filter for one run."""
-    return FeatureFilter(partial(kept, config=config), None)
+    return FeatureFilter(kept, config)
 
 
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:
-    """Step 1: the rows to keep, (N,) bool.
-
-    Args:
-        features: not used.
-        labels: (N,) int64.
-        generator: of the lot, on the CPU.
-        config: the share.
-    """
+    """Step 1: the rows to keep, (N,) bool; features are not looked at."""
     keep = torch.ones_like(labels, dtype=torch.bool)
     count = round(config.fraction * len(labels))
     keep[torch.randperm(len(labels), generator=generator)[:count].to(labels.device)] = False

@@ -36,7 +36,7 @@ from poisonbench.core.settings import BaseConfig, Profiles, setting
 from poisonbench.defenses.base import Defense, Recipe, TrainingState
 from poisonbench.models.folding import folded
 from poisonbench.training.precision import network_precision
-from poisonbench.training.projected_gradient import LinfBall, ProjectedGradient
+from poisonbench.training.projected_gradient import Ball, ProjectedGradient
 
 VERSION = 1
 
@@ -84,7 +84,7 @@ class AdversarialPretraining(Defense):
     def perturb_batch(self, state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
         """The batch (B, C, H, W) at the end of its search."""
         ascent = ProjectedGradient(
-            ball=LinfBall(self.config.epsilon),
+            ball=Ball(self.config.epsilon),
             step_size=self.config.step_ratio * self.config.epsilon,
             steps=self.config.steps,
             precision=network_precision(images.device, self.recipe.precision),

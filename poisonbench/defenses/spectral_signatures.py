@@ -26,28 +26,25 @@ Shapes     N training examples, n_c of class c, F features.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from poisonbench.core.settings import BaseConfig, Profiles, require, setting
+from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.defenses.base import Defense, Recipe
-from poisonbench.defenses.shared.feature_filter import FEATURES_HELP, FeatureFilter, keep_lowest
+from poisonbench.defenses.shared.feature_filter import FeatureFilter, FilterConfig, keep_lowest
 
 VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
+class Config(FilterConfig):
     """The filter's settings."""
 
     epsilon: float = setting(
         0.1, "Most poisons that are feared, as a share of a class.", over=0, under=1
     )
     multiplier: float = setting(1.5, "Removed for each that is feared.")
-    features_from: Literal["poisoned", "clean"] = setting("poisoned", FEATURES_HELP)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,18 +60,11 @@ PROFILES: Profiles = {"paper": {}}
 
 def build(config: Config, recipe: Recipe) -> Defense:
     """The filter for one run."""
-    return FeatureFilter(partial(kept, config=config), config.features_from)
+    return FeatureFilter(kept, config)
 
 
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:
-    """Steps 2-4: the rows to keep, (N,) bool.
-
-    Args:
-        features: (N, F) float.
-        labels: (N,) int64.
-        generator: not used; nothing here is random.
-        config: epsilon and its multiplier.
-    """
+    """Steps 2-4: the rows to keep, (N,) bool, of features (N, F); nothing is random."""
     scores = torch.zeros(len(labels), dtype=torch.float64, device=labels.device)
     for label in labels.unique():
         rows = (labels == label).nonzero().flatten()

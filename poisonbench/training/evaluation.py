@@ -135,14 +135,14 @@ def stratified_batches(labels: Tensor, generator: torch.Generator) -> list[Tenso
         labels: (N,) int64, on the CPU.
         generator: draws the order in a class.
     """
-    # An image's place in its class, between 0 and 1: sorted by it, the classes alternate.
-    places = torch.empty(len(labels), dtype=torch.float64)
+    # An image's position in its class, between 0 and 1: sorted by it, the classes alternate.
+    positions = torch.empty(len(labels), dtype=torch.float64)
     for label in labels.unique():
         rows = (labels == label).nonzero().flatten()
         order = torch.randperm(len(rows), generator=generator).double()
-        places[rows] = (order + 0.5) / len(rows)
+        positions[rows] = (order + 0.5) / len(rows)
     count = max(1, round(len(labels) / 100))
-    return list(places.argsort(stable=True).tensor_split(count))
+    return list(positions.argsort(stable=True).tensor_split(count))
 
 
 def accuracy_by_class(right: Tensor, labels: Tensor, num_classes: int) -> list[float]:

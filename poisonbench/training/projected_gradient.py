@@ -11,10 +11,9 @@ and step sizes are in the same unit, not normalised.
 from __future__ import annotations
 
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,66 +28,34 @@ MAX_SHIFT = 4
 
 
 @dataclass(frozen=True)
-class Ball(ABC):
-    """The images in [0, 1] within a radius of given ones, in a norm."""
+class Ball:
+    """The images in [0, 1] within a radius of given ones: in each pixel, or in L2 as a whole."""
 
     radius: float
+    norm: Literal["linf", "l2"] = "linf"
 
     def random_start(self, centres: Tensor, generator: torch.Generator) -> Tensor:
-        """Points (B, C, H, W) of the balls around the centres, drawn by a CPU generator."""
-        offsets = self.draw(centres.shape, generator).to(centres)
-        return (centres + self.radius * offsets).clamp_(0, 1)
-
-    @abstractmethod
-    def draw(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        """Random offsets of that shape in the ball of radius 1 around 0."""
-
-    @abstractmethod
-    def step(self, points: Tensor, gradient: Tensor, length: float) -> Tensor:
-        """The points a step of that length up the gradient; a negative length goes down."""
-
-    @abstractmethod
-    def project(self, points: Tensor, centres: Tensor) -> Tensor:
-        """Points (B, C, H, W) of any value, back in the ball around the centres and in [0, 1]."""
-
-
-class LinfBall(Ball):
-    """Every pixel within the radius; starts are uniform, a step moves each pixel by its length."""
-
-    def draw(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        """Uniform in the ball."""
-        return torch.rand(shape, generator=generator) * 2 - 1
+        """Points (B, C, H, W) of the balls around the centres; in L2 on the surface."""
+        if self.norm == "linf":
+            offsets = torch.rand(centres.shape, generator=generator) * 2 - 1
+        else:
+            offsets = torch.randn(centres.shape, generator=generator)
+            offsets /= _norms(offsets)
+        return (centres + self.radius * offsets.to(centres)).clamp_(0, 1)
 
     def step(self, points: Tensor, gradient: Tensor, length: float) -> Tensor:
-        """By the gradient's sign."""
-        return points + length * gradient.sign()
-
-    def project(self, points: Tensor, centres: Tensor) -> Tensor:
-        """Pixel by pixel."""
-        return project_linf(points, centres, self.radius)
-
-
-class L2Ball(Ball):
-    """Each image's difference no longer than the radius; starts are on its surface."""
-
-    def draw(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        """Uniform on the surface."""
-        offsets = torch.randn(shape, generator=generator)
-        return offsets.div_(_norms(offsets))
-
-    def step(self, points: Tensor, gradient: Tensor, length: float) -> Tensor:
-        """Along the gradient."""
+        """Points a step of a length up the gradient, in each pixel or as a whole; < 0 is down."""
+        if self.norm == "linf":
+            return points + length * gradient.sign()
         return points + length * gradient / _norms(gradient)
 
     def project(self, points: Tensor, centres: Tensor) -> Tensor:
-        """Straight towards the centre, then into [0, 1]."""
+        """Points (B, C, H, W) of any value, back in the balls and then in [0, 1]."""
+        if self.norm == "linf":
+            return project_linf(points, centres, self.radius)
         offsets = points - centres
         offsets *= (self.radius / _norms(offsets)).clamp(max=1)
         return (centres + offsets).clamp_(0, 1)
-
-
-#: By the name of the norm in settings.
-BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball}
 
 
 class StepHooks:

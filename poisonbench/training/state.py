@@ -143,7 +143,7 @@ class Oracle(Defense):
     is_poison: Tensor
 
     def reveal(self, is_poison: Tensor) -> None:
-        """Take the poisons' places, (N,) bool.
+        """Take which images are poisons, (N,) bool.
 
         Raises:
             ValueError: the control can do nothing with them.

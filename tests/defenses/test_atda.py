@@ -11,7 +11,7 @@ from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import resolve
 from poisonbench.defenses import atda
 from poisonbench.models.folding import folded
-from poisonbench.training.projected_gradient import LinfBall, ProjectedGradient
+from poisonbench.training.projected_gradient import Ball, ProjectedGradient
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import TrainingSet
 from poisonbench.training.trainer import Trainer
@@ -125,7 +125,7 @@ def test_a_counter_that_never_runs_out_is_plain_ascent(norm):
 
 def test_plain_ascent_in_linf_is_the_projected_gradient_of_the_attacks():
     model, base, labels, start = problem("linf")
-    ascent = ProjectedGradient(ball=LinfBall(0.04), step_size=0.2 * 0.04, steps=9)
+    ascent = ProjectedGradient(ball=Ball(0.04), step_size=0.2 * 0.04, steps=9)
     expected = ascent.perturb(model, base, labels, start=start)
     with frozen(model):
         points, _ = search(model, base, labels, start, NORMS["linf"], None)

@@ -13,6 +13,7 @@ from helpers.feature_problems import fresh, problem
 from helpers.tiny import train as tiny_train
 from poisonbench.core.errors import DivergedError
 from poisonbench.core.seeds import Seeds
+from poisonbench.core.settings import BaseConfig
 from poisonbench.defenses import (
     activation_clustering,
     deep_knn,
@@ -23,6 +24,7 @@ from poisonbench.defenses import (
 )
 from poisonbench.defenses.shared.feature_filter import (
     FeatureFilter,
+    FilterConfig,
     keep_lowest,
     penultimate_features,
     restore_emptied_classes,
@@ -195,7 +197,7 @@ def test_clusters_are_made_class_by_class_and_again_the_same():
 def test_a_class_that_would_be_emptied_is_kept_whole_and_the_record_says_so():
     model, split, notes = small_classifier(), fake_split(40, 0), []
     wanted = (split.labels != 2) & (torch.arange(40) != 5)
-    defense = FeatureFilter(lambda *_: wanted, "poisoned")
+    defense = FeatureFilter(lambda *_: wanted, FilterConfig())
     train = TrainingSet(split.images, split.labels)
     kept = defense.start_epoch(state_for(model, train, notes=notes)).keep
     assert (~kept).nonzero().flatten().tolist() == [5]
@@ -260,11 +262,12 @@ def test_where_features_come_from(source, size):
             state.train_copy = spied
             return super().start_epoch(state)
 
-    def rule(features, labels, generator):
+    def rule(features, labels, generator, config):
         seen["features"] = features
         return torch.ones_like(labels, dtype=torch.bool)
 
-    model, result = tiny_train(Spy(rule, source))
+    config = FilterConfig(features_from=source) if source else BaseConfig()
+    model, result = tiny_train(Spy(rule, config))
     plain, wanted = tiny_train()
     # A filter that keeps all trains the very network of a plain run.
     assert result.curve == wanted.curve
@@ -283,7 +286,7 @@ def test_frozen_features_are_taken_as_they_are():
     model, split, seen = small_classifier(), fake_split(20, 0), []
     model.features.requires_grad_(False)
 
-    def rule(features, labels, generator):
+    def rule(features, labels, generator, config):
         seen.append(features)
         return labels > 0
 
@@ -293,19 +296,19 @@ def test_frozen_features_are_taken_as_they_are():
     train = TrainingSet(split.images, split.labels)
     state = state_for(model, train)
     state.train_copy = refuse
-    FeatureFilter(rule, "poisoned").start_epoch(state)
+    FeatureFilter(rule, FilterConfig()).start_epoch(state)
     assert torch.equal(seen[0], penultimate_features(model, train))
 
 
 def test_another_trial_has_another_feature_network():
     found = []
 
-    def rule(features, labels, generator):
+    def rule(features, labels, generator, config):
         found.append(features)
         return torch.ones_like(labels, dtype=torch.bool)
 
     for trial in (0, 0, 1):
-        tiny_train(FeatureFilter(rule, "poisoned"), seeds=Seeds(0, trial))
+        tiny_train(FeatureFilter(rule, FilterConfig()), seeds=Seeds(0, trial))
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
 

@@ -11,7 +11,7 @@ from helpers.fake_data import SHAPE, K, small_classifier
 from poisonbench.models.classifier import Classifier
 from poisonbench.training import projected_gradient
 from poisonbench.training.projected_gradient import (
-    LinfBall,
+    Ball,
     ProjectedGradient,
     draw_crop_flip,
     example_losses,
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 def ascent(epsilon=0.1, step_size=0.1, steps=2, **options):
-    return ProjectedGradient(ball=LinfBall(epsilon), step_size=step_size, steps=steps, **options)
+    return ProjectedGradient(ball=Ball(epsilon), step_size=step_size, steps=steps, **options)
 
 
 def in_passes_of(size, monkeypatch):

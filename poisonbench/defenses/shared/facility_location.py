@@ -35,12 +35,12 @@ def medoid_clusters(
     """
     if sets[0].is_cuda:
         return batched_greedy(sets, num_medoids)
-    found = []
+    clusters = []
     for points, count in zip(sets, num_medoids, strict=True):
         similarity = similarities(points)
         order = lazy_greedy(similarity.numpy(), count)
-        found.append(_assign(similarity, torch.from_numpy(order)))
-    return found
+        clusters.append(_assign(similarity, torch.from_numpy(order)))
+    return clusters
 
 
 def similarities(points: Tensor) -> Tensor:

@@ -16,24 +16,32 @@ Shapes: N training images, K classes, n_c images of class c, F features.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from poisonbench.core.settings import require
+from poisonbench.core.settings import BaseConfig, require, setting
 from poisonbench.data.splits import Split, rounded_up
 from poisonbench.defenses.base import Defense, TrainingSet, TrainingState
 from poisonbench.models.classifier import Classifier
 from poisonbench.training.evaluation import finite_outputs
 
-#: A filter: features (N, F) float32, labels (N,) and a generator to the rows to keep, (N,) bool.
-Rule = Callable[[Tensor, Tensor, torch.Generator], Tensor]
-FeaturesFrom = Literal["poisoned", "clean"]
-FEATURES_HELP = (
-    "What the feature network is trained on: the poisoned training set, or the clean validation "
-    "split."
-)
+#: A filter, ``kept(features, labels, generator, config)``: of features (N, F) float32, labels (N,)
+#: int64, a CPU generator and the config the rows to keep, (N,) bool.
+Rule = Callable[[Tensor, Tensor, torch.Generator, Any], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterConfig(BaseConfig):
+    """What the config of a filter that looks at features derives from."""
+
+    features_from: Literal["poisoned", "clean"] = setting(
+        "poisoned",
+        "What the feature network is trained on: the poisoned training set, or the clean "
+        "validation split.",
+    )
 
 
 class FeatureFilter(Defense):
@@ -41,14 +49,12 @@ class FeatureFilter(Defense):
 
     Args:
         rule: the algorithm.
-        features_from: what the feature network is trained on; None trains none, and the rule gets
-            features (N, 0).
+        config: its settings; without a :class:`FilterConfig` the rule gets features (N, 0).
     """
 
-    def __init__(self, rule: Rule, features_from: FeaturesFrom | None) -> None:
+    def __init__(self, rule: Rule, config: BaseConfig) -> None:
         super().__init__()
-        self.rule = rule
-        self.features_from = features_from
+        self.rule, self.config = rule, config
 
     def check_run(self, scenario: str, given: Collection[str]) -> None:
         """As the base class says; a transferred network's features leave no choice."""
@@ -63,23 +69,22 @@ class FeatureFilter(Defense):
         """Filter before the first epoch; the training set then stays as it is."""
         if state.epoch != 0:
             return state.train
-        train = state.train
-        wanted = self.rule(self._features(state), train.labels, state.generator("filter"))
-        everything = torch.ones_like(wanted)
-        keep = wanted.clone()
-        spared = restore_emptied_classes(train.labels, everything, keep)
-        state.note(_figures(train.labels, wanted, keep, spared))
+        train, generator = state.train, state.generator("filter")
+        proposed = self.rule(self._features(state), train.labels, generator, self.config)
+        keep = proposed.clone()
+        spared = restore_emptied_classes(train.labels, torch.ones_like(keep), keep)
+        state.note(_figures(train.labels, proposed, keep, spared))
         self.memory["keep"] = keep
         return train.with_keep(keep)
 
     def _features(self, state: TrainingState) -> Tensor:
         train = state.train
-        if self.features_from is None:
+        if not isinstance(self.config, FilterConfig):
             return torch.empty(len(train), 0, device=train.labels.device)
         if not any(weight.requires_grad for weight in state.model.features.parameters()):
             return penultimate_features(state.model, train)
         split = state.validation
-        if self.features_from == "poisoned":
+        if self.config.features_from == "poisoned":
             split = Split(state.original.images, state.original.labels)
         return penultimate_features(state.train_copy("features", split), train)
 
@@ -123,7 +128,7 @@ def restore_emptied_classes(labels: Tensor, before: Tensor, kept: Tensor) -> lis
     return [int(label) for label in emptied]
 
 
-def _figures(labels: Tensor, wanted: Tensor, keep: Tensor, spared: list[int]) -> dict[str, Any]:
+def _figures(labels: Tensor, proposed: Tensor, keep: Tensor, spared: list[int]) -> dict[str, Any]:
     """The record's row: what went, class by class, and what a spared class would have lost."""
     num_classes = int(labels.max()) + 1
     return {
@@ -132,5 +137,5 @@ def _figures(labels: Tensor, wanted: Tensor, keep: Tensor, spared: list[int]) ->
         "kept": int(keep.sum()),
         "removed_by_class": torch.bincount(labels[~keep], minlength=num_classes).tolist(),
         "classes_spared": spared,
-        "spared": int((keep & ~wanted).sum()),
+        "spared": int((keep & ~proposed).sum()),
     }
