@@ -31,8 +31,9 @@ Deviations  the code picks the round on the test set, by a second classifier lef
             grey levels, where theirs is 0.032 or 0.3. Networks are the code's, where the paper
             prints others (models/generators.py, models/deep_confuse_classifiers.py). An epoch's
             last, smaller batch is left out, because batch norm cannot take a single image. What g
-            makes is computed once a round. mnist-sample takes a quarter of the classifier's channels, half of the
-            generator's and a higher rate for it, and the rounds that fit two minutes on two cores.
+            makes is computed once a round. mnist-sample takes a quarter of the classifier's
+            channels, half of the generator's and a higher rate for it, and the rounds that fit two
+            minutes on two cores.
 """
 
 from __future__ import annotations

@@ -139,6 +139,12 @@ def digest_tensors(*tensors: Tensor) -> str:
     return state.hexdigest()
 
 
+def pixels_of(images: Tensor) -> Tensor:
+    """Images (N, C, H, W), uint8 or in [0, 1] already, in [0, 1]; channels last in memory."""
+    pixels = images.float().div_(255) if images.dtype == torch.uint8 else images
+    return pixels.contiguous(memory_format=torch.channels_last)
+
+
 def rounded_up(share: float, count: int) -> int:
     """The ceiling of share x count, both >= 0, less rounding: 0.07 of 100 is 7 and not 8."""
     return math.ceil(share * count * (1 - 1e-12))

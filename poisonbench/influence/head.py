@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from poisonbench.data.splits import pixels_of
 from poisonbench.models.classifier import Classifier, pass_size
 
 
@@ -38,9 +39,7 @@ def embed_all(model: Classifier, images: Tensor) -> Tensor:
     embedded: Tensor | None = None
     size = pass_size(images, gradients=False)
     for start in range(0, len(images), size):
-        part = images[start : start + size]
-        pixels = part.float() / 255 if part.dtype == torch.uint8 else part
-        inputs = head_inputs(model, pixels.contiguous(memory_format=torch.channels_last))
+        inputs = head_inputs(model, pixels_of(images[start : start + size]))
         if embedded is None:
             embedded = inputs.new_empty(len(images), inputs.shape[1])
         embedded[start : start + len(inputs)] = inputs

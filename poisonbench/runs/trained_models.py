@@ -113,9 +113,17 @@ def trained_models(
     path = bench.store.model_path(model_id)
     if not path.exists():
         blank = _build(dataset, spec["model"], seeds) if start is None else start
-        tensors = _train(
-            bench, blank, dataset, recipe, spec, model_id, seeds, wanted, train, defense
+        trainer = Trainer(
+            recipe=recipe,
+            seeds=seeds,
+            device=bench.device,
+            checkpoint=bench.checkpoint(model_id),
+            report=bench.report,
+            should_stop=bench.stopping.is_set,
+            name=spec["kind"],
         )
+        split = dataset.train if train is None else train
+        tensors = _train(trainer, blank, split, dataset.validation, wanted, defense)
         if whole:
             tensors = {key.partition(".")[2]: value for key, value in tensors.items()}
         write_bytes(path, save(tensors))
@@ -201,35 +209,22 @@ def _build(dataset: Dataset, network: str, seeds: Seeds) -> Classifier:
 
 
 def _train(
-    bench: Bench,
+    trainer: Trainer,
     model: Classifier,
-    dataset: Dataset,
-    recipe: Recipe,
-    spec: dict[str, Any],
-    model_id: str,
-    seeds: Seeds,
-    wanted: Sequence[int],
-    train: Split | None,
+    train: Split,
+    validation: Split,
+    epochs: Sequence[int],
     defense: Defense | None,
 ) -> dict[str, Tensor]:
-    """Train in place; the weights after each wanted epoch as ``"EPOCH.KEY"``."""
-    watcher = _Watcher(wanted)
-    last = wanted[-1]
+    """Train in place; the weights after each of the numbers of epochs as ``"EPOCH.KEY"``."""
+    watcher = _Watcher(epochs)
+    last = epochs[-1]
     try:
         if last > 0:
-            trainer = Trainer(
-                recipe=replace(recipe, epochs=last),
-                seeds=seeds,
-                device=bench.device,
-                checkpoint=bench.checkpoint(model_id),
-                report=bench.report,
-                should_stop=bench.stopping.is_set,
-                name=spec["kind"],
-            )
-            split = dataset.train if train is None else train
-            trainer.fit(model, split, dataset.validation, defense or watcher)
+            shortened = replace(trainer, recipe=replace(trainer.recipe, epochs=last))
+            shortened.fit(model, train, validation, defense or watcher)
     except DivergedError as error:
-        diverged = DivergedError(f"the {spec['kind']} model: {error}")
+        diverged = DivergedError(f"the {trainer.name} model: {error}")
         diverged.epoch = error.epoch
         raise diverged from None
     ends = {f"{last}.{key}": value for key, value in model.state_dict().items()}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from poisonbench.core.errors import DivergedError
-from poisonbench.data.splits import Split
+from poisonbench.data.splits import Split, pixels_of
 from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.models.folding import folded
 from poisonbench.training.state import TrainingSet
@@ -32,11 +32,8 @@ def _in_passes(
     model.eval()
     try:
         with torch.inference_mode():
-            parts = []
-            for part in images.split(pass_size(images, gradients=False)):
-                pixels = part.float() / 255 if part.dtype == torch.uint8 else part
-                parts.append(function(pixels.contiguous(memory_format=torch.channels_last)))
-            return parts
+            parts = images.split(pass_size(images, gradients=False))
+            return [function(pixels_of(part)) for part in parts]
     finally:
         model.train(mode)
 
@@ -122,8 +119,7 @@ def right_by_batch_statistics(
     with torch.inference_mode():
         for rows in stratified_batches(split.labels.cpu(), generator):
             part = split.rows(rows.to(split.labels.device))
-            pixels = part.images.float() / 255
-            logits = copied(pixels.contiguous(memory_format=torch.channels_last))
+            logits = copied(pixels_of(part.images))
             right[rows] = _right(logits, part.labels).bool()
     return right
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.core.settings import require
-from poisonbench.data.splits import Split
+from poisonbench.data.splits import Split, pixels_of
 from poisonbench.models.classifier import Classifier
 
 
@@ -34,9 +34,7 @@ class TrainingSet:
 
     def pixels(self, rows: Tensor | slice) -> Tensor:
         """float32 images in [0, 1] of the given rows, channels last in memory."""
-        images = self.images[rows]
-        pixels = images.float().div_(255) if images.dtype == torch.uint8 else images
-        return pixels.contiguous(memory_format=torch.channels_last)
+        return pixels_of(self.images[rows])
 
     def with_images(self, images: Tensor) -> TrainingSet:
         """A copy with other images, (N, C, H, W) float32 in [0, 1] or uint8."""
