@@ -20,8 +20,8 @@ A defense edits the one training loop, which every method shares, in the hooks o
 none of which it must have. A run calls them in this order:
 
 check_run      once, before a poison is crafted: refuse a scenario or settings that make no sense
-pretraining    where the network is pretrained on clean data: under which defense that is done
 extend         once: add rows to the training split
+pretraining    where the network is pretrained on clean data: under which defense that is done
 start_epoch    before each epoch: its training set, with other pixels or fewer rows
 perturb_batch  for each batch, after augmentation: the images that it is fitted on
 batch_loss     for each batch: the loss of the logits of those images

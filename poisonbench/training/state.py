@@ -88,17 +88,6 @@ class Defense:
     def __init__(self) -> None:
         self.memory: dict[str, Tensor] = {}
 
-    def extend(self, train: Split, validation: Split) -> Split:
-        """The split that the run trains on; new rows come last. Called once, before the run."""
-        return train
-
-    def pretraining(self) -> Defense | None:
-        """How the network of a run that starts from a pretrained one is trained, on clean data.
-
-        None trains it plainly. A defense that pretrains has no run without that stage.
-        """
-        return None
-
     def check_run(self, scenario: str, given: Collection[str]) -> None:
         """Refuse a run that makes no sense; called before anything is crafted or trained.
 
@@ -115,6 +104,17 @@ class Defense:
             "from a pretrained network, got training from scratch; choose for example --attack bp "
             "--scenario transfer",
         )
+
+    def extend(self, train: Split, validation: Split) -> Split:
+        """The split that the run trains on; new rows come last. Called once, before the run."""
+        return train
+
+    def pretraining(self) -> Defense | None:
+        """How the network of a run that starts from a pretrained one is trained, on clean data.
+
+        None trains it plainly. A defense that pretrains has no run without that stage.
+        """
+        return None
 
     def start_epoch(self, state: TrainingState) -> TrainingSet:
         """The training set of this epoch: change images, drop rows. Called before each epoch."""

@@ -1,5 +1,6 @@
 """Settings: texts to values, profiles to configs, and what a mistake is answered with."""
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -13,12 +14,13 @@ from poisonbench import registry
 from poisonbench.core.canonical import canonical_json
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import (
+    BaseConfig,
+    Bounds,
     as_json,
     did_you_mean,
     options_of,
     parse_number,
     parse_value,
-    require,
     resolve,
     setting,
     unknown_option,
@@ -32,18 +34,15 @@ calm = settings(deadline=None, derandomize=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(BaseConfig):
     epsilon: float = setting(8 / 255, "The budget.")
-    steps: int = setting(10, "Steps.")
-    schedule: tuple[int, ...] = setting((5, 15), "Epochs.")
+    steps: int = setting(10, "Steps.", low=1)
+    schedule: tuple[int, ...] = setting((5, 15), "Epochs.", low=1)
     weights: tuple[float, ...] = setting((), "Weights.")
     kind: Literal["near", "far"] = setting("near", "Which.")
-    from_epoch: int | None = setting(None, "From then on.")
+    from_epoch: int | None = setting(None, "From then on.", low=0)
     sign: bool = setting(False, "Sign.")
     name: str = setting("x", "A name.")
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, f"steps: expected at least 1, got {self.steps}")
 
 
 KINDS = {option.name: option.kind for option in options_of(Config)}
@@ -146,9 +145,48 @@ def test_options_are_the_fields():
     assert list(options) == [*KINDS]
     assert options["from_epoch"].flag == "--from-epoch"
     assert options["epsilon"].help == "The budget."
+    assert options["steps"].help == "Steps. At least 1."
     assert options["epsilon"].default == 8 / 255
     assert options["kind"].choices == ("near", "far")
     assert options["epsilon"].choices == ()
+
+
+# Bounds
+
+
+@pytest.mark.parametrize(
+    ("bounds", "text", "inside", "outside"),
+    [
+        (Bounds(), "", (-math.inf, 0, math.nan), ()),
+        (Bounds(low=1), "at least 1", (1, 2, math.inf), (0, 0.999, math.nan)),
+        (Bounds(low=0), "0 or more", (0, 1), (-1e-9, math.nan)),
+        (Bounds(over=0), "over 0", (1e-9, 1), (0, -1, math.nan)),
+        (Bounds(low=0, high=1), "in [0, 1]", (0, 0.5, 1), (-1e-9, 1.01, math.nan)),
+        (Bounds(over=0, high=1e30), "in (0, 1e30]", (1e-9, 1e30), (0, 1e31, math.inf)),
+        (Bounds(low=-1, under=1), "in [-1, 1)", (-1, 0.999), (1, -1.1)),
+        (Bounds(over=0, under=0.5), "in (0, 0.5)", (0.1,), (0, 0.5)),
+        (Bounds(high=5), "in (-inf, 5]", (-7, 5), (5.1, math.nan)),
+    ],
+)
+def test_bounds_say_what_they_hold(bounds, text, inside, outside):
+    assert str(bounds) == text
+    assert all(value in bounds for value in inside)
+    assert not any(value in bounds for value in outside)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": 0}, "steps: expected at least 1, got 0"),
+        ({"steps": math.nan}, "steps: expected at least 1, got nan"),
+        ({"schedule": (5, 0)}, r"schedule: expected at least 1, got \(5, 0\)"),
+        ({"from_epoch": -1}, "from_epoch: expected 0 or more, got -1"),
+    ],
+)
+def test_a_setting_out_of_its_bounds_is_named(values, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        Config(**values)
+    Config(schedule=(), from_epoch=None)
 
 
 # Profiles

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from poisonbench.tables import table2
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "cluster.md"
 
 pytestmark = [
@@ -79,7 +81,6 @@ def shell(tmp_path):
 def assert_table_is_filled(shell):
     lines = ["poisonbench report --table 2 --dataset mnist-sample --format json --quiet"]
     table = json.loads(shell(["export POISONBENCH_RESULTS=$PWD/results", *lines]))
-    text = json.dumps(table)
     missing = shell(
         [
             "export POISONBENCH_RESULTS=$PWD/results",
@@ -87,7 +88,12 @@ def assert_table_is_filled(shell):
         ]
     )
     assert missing == ""
-    assert "none" in text
+    measured = {
+        (cell["method"], cell["rho"]): cell["measured"]["n"]
+        for cell in table["cells"]
+        if cell["measured"] is not None
+    }
+    assert measured == {("none", rho): 1 for rho in table2.RHOS}
 
 
 def test_from_an_empty_folder_to_a_filled_table(shell):

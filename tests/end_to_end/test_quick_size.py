@@ -12,8 +12,7 @@ from poisonbench.tables.cells import TARGETED_SAMPLE
 
 LONG = pytest.mark.skipif("POISONBENCH_LONG" not in os.environ, reason="long: POISONBENCH_LONG=1")
 
-#: Of three targets at least so many are hit on plain training; MetaPoison hits about half.
-HITS = {"gm": 1, "bp": 1, "fc": 1, "mp": 0}
+ATTACKS = ("gm", "bp", "fc", "mp")
 
 
 def run(results, attack, method, *words):
@@ -24,22 +23,28 @@ def run(results, attack, method, *words):
 
 @LONG
 @pytest.mark.slow
-@pytest.mark.parametrize("attack", list(HITS))
-def test_attacks_succeed_at_quick_size_where_noise_does_not(attack, tmp_path):
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_attacks_lead_to_the_intended_class_at_quick_size_and_noise_does_not(attack, tmp_path):
     records = run(tmp_path, attack, "none", "--trials", "3")
-    hits = sum(record.metrics["attack_success"] for record in records)
-    assert hits >= HITS[attack]
     scenario = records[0].spec["targeting"]["scenario"]
     controls = run(tmp_path, "noise", "none", "--trials", "3", "--scenario", scenario)
     goals = [record.spec["goal"] for record in records]
     assert [control.spec["goal"] for control in controls] == goals
-    if HITS[attack]:
-        assert sum(control.metrics["attack_success"] for control in controls) <= hits
+    hits, noise_hits = (
+        sum(record.metrics["attack_success"] for record in part) for part in (records, controls)
+    )
+    # MetaPoison hits about every other target, and one of these three.
+    assert hits >= max(1, noise_hits)
+    for record, control in zip(records, controls, strict=True):
+        poisoned, noisy = (
+            run.metrics["target"]["confidence_of_intended_class"] for run in (record, control)
+        )
+        assert poisoned > noisy
 
 
 @LONG
 @pytest.mark.slow
-@pytest.mark.parametrize("attack", list(HITS))
+@pytest.mark.parametrize("attack", ATTACKS)
 def test_every_defense_of_the_paper_runs_at_quick_size(attack, tmp_path):
     weights, goals = set(), set()
     for method in ("none", "hint", "epic", "friends", "atda"):
