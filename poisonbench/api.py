@@ -4,6 +4,7 @@ import poisonbench
 poison = poisonbench.craft("pgd", dataset="mnist-sample")
 record = poisonbench.defend("hint", ratio=0.5)
 frame = poisonbench.records()
+poisonbench.register("my_defense.py")
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import data_folder, results_folder
+from poisonbench.registry import register as register
 from poisonbench.requests import (
     DEFAULT_DATASET,
     CraftRequest,

@@ -1,247 +1,356 @@
-"""The one table of attacks and the one of defenses. No torch here: modules are named, not imported.
+"""The tables of attacks, defenses, networks and data sets: ours, and other people's.
 
-Third parties enter by the same door: an entry point in the group ``poisonbench.attacks`` or
-``poisonbench.defenses`` whose value names a module with the same contents.
+Ours are the rows below. Other people's have the same entries and come from installed packages, a
+file (``--plugin``) or Python (:func:`register`); nothing of theirs is imported before a table of
+its kind is asked for. No torch here.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.metadata import entry_points
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
 
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import did_you_mean
+from poisonbench.entries import (
+    AttackEntry,
+    DatasetEntry,
+    DefenseEntry,
+    Entry,
+    NetworkEntry,
+    Source,
+    unusable,
+)
+from poisonbench.plugins import entries_of_file, installed, oracle_fault, source_of_file
 
-
-@dataclass(frozen=True)
-class Entry:
-    """One algorithm.
-
-    Attributes:
-        name: what the user types.
-        label: what tables print.
-        module: what holds it: ``Config``, ``PROFILES``, ``VERSION`` and ``craft`` (attacks)
-            or ``build`` (defenses).
-        summary: one line on what it does.
-        trains: whether it uses a classifier trained by the recipe: every defense, and attacks with
-            a surrogate. The recipe's settings are options of these alone.
-        scenario: how a targeted attack's victim is trained in the HINT paper; empty for untargeted
-            attacks and for defenses.
-        not_in: scenarios that a targeted attack has no form for.
-        oracle: a control that is told which images are poisoned; no plug-in is one.
-    """
-
-    name: str
-    label: str
-    module: str
-    summary: str
-    trains: bool = True
-    scenario: str = ""
-    not_in: tuple[str, ...] = ()
-    oracle: bool = False
-
-    def load(self) -> ModuleType:
-        """Import the algorithm's module."""
-        return importlib.import_module(self.module)
-
-
-#: The norm of adversarial training is part of the name that tables and figures show.
-ATDA_LABELS = {"l2": "ATDA (L2)", "linf": "ATDA (Linf)"}
-
+EntryT = TypeVar("EntryT", bound=Entry)
 
 ATTACKS = (
-    Entry("pgd", "PGD", "poisonbench.attacks.pgd", "climb the loss of the true label"),
-    Entry(
+    AttackEntry(
+        "pgd", "climb the loss of the true label", label="PGD", module="poisonbench.attacks.pgd"
+    ),
+    AttackEntry(
         "dap",
-        "DAP",
-        "poisonbench.attacks.delusive_adversarial",
         "descend towards the next class's label",
+        label="DAP",
+        module="poisonbench.attacks.delusive_adversarial",
     ),
-    Entry(
+    AttackEntry(
         "durp",
-        "DURP",
-        "poisonbench.attacks.delusive_universal",
         "one random perturbation a class",
+        label="DURP",
+        module="poisonbench.attacks.delusive_universal",
         trains=False,
     ),
-    Entry(
+    AttackEntry(
         "dc",
-        "DC",
-        "poisonbench.attacks.deep_confuse",
         "a generator trained to mislead classifiers in training",
+        label="DC",
+        module="poisonbench.attacks.deep_confuse",
         trains=False,
     ),
-    Entry(
+    AttackEntry(
         "gm",
-        "GM",
-        "poisonbench.attacks.gradient_matching",
         "poisons whose gradient is the target's with the wrong label",
+        label="GM",
+        module="poisonbench.attacks.gradient_matching",
         scenario="scratch",
-        not_in=("transfer",),
+        not_in={"transfer": "leads the training of layers that are frozen there"},
     ),
-    Entry(
+    AttackEntry(
         "bp",
-        "BP",
-        "poisonbench.attacks.bullseye_polytope",
         "poisons whose mean feature is the target's",
+        label="BP",
+        module="poisonbench.attacks.bullseye_polytope",
         scenario="transfer",
     ),
-    Entry(
+    AttackEntry(
         "fc",
-        "FC",
-        "poisonbench.attacks.feature_collision",
         "poisons that look like the target to the network",
+        label="FC",
+        module="poisonbench.attacks.feature_collision",
         scenario="transfer",
     ),
-    Entry(
+    AttackEntry(
         "cp",
-        "CP",
-        "poisonbench.attacks.convex_polytope",
         "few poisons around the target's feature",
+        label="CP",
+        module="poisonbench.attacks.convex_polytope",
         scenario="transfer",
     ),
-    Entry(
+    AttackEntry(
         "mp",
-        "MP",
-        "poisonbench.attacks.metapoison",
         "MetaPoison: lead training steps towards the wrong class of the target",
+        label="MP",
+        module="poisonbench.attacks.metapoison",
         scenario="scratch",
-        not_in=("transfer",),
+        # From scratch it needs two dozen networks.
+        scenario_by_preset={"mnist-sample@1000": "finetune"},
+        not_in={"transfer": "leads the training of layers that are frozen there"},
     ),
-    Entry(
+    AttackEntry(
         "noise",
-        "Noise",
-        "poisonbench.attacks.random_noise",
         "control: as many images with random noise of the same size",
+        label="Noise",
+        module="poisonbench.attacks.random_noise",
         trains=False,
         scenario="scratch",
     ),
 )
 
 DEFENSES = (
-    Entry(
+    DefenseEntry(
         "none",
-        "W/o Defense",
-        "poisonbench.defenses.none",
         "plain training: what every defense is held against",
+        label="W/o Defense",
+        module="poisonbench.defenses.none",
     ),
-    Entry(
+    DefenseEntry(
         "hint",
-        "HINT",
-        "poisonbench.defenses.hint",
-        "healthy noise on the most influential images; untargeted poisons, with trusted images",
+        "healthy noise on the most influential images",
+        label="HINT",
+        module="poisonbench.defenses.hint",
+        when="untargeted poisons, with trusted images",
     ),
-    Entry(
+    DefenseEntry(
         "atda",
-        ATDA_LABELS["l2"],
-        "poisonbench.defenses.atda",
-        "adversarial training, stopped early; untargeted poisons, at several times the cost",
+        "adversarial training, stopped early",
+        label="ATDA (L2)",
+        module="poisonbench.defenses.atda",
+        when="untargeted poisons, at several times the cost",
+        labels={"norm": {"linf": "ATDA (Linf)"}},
     ),
-    Entry(
+    DefenseEntry(
         "friends",
-        "FRIENDS",
-        "poisonbench.defenses.friends",
-        "noise that leaves predictions alone, and random noise; targeted poisons, none trusted",
+        "noise that leaves predictions alone, and random noise",
+        label="FRIENDS",
+        module="poisonbench.defenses.friends",
+        when="targeted poisons, none trusted",
     ),
-    Entry(
+    DefenseEntry(
         "epic",
-        "EPIC",
-        "poisonbench.defenses.epic",
-        "drops examples that stand alone; few, targeted poisons, nearly free",
+        "drops examples that stand alone",
+        label="EPIC",
+        module="poisonbench.defenses.epic",
+        when="few, targeted poisons, nearly free",
     ),
-    Entry(
+    DefenseEntry(
         "clean-only",
-        "Clean only (oracle)",
-        "poisonbench.defenses.clean_only",
-        "the oracle: exactly the poisons go, whose places it is told; a bound for filters",
+        "the oracle: exactly the poisons go, whose places it is told",
+        label="Clean only (oracle)",
+        module="poisonbench.defenses.clean_only",
+        when="a bound for filters",
         oracle=True,
     ),
-    Entry(
+    DefenseEntry(
         "knn",
-        "Deep k-NN",
-        "poisonbench.defenses.deep_knn",
-        "drops examples whose neighbours have other labels; against few, targeted poisons",
+        "drops examples whose neighbours have other labels",
+        label="Deep k-NN",
+        module="poisonbench.defenses.deep_knn",
+        when="against few, targeted poisons",
     ),
-    Entry(
+    DefenseEntry(
         "l2",
-        "L2 centroid",
-        "poisonbench.defenses.l2_centroid",
-        "drops a class's outliers; the cheapest look, when the share of poisons is known",
+        "drops a class's outliers",
+        label="L2 centroid",
+        module="poisonbench.defenses.l2_centroid",
+        when="the cheapest look, when the share of poisons is known",
     ),
-    Entry(
+    DefenseEntry(
         "ocsvm",
-        "One-class SVM",
-        "poisonbench.defenses.one_class_svm",
-        "drops the rim of a class's support; for comparison, l2 is better and cheaper",
+        "drops the rim of a class's support",
+        label="One-class SVM",
+        module="poisonbench.defenses.one_class_svm",
+        when="for comparison, l2 is better and cheaper",
     ),
-    Entry(
+    DefenseEntry(
         "random",
-        "Random filter",
-        "poisonbench.defenses.random_filter",
-        "drops examples by lot; the control beside every filter",
+        "drops examples by lot",
+        label="Random filter",
+        module="poisonbench.defenses.random_filter",
+        when="the control beside every filter",
     ),
-    Entry(
+    DefenseEntry(
         "spectral",
-        "Spectral signatures",
-        "poisonbench.defenses.spectral_signatures",
-        "drops a class's extremes along its main direction; against backdoors",
+        "drops a class's extremes along its main direction",
+        label="Spectral signatures",
+        module="poisonbench.defenses.spectral_signatures",
+        when="against backdoors",
     ),
-    Entry(
+    DefenseEntry(
         "activation-clustering",
-        "Activation clustering",
-        "poisonbench.defenses.activation_clustering",
-        "splits a class in two and drops a small part; against backdoors in much of a class",
+        "splits a class in two and drops a small part",
+        label="Activation clustering",
+        module="poisonbench.defenses.activation_clustering",
+        when="against backdoors in much of a class",
     ),
-    Entry(
+    DefenseEntry(
         "robust-features",
-        "Robust features",
-        "poisonbench.defenses.robust_features",
-        "pretrains adversarially; when a network is transferred or fine-tuned",
+        "pretrains adversarially",
+        label="Robust features",
+        module="poisonbench.defenses.robust_features",
+        when="when a network is transferred or fine-tuned",
     ),
-    Entry(
+    DefenseEntry(
         "jpeg",
-        "JPEG",
-        "poisonbench.defenses.jpeg",
-        "re-encodes the training images; costs seconds, so try it first",
+        "re-encodes the training images",
+        label="JPEG",
+        module="poisonbench.defenses.jpeg",
+        when="costs seconds, so try it first",
     ),
-    Entry(
+    DefenseEntry(
         "mixup",
-        "mixup",
-        "poisonbench.defenses.mixup",
-        "trains on blends of pairs of images; costs nothing, also against unknown poisons",
+        "trains on blends of pairs of images",
+        label="mixup",
+        module="poisonbench.defenses.mixup",
+        when="costs nothing, also against unknown poisons",
     ),
-    Entry(
+    DefenseEntry(
         "cutmix",
-        "CutMix",
-        "poisonbench.defenses.cutmix",
-        "trains on images with a patch of another; costs nothing, for images with detail",
+        "trains on images with a patch of another",
+        label="CutMix",
+        module="poisonbench.defenses.cutmix",
+        when="costs nothing, for images with detail",
+    ),
+)
+
+NETWORKS = (
+    NetworkEntry(
+        "mnist-cnn",
+        "The HINT paper's MNIST network: two convolutions with batch norm and one linear layer",
+        module="poisonbench.models.mnist_cnn",
+        default_for=("mnist",),
+    ),
+    NetworkEntry(
+        "cifar-resnet18",
+        "ResNet-18 for 32 x 32 images, as the CIFAR-10 papers use it",
+        module="poisonbench.models.cifar_resnet18",
+        default_for=("cifar10",),
+    ),
+    NetworkEntry(
+        "cifar-alexnet",
+        "The AlexNet-like network for CIFAR-10 that feature collision is run against end to end",
+        module="poisonbench.models.cifar_alexnet",
+        # Without batch norm a rate of 0.1 diverges; a tenth is that of Witches' Brew's code.
+        recipe={"learning_rate": 0.01},
+    ),
+)
+
+DATASETS = (
+    DatasetEntry(
+        "mnist",
+        "handwritten digits: 59,000 train, 1,000 validation, 10,000 test, 1x28x28",
+        label="MNIST",
+        module="poisonbench.data.standard",
+        presets=("mnist",),
+        can_fetch=True,
+        paper_sizes=(60_000, 10_000),
+    ),
+    DatasetEntry(
+        "cifar10",
+        "small photographs: 49,000 train, 1,000 validation, 10,000 test, 3x32x32",
+        label="CIFAR-10",
+        module="poisonbench.data.standard",
+        presets=("cifar10",),
+        can_fetch=True,
+        paper_sizes=(50_000, 10_000),
+    ),
+    DatasetEntry(
+        "fashion-mnist",
+        "clothes: 59,000 train, 1,000 validation, 10,000 test, 1x28x28",
+        module="poisonbench.data.standard",
+        presets=("mnist",),
+        can_fetch=True,
+    ),
+    DatasetEntry(
+        "mnist-sample",
+        "part of mnist, comes with the package: 10,000 train, 1,000 validation, 2,000 test",
+        label="MNIST sample (not the paper's data)",
+        module="poisonbench.data.sample",
+        presets=("mnist", "mnist-sample"),
+        can_fetch=True,
+        parts_in_tables=(1000,),
+    ),
+    DatasetEntry(
+        "npz",
+        "one .npz file with x_train, y_train, x_test, y_test (uint8 images, integer labels)",
+        module="poisonbench.data.arrays",
+        takes_path=True,
+    ),
+    DatasetEntry(
+        "folder",
+        "a folder with train/CLASS/*.png and test/CLASS/*.png (also jpg, jpeg, bmp, webp)",
+        module="poisonbench.data.image_folders",
+        takes_path=True,
     ),
 )
 
 #: The untargeted attacks that the paper's mix is made of.
 MIX = ("pgd", "dap", "durp", "dc")
 
+#: Entries that a file or a program has brought.
+_registered: list[Entry] = []
 
-def attacks() -> dict[str, Entry]:
+
+class Table(dict[str, EntryT]):
+    """Entries of one kind by name.
+
+    Attributes:
+        faults: by name, why what has the name cannot be used.
+    """
+
+    def __init__(self, kind: type[EntryT], built_in: Sequence[EntryT]) -> None:
+        super().__init__({entry.name: entry for entry in built_in})
+        self.faults: dict[str, str] = {}
+        for name, source, entry in installed(kind):  # type: ignore[arg-type]
+            if name in self:
+                self.faults[name] = _clash(self[name].source, source)
+            elif isinstance(entry, str):
+                self.faults[name] = entry
+            else:
+                self[name] = entry
+        self.update({entry.name: entry for entry in _registered if isinstance(entry, kind)})
+
+
+def attacks() -> dict[str, AttackEntry]:
     """All attacks by name, plug-ins included."""
-    return _with_plugins(ATTACKS, "poisonbench.attacks")
+    return Table(AttackEntry, ATTACKS)
 
 
-def defenses() -> dict[str, Entry]:
+def defenses() -> dict[str, DefenseEntry]:
     """All defenses by name, plug-ins included."""
-    return _with_plugins(DEFENSES, "poisonbench.defenses")
+    return Table(DefenseEntry, DEFENSES)
 
 
-def find(kind: str, table: dict[str, Entry], name: str) -> Entry:
+def networks() -> dict[str, NetworkEntry]:
+    """All networks by name, plug-ins included."""
+    return Table(NetworkEntry, NETWORKS)
+
+
+def datasets() -> dict[str, DatasetEntry]:
+    """All data sets by name, plug-ins included; ``npz`` and ``folder`` are prefixes."""
+    return Table(DatasetEntry, DATASETS)
+
+
+_TABLES: dict[type[Entry], Callable[[], Mapping[str, Entry]]] = {
+    AttackEntry: attacks,
+    DefenseEntry: defenses,
+    NetworkEntry: networks,
+    DatasetEntry: datasets,
+}
+
+
+def find(kind: str, table: Mapping[str, EntryT], name: str) -> EntryT:
     """The entry of that name.
 
     Raises:
-        UsageError: unknown; lists the known ones.
+        UsageError: unknown, where the message lists the known ones, or not to be used.
     """
+    if fault := faults(table).get(name):
+        raise UsageError(unusable(kind, name, fault))
     if name not in table:
         raise UsageError(
             f"expected {kind} among {', '.join(table)}, got {name!r}{did_you_mean(name, table)}"
@@ -249,19 +358,91 @@ def find(kind: str, table: dict[str, Entry], name: str) -> Entry:
     return table[name]
 
 
-def _with_plugins(built_in: tuple[Entry, ...], group: str) -> dict[str, Entry]:
-    table = {entry.name: entry for entry in built_in}
-    for point in entry_points(group=group):
-        table.setdefault(
-            point.name, Entry(point.name, point.name.upper(), point.value, "from a plug-in")
-        )
-    return table
+def faults(table: Mapping[str, Entry]) -> dict[str, str]:
+    """By name, why what has the name cannot be used."""
+    return table.faults if isinstance(table, Table) else {}
+
+
+def register(plug_in: Entry | str | Path) -> None:
+    """Make an attack, a defense, a network or a data set known to this process.
+
+    Args:
+        plug_in: an entry that names its ``module``, or a Python file that holds entries.
+
+    Raises:
+        UsageError: the name is taken, or a file or module cannot be imported or lacks something.
+    """
+    if not isinstance(plug_in, Entry):
+        for entry in entries_of_file(Path(plug_in)):
+            _add(entry)
+        return
+    entry = replace(plug_in, plug_in=Source(plug_in.module, "", is_file=True))
+    path = getattr(entry.load(), "__file__", None)
+    _add(replace(entry, plug_in=source_of_file(Path(path))) if path else entry)
+
+
+def _add(entry: Entry) -> None:
+    table = _TABLES[type(entry)]()
+    taken = table.get(entry.name)
+    fault = faults(table).get(entry.name) or oracle_fault(entry)
+    if taken is not None and taken.source.name != entry.source.name:
+        fault = _clash(taken.source, entry.source)
+    if fault := fault or entry.fault():
+        raise UsageError(unusable(entry.kind, entry.name, fault))
+    # The same file again, perhaps edited, takes its own place.
+    _registered[:] = [*(other for other in _registered if other is not taken), entry]
+
+
+@contextmanager
+def forgetting() -> Iterator[None]:
+    """Forget at the end what was registered within."""
+    before = list(_registered)
+    try:
+        yield
+    finally:
+        _registered[:] = before
+
+
+def _clash(first: Source, second: Source) -> str:
+    return f"both {first} and {second} have one of that name; uninstall or rename one of them"
+
+
+def recipe_presets() -> dict[str, Mapping[str, Any]]:
+    """By preset, what networks and data sets change of the recipe."""
+    presets = {entry.name: entry.recipe for entry in datasets().values() if entry.recipe}
+    return presets | {entry.name: entry.recipe for entry in networks().values() if entry.recipe}
+
+
+def sources_of(
+    method: str, attack_names: Sequence[str], network: str, dataset: str
+) -> dict[str, Any]:
+    """Where the code of a run came from, for its record's labels; null where it is not known.
+
+    Args:
+        method: the defense.
+        attack_names: what made its poison; unknown ones are left out.
+        network: its network.
+        dataset: the data set as the user wrote it.
+    """
+
+    def source(table: Mapping[str, Entry], name: str) -> dict[str, str] | None:
+        return table[name].source.as_json() if name in table else None
+
+    known = attacks()
+    return {
+        "method": source(defenses(), method),
+        "attacks": {name: source(known, name) for name in attack_names if name in known},
+        "model": source(networks(), network),
+        "dataset": source(datasets(), dataset.partition(":")[0].partition("@")[0]),
+    }
 
 
 def label_of(spec: Mapping[str, Any]) -> str:
     """How figures name a run's defense, by its spec."""
     method, config = spec["method"], spec.get("config")
-    if method == "atda" and isinstance(config, Mapping) and config.get("norm") in ATDA_LABELS:
-        return ATDA_LABELS[config["norm"]]
-    table = defenses()
-    return table[method].label if method in table else str(method)
+    entry = defenses().get(method)
+    if entry is None:
+        return str(method)
+    given = config if isinstance(config, Mapping) else {}
+    labels = [names[given[key]] for key, names in entry.labels.items() if given.get(key) in names]
+    return labels[0] if labels else entry.title

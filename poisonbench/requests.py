@@ -16,7 +16,8 @@ import msgspec
 
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import number_text, options_of, value_text
-from poisonbench.registry import MIX, Entry, attacks, find
+from poisonbench.entries import AttackEntry
+from poisonbench.registry import MIX, attacks, find
 from poisonbench.targeting import Targeting
 
 #: A setting's value; text never stands for a number.
@@ -76,7 +77,7 @@ class PoisonRequest:
         return "+".join(self.attacks) or str(self.path or "--clean")
 
     @property
-    def targeted(self) -> Entry | None:
+    def targeted(self) -> AttackEntry | None:
         """The attack when it is a targeted one; an artefact's is not known before it is read."""
         entry = attacks()[self.attacks[0]] if len(self.attacks) == 1 else None
         return entry if entry is not None and entry.scenario else None

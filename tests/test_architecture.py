@@ -25,22 +25,25 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BOTTOM = {"core", "targeting"}
 NUMERIC = BOTTOM | {"data", "models"}
 ALGORITHM = NUMERIC | {"training", "influence"}
-RUNS = ALGORITHM | {"registry", "requests", "attacks", "defenses", "results"}
+REGISTRY = {"entries", "registry"}
+RUNS = ALGORITHM | REGISTRY | {"requests", "attacks", "defenses", "results"}
 
 #: What each part may import; itself is understood, except for algorithms.
 MAY_IMPORT = {
     "core": set(),
     "targeting": {"core"},
-    "registry": BOTTOM,
-    "requests": BOTTOM | {"registry"},
-    "data": BOTTOM,
-    "models": BOTTOM,
+    "entries": BOTTOM,
+    "plugins": BOTTOM | {"entries"},
+    "registry": BOTTOM | {"entries", "plugins"},
+    "requests": BOTTOM | REGISTRY,
+    "data": BOTTOM | REGISTRY,
+    "models": BOTTOM | REGISTRY,
     "training": NUMERIC,
     "influence": NUMERIC,
     "attacks": ALGORITHM,
     "defenses": ALGORITHM,
     "results": BOTTOM,
-    "tables": BOTTOM | {"registry", "requests", "results"},
+    "tables": BOTTOM | REGISTRY | {"requests", "results"},
     "sweep": BOTTOM | {"registry", "requests", "results", "tables"},
     "runs": RUNS,
     "figures": RUNS | {"runs", "tables"},
@@ -60,7 +63,8 @@ SHARED_BY_ALGORITHMS = (
 
 #: No torch when these are imported, so help and tables are quick and run on any machine.
 WITHOUT_TORCH = BOTTOM | {
-    *("registry", "requests", "results", "tables", "sweep", "api", "cli", "__init__"),
+    *("entries", "plugins", "registry", "requests", "results"),
+    *("tables", "sweep", "api", "cli", "__init__"),
 }
 #: No torch anywhere in these.
 NEVER_TORCH = {"requests", "results", "tables", "sweep"}
@@ -502,6 +506,8 @@ def test_every_entry_has_what_an_algorithm_needs(command, entry):
         assert isinstance(module.build(config, Recipe()), Defense)
     assert entry.label
     assert entry.summary
+    assert entry.fault() == ""
+    assert entry.source.name == "poisonbench"
 
 
 def test_names_are_once_and_every_algorithm_is_in_a_table():

@@ -1,8 +1,8 @@
 '''The contract of an attack: all that is needed to write one.
 
-An attack is one module, known by its row in the registry or by an entry point of the group
-``poisonbench.attacks``. The row says whether it is targeted and whether it wants surrogates. The
-module holds
+An attack is one module, known by an :class:`~poisonbench.entries.AttackEntry`: a row of the
+registry or, of other people's, what the module holds as ENTRY (docs/own-methods.md). The entry says
+whether it is targeted and whether it wants surrogates. The module holds
 
 Config    a frozen, keyword-only dataclass that derives from :class:`AttackConfig`. Each field is a
           :func:`~poisonbench.core.settings.setting`: an option of the command line, a parameter of
@@ -23,7 +23,7 @@ taken for a class of its choice; it gets few base images a target, and T targets
 
 Units       Images, epsilon and steps are in pixels of [0, 1], not normalised: networks normalise.
 Budget      No pixel may change by more than ``config.budget``: epsilon, unless Config says else.
-            Afterwards poisons are rounded to 256 grey levels, within the budget.
+            What does is said and clipped. Poisons are then rounded to 256 grey levels.
 Seen        clean images and labels (poisons keep theirs), and surrogates trained on clean data.
             Not seen: test images but the target, the defense, the victim's weights and seeds.
 Randomness  comes from the task's generators alone. They are on the CPU: draw there, then move. What

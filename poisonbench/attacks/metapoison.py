@@ -66,9 +66,6 @@ from poisonbench.models.classifier import Classifier
 
 VERSION = 1
 
-#: From scratch it needs two dozen networks; where that takes too long the victim is fine-tuned.
-SCENARIO_BY_PRESET = {"mnist-sample@1000": "finetune"}
-
 PROFILES: Profiles = {
     "paper": {
         "mnist": {"epsilon": 76 / 255, "inner_learning_rate": 0.01},

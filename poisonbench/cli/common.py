@@ -13,13 +13,14 @@ from typer.core import TyperCommand, TyperGroup
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import DATA_VARIABLE, RESULTS_VARIABLE, data_folder, results_folder
 from poisonbench.core.settings import Option
+from poisonbench.registry import DATASETS, forgetting, register
 
 DatasetOption = Annotated[
     str | None,
     typer.Option(
         "--dataset",
-        help="mnist-sample, mnist, cifar10, fashion-mnist, a part such as "
-        "mnist-sample@1000, npz:PATH or folder:PATH.",
+        help=f"{', '.join(entry.pattern for entry in DATASETS)}, a part such as "
+        "mnist-sample@1000, or another of `poisonbench list datasets`.",
     ),
 ]
 ResultsOption = Annotated[
@@ -34,6 +35,14 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or 
 SeedOption = Annotated[
     int, typer.Option("--seed", min=0, help="Root seed of everything random, 0 or more.")
 ]
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="A Python file with a defense, an attack, a network or a data set; may be repeated.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress and no remarks on stderr.")]
 
@@ -46,11 +55,12 @@ def command_app(help: str | None = None, cls: type[TyperGroup] = TyperGroup) -> 
 
 
 class Command(TyperCommand):
-    """A command that refuses what Typer lets pass: an option twice, or one as another's value."""
+    """A command that refuses an option twice, or one as another's value, and loads plug-ins."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Check the line, then read it as usual."""
-        self.tokens(ctx, args)
+        given, _ = self.tokens(ctx, args)
+        load_plugins(ctx, given)
         return super().parse_args(ctx, args)
 
     def tokens(self, ctx: Any, args: list[str]) -> tuple[dict[str, Any], list[str]]:
@@ -70,6 +80,20 @@ class Command(TyperCommand):
                 if isinstance(text, str) and text.startswith("--"):
                     raise UsageError(f"{flag}: expected a value after it, got the option {text}")
         return given, others
+
+
+def load_plugins(ctx: Any, given: dict[str, Any]) -> None:
+    """Register the files of ``--plugin``, once, before anything asks what there is to choose from.
+
+    Args:
+        ctx: the command's context, at whose end they are forgotten.
+        given: texts by option.
+    """
+    if given.get("plugin") and not ctx.meta.setdefault("poisonbench.plugins", False):
+        ctx.meta["poisonbench.plugins"] = True
+        ctx.with_resource(forgetting())
+        for path in given["plugin"]:
+            register(path)
 
 
 def say(text: str, *, quiet: bool = False) -> None:

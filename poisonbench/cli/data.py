@@ -20,7 +20,7 @@ from poisonbench.cli.common import (
     say,
 )
 from poisonbench.core.folders import DEFAULT_DATA_ROOT
-from poisonbench.data.names import KNOWN, PART, PREFIXES
+from poisonbench.data.names import PART, about
 
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="A name of `data list`, npz:PATH or folder:PATH.")
@@ -32,11 +32,13 @@ app = command_app("List, show and fetch data sets.")
 @app.command("list", cls=Command)
 def list_(as_json: JsonOption = False) -> None:
     """List the data sets and the prefixes for your own."""
-    prefixes = {f"{prefix}:PATH": text for prefix, text in PREFIXES.items()}
+    texts = about()
     if as_json:
-        print_json({"datasets": KNOWN, "parts": PART, "prefixes": prefixes})
+        prefixes = {name: text for name, text in texts.items() if ":" in name}
+        names = {n: text for n, text in texts.items() if n not in PART and n not in prefixes}
+        print_json({"datasets": names, "parts": PART, "prefixes": prefixes})
         return
-    for name, text in (KNOWN | PART | prefixes).items():
+    for name, text in texts.items():
         print(f"{name:<15}{text}")
 
 

@@ -40,7 +40,7 @@ from poisonbench.requests import DEFAULT_RHO, PoisonRequest, attack_names
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
 from poisonbench.tables.cells import TARGETED_SAMPLE, is_run_on
-from poisonbench.tables.paper_table import DATASET_LABELS
+from poisonbench.tables.paper_table import dataset_labels
 
 if TYPE_CHECKING:
     from poisonbench.data.splits import Dataset
@@ -334,10 +334,10 @@ def _targeted_dataset(options: FigureOptions) -> str:
 
 
 def _check_table_dataset(name: str) -> str:
-    if name not in DATASET_LABELS:
+    if name not in dataset_labels():
         raise UsageError(
-            f"expected a data set among {', '.join(DATASET_LABELS)}, got {name!r}"
-            f"{did_you_mean(name, DATASET_LABELS)}"
+            f"expected a data set among {', '.join(dataset_labels())}, got {name!r}"
+            f"{did_you_mean(name, dataset_labels())}"
         )
     return name
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
+from poisonbench import registry
 from poisonbench.cli.common import (
     Command,
     JsonOption,
+    PluginOption,
     command_app,
     print_json,
 )
-from poisonbench.registry import MIX
-from poisonbench.registry import attacks as all_attacks
-from poisonbench.registry import defenses as all_defenses
+from poisonbench.entries import DatasetEntry, Entry, MethodEntry
 
 app = command_app("List attacks, defenses, data sets, models, tables.")
 
@@ -25,34 +25,34 @@ NameArgument = Annotated[
 
 
 @app.command(cls=Command)
-def attacks(name: NameArgument = None, json: JsonOption = False) -> None:
+def attacks(
+    name: NameArgument = None, json: JsonOption = False, plugin: PluginOption = None
+) -> None:
     """The attacks, or the options of one."""
     _methods("an attack", name, json)
 
 
 @app.command(cls=Command)
-def defenses(name: NameArgument = None, json: JsonOption = False) -> None:
+def defenses(
+    name: NameArgument = None, json: JsonOption = False, plugin: PluginOption = None
+) -> None:
     """The defenses, or the options of one."""
     _methods("a defense", name, json)
 
 
 @app.command(cls=Command)
-def datasets(json: JsonOption = False) -> None:
+def datasets(json: JsonOption = False, plugin: PluginOption = None) -> None:
     """The data sets."""
-    from poisonbench.data.names import KNOWN, PART, PREFIXES
+    from poisonbench.data.names import about
 
-    _print(KNOWN | PART | {f"{prefix}:PATH": text for prefix, text in PREFIXES.items()}, json)
+    _print(about(), json, registry.datasets())
 
 
 @app.command(cls=Command)
-def models(json: JsonOption = False) -> None:
+def models(json: JsonOption = False, plugin: PluginOption = None) -> None:
     """The networks."""
-    from poisonbench.models import MODELS
-
-    about = {name: inspect.getdoc(inspect.getmodule(build)) for name, build in MODELS.items()}
-    _print(
-        {name: (text or "").partition("\n")[0].rstrip(".:") for name, text in about.items()}, json
-    )
+    table = registry.networks()
+    _print({name: entry.about for name, entry in table.items()}, json, table)
 
 
 @app.command(cls=Command)
@@ -64,25 +64,33 @@ def tables(json: JsonOption = False) -> None:
 
 
 def _methods(kind: str, name: str | None, json: bool) -> None:
-    table = all_attacks() if kind == "an attack" else all_defenses()
+    table: Mapping[str, MethodEntry] = (
+        registry.attacks() if kind == "an attack" else registry.defenses()
+    )
     if name is None:
-        rows = {entry.name: f"{entry.label}: {entry.summary}" for entry in table.values()}
+        rows = {entry.name: f"{entry.title}: {entry.about}" for entry in table.values()}
         if kind == "an attack":
-            rows["mix"] = f"equal shares of {', '.join(MIX)}; also NAME+NAME, of untargeted ones"
-        _print(rows, json)
+            mix = ", ".join(registry.MIX)
+            rows["mix"] = f"equal shares of {mix}; also NAME+NAME, of untargeted ones"
+        _print(rows, json, table)
         return
     from poisonbench.cli.method_options import method_help
     from poisonbench.core.settings import options_of
-    from poisonbench.registry import find
 
-    entry = find(kind, table, name)
+    entry = registry.find(kind, table, name)
     if json:
         print_json({option.flag: option.help for option in options_of(entry.load().Config)})
     else:
         print(method_help(entry))
 
 
-def _print(rows: dict[str, str], json: bool) -> None:
+def _print(rows: dict[str, str], json: bool, table: Mapping[str, Entry] | None = None) -> None:
+    """Print names and what they are; of a plug-in also where it is from, or what is wrong."""
+    for entry in (table or {}).values():
+        if entry.plug_in is not None:
+            name = entry.pattern if isinstance(entry, DatasetEntry) else entry.name
+            rows[name] = entry.fault() or f"{rows[name]} [{entry.source}]"
+    rows |= registry.faults(table or {})
     if json:
         print_json(rows)
         return

@@ -5,11 +5,11 @@ Click reads them as it reads a command's own, once the line has named its method
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from poisonbench.cli.common import Command
+from poisonbench.cli.common import Command, load_plugins
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import (
     Option,
@@ -20,7 +20,8 @@ from poisonbench.core.settings import (
     unknown_option,
     value_text,
 )
-from poisonbench.registry import Entry, attacks, defenses, find
+from poisonbench.entries import MethodEntry
+from poisonbench.registry import attacks, defenses, find, networks, recipe_presets
 from poisonbench.requests import Value, attack_names, not_of
 from poisonbench.targeting import PROFILES as TARGETING_PROFILES
 from poisonbench.targeting import Targeting
@@ -32,7 +33,10 @@ CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 NEAR_MISS = 0.8
 
 #: By command, the option that names its method, and what may be named.
-_NAMED = {"craft": ("--attack", attacks), "defend": ("--method", defenses)}
+_NAMED: dict[str, tuple[str, Callable[[], Mapping[str, MethodEntry]]]] = {
+    "craft": ("--attack", attacks),
+    "defend": ("--method", defenses),
+}
 
 _LINE = "poisonbench.line"
 _OPTIONS = "poisonbench.options"
@@ -59,6 +63,7 @@ class MethodCommand(Command):
         """Look which methods the line names, then read it with their options."""
         given, others, _ = self.make_parser(ctx).parse_args(args=list(args))
         ctx.meta[_LINE] = given
+        load_plugins(ctx, given)
         if given.get("help") or ctx.resilient_parsing:
             return super().parse_args(ctx, args)
         lacking = [p.opts[0] for p in self.params if p.required and p.name not in given]
@@ -88,8 +93,8 @@ class MethodCommand(Command):
             return
         flag, table = _NAMED[self.name]
         name = ctx.meta.get(_LINE, {}).get(flag.removeprefix("--"))
-        if name in table():
-            formatter.write(f"\n{method_help(table()[name])}\n")
+        if name and (entry := table().get(name)):
+            formatter.write(f"\n{method_help(entry)}\n")
         else:
             formatter.write(
                 f"\nEach method has options of its own: {ctx.command_path} {flag} NAME --help\n"
@@ -109,7 +114,7 @@ class MethodCommand(Command):
             )
 
 
-def named_methods(command: str, given: Mapping[str, Any]) -> dict[str, Entry]:
+def named_methods(command: str, given: Mapping[str, Any]) -> dict[str, MethodEntry]:
     """The methods that a line names, by what stands before their options: nothing, or ``dc.``.
 
     Args:
@@ -125,7 +130,7 @@ def named_methods(command: str, given: Mapping[str, Any]) -> dict[str, Entry]:
     table = attacks()
     is_default = command == "defend" and not {"poison", "clean"} & given.keys()
     attack = given.get("attack", "mix" if is_default else None)
-    chosen = {
+    chosen: dict[str, MethodEntry] = {
         f"{name}.": table[name] for name in (attack_names(attack) if attack is not None else ())
     }
     if command == "defend":
@@ -133,7 +138,7 @@ def named_methods(command: str, given: Mapping[str, Any]) -> dict[str, Entry]:
     return chosen if len(chosen) > 1 else dict(zip([""], chosen.values(), strict=True))
 
 
-def _line_options(command: str, methods: Mapping[str, Entry]) -> list[Option]:
+def _line_options(command: str, methods: Mapping[str, MethodEntry]) -> list[Option]:
     """The options of a line's methods; a run's poison may be an artefact that has a target."""
     options = []
     for prefix, entry in methods.items():
@@ -146,7 +151,7 @@ def _line_options(command: str, methods: Mapping[str, Entry]) -> list[Option]:
 
 
 def _unknown(
-    word: str, own: Iterable[str], methods: Mapping[str, Entry], options: Sequence[Option]
+    word: str, own: Iterable[str], methods: Mapping[str, MethodEntry], options: Sequence[Option]
 ) -> str:
     """The message for a word of a line that is of no option."""
     if not word.startswith("--") or len(word) < 3:
@@ -163,9 +168,9 @@ def _unknown(
     return unknown_option(name.removeprefix(owner), names, methods[owner].name)
 
 
-def method_help(entry: Entry) -> str:
+def method_help(entry: MethodEntry) -> str:
     """The options of a method and of the training recipe, a line each."""
-    lines = [f"Options of {entry.name} ({entry.summary}):"]
+    lines = [f"Options of {entry.name} ({entry.about}):"]
     own, shared, targeting = _options(entry)
     for title, options in (
         ("", own),
@@ -182,18 +187,19 @@ def method_help(entry: Entry) -> str:
     return "\n".join([*lines, *_presets(entry, own, shared)])
 
 
-def _presets(entry: Entry, own: Sequence[Option], shared: Sequence[Option]) -> list[str]:
+def _presets(entry: MethodEntry, own: Sequence[Option], shared: Sequence[Option]) -> list[str]:
     """What holds on other data, and under other profiles, than the defaults.
 
     A profile has the method's options to itself, and changes single values of the recipe.
     """
-    from poisonbench.models import MODELS
     from poisonbench.training.recipe import RECIPE_PRESETS
 
     module = entry.load()
+    nets = networks()
+    recipes = {**RECIPE_PRESETS, "paper": {**RECIPE_PRESETS["paper"], **recipe_presets()}}
     parts = [
         ("The method's options", own, [module.PROFILES]),
-        ("The recipe's", shared, [RECIPE_PRESETS, getattr(module, "RECIPE_CHANGES", {})]),
+        ("The recipe's", shared, [recipes, getattr(module, "RECIPE_CHANGES", {})]),
     ]
     if entry.scenario:
         parts.append(("The target's", options_of(Targeting), [TARGETING_PROFILES]))
@@ -204,7 +210,7 @@ def _presets(entry: Entry, own: Sequence[Option], shared: Sequence[Option]) -> l
     for title, options, tables in parts:
         known = {option.name: option for option in options}
         found = [
-            f"  {_place(profile, preset, MODELS)}: "
+            f"  {_place(profile, preset, nets)}: "
             + ", ".join(f"{known[name].flag} {value_text(values[name])}" for name in names)
             for profiles in tables
             for profile, presets in profiles.items()
@@ -227,7 +233,7 @@ def _place(profile: str, preset: str, networks: Container[str]) -> str:
     return where if profile == "paper" else f"--profile {profile}, {where}"
 
 
-def _options(entry: Entry) -> tuple[list[Option], list[Option], list[Option]]:
+def _options(entry: MethodEntry) -> tuple[list[Option], list[Option], list[Option]]:
     """The options of a method, those of the recipe that it lacks itself, and the target's."""
     from poisonbench.training.recipe import Recipe
 

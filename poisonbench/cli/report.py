@@ -28,6 +28,7 @@ from poisonbench.cli.common import (
 from poisonbench.core.errors import UsageError
 from poisonbench.core.files import write_text
 from poisonbench.core.folders import DEFAULT_RESULTS, results_folder
+from poisonbench.registry import DATASETS
 from poisonbench.requests import command_of
 from poisonbench.results.store import Store
 from poisonbench.tables import catalogue
@@ -70,7 +71,8 @@ def report(
     dataset: Annotated[
         str | None,
         typer.Option(
-            "--dataset", help=f"Only this data set: {', '.join(catalogue.DATASET_LABELS)}."
+            "--dataset",
+            help=f"Only this data set: {', '.join(catalogue.dataset_labels(DATASETS))}.",
         ),
     ] = None,
     format: Annotated[

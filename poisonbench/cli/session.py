@@ -17,6 +17,7 @@ from poisonbench.cli.common import (
     DataRootOption,
     DeviceOption,
     JsonOption,
+    PluginOption,
     QuietOption,
     ResultsOption,
     SeedOption,
@@ -55,6 +56,7 @@ class RunOptions:
     preset: Annotated[
         str | None, typer.Option("--preset", help="quick: the embedded sample, for a CPU.")
     ] = None
+    plugin: PluginOption = None
     results: ResultsOption = DEFAULT_RESULTS
     data_root: DataRootOption = DEFAULT_DATA_ROOT
     device: DeviceOption = "auto"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poisonbench.core.errors import ArtefactError
-from poisonbench.data.splits import Split
+from poisonbench.data.splits import RawData, Split
 
 NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -53,6 +53,11 @@ def make_split(images: NDArray[Any], labels: NDArray[Any], source: str) -> Split
         )
     nhwc = images[..., None] if grey else images
     return Split(_tensor(nhwc.transpose(0, 3, 1, 2)), _tensor(labels.astype(np.int64)))
+
+
+def load(name: str, path: Path, data_root: Path) -> RawData:
+    """The data set in a .npz file, see :func:`read_npz`."""
+    return RawData(*read_npz(path))
 
 
 def read_npz(path: Path) -> tuple[Split, Split]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from poisonbench.core.errors import ArtefactError
 from poisonbench.data.arrays import make_split
-from poisonbench.data.splits import Split
+from poisonbench.data.splits import RawData, Split
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
@@ -27,7 +27,7 @@ class _Header:
     mode: str
 
 
-def read_folder(root: Path) -> tuple[Split, Split, tuple[str, ...]]:
+def load(name: str, path: Path, data_root: Path) -> RawData:
     """Train and test splits of a folder, and its class names.
 
     Classes are the sorted folder names of ``train``; images come in order of class, then of file
@@ -38,12 +38,12 @@ def read_folder(root: Path) -> tuple[Split, Split, tuple[str, ...]]:
         ArtefactError: a folder is missing or empty, a test class is unknown in train, images
             differ in size, or a file cannot be read as an 8-bit image.
     """
-    class_names = tuple(folder.name for folder in _folders(root / "train"))
-    train = _headers(root / "train", class_names)
-    test = _headers(root / "test", class_names)
+    class_names = tuple(folder.name for folder in _folders(path / "train"))
+    train = _headers(path / "train", class_names)
+    test = _headers(path / "test", class_names)
     _check_sizes([*train, *test])
     mode = "L" if all(header.mode in ("1", "L") for header in [*train, *test]) else "RGB"
-    return _decode(train, mode), _decode(test, mode), class_names
+    return RawData(_decode(train, mode), _decode(test, mode), class_names)
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -1,25 +1,11 @@
-"""The data sets that can be named on the command line. No torch here: help and lists are quick."""
+"""What a data set is called on the command line: NAME, NAME@SIZE or PREFIX:PATH. No torch here."""
 
 from __future__ import annotations
 
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import did_you_mean
-
-#: Data sets by name, each with one line on what it is.
-KNOWN = {
-    "mnist": "handwritten digits: 59,000 train, 1,000 validation, 10,000 test, 1x28x28",
-    "cifar10": "small photographs: 49,000 train, 1,000 validation, 10,000 test, 3x32x32",
-    "fashion-mnist": "clothes: 59,000 train, 1,000 validation, 10,000 test, 1x28x28",
-    "mnist-sample": "part of mnist, comes with the package: 10,000 train, 1,000 validation, "
-    "2,000 test",
-}
-
-#: The user's own data: a prefix and a path, relative to the working directory.
-PREFIXES = {
-    "npz": "one .npz file with x_train, y_train, x_test, y_test (uint8 images, integer labels)",
-    "folder": "a folder with train/CLASS/*.png and test/CLASS/*.png (also jpg, jpeg, bmp, webp)",
-}
-
+from poisonbench.entries import DatasetEntry
+from poisonbench.registry import datasets, faults, find
 
 #: A part of one of the known data sets.
 PART = {"NAME@SIZE": "that many training images of one of these, by class: mnist-sample@1000"}
@@ -48,17 +34,28 @@ def shown_name(name: str) -> str:
     return f"{kind}{colon}{path.rstrip('/').rpartition('/')[2]}"
 
 
-def split_name(name: str) -> tuple[str, str]:
-    """``"mnist"`` as ``("mnist", "")``, ``"npz:a.npz"`` as ``("npz", "a.npz")``.
+def split_name(name: str) -> tuple[DatasetEntry, str]:
+    """The entry and path of a name: those of ``"mnist"`` and ``""``, of ``"npz"`` and ``"a.npz"``.
 
     Raises:
-        UsageError: unknown name, or a prefix without a path; lists the known ones.
+        UsageError: unknown name, a prefix without a path, or a broken plug-in; an unknown name
+            lists the known ones.
     """
     kind, colon, path = name.partition(":")
-    if name in KNOWN or (kind in PREFIXES and path):
-        return kind, path
-    if kind in PREFIXES:
-        raise UsageError(f"expected {kind}:PATH, got {name!r}; write the path behind the colon")
-    known = ", ".join([*KNOWN, *PART, *(f"{prefix}:PATH" for prefix in PREFIXES)])
-    hint = did_you_mean(kind if colon else name, [*KNOWN, *PREFIXES])
-    raise UsageError(f"expected a data set among {known}, got {name!r}{hint}")
+    table = datasets()
+    if kind in faults(table):
+        return find("a data set", table, kind), path
+    entry = table.get(kind)
+    if entry is not None and entry.takes_path == bool(path) and (path or not colon):
+        return entry, path
+    if entry is not None and entry.takes_path:
+        raise UsageError(f"expected {entry.pattern}, got {name!r}; write the path behind the colon")
+    hint = did_you_mean(kind if colon else name, table)
+    raise UsageError(f"expected a data set among {', '.join(about())}, got {name!r}{hint}")
+
+
+def about() -> dict[str, str]:
+    """One line on each data set, by how it is written."""
+    rows = [(entry.takes_path, entry.pattern, entry.about) for entry in datasets().values()]
+    names = {pattern: text for is_prefix, pattern, text in rows if not is_prefix}
+    return names | PART | {pattern: text for is_prefix, pattern, text in rows if is_prefix}

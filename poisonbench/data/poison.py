@@ -176,6 +176,23 @@ def quantise(images: Tensor, base: Tensor, epsilon: float) -> Tensor:
     return result
 
 
+def overstep(images: Tensor, base: Tensor, epsilon: float) -> float:
+    """How far images leave the budget around their base or [0, 1], in grey levels; 0 if nowhere.
+
+    Args:
+        images: (..., C, H, W) float.
+        base: (..., C, H, W) uint8, the clean images.
+        epsilon: the budget in [0, 1].
+    """
+    largest = 0.0
+    parts = (tensor.flatten(0, -4).split(_CHUNK) for tensor in (images, base))
+    for exact, clean in zip(*parts, strict=True):
+        moved = (255 * exact - clean.to(exact.device)).abs() - 255 * epsilon
+        outside = 255 * (exact - 0.5).abs() - 127.5
+        largest = max(largest, float(torch.maximum(moved, outside).max()))
+    return largest
+
+
 def make_poison(
     images: Tensor,
     indices: Tensor,

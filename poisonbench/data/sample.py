@@ -9,18 +9,31 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+from collections.abc import Callable
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 
 from poisonbench.core.errors import ArtefactError
 from poisonbench.data.arrays import make_split
-from poisonbench.data.splits import Split
+from poisonbench.data.splits import RawData, Split
 
 CLASSES = 10
 PER_CLASS = {"train": 1000, "validation": 100, "test": 200}
 FILE_NAME = "mnist-sample.xz"
 SHA256 = "3e877ffdc330700ea39acd0f25e0ccdaa59391e946bfffd4353705135958b932"
+
+
+def load(name: str, path: Path, data_root: Path) -> RawData:
+    """The sample, whose validation images are fixed."""
+    train, validation, test = load_sample()
+    return RawData(train, test, tuple(map(str, range(CLASSES))), validation)
+
+
+def fetch(name: str, data_root: Path, say: Callable[[str], None]) -> None:
+    """Say that there is nothing to do."""
+    say("mnist-sample comes with the package; nothing to download")
 
 
 def load_sample() -> tuple[Split, Split, Split]:

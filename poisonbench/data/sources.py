@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from poisonbench.core.errors import ArtefactError, UsageError
-from poisonbench.data import standard
-from poisonbench.data.arrays import read_npz
-from poisonbench.data.image_folders import read_folder
 from poisonbench.data.names import split_name, split_size
-from poisonbench.data.sample import load_sample
-from poisonbench.data.splits import Dataset, Split, hold_out
+from poisonbench.data.splits import Dataset, RawData, Split, hold_out
+from poisonbench.entries import DatasetEntry
+from poisonbench.registry import datasets
 
 #: Images held out of the train split, where it is large enough.
 VALIDATION_SIZE = 1000
@@ -42,8 +40,8 @@ def load_dataset(
     over the classes, by a draw that depends on ``root_seed``; all of them are in ``cifar10@6000``.
 
     Args:
-        name: ``mnist``, ``cifar10``, ``fashion-mnist`` or ``mnist-sample``, with ``@SIZE`` or
-            without, ``npz:PATH`` or ``folder:PATH``.
+        name: of :func:`~poisonbench.registry.datasets`, with ``@SIZE`` or without, or a prefix
+            and a path, as ``npz:PATH``.
         data_root: where downloaded data sets are, in torchvision's layout.
         root_seed: what the validation draw depends on.
         download: fetch what is missing; otherwise nothing touches the network.
@@ -59,22 +57,22 @@ def load_dataset(
         return _part(
             load_dataset(whole, data_root, root_seed, download=download, say=say), size, root_seed
         )
-    kind, path = split_name(name)
-    if kind == "mnist-sample":
-        if download:
-            say("mnist-sample comes with the package; nothing to download")
-        return _sample()
-    if kind in standard.STANDARD:
-        known = standard.STANDARD[kind]
-        if download:
-            standard.fetch(known, data_root, say)
-        return _standard(known, data_root, root_seed)
-    if download:
+    entry, path = split_name(name)
+    module = entry.load()
+    if download and not entry.can_fetch:
+        names = [other.name for other in datasets().values() if other.can_fetch]
         raise UsageError(
-            f"expected a data set that can be downloaded ({', '.join(standard.STANDARD)}), "
-            f"got {name!r}; your own data is read where it is"
+            f"expected a data set that can be downloaded ({', '.join(names)}), got {name!r}; your "
+            "own data is read where it is"
         )
-    return _own(name, kind, Path(path).expanduser(), root_seed)
+    if download:
+        module.fetch(entry.name, data_root, say)
+    raw = module.load(entry.name, Path(path).expanduser(), data_root)
+    if not isinstance(raw, RawData):
+        raise UsageError(
+            f"expected load of {entry.source} to give RawData for {name}, got {type(raw).__name__}"
+        )
+    return _assemble(name, entry, raw, root_seed)
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -101,21 +99,6 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _sample() -> Dataset:
-    train, validation, test = load_sample()
-    mnist = standard.STANDARD["mnist"]
-    return Dataset(
-        name="mnist-sample",
-        train=train,
-        validation=validation,
-        test=test,
-        class_names=mnist.class_names,
-        presets=("mnist", "mnist-sample"),
-        mean=mnist.mean,
-        std=mnist.std,
-    )
-
-
 def _part(whole: Dataset, size: int, root_seed: int) -> Dataset:
     # As balanced as the smallest class allows.
     largest = whole.num_classes * (int(torch.bincount(whole.train.labels).min()) - 1)
@@ -136,45 +119,31 @@ def _part(whole: Dataset, size: int, root_seed: int) -> Dataset:
     )
 
 
-def _standard(known: standard.Standard, data_root: Path, root_seed: int) -> Dataset:
-    original, test = standard.read(known, data_root)
-    train, validation, train_rows = _hold_out(original, root_seed, known.name)
-    return Dataset(
-        name=known.name,
-        train=train,
-        validation=validation,
-        test=test,
-        class_names=known.class_names,
-        presets=known.presets,
-        mean=known.mean,
-        std=known.std,
-        is_paper=(len(original), len(test)) == known.paper_sizes,
-        train_rows=train_rows,
-    )
-
-
-def _own(name: str, kind: str, path: Path, root_seed: int) -> Dataset:
-    if kind == "folder":
-        original, test, class_names = read_folder(path)
-    else:
-        original, test = read_npz(path)
-        class_names = _numbered_classes(name, original.labels)
+def _assemble(name: str, entry: DatasetEntry, raw: RawData, root_seed: int) -> Dataset:
+    train, validation, train_rows = raw.train, raw.validation, None
+    class_names = raw.class_names or _numbered_classes(name, train.labels)
     if len(class_names) < 2:
         raise ArtefactError(
             f"{name}: expected at least 2 classes in train, got {len(class_names)}; add another"
         )
-    train, validation, train_rows = _hold_out(original, root_seed, kind)
+    if validation is None:
+        train, validation, train_rows = _hold_out(raw.train, root_seed, entry.name)
     grey = train.images.shape[1] == 1
-    mean, std = ((0.0,), (1.0,)) if grey else _statistics(train.images)
+    mean, std = raw.mean, raw.std
+    if mean is None or std is None:
+        mean, std = ((0.0,), (1.0,)) if grey else _statistics(train.images)
+    presets = entry.presets or (("mnist",) if grey else ("cifar10",))
     return Dataset(
         name=name,
         train=train,
         validation=validation,
-        test=test,
+        test=raw.test,
         class_names=class_names,
-        presets=("mnist",) if grey else ("cifar10",),
+        presets=presets if not entry.recipe else tuple(dict.fromkeys([*presets, entry.name])),
         mean=mean,
         std=std,
+        is_paper=(len(raw.train), len(raw.test)) == entry.paper_sizes,
+        network=entry.network,
         train_rows=train_rows,
     )
 

@@ -65,6 +65,27 @@ class Split:
 
 
 @dataclass(frozen=True)
+class RawData:
+    """What a data set's module loads.
+
+    Attributes:
+        train: the training images, of which some are held out for validation.
+        test: the test images.
+        class_names: K names; by default the labels, which must then be 0..K-1.
+        validation: the validation images, where they are fixed; none are held out then.
+        mean, std: per-channel normalisation in [0, 1] units, used inside the model; by default 0
+            and 1 for grey images, and the training images' own for others.
+    """
+
+    train: Split
+    test: Split
+    class_names: tuple[str, ...] | None = None
+    validation: Split | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Train, validation and test splits of one data set.
 
@@ -74,6 +95,7 @@ class Dataset:
         class_names: K names.
         mean, std: per-channel normalisation in [0, 1] units, used inside the model.
         is_paper: whether this is one of the paper's data sets, whole.
+        network: its default; empty for that of the first preset.
         train_rows: (N,) int64, which image of the data set's own training images each of ``train``
             is, before any was held out; None where they are the same.
     """
@@ -87,6 +109,7 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     is_paper: bool = False
+    network: str = ""
     train_rows: Tensor | None = None
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 
 from poisonbench.core.errors import ArtefactError, StoreError
 from poisonbench.data.arrays import make_split, read_idx, read_npz
-from poisonbench.data.splits import Split
+from poisonbench.data.splits import RawData, Split
 
 #: Without it, a firewall that drops packets would hold a download up for ever.
 TIMEOUT_SECONDS = 60.0
@@ -45,9 +45,7 @@ class Standard:
         folder: its files' folder, relative to the data root.
         files: their names.
         class_names: 10 names.
-        presets: whose settings fit it.
-        mean, std: per channel, in [0, 1] units.
-        paper_sizes: numbers of train and test images, if the paper uses the data set.
+        mean, std: per channel, in [0, 1] units; null for grey images.
     """
 
     name: str
@@ -55,10 +53,8 @@ class Standard:
     folder: str
     files: tuple[str, ...]
     class_names: tuple[str, ...]
-    presets: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    paper_sizes: tuple[int, int] | None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
 
 STANDARD = {
@@ -70,10 +66,6 @@ STANDARD = {
             folder="MNIST/raw",
             files=IDX_FILES,
             class_names=tuple("0123456789"),
-            presets=("mnist",),
-            mean=(0.0,),
-            std=(1.0,),
-            paper_sizes=(60_000, 10_000),
         ),
         Standard(
             name="fashion-mnist",
@@ -92,10 +84,6 @@ STANDARD = {
                 "Bag",
                 "Ankle boot",
             ),
-            presets=("mnist",),
-            mean=(0.0,),
-            std=(1.0,),
-            paper_sizes=None,
         ),
         Standard(
             name="cifar10",
@@ -114,10 +102,8 @@ STANDARD = {
                 "ship",
                 "truck",
             ),
-            presets=("cifar10",),
             mean=(0.4914, 0.4822, 0.4465),
             std=(0.2023, 0.1994, 0.2010),
-            paper_sizes=(50_000, 10_000),
         ),
     )
 }
@@ -142,20 +128,25 @@ def where(standard: Standard, data_root: Path) -> str:
     return f"{files}, or {data_root / CIFAR_NPZ} with x_train, y_train, x_test, y_test"
 
 
-def read(standard: Standard, data_root: Path) -> tuple[Split, Split]:
-    """Read the original train and test splits.
+def load(name: str, path: Path, data_root: Path) -> RawData:
+    """Read the original train and test splits of the data set of that name.
 
     Raises:
         ArtefactError: files are missing or damaged; the message names them and the remedy.
     """
+    standard = STANDARD[name]
     if not is_present(standard, data_root):
         raise ArtefactError(
             f"{standard.name}: expected {where(standard, data_root)}, found not all of them; run "
             f"`poisonbench data fetch {standard.name} --data-root {data_root}`, copy the files "
             "there, or name their folder by --data-root or POISONBENCH_DATA"
         )
-    if standard.name == "cifar10":
-        return _read_cifar(standard, data_root)
+    read = _read_cifar if name == "cifar10" else _read_idx
+    train, test = read(standard, data_root)
+    return RawData(train, test, standard.class_names, mean=standard.mean, std=standard.std)
+
+
+def _read_idx(standard: Standard, data_root: Path) -> tuple[Split, Split]:
     folder = data_root / standard.folder
     train_images, train_labels, test_images, test_labels = (
         read_idx(folder / file, 1 if "labels" in file else 3) for file in IDX_FILES
@@ -166,8 +157,8 @@ def read(standard: Standard, data_root: Path) -> tuple[Split, Split]:
     )
 
 
-def fetch(standard: Standard, data_root: Path, say: Callable[[str], None]) -> None:
-    """Download the files, with a progress bar on stderr, unless they are there.
+def fetch(name: str, data_root: Path, say: Callable[[str], None]) -> None:
+    """Download a data set's files, with a progress bar on stderr, unless they are there.
 
     They arrive in a temporary folder of the data root, are checked there, and are then renamed
     one by one: a download killed at any time leaves no file that is later read.
@@ -176,6 +167,7 @@ def fetch(standard: Standard, data_root: Path, say: Callable[[str], None]) -> No
         ArtefactError: no network, or the server sent something else.
         StoreError: the data root cannot be written.
     """
+    standard = STANDARD[name]
     if is_present(standard, data_root):
         say(f"{standard.name} is in {data_root} already; nothing to download")
         return

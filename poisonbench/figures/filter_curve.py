@@ -17,7 +17,7 @@ from poisonbench.tables.baseline_tables import (
     plain_cells,
     successful_attacks,
 )
-from poisonbench.tables.paper_table import DATASET_LABELS
+from poisonbench.tables.paper_table import dataset_labels
 
 PROTOCOLS = (FEATURE_COLLISION, CONVEX_POLYTOPE)
 
@@ -37,7 +37,7 @@ def filter_curve(records: Sequence[RunRecord], dataset: str) -> Figure:
     ]
     used = len({run for point in points for run in point["records"]})
     lines = Panels(
-        title=f"Deep k-NN against k: {DATASET_LABELS[dataset]}",
+        title=f"Deep k-NN against k: {dataset_labels()[dataset]}",
         panels=[
             _panel("attack success", points),
             _panel("test accuracy", points),

@@ -8,7 +8,7 @@ from typing import Any
 from poisonbench.figures.drawing import Figure, Panel, Panels, Series
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Summary, mean_interval, summarise
-from poisonbench.tables.paper_table import DATASET_LABELS
+from poisonbench.tables.paper_table import dataset_labels
 from poisonbench.tables.table4 import NAMES, RHO, TABLE
 
 
@@ -26,7 +26,7 @@ def sensitivity(records: Sequence[RunRecord], dataset: str) -> Figure:
         panels.append(_panel(parameter, points))
     used = len({run for point in numbers for run in point["records"]})
     lines = Panels(
-        title=f"HINT's sensitivity: {DATASET_LABELS[dataset]}, mix at rho {RHO:g}",
+        title=f"HINT's sensitivity: {dataset_labels()[dataset]}, mix at rho {RHO:g}",
         panels=panels,
         caption="Table IV of the HINT paper as curves: test accuracy at the last epoch. Measured, "
         f"{used} run(s): mean of the trials and its 95 % interval (Student's t; none of one "

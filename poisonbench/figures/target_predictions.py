@@ -108,7 +108,7 @@ def _answer(record: RunRecord, class_names: Sequence[str]) -> dict[str, Any]:
 
 def _grid(numbers: Mapping[str, Any], dataset: Dataset) -> Grid:
     shown, table = numbers["targets"], attacks()
-    label = table[numbers["attack"]].label if numbers["attack"] in table else numbers["attack"]
+    label = table[numbers["attack"]].title if numbers["attack"] in table else numbers["attack"]
     pictures = [
         Tile(
             pixels=pixels_of(dataset.test.images[target["row"]]),

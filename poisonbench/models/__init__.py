@@ -1,25 +1,16 @@
-"""The networks that the papers use, by name."""
+"""From a network's name to a classifier."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from poisonbench.core.errors import UsageError
-from poisonbench.core.settings import did_you_mean
-from poisonbench.models import cifar_alexnet, cifar_resnet18, mnist_cnn
+from poisonbench.entries import reason_of
 from poisonbench.models.classifier import Classifier, initialise
-
-MODELS: dict[str, Callable[[int, int, int], tuple[nn.Module, int]]] = {
-    "mnist-cnn": mnist_cnn.features,
-    "cifar-resnet18": cifar_resnet18.features,
-    "cifar-alexnet": cifar_alexnet.features,
-}
-
-#: The network that each preset's paper trains.
-DEFAULT_MODELS = {"mnist": "mnist-cnn", "cifar10": "cifar-resnet18"}
+from poisonbench.registry import find, networks
 
 
 def build_model(
@@ -50,17 +41,52 @@ def check_model(name: str, image_shape: tuple[int, int, int]) -> None:
         UsageError: the name is unknown or the images are too small for the network.
     """
     with torch.device("meta"):
-        _features(name, image_shape)
+        layers, num_features = _features(name, image_shape)
+        if networks()[name].plug_in is not None:
+            _check_features(name, layers, num_features, torch.empty(2, *image_shape))
+
+
+def default_network(presets: Sequence[str]) -> str:
+    """The network that a paper trains on data of this kind.
+
+    Args:
+        presets: the data set's, most general first.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for entry in networks().values():
+        if presets[0] in entry.default_for:
+            return entry.name
+    raise UsageError(
+        f"--model: expected a network's name, as data like {presets[0]} has no default, got none"
+    )
+
+
+def _check_features(name: str, layers: nn.Module, num_features: int, images: Tensor) -> None:
+    try:
+        got: object = tuple(layers.eval()(images).shape)
+    except (RuntimeError, TypeError, ValueError) as error:
+        got = reason_of(error)
+    if got != (len(images), num_features):
+        raise UsageError(
+            f"model {name}: expected features of shape (B, {num_features}) for images of shape "
+            f"{tuple(images.shape[1:])}, got {got}; mend the network of {networks()[name].source}"
+        )
 
 
 def _features(name: str, image_shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
-    if name not in MODELS:
-        raise UsageError(
-            f"expected a model among {', '.join(MODELS)}, got {name!r}{did_you_mean(name, MODELS)}"
-        )
+    entry = find("a model", networks(), name)
     try:
-        return MODELS[name](*image_shape)
+        built = getattr(entry.load(), entry.builder)(*image_shape)
     except ValueError as error:
         raise UsageError(
             f"model {name}: {error}; resize the images or choose another --model"
         ) from None
+    if not (isinstance(built, tuple) and len(built) == 2):
+        raise UsageError(
+            f"model {name}: expected layers and the number of their features from {entry.builder} "
+            f"of {entry.source}, got {type(built).__name__}"
+        )
+    layers, num_features = built
+    return layers, num_features

@@ -108,4 +108,4 @@ def _attack(bench: Bench, dataset: Dataset, pool: Pool) -> torch.Tensor:
         report=checkpoint.report,
         checkpoint=checkpoint,
     )
-    return crafted_by(pool.settings, task, bench.say)
+    return crafted_by(pool.settings, task, dataset.train.images, bench.say)

@@ -11,20 +11,51 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackCheckpoint
-from poisonbench.core.errors import InterruptedRunError
+from poisonbench.core.errors import InterruptedRunError, UsageError
+from poisonbench.data.poison import overstep
 from poisonbench.runs.method_settings import Settings
 from poisonbench.runs.workspace import Bench
 
 _GENERATOR = "task.generator."
 
+#: Grey levels; a float's rounding is under a thousandth of one.
+_TOLERANCE = 0.01
 
-def crafted_by(settings: Settings, task: Any, say: Callable[[str], None]) -> Tensor:
-    """What an attack makes of its task; its warnings are said."""
+
+def crafted_by(settings: Settings, task: Any, base: Tensor, say: Callable[[str], None]) -> Tensor:
+    """What an attack makes of its task; its warnings are said, and whether it leaves its budget.
+
+    Args:
+        settings: the attack's.
+        task: its task.
+        base: the task's images as uint8.
+        say: told of warnings.
+
+    Raises:
+        UsageError: not as many images as the task has.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        images: Tensor = settings.module.craft(task, settings.config)
+        images: Any = settings.module.craft(task, settings.config)
     for warning in caught:
         say(f"warning: {warning.message}")
+    name, budget = settings.entry.name, settings.config.budget
+    if (
+        not isinstance(images, Tensor)
+        or images.shape != base.shape
+        or not images.is_floating_point()
+    ):
+        is_tensor = isinstance(images, Tensor)
+        got = f"{tuple(images.shape)} {images.dtype}" if is_tensor else type(images).__name__
+        raise UsageError(
+            f"{name}: expected floating-point images of shape {tuple(base.shape)} from craft, got "
+            f"{got}; mend the attack"
+        )
+    if (excess := overstep(images, base, budget)) > _TOLERANCE:
+        say(
+            f"warning: {name} leaves its budget, {255 * budget:.4g}/255 around each image inside "
+            f"[0, 1], by up to {excess:.3g}/255; its poisons are clipped to it"
+        )
     return images
 
 

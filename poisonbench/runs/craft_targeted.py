@@ -158,7 +158,7 @@ def _attack(
         report=checkpoint.report,
         checkpoint=checkpoint,
     )
-    return crafted_by(pool.settings, task, bench.say)
+    return crafted_by(pool.settings, task, train.images[rows], bench.say)
 
 
 def together(ids: Sequence[str]) -> str:

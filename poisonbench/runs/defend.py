@@ -17,7 +17,7 @@ from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import as_json
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.models import build_model, check_model
-from poisonbench.registry import defenses, find
+from poisonbench.registry import defenses, find, sources_of
 from poisonbench.requests import RunRequest
 from poisonbench.results.records import RunRecord, pack_bits, read_record, spec_id
 from poisonbench.runs.class_warnings import class_warnings
@@ -130,6 +130,7 @@ def defend(bench: Bench, request: RunRequest) -> Defended:
         bench.checkpoint(run_id).discard()
         raise
     overrides = run.overrides
+    made_by = spec["poison"]["attacks"] if spec["poison"] is not None else ()
     labels = {
         "variant": "custom" if overrides else request.profile,
         "profile": request.profile,
@@ -138,6 +139,7 @@ def defend(bench: Bench, request: RunRequest) -> Defended:
         "presets": list(dataset.presets),
         "is_paper_dataset": dataset.is_paper,
         "dataset": dataset.name,
+        "source": sources_of(request.method, made_by, spec["model"], dataset.name),
         "sizes": {
             "train": len(dataset.train),
             "validation": len(dataset.validation),

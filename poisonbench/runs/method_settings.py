@@ -10,7 +10,9 @@ from typing import Any
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import options_of, resolve, typed, unknown_option
 from poisonbench.data.splits import Dataset
-from poisonbench.registry import Entry
+from poisonbench.entries import MethodEntry
+from poisonbench.registry import recipe_presets
+from poisonbench.runs.workspace import default_model
 from poisonbench.training.recipe import Recipe, recipe_profiles
 
 
@@ -28,7 +30,7 @@ class Settings:
         given: the names of all that the user set, to other values than the profile's or not.
     """
 
-    entry: Entry
+    entry: MethodEntry
     module: ModuleType
     config: Any
     recipe: Recipe
@@ -38,7 +40,7 @@ class Settings:
 
 
 def read_settings(
-    entry: Entry,
+    entry: MethodEntry,
     dataset: Dataset,
     profile: str,
     values: Mapping[str, Any],
@@ -51,7 +53,7 @@ def read_settings(
         dataset: names the presets.
         profile: "paper", or another that the method has.
         values: what the user set by field name, of the method's config or of the recipe.
-        model: the network that was asked for; some have a recipe of their own.
+        model: the network, by default the data's; some have a recipe of their own.
 
     Raises:
         UsageError: an option that the method lacks, or a bad value.
@@ -67,13 +69,15 @@ def read_settings(
         name: typed(value, (kinds | recipe_kinds)[name].kind, (kinds | recipe_kinds)[name].flag)
         for name, value in values.items()
     }
-    presets = (*dataset.presets, *([model] if model else []))
+    presets = (*dataset.presets, model or default_model(dataset))
     build = {"profile": profile, "presets": presets, "owner": entry.name}
     own = {name: value for name, value in given.items() if name in kinds}
     shared = {name: value for name, value in given.items() if name in recipe_kinds}
     config = resolve(module.Config, module.PROFILES, overrides=own, **build)  # type: ignore[arg-type]
     changes = getattr(module, "RECIPE_CHANGES", {})
-    profiles = recipe_profiles({name: changes.get(name, {}) for name in module.PROFILES})
+    profiles = recipe_profiles(
+        {name: changes.get(name, {}) for name in module.PROFILES}, recipe_presets()
+    )
     recipe = resolve(Recipe, profiles, overrides=shared, **build)  # type: ignore[arg-type]
     plain_config = resolve(module.Config, module.PROFILES, overrides={}, **build)  # type: ignore[arg-type]
     plain_recipe = resolve(Recipe, profiles, overrides={}, **build)  # type: ignore[arg-type]

@@ -14,8 +14,9 @@ from poisonbench.core.settings import as_json, options_of, resolve, typed
 from poisonbench.data.artefacts import poison_files, read_poison
 from poisonbench.data.poison import Poison
 from poisonbench.data.splits import Dataset
+from poisonbench.entries import AttackEntry
 from poisonbench.models import check_model
-from poisonbench.registry import Entry, attacks, find
+from poisonbench.registry import attacks, find
 from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, Values
 from poisonbench.runs.method_settings import Settings, read_settings
 from poisonbench.runs.trained_models import model_spec
@@ -199,11 +200,11 @@ def stored(bench: Bench, poison_id: str, dataset: Dataset) -> Crafted:
     return Crafted(read_poison(bench.store.poison_path(poison_id), dataset), False)
 
 
-def own_scenario(entry: Entry, dataset: Dataset) -> str:
+def own_scenario(entry: AttackEntry, dataset: Dataset) -> str:
     """A targeted attack's scenario: the paper's, or another for a data set too small for that."""
-    small = getattr(entry.load(), "SCENARIO_BY_PRESET", {})
+    small = entry.scenario_by_preset
     fitting = [small[preset] for preset in dataset.presets if preset in small]
-    return str(fitting[-1]) if fitting else entry.scenario
+    return [entry.scenario, *fitting][-1]
 
 
 def _has_surrogate(poison: PoisonRequest) -> bool:
@@ -301,7 +302,7 @@ def _refuse_targeting(poison: PoisonRequest, source: str) -> None:
         )
 
 
-def _targeted(entry: Entry, poison: PoisonRequest, dataset: Dataset) -> Targeted:
+def _targeted(entry: AttackEntry, poison: PoisonRequest, dataset: Dataset) -> Targeted:
     """The settings of a targeted attack's poison.
 
     Raises:
@@ -316,9 +317,10 @@ def _targeted(entry: Entry, poison: PoisonRequest, dataset: Dataset) -> Targeted
     targeted = _read_targeting({**poison.targeting, **rho}, dataset, own_scenario(entry, dataset))
     scenario = targeted.targeting.scenario
     if scenario in entry.not_in:
+        others = [other.name for other in attacks().values() if other.scenario == scenario]
         raise UsageError(
-            f"--scenario: expected another than {scenario} with {entry.name}, which leads the "
-            "training of layers that are frozen there; choose bp, fc or cp, which are made for it"
+            f"--scenario: expected another than {scenario} with {entry.name}, which "
+            f"{entry.not_in[scenario]}; choose {' or '.join(others)}, made for it"
         )
     return targeted
 

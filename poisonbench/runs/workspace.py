@@ -16,7 +16,7 @@ from poisonbench.data.artefacts import read_poison
 from poisonbench.data.poison import Poison
 from poisonbench.data.sources import load_dataset
 from poisonbench.data.splits import Dataset
-from poisonbench.models import DEFAULT_MODELS
+from poisonbench.models import default_network
 from poisonbench.results.store import Store
 from poisonbench.training.checkpoint import Checkpoint
 
@@ -84,8 +84,8 @@ class Bench:
 
 
 def default_model(dataset: Dataset) -> str:
-    """The network that the paper trains on data of this kind."""
-    return DEFAULT_MODELS[dataset.presets[0]]
+    """The data set's own network, or that which a paper trains on data of this kind."""
+    return dataset.network or default_network(dataset.presets)
 
 
 def find_device(text: str) -> torch.device:

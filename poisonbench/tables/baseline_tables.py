@@ -22,10 +22,10 @@ from poisonbench.tables.cells import TARGETED_SAMPLE, Cell, is_run_on
 from poisonbench.tables.comparisons import Block, Comparison, compare_success
 from poisonbench.tables.layout import DASH, show_measured
 from poisonbench.tables.paper_table import (
-    DATASET_LABELS,
     TARGETED_DATASET,
     PaperTable,
     Records,
+    dataset_labels,
     method_labels,
 )
 
@@ -227,7 +227,7 @@ def _blocks(
         columns += [name, "published"]
     blocks = [
         Block(
-            title=f"{DATASET_LABELS[dataset]}: attacks that succeed undefended",
+            title=f"{dataset_labels()[dataset]}: attacks that succeed undefended",
             columns=(*columns, "verdict on success"),
             rows=tuple(rows),
             keys=1,

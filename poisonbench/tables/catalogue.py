@@ -21,9 +21,9 @@ from poisonbench.tables.cells import SAMPLES, Cell, is_run_on
 from poisonbench.tables.comparisons import Comparison, Finding, Table
 from poisonbench.tables.layout import claims_block
 from poisonbench.tables.paper_table import (
-    DATASET_LABELS,
     PaperTable,
     Records,
+    dataset_labels,
 )
 
 
@@ -145,7 +145,7 @@ def build(key: str, records: Records, dataset: str | None = None) -> Table:
         findings = [claim.judge(records) for claim in table.claims(name, group, records)]
         # The paper's own data sets show every claim; of a sample those that have runs are enough.
         if findings := [f for f in findings if f.records or name not in SAMPLES]:
-            blocks.append(claims_block(f"{DATASET_LABELS[name]}: the paper's claims", findings))
+            blocks.append(claims_block(f"{dataset_labels()[name]}: the paper's claims", findings))
     compared = [cell for block in blocks for cell in block.cells]
     findings = [finding for block in blocks for finding in block.findings]
     source = published.source(key)
@@ -247,13 +247,13 @@ def _claim_notes(findings: Sequence[Finding], table: PaperTable) -> list[str]:
 
 def _datasets(table: PaperTable, records: Records, dataset: str | None) -> list[str]:
     if dataset is None:
-        others = [name for name in DATASET_LABELS if name not in table.datasets]
+        others = [name for name in dataset_labels() if name not in table.datasets]
         used = [name for name in others if any(is_run_on(record, name) for record in records)]
         return [*table.datasets, *used]
-    if dataset not in DATASET_LABELS:
+    if dataset not in dataset_labels():
         raise UsageError(
-            f"expected a data set among {', '.join(DATASET_LABELS)}, got {dataset!r}"
-            f"{did_you_mean(dataset, DATASET_LABELS)}"
+            f"expected a data set among {', '.join(dataset_labels())}, got {dataset!r}"
+            f"{did_you_mean(dataset, dataset_labels())}"
         )
     return [dataset]
 

@@ -18,11 +18,13 @@ from poisonbench.tables.comparisons import distinct_trials, is_targeted
 #: Trials of every cell, as in the paper.
 TRIALS = 5
 
-#: The embedded part of MNIST, and the part of that for targeted attacks; every other data set of a
-#: table is the paper's own.
+#: The embedded part of MNIST, and the part of that for targeted attacks.
 SAMPLE_DATASET = "mnist-sample"
 TARGETED_SAMPLE = "mnist-sample@1000"
 SAMPLES = (SAMPLE_DATASET, TARGETED_SAMPLE)
+
+#: Data sets that a paper trains on, of which only the whole counts.
+PAPERS_OWN = frozenset(entry.name for entry in registry.DATASETS if entry.paper_sizes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +164,7 @@ def is_run_on(record: RunRecord, dataset: str) -> bool:
         and data.get("name") == dataset
         and isinstance(record.spec.get("seed"), int)
         and isinstance(record.spec.get("trial"), int)
-        and (dataset in SAMPLES or record.labels.get("is_paper_dataset") is not False)
+        and (dataset not in PAPERS_OWN or record.labels.get("is_paper_dataset") is not False)
     )
 
 

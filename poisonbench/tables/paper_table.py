@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from poisonbench import registry
+from poisonbench.entries import DatasetEntry
 from poisonbench.results.records import RunRecord
-from poisonbench.tables.cells import SAMPLE_DATASET, TARGETED_SAMPLE, Cell
+from poisonbench.tables.cells import Cell
 from poisonbench.tables.claims import Claim
 from poisonbench.tables.comparisons import Block, Comparison, is_targeted
 
@@ -16,14 +17,22 @@ PAPER_DATASETS = ("cifar10", "mnist")
 #: That of the papers' tables of targeted attacks.
 TARGETED_DATASET = "cifar10"
 
-DATASET_LABELS = {
-    "cifar10": "CIFAR-10",
-    "mnist": "MNIST",
-    SAMPLE_DATASET: "MNIST sample (not the paper's data)",
-    TARGETED_SAMPLE: "1,000 images of the MNIST sample (not the paper's data)",
-}
-
 Records = Sequence[RunRecord]
+
+
+def dataset_labels(entries: Iterable[DatasetEntry] | None = None) -> dict[str, str]:
+    """How tables print the data sets and parts that they show.
+
+    Args:
+        entries: by default all, plug-ins included.
+    """
+    labels = {}
+    for entry in registry.datasets().values() if entries is None else entries:
+        if entry.label:
+            labels[entry.name] = entry.label
+            for size in entry.parts_in_tables:
+                labels[f"{entry.name}@{size}"] = f"{size:,} images of the {entry.label}"
+    return labels
 
 
 def no_claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim]:
@@ -70,5 +79,5 @@ NORM_NOTE = (
 
 def method_labels() -> dict[str, str]:
     """The names of the defenses in tables; the cells of ATDA's other norm have one of their own."""
-    labels = {name: entry.label for name, entry in registry.defenses().items()}
-    return labels | {OTHER_NORM: registry.ATDA_LABELS["linf"]}
+    labels = {name: entry.title for name, entry in registry.defenses().items()}
+    return labels | {OTHER_NORM: registry.label_of({"method": "atda", "config": {"norm": "linf"}})}

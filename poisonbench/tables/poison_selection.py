@@ -11,7 +11,7 @@ from poisonbench.registry import MIX
 from poisonbench.results.records import RunRecord
 from poisonbench.tables.catalogue import TABLES
 from poisonbench.tables.comparisons import Table, is_targeted
-from poisonbench.tables.paper_table import DATASET_LABELS
+from poisonbench.tables.paper_table import dataset_labels
 
 #: Digits of a digest that are enough to name a poison.
 MIN_DIGITS = 8
@@ -94,7 +94,7 @@ def dataset_of(
             str(record.spec["dataset"]["name"]) for record in records if record.spec.get("poison")
         )
     )
-    if shown := [name for name in found if name not in DATASET_LABELS]:
+    if shown := [name for name in found if name not in dataset_labels()]:
         raise UsageError(
             f"--poison: expected runs on a data set that tables have, got {', '.join(names)} with "
             f"runs on {', '.join(shown)}; poisonbench report --runs shows them"

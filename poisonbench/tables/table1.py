@@ -11,7 +11,7 @@ from poisonbench.results.records import RunRecord
 from poisonbench.tables.cells import Cell
 from poisonbench.tables.comparisons import Block, Comparison, compare_fact
 from poisonbench.tables.layout import comparison_block
-from poisonbench.tables.paper_table import DATASET_LABELS, PaperTable, Records
+from poisonbench.tables.paper_table import PaperTable, Records, dataset_labels
 from poisonbench.tables.table2 import accuracy_cells
 
 #: Our networks by the paper's names for them.
@@ -43,7 +43,7 @@ def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block
             ("epochs", "epochs", ("spec", "training", "epochs")),
         )
     ]
-    return [comparison_block(DATASET_LABELS[dataset], compared, ["quantity"], {})]
+    return [comparison_block(dataset_labels()[dataset], compared, ["quantity"], {})]
 
 
 def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Records) -> list[str]:

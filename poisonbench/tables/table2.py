@@ -12,11 +12,11 @@ from poisonbench.tables.claims import Claim, Superiority, Trend
 from poisonbench.tables.comparisons import Block, Comparison, compare_accuracy
 from poisonbench.tables.layout import comparison_block, matrix_block
 from poisonbench.tables.paper_table import (
-    DATASET_LABELS,
     NORM_NOTE,
     OTHER_NORM,
     PaperTable,
     Records,
+    dataset_labels,
     method_labels,
 )
 
@@ -84,7 +84,7 @@ def accuracy_notes(
 def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block]:
     compared = compare_cells(cells, records)
     labels = method_labels()
-    title = DATASET_LABELS[dataset]
+    title = dataset_labels()[dataset]
     return [
         matrix_block(f"{title}: measured", compared, "rho", "method", labels),
         comparison_block(

@@ -22,10 +22,10 @@ from poisonbench.tables.claims import Claim, SuccessOrder, Superiority
 from poisonbench.tables.comparisons import Block, Comparison, compare_success
 from poisonbench.tables.layout import comparison_block, matrix_block
 from poisonbench.tables.paper_table import (
-    DATASET_LABELS,
     TARGETED_DATASET,
     PaperTable,
     Records,
+    dataset_labels,
     method_labels,
 )
 from poisonbench.tables.table2 import compare_cells
@@ -255,8 +255,8 @@ def _net_successes(dataset: str, cells: Sequence[Cell], records: Records) -> lis
 
 
 def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block]:
-    labels = method_labels() | {name: entry.label for name, entry in registry.attacks().items()}
-    title = DATASET_LABELS[dataset]
+    labels = method_labels() | {name: entry.title for name, entry in registry.attacks().items()}
+    title = dataset_labels()[dataset]
     keys = ["attack", "scenario", "method"]
     successes, accuracies = _successes(cells, records), compare_cells(cells, records)
     net = _net_successes(dataset, cells, records)

@@ -14,7 +14,7 @@ from poisonbench.tables.cells import Cell
 from poisonbench.tables.claims import Claim, Superiority, Trend
 from poisonbench.tables.comparisons import Block, Comparison
 from poisonbench.tables.layout import comparison_block
-from poisonbench.tables.paper_table import DATASET_LABELS, PaperTable, Records
+from poisonbench.tables.paper_table import PaperTable, Records, dataset_labels
 from poisonbench.tables.table2 import accuracy_notes, compare_cells
 
 #: The poison ratio of the whole table.
@@ -53,7 +53,7 @@ def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block
     labels = {value: f"{number_text(beta)} ({value})" for value, beta in SETTINGS["beta"].items()}
     return [
         comparison_block(
-            f"{DATASET_LABELS[dataset]}: HINT's accuracy against {NAMES[parameter]}",
+            f"{dataset_labels()[dataset]}: HINT's accuracy against {NAMES[parameter]}",
             compare_cells([c for c in cells if c.names["parameter"] == parameter], records),
             ["value"],
             labels,

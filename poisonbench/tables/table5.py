@@ -24,10 +24,10 @@ from poisonbench.tables.claims import SECONDS, Claim, Superiority, Trend
 from poisonbench.tables.comparisons import Block, Comparison, compare_time
 from poisonbench.tables.layout import DASH, comparison_block, show_measured
 from poisonbench.tables.paper_table import (
-    DATASET_LABELS,
     NORM_NOTE,
     PaperTable,
     Records,
+    dataset_labels,
     method_labels,
 )
 from poisonbench.tables.table4 import DEFAULTS, RHO, SETTINGS
@@ -66,7 +66,7 @@ def _by_device(cells: Sequence[Cell], records: Records) -> dict[str | None, list
 
 
 def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block]:
-    title = DATASET_LABELS[dataset]
+    title = dataset_labels()[dataset]
     blocks = []
     for device, group in _by_device(cells, records).items():
         where = f" on {device}" if device else ""

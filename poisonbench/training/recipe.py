@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from poisonbench.core.settings import BaseConfig, Profiles, setting
 
@@ -30,9 +31,7 @@ class Recipe(BaseConfig):
 
 
 #: The paper's MNIST recipe is plain SGD. The embedded sample has a sixth of MNIST's images and gets
-#: settings that finish on a laptop, not the paper's. A network may be a preset, after the data's:
-#: without batch norm a rate of 0.1 diverges, so such a network has a tenth, as in the code of
-#: Witches' Brew.
+#: settings that finish on a laptop, not the paper's.
 RECIPE_PRESETS: Profiles = {
     "paper": {
         "mnist": {
@@ -55,7 +54,6 @@ RECIPE_PRESETS: Profiles = {
             "weight_decay": 5e-4,
             "milestones": (6, 9, 13),
         },
-        "cifar-alexnet": {"learning_rate": 0.01},
     }
 }
 
@@ -66,13 +64,16 @@ HINT_CODE_CHANGES: Profiles = {
 }
 
 
-def recipe_profiles(changes: Profiles) -> Profiles:
+def recipe_profiles(
+    changes: Profiles, presets: Mapping[str, Mapping[str, Any]] | None = None
+) -> Profiles:
     """The paper's recipes with a method's own changes, for each profile that it changes.
 
     Args:
         changes: profile -> preset -> {field: value}; a profile without changes is the paper's.
+        presets: preset -> {field: value}, what networks and data sets change in every profile.
     """
-    paper = RECIPE_PRESETS["paper"]
+    paper = {**RECIPE_PRESETS["paper"], **(presets or {})}
     changed = {
         profile: {
             preset: {**paper.get(preset, {}), **by_preset.get(preset, {})}

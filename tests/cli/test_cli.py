@@ -11,9 +11,7 @@ import pytest
 import poisonbench
 from helpers.command_line import SHORT, cli, done, files_in, refused
 from poisonbench.cli.session import choose_dataset
-from poisonbench.data.names import KNOWN, PART, PREFIXES
-from poisonbench.models import MODELS
-from poisonbench.registry import attacks, defenses
+from poisonbench.registry import NETWORKS, attacks, defenses
 from poisonbench.tables.catalogue import TABLES
 
 
@@ -79,8 +77,14 @@ def test_report_has_no_remarks_on_stdout(results):
     [
         ("attacks", [*attacks(), "mix"]),
         ("defenses", [*defenses()]),
-        ("datasets", [*KNOWN, *PART, *(f"{prefix}:PATH" for prefix in PREFIXES)]),
-        ("models", [*MODELS]),
+        (
+            "datasets",
+            [
+                *("mnist", "cifar10", "fashion-mnist", "mnist-sample"),
+                *("NAME@SIZE", "npz:PATH", "folder:PATH"),
+            ],
+        ),
+        ("models", [entry.name for entry in NETWORKS]),
         ("tables", [*TABLES]),
     ],
 )

@@ -106,7 +106,7 @@ def test_help_gives_pixels_in_grey_levels_and_shares_as_they_are():
 @pytest.mark.parametrize("entry", [*attacks().values(), *defenses().values()], ids=lambda e: e.name)
 def test_help_lists_every_option_once_with_its_text(entry):
     lines = method_help(entry).splitlines()
-    assert lines[0] == f"Options of {entry.name} ({entry.summary}):"
+    assert lines[0] == f"Options of {entry.name} ({entry.about}):"
     own = options_of(entry.load().Config)
     names = {option.name for option in own}
     shared = options_of(Recipe) if entry.trains else []

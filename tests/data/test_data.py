@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from helpers.data_files import NOWHERE, write_npz
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.data import sample, standard
-from poisonbench.data.names import KNOWN, split_name
+from poisonbench.data.names import about, split_name
 from poisonbench.data.sources import describe, load_dataset
 from poisonbench.data.splits import hold_out
 
@@ -136,7 +136,8 @@ def test_unknown_name_lists_the_known_ones(name, hint):
         load_dataset(name, NOWHERE, 0)
     message = str(error.value)
     assert hint in message
-    assert all(known in message for known in [*KNOWN, "npz:PATH", "folder:PATH"])
+    known = ["mnist", "cifar10", "fashion-mnist", "mnist-sample", "npz:PATH", "folder:PATH"]
+    assert f"among {', '.join([*known[:4], 'NAME@SIZE', *known[4:]])}, got" in message
 
 
 @pytest.mark.parametrize("name", ["npz", "npz:", "folder:"])
@@ -146,9 +147,12 @@ def test_prefix_without_a_path(name):
 
 
 def test_split_name():
-    assert split_name("mnist") == ("mnist", "")
-    assert split_name("npz:c:/a.npz") == ("npz", "c:/a.npz")
-    assert set(KNOWN) == {*standard.STANDARD, "mnist-sample"}
+    mnist, nothing = split_name("mnist")
+    assert (mnist.name, nothing) == ("mnist", "")
+    npz, path = split_name("npz:c:/a.npz")
+    assert (npz.name, path) == ("npz", "c:/a.npz")
+    names = {name for name in about() if ":" not in name and "@" not in name}
+    assert names == {*standard.STANDARD, "mnist-sample"}
 
 
 def test_names_and_command_need_no_torch():

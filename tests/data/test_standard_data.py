@@ -4,6 +4,7 @@ import http.client
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
 
@@ -14,10 +15,10 @@ import torchvision
 from typer.testing import CliRunner
 
 from helpers.data_files import NOWHERE, arrays, idx_bytes, pixels, write_idx_root, write_npz
+from poisonbench import registry
 from poisonbench.cli.data import app
 from poisonbench.core.errors import ArtefactError, StoreError, UsageError
 from poisonbench.data import standard
-from poisonbench.data.names import KNOWN, PREFIXES
 from poisonbench.data.sources import describe, load_dataset
 from poisonbench.data.splits import hold_out
 
@@ -134,14 +135,13 @@ def test_cifar_batches_through_torchvision(tmp_path, monkeypatch):
 
 def test_the_paper_sizes_make_it_the_papers(tmp_path, monkeypatch):
     write_idx_root(tmp_path)
-    known = standard.STANDARD["mnist"]
-    monkeypatch.setitem(
-        standard.STANDARD, "mnist", type(known)(**(vars(known) | {"paper_sizes": (100, 20)}))
-    )
+    entries = {entry.name: entry for entry in registry.DATASETS}
+    small = replace(entries["mnist"], paper_sizes=(100, 20))
+    monkeypatch.setattr(registry, "DATASETS", (small,))
     assert load_dataset("mnist", tmp_path, 0).is_paper is True
-    assert standard.STANDARD["cifar10"].paper_sizes == (50_000, 10_000)
-    assert standard.STANDARD["fashion-mnist"].paper_sizes is None
-    assert known.paper_sizes == (60_000, 10_000)
+    assert entries["cifar10"].paper_sizes == (50_000, 10_000)
+    assert entries["fashion-mnist"].paper_sizes is None
+    assert entries["mnist"].paper_sizes == (60_000, 10_000)
 
 
 # Fetching
@@ -238,10 +238,11 @@ def run(*words):
 def test_data_list():
     result = run("list")
     assert result.exit_code == 0
-    assert all(name in result.stdout for name in [*KNOWN, "npz:PATH", "folder:PATH"])
+    names = ["mnist", "cifar10", "fashion-mnist", "mnist-sample"]
+    assert all(name in result.stdout for name in [*names, "npz:PATH", "folder:PATH"])
     listed = json.loads(run("list", "--json").stdout)
-    assert listed["datasets"] == KNOWN
-    assert set(listed["prefixes"]) == {f"{prefix}:PATH" for prefix in PREFIXES}
+    assert set(listed["datasets"]) == set(names)
+    assert set(listed["prefixes"]) == {"npz:PATH", "folder:PATH"}
 
 
 def test_data_show(tmp_path):

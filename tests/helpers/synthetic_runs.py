@@ -35,7 +35,7 @@ def request_of(command):
 
 def data_of(presets):
     """What of a data set a request's settings depend on."""
-    return SimpleNamespace(presets=presets, digest="d", image_shape=(3, 32, 32))
+    return SimpleNamespace(presets=presets, network="", digest="d", image_shape=(3, 32, 32))
 
 
 def make_record(

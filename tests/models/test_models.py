@@ -8,8 +8,9 @@ from torch import nn
 
 from poisonbench.core.errors import UsageError
 from poisonbench.data.splits import digest_tensors
-from poisonbench.models import MODELS, build_model
+from poisonbench.models import build_model
 from poisonbench.models.classifier import Classifier, initialise
+from poisonbench.registry import NETWORKS
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -136,7 +137,7 @@ def test_initial_weights_come_from_the_generator_alone():
     assert digest_tensors(*again.state_dict().values()) == names[0]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [entry.name for entry in NETWORKS])
 def test_building_leaves_the_global_generator_alone(name):
     before = torch.get_rng_state()
     build(name, (1, 28, 28))

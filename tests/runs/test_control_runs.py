@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from helpers.command_line import cli, done
 from helpers.tiny import BASE, network, recipe, split, state_of, train
 from poisonbench import registry
-from poisonbench.core.errors import InterruptedRunError
+from poisonbench.core.errors import InterruptedRunError, UsageError
 from poisonbench.core.seeds import Seeds
 from poisonbench.data.artefacts import read_poison
 from poisonbench.data.sources import load_dataset
 from poisonbench.defenses import clean_only, none
+from poisonbench.entries import DefenseEntry
 from poisonbench.results.records import read_record
 from poisonbench.tables import catalogue
 from poisonbench.training.checkpoint import Checkpoint
@@ -253,8 +254,11 @@ def test_a_plug_in_that_calls_itself_an_oracle_is_not_told(tiny, results, monkey
 
     curious = Curious()
     monkeypatch.setattr(clean_only, "build", lambda config, recipe: curious)
-    plug_in = registry.Entry("curious", "CURIOUS", clean_only.__name__, "from a plug-in")
-    monkeypatch.setattr(registry, "DEFENSES", (*registry.DEFENSES, plug_in))
+    plug_in = DefenseEntry("curious", "wants to know", module=clean_only.__name__)
+    monkeypatch.setattr(registry, "_registered", [])
+    with pytest.raises(UsageError, match="no plug-in is told which are poisons"):
+        registry.register(dataclasses.replace(plug_in, oracle=True))
+    registry.register(plug_in)
     run(results, tiny, "curious", "--attack", "durp", "--rho", "0.5")
     assert not curious.was_told
     run(results, tiny, "clean-only", "--attack", "durp", "--rho", "0.5")

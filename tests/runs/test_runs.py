@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,11 +12,14 @@ from safetensors.torch import load_file
 
 import poisonbench
 from helpers.command_line import SHORT, defend, done, files_in
-from poisonbench.models import MODELS, build_model
+from poisonbench import registry
+from poisonbench.models import build_model
 from poisonbench.registry import MIX
 from poisonbench.results.records import read_record, spec_id
 from poisonbench.runs.class_warnings import class_warnings
 from poisonbench.training.evaluation import accuracy
+
+OURS = {"distribution": "poisonbench", "version": poisonbench.__version__}
 
 
 def record_of(outcome):
@@ -184,7 +188,8 @@ def test_save_model_of_a_new_run(tiny, results):
 
 
 def test_settings_make_the_id_and_the_variant(tiny, results, monkeypatch):
-    monkeypatch.setitem(MODELS, "other-cnn", MODELS["mnist-cnn"])
+    other = replace(registry.NETWORKS[0], name="other-cnn", default_for=())
+    monkeypatch.setattr(registry, "NETWORKS", (*registry.NETWORKS, other))
     words = ("defend", "--method", "hint", "--dataset", tiny, "--clean", "--results", results)
 
     def record(*more):
@@ -241,6 +246,12 @@ def test_what_a_record_holds(tiny, stocked):
         "presets": ["mnist"],
         "is_paper_dataset": False,
         "dataset": tiny,
+        "source": {
+            "method": OURS,
+            "attacks": dict.fromkeys(MIX, OURS),
+            "model": OURS,
+            "dataset": OURS,
+        },
         "sizes": {"train": 270, "validation": 30, "test": 80},
     }
     metrics = record.metrics

@@ -15,7 +15,7 @@ from poisonbench.attacks import feature_collision
 from poisonbench.cli.plan_jobs import plan_lines
 from poisonbench.core.settings import as_json
 from poisonbench.figures.filter_curve import filter_curve
-from poisonbench.models import MODELS, build_model
+from poisonbench.models import build_model, cifar_alexnet
 from poisonbench.registry import attacks, defenses
 from poisonbench.requests import command_of
 from poisonbench.results import published
@@ -272,7 +272,7 @@ def test_the_network_has_192_features_and_its_parameters():
     assert sum(p.numel() for p in model.parameters()) == 1_756_426
     assert alexnet((1, 28, 28))(torch.rand(2, 1, 28, 28)).shape == (2, 10)
     with pytest.raises(ValueError, match="at least 4 x 4"):
-        MODELS["cifar-alexnet"](3, 3, 32)
+        cifar_alexnet.features(3, 3, 32)
 
 
 def test_local_response_normalisation_is_its_formula():
@@ -290,7 +290,7 @@ def test_local_response_normalisation_is_its_formula():
 
 
 def test_a_network_without_batch_norm_has_its_own_rate():
-    entry, data = attacks()["fc"], SimpleNamespace(presets=("cifar10",))
+    entry, data = attacks()["fc"], SimpleNamespace(presets=("cifar10",), network="")
     rates = [
         read_settings(entry, data, "watermark", {}, model).recipe.learning_rate
         for model in (None, "cifar-resnet18", "cifar-alexnet")

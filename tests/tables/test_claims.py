@@ -341,7 +341,9 @@ def test_a_run_of_a_cells_command_is_recorded_as_the_cells(presets):
         for wanted in catalogue.cells(key, (), table):
             given = request_of(command_of(wanted.request(0))).settings
             entry = registry.find("a defense", registry.defenses(), wanted.method)
-            made = read_settings(entry, SimpleNamespace(presets=presets), "paper", given)
+            made = read_settings(
+                entry, SimpleNamespace(presets=presets, network=""), "paper", given
+            )
             record = make_record(
                 dataset=wanted.dataset,
                 method=wanted.method,

@@ -8,6 +8,7 @@ import pytest
 from helpers.synthetic_runs import make_record, missing_commands
 from poisonbench import registry
 from poisonbench.core.errors import UsageError
+from poisonbench.entries import DefenseEntry
 from poisonbench.requests import command_of
 from poisonbench.results.records import RunRecord, spec_id
 from poisonbench.tables import catalogue
@@ -149,7 +150,7 @@ def test_the_sample_is_shown_only_with_runs_or_on_request():
 
 
 def test_a_plugin_with_runs_gets_a_column(monkeypatch):
-    known = registry.defenses() | {"own": registry.Entry("own", "Own", "own", "")}
+    known = registry.defenses() | {"own": DefenseEntry("own", "another", label="Own")}
     monkeypatch.setattr(registry, "defenses", lambda: known)
     assert "Own" not in catalogue.build("2", []).blocks[3].columns
     table = catalogue.build("2", [make_record(method="own")])

@@ -1,0 +1,289 @@
+"""What an attack, a defense, a network or a data set says of itself: one dataclass a kind.
+
+Ours are the rows of ``poisonbench.registry``, other people's come in by its door. No torch here: an
+entry names the module that holds the algorithm, which is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from types import ModuleType
+from typing import Any, ClassVar
+
+from poisonbench.core.errors import UsageError
+from poisonbench.core.settings import BaseConfig, require
+from poisonbench.targeting import SCENARIOS
+
+#: By name, what a module must hold: in words, and the check.
+Needs = Mapping[str, tuple[str, Callable[[Any], bool]]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an entry came from: a distribution and its version, or a file and its sha256."""
+
+    name: str
+    version: str
+    is_file: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version[:12]}".strip()
+
+    def as_json(self) -> dict[str, str]:
+        """As a record's labels have it."""
+        keys = ("file", "sha256") if self.is_file else ("distribution", "version")
+        return dict(zip(keys, (self.name, self.version), strict=True))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What all kinds share.
+
+    Attributes:
+        name: what the user types.
+        summary: one line on what it does or is.
+        when: one line on when to use it, and at what cost.
+        label: what tables print; by default the name.
+        module: what holds it; of a plug-in by default the module where the entry is.
+        plug_in: where a plug-in came from, set by the registry; null for our own.
+    """
+
+    #: For messages, and of entry points.
+    kind: ClassVar[str]
+    group: ClassVar[str]
+
+    name: str
+    summary: str
+    _: KW_ONLY
+    when: str = ""
+    label: str = ""
+    module: str = ""
+    plug_in: Source | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        word = self.name.replace("-", "").replace("_", "")
+        # + : @ and . mean something on a command line.
+        require(
+            word.isascii() and word.isalnum() and self.name != "mix",
+            f"name: expected letters, digits and -, and not mix, got {self.name!r}",
+        )
+        require(bool(self.summary), f"summary of {self.name}: expected a line, got none")
+
+    @property
+    def title(self) -> str:
+        """What tables print."""
+        return self.label or self.name
+
+    @property
+    def about(self) -> str:
+        """The summary, and when to use it."""
+        return f"{self.summary}; {self.when}" if self.when else self.summary
+
+    @property
+    def source(self) -> Source:
+        """Where it came from."""
+        from poisonbench import __version__
+
+        return self.plug_in or Source("poisonbench", __version__)
+
+    @property
+    def needs(self) -> Needs:
+        """What the module must hold."""
+        raise NotImplementedError
+
+    def load(self) -> ModuleType:
+        """Import the module.
+
+        Raises:
+            UsageError: a plug-in's cannot be imported, or lacks something.
+        """
+        if fault := self.fault():
+            raise UsageError(unusable(self.kind, self.name, fault))
+        return importlib.import_module(self.module)
+
+    def fault(self) -> str:
+        """Why a plug-in's module cannot be used; empty where it can."""
+        try:
+            module = importlib.import_module(self.module)
+        except Exception as error:
+            if self.plug_in is None:
+                raise
+            return broken(self.source, reason_of(error))
+        for name, (what, fits) in self.needs.items():
+            if not fits(getattr(module, name, None)):
+                return broken(self.source, f"expected {name} in {module.__name__}, {what}")
+        return ""
+
+
+def unusable(kind: str, name: str, fault: str) -> str:
+    """The message on the use of what has a fault."""
+    return f"expected {kind} that can be used, got {name}: {fault}"
+
+
+def broken(source: Source, reason: str) -> str:
+    """The fault of a plug-in that breaks the contract."""
+    return f"broken: {source}: {reason}; mend it or uninstall it"
+
+
+def reason_of(error: Exception) -> str:
+    """An exception in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+
+
+def _is_config(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseConfig)
+
+
+def _is_attack_config(value: Any) -> bool:
+    # AttackConfig itself needs torch.
+    return _is_config(value) and hasattr(value, "budget")
+
+
+_METHOD: Needs = {
+    "Config": ("a frozen dataclass that derives from BaseConfig", _is_config),
+    "PROFILES": ("its settings by profile and data set", lambda v: isinstance(v, Mapping)),
+    "VERSION": ("a whole number", lambda v: isinstance(v, int)),
+}
+
+
+@dataclass(frozen=True)
+class AttackEntry(Entry):
+    """An attack; the module is described in :mod:`poisonbench.attacks.base`.
+
+    Attributes:
+        trains: whether it uses a surrogate, trained by the recipe, whose settings are then options.
+        scenario: how a targeted attack's victim is trained unless asked otherwise: scratch,
+            transfer or finetune; empty for an untargeted attack.
+        scenario_by_preset: other scenarios by preset, for data where that one takes too long.
+        not_in: scenarios that a targeted attack has no form for, each with the reason.
+    """
+
+    kind: ClassVar[str] = "an attack"
+    group: ClassVar[str] = "poisonbench.attacks"
+    oracle: ClassVar[bool] = False
+
+    _: KW_ONLY
+    trains: bool = True
+    scenario: str = ""
+    scenario_by_preset: Mapping[str, str] = field(default_factory=dict)
+    not_in: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for scenario in (
+            self.scenario or "scratch",
+            *self.scenario_by_preset.values(),
+            *self.not_in,
+        ):
+            require(
+                scenario in SCENARIOS,
+                f"scenario of {self.name}: expected {', '.join(SCENARIOS)}, got {scenario!r}",
+            )
+
+    @property
+    def needs(self) -> Needs:
+        """What the module must hold."""
+        return {
+            **_METHOD,
+            "Config": ("a frozen dataclass that derives from AttackConfig", _is_attack_config),
+            "craft": ("a function of a task and a Config", callable),
+        }
+
+
+@dataclass(frozen=True)
+class DefenseEntry(Entry):
+    """A defense; the module is described in :mod:`poisonbench.defenses.base`.
+
+    Attributes:
+        oracle: a control that is told which images are poisoned; no plug-in is one.
+        labels: labels by the value of one setting, as ``{"norm": {"linf": "ATDA (Linf)"}}``.
+    """
+
+    kind: ClassVar[str] = "a defense"
+    group: ClassVar[str] = "poisonbench.defenses"
+    #: Every defense trains a classifier by the recipe.
+    trains: ClassVar[bool] = True
+    scenario: ClassVar[str] = ""
+
+    _: KW_ONLY
+    oracle: bool = False
+    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> Needs:
+        """What the module must hold."""
+        return {**_METHOD, "build": ("a function of a Config and a Recipe", callable)}
+
+
+@dataclass(frozen=True)
+class NetworkEntry(Entry):
+    """A network: ``builder(channels, height, width)`` gives its layers and their features' number.
+
+    The layers map (B, C, H, W) to (B, F); a linear head, normalisation and initial weights are
+    added around them. ValueError from the builder says which images are too small.
+
+    Attributes:
+        builder: a function of the module.
+        default_for: presets of the data that it is the default for.
+        recipe: settings of the recipe that differ for it, on all data.
+    """
+
+    kind: ClassVar[str] = "a model"
+    group: ClassVar[str] = "poisonbench.models"
+
+    _: KW_ONLY
+    builder: str = "features"
+    default_for: tuple[str, ...] = ()
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> Needs:
+        """What the module must hold."""
+        return {self.builder: ("a function of channels, height and width", callable)}
+
+
+@dataclass(frozen=True)
+class DatasetEntry(Entry):
+    """A data set: ``load(name, path, data_root)`` gives :class:`~poisonbench.data.splits.RawData`.
+
+    Attributes:
+        label: a data set without one is in no paper's table.
+        takes_path: the name is a prefix, and what the user writes behind its colon is the path.
+        presets: whose settings fit it, most general first; by default mnist's for grey images and
+            cifar10's for others.
+        network: its default; by default that of the first preset.
+        recipe: settings of the recipe that differ for it.
+        can_fetch: the module also has ``fetch(name, data_root, say)``, which downloads it.
+        paper_sizes: numbers of train and test images, where a paper uses it.
+        parts_in_tables: sizes of parts, as in mnist-sample@1000, that tables show.
+    """
+
+    kind: ClassVar[str] = "a data set"
+    group: ClassVar[str] = "poisonbench.datasets"
+
+    _: KW_ONLY
+    takes_path: bool = False
+    presets: tuple[str, ...] = ()
+    network: str = ""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    can_fetch: bool = False
+    paper_sizes: tuple[int, int] | None = None
+    parts_in_tables: tuple[int, ...] = ()
+
+    @property
+    def pattern(self) -> str:
+        """How it is written on a command line."""
+        return f"{self.name}:PATH" if self.takes_path else self.name
+
+    @property
+    def needs(self) -> Needs:
+        """What the module must hold."""
+        fetch: Needs = {"fetch": ("a function of name, data root and say", callable)}
+        load: Needs = {"load": ("a function of name, path and data root", callable)}
+        return {**load, **fetch} if self.can_fetch else load
+
+
+#: What has settings of its own and of the recipe.
+MethodEntry = AttackEntry | DefenseEntry

@@ -1,0 +1,97 @@
+"""Other people's entries, out of installed packages and out of single files. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeVar
+
+from poisonbench.core.errors import UsageError
+from poisonbench.entries import DefenseEntry, Entry, Source, broken, reason_of
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+EntryT = TypeVar("EntryT", bound=Entry)
+
+
+@cache
+def installed(kind: type[EntryT]) -> tuple[tuple[str, Source, EntryT | str], ...]:
+    """The entry points of a kind's group: name, distribution, and the entry or why it has none."""
+    from importlib.metadata import entry_points
+
+    rows = []
+    for point in entry_points(group=kind.group):
+        source = Source(point.dist.name, point.dist.version) if point.dist else Source("?", "")
+        rows.append((point.name, source, _entry_of(point, kind, source)))
+    return tuple(rows)
+
+
+def _entry_of(point: EntryPoint, kind: type[EntryT], source: Source) -> EntryT | str:
+    try:
+        value = point.load()
+    except Exception as error:
+        return broken(source, reason_of(error))
+    entry = getattr(value, "ENTRY", None) if isinstance(value, ModuleType) else value
+    if not isinstance(entry, kind) or entry.name != point.name:
+        got = f"{entry.kind} {entry.name}" if isinstance(entry, Entry) else type(entry).__name__
+        what = f"{point.value} to be {kind.kind} {point.name} or a module with that as ENTRY"
+        return broken(source, f"expected {what}, got {got}")
+    entry = replace(entry, module=entry.module or point.module, plug_in=source)
+    return oracle_fault(entry) or entry
+
+
+def entries_of_file(path: Path) -> list[Entry]:
+    """All entries that a Python file holds.
+
+    Raises:
+        UsageError: it cannot be run, or holds none.
+    """
+    try:
+        source = source_of_file(path)
+        module = _module_of(path, f"poisonbench_plugin_{source.version[:16]}")
+    except Exception as error:
+        raise UsageError(
+            f"--plugin: expected a Python file that can be imported, got {path}: {reason_of(error)}"
+        ) from None
+    entries = [value for value in vars(module).values() if isinstance(value, Entry)]
+    if not entries:
+        raise UsageError(
+            "--plugin: expected a file with an entry, such as ENTRY = DefenseEntry(...), got none "
+            f"in {path}"
+        )
+    return [
+        replace(entry, module=entry.module or module.__name__, plug_in=source) for entry in entries
+    ]
+
+
+def source_of_file(path: Path) -> Source:
+    """A file's name and sha256."""
+    return Source(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), is_file=True)
+
+
+def _module_of(path: Path, name: str) -> ModuleType:
+    """The module that a file is, run once for the same bytes."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise ImportError("not a .py file")
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(sys.modules[name])
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+def oracle_fault(entry: Entry) -> str:
+    """Why an entry is refused that wants to be told which images are poisoned."""
+    if isinstance(entry, DefenseEntry) and entry.oracle:
+        return broken(entry.source, "expected oracle=False: no plug-in is told which are poisons")
+    return ""
