@@ -1,8 +1,7 @@
 '''The contract of an attack: all that is needed to write one.
 
-An attack is one module, known by its row in the registry or by an entry point of the group
-``poisonbench.attacks``. The row says whether it is targeted and whether it wants surrogates. The
-module holds
+An attack is one module. Its entry, a row of our registry or another package's, makes it known and
+says whether it is targeted and whether it wants surrogates. The module holds
 
 Config    a frozen, keyword-only dataclass that derives from :class:`AttackConfig`. Each field is a
           :func:`~poisonbench.core.settings.setting`: an option of the command line, a parameter of

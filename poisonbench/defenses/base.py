@@ -1,7 +1,7 @@
 '''The contract of a defense: all that is needed to write one.
 
-A defense is one module, known by its row in the registry or by an entry point of the group
-``poisonbench.defenses``. The module holds
+A defense is one module. Its entry, a row of our registry or another package's, makes it known. The
+module holds
 
 Config    a frozen, keyword-only dataclass that derives from ``BaseConfig``. Each field is a
           :func:`~poisonbench.core.settings.setting`: an option of the command line, a parameter of
