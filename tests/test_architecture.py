@@ -205,7 +205,7 @@ def test_what_the_layers_allow(file, text):
 
 MOST_PARAMETERS = 6
 #: Parts whose functions may have more without saying why.
-WITHOUT_REASONS = {"attacks", "defenses", "training", "influence", "runs", "api"}
+WITHOUT_REASONS = {"runs", "api"}
 
 
 def parameter_faults(name: str, text: str) -> list[str]:

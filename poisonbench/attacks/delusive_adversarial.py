@@ -28,12 +28,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackConfig, AttackTask
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import Profiles, setting
+from poisonbench.data.splits import other_labels
 from poisonbench.training.precision import network_precision
 from poisonbench.training.projected_gradient import (
     Ball,
@@ -75,20 +75,17 @@ def craft(task: AttackTask, config: Config) -> Tensor:
         raise UsageError(
             f"dap: expected at least 2 classes, got {task.num_classes}; choose another attack"
         )
-    device = task.images.device
-
     # 1. Targets.
-    offsets = torch.ones(len(task.labels), dtype=torch.int64)
+    targets = (task.labels + 1) % task.num_classes
     if config.target == "random":
-        offsets = torch.randint(1, task.num_classes, offsets.shape, generator=task.generator)
-    targets = (task.labels + offsets.to(device)) % task.num_classes
+        targets = other_labels(task.labels, task.num_classes, task.generator)
 
     # 2. Descend.
     descent = ProjectedGradient(
         ball=Ball(config.epsilon),
         step_size=-config.step_ratio * config.epsilon,
         steps=config.steps,
-        precision=network_precision(device, config.precision),
+        precision=network_precision(task.images.device, config.precision),
     )
     perturbed = descent.perturb(task.surrogate(), task.images, targets, report=task.report)
     warn_of_zero_gradients(perturbed.zero_gradient_share, "dap")

@@ -69,8 +69,9 @@ def setting(
 ) -> Any:
     """A dataclass field with its help text; becomes the option ``--field-name``.
 
-    Bounds that may be among the values or not make its parameters seven; a :class:`BaseConfig`
-    checks them. None as a value is in bounds, and a tuple if its members are.
+    A :class:`BaseConfig` checks the bounds; None is in them, and a tuple whose members are.
+
+    Parameters: each bound that may be among the values or not.
 
     Args:
         default: its value where nothing else is said.

@@ -205,6 +205,8 @@ def make_poison(
 ) -> Poison:
     """Round what one attack crafted, and make it an artefact.
 
+    Parameters: what the card states, by name.
+
     Args:
         images: (P, C, H, W) float in [0, 1], what the attack crafted, on any device.
         indices: (P,) int64, strictly increasing rows of the training split.
@@ -254,6 +256,8 @@ def assemble(
     The card: schema, kind ("poison"), attacks, goal, spec, epsilon, levels, num_poisons, dataset
     {name, digest, train_size, image_shape, num_classes}, measured (:meth:`Poison.measure`),
     versions, digest (of indices and images), sources_digest, seal (sha256 of the card without it).
+
+    Parameters: what the card states, by name.
 
     Raises:
         ArtefactError: tensors that do not fit together or the data set, or a budget exceeded.

@@ -168,6 +168,18 @@ def pixels_of(images: Tensor) -> Tensor:
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
+def other_labels(labels: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
+    """For each image a class that is not its own, all equally likely, (N,) int64.
+
+    Args:
+        labels: (N,) int64 in 0..K-1.
+        num_classes: K, 2 or more.
+        generator: a CPU generator.
+    """
+    shift = torch.randint(1, num_classes, labels.shape, generator=generator).to(labels.device)
+    return (labels + shift) % num_classes
+
+
 def rounded_up(share: float, count: int) -> int:
     """The ceiling of share x count, both >= 0, less rounding: 0.07 of 100 is 7 and not 8."""
     return math.ceil(share * count * (1 - 1e-12))

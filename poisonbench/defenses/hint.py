@@ -50,7 +50,7 @@ from torch import Tensor
 
 from poisonbench.core.errors import DivergedError
 from poisonbench.core.settings import BaseConfig, Profiles, require, setting
-from poisonbench.data.splits import rounded_up
+from poisonbench.data.splits import other_labels, rounded_up
 from poisonbench.defenses.base import Defense, Recipe, TrainingSet, TrainingState
 from poisonbench.influence.head import (
     embed_all,
@@ -289,18 +289,6 @@ def noise_step(influence: Tensor, scale: Tensor, config: Config, gamma: float) -
     # An image without influence stays as it is.
     largest = direction.abs().amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(torch.float).tiny)
     return config.beta * (direction / largest)
-
-
-def other_labels(labels: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
-    """For each image a class that is not its own, all equally likely, (N,) int64.
-
-    Args:
-        labels: (N,) int64 in 0..K-1.
-        num_classes: K, 2 or more.
-        generator: a CPU generator.
-    """
-    shift = torch.randint(1, num_classes, labels.shape, generator=generator).to(labels.device)
-    return (labels + shift) % num_classes
 
 
 def white_noise_like(step: Tensor, generator: torch.Generator) -> Tensor:

@@ -20,8 +20,8 @@ from torch import Tensor
 from poisonbench.core.errors import UsageError
 from poisonbench.core.seeds import Seeds, generator_for
 from poisonbench.core.settings import as_json
-from poisonbench.data.splits import Dataset, Split
-from poisonbench.defenses.hint import other_labels
+from poisonbench.data.splits import Dataset, Split, other_labels
+from poisonbench.defenses.hint import Hint
 from poisonbench.figures.drawing import Figure
 from poisonbench.figures.images import answer
 from poisonbench.figures.noise_grid import noise_grid
@@ -34,7 +34,7 @@ from poisonbench.runs.method_settings import Settings, read_settings
 from poisonbench.runs.trained_models import LOOP_NUMBER, trained_models
 from poisonbench.runs.workspace import Bench, default_model
 from poisonbench.training.evaluation import logits_of
-from poisonbench.training.state import Defense, TrainingSet, TrainingState
+from poisonbench.training.state import TrainingSet, TrainingState
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ def healthy_noise(
 ) -> Figure:
     """Image, noise and noisy image with predictions, for some images of HINT's selection.
 
+    Parameters: the figure's options.
+
     Args:
         bench: where; poisons and the model that are missing are made and kept.
         dataset: what to train on.
@@ -83,7 +85,7 @@ def healthy_noise(
     run = RunRequest(method="hint", poison=mix, profile=profile, settings=values or {}, trial=trial)
     settings = read_settings(defenses()["hint"], dataset, run.profile, run.settings)
     try:
-        defense: Defense = settings.module.build(settings.config, settings.recipe)
+        defense: Hint = settings.module.build(settings.config, settings.recipe)
     except ValueError as error:
         raise UsageError(f"hint: {error}") from None
     if images < 1:
@@ -100,7 +102,7 @@ def healthy_noise(
     bench.say("HINT's first round" + (", with true and with wrong labels" if wrong_label else ""))
     train = train.to(bench.device)
     notes: list[dict[str, Any]] = []
-    healthy = _round(model, train, dataset, settings, defense, seeds, notes)
+    healthy = _round(model, train, dataset.validation, defense, seeds, notes)
     rows = defense.memory["selected"]
     outcomes = {"healthy": _outcome(model, train, rows, train.labels, healthy)}
     if wrong_label:
@@ -108,7 +110,8 @@ def healthy_noise(
             train.labels, dataset.num_classes, generator_for(bench.seed, "wrong labels", trial)
         )
         # The direction does not depend on training labels: only the images' own influence does.
-        changed = _round(model, Split(train.images, wrong), dataset, settings, defense, seeds, [])
+        relabelled = Split(train.images, wrong)
+        changed = _round(model, relabelled, dataset.validation, defense, seeds, [])
         outcomes["wrong_label"] = _outcome(model, train, rows, wrong, changed)
     chosen = train.rows(rows)
     before = logits_of(model, chosen.images).softmax(1)
@@ -185,14 +188,13 @@ def _model_spec(
 def _round(
     model: Classifier,
     train: Split,
-    dataset: Dataset,
-    settings: Settings,
-    defense: Defense,
+    validation: Split,
+    defense: Hint,
     seeds: Seeds,
     notes: list[dict[str, Any]],
 ) -> Tensor:
     """The images of HINT's first round, (S, C, H, W) float32 in [0, 1]."""
-    epoch = min(settings.config.schedule)
+    epoch = min(defense.config.schedule)
     original = TrainingSet(train.images, train.labels)
     state = TrainingState(
         epoch=epoch,
@@ -200,7 +202,7 @@ def _round(
         model=model,
         original=original,
         train=original,
-        validation=dataset.validation.to(train.labels.device),
+        validation=validation.to(train.labels.device),
         batch_rows=None,
         generator=lambda purpose: seeds.generator("defense", purpose, epoch, 0),
         note=notes.append,

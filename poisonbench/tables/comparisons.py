@@ -218,7 +218,7 @@ def _version(record: RunRecord) -> tuple[int, int, int]:
 
 
 def _attack_recipe(record: RunRecord) -> int:
-    """A targeted attack's recipe number; untargeted poisons are told apart by their digests."""
+    """A targeted attack's version; untargeted poisons are told apart by their digests."""
     origin = record.labels.get("poison")
     pools = origin.get("pools") if isinstance(origin, Mapping) else None
     if not is_targeted(record) or not isinstance(pools, Mapping):

@@ -159,6 +159,8 @@ def models_of_row(
 ) -> tuple[list[RunRecord], dict[str, str]]:
     """The runs of a row's trial that kept their models, and the commands that make the others.
 
+    Parameters: what names the trial, and where its runs and models are.
+
     Args:
         dataset: its name.
         row: the attack.

@@ -14,6 +14,7 @@ from helpers.tiny import recipe, train
 from poisonbench.core.errors import UsageError
 from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import as_json, resolve
+from poisonbench.data.splits import other_labels
 from poisonbench.defenses import hint, none
 from poisonbench.defenses.hint import Config, Hint, build
 from poisonbench.registry import DEFENSES
@@ -122,7 +123,7 @@ def test_wrong_label_noise_is_of_other_classes_on_the_same_images(trained):
     wrong, same = noise_of(Config(ratio=0.5, noise="wrong-label"), trained)
     assert torch.equal(rows, same)
     assert not torch.equal(healthy, wrong)
-    labels = hint.other_labels(torch.arange(3).repeat(2000), 3, torch.Generator().manual_seed(0))
+    labels = other_labels(torch.arange(3).repeat(2000), 3, torch.Generator().manual_seed(0))
     counts = torch.stack([(labels[c::3]).bincount(minlength=3) for c in range(3)])
     assert counts.diagonal().tolist() == [0, 0, 0]
     assert counts[counts > 0].min() > 900

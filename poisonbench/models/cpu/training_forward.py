@@ -166,10 +166,7 @@ class FirstBlock:
 
 
 class _FirstBlock(torch.autograd.Function):
-    """Batch norm takes the convolution's bias away: it moves the mean alone; its gradient is 0.
-
-    Each tensor that needs a gradient is an argument of its own to autograd, hence seven.
-    """
+    """Batch norm takes the convolution's bias away: it moves the mean alone; its gradient is 0."""
 
     @staticmethod
     def forward(
@@ -182,6 +179,10 @@ class _FirstBlock(torch.autograd.Function):
         eps: float,
         work: Workspace,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Steps 1 to 3.
+
+        Parameters: autograd wants each tensor that needs a gradient as one of its own.
+        """
         batch, _, height, width = images.shape
         height, width = height - 4, width - 4
         outputs, kernel = len(weight), weight[0].numel()
