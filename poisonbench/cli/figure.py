@@ -7,8 +7,8 @@ a folder that cannot be written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,14 +36,14 @@ from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
 from poisonbench.core.settings import did_you_mean, parse_value
 from poisonbench.figures.drawing import Figure, write_figure
-from poisonbench.requests import DEFAULT_RHO, PoisonRequest, attack_names
+from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, attack_names
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
-from poisonbench.tables.cells import TARGETED_SAMPLE, is_run_on
+from poisonbench.tables.cells import TARGETED_SAMPLE
 from poisonbench.tables.paper_table import dataset_labels
+from poisonbench.tables.table3 import find_row
 
 if TYPE_CHECKING:
-    from poisonbench.data.splits import Dataset
     from poisonbench.runs.workspace import Bench
 
 
@@ -150,19 +150,18 @@ def healthy_noise(
     """
     from poisonbench.figures.healthy_noise import healthy_noise
 
-    values = method_settings(ctx)
-    with _bench_and_data(options, _dataset(options, attack)) as (bench, data):
+    request = RunRequest(
+        method="hint",
+        poison=_poison(attack, rho),
+        profile=profile,
+        settings=method_settings(ctx),
+        trial=trial or 0,
+    )
+    name = _dataset(options, attack)
+    with _bench(options) as bench:
+        data = bench.dataset(name)
         Store(options.folder).check_writable()
-        figure = healthy_noise(
-            bench,
-            data,
-            _mix(attack, rho),
-            trial=trial or 0,
-            images=images,
-            wrong_label=wrong_label,
-            profile=profile,
-            values=values,
-        )
+        figure = healthy_noise(bench, data, request, images=images, wrong_label=wrong_label)
     _write("1", figure, options)
 
 
@@ -188,23 +187,25 @@ def predictions(
 
     poisonbench figure 2 --runs ID,ID
     """
-    from poisonbench.figures.predictions import Pick, Wanted
+    from poisonbench.figures.predictions import ModelChoice, Pick
     from poisonbench.figures.predictions import predictions as draw
 
     others = {"attack": attack, "rho": rho, "trial": trial, "methods": methods, "make": make}
     _refuse_with_runs(runs, others)
-    wanted = Wanted(
-        mix=_mix(attack, rho),
+    choice = ModelChoice(
+        poison=_poison(attack, rho),
         trial=trial or 0,
         methods=_names(methods),
         runs=_names(runs),
         make=make,
-        where=tuple(folder_options(options.results, options.data_root)),
+        folder_options=tuple(folder_options(options.results, options.data_root)),
     )
     which: Pick = parse_value(pick, Pick, "--pick")
-    with _bench_and_data(options, _dataset(options, attack)) as (bench, data):
+    name = _dataset(options, attack)
+    with _bench(options) as bench:
+        data = bench.dataset(name)
         Store(options.folder).check_writable()
-        figure = draw(bench, data, wanted, images=images, pick=which)
+        figure = draw(bench, data, choice, images=images, pick=which)
     _write("2", figure, options)
 
 
@@ -220,16 +221,16 @@ def target_predictions(
     options: DataOptions,
 ) -> None:
     """Figure 3 or 4."""
-    from poisonbench.figures.target_predictions import victims
-    from poisonbench.tables.table3 import find_row, runs_of_row
+    from poisonbench.figures.runs_shown import runs_of_row
+    from poisonbench.figures.target_predictions import target_predictions as draw
 
     number = str(ctx.info_name)
-    name = _targeted_dataset(options)
-    row = find_row(_check_table_dataset(name), attack or TARGETED[number])
-    with _bench_and_data(options, name) as (bench, data):
-        runs = runs_of_row(name, row, _names(methods), _targeted_runs(bench, data, name))
-        Store(options.folder).check_writable()
-        figure = victims(number, data, row.attack, row.training, runs, images=images)
+    name = _check_table_dataset(_targeted_dataset(options))
+    row = find_row(name, attack or TARGETED[number])
+    with _bench(options) as bench:
+        data = bench.dataset(name)
+        runs = runs_of_row(_all_records(options.results), data, row, _names(methods))
+        figure = draw(number, data, row.attack, row.training, runs, images=images)
     _write(number, figure, options)
 
 
@@ -247,27 +248,21 @@ def feature_projection(
 
     poisonbench figure features --methods none,knn
     """
-    from poisonbench.figures.feature_projection import projection
-    from poisonbench.figures.predictions import named_run
-    from poisonbench.tables.table3 import find_row, models_of_row
+    from poisonbench.figures.feature_projection import feature_projection as draw
+    from poisonbench.figures.runs_shown import models_of_row, named_run
 
     _refuse_with_runs(runs, {"attack": attack, "trial": trial, "methods": methods})
-    name, ids, trial = _targeted_dataset(options), _names(runs), trial or 0
+    name, ids = _targeted_dataset(options), _names(runs)
     row = None if ids else find_row(_check_table_dataset(name), attack or TARGETED["features"])
-    with _bench_and_data(options, name) as (bench, data):
+    with _bench(options) as bench:
+        data = bench.dataset(name)
         if row is None:
             records = [named_run(bench, data, run) for run in ids]
         else:
-            known = _targeted_runs(bench, data, name)
-            records, missing = models_of_row(
-                name, row, _names(methods), known, bench.seed, trial, bench.store
-            )
-            for method, command in missing.items():
-                bench.say(
-                    f"left out: {method} has no model of trial {trial}; make it with `{command}`"
-                )
+            known = _all_records(options.results)
+            records = models_of_row(bench, known, data, row, _names(methods), trial or 0)
         Store(options.folder).check_writable()
-        figure = projection(bench, data, records)
+        figure = draw(bench, data, records)
     _write("features", figure, options)
 
 
@@ -306,18 +301,16 @@ def filter_k(options: FigureOptions) -> None:
     _write("filter-k", figure, options)
 
 
-@contextmanager
-def _bench_and_data(options: DataOptions, name: str) -> Iterator[tuple[Bench, Dataset]]:
-    """A bench and the data set of a name."""
-    surroundings = RunOptions(
-        results=options.results,
-        data_root=options.data_root,
-        device=options.device,
-        seed=options.seed,
-        quiet=options.quiet,
+def _bench(options: DataOptions) -> AbstractContextManager[Bench]:
+    return open_bench(
+        RunOptions(
+            results=options.results,
+            data_root=options.data_root,
+            device=options.device,
+            seed=options.seed,
+            quiet=options.quiet,
+        )
     )
-    with open_bench(surroundings) as bench:
-        yield bench, bench.dataset(name)
 
 
 def _dataset(options: FigureOptions, attack: str | None = None) -> str:
@@ -342,7 +335,7 @@ def _check_table_dataset(name: str) -> str:
     return name
 
 
-def _mix(attack: str | None, rho: float | None) -> PoisonRequest:
+def _poison(attack: str | None, rho: float | None) -> PoisonRequest:
     names = attack_names(attack or "mix")
     return PoisonRequest(attacks=names, rho=DEFAULT_RHO if rho is None else rho)
 
@@ -361,17 +354,6 @@ def _refuse_with_runs(runs: str | None, others: dict[str, Any]) -> None:
 def _all_records(results: Path) -> Sequence[RunRecord]:
     # Said with --quiet too: a figure that lacks runs must not look whole.
     return Store(results).records(lambda error: say(f"warning: left out: {error}"))
-
-
-def _targeted_runs(bench: Bench, data: Dataset, name: str) -> list[RunRecord]:
-    """The runs on a target of these images."""
-    return [
-        record
-        for record in _all_records(bench.store.root)
-        if is_run_on(record, name)
-        and record.spec["dataset"].get("digest") == data.digest
-        and record.metrics.get("target")
-    ]
 
 
 def _check_points(figure: Figure, expected: str, hint: str, options: FigureOptions) -> None:

@@ -159,6 +159,11 @@ def write_figure(folder: Path, name: str, figure: Figure) -> list[Path]:
     return paths
 
 
+def percent(share: float | None) -> float | None:
+    """A share of 1 in percent; None, where there is none, stays None."""
+    return None if share is None else 100 * share
+
+
 def _json(numbers: dict[str, Any]) -> str:
     return json.dumps(numbers, indent=1, sort_keys=True, allow_nan=False) + "\n"
 

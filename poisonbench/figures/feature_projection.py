@@ -46,7 +46,7 @@ GROUPS = (
 )
 
 
-def projection(bench: Bench, dataset: Dataset, records: Sequence[RunRecord]) -> Figure:
+def feature_projection(bench: Bench, dataset: Dataset, records: Sequence[RunRecord]) -> Figure:
     """One panel a run.
 
     Args:

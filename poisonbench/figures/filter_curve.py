@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from poisonbench.figures.drawing import Figure, Panel, Panels, Series
+from poisonbench.figures.drawing import Figure, Panel, Panels, Series, percent
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Summary, mean_interval, summarise, wilson
 from poisonbench.tables.baseline_tables import (
@@ -72,8 +72,8 @@ def _points(protocol: Protocol, dataset: str, records: Sequence[RunRecord]) -> l
 
 
 def _tried(records: Sequence[RunRecord]) -> list[int]:
-    given = (record.spec["config"].get("k") for record in records if _is_knn(record))
-    return sorted({k for k in given if isinstance(k, int)})
+    values = (record.spec["config"].get("k") for record in records if _is_knn(record))
+    return sorted({k for k in values if isinstance(k, int)})
 
 
 def _is_knn(record: RunRecord) -> bool:
@@ -97,7 +97,7 @@ def _panel(quantity: str, points: Sequence[dict[str, Any]]) -> Panel:
     series = []
     for protocol in PROTOCOLS:
         own = [point for point in points if point["attack"] == protocol.attack]
-        ends = {end: [_percent(point[quantity][end]) for point in own] for end in ("low", "high")}
+        ends = {end: [percent(point[quantity][end]) for point in own] for end in ("low", "high")}
         if own:
             series.append(
                 Series(
@@ -114,7 +114,3 @@ def _panel(quantity: str, points: Sequence[dict[str, Any]]) -> Panel:
         y_label=f"{quantity} in percent",
         series=tuple(series),
     )
-
-
-def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share

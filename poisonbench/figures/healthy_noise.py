@@ -11,6 +11,7 @@ Shapes: S selected images, K classes.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,23 +23,23 @@ from poisonbench.core.seeds import Seeds, generator_for
 from poisonbench.core.settings import as_json
 from poisonbench.data.splits import Dataset, Split, other_labels
 from poisonbench.defenses.hint import Hint
-from poisonbench.figures.drawing import Figure
-from poisonbench.figures.images import answer
-from poisonbench.figures.noise_grid import noise_grid
+from poisonbench.figures.drawing import Figure, Grid, Tile
+from poisonbench.figures.images import answer, pixels_of, short_name
 from poisonbench.models import check_model
 from poisonbench.models.classifier import Classifier
 from poisonbench.registry import defenses
-from poisonbench.requests import CraftRequest, PoisonRequest, RunRequest, Values
+from poisonbench.requests import CraftRequest, PoisonRequest, RunRequest
 from poisonbench.runs.craft import craft
-from poisonbench.runs.method_settings import Settings, read_settings
+from poisonbench.runs.defend import describe_poison
+from poisonbench.runs.method_settings import read_settings
 from poisonbench.runs.trained_models import LOOP_NUMBER, trained_models
 from poisonbench.runs.workspace import Bench, default_model
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.state import TrainingSet, TrainingState
 
 
-@dataclass(frozen=True)
-class Outcome:
+@dataclass(frozen=True, eq=False)
+class NoiseEffect:
     """What one noise does to the selected images.
 
     Attributes:
@@ -57,13 +58,10 @@ class Outcome:
 def healthy_noise(
     bench: Bench,
     dataset: Dataset,
-    mix: PoisonRequest,
+    request: RunRequest,
     *,
-    trial: int = 0,
     images: int = 4,
     wrong_label: bool = False,
-    profile: str = "paper",
-    values: Values | None = None,
 ) -> Figure:
     """Image, noise and noisy image with predictions, for some images of HINT's selection.
 
@@ -72,18 +70,14 @@ def healthy_noise(
     Args:
         bench: where; poisons and the model that are missing are made and kept.
         dataset: what to train on.
-        mix: its poison.
-        trial: seeds the model and the choice of images.
+        request: a run of HINT; its trial also seeds the choice of images.
         images: how many to show; half of them clean where there are clean ones.
         wrong_label: show the control as well.
-        profile: HINT's profile.
-        values: settings of HINT or of the recipe.
 
     Raises:
         UsageError: bad options.
     """
-    run = RunRequest(method="hint", poison=mix, profile=profile, settings=values or {}, trial=trial)
-    settings = read_settings(defenses()["hint"], dataset, run.profile, run.settings)
+    settings = read_settings(defenses()["hint"], dataset, request.profile, request.settings)
     try:
         defense: Hint = settings.module.build(settings.config, settings.recipe)
     except ValueError as error:
@@ -93,141 +87,128 @@ def healthy_noise(
     network = default_model(dataset)
     check_model(network, dataset.image_shape)
     bench.store.check_writable()
-    train, about, owners = _poisoned(bench, dataset, mix)
-    seeds = Seeds(bench.seed, trial)
-    spec = _model_spec(bench, dataset, settings, about, network, trial)
-    recipe = replace(settings.recipe, epochs=min(settings.config.schedule))
+    train, poison, sources = _poisoned(bench, dataset, request.poison)
+    trial, seeds = request.trial, Seeds(bench.seed, request.trial)
+    epoch = min(settings.config.schedule)
+    recipe = replace(settings.recipe, epochs=epoch)
+    spec = {
+        "kind": "before HINT's first round",
+        "loop": LOOP_NUMBER,
+        "dataset": dataset.digest,
+        "poison": poison["digest"] if poison else None,
+        "model": network,
+        "training": as_json(recipe),
+        "seed": bench.seed,
+        "trial": trial,
+    }
     (model,) = trained_models(bench, dataset, recipe, spec, seeds=seeds, train=train)
     bench.abort_if_stopping()
     bench.say("HINT's first round" + (", with true and with wrong labels" if wrong_label else ""))
     train = train.to(bench.device)
+    first_round = _FirstRound(model, dataset, defense, epoch, seeds)
     notes: list[dict[str, Any]] = []
-    healthy = _round(model, train, dataset.validation, defense, seeds, notes)
-    rows = defense.memory["selected"]
-    outcomes = {"healthy": _outcome(model, train, rows, train.labels, healthy)}
+    effects = {"healthy": first_round.effect(train, notes)}
     if wrong_label:
         wrong = other_labels(
             train.labels, dataset.num_classes, generator_for(bench.seed, "wrong labels", trial)
         )
         # The direction does not depend on training labels: only the images' own influence does.
-        relabelled = Split(train.images, wrong)
-        changed = _round(model, relabelled, dataset.validation, defense, seeds, [])
-        outcomes["wrong_label"] = _outcome(model, train, rows, wrong, changed)
-    chosen = train.rows(rows)
-    before = logits_of(model, chosen.images).softmax(1)
-    owners = owners.to(rows.device)[rows]
-    places = _choose(before, chosen.labels, owners >= 0, images, bench.seed, trial)
+        effects["wrong_label"] = first_round.effect(Split(train.images, wrong), [])
+    rows = defense.memory["selected"]
+    selected = train.rows(rows)
+    before = logits_of(model, selected.images).softmax(1)
+    sources = sources.to(rows.device)[rows]
+    generator = generator_for(bench.seed, "figure 1", trial)
+    shown = _choose(before, selected.labels, sources >= 0, images, generator)
     numbers: dict[str, Any] = {
         "figure": "1",
         "dataset": {"name": dataset.name.partition(":")[0], "digest": dataset.digest},
-        "poison": about,
+        "poison": poison,
         "seed": bench.seed,
         "trial": trial,
         "config": as_json(settings.config),
-        "model": {"epochs": min(settings.config.schedule), "spec": spec},
+        "model": {"epochs": epoch, "spec": spec},
         "round": notes[0],
         "images": [
             {
-                "row": int(rows[place]),
-                "poisoned_by": mix.attacks[owners[place]] if owners[place] >= 0 else None,
-                **_image_numbers(place, chosen, before, outcomes, dataset),
+                "row": int(rows[index]),
+                "poisoned_by": request.poison.attacks[sources[index]]
+                if sources[index] >= 0
+                else None,
+                **_image_numbers(index, selected, before, effects, dataset.class_names),
             }
-            for place in places.tolist()
+            for index in shown.tolist()
         ],
         "all_selected": {
-            name: _summary(keep, chosen.labels, before, outcomes)
-            for name, keep in (
-                ("all", owners == owners),
-                ("clean", owners < 0),
-                ("poisoned", owners >= 0),
+            name: _summary(mask, selected.labels, before, effects)
+            for name, mask in (
+                ("all", sources == sources),
+                ("clean", sources < 0),
+                ("poisoned", sources >= 0),
             )
-            if keep.any()
+            if mask.any()
         },
     }
-    pictures = {
-        name: (outcome.noise[places], outcome.images[places]) for name, outcome in outcomes.items()
-    }
-    return Figure(noise_grid(numbers, chosen.images[places], pictures), numbers)
+    pixels = {name: (effect.noise[shown], effect.images[shown]) for name, effect in effects.items()}
+    return Figure(_grid(numbers, selected.images[shown], pixels), numbers)
 
 
 def _poisoned(
-    bench: Bench, dataset: Dataset, mix: PoisonRequest
+    bench: Bench, dataset: Dataset, request: PoisonRequest
 ) -> tuple[Split, dict[str, Any] | None, Tensor]:
     """The training split with its poison, what names that, and each row's attack or -1, (N,)."""
-    owners = torch.full((len(dataset.train),), -1)
-    if mix.rho == 0:
-        return dataset.train, None, owners
-    request = CraftRequest(dataset=dataset.name, poison=mix, seed=bench.seed)
-    poison = craft(bench, request)[0].poison
-    owners[poison.indices] = poison.sources.long()
-    about = {"attacks": list(mix.attacks), "rho": mix.rho, "digest": poison.digest}
-    return poison.apply(dataset.train), about, owners
+    sources = torch.full((len(dataset.train),), -1)
+    if request.rho == 0:
+        return dataset.train, None, sources
+    crafted = craft(bench, CraftRequest(dataset=dataset.name, poison=request, seed=bench.seed))
+    poison = crafted[0].poison
+    sources[poison.indices] = poison.sources.long()
+    name = {"attacks": list(request.attacks), "rho": request.rho, "digest": poison.digest}
+    return poison.apply(dataset.train), name, sources
 
 
-def _model_spec(
-    bench: Bench,
-    dataset: Dataset,
-    settings: Settings,
-    about: dict[str, Any] | None,
-    network: str,
-    trial: int,
-) -> dict[str, Any]:
-    epochs = min(settings.config.schedule)
-    return {
-        "kind": "before HINT's first round",
-        "loop": LOOP_NUMBER,
-        "dataset": dataset.digest,
-        "poison": about["digest"] if about else None,
-        "model": network,
-        "training": as_json(replace(settings.recipe, epochs=epochs)),
-        "seed": bench.seed,
-        "trial": trial,
-    }
+@dataclass(frozen=True, eq=False)
+class _FirstRound:
+    """HINT's first round, at an epoch, on the model that it has there."""
 
+    model: Classifier
+    dataset: Dataset
+    defense: Hint
+    epoch: int
+    seeds: Seeds
 
-def _round(
-    model: Classifier,
-    train: Split,
-    validation: Split,
-    defense: Hint,
-    seeds: Seeds,
-    notes: list[dict[str, Any]],
-) -> Tensor:
-    """The images of HINT's first round, (S, C, H, W) float32 in [0, 1]."""
-    epoch = min(defense.config.schedule)
-    original = TrainingSet(train.images, train.labels)
-    state = TrainingState(
-        epoch=epoch,
-        step=0,
-        model=model,
-        original=original,
-        train=original,
-        validation=validation.to(train.labels.device),
-        batch_rows=None,
-        generator=lambda purpose: seeds.generator("defense", purpose, epoch, 0),
-        note=notes.append,
-        # HINT looks at the model that it is given and trains no other.
-        train_copy=lambda purpose, split: model,
-    )
-    return defense.start_epoch(state).images[defense.memory["selected"]]
-
-
-def _outcome(
-    model: Classifier, train: Split, rows: Tensor, labels: Tensor, images: Tensor
-) -> Outcome:
-    noise = images - train.images[rows].float().div_(255)
-    return Outcome(labels[rows], noise, images, logits_of(model, images).softmax(1))
+    def effect(self, train: Split, notes: list[dict[str, Any]]) -> NoiseEffect:
+        """Make the noise for a training split with its labels; ``notes`` gets the round's note."""
+        original = TrainingSet(train.images, train.labels)
+        state = TrainingState(
+            epoch=self.epoch,
+            step=0,
+            model=self.model,
+            original=original,
+            train=original,
+            validation=self.dataset.validation.to(train.labels.device),
+            batch_rows=None,
+            generator=lambda purpose: self.seeds.generator("defense", purpose, self.epoch, 0),
+            note=notes.append,
+            # HINT looks at the model that it is given and trains no other.
+            train_copy=lambda purpose, split: self.model,
+        )
+        healthy = self.defense.start_epoch(state).images
+        rows = self.defense.memory["selected"]
+        images = healthy[rows]
+        noise = images - train.images[rows].float().div_(255)
+        probabilities = logits_of(self.model, images).softmax(1)
+        return NoiseEffect(train.labels[rows], noise, images, probabilities)
 
 
 def _choose(
-    before: Tensor, labels: Tensor, poisoned: Tensor, count: int, seed: int, trial: int
+    before: Tensor, labels: Tensor, poisoned: Tensor, count: int, generator: torch.Generator
 ) -> Tensor:
-    """Places among the selected: clean ones, then poisoned ones, misclassified ones first.
+    """Positions among the selected: clean ones, then poisoned ones, misclassified ones first.
 
     Within that the draw is random. Where one kind is lacking the other fills in.
     """
-    order = torch.randperm(len(labels), generator=generator_for(seed, "figure 1", trial))
-    order = order.to(labels.device)
+    order = torch.randperm(len(labels), generator=generator).to(labels.device)
     right = before.argmax(1) == labels
     order = order[right[order].int().argsort(stable=True)]
     clean, bad = order[~poisoned[order]], order[poisoned[order]]
@@ -236,39 +217,40 @@ def _choose(
 
 
 def _image_numbers(
-    place: int,
-    chosen: Split,
+    index: int,
+    selected: Split,
     before: Tensor,
-    outcomes: dict[str, Outcome],
-    dataset: Dataset,
+    effects: dict[str, NoiseEffect],
+    class_names: Sequence[str],
 ) -> dict[str, Any]:
-    label = int(chosen.labels[place])
+    """One selected image as JSON values: answers before and after, and the size of the noise."""
+    label = int(selected.labels[index])
     numbers: dict[str, Any] = {
-        "label": dataset.class_names[label],
-        "before": answer(before[place], label, dataset.class_names),
+        "label": class_names[label],
+        "before": answer(before[index], label, class_names),
     }
-    for name, outcome in outcomes.items():
-        size = outcome.noise[place].abs()
+    for name, effect in effects.items():
+        size = effect.noise[index].abs()
         numbers[name] = {
-            "noise_made_with": dataset.class_names[int(outcome.labels[place])],
+            "noise_made_with": class_names[int(effect.labels[index])],
             "max_abs_noise": float(size.max()),
             "mean_abs_noise": float(size.double().mean()),
             "shown_times": _factor(float(size.max())),
-            "after": answer(outcome.probabilities[place], label, dataset.class_names),
+            "after": answer(effect.probabilities[index], label, class_names),
         }
     return numbers
 
 
 def _factor(largest: float) -> float | None:
-    """What makes a noise fill half of the range of grey, to two digits; None of no noise."""
+    """The factor by which a noise fills half of the range of grey; None of no noise."""
     return float(f"{0.5 / largest:.2g}") if largest > 0 else None
 
 
 def _summary(
-    keep: Tensor, labels: Tensor, before: Tensor, outcomes: dict[str, Outcome]
+    mask: Tensor, labels: Tensor, before: Tensor, effects: dict[str, NoiseEffect]
 ) -> dict[str, Any]:
-    """Shares over the selected images that are kept, (S,) bool."""
-    labels, before = labels[keep], before[keep]
+    """Shares over the selected images where a mask (S,) is true."""
+    labels, before = labels[mask], before[mask]
     true = before.gather(1, labels[:, None])[:, 0]
     right = before.argmax(1) == labels
     numbers: dict[str, Any] = {
@@ -276,8 +258,8 @@ def _summary(
         "right_before": float(right.double().mean()),
         "mean_true_confidence_before": float(true.double().mean()),
     }
-    for name, outcome in outcomes.items():
-        after = outcome.probabilities[keep]
+    for name, effect in effects.items():
+        after = effect.probabilities[mask]
         confidence = after.gather(1, labels[:, None])[:, 0]
         is_right = after.argmax(1) == labels
         numbers[name] = {
@@ -288,3 +270,83 @@ def _summary(
             "true_confidence_rises": float((confidence > true).double().mean()),
         }
     return numbers
+
+
+def _grid(
+    numbers: dict[str, Any], images: Tensor, pixels: Mapping[str, tuple[Tensor, Tensor]]
+) -> Grid:
+    """An image a row, with its noise and the noisy image.
+
+    Args:
+        numbers: as in the JSON file.
+        images: (M, C, H, W) uint8, those of ``numbers["images"]``.
+        pixels: by "healthy" and "wrong_label", the noise and the noisy images, both (M, C, H, W)
+            in pixels of [0, 1].
+    """
+    tiles = []
+    for index, image in enumerate(numbers["images"]):
+        row = [_answer_tile(images[index], image["before"])]
+        for name, (noise, noisy) in pixels.items():
+            effect = image[name]
+            factor = effect["shown_times"] or 1
+            text = f"max {255 * effect['max_abs_noise']:.3g}/255\nshown \u00d7 {factor:g}"
+            if name == "wrong_label":
+                text = f"label {short_name(effect['noise_made_with'], 8)}, {text}"
+            row.append(Tile(pixels=pixels_of(noise[index] * factor + 0.5), text=text))
+            row.append(_answer_tile(noisy[index], effect["after"]))
+        tiles.append(row)
+    columns = ["image", "healthy noise", "image + noise"]
+    if "wrong_label" in pixels:
+        columns += ["noise with a\nwrong label", "image + that"]
+    rows = [
+        f"{image['poisoned_by'] or 'clean'}, row {image['row']}\nlabel {short_name(image['label'])}"
+        for image in numbers["images"]
+    ]
+    return Grid(
+        title=f"HINT's healthy noise: {numbers['dataset']['name']}, "
+        f"{describe_poison(numbers['poison'])}, r = {numbers['config']['ratio']:g}",
+        columns=columns,
+        rows=rows,
+        tiles=tiles,
+        caption=_caption(numbers),
+    )
+
+
+def _answer_tile(image: Tensor, answer: dict[str, Any]) -> Tile:
+    """An image (C, H, W) with the model's answer to it."""
+    text = f"{short_name(answer['class'])}  {_share(answer['confidence'])}"
+    text += f"\nthe label {_share(answer['true_confidence'])}"
+    return Tile(pixels=pixels_of(image), text=text, is_right=answer["is_right"])
+
+
+def _caption(numbers: dict[str, Any]) -> str:
+    config, summary = numbers["config"], numbers["all_selected"]["all"]
+    healthy = summary["healthy"]
+    sentences = (
+        "After Figure 1 of the HINT paper. Under the images: the model's class with its "
+        "probability, marked as right or wrong, and the label's probability; they are of the noise "
+        "as it is, not of the amplified one. Grey is no noise, white raises and black lowers a "
+        "pixel.\n"
+        f"Noise: -gamma x pixel influence, gamma = {config['gamma']:g}, within "
+        f"{255 * config['beta']:.3g}/255. Model: plain training for {numbers['model']['epochs']} "
+        f"epoch(s), as HINT has it in its first round; trial {numbers['trial']}. Images: drawn at "
+        "random from those that HINT selects, misclassified ones first.\n"
+        f"All {summary['images']:,} selected images: {_share(summary['right_before'])} right "
+        f"before, {_share(healthy['right_after'])} after healthy noise; the label's probability "
+        f"rises for {_share(healthy['true_confidence_rises'])}, its mean goes from "
+        f"{_share(summary['mean_true_confidence_before'])} to "
+        f"{_share(healthy['mean_true_confidence_after'])}."
+    )
+    if "wrong_label" in summary:
+        wrong = summary["wrong_label"]
+        sentences += (
+            " Control, the same noise made with a wrong label drawn at random: "
+            f"{_share(wrong['right_after'])} right after, the true label's probability rises "
+            f"for {_share(wrong['true_confidence_rises'])}, its mean goes to "
+            f"{_share(wrong['mean_true_confidence_after'])}."
+        )
+    return sentences
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.2f} %"

@@ -20,10 +20,11 @@ from poisonbench.core.seeds import generator_for
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.figures.drawing import Figure, Grid, Tile
 from poisonbench.figures.images import answer, pixels_of, short_name
+from poisonbench.figures.runs_shown import is_on, named_run
 from poisonbench.registry import defenses, find, label_of
 from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, check_count, command_of
 from poisonbench.results import published
-from poisonbench.results.records import RunRecord, read_record
+from poisonbench.results.records import RunRecord
 from poisonbench.runs.defend import defend, describe_poison, resolve_run
 from poisonbench.runs.trained_models import read_model
 from poisonbench.runs.workspace import Bench
@@ -34,36 +35,36 @@ Pick = Literal["disagree", "random"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """Which classifiers a figure shows.
+class ModelChoice:
+    """Which classifiers the figure shows.
 
     Attributes:
-        mix: the poison that they were trained on.
+        poison: what they were trained on.
         trial: of their runs.
         methods: the defenses, in order; none named shows those that have a model, and misses or
             makes only the paper's.
         runs: ids of run records instead, of any settings, poison and trial.
         make: train what is missing.
-        where: the words that tell a command where results and data are, if it must be told.
+        folder_options: those that the command of a missing run needs to use the same folders.
     """
 
-    mix: PoisonRequest
+    poison: PoisonRequest
     trial: int = 0
     methods: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
     make: bool = False
-    where: tuple[str, ...] = ()
+    folder_options: tuple[str, ...] = ()
 
 
 def predictions(
-    bench: Bench, dataset: Dataset, wanted: Wanted, *, images: int = 5, pick: Pick = "disagree"
+    bench: Bench, dataset: Dataset, choice: ModelChoice, *, images: int = 5, pick: Pick = "disagree"
 ) -> Figure:
     """Test images, and below each the class and confidence that every classifier gives it.
 
     Args:
         bench: where.
         dataset: whose test images.
-        wanted: the classifiers.
+        choice: the classifiers.
         images: how many to show.
         pick: "disagree" draws among images on which the classifiers disagree, "random" among all.
 
@@ -72,10 +73,10 @@ def predictions(
         ArtefactError: a classifier is missing or was trained on other data; the message names the
             command that makes it.
     """
-    check_count("--trial", wanted.trial)
+    check_count("--trial", choice.trial)
     if images < 1:
         raise UsageError(f"--images: expected 1 or more, got {images}")
-    records, missing = _records(bench, dataset, wanted)
+    records, missing = _records(bench, dataset, choice)
     test = dataset.test.to(bench.device)
     probabilities = []
     for record in records:
@@ -85,15 +86,15 @@ def predictions(
         probabilities.append(logits_of(model, test.images).softmax(1))
     stacked = torch.stack(probabilities)
     disagree = (stacked.argmax(2) != stacked.argmax(2)[0]).any(0).cpu()
-    rows = _choose(disagree, images, pick, bench.seed, wanted.trial)
+    rows = _choose(disagree, images, pick, bench.seed, choice.trial)
     names = _names(records)
     shown = [
         {
             "row": row,
             "label": dataset.class_names[int(test.labels[row])],
             "answers": {
-                name: answer(stacked[place, row], int(test.labels[row]), dataset.class_names)
-                for place, name in enumerate(names)
+                name: answer(stacked[index, row], int(test.labels[row]), dataset.class_names)
+                for index, name in enumerate(names)
             },
         }
         for row in rows
@@ -123,110 +124,77 @@ def predictions(
 
 
 def _records(
-    bench: Bench, dataset: Dataset, wanted: Wanted
+    bench: Bench, dataset: Dataset, choice: ModelChoice
 ) -> tuple[list[RunRecord], dict[str, str]]:
     """The classifiers' records, and by method the commands that make those that are missing."""
-    if wanted.runs:
-        return [named_run(bench, dataset, run) for run in wanted.runs], {}
-    for method in wanted.methods:
+    if choice.runs:
+        return [named_run(bench, dataset, run) for run in choice.runs], {}
+    for method in choice.methods:
         find("a defense", defenses(), method)
-    asked = wanted.methods or tuple(published.METHOD_LABELS)
-    if wanted.make:
-        requests = [_request(bench, dataset, wanted, method) for method in asked]
+    expected = choice.methods or tuple(published.METHOD_LABELS)
+    if choice.make:
+        requests = [_request(bench, dataset, choice, method) for method in expected]
         # What one of them refuses is said before the first is trained.
         for request in requests:
             resolve_run(bench, request)
         return [defend(bench, request).record for request in requests], {}
     known = bench.store.records(lambda error: bench.say(f"warning: left out: {error}"))
-    found, missing = [], {}
-    for method in wanted.methods or tuple(defenses()):
-        kept = _find_run(bench, dataset, wanted, method, known)
-        if kept is None and method in asked:
-            request = _request(bench, dataset, wanted, method)
-            missing[method] = command_of(request, *wanted.where)
-        elif kept is not None:
-            found.append(kept)
-    if missing and (wanted.methods or not found):
-        first = next(iter(missing))
+    records, commands = [], {}
+    for method in choice.methods or tuple(defenses()):
+        record = _find_run(bench, dataset, choice, method, known)
+        if record is None and method in expected:
+            request = _request(bench, dataset, choice, method)
+            commands[method] = command_of(request, *choice.folder_options)
+        elif record is not None:
+            records.append(record)
+    if commands and (choice.methods or not records):
+        method, command = next(iter(commands.items()))
         raise ArtefactError(
-            f"expected a model of {first} in {bench.store.root / 'models'}, got none; make it with "
-            f"`{missing[first]}`, or everything that is missing with --make"
+            f"expected a model of {method} in {bench.store.root / 'models'}, got none; make it "
+            f"with `{command}`, or everything that is missing with --make"
         )
-    for method, command in missing.items():
+    for method, command in commands.items():
         bench.say(f"left out: {method} has no model; make it with `{command}` or --make")
-    return found, missing
-
-
-def named_run(bench: Bench, dataset: Dataset, run: str) -> RunRecord:
-    """The record of a run on a data set that kept its model.
-
-    Raises:
-        ArtefactError: there is none.
-    """
-    path = bench.store.run_path(run)
-    if not path.is_file():
-        raise ArtefactError(f"expected the id of a run in {path.parent}, got {run!r}")
-    record = read_record(path)
-    if not _is_run_on(record, dataset):
-        raise ArtefactError(
-            f"{path}: expected a run on this {dataset.name}, got one on "
-            f"{record.labels.get('dataset')} with other images or another split; choose its own "
-            f"--dataset and --seed {record.spec.get('seed')}"
-        )
-    if not bench.store.model_path(run).is_file():
-        raise ArtefactError(
-            f"expected the model of run {run} in {bench.store.root / 'models'}, got none; run its "
-            "`poisonbench defend` command again with --save-model"
-        )
-    return record
-
-
-def _is_run_on(record: RunRecord, dataset: Dataset) -> bool:
-    data = record.spec.get("dataset")
-    return (
-        record.spec.get("kind") == "defend"
-        and isinstance(data, Mapping)
-        and data.get("digest") == dataset.digest
-    )
+    return records, commands
 
 
 def _find_run(
-    bench: Bench, dataset: Dataset, wanted: Wanted, method: str, known: Sequence[RunRecord]
+    bench: Bench, dataset: Dataset, choice: ModelChoice, method: str, known: Sequence[RunRecord]
 ) -> RunRecord | None:
     """The run that tables would take for this method, poison and trial, if it kept its model."""
     matching = [
         record
         for record in known
-        if _is_run_on(record, dataset)
+        if is_on(record, dataset)
         and record.spec["method"] == method
         and record.spec["seed"] == bench.seed
-        and record.spec["trial"] == wanted.trial
+        and record.spec["trial"] == choice.trial
         and record.labels.get("variant") == "paper"
-        and _is_of(wanted.mix, record.spec["poison"])
+        and _is_of(choice.poison, record.spec["poison"])
     ]
     kept = distinct_trials(matching)
     return kept[0] if kept and bench.store.model_path(kept[0].id).is_file() else None
 
 
-def _is_of(mix: PoisonRequest, about: Mapping[str, Any] | None) -> bool:
+def _is_of(poison: PoisonRequest, about: Mapping[str, Any] | None) -> bool:
     """Whether a run's spec names this poison, the draw that tables take."""
-    if about is None or mix.rho == 0:
-        return about is None and mix.rho == 0
+    if about is None or poison.rho == 0:
+        return about is None and poison.rho == 0
     return (
-        about.get("attacks") == list(mix.attacks)
-        and math.isclose(about["rho"], mix.rho or DEFAULT_RHO, rel_tol=1e-6)
+        about.get("attacks") == list(poison.attacks)
+        and math.isclose(about["rho"], poison.rho or DEFAULT_RHO, rel_tol=1e-6)
         and about.get("trial") == 0
         and about.get("selection") == "stratified"
     )
 
 
-def _request(bench: Bench, dataset: Dataset, wanted: Wanted, method: str) -> RunRequest:
+def _request(bench: Bench, dataset: Dataset, choice: ModelChoice, method: str) -> RunRequest:
     return RunRequest(
         method=method,
         dataset=dataset.name,
-        poison=wanted.mix,
+        poison=choice.poison,
         seed=bench.seed,
-        trial=wanted.trial,
+        trial=choice.trial,
         save_model=True,
     )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from poisonbench.figures.drawing import Figure, Panel, Panels, Series
+from poisonbench.figures.drawing import Figure, Panel, Panels, Series, percent
 from poisonbench.results.records import RunRecord
-from poisonbench.results.statistics import Summary, mean_interval, summarise
+from poisonbench.results.statistics import mean_interval, summarise
 from poisonbench.tables.paper_table import dataset_labels
 from poisonbench.tables.table4 import NAMES, RHO, TABLE
 
@@ -44,8 +44,8 @@ def _points(parameter: str, dataset: str, records: Sequence[RunRecord]) -> list[
         value = cell.names["value"]
         # The paper's 0.062 is 16/255, to three digits.
         exact = round(255 * value) / 255 if parameter == "beta" else value
-        chosen = cell.select(records)
-        measured = summarise([record.metrics["test_accuracy"] for record in chosen])
+        runs, published = cell.select(records), cell.published
+        measured = summarise([record.metrics["test_accuracy"] for record in runs])
         low, high = (mean_interval(measured) if measured else None) or (None, None)
         points.append(
             {
@@ -54,15 +54,13 @@ def _points(parameter: str, dataset: str, records: Sequence[RunRecord]) -> list[
                 "measured": None if measured is None else {"mean": measured.mean, "n": measured.n},
                 "low": low,
                 "high": high,
-                "published": _plain(cell.published),
-                "records": [record.id for record in chosen],
+                "published": None
+                if published is None
+                else {"mean": published.mean, "std": published.std},
+                "records": [record.id for record in runs],
             }
         )
     return points
-
-
-def _plain(summary: Summary | None) -> dict[str, Any] | None:
-    return None if summary is None else {"mean": summary.mean, "std": summary.std}
 
 
 def _panel(parameter: str, points: Sequence[dict[str, Any]]) -> Panel:
@@ -80,8 +78,8 @@ def _panel(parameter: str, points: Sequence[dict[str, Any]]) -> Panel:
                 label="measured",
                 x=[point["value"] for point in measured],
                 y=[100 * point["measured"]["mean"] for point in measured],
-                low=[_percent(point["low"]) for point in measured],
-                high=[_percent(point["high"]) for point in measured],
+                low=[percent(point["low"]) for point in measured],
+                high=[percent(point["high"]) for point in measured],
             ),
             Series(
                 label="published",
@@ -93,7 +91,3 @@ def _panel(parameter: str, points: Sequence[dict[str, Any]]) -> Panel:
             ),
         ),
     )
-
-
-def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share

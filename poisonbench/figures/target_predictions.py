@@ -28,7 +28,7 @@ class _Target:
     intended_class: int
 
 
-def victims(
+def target_predictions(
     number: str,
     dataset: Dataset,
     attack: str,
@@ -42,7 +42,7 @@ def victims(
     Args:
         number: the figure's in the paper.
         dataset: whose test images the targets are.
-        attack: its name.
+        attack: the attack's name.
         scenario: how the victims were trained, in words.
         runs: by defense, at least one; one run for each (seed, trial), all on this data set.
         images: how many targets to show.

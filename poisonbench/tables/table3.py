@@ -11,12 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from poisonbench import registry
-from poisonbench.core.errors import ArtefactError
-from poisonbench.requests import Values, command_of
+from poisonbench.requests import Values
 from poisonbench.results import published
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import SIGNIFICANCE
-from poisonbench.results.store import Store
 from poisonbench.tables.cells import TARGETED_SAMPLE, TRIALS, Cell
 from poisonbench.tables.claims import Claim, SuccessOrder, Superiority
 from poisonbench.tables.comparisons import Block, Comparison, compare_success
@@ -118,86 +116,6 @@ def find_row(dataset: str, attack: str) -> Row:
     entry = registry.find("a targeted attack", targeted, attack)
     rows = {row.attack: row for row in attack_rows(dataset)}
     return rows.get(attack, Row(attack, entry.scenario))
-
-
-def runs_of_row(
-    dataset: str, row: Row, methods: Sequence[str], records: Records
-) -> dict[str, list[RunRecord]]:
-    """The runs of a row by defense, one for each (seed, trial).
-
-    Args:
-        dataset: its name.
-        row: the attack.
-        methods: the defenses, in order; none named takes those that have runs.
-        records: what has been run.
-
-    Raises:
-        UsageError: unknown defense.
-        ArtefactError: no runs, or none of a defense that is named; says what makes one.
-    """
-    built = registry.defenses()
-    wanted = [registry.find("a defense", built, name).name for name in methods] or list(built)
-    cells = {method: make_cell(dataset, row, method) for method in wanted}
-    found = {method: cell.select(records) for method, cell in cells.items()}
-    missing = [method for method, runs in found.items() if not runs]
-    if missing and (methods or len(missing) == len(found)):
-        raise ArtefactError(
-            f"expected a run of {missing[0]} under {row.attack} on {dataset} "
-            f"({row.training}), got none; make it with `{command_of(cells[missing[0]].request(0))}`"
-        )
-    return {method: runs for method, runs in found.items() if runs}
-
-
-def models_of_row(
-    dataset: str,
-    row: Row,
-    methods: Sequence[str],
-    records: Records,
-    seed: int,
-    trial: int,
-    store: Store,
-) -> tuple[list[RunRecord], dict[str, str]]:
-    """The runs of a row's trial that kept their models, and the commands that make the others.
-
-    Parameters: what names the trial, and where its runs and models are.
-
-    Args:
-        dataset: its name.
-        row: the attack.
-        methods: the defenses, in order; none named takes those that have runs.
-        records: what has been run.
-        seed: root seed of the runs.
-        trial: of the runs.
-        store: where models lie.
-
-    Raises:
-        UsageError: unknown defense.
-        ArtefactError: no model, or none of a defense that is named; says what makes one.
-    """
-    found: list[RunRecord] = []
-    missing: dict[str, str] = {}
-    try:
-        by_method = runs_of_row(dataset, row, methods, records)
-    except ArtefactError as error:
-        raise ArtefactError(f"{error}; add --save-model") from None
-    for method, runs in by_method.items():
-        kept = [
-            run
-            for run in runs
-            if (run.spec["seed"], run.spec["trial"]) == (seed, trial)
-            and store.model_path(run.id).is_file()
-        ]
-        found += kept[:1]
-        if not kept:
-            request = make_cell(dataset, row, method).request(trial)
-            missing[method] = command_of(replace(request, save_model=True))
-    if missing and (methods or not found):
-        first = next(iter(missing))
-        raise ArtefactError(
-            f"expected a model of {first} under {row.attack} on {dataset} ({row.training}, trial "
-            f"{trial}), got none; make it with `{missing[first]}`"
-        )
-    return found, missing
 
 
 def net_of_control(records: Sequence[RunRecord], controls: Sequence[RunRecord]) -> list[RunRecord]:

@@ -15,13 +15,14 @@ from poisonbench.core.errors import ArtefactError
 from poisonbench.data.artefacts import read_poison
 from poisonbench.data.sources import load_dataset
 from poisonbench.figures.drawing import draw
-from poisonbench.figures.feature_projection import GROUPS, SHOWN, plane, projection
+from poisonbench.figures.feature_projection import GROUPS, SHOWN, feature_projection, plane
+from poisonbench.figures.runs_shown import models_of_row
 from poisonbench.results.records import read_record
 from poisonbench.results.store import Store
 from poisonbench.runs.trained_models import KEPT
 from poisonbench.runs.workspace import Bench
 from poisonbench.tables.cells import TARGETED_SAMPLE
-from poisonbench.tables.table3 import find_row, models_of_row
+from poisonbench.tables.table3 import find_row
 
 CPU = torch.device("cpu")
 
@@ -81,7 +82,7 @@ def test_no_plane_between_nothing(own, other, said):
 def test_groups_are_what_the_run_removed(place):
     dataset, bench, _ = place
     records = [record_of(place, method) for method in ("none", "knn", "random")]
-    figure = projection(bench, dataset, records)
+    figure = feature_projection(bench, dataset, records)
     for record, numbers in zip(records, figure.numbers["runs"], strict=True):
         goal, groups = record.spec["goal"], numbers["points"]
         assert list(groups) == list(GROUPS)
@@ -107,14 +108,14 @@ def test_groups_are_what_the_run_removed(place):
     svg = draw(figure.picture)["svg"].decode()
     assert svg.count("poisons removed<") == 3
     assert json.dumps(figure.numbers)
-    assert projection(bench, dataset, records).numbers == figure.numbers
+    assert feature_projection(bench, dataset, records).numbers == figure.numbers
 
 
 def test_at_most_so_many_clean_images_of_a_class(place, monkeypatch):
     dataset, bench, _ = place
     assert SHOWN > 2
     monkeypatch.setattr("poisonbench.figures.feature_projection.SHOWN", 2)
-    (numbers,) = projection(bench, dataset, [record_of(place, "none")]).numbers["runs"]
+    (numbers,) = feature_projection(bench, dataset, [record_of(place, "none")]).numbers["runs"]
     assert len(numbers["points"]["target's class"]) == 2
     assert len(numbers["points"]["bases"]) == numbers["poisons"]
 
@@ -141,7 +142,7 @@ def test_another_poison_under_the_same_name_is_refused(place):
     record = record_of(place, "none")
     spec = record.spec | {"poison": record.spec["poison"] | {"digest": "another"}}
     with pytest.raises(ArtefactError, match="its own poison"):
-        projection(bench, dataset, [replace(record, spec=spec)])
+        feature_projection(bench, dataset, [replace(record, spec=spec)])
 
 
 @pytest.mark.parametrize("damage", ["count", "bytes", "missing"])
@@ -157,7 +158,7 @@ def test_a_damaged_model_is_refused(place, tmp_path, damage):
         else:
             path.unlink()
         with pytest.raises(ArtefactError, match=path.name):
-            projection(bench, dataset, [record_of(place, "random")])
+            feature_projection(bench, dataset, [record_of(place, "random")])
     finally:
         path.write_bytes(before)
 
@@ -166,22 +167,24 @@ def test_the_table_s_runs_with_models_are_taken(results):
     data = load_dataset(TARGETED_SAMPLE, Path(), 0)
     runs = [run_on(data, 9, trial=t, method=m) for m in ("none", "hint") for t in (0, 1)]
     write(results, runs)
-    store = Store(results)
+    store, remarks = Store(results), []
+    bench = Bench(store, Path(), CPU, say=remarks.append)
     records = store.records(lambda error: None)
     row = find_row(TARGETED_SAMPLE, "mp")
     with pytest.raises(ArtefactError, match=r"none under mp.*trial 1.*--save-model"):
-        models_of_row(TARGETED_SAMPLE, row, (), records, 0, 1, store)
+        models_of_row(bench, records, data, row, (), 1)
     kept = next(r for r in records if r.spec["method"] == "hint" and r.spec["trial"] == 1)
     store.model_path(kept.id).parent.mkdir()
     store.model_path(kept.id).write_bytes(b"")
-    found, missing = models_of_row(TARGETED_SAMPLE, row, (), records, 0, 1, store)
-    assert [run.id for run in found] == [kept.id]
-    assert list(missing) == ["none"]
-    assert missing["none"].endswith("--trial 1 --save-model")
+    models = models_of_row(bench, records, data, row, (), 1)
+    assert [run.id for run in models] == [kept.id]
+    (remark,) = remarks
+    assert remark.startswith("left out: none has no model of trial 1")
+    assert remark.endswith("--trial 1 --save-model`")
     with pytest.raises(ArtefactError, match="trial 1"):
-        models_of_row(TARGETED_SAMPLE, row, (), records, 7, 1, store)
+        models_of_row(replace(bench, seed=7), records, data, row, (), 1)
     with pytest.raises(ArtefactError, match="a model of none"):
-        models_of_row(TARGETED_SAMPLE, row, ("hint", "none"), records, 0, 1, store)
+        models_of_row(bench, records, data, row, ("hint", "none"), 1)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from helpers.command_line import cli, done, files_in
 from helpers.target_runs import INTENDED, OWN, run_on, write
 from poisonbench.data.sources import load_dataset
-from poisonbench.figures.target_predictions import victims
+from poisonbench.figures.target_predictions import target_predictions
 from poisonbench.tables.cells import TARGETED_SAMPLE
 
 THIRD = 7
@@ -35,7 +35,7 @@ def runs(data):
 
 
 def test_targets_and_what_each_defense_says_of_them(data, runs):
-    made = victims("3", data, "mp", "finetune", runs, images=4)
+    made = target_predictions("3", data, "mp", "finetune", runs, images=4)
     numbers = made.numbers
     assert [target["trial"] for target in numbers["targets"]] == [0, 1, 3, 2]
     assert numbers["defenses"]["W/o Defense"] == {"method": "none", "hits": 4, "trials": 4}
@@ -66,7 +66,9 @@ def test_targets_and_what_each_defense_says_of_them(data, runs):
 
 
 def test_images_are_as_many_as_wanted(data, runs):
-    assert len(victims("3", data, "mp", "finetune", runs, images=2).numbers["targets"]) == 2
+    assert (
+        len(target_predictions("3", data, "mp", "finetune", runs, images=2).numbers["targets"]) == 2
+    )
 
 
 def test_the_command_takes_the_tables_runs(data, runs, results):

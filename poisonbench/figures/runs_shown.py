@@ -1,0 +1,130 @@
+"""Which runs a figure shows: those that are named, or those of a targeted attack in Table III."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from poisonbench.core.errors import ArtefactError
+from poisonbench.data.splits import Dataset
+from poisonbench.registry import defenses, find
+from poisonbench.requests import command_of
+from poisonbench.results.records import RunRecord, read_record
+from poisonbench.runs.workspace import Bench
+from poisonbench.tables.cells import is_run_on
+from poisonbench.tables.table3 import Row, make_cell
+
+
+def named_run(bench: Bench, dataset: Dataset, run: str) -> RunRecord:
+    """The record of a run on a data set that kept its model.
+
+    Raises:
+        ArtefactError: there is none.
+    """
+    path = bench.store.run_path(run)
+    if not path.is_file():
+        raise ArtefactError(f"expected the id of a run in {path.parent}, got {run!r}")
+    record = read_record(path)
+    if not is_on(record, dataset):
+        raise ArtefactError(
+            f"{path}: expected a run on this {dataset.name}, got one on "
+            f"{record.labels.get('dataset')} with other images or another split; choose its own "
+            f"--dataset and --seed {record.spec.get('seed')}"
+        )
+    if not bench.store.model_path(run).is_file():
+        raise ArtefactError(
+            f"expected the model of run {run} in {bench.store.root / 'models'}, got none; run its "
+            "`poisonbench defend` command again with --save-model"
+        )
+    return record
+
+
+def is_on(record: RunRecord, dataset: Dataset) -> bool:
+    """Whether a run was trained and tested on these images."""
+    data = record.spec.get("dataset")
+    return isinstance(data, dict) and data.get("digest") == dataset.digest
+
+
+def runs_of_row(
+    records: Sequence[RunRecord], dataset: Dataset, row: Row, methods: Sequence[str]
+) -> dict[str, list[RunRecord]]:
+    """The runs of a row by defense, one for each (seed, trial).
+
+    Args:
+        records: what has been run.
+        dataset: whose images the targets are.
+        row: the attack.
+        methods: the defenses, in order; none named takes those that have runs.
+
+    Raises:
+        UsageError: unknown defense.
+        ArtefactError: no runs, or none of a defense that is named; says what makes one.
+    """
+    own = [
+        record
+        for record in records
+        if is_run_on(record, dataset.name)
+        and is_on(record, dataset)
+        and record.metrics.get("target")
+    ]
+    known = defenses()
+    names = [find("a defense", known, name).name for name in methods] or list(known)
+    cells = {name: make_cell(dataset.name, row, name) for name in names}
+    runs = {name: cell.select(own) for name, cell in cells.items()}
+    missing = [name for name in names if not runs[name]]
+    if missing and (methods or len(missing) == len(names)):
+        raise ArtefactError(
+            f"expected a run of {missing[0]} under {row.attack} on {dataset.name} "
+            f"({row.training}), got none; make it with `{command_of(cells[missing[0]].request(0))}`"
+        )
+    return {name: group for name, group in runs.items() if group}
+
+
+def models_of_row(
+    bench: Bench,
+    records: Sequence[RunRecord],
+    dataset: Dataset,
+    row: Row,
+    methods: Sequence[str],
+    trial: int,
+) -> list[RunRecord]:
+    """The runs of a row's trial that kept their models; say how to make those that others lack.
+
+    Args:
+        bench: where models lie, and the root seed of the runs.
+        records: what has been run.
+        dataset: whose images the targets are.
+        row: the attack.
+        methods: the defenses, in order; none named takes those that have runs.
+        trial: of the runs.
+
+    Raises:
+        UsageError: unknown defense.
+        ArtefactError: no model, or none of a defense that is named; says what makes one.
+    """
+    try:
+        runs = runs_of_row(records, dataset, row, methods)
+    except ArtefactError as error:
+        raise ArtefactError(f"{error}; add --save-model") from None
+    models: list[RunRecord] = []
+    commands: dict[str, str] = {}
+    for method, group in runs.items():
+        kept = [
+            run
+            for run in group
+            if (run.spec["seed"], run.spec["trial"]) == (bench.seed, trial)
+            and bench.store.model_path(run.id).is_file()
+        ]
+        models += kept[:1]
+        if not kept:
+            request = make_cell(dataset.name, row, method).request(trial)
+            commands[method] = command_of(replace(request, save_model=True))
+    if commands and (methods or not models):
+        method, command = next(iter(commands.items()))
+        raise ArtefactError(
+            f"expected a model of {method} under {row.attack} on {dataset.name} ({row.training}, "
+            f"trial {trial}), got none; make it with `{command}`"
+        )
+    for method, command in commands.items():
+        bench.say(f"left out: {method} has no model of trial {trial}; make it with `{command}`")
+    return models
