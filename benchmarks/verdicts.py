@@ -189,11 +189,9 @@ class Outcomes:
         shape = self.poisons, self.seeds, self.images
         uniform = generator.random(self.images, dtype=np.float32)
         fixed = (uniform < self.always / 2).astype(np.int8) - (uniform > 1 - self.always / 2)
-        shift = gain / (1 - self.always) + generator.normal(0, self.trial, (self.poisons, 1, 1))
-        if self.seeds > 1:
-            shift = shift + generator.normal(0, self.trial, (1, self.seeds, 1))
-            if self.poisons == 1:
-                shift = gain / (1 - self.always) + generator.normal(0, self.trial, shift.shape)
+        shift = gain / (1 - self.always) + generator.normal(0, self.trial, (1, self.seeds, 1))
+        if self.poisons > 1:
+            shift = shift + generator.normal(0, self.trial, (self.poisons, 1, 1))
         either = np.maximum(self.churn, np.abs(shift))
         uniform = generator.random(shape, dtype=np.float32)
         anew = (uniform < (either + shift) / 2).astype(np.int8)
@@ -205,7 +203,6 @@ class Outcomes:
         """In words."""
         trials = f"{self.poisons} x {self.seeds} poisons x seeds"
         trials = f"{self.seeds} seeds" if self.poisons == 1 else trials
-        trials = f"{self.poisons} poisons, a seed each" if self.seeds == 1 else trials
         return f"{trials}, {self.images} images, {self.name}"
 
 
@@ -214,8 +211,9 @@ POPULATIONS = (
     ("chance alone", 0.0, 0.02, 0.0),
     ("the same images", 0.01, 0.005, 0.0),
     ("trials apart", 0.005, 0.01, 0.003),
+    ("trials far apart", 0.0, 0.02, 0.02),
 )
-DESIGNS = ((1, 3, 2000), (1, 5, 2000), (1, 5, 10_000), (5, 1, 2000), (5, 5, 2000))
+DESIGNS = ((1, 3, 2000), (1, 5, 2000), (1, 5, 10_000), (5, 5, 2000))
 
 
 def accuracy(lines: Lines, tables: int, generator: Generator) -> None:

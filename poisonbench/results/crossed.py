@@ -55,7 +55,8 @@ class Spread:
 
         Where a handful of images differ their spread is poorly known, and smallest where by chance
         few did. So the interval allows for what a true difference of ``least`` adds to it, were it
-        always on the same images: as many images as make that difference.
+        always on the same images: as many images as make that difference. And it is never narrower
+        than if poisons and seeds had no effect: a few trials may agree by chance.
 
         Args:
             effect: the mean difference.
@@ -83,7 +84,8 @@ class Spread:
         # Poisons and seeds each hold what belongs to both, so that the interval errs to the wide.
         shared = min(max(0.0, both + rest), by_poison, by_seed)
         variance = by_image + by_poison + by_seed - shared
-        return Estimate(effect, tuple(parts), variance or abs(least) / images)
+        images_alone = by_image + max(0.0, rest) + abs(least) / images
+        return Estimate(effect, tuple(parts), variance or abs(least) / images, images_alone)
 
 
 def spread_of(difference: ArrayLike) -> Spread:
