@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -209,7 +209,7 @@ class Outcomes:
 #: name, share always, churn, standard deviation between trials.
 POPULATIONS = (
     ("chance alone", 0.0, 0.02, 0.0),
-    ("the same images", 0.01, 0.005, 0.0),
+    ("the same images", 0.01, 0.01, 0.0),
     ("trials apart", 0.005, 0.01, 0.003),
     ("trials far apart", 0.0, 0.02, 0.02),
 )
@@ -267,10 +267,15 @@ def estimate(table: np.ndarray, least: float) -> Estimate:
 
 
 def true_spread(population: Outcomes, generator: Generator) -> Spread:
-    """The spread of a population: the mean of unbiased ones."""
-    spreads = [spread_of(population.draw(0.0, generator)) for _ in range(5 * REPORTS)]
+    """The spread of a population: of trials as it is drawn, of images the mean of unbiased ones."""
+    spreads = [spread_of(population.draw(0.0, generator)) for _ in range(REPORTS)]
+    trial = ((1 - population.always) * population.trial) ** 2
     return Spread(
-        *(float(np.mean([getattr(one, field.name) for one in spreads])) for field in fields(Spread))
+        poison=trial if population.poisons > 1 else 0.0,
+        seed=trial,
+        both=0.0,
+        image=float(np.mean([one.image for one in spreads])),
+        rest=float(np.mean([one.rest for one in spreads])),
     )
 
 
@@ -289,7 +294,7 @@ def weights(
 def paired_t_finds(table: np.ndarray) -> bool:
     """Whether the one-sided paired t-test over all trials finds a gain."""
     gains = table.mean(2).ravel()
-    if gains.std() == 0:
+    if gains.std() < 1e-9:
         return bool(gains[0] > 0)
     return bool(stats.ttest_1samp(gains, 0, alternative="greater").pvalue < 0.05)
 
@@ -494,27 +499,20 @@ PARTS: dict[str, Callable[[Lines, int, Generator], None]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     lines = Lines([], [])
-    for index, name in enumerate(options.parts):
-        PARTS[name](lines, options.tables, np.random.default_rng([options.seed, index]))
-    error = 100 * (0.05 * 0.95 / options.tables) ** 0.5
-    tables = f"{options.tables} simulated tables a line"
-    for title, headings, rows, note in (
-        ("Words that are wrong", HEADINGS, lines.errors, f"one of 5 % is {error:.1f}"),
-        (
-            "Words that are right",
-            POWER_HEADINGS,
-            lines.power,
-            f"one of 80 % is {2**0.5 * 100 * (0.08 / options.tables) ** 0.5:.1f}",
-        ),
+    for index, (name, part) in enumerate(PARTS.items()):
+        if name in options.parts:
+            part(lines, options.tables, np.random.default_rng([options.seed, index]))
+    for title, headings, rows, rate in (
+        ("Words that are wrong", HEADINGS, lines.errors, 0.05),
+        ("Words that are right", POWER_HEADINGS, lines.power, 0.8),
     ):
-        show(
-            title,
-            headings,
-            rows,
-            [f"{tables}; the standard error of {note}."],
-            torch.device("cpu"),
-            markdown=options.markdown,
+        error = (rate * (1 - rate) / options.tables) ** 0.5
+        note = (
+            f"{options.tables} simulated tables a line, so that the standard error of {rate:.0%} "
+            f"is {100 * error:.1f}."
         )
+        if rows:
+            show(title, headings, rows, [note], torch.device("cpu"), markdown=options.markdown)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
