@@ -57,6 +57,8 @@ POWER_HEADINGS = ["word", "design", "true difference", "said, %", "reported, %",
 #: Tables of which their own report is asked, and of which the true spread is taken.
 REPORTS = 200
 LEVELS = 6
+#: With a delta that nothing reaches, equivalence takes nothing from "differs".
+STRICT = FigureRule(1e-9)
 
 
 @dataclass
@@ -108,44 +110,47 @@ def means(lines: Lines, tables: int, generator: Generator) -> None:
         delta = 4 * truth.variance**0.5
         rule = FigureRule(delta)
         design = f"{ours} seeds against {theirs}, spreads {spread} to 1"
-
-        def draw(
-            difference: float, ours: int = ours, theirs: int = theirs, spread: float = spread
-        ) -> list[tuple[Summary, Summary]]:
-            return [
-                (
-                    summarise(generator.normal(difference, spread, ours).tolist()),
-                    summarise(generator.normal(0, 1, theirs).tolist()),
-                )
-                for _ in range(tables)
-            ]
-
-        equal, apart = draw(0.0), draw(delta)
-        found = detectable(truth, FigureRule(1e-9))
-        for word, samples, truth_words in (
-            (Verdict.DIFFERS, equal, "equal"),
-            (Verdict.EQUIVALENT, apart, "delta apart"),
+        found = detectable(truth, STRICT)
+        draw = partial(samples, tables, (ours, theirs), spread, generator)
+        for word, held, wrong, right in (
+            (Verdict.DIFFERS, STRICT, 0.0, found),
+            (Verdict.EQUIVALENT, rule, delta, 0.0),
         ):
-            # With a delta that nothing reaches, equivalence takes nothing from "differs".
-            strict = FigureRule(1e-9) if word is Verdict.DIFFERS else rule
-            evidence = [mean_difference(*pair) for pair in samples]
-            other = share([welch_says(word, *pair, delta) for pair in samples])
+            pairs = draw(wrong)
+            other = share([welch_says(word, *pair, delta) for pair in pairs])
             lines.error(
-                word, design, truth_words, said(evidence, strict, word), f"Welch {100 * other:.1f}"
+                word,
+                design,
+                f"{wrong:.2f} spreads apart" if wrong else "equal",
+                said([mean_difference(*pair) for pair in pairs], held, word),
+                f"Welch {100 * other:.1f}",
             )
-        for word, effect, strict in (
-            (Verdict.DIFFERS, found, FigureRule(1e-9)),
-            (Verdict.EQUIVALENT, 0.0, rule),
-        ):
-            evidence = [mean_difference(*pair) for pair in draw(effect)]
+            evidence = [mean_difference(*pair) for pair in draw(right)]
             lines.found(
                 word,
                 design,
-                f"{effect:.2f} spreads" + (f", delta {delta:.2f}" if not effect else ""),
-                said(evidence, strict, word),
-                truth.chances(strict, effect)[word],
-                reports(evidence, strict, word, effect),
+                f"{right:.2f} spreads" if right else f"none, delta {delta:.2f} spreads",
+                said(evidence, held, word),
+                truth.chances(held, right)[word],
+                reports(evidence, held, word, right),
             )
+
+
+def samples(
+    tables: int,
+    sizes: tuple[int, int],
+    spread: float,
+    generator: Generator,
+    difference: float,
+) -> list[tuple[Summary, Summary]]:
+    """Ours and the published ones, whose standard deviation is 1."""
+    return [
+        (
+            summarise(generator.normal(difference, spread, sizes[0]).tolist()),
+            summarise(generator.normal(0, 1, sizes[1]).tolist()),
+        )
+        for _ in range(tables)
+    ]
 
 
 def welch_says(word: Verdict, first: Summary, second: Summary, delta: float) -> bool:
@@ -310,55 +315,46 @@ def shares(lines: Lines, tables: int, generator: Generator) -> None:
     """Successes of independent trials against published ones."""
     for ours, theirs, delta in ((5, 5, 0.5), (10, 5, 0.5), (50, 5, 0.5), (50, 50, 0.3)):
         design = f"{ours} targets against {theirs}"
-        strict, rule = FigureRule(1e-9), FigureRule(delta)
-
-        def draw(
-            first: float, second: float, ours: int = ours, theirs: int = theirs
-        ) -> list[ShareDifference]:
-            counts = zip(
-                generator.binomial(ours, first, tables).tolist(),
-                generator.binomial(theirs, second, tables).tolist(),
-                strict=True,
-            )
-            known: dict[tuple[int, int], ShareDifference] = {}
-            return [
-                known.setdefault(
-                    (x, y), ShareDifference(Proportion(x, ours), Proportion(y, theirs))
-                )
-                for x, y in counts
-            ]
-
+        draw = partial(counts, tables, (ours, theirs), generator)
         for rate in (0.2, 0.5, 0.9):
-            tables_of_it = draw(rate, rate)
+            equal = draw(rate, rate)
             other = share(
                 [
-                    fisher((t.first.successes, ours), (t.second.successes, theirs)) < 0.05
-                    for t in tables_of_it
+                    fisher((one.first.successes, ours), (one.second.successes, theirs)) < 0.05
+                    for one in equal
                 ]
             )
             lines.error(
                 Verdict.DIFFERS,
                 design,
                 f"both {rate:g}",
-                words_of(tables_of_it, strict, Verdict.DIFFERS),
+                words_of(equal, STRICT, Verdict.DIFFERS),
                 f"Fisher {100 * other:.1f}",
             )
         lines.error(
             Verdict.EQUIVALENT,
             design,
             f"{0.4 + delta:g} and 0.4, delta {delta:g}",
-            words_of(draw(0.4 + delta, 0.4), rule, Verdict.EQUIVALENT),
+            words_of(draw(0.4 + delta, 0.4), FigureRule(delta), Verdict.EQUIVALENT),
         )
         truth = ShareDifference(Proportion(0, ours), Proportion(theirs, theirs))
-        gap = detectable(truth, strict)
+        gap = detectable(truth, STRICT)
         if gap is not None:
             lines.found(
                 Verdict.DIFFERS,
                 design,
                 f"{1 + gap:.2f} against 1",
-                words_of(draw(1 + gap, 1.0), strict, Verdict.DIFFERS),
-                truth.chances(strict, gap)[Verdict.DIFFERS],
+                words_of(draw(1 + gap, 1.0), STRICT, Verdict.DIFFERS),
+                truth.chances(STRICT, gap)[Verdict.DIFFERS],
             )
+
+
+def counts(
+    tables: int, trials: tuple[int, int], generator: Generator, first: float, second: float
+) -> list[ShareDifference]:
+    """Successes of ours and of the published ones, by their rates."""
+    drawn = generator.binomial(trials, (first, second), (tables, 2)).tolist()
+    return [ShareDifference(Proportion(x, trials[0]), Proportion(y, trials[1])) for x, y in drawn]
 
 
 def words_of(evidence: Sequence[ShareDifference], rule: Rule, word: Verdict) -> float:
@@ -371,11 +367,11 @@ def targets(lines: Lines, tables: int, generator: Generator) -> None:
     """Attack success under two defenses, targets under several attacks."""
     rule = ClaimRule(0.0, 0.2)
     for count, attacks, alike in ((5, 4, 1.0), (10, 4, 0.5), (10, 1, 1.0), (30, 4, 0.5)):
-        design = f"{count} targets, {attacks} attack(s)" + (
-            f", alike on {alike:.0%}" if attacks > 1 else ""
-        )
+        size = count, attacks, alike
+        design = f"{count} targets, {attacks} attacks, alike on {100 * alike:g} %"
+        design = design if attacks > 1 else f"{count} targets, 1 attack"
         for spread in ("targets equal", "targets easy or hard"):
-            equal = list(hits(tables, count, attacks, alike, (0.5, 0.5), spread, generator))
+            equal = list(hits(tables, size, (0.5, 0.5), spread, generator))
             other = share([pooled_fisher(*pair) for pair in equal])
             lines.error(
                 Verdict.REPRODUCED,
@@ -384,7 +380,7 @@ def targets(lines: Lines, tables: int, generator: Generator) -> None:
                 said([target_difference(*pair) for pair in equal], rule, Verdict.REPRODUCED),
                 f"Fisher {100 * other:.1f}",
             )
-        apart = hits(tables, count, attacks, alike, (0.6, 0.4), "targets equal", generator)
+        apart = hits(tables, size, (0.6, 0.4), "targets equal", generator)
         lines.error(
             Verdict.REFUTED,
             design,
@@ -395,7 +391,7 @@ def targets(lines: Lines, tables: int, generator: Generator) -> None:
         gap = detectable(truth, rule)
         if gap is not None:
             rates = min(1.0, 0.1 + gap), min(0.1, 1 - gap)
-            apart = hits(tables, count, attacks, alike, rates, "targets equal", generator)
+            apart = hits(tables, size, rates, "targets equal", generator)
             evidence = [target_difference(*pair) for pair in apart]
             lines.found(
                 Verdict.REPRODUCED,
@@ -409,14 +405,21 @@ def targets(lines: Lines, tables: int, generator: Generator) -> None:
 
 def hits(
     tables: int,
-    count: int,
-    attacks: int,
-    alike: float,
+    size: tuple[int, int, float],
     rates: tuple[float, float],
     spread: str,
     generator: Generator,
 ) -> Iterator[list[list[list[bool]]]]:
-    """Hits under two defenses, each a row a target; on some targets all attacks go alike."""
+    """Hits under two defenses, each a row a target.
+
+    Args:
+        tables: how many.
+        size: targets, attacks, and the share of targets on which all attacks go alike.
+        rates: of success under the two defenses.
+        spread: whether targets are equal, or easy and hard.
+        generator: of the draws.
+    """
+    count, attacks, alike = size
     for _ in range(tables):
         together = generator.random((count, 1)) < alike
         # A target that is easy is so under both.
@@ -474,10 +477,10 @@ def judge_words(steps: Sequence[Estimate], rule: ClaimRule) -> Verdict:
 
 def family(lines: Lines, tables: int, generator: Generator) -> None:
     """Whether any of 60 equal figures is said to differ."""
-    rule, raw, corrected = FigureRule(1e-9), [], []
+    raw, corrected = [], []
     for _ in range(tables // 10):
         p_values = [
-            rule.p_value(mean_difference(*(summarise(row.tolist()) for row in pair)))
+            STRICT.p_value(mean_difference(*(summarise(row.tolist()) for row in pair)))
             for pair in generator.normal(size=(60, 2, 5))
         ]
         raw.append(min(p_values) < 0.05)
@@ -508,8 +511,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ):
         error = (rate * (1 - rate) / options.tables) ** 0.5
         note = (
-            f"{options.tables} simulated tables a line, so that the standard error of {rate:.0%} "
-            f"is {100 * error:.1f}."
+            f"{options.tables} simulated tables a line, so that the standard error of "
+            f"{100 * rate:g} % is {100 * error:.1f}."
         )
         if rows:
             show(title, headings, rows, [note], torch.device("cpu"), markdown=options.markdown)

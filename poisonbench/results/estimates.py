@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: Points of the quadrature along each estimated variance.
 _POINTS = 101
 
+#: A variance with more degrees of freedom is as good as given, and needs no quadrature.
+_KNOWN = 1000
+
 
 @dataclass(frozen=True)
 class Part:
@@ -87,7 +90,7 @@ class Estimate:
         quantiles = (np.arange(_POINTS) + 0.5) / _POINTS
         drawn = [
             np.array([part.variance])
-            if math.isinf(part.df)
+            if part.df > _KNOWN
             else part.variance * chi2.ppf(quantiles, part.df) / part.df
             for part in self.parts
         ]
