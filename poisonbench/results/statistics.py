@@ -29,11 +29,14 @@ class Verdict(StrEnum):
 
     AGREES = "agrees"
     DIFFERS = "differs"
+    EQUIVALENT = "equivalent"
+    INCONCLUSIVE = "inconclusive"
     TOO_FEW = "not enough trials"
     UNPUBLISHED = "not published"
     NOT_TESTED = "not tested"
     REPRODUCED = "reproduced"
     NOT_REPRODUCED = "not reproduced"
+    REFUTED = "refuted"
 
 
 @dataclass(frozen=True)

@@ -244,6 +244,20 @@ def test_startup(script, monkeypatch, capsys):
     assert "| python -c pass |" in capsys.readouterr().out
 
 
+def test_verdicts(script, monkeypatch, capsys):
+    module = script("verdicts")
+    monkeypatch.setattr(module, "DESIGNS", ((1, 3, 200), (2, 2, 200)))
+    module.main(["--tables=10", "--markdown"])
+    printed = capsys.readouterr().out
+    assert "**Words that are wrong**" in printed
+    assert "| equivalent | 5 seeds against 5, spreads 1 to 1 |" in printed
+    assert "| reproduced | 2 x 2 poisons x seeds, 200 images, trials apart |" in printed
+    module.main(["--tables=10", "--parts", "family"])
+    printed = capsys.readouterr().out
+    assert "without Holm" in printed
+    assert "Words that are right" not in printed
+
+
 def test_help_does_not_import_torch():
     """What benchmarks/startup.py measures, as a fact that does not depend on the machine."""
     import subprocess

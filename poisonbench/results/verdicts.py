@@ -1,0 +1,308 @@
+"""What evidence says of a published figure, or of a claim: the rules behind a verdict's word.
+
+Evidence is a difference with its uncertainty: of means and accuracies (``estimates``, ``crossed``),
+of two shares (``proportions``) or of attack success by target (``sign_permutation``). A rule says
+which word it gets and what must hold for it; ``docs/verdicts.md`` explains the words.
+
+Every test is at 5 %: two-sided for "differs", two one-sided ones for "equivalent" (Schuirmann
+1987), one-sided for a claim, which has a direction. A claim of several comparisons holds when each
+of them does (an intersection-union test, Berger 1982: no correction); it is refuted when one of
+them is, so that the level is divided by their number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from poisonbench.results.statistics import SIGNIFICANCE, Verdict
+
+#: The smallest difference of accuracies that counts, unless a claim says otherwise.
+LEAST_ACCURACY = 0.001
+
+#: The smallest difference of success rates that counts, unless a claim says otherwise.
+LEAST_SUCCESS = 0.1
+
+#: The power that decides how many trials are enough.
+POWER = 0.8
+
+
+class Evidence(Protocol):
+    """A difference of which a rule can ask what it must know."""
+
+    @property
+    def effect(self) -> float:
+        """The difference that was observed."""
+
+    @property
+    def farthest(self) -> float:
+        """The largest true difference there can be, with its sign; infinite where there is none."""
+
+    def interval(self) -> tuple[float, float]:
+        """The two-sided 95 % interval of the true difference."""
+
+    def p_above(self, value: float) -> float:
+        """One-sided p-value that the true difference is over a value, against at most that."""
+
+    def p_below(self, value: float) -> float:
+        """One-sided p-value that the true difference is under a value, against at least that."""
+
+    def chances(self, rule: Rule, effect: float) -> Mapping[Verdict, float]:
+        """Probability of each word of a rule for a true difference, with as many trials as here."""
+
+
+@dataclass(frozen=True)
+class FigureRule:
+    """How a measured figure is held against a published one.
+
+    It is equivalent where a difference of ``delta`` is excluded on both sides, and else differs
+    where no difference at all is. Equivalence goes first: a difference that is certain but smaller
+    than what counts is of no interest, and effect and interval still show it.
+
+    Attributes:
+        delta: the smallest difference that counts, over 0.
+    """
+
+    delta: float
+
+    @property
+    def finding(self) -> tuple[Verdict, float]:
+        """The word whose power is reported, and a difference that it is not for."""
+        return Verdict.DIFFERS, 0.0
+
+    def p_value(self, evidence: Evidence) -> float:
+        """Two-sided, of no difference."""
+        return min(1.0, 2 * min(evidence.p_above(0.0), evidence.p_below(0.0)))
+
+    def verdict(self, evidence: Evidence) -> Verdict:
+        """Differs, equivalent or inconclusive."""
+        if max(evidence.p_above(-self.delta), evidence.p_below(self.delta)) < SIGNIFICANCE:
+            return Verdict.EQUIVALENT
+        is_different = self.p_value(evidence) < SIGNIFICANCE
+        return Verdict.DIFFERS if is_different else Verdict.INCONCLUSIVE
+
+
+@dataclass(frozen=True)
+class ClaimRule:
+    """How a claim that a difference is over a value is judged.
+
+    It is reproduced where the difference is over ``null`` and, as observed, ``least`` or more; it
+    is refuted where a difference of ``least`` is excluded. "Better" has null 0 and the smallest
+    effect that counts as least; "at least as good" has minus a margin as both.
+
+    Attributes:
+        null: what the difference must be over.
+        least: the smallest difference that bears the claim out, at least ``null``.
+    """
+
+    null: float = 0.0
+    least: float = LEAST_ACCURACY
+
+    def __post_init__(self) -> None:
+        if self.least < self.null:
+            raise ValueError(f"expected least at or over null, got {self.least} and {self.null}")
+
+    @property
+    def finding(self) -> tuple[Verdict, float]:
+        """The word whose power is reported, and a difference that is found in half of cases."""
+        return Verdict.REPRODUCED, self.least
+
+    def p_value(self, evidence: Evidence) -> float:
+        """One-sided, of a difference that is not over ``null``."""
+        return evidence.p_above(self.null)
+
+    def verdict(self, evidence: Evidence, comparisons: int = 1) -> Verdict:
+        """Reproduced, refuted or inconclusive.
+
+        Args:
+            evidence: of one comparison.
+            comparisons: of how many that the claim consists of.
+        """
+        if evidence.effect >= self.least and self.p_value(evidence) < SIGNIFICANCE:
+            return Verdict.REPRODUCED
+        is_refuted = evidence.p_below(self.least) < SIGNIFICANCE / comparisons
+        return Verdict.REFUTED if is_refuted else Verdict.INCONCLUSIVE
+
+
+Rule = FigureRule | ClaimRule
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a verdict rests on; null where the thing does not occur.
+
+    Attributes:
+        seeds: trainings that differ in initial weights and batches.
+        poisons: draws of the poison.
+        targets: of targeted attacks.
+        images: of the test split, where they are counted as a sample.
+    """
+
+    seeds: int | None = None
+    poisons: int | None = None
+    targets: int | None = None
+    images: int | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict with what it says and rests on.
+
+    Attributes:
+        verdict: the word.
+        effect: the difference; of several comparisons the one that bears a claim out least.
+        interval: its two-sided 95 % interval.
+        p_value: two-sided for a figure, one-sided for a claim, there the largest.
+        detectable: the true difference that as many trials find with a power of 0.8; null where
+            they can find none.
+        basis: what it rests on.
+    """
+
+    verdict: Verdict
+    effect: float | None
+    interval: tuple[float, float] | None
+    p_value: float | None
+    detectable: float | None
+    basis: Basis
+
+
+def judge_figure(
+    evidence: Evidence | None, rule: FigureRule, basis: Basis, *, is_complete: bool = True
+) -> Judgement:
+    """Hold a measured figure against a published one.
+
+    Args:
+        evidence: their difference, measured minus published; null where there are too few trials.
+        rule: the difference that counts.
+        basis: what it rests on.
+        is_complete: whether there are as many trials as planned; a look before that is no verdict.
+    """
+    return _judgement([] if evidence is None else [(evidence, rule)], basis, is_complete)
+
+
+def judge_claim(
+    comparisons: Sequence[tuple[Evidence | None, ClaimRule]],
+    basis: Basis,
+    *,
+    is_complete: bool = True,
+) -> Judgement:
+    """Judge a claim that consists of one or several comparisons, all of which must hold.
+
+    "Falls as rho grows" is the differences of adjacent levels; "best of all" is those from each
+    other method.
+
+    Args:
+        comparisons: the differences, positive where they bear the claim out, each with its rule;
+            null where there are too few trials.
+        basis: what it rests on.
+        is_complete: whether there are as many trials as planned; a look before that is no verdict.
+    """
+    known = [(evidence, rule) for evidence, rule in comparisons if evidence is not None]
+    return _judgement(known, basis, is_complete and len(known) == len(comparisons))
+
+
+def _judgement(
+    comparisons: Sequence[tuple[Evidence, Rule]], basis: Basis, is_complete: bool
+) -> Judgement:
+    if not comparisons:
+        return Judgement(Verdict.INCONCLUSIVE, None, None, None, None, basis)
+    p_values = [rule.p_value(evidence) for evidence, rule in comparisons]
+    worst, worst_rule = comparisons[p_values.index(max(p_values))]
+    # All are found with a power of 0.8 where each is missed in at most its part of the rest.
+    power = 1 - (1 - POWER) / len(comparisons)
+    found = [detectable(evidence, rule, power) for evidence, rule in comparisons]
+    reachable = [difference for difference in found if difference is not None]
+    return Judgement(
+        verdict=_word(comparisons) if is_complete else Verdict.INCONCLUSIVE,
+        effect=worst.effect,
+        interval=worst.interval(),
+        p_value=worst_rule.p_value(worst),
+        detectable=max(reachable, key=abs) if len(reachable) == len(found) else None,
+        basis=basis,
+    )
+
+
+def _word(comparisons: Sequence[tuple[Evidence, Rule]]) -> Verdict:
+    words = [
+        rule.verdict(evidence)
+        if isinstance(rule, FigureRule)
+        else rule.verdict(evidence, len(comparisons))
+        for evidence, rule in comparisons
+    ]
+    if len(set(words)) == 1:
+        return words[0]
+    return Verdict.REFUTED if Verdict.REFUTED in words else Verdict.INCONCLUSIVE
+
+
+def detectable(evidence: Evidence, rule: Rule, power: float = POWER) -> float | None:
+    """Find the smallest true difference that as many trials would find.
+
+    Spread and, of shares, the published one are taken to be as observed.
+
+    Args:
+        evidence: whose number of trials and spread count.
+        rule: what finding means: "differs" or "reproduced".
+        power: how often it must be found.
+
+    Returns:
+        The difference, with the sign of :attr:`Evidence.farthest`; null where even the farthest is
+        found less often.
+    """
+    word, low = rule.finding
+
+    def is_found(effect: float) -> bool:
+        return evidence.chances(rule, effect)[word] >= power
+
+    high = evidence.farthest
+    if math.isinf(high):
+        ends = evidence.interval()
+        step = ends[1] - ends[0]
+        while not is_found(low + step):
+            step *= 2
+        high = low + step
+    elif not is_found(high):
+        return None
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_found(middle) else (middle, high)
+    return high
+
+
+def enough(chance: Callable[[int], float], least: int, most: int) -> int | None:
+    """Find how many trials, targets or poisons give a power of 0.8.
+
+    Args:
+        chance: power by number.
+        least: the smallest number to look at.
+        most: the largest.
+
+    Returns:
+        The smallest number, by halving: the power of a test of counts has small teeth, so that one
+        a little below may do as well. Null where even the largest is not enough.
+    """
+    if chance(most) < POWER:
+        return None
+    low, high = least - 1, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if chance(middle) >= POWER else (middle, high)
+    return high
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values (1979): under 5 %, a family has a false finding in 5 % at most.
+
+    Args:
+        p_values: of a family of tests, in any dependence.
+
+    Returns:
+        One for each, in the same order.
+    """
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
