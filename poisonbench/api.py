@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from poisonbench.core.folders import data_folder, results_folder
-from poisonbench.results.records import RunRecord, unpack_bits
+from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
 
 if TYPE_CHECKING:
@@ -161,19 +161,20 @@ def records(
             bool, which of the test images were classified right; None where a record lacks them.
             Otherwise they are left out.
     """
-    from dataclasses import asdict
-
     import pandas
+    from msgspec import structs, to_builtins
 
-    found = Store(results_folder(results)).records(on_error)
     rows = []
-    for record in found:
-        row = asdict(record)
-        packed = row.pop("outcomes")
+    for record in Store(results_folder(results)).records(on_error):
+        row = {
+            name: to_builtins(part, order="sorted")
+            for name, part in structs.asdict(record).items()
+            if name != "outcomes"
+        }
         if outcomes:
             row["outcomes"] = {
-                name: unpack_bits(packed[name]) if packed.get(name) else None
-                for name in ("test", "test_by_batch_statistics")
+                name: bits.unpack() if bits else None
+                for name, bits in structs.asdict(record.outcomes).items()
             }
         rows.append(row)
     return pandas.json_normalize(rows)

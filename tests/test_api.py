@@ -21,24 +21,24 @@ def test_api(tiny, results):
         poisonbench.load_poison(path, tiny, seed=1)
     settings = {"epochs": 3, "schedule": (1,), "ratio": 0.25}
     record = poisonbench.defend("hint", tiny, poison=path, results=results, **settings)
-    assert record.spec["poison"]["digest"] == poison.digest
-    assert record.spec["config"]["ratio"] == 0.25
+    assert record.spec.poison.digest == poison.digest
+    assert record.spec.config["ratio"] == 0.25
     clean = poisonbench.defend("hint", tiny, rho=0, results=results, **settings)
-    assert clean.spec["poison"] is None
+    assert clean.spec.poison is None
     same = defend(results, tiny, "--clean", "--ratio", "0.25", "--json").json
     assert (same["id"], same["is_new"]) == (clean.id, False)
     frame = poisonbench.records(results)
     assert sorted(frame["id"]) == sorted([record.id, clean.id])
     row = frame[frame["id"] == record.id].iloc[0]
-    assert row["metrics.test_accuracy"] == record.metrics["test_accuracy"]
+    assert row["metrics.test_accuracy"] == record.metrics.test_accuracy
     assert row["spec.config.ratio"] == 0.25
     assert not [name for name in frame.columns if name.startswith("outcomes")]
     outcomes = poisonbench.records(results, outcomes=True).set_index("id").loc[record.id]
     right = outcomes["outcomes.test"]
-    assert len(right) == record.labels["sizes"]["test"]
-    assert right.mean() == record.metrics["test_accuracy"]
+    assert len(right) == record.labels.sizes.test
+    assert right.mean() == record.metrics.test_accuracy
     anew = outcomes["outcomes.test_by_batch_statistics"]
-    assert anew.mean() == record.metrics["batch_statistics_accuracy"]
+    assert anew.mean() == record.metrics.batch_statistics_accuracy
 
 
 def test_api_mix(tiny, stocked):

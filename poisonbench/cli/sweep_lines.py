@@ -13,9 +13,10 @@ import typer
 from poisonbench.cli import defend
 from poisonbench.cli.method_options import CONTEXT, MethodCommand, flags_of, method_values
 from poisonbench.cli.session import choose_dataset
+from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import UsageError
 from poisonbench.registry import attacks, defenses, find
-from poisonbench.results.records import spec_id
+from poisonbench.results.run_spec import RunSpec
 from poisonbench.results.store import Store
 from poisonbench.sweep.plan import Job, Plan, make_plan, run_key
 
@@ -147,11 +148,10 @@ class _Resolver:
         return ordered
 
 
-def _mix(choice: PoisonChoice, spec: dict[str, Any]) -> str:
+def _mix(choice: PoisonChoice, spec: RunSpec) -> str:
     if choice.path is not None:
         return str(choice.path)
-    poison = spec["poison"]
-    return f"{'+'.join(choice.attacks)} at rho {poison['rho']:g}" if poison else "clean"
+    return f"{'+'.join(choice.attacks)} at rho {spec.rho:g}" if spec.poison else "clean"
 
 
 def _poison_job(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -14,3 +16,8 @@ def canonical_json(value: Any) -> str:
         TypeError: a value is not JSON's.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def spec_id(spec: Mapping[str, Any]) -> str:
+    """16 hex digits of the sha256 of the canonical spec: the name of a run or a poison."""
+    return hashlib.sha256(canonical_json(spec).encode()).hexdigest()[:16]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from poisonbench.core.errors import UsageError
+from poisonbench.results.run_spec import PoisonSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,15 +32,15 @@ class PoisonMix:
         if not 0 <= self.rho <= 1:
             raise UsageError(f"--rho: expected a poison ratio in [0, 1], got {self.rho:g}")
 
-    def matches(self, about: dict[str, Any] | None) -> bool:
+    def matches(self, poison: PoisonSpec | None) -> bool:
         """Whether a run's spec names this poison, the draw that tables take."""
-        if about is None or self.rho == 0:
-            return about is None and self.rho == 0
+        if poison is None or self.rho == 0:
+            return poison is None and self.rho == 0
         return (
-            about.get("attacks") == list(self.attacks)
-            and math.isclose(about["rho"], self.rho, rel_tol=1e-6)
-            and about.get("trial") == 0
-            and about.get("selection") == "stratified"
+            poison.attacks == list(self.attacks)
+            and math.isclose(poison.rho, self.rho, rel_tol=1e-6)
+            and poison.trial == 0
+            and poison.selection == "stratified"
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from poisonbench.attacks.base import AttackTask, LabelledImages
+from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import DivergedError, UsageError
 from poisonbench.core.files import publish_folder
 from poisonbench.core.seeds import generator_for, seed_for
@@ -20,7 +21,6 @@ from poisonbench.data.poison import Poison, make_poison
 from poisonbench.data.splits import Dataset
 from poisonbench.models import check_model
 from poisonbench.registry import MIX, attacks, find
-from poisonbench.results.records import spec_id
 from poisonbench.runs.craft_checkpoint import CraftCheckpoint, crafted_by
 from poisonbench.runs.method_settings import Settings, read_settings
 from poisonbench.runs.trained_models import model_spec, own_seeds, trained_models

@@ -7,9 +7,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from poisonbench.attacks.base import TargetedTask
+from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import DivergedError, UsageError
 from poisonbench.core.seeds import generator_for
 from poisonbench.core.settings import as_json, options_of, parse_value, resolve
@@ -21,7 +23,6 @@ from poisonbench.data.targets import draw_goal, draw_poison_rows
 from poisonbench.models import check_model
 from poisonbench.models.classifier import Classifier
 from poisonbench.registry import Entry, attacks
-from poisonbench.results.records import spec_id
 from poisonbench.runs.craft import Crafted, craft, publish
 from poisonbench.runs.craft_checkpoint import CraftCheckpoint, crafted_by
 from poisonbench.runs.easy_targets import clean_probabilities
@@ -366,7 +367,8 @@ def check_targets(
         reasons = []
         for label in range(dataset.num_classes):
             try:
-                poison_rows(bench, dataset, targeting, replace(goal, poison_class=label), trial)
+                goal = structs.replace(goal, poison_class=label)
+                poison_rows(bench, dataset, targeting, goal, trial)
             except UsageError as error:
                 reasons.append(error)
         if len(reasons) == dataset.num_classes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from safetensors.torch import save
 from torch import Tensor
@@ -19,7 +21,15 @@ from poisonbench.core.settings import as_json
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.models import build_model, check_model
 from poisonbench.registry import attacks, defenses, find
-from poisonbench.results.records import RunRecord, pack_bits, read_record, spec_id
+from poisonbench.results import records
+from poisonbench.results.records import RunRecord, read_record
+from poisonbench.results.run_spec import (
+    DatasetRef,
+    PoisonSpec,
+    RunSpec,
+    TargetingSpec,
+    TrainingSpec,
+)
 from poisonbench.runs.class_warnings import class_warnings
 from poisonbench.runs.craft import pool_spec
 from poisonbench.runs.craft_targeted import Targeted, check_targets, targeted_spec
@@ -92,15 +102,14 @@ def defend(
     asked = request(
         bench, method, dataset, choice, trial=trial, profile=profile, values=values, model=model
     )
-    settings, defense, targeted, spec = asked.settings, asked.defense, asked.targeted, asked.spec
+    settings, defense, targeted = asked.settings, asked.defense, asked.targeted
     entry = settings.entry
     bench.store.check_writable()
     material = prepare(bench, dataset, choice, targeted, trial, model)
-    if spec["poison"] is not None:
-        spec["poison"]["digest"] = material.digest
-    if material.goal is not None:
-        spec["goal"] = material.goal.as_json()
-    run_id = spec_id(spec)
+    poison = asked.spec.poison
+    poison = poison and msgspec.structs.replace(poison, digest=material.digest)
+    spec = msgspec.structs.replace(asked.spec, poison=poison, goal=material.goal)
+    run_id = spec.id
     path = bench.store.run_path(run_id)
     model_path = bench.store.model_path(run_id)
     if path.exists() and (model_path.exists() or not save_model):
@@ -108,7 +117,7 @@ def defend(
     if entry.oracle and isinstance(defense, Oracle):
         _reveal(method, defense, material.is_poison)
     try:
-        measured, weights = _run(bench, asked, dataset, material, run_id)
+        measured, weights = _run(bench, replace(asked, spec=spec), dataset, material, run_id)
     except DivergedError as error:
         bench.store.write_failure(run_id, spec, str(error), error.epoch)
         bench.checkpoint(run_id).discard()
@@ -116,20 +125,20 @@ def defend(
     overrides = settings.overrides | choices(choice, model, dataset)
     if targeted is not None:
         overrides |= targeted.overrides | stage_overrides(targeted.targeting, settings)
-    labels = {
-        "variant": "custom" if overrides else profile,
-        "profile": profile,
-        "overrides": {key: as_plain(value) for key, value in overrides.items()},
-        "poison": material.origin,
-        "presets": list(dataset.presets),
-        "is_paper_dataset": dataset.is_paper,
-        "dataset": dataset.name,
-        "sizes": {
-            "train": len(dataset.train),
-            "validation": len(dataset.validation),
-            "test": len(dataset.test),
-        },
-    }
+    labels = records.Labels(
+        variant="custom" if overrides else profile,
+        profile=profile,
+        overrides=json.loads(json.dumps(overrides)),
+        poison=msgspec.convert(material.origin, records.Origin | None),
+        presets=list(dataset.presets),
+        is_paper_dataset=dataset.is_paper,
+        dataset=dataset.name,
+        sizes=records.Sizes(
+            train=len(dataset.train),
+            validation=len(dataset.validation),
+            test=len(dataset.test),
+        ),
+    )
     record = RunRecord(id=run_id, spec=spec, labels=labels, **measured)
     if save_model:
         write_bytes(model_path, save(weights))
@@ -154,7 +163,7 @@ class Request:
     recipe: Recipe
     defense: Defense
     targeted: Targeted | None
-    spec: dict[str, Any]
+    spec: RunSpec
 
 
 def request(
@@ -194,26 +203,25 @@ def request(
         raise UsageError(f"{method}: {error}") from None
     network = model or default_model(dataset)
     check_model(network, dataset.image_shape)
-    spec: dict[str, Any] = {
-        "kind": "defend",
-        "loop": LOOP_NUMBER,
-        "dataset": {"name": dataset.name.partition(":")[0], "digest": dataset.digest},
-        "poison": describe_choice(dataset, choice, targeted, trial),
-        "method": method,
-        "recipe_number": settings.module.VERSION,
-        "config": as_json(settings.config),
-        "model": network,
-        "seed": bench.seed,
-        "trial": trial,
-    }
-    if targeted is not None:
-        if choice.path is None:
-            check_targets(bench, dataset, targeted.targeting, [trial])
-        spec["targeting"] = as_json(targeted.targeting)
-        if targeted.targeting.scenario != "scratch":
-            spec["pretraining"] = as_json(settings.recipe)
-            spec["stage"] = STAGE_NUMBER
-    spec["training"] = as_json(recipe)
+    poison = describe_choice(dataset, choice, targeted, trial)
+    if targeted is not None and choice.path is None:
+        check_targets(bench, dataset, targeted.targeting, [trial])
+    has_stages = scenario != "scratch"
+    spec = RunSpec(
+        loop=LOOP_NUMBER,
+        dataset=DatasetRef(name=dataset.name.partition(":")[0], digest=dataset.digest),
+        poison=PoisonSpec(**poison) if poison else None,
+        method=method,
+        recipe_number=settings.module.VERSION,
+        config=as_json(settings.config),
+        model=network,
+        seed=bench.seed,
+        trial=trial,
+        targeting=TargetingSpec(**as_json(targeted.targeting)) if targeted else None,
+        pretraining=TrainingSpec(**as_json(settings.recipe)) if has_stages else None,
+        stage=STAGE_NUMBER if has_stages else None,
+        training=TrainingSpec(**as_json(recipe)),
+    )
     return Request(settings, recipe, defense, targeted, spec)
 
 
@@ -260,9 +268,9 @@ def _run(
     surroundings = environment(bench.device, recipe.precision) | {"plan": bench.plan}
     reset_peak_memory(bench.device)
     train = defense.extend(material.train, dataset.validation)
-    seeds = Seeds(bench.seed, spec["trial"])
+    seeds = Seeds(bench.seed, spec.trial)
     classifier = build_model(
-        spec["model"],
+        spec.model,
         dataset.image_shape,
         dataset.num_classes,
         dataset.mean,
@@ -274,7 +282,7 @@ def _run(
         classifier = start_of_stage(bench, dataset, classifier, *start)
     bench.say(
         f"training {settings.entry.name} on {dataset.name}, "
-        f"{describe_poison(spec['poison'])}, trial {spec['trial']}"
+        f"{describe_poison(spec.poison)}, trial {spec.trial}"
     )
     trainer = Trainer(
         recipe=recipe,
@@ -290,9 +298,9 @@ def _run(
     test = dataset.test.to(bench.device)
     right = right_answers(classifier, test)
     by_class = accuracy_by_class(right, test.labels, dataset.num_classes)
-    verdict = None
+    answer = None
     if material.goal is not None:
-        verdict = judge(classifier, dataset, material.goal, bench.device)
+        answer = judge(classifier, dataset, material.goal, bench.device)
     done = time.monotonic()
     seconds = {**result.seconds, "test": done - tested}
     # Not timed: a diagnostic, which no method needs.
@@ -300,35 +308,36 @@ def _run(
         classifier, test, seeds.generator("batches of the test split")
     )
     measured: dict[str, Any] = {
-        "metrics": {
-            "test_accuracy": float(right.double().mean()),
-            "batch_statistics_accuracy": None
+        "metrics": records.Metrics(
+            test_accuracy=float(right.double().mean()),
+            batch_statistics_accuracy=None
             if right_anew is None
             else float(right_anew.double().mean()),
-            "per_class_accuracy": by_class,
-            "validation_accuracy": result.curve[-1]["validation_accuracy"],
-            "attack_success": verdict["success"] if verdict else None,
-            "target": verdict,
-            "poison": _bystander(material, defense),
-            "filter": _filtering(defense, material, dataset),
-        },
-        "outcomes": {
-            "test": pack_bits(right.tolist()),
-            "test_by_batch_statistics": None
+            per_class_accuracy=by_class,
+            validation_accuracy=result.curve[-1]["validation_accuracy"],
+            attack_success=answer.success if answer else None,
+            target=answer,
+            poison=_bystander(material, defense),
+            filter=_filtering(defense, material, dataset),
+        ),
+        "outcomes": records.Outcomes(
+            test=records.Bits.pack(right.tolist()),
+            test_by_batch_statistics=None
             if right_anew is None
-            else pack_bits(right_anew.tolist()),
-        },
-        "curve": result.curve,
-        "notes": result.notes,
-        "digests": result.digests,
-        "cost": {
-            "seconds": {**seconds, "total": sum(seconds.values())},
-            "session_seconds": done - clock,
-            "images_per_second": _speed(result, train),
-            "peak_memory_bytes": peak_memory(bench.device),
-            "interruptions": result.interruptions,
-        },
-        "environment": surroundings | {"started": started, "finished": utc_now()},
+            else records.Bits.pack(right_anew.tolist()),
+        ),
+        "curve": msgspec.convert(result.curve, list[records.Epoch]),
+        # A defense may note numbers of numpy's types.
+        "notes": json.loads(json.dumps(result.notes)),
+        "digests": records.Digests(**result.digests),
+        "cost": records.Cost(
+            seconds=records.Seconds(**seconds, total=sum(seconds.values())),
+            session_seconds=done - clock,
+            images_per_second=_speed(result, train),
+            peak_memory_bytes=peak_memory(bench.device),
+            interruptions=result.interruptions,
+        ),
+        "environment": records.Environment(**surroundings, started=started, finished=utc_now()),
         "warnings": class_warnings(dataset, by_class, result.notes),
     }
     weights = dict(classifier.state_dict())
@@ -353,21 +362,22 @@ def choices(choice: PoisonChoice, model: str | None, dataset: Dataset) -> dict[s
     return chosen
 
 
-def _bystander(material: Material, defense: Defense) -> dict[str, Any] | None:
+def _bystander(material: Material, defense: Defense) -> records.PoisonShare | None:
     """What the poisons' places say about the defense, which never saw them."""
     if material.digest is None:
         return None
     is_poison = material.is_poison
-    count = int(is_poison.sum())
-    figures: dict[str, Any] = {"count": count, "share": count / len(is_poison)}
+    count, selected = int(is_poison.sum()), None
     if "selected" in defense.memory:
-        figures["share_of_selected"] = float(
-            is_poison[defense.memory["selected"].cpu()].float().mean()
-        )
-    return figures
+        selected = float(is_poison[defense.memory["selected"].cpu()].float().mean())
+    return records.PoisonShare(
+        count=count, share=count / len(is_poison), share_of_selected=selected
+    )
 
 
-def _filtering(defense: Defense, material: Material, dataset: Dataset) -> dict[str, Any] | None:
+def _filtering(
+    defense: Defense, material: Material, dataset: Dataset
+) -> records.FilterScores | None:
     """What a defense that drops images made of the poisons; nothing for one that drops none."""
     if "keep" not in defense.memory:
         return None
@@ -382,11 +392,6 @@ def _speed(result: FitResult, train: Split) -> float:
     return images / max(result.seconds["training"], 1e-9)
 
 
-def describe_poison(about: dict[str, Any] | None) -> str:
-    """``{"attacks": ["pgd", "dap"], "rho": 0.6}`` as ``"pgd+dap at rho 0.6"``."""
-    return f"{'+'.join(about['attacks'])} at rho {about['rho']:g}" if about else "clean"
-
-
-def as_plain(value: Any) -> Any:
-    """Tuples as lists, for JSON."""
-    return list(value) if isinstance(value, tuple) else value
+def describe_poison(poison: PoisonSpec | None) -> str:
+    """For example ``"pgd+dap at rho 0.6"``."""
+    return f"{'+'.join(poison.attacks)} at rho {poison.rho:g}" if poison else "clean"

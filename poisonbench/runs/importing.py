@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
+from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.data.poison import assemble
 from poisonbench.data.poison_sets import Format, Ids, Std, files_of, read_poison_set
 from poisonbench.data.splits import Dataset
-from poisonbench.results.records import spec_id
 from poisonbench.runs.craft import Crafted, publish
 from poisonbench.runs.workspace import Bench
 from poisonbench.targeting import Goal

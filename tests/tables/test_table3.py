@@ -7,10 +7,11 @@ import shlex
 from itertools import product
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from scipy import stats
 
-from helpers.synthetic_runs import make_record, targeted_run
+from helpers.synthetic_runs import changed, make_record, targeted_run
 from poisonbench import registry
 from poisonbench.results import published
 from poisonbench.results.statistics import Proportion, Summary, Verdict
@@ -95,7 +96,7 @@ def test_accuracies_stand_beside_the_published_ones():
 
 def test_trials_have_poisons_of_their_own_and_all_count():
     records = trials("x" * 7)
-    assert len({record.spec["poison"]["digest"] for record in records}) == 7
+    assert len({record.spec.poison.digest for record in records}) == 7
     assert cell_of(records).measured == Proportion(7, 7)
 
 
@@ -123,11 +124,7 @@ def test_older_recipes_of_the_attack_and_repeated_trials_do_not_count():
     ],
 )
 def test_other_runs_stay_out_of_a_cell(stranger):
-    if "labels" in stranger:
-        record = targeted_run(True, trial=1)
-        record.labels.update(stranger["labels"])
-    else:
-        record = targeted_run(True, trial=1, **stranger)
+    record = targeted_run(True, trial=1, **stranger)
     assert cell_of([targeted_run(True), record]).measured == Proportion(1, 1)
 
 
@@ -152,10 +149,17 @@ def test_targeted_and_untargeted_tables_do_not_see_each_others_runs():
     assert {c.keys["dataset"] for c in catalogue.build("2", sample).cells} == {"cifar10", "mnist"}
 
 
-def test_records_with_holes_do_no_harm():
-    broken = [targeted_run(None), make_record(dataset="cifar10", targeting=None)]
-    broken += [make_record(dataset="cifar10", targeting={"scenario": "scratch", "rho": 0.01})]
-    assert all(cell.measured is None for cell in catalogue.build("3", broken).cells)
+def test_half_of_a_targeted_run_is_none():
+    """Readers take the goal of a run with targeting, and its answer, for granted."""
+    run = targeted_run(True)
+    for part in (
+        {"spec": {"targeting": None}},
+        {"spec": {"goal": None}},
+        {"metrics": {"target": None}},
+        {"metrics": {"attack_success": None}},
+    ):
+        with pytest.raises(msgspec.ValidationError, match="all or none of targeting, goal, target"):
+            changed(run, **part)
 
 
 # The control and the net
@@ -251,17 +255,15 @@ def test_a_run_of_a_cells_command_is_recorded_as_the_cells(dataset, presets):
         choice = read_choice(given["attack"], None, False, given["rho"], "stratified", 0)
         targeted, rest = read_targets(choice, data, values)
         made = read_settings(entries[0], data, "paper", rest)
-        record = make_record(
+        record = targeted_run(
+            False,
             dataset=dataset,
             method=cell.method,
             trial=2,
-            variant="custom",
-            labels={"profile": "paper", "overrides": made.overrides | targeted.overrides},
+            overrides=made.overrides | targeted.overrides,
             targeting=as_json(targeted.targeting),
-            goal={"target": 1, "intended_class": 2},
+            poison=describe_choice(data, choice, targeted, 2),
         )
-        record.spec["poison"] = describe_choice(data, choice, targeted, 2)
-        record.metrics.update(attack_success=False)
         fitting = [c.keys for c in wanted if c.matches(record)]
         assert fitting == [cell.keys]
 
