@@ -258,10 +258,9 @@ def _with_plugins(built_in: tuple[Entry, ...], group: str) -> dict[str, Entry]:
     return table
 
 
-def label_of(spec: Mapping[str, Any]) -> str:
-    """How figures name a run's defense, by its spec."""
-    method, config = spec["method"], spec.get("config")
-    if method == "atda" and isinstance(config, Mapping) and config.get("norm") in ATDA_LABELS:
+def label_of(method: str, config: Mapping[str, Any]) -> str:
+    """How figures name a run's defense."""
+    if method == "atda" and config.get("norm") in ATDA_LABELS:
         return ATDA_LABELS[config["norm"]]
     table = defenses()
-    return table[method].label if method in table else str(method)
+    return table[method].label if method in table else method

@@ -369,8 +369,8 @@ def _targeted_runs(bench: Bench, data: Dataset, name: str) -> list[RunRecord]:
         record
         for record in _all_records(bench.store.root)
         if is_run_on(record, name)
-        and record.spec["dataset"].get("digest") == data.digest
-        and record.metrics.get("target")
+        and record.spec.dataset.digest == data.digest
+        and record.metrics.target
     ]
 
 

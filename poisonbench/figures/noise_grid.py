@@ -9,7 +9,6 @@ from torch import Tensor
 
 from poisonbench.figures.drawing import Grid, Tile
 from poisonbench.figures.images import pixels_of, short_name
-from poisonbench.runs.defend import describe_poison
 
 
 def noise_grid(
@@ -42,9 +41,11 @@ def noise_grid(
         f"{image['poisoned_by'] or 'clean'}, row {image['row']}\nlabel {short_name(image['label'])}"
         for image in numbers["images"]
     ]
+    poison = numbers["poison"]
+    mix = f"{'+'.join(poison['attacks'])} at rho {poison['rho']:g}" if poison else "clean"
     return Grid(
-        title=f"HINT's healthy noise: {numbers['dataset']['name']}, "
-        f"{describe_poison(numbers['poison'])}, r = {numbers['config']['ratio']:g}",
+        title=f"HINT's healthy noise: {numbers['dataset']['name']}, {mix}, "
+        f"r = {numbers['config']['ratio']:g}",
         columns=columns,
         rows=rows,
         tiles=tiles,

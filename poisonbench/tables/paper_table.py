@@ -9,7 +9,7 @@ from poisonbench import registry
 from poisonbench.results.records import RunRecord
 from poisonbench.tables.cells import SAMPLE_DATASET, TARGETED_SAMPLE, Cell
 from poisonbench.tables.claims import Claim
-from poisonbench.tables.comparisons import Block, Comparison, is_targeted
+from poisonbench.tables.comparisons import Block, Comparison
 
 PAPER_DATASETS = ("cifar10", "mnist")
 
@@ -55,7 +55,7 @@ class PaperTable:
 
     def own(self, records: Records) -> Records:
         """The runs of its kind of attack."""
-        return [record for record in records if is_targeted(record) == self.is_targeted]
+        return [run for run in records if (run.spec.targeting is not None) == self.is_targeted]
 
 
 #: What a table calls the runs of ATDA in L-infinity, ``--profile linf``.

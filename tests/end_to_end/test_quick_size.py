@@ -1,6 +1,5 @@
 """Every targeted attack against every defense of the paper's tables, at quick size."""
 
-import json
 import os
 from pathlib import Path
 
@@ -27,14 +26,14 @@ def run(results, attack, method, *words):
 @pytest.mark.parametrize("attack", list(HITS))
 def test_attacks_succeed_at_quick_size_where_noise_does_not(attack, tmp_path):
     records = run(tmp_path, attack, "none", "--trials", "3")
-    hits = sum(record.metrics["attack_success"] for record in records)
+    hits = sum(record.metrics.attack_success for record in records)
     assert hits >= HITS[attack]
-    scenario = records[0].spec["targeting"]["scenario"]
+    scenario = records[0].spec.targeting.scenario
     controls = run(tmp_path, "noise", "none", "--trials", "3", "--scenario", scenario)
-    goals = [record.spec["goal"] for record in records]
-    assert [control.spec["goal"] for control in controls] == goals
+    goals = [record.spec.goal for record in records]
+    assert [control.spec.goal for control in controls] == goals
     if HITS[attack]:
-        assert sum(control.metrics["attack_success"] for control in controls) <= hits
+        assert sum(control.metrics.attack_success for control in controls) <= hits
 
 
 @LONG
@@ -44,8 +43,8 @@ def test_every_defense_of_the_paper_runs_at_quick_size(attack, tmp_path):
     weights, goals = set(), set()
     for method in ("none", "hint", "epic", "friends", "atda"):
         (record,) = run(tmp_path, attack, method)
-        assert record.spec["dataset"]["name"] == TARGETED_SAMPLE
-        assert record.metrics["test_accuracy"] > 0.6
-        weights.add(record.digests["initial_weights"])
-        goals.add(json.dumps(record.spec["goal"], sort_keys=True))
+        assert record.spec.dataset.name == TARGETED_SAMPLE
+        assert record.metrics.test_accuracy > 0.6
+        weights.add(record.digests.initial_weights)
+        goals.add(record.spec.goal)
     assert len(weights) == len(goals) == 1
