@@ -16,7 +16,6 @@ results folder may have met different loads of the machine; the training column 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 
 import torch
 from common import parser, prepare, show
+from msgspec import structs
 
 import poisonbench
 from poisonbench.results.records import RunRecord
@@ -40,10 +40,10 @@ PARTS = ("training", "defense", "validation", "test", "total")
 
 def pairs(records: Sequence[RunRecord]) -> tuple[list[Pair], list[str]]:
     """Runs of none and of hint that differ by the method alone, and why others were left out."""
-    plain = {_key(record): record for record in records if record.spec["method"] == "none"}
+    plain = {_key(record): record for record in records if record.spec.method == "none"}
     found, left_out = [], []
     for record in records:
-        if record.spec["method"] != "hint":
+        if record.spec.method != "hint":
             continue
         partner = plain.get(_key(record))
         if partner is None:
@@ -52,7 +52,7 @@ def pairs(records: Sequence[RunRecord]) -> tuple[list[Pair], list[str]]:
         differing = [
             name
             for name in SURROUNDINGS
-            if record.environment.get(name) != partner.environment.get(name)
+            if getattr(record.environment, name) != getattr(partner.environment, name)
         ]
         if differing:
             left_out.append(f"{record.id} and {partner.id}: other {', '.join(differing)}")
@@ -62,8 +62,7 @@ def pairs(records: Sequence[RunRecord]) -> tuple[list[Pair], list[str]]:
 
 
 def _key(record: RunRecord) -> str:
-    own = ("method", "config", "recipe_number")
-    return json.dumps({k: v for k, v in record.spec.items() if k not in own}, sort_keys=True)
+    return structs.replace(record.spec, method="", config={}, recipe_number=0).id
 
 
 def make_pairs(options: argparse.Namespace, device: torch.device, results: Path) -> list[Pair]:
@@ -92,17 +91,16 @@ def make_pairs(options: argparse.Namespace, device: torch.device, results: Path)
 
 def row(pair: Pair) -> list[str]:
     """One line of the table: seconds of both runs by part, and the ratio."""
-    plain, hint = (record.cost["seconds"] for record in pair)
+    plain, hint = (record.cost.seconds for record in pair)
     spec = pair[1].spec
-    poison = spec["poison"]
-    about = "clean" if poison is None else f"{'+'.join(poison['attacks'])} {poison['rho']:g}"
-    cells = [f"{plain[part]:.3g} / {hint[part]:.3g}" for part in PARTS]
-    name = f"{spec['dataset']['name']}, {about}, trial {spec['trial']}"
+    about = f"{'+'.join(spec.poison.attacks)} {spec.rho:g}" if spec.poison else "clean"
+    cells = [f"{getattr(plain, part):.3g} / {getattr(hint, part):.3g}" for part in PARTS]
+    name = f"{spec.dataset.name}, {about}, trial {spec.trial}"
     rounds = sum(note.get("round") == "hint" for note in pair[1].notes)
     return [
         name,
-        str(spec["training"]["epochs"]),
-        f"{rounds} x {spec['config']['ratio']:g}",
+        str(spec.training.epochs),
+        f"{rounds} x {spec.config['ratio']:g}",
         *cells,
         f"{ratio(pair):.3f}",
     ]
@@ -111,7 +109,7 @@ def row(pair: Pair) -> list[str]:
 def ratio(pair: Pair) -> float:
     """Seconds of the HINT run over those of the plain one."""
     plain, hint = pair
-    return float(hint.cost["seconds"]["total"] / plain.cost["seconds"]["total"])
+    return float(hint.cost.seconds.total / plain.cost.seconds.total)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -129,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(
             "\n".join([*notes, "expected a none and a hint run of one spec, got none"])
         )
-    if any(record.cost["interruptions"] for pair in found for record in pair):
+    if any(record.cost.interruptions for pair in found for record in pair):
         notes.append("Some of these runs were interrupted and continued.")
     ratios = [ratio(pair) for pair in found]
     notes.insert(
@@ -151,8 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _surroundings(record: RunRecord) -> str:
-    parts = [f"{name} {record.environment.get(name)}" for name in (*SURROUNDINGS, "commit")]
-    return ", ".join([*parts, str(record.environment.get("finished", ""))[:10]])
+    parts = [f"{name} {getattr(record.environment, name)}" for name in (*SURROUNDINGS, "commit")]
+    return ", ".join([*parts, record.environment.finished[:10]])
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

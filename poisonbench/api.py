@@ -24,7 +24,7 @@ from poisonbench.requests import (
     attack_names,
     split_values,
 )
-from poisonbench.results.records import RunRecord, unpack_bits
+from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
 
 if TYPE_CHECKING:
@@ -217,21 +217,20 @@ def records(
         outcomes: add ``outcomes.test`` and ``outcomes.test_by_batch_statistics`` as arrays (N,)
             bool, which of the test images were classified right; None where a record lacks them.
     """
-    from dataclasses import asdict
-
     import pandas
+    from msgspec import structs, to_builtins
 
-    rows, names = [], ("test", "test_by_batch_statistics")
+    rows = []
     for record in Store(results_folder(results)).records(on_error):
-        row = asdict(record)
-        packed, _ = row.pop("outcomes"), row.pop("path")
+        row = to_builtins(record, order="sorted")
+        del row["outcomes"]
         if columns == "common":
             row = {name: _field(row, place) for name, place in COLUMNS.items()}
             row |= {"attacks": "+".join(row["attacks"] or ()), "rho": row["rho"] or 0.0}
         if outcomes:
             row |= {
-                f"outcomes.{name}": unpack_bits(packed[name]) if packed.get(name) else None
-                for name in names
+                f"outcomes.{name}": bits.unpack() if bits else None
+                for name, bits in structs.asdict(record.outcomes).items()
             }
         rows.append(row)
     return pandas.DataFrame(rows) if columns == "common" else pandas.json_normalize(rows)

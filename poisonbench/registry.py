@@ -437,12 +437,10 @@ def sources_of(
     }
 
 
-def label_of(spec: Mapping[str, Any]) -> str:
-    """How figures name a run's defense, by its spec."""
-    method, config = spec["method"], spec.get("config")
+def label_of(method: str, config: Mapping[str, Any]) -> str:
+    """How figures name a run's defense, by its method and settings."""
     entry = defenses().get(method)
     if entry is None:
-        return str(method)
-    given = config if isinstance(config, Mapping) else {}
-    labels = [names[given[key]] for key, names in entry.labels.items() if given.get(key) in names]
+        return method
+    labels = [names[config[key]] for key, names in entry.labels.items() if config.get(key) in names]
     return labels[0] if labels else entry.title

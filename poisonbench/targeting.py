@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 from poisonbench.core.settings import BaseConfig, Profiles, options_of, require, resolve, setting
 
@@ -102,8 +104,9 @@ def own_targeting(presets: Sequence[str], scenario: str) -> Targeting:
     )
 
 
-@dataclass(frozen=True)
-class Goal:
+class Goal(
+    msgspec.Struct, frozen=True, tag_field="kind", tag="targeted", forbid_unknown_fields=True
+):
     """One target, as specs and cards state it.
 
     Attributes:
@@ -124,7 +127,8 @@ class Goal:
 
     def as_json(self) -> dict[str, Any]:
         """As a card's ``goal``."""
-        return {"kind": "targeted", **asdict(self)}
+        card: dict[str, Any] = msgspec.to_builtins(self)
+        return card
 
 
 #: The goal of an untargeted poison.

@@ -24,24 +24,24 @@ def test_api(tiny, results):
         poisonbench.load_poison(path, tiny, seed=1)
     settings = {"epochs": 3, "schedule": (1,), "ratio": 0.25}
     record = poisonbench.defend("hint", tiny, poison=path, results=results, **settings)
-    assert record.spec["poison"]["digest"] == poison.digest
-    assert record.spec["config"]["ratio"] == 0.25
+    assert record.spec.poison.digest == poison.digest
+    assert record.spec.config["ratio"] == 0.25
     clean = poisonbench.defend("hint", tiny, rho=0, results=results, **settings)
-    assert clean.spec["poison"] is None
+    assert clean.spec.poison is None
     same = defend(results, tiny, "--clean", "--ratio", "0.25", "--json").json
     assert (same["id"], same["is_new"]) == (clean.id, False)
     frame = poisonbench.records(results, columns="all")
     assert sorted(frame["id"]) == sorted([record.id, clean.id])
     row = frame[frame["id"] == record.id].iloc[0]
-    assert row["metrics.test_accuracy"] == record.metrics["test_accuracy"]
+    assert row["metrics.test_accuracy"] == record.metrics.test_accuracy
     assert row["spec.config.ratio"] == 0.25
     assert not [name for name in frame.columns if name.startswith("outcomes")]
     outcomes = poisonbench.records(results, outcomes=True).set_index("id").loc[record.id]
     right = outcomes["outcomes.test"]
-    assert len(right) == record.labels["sizes"]["test"]
-    assert right.mean() == record.metrics["test_accuracy"]
+    assert len(right) == record.labels.sizes.test
+    assert right.mean() == record.metrics.test_accuracy
     anew = outcomes["outcomes.test_by_batch_statistics"]
-    assert anew.mean() == record.metrics["batch_statistics_accuracy"]
+    assert anew.mean() == record.metrics.batch_statistics_accuracy
 
 
 def test_a_poison_and_a_record_know_where_they_are(tiny, results):
@@ -51,7 +51,7 @@ def test_a_poison_and_a_record_know_where_they_are(tiny, results):
     assert poisonbench.load_poison(poison.path).id == poison.id
     assert repr(poison).startswith(f"Poison {poison.id}: 270 of 270 images of {tiny} by durp")
     record = poisonbench.defend("none", tiny, poison=poison, results=results, epochs=1)
-    assert record.spec["poison"]["digest"] == poison.digest
+    assert record.spec.poison.digest == poison.digest
     assert record.path == results / "runs" / f"{record.id}.json"
     again = poisonbench.defend("none", tiny, poison=poison.path, results=results, epochs=1)
     assert (again, again.path) == (record, record.path)
@@ -71,8 +71,8 @@ def test_the_columns_that_people_use(tiny, results):
     assert (row["method"], row["attacks"], row["rho"]) == ("none", "durp", 0.5)
     assert (row["dataset"], row["model"]) == (tiny, "mnist-cnn")
     assert row["overrides"] == {"epochs": 1}
-    assert row["test_accuracy"] == made.metrics["test_accuracy"]
-    assert row["poison"] == made.spec["poison"]["digest"]
+    assert row["test_accuracy"] == made.metrics.test_accuracy
+    assert row["poison"] == made.spec.poison.digest
     assert row["seconds"] > 0
     assert (frame.loc[clean.id]["attacks"], frame.loc[clean.id]["rho"]) == ("", 0)
     assert len(poisonbench.records(results, columns="all").columns) > 60

@@ -174,12 +174,12 @@ def _print_line(item: Defended, quiet: bool) -> None:
     record = item.record
     if not item.is_new:
         say("done before; here is its record", quiet=quiet)
-    accuracy = 100 * record.metrics["test_accuracy"]
+    accuracy = 100 * record.metrics.test_accuracy
     print(
-        f"{record.spec['method']} on {shown_name(record.labels['dataset'])}, "
-        f"{describe_poison(record.spec['poison'])}, trial {record.spec['trial']}: "
+        f"{record.spec.method} on {shown_name(record.labels.dataset)}, "
+        f"{describe_poison(record.spec.poison)}, trial {record.spec.trial}: "
         f"test accuracy {accuracy:.2f} %, {_verdict(record)}"
-        f"{record.cost['seconds']['total']:.0f} s, {item.path}"
+        f"{record.cost.seconds.total:.0f} s, {item.path}"
     )
     for sentence in record.warnings:
         say(f"warning: {sentence}", quiet=quiet)
@@ -187,16 +187,16 @@ def _print_line(item: Defended, quiet: bool) -> None:
 
 def _verdict(record: RunRecord) -> str:
     """``"target 17 taken for class 3: the attack succeeds, "``; empty when untargeted."""
-    verdict, goal = record.metrics.get("target"), record.spec.get("goal")
-    if not verdict or not goal:
+    if record.spec.targeting is None:
         return ""
-    if record.spec["poison"] is None:
+    goal, answer = record.on_target
+    if record.spec.poison is None:
         outcome = "no attack"
     else:
-        outcome = "the attack succeeds" if verdict["success"] else "the attack fails"
+        outcome = "the attack succeeds" if answer.success else "the attack fails"
     return (
-        f"test image {goal['target']} (class {goal['target_class']}, intended "
-        f"{goal['intended_class']}) taken for class {verdict['prediction']}: {outcome}, "
+        f"test image {goal.target} (class {goal.target_class}, intended "
+        f"{goal.intended_class}) taken for class {answer.prediction}: {outcome}, "
     )
 
 
@@ -205,12 +205,12 @@ def _summary(item: Defended) -> dict[str, Any]:
     return {
         "id": record.id,
         "path": str(item.path),
-        "method": record.spec["method"],
-        "dataset": record.spec["dataset"]["name"],
-        "rho": record.spec["poison"]["rho"] if record.spec["poison"] else 0.0,
-        "trial": record.spec["trial"],
-        "test_accuracy": record.metrics["test_accuracy"],
-        "attack_success": record.metrics["attack_success"],
-        "seconds": record.cost["seconds"]["total"],
+        "method": record.spec.method,
+        "dataset": record.spec.dataset.name,
+        "rho": record.spec.rho,
+        "trial": record.spec.trial,
+        "test_accuracy": record.metrics.test_accuracy,
+        "attack_success": record.metrics.attack_success,
+        "seconds": record.cost.seconds.total,
         "is_new": item.is_new,
     }

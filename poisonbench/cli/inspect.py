@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from poisonbench.cli.common import (
@@ -145,16 +145,17 @@ def _in_words(goal: Goal, names: Sequence[str]) -> str:
 
 
 def _show_record(record: RunRecord, json: bool) -> None:
+    fields = msgspec.to_builtins(record, order="sorted")
     if json:
-        print_json({key: value for key, value in asdict(record).items() if key != "path"})
+        print_json(fields)
         return
     for section in ("spec", "labels", "metrics", "digests", "cost", "environment"):
         print(f"{section}:")
-        for key, value in getattr(record, section).items():
+        for key, value in fields[section].items():
             print(f"  {key:22}{_in_levels(value) if section == 'spec' else value}")
     for title in ("curve", "notes"):
         print(f"{title}:")
-        for row in getattr(record, title):
+        for row in fields[title]:
             print("  " + "  ".join(f"{k} {_short(v)}" for k, v in row.items()))
     for sentence in record.warnings:
         print(f"warning: {sentence}")

@@ -102,11 +102,11 @@ class _Planner:
 
         run = resolve_run(bench, request)
         needs = self._add_pools(request, run.poison) if run.poison.rho else {}
-        spec = run.spec["poison"]
+        spec = run.spec.poison
         if request.poison.path is not None:
             poison = str(request.poison.path)
         else:
-            poison = f"{request.poison.text} at rho {spec['rho']:g}" if spec else "clean"
+            poison = f"{request.poison.text} at rho {spec.rho:g}" if spec else "clean"
         title = f"{request.method} {request.dataset} {poison} trial {request.trial}"
         self.jobs.append(
             Job(

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -63,10 +64,10 @@ def feature_projection(bench: Bench, dataset: Dataset, records: Sequence[RunReco
         shown.append(_project(bench, dataset, record))
     labels = [_title(record, numbers) for record, numbers in zip(records, shown, strict=True)]
     panels = [_panel(label, numbers) for label, numbers in zip(labels, shown, strict=True)]
-    attacks = dict.fromkeys("+".join(record.spec["poison"]["attacks"]) for record in records)
+    attacks = dict.fromkeys("+".join(run.spec.poison.attacks) for run in records if run.spec.poison)
     lines = Panels(
         title=f"Features under {', '.join(attacks)}: {dataset.name}, trial "
-        f"{', '.join(dict.fromkeys(str(record.spec['trial']) for record in records))}",
+        f"{', '.join(dict.fromkeys(str(record.spec.trial) for record in records))}",
         panels=panels,
         caption="After Fig. 4 of Peri et al. 2020. Features of the classifier that each run "
         "trained. Across: from the mean of the target's class (0) to that of the poisons' class "
@@ -82,11 +83,11 @@ def feature_projection(bench: Bench, dataset: Dataset, records: Sequence[RunReco
 def _project(bench: Bench, dataset: Dataset, record: RunRecord) -> dict[str, Any]:
     """A run's points by group, and counts, as JSON values."""
     poison, goal = _poison_of(bench, dataset, record)
-    path, trial = bench.store.model_path(record.id), record.spec["trial"]
-    model = read_model(bench, path, record.spec["model"], dataset)
-    targeting = Targeting(**record.spec["targeting"])
+    spec, path, trial = record.spec, bench.store.model_path(record.id), record.spec.trial
+    model = read_model(bench, path, spec.model, dataset)
+    targeting = Targeting(**msgspec.to_builtins(spec.targeting))
     # The run's own seed drew them.
-    own_bench = replace(bench, seed=record.spec["seed"])
+    own_bench = replace(bench, seed=spec.seed)
     rows = stage_rows(own_bench, dataset, targeting, poison.indices, trial)
     train = poison.apply(dataset.train).rows(rows)
     keep = read_kept(path, len(train))
@@ -121,9 +122,9 @@ def _project(bench: Bench, dataset: Dataset, record: RunRecord) -> dict[str, Any
     )
     return {
         "id": record.id,
-        "method": record.spec["method"],
-        "test_accuracy": record.metrics["test_accuracy"],
-        "is_hit": bool(record.metrics["attack_success"]),
+        "method": spec.method,
+        "test_accuracy": record.metrics.test_accuracy,
+        "is_hit": bool(record.metrics.attack_success),
         "target_class": dataset.class_names[own],
         "poison_class": dataset.class_names[other],
         "poisons": int(poisoned.sum()),
@@ -134,17 +135,18 @@ def _project(bench: Bench, dataset: Dataset, record: RunRecord) -> dict[str, Any
 
 
 def _poison_of(bench: Bench, dataset: Dataset, record: RunRecord) -> tuple[Poison, Goal]:
-    origin = record.labels.get("poison") or {}
-    if origin.get("id") is None:
+    origin = record.labels.poison
+    if origin is None or origin.id is None:
         raise ArtefactError(
             f"run {record.id}: expected a run on a targeted poison that lies in "
             f"{bench.store.root / 'poisons'}, got one on "
             f"{'a poison of another folder' if origin else 'clean data'}; choose another run"
         )
-    poison = read_poison(bench.store.poison_path(origin["id"]), dataset)
-    if poison.digest != record.spec["poison"]["digest"]:
+    path = bench.store.poison_path(origin.id)
+    poison = read_poison(path, dataset)
+    if poison.digest != record.spec.poison_digest:
         raise ArtefactError(
-            f"run {record.id}: expected its own poison in {bench.store.poison_path(origin['id'])}, "
+            f"run {record.id}: expected its own poison in {path}, "
             "got another, crafted later or elsewhere; run its `poisonbench defend` command again"
         )
     goal = poison.goal
@@ -195,7 +197,7 @@ def _rows(mask: Tensor) -> Tensor:
 def _title(record: RunRecord, numbers: dict[str, Any]) -> str:
     hit = "target hit" if numbers["is_hit"] else "target not hit"
     removed = f"{numbers['poisons_removed']} of {numbers['poisons']} poisons removed"
-    return f"{label_of(record.spec)}: {hit}, {removed}"
+    return f"{label_of(record.spec.method, record.spec.config)}: {hit}, {removed}"
 
 
 def _panel(title: str, numbers: dict[str, Any]) -> Panel:

@@ -63,25 +63,21 @@ def _points(protocol: Protocol, dataset: str, records: Sequence[RunRecord]) -> l
             runs = [
                 record
                 for record in cell.select(records)
-                if attack_of(record) in hit(str(record.spec["model"]), set())
+                if attack_of(record) in hit(record.spec.model, set())
             ]
-            accuracy = summarise([run.metrics["test_accuracy"] for run in runs])
+            accuracy = summarise([run.metrics.test_accuracy for run in runs])
             if accuracy:
                 points.append(_point(protocol.attack, k, runs, accuracy))
     return points
 
 
 def _tried(records: Sequence[RunRecord]) -> list[int]:
-    values = (record.spec["config"].get("k") for record in records if _is_knn(record))
-    return sorted({k for k in values if isinstance(k, int)})
-
-
-def _is_knn(record: RunRecord) -> bool:
-    return record.spec.get("method") == "knn" and isinstance(record.spec.get("config"), dict)
+    given = (run.spec.config.get("k") for run in records if run.spec.method == "knn")
+    return sorted({k for k in given if k is not None})
 
 
 def _point(attack: str, k: int, runs: Sequence[RunRecord], accuracy: Summary) -> dict[str, Any]:
-    hits = sum(run.metrics["attack_success"] for run in runs)
+    hits = sum(bool(run.metrics.attack_success) for run in runs)
     low, high = mean_interval(accuracy) or (None, None)
     success_low, success_high = wilson(hits, len(runs))
     return {

@@ -8,10 +8,11 @@ does not show; its test accuracy stands beside its row.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from poisonbench.registry import defenses, find, label_of
 from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, check_count, command_of
 from poisonbench.results import published
 from poisonbench.results.records import RunRecord
+from poisonbench.results.run_spec import PoisonSpec
 from poisonbench.runs.defend import defend, describe_poison, resolve_run
 from poisonbench.runs.trained_models import read_model
 from poisonbench.runs.workspace import Bench
@@ -82,7 +84,7 @@ def predictions(
     for record in records:
         bench.abort_if_stopping()
         path = bench.store.model_path(record.id)
-        model = read_model(bench, path, record.spec["model"], dataset)
+        model = read_model(bench, path, record.spec.model, dataset)
         probabilities.append(logits_of(model, test.images).softmax(1))
     stacked = torch.stack(probabilities)
     disagree = (stacked.argmax(2) != stacked.argmax(2)[0]).any(0).cpu()
@@ -109,18 +111,19 @@ def predictions(
         "runs": {
             name: {
                 "id": record.id,
-                "method": record.spec["method"],
-                "variant": record.labels.get("variant"),
-                "trial": record.spec["trial"],
-                "poison": record.spec["poison"],
-                "test_accuracy": record.metrics["test_accuracy"],
+                "method": record.spec.method,
+                "variant": record.labels.variant,
+                "trial": record.spec.trial,
+                "poison": msgspec.to_builtins(record.spec.poison),
+                "test_accuracy": record.metrics.test_accuracy,
             }
             for name, record in zip(names, records, strict=True)
         },
         "missing": missing,
         "images": shown,
     }
-    return Figure(_grid(numbers, test, rows), numbers)
+    poisons = dict.fromkeys(describe_poison(record.spec.poison) for record in records)
+    return Figure(_grid(numbers, test, rows, "; ".join(poisons)), numbers)
 
 
 def _records(
@@ -166,25 +169,25 @@ def _find_run(
         record
         for record in known
         if is_on(record, dataset)
-        and record.spec["method"] == method
-        and record.spec["seed"] == bench.seed
-        and record.spec["trial"] == choice.trial
-        and record.labels.get("variant") == "paper"
-        and _is_of(choice.poison, record.spec["poison"])
+        and record.spec.method == method
+        and record.spec.seed == bench.seed
+        and record.spec.trial == choice.trial
+        and record.labels.variant == "paper"
+        and _is_of(choice.poison, record.spec.poison)
     ]
     kept = distinct_trials(matching)
     return kept[0] if kept and bench.store.model_path(kept[0].id).is_file() else None
 
 
-def _is_of(poison: PoisonRequest, about: Mapping[str, Any] | None) -> bool:
+def _is_of(mix: PoisonRequest, poison: PoisonSpec | None) -> bool:
     """Whether a run's spec names this poison, the draw that tables take."""
-    if about is None or poison.rho == 0:
-        return about is None and poison.rho == 0
+    if poison is None or mix.rho == 0:
+        return poison is None and mix.rho == 0
     return (
-        about.get("attacks") == list(poison.attacks)
-        and math.isclose(about["rho"], poison.rho or DEFAULT_RHO, rel_tol=1e-6)
-        and about.get("trial") == 0
-        and about.get("selection") == "stratified"
+        poison.attacks == list(mix.attacks)
+        and math.isclose(poison.rho, mix.rho or DEFAULT_RHO, rel_tol=1e-6)
+        and poison.trial == 0
+        and poison.selection == "stratified"
     )
 
 
@@ -209,14 +212,14 @@ def _choose(disagree: Tensor, count: int, pick: Pick, seed: int, trial: int) -> 
 
 def _names(records: Sequence[RunRecord]) -> list[str]:
     """The methods' labels; with the run's id where two are of one method."""
-    labels = [label_of(record.spec) for record in records]
+    labels = [label_of(record.spec.method, record.spec.config) for record in records]
     return [
         label if labels.count(label) == 1 else f"{label} {record.id}"
         for label, record in zip(labels, records, strict=True)
     ]
 
 
-def _grid(numbers: dict[str, Any], test: Split, rows: Sequence[int]) -> Grid:
+def _grid(numbers: dict[str, Any], test: Split, rows: Sequence[int], poisons: str) -> Grid:
     runs, shown = numbers["runs"], numbers["images"]
     pictures = [
         Tile(pixels=pixels_of(test.images[row]), text=f"is {short_name(image['label'])}")
@@ -236,10 +239,9 @@ def _grid(numbers: dict[str, Any], test: Split, rows: Sequence[int]) -> Grid:
         f"{name}\n({100 * run['test_accuracy']:.2f} %)".replace(f" {run['id']}", f"\n{run['id']}")
         for name, run in runs.items()
     ]
-    poisons = dict.fromkeys(describe_poison(run["poison"]) for run in runs.values())
     trials = ", ".join(str(trial) for trial in dict.fromkeys(r["trial"] for r in runs.values()))
     return Grid(
-        title=f"Predictions of each defense: {numbers['dataset']['name']}, {'; '.join(poisons)}",
+        title=f"Predictions of each defense: {numbers['dataset']['name']}, {poisons}",
         columns=[f"test image {row}" for row in rows],
         rows=["", *labels],
         tiles=[pictures, *answers],

@@ -28,8 +28,8 @@ def named_run(bench: Bench, dataset: Dataset, run: str) -> RunRecord:
     if not is_on(record, dataset):
         raise ArtefactError(
             f"{path}: expected a run on this {dataset.name}, got one on "
-            f"{record.labels.get('dataset')} with other images or another split; choose its own "
-            f"--dataset and --seed {record.spec.get('seed')}"
+            f"{record.labels.dataset} with other images or another split; choose its own "
+            f"--dataset and --seed {record.spec.seed}"
         )
     if not bench.store.model_path(run).is_file():
         raise ArtefactError(
@@ -41,8 +41,7 @@ def named_run(bench: Bench, dataset: Dataset, run: str) -> RunRecord:
 
 def is_on(record: RunRecord, dataset: Dataset) -> bool:
     """Whether a run was trained and tested on these images."""
-    data = record.spec.get("dataset")
-    return isinstance(data, dict) and data.get("digest") == dataset.digest
+    return record.spec.dataset.digest == dataset.digest
 
 
 def runs_of_row(
@@ -63,9 +62,7 @@ def runs_of_row(
     own = [
         record
         for record in records
-        if is_run_on(record, dataset.name)
-        and is_on(record, dataset)
-        and record.metrics.get("target")
+        if is_run_on(record, dataset.name) and is_on(record, dataset) and record.metrics.target
     ]
     known = defenses()
     names = [find("a defense", known, name).name for name in methods] or list(known)
@@ -112,7 +109,7 @@ def models_of_row(
         kept = [
             run
             for run in group
-            if (run.spec["seed"], run.spec["trial"]) == (bench.seed, trial)
+            if (run.spec.seed, run.spec.trial) == (bench.seed, trial)
             and bench.store.model_path(run.id).is_file()
         ]
         models += kept[:1]

@@ -45,7 +45,7 @@ def _points(parameter: str, dataset: str, records: Sequence[RunRecord]) -> list[
         # The paper's 0.062 is 16/255, to three digits.
         exact = round(255 * value) / 255 if parameter == "beta" else value
         runs, published = cell.select(records), cell.published
-        measured = summarise([record.metrics["test_accuracy"] for record in runs])
+        measured = summarise([record.metrics.test_accuracy for record in runs])
         low, high = (mean_interval(measured) if measured else None) or (None, None)
         points.append(
             {

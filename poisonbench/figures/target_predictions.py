@@ -52,7 +52,7 @@ def target_predictions(
         {target for group in answers.values() for target in group},
         key=lambda t: (-sum(t in group for group in answers.values()), t.seed, t.trial, t.row),
     )[:images]
-    names = {method: label_of(group[0].spec) for method, group in runs.items()}
+    names = {method: label_of(method, group[0].spec.config) for method, group in runs.items()}
     numbers: dict[str, Any] = {
         "figure": number,
         "dataset": {"name": dataset.name, "digest": dataset.digest},
@@ -61,7 +61,7 @@ def target_predictions(
         "defenses": {
             names[method]: {
                 "method": method,
-                "hits": sum(bool(run.metrics["attack_success"]) for run in group),
+                "hits": sum(bool(run.metrics.attack_success) for run in group),
                 "trials": len(group),
             }
             for method, group in runs.items()
@@ -86,23 +86,24 @@ def target_predictions(
 
 
 def _target_of(record: RunRecord) -> _Target:
-    spec, goal = record.spec, record.spec["goal"]
-    classes = (goal["target_class"], goal["intended_class"])
-    return _Target(spec["seed"], spec["trial"], goal["target"], *classes)
+    spec, (goal, _) = record.spec, record.on_target
+    return _Target(spec.seed, spec.trial, goal.target, goal.target_class, goal.intended_class)
 
 
 def _answer(record: RunRecord, class_names: Sequence[str]) -> dict[str, Any]:
     """The prediction; its confidence is null where an older record has it for other classes."""
-    goal, said = record.spec["goal"], record.metrics["target"]
-    own, intended = said["confidence_of_own_class"], said["confidence_of_intended_class"]
-    known = {goal["target_class"]: own, goal["intended_class"]: intended}
+    goal, answer = record.on_target
+    own, intended = answer.confidence_of_own_class, answer.confidence_of_intended_class
+    known = {goal.target_class: own, goal.intended_class: intended}
+    if answer.confidence is not None:
+        known[answer.prediction] = answer.confidence
     return {
         "run": record.id,
-        "class": class_names[said["prediction"]],
-        "confidence": said.get("confidence", known.get(said["prediction"])),
+        "class": class_names[answer.prediction],
+        "confidence": known.get(answer.prediction),
         "own_confidence": own,
         "intended_confidence": intended,
-        "is_hit": bool(said["success"]),
+        "is_hit": answer.success,
     }
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from poisonbench.results.statistics import Proportion, Summary
+
+RowT = TypeVar("RowT")
 
 #: The defenses of Tables II and III in the paper's order, with the paper's headings.
 METHOD_LABELS = {
@@ -157,36 +159,6 @@ def source(key: str) -> Source:
     )
 
 
-def table1() -> tuple[SheetRow, ...]:
-    """The sheet of data sets and models."""
-    return tuple(SheetRow(**row) for row in _rows("1"))
-
-
-def table2() -> tuple[AccuracyRow, ...]:
-    """Untargeted attacks: accuracy by data set, poison ratio and defense."""
-    return tuple(AccuracyRow(**row) for row in _rows("2"))
-
-
-def table3() -> tuple[AttackRow, ...]:
-    """Targeted attacks on CIFAR-10: success and accuracy by attack and defense."""
-    return tuple(AttackRow(**row) for row in _rows("3"))
-
-
-def table4() -> tuple[SensitivityRow, ...]:
-    """HINT's sensitivity to its ratio and its bound."""
-    return tuple(SensitivityRow(**row) for row in _rows("4"))
-
-
-def table5() -> tuple[TimeRow, ...]:
-    """Training times on CIFAR-10."""
-    return tuple(TimeRow(**row) for row in _rows("5"))
-
-
-def baseline(key: str) -> tuple[FilterRow, ...]:
-    """Filters under targeted attacks: the table ``"baseline-1"`` or ``"baseline-2"``."""
-    return tuple(FilterRow(**row) for row in _rows(key))
-
-
 def baseline_networks() -> tuple[NetworkRow, ...]:
     """The values that Table 2 of the second paper averages, network by network."""
     rows = []
@@ -200,11 +172,6 @@ def baseline_networks() -> tuple[NetworkRow, ...]:
     return tuple(rows)
 
 
-def _rows(key: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = _document()["table"][key]["rows"]
-    return rows
-
-
 def _trials() -> int:
     return int(_document()["paper"]["trials"])
 
@@ -213,3 +180,16 @@ def _trials() -> int:
 def _document() -> dict[str, Any]:
     text = Path(__file__).with_name("published.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
+
+
+def _rows(kind: type[RowT], key: str) -> tuple[RowT, ...]:
+    return tuple(kind(**row) for row in _document()["table"][key]["rows"])
+
+
+#: The rows of the HINT paper's tables, and of the second paper's by key, "baseline-1" or its like.
+table1 = partial(_rows, SheetRow, "1")
+table2 = partial(_rows, AccuracyRow, "2")
+table3 = partial(_rows, AttackRow, "3")
+table4 = partial(_rows, SensitivityRow, "4")
+table5 = partial(_rows, TimeRow, "5")
+baseline = partial(_rows, FilterRow)

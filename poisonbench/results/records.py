@@ -1,7 +1,8 @@
 """Run records: one JSON file a run, whose existence means done. No torch here.
 
-A record holds all that a table needs and all that a reader needs to trust it: the whole spec, the
-seeds' digests, metrics, curve, cost and environment.
+A record holds all that a table needs and all that a reader needs to trust it. It is checked once,
+when it is read. A field that is null by default is absent from the file then, as in records that
+are older than it; where a file may also say null, the default is UNSET.
 """
 
 from __future__ import annotations
@@ -9,103 +10,330 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from poisonbench.core.canonical import canonical_json as canonical_json
-from poisonbench.core.canonical import spec_id as spec_id
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from poisonbench.core.canonical import canonical_json
 from poisonbench.core.errors import ArtefactError
 from poisonbench.core.files import read_shared
+from poisonbench.results.run_spec import Part, RunSpec
+from poisonbench.targeting import Goal
 
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
-#: 2: has ``outcomes``.
+#: 2: has ``outcomes`` and ``metrics.batch_statistics_accuracy``.
 SCHEMA = 2
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunRecord:
+class Pool(Part, frozen=True, kw_only=True):
+    """A crafted poison: its id, and the spec in its card."""
+
+    id: str
+    spec: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.spec.get("recipe_number"), int):
+            raise ValueError("expected the attack's recipe_number, got none")
+
+    @property
+    def recipe_number(self) -> int:
+        """The attack's."""
+        return int(self.spec["recipe_number"])
+
+
+class Origin(Part, frozen=True, kw_only=True):
+    """Where a poison came from: crafted pools by attack, or a given artefact without an id."""
+
+    id: str | None
+    pools: dict[str, Pool] = msgspec.field(default_factory=dict)
+    made_by: dict[str, Any] | None = None
+
+
+class CodeSource(Part, frozen=True, kw_only=True):
+    """A distribution and its version, or a file and its sha256."""
+
+    distribution: str | None = None
+    version: str | None = None
+    file: str | None = None
+    sha256: str | None = None
+
+
+class Sources(Part, frozen=True, kw_only=True):
+    """Where the code of a run came from; null where it is not known."""
+
+    method: CodeSource | None
+    attacks: dict[str, CodeSource]
+    model: CodeSource | None
+    dataset: CodeSource | None
+
+
+class Sizes(Part, frozen=True, kw_only=True):
+    """Images in each split."""
+
+    train: int
+    validation: int
+    test: int
+
+
+class Labels(Part, frozen=True, kw_only=True):
+    """What a table groups by and the spec does not say.
+
+    Attributes:
+        variant: the profile where every setting is its for this data set, else "custom".
+        overrides: settings that are not the profile's, by option.
+        poison: null for a clean run.
+        presets: the data set's, most general first.
+        is_paper_dataset: whether it is a paper's data set, and the whole of it.
+        dataset: its name as the user wrote it.
+    """
+
+    variant: str
+    profile: str
+    overrides: dict[str, Any]
+    poison: Origin | None
+    presets: list[str]
+    is_paper_dataset: bool
+    dataset: str
+    sizes: Sizes
+    source: Sources | None = None
+
+
+class RemovalCounts(Part, frozen=True, kw_only=True):
+    """Images that a defense dropped, of those that there were."""
+
+    poisons_removed: int
+    num_poisons: int
+    clean_removed: int
+    num_clean: int
+
+
+class FilterScores(RemovalCounts, frozen=True, kw_only=True):
+    """How well a defense that drops images found the poisons; null where a denominator is 0.
+
+    Precision: poisons among the removed; recall: removed among the poisons; F1: their harmonic
+    mean; per_class: in order of the labels.
+    """
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    per_class: list[RemovalCounts]
+
+
+class TargetAnswer(Part, frozen=True, kw_only=True):
+    """What the classifier says of the target."""
+
+    prediction: int
+    confidence: float | None = None
+    success: bool
+    confidence_of_own_class: float
+    confidence_of_intended_class: float
+
+
+class PoisonShare(Part, frozen=True, kw_only=True):
+    """Poisons among the images trained on, and among those that the defense chose, if it does."""
+
+    count: int
+    share: float
+    share_of_selected: float | None = None
+
+
+class Metrics(Part, frozen=True, kw_only=True):
+    """What was measured after the last epoch; accuracies are fractions.
+
+    Attributes:
+        batch_statistics_accuracy: a diagnostic beside the test accuracy: the same weights with
+            batch norm's statistics of each (class-balanced) test batch; null without batch norm.
+        per_class_accuracy: of the test split, in order of the labels.
+        attack_success: null when untargeted, as is target.
+        poison: what the defense, which never saw them, did with the poisons; null without any.
+        filter: null unless the defense drops images.
+    """
+
+    test_accuracy: float
+    batch_statistics_accuracy: float | UnsetType | None = UNSET
+    per_class_accuracy: list[float]
+    validation_accuracy: float
+    attack_success: bool | None
+    target: TargetAnswer | None
+    poison: PoisonShare | None
+    filter: FilterScores | None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.test_accuracy <= 1:
+            raise ValueError(f"expected test_accuracy in [0, 1], got {self.test_accuracy}")
+
+
+class Bits(Part, frozen=True, kw_only=True):
+    """Truth values: their number, and bits, first one highest, as base64."""
+
+    count: int
+    bits: str
+
+    def __post_init__(self) -> None:
+        size = len(base64.b64decode(self.bits, validate=True))
+        if size != -(-self.count // 8):
+            raise ValueError(f"expected the bits of {self.count} values, got {size} bytes")
+
+    @classmethod
+    def pack(cls, values: Sequence[bool]) -> Bits:
+        """Pack truth values."""
+        import numpy
+
+        packed = numpy.packbits(numpy.asarray(values, dtype=bool)).tobytes()
+        return cls(count=len(values), bits=base64.b64encode(packed).decode())
+
+    def unpack(self) -> NDArray[numpy.bool_]:
+        """The values, (count,) bool."""
+        import numpy
+
+        data = numpy.frombuffer(base64.b64decode(self.bits), numpy.uint8)
+        return numpy.unpackbits(data, count=self.count).astype(bool)
+
+
+class Outcomes(Part, frozen=True, kw_only=True):
+    """Which test images were classified right, behind the two accuracies."""
+
+    test: Bits | None = None
+    test_by_batch_statistics: Bits | UnsetType | None = UNSET
+
+
+class Epoch(Part, frozen=True, kw_only=True):
+    """A row of the curve: the epoch from 1, the images that it trained on, their mean loss."""
+
+    epoch: int
+    images: int | None = None
+    loss: float
+    validation_accuracy: float
+
+
+class Digests(Part, frozen=True, kw_only=True):
+    """What the runs of a trial share."""
+
+    initial_weights: str
+    first_batch: str
+
+
+class Seconds(Part, frozen=True, kw_only=True):
+    """Of all sessions: what a defense does to a batch is training, and between epochs defense."""
+
+    training: float
+    defense: float
+    validation: float
+    test: float
+    total: float
+
+
+class Cost(Part, frozen=True, kw_only=True):
+    """What a run took; ``session_seconds`` are those of the session that finished it."""
+
+    seconds: Seconds
+    session_seconds: float
+    images_per_second: float
+    peak_memory_bytes: int
+    interruptions: int
+
+
+class Environment(Part, frozen=True, kw_only=True):
+    """Versions, machine, and times in UTC; the plan is the digest of a sweep's."""
+
+    poisonbench: str
+    python: str
+    torch: str
+    numpy: str
+    cuda: str | None
+    platform: str
+    processor: str
+    device: str
+    threads: int
+    precision: str
+    commit: str | None
+    plan: str | None
+    started: str
+    finished: str
+
+
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """One finished training run.
 
     Attributes:
-        schema: version of this format.
-        id: :func:`spec_id` of ``spec``.
-        spec: everything that determines the result: kind ("defend"), seed, trial, dataset
-            {name, digest}, poison (null for a clean run, else {attacks, rho, selection, trial,
-            digest}), method, recipe_number, config, model, training.
-        labels: what a table groups by and the spec does not say: variant ("paper" when every
-            setting is the paper's for this data set, else "custom"), profile, overrides
-            {option: value}, presets, is_paper_dataset, dataset (as the user wrote it), sizes
-            {train, validation, test: images}, poison (null, or the artefact's id and what made it).
-        metrics: test_accuracy (fraction, last epoch), per_class_accuracy, validation_accuracy,
-            attack_success (null when untargeted), target (null, or the prediction, its confidence
-            and those of the target's own and intended class), poison (share of poisons etc., never
-            shown to the defense), filter (null unless the defense drops images: poisons_removed,
-            num_poisons, clean_removed, num_clean, precision, recall, f1, per_class).
-            batch_statistics_accuracy is a diagnostic beside test_accuracy: the same weights with
-            batch norm's statistics of each (class-balanced) test batch; null without batch norm.
-        outcomes: which test images were classified right, as :func:`pack_bits` writes them: test,
-            and test_by_batch_statistics (null without batch norm). Empty in records of schema 1.
-        curve: one row an epoch: epoch, images, loss, validation_accuracy.
+        id: the spec's.
         notes: the defense's figures, e.g. HINT's update rounds.
-        digests: initial_weights, first_batch.
-        cost: seconds {training, defense, validation, test, total} over all sessions, where what a
-            defense does to a batch is training and what it does between epochs is defense,
-            session_seconds of the one that finished, images_per_second,
-            peak_memory_bytes, interruptions.
-        environment: versions, device, processor, threads, precision, commit, plan (the
-            digest of the sweep's plan, or null), started, finished.
         warnings: sentences.
-        path: where it lies; no part of it, and None before it is kept.
+
+    Raises:
+        ValueError: some of what a targeted run has, but not all of it.
     """
 
     schema: int = SCHEMA
     id: str
-    spec: dict[str, Any]
-    labels: dict[str, Any]
-    metrics: dict[str, Any]
-    outcomes: dict[str, Any] = field(default_factory=dict)
-    curve: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[dict[str, Any]] = field(default_factory=list)
-    digests: dict[str, str] = field(default_factory=dict)
-    cost: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    path: Path | None = field(default=None, compare=False)
+    spec: RunSpec
+    labels: Labels
+    metrics: Metrics
+    outcomes: Outcomes
+    curve: list[Epoch]
+    notes: list[dict[str, Any]]
+    digests: Digests
+    cost: Cost
+    environment: Environment
+    warnings: list[str]
+
+    def __post_init__(self) -> None:
+        spec, metrics = self.spec, self.metrics
+        parts = (spec.targeting, spec.goal, metrics.target, metrics.attack_success)
+        if len({part is None for part in parts}) > 1:
+            raise ValueError("expected all or none of targeting, goal, target and attack_success")
+
+    @property
+    def on_target(self) -> tuple[Goal, TargetAnswer]:
+        """A targeted run's goal, and what the classifier says of its target.
+
+        Raises:
+            ValueError: the run is untargeted.
+        """
+        if self.spec.goal is None or self.metrics.target is None:
+            raise ValueError(f"expected a targeted run, got {self.id}")
+        return self.spec.goal, self.metrics.target
 
     def __repr__(self) -> str:
+        metrics = self.metrics
         return (
-            f"RunRecord {self.id}: {self.spec.get('method')} on {self.labels.get('dataset')}, "
-            f"trial {self.spec.get('trial')}\n"
-            f"test accuracy {self.metrics.get('test_accuracy')}, "
-            f"attack success {self.metrics.get('attack_success')}\n{self.path or 'not kept'}"
+            f"RunRecord {self.id}: {self.spec.method} on {self.labels.dataset}, trial "
+            f"{self.spec.trial}\ntest accuracy {metrics.test_accuracy}, attack success "
+            f"{metrics.attack_success}\n{self.path or 'not kept'}"
         )
+
+    @property
+    def path(self) -> Path | None:
+        """Where it lies, which is no part of it; null before it is kept."""
+        return self.__dict__.get("path")
+
+    def kept_at(self, path: Path) -> RunRecord:
+        """The same record, which knows where it lies."""
+        record = msgspec.structs.replace(self)
+        record.__dict__["path"] = path
+        return record
 
     def to_json(self) -> str:
         """Readable JSON, sealed; a number that is not finite is the caller's bug, a ValueError."""
-        fields = asdict(self)
-        del fields["path"]
+        fields = msgspec.to_builtins(self)
         sealed = {**fields, "seal": _seal(fields)}
         return json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False) + "\n"
-
-
-def _seal(fields: Mapping[str, Any]) -> str:
-    """sha256 of a record's fields: a bit that flips on a disk must not become an accuracy."""
-    return hashlib.sha256(canonical_json(fields).encode()).hexdigest()
 
 
 def read_record(path: Path) -> RunRecord:
     """Read and check one record.
 
     Raises:
-        ArtefactError: unreadable, another schema, missing or mistyped fields, an id that is not
-            the spec's or a seal that is not the record's (an edited file), or an accuracy outside
-            [0, 1]. A record from before there were seals has none.
+        ArtefactError: unreadable, another schema, a field that is missing, unknown or of another
+            type or range, an id that is not the spec's or a seal that is not the record's (an
+            edited file). A record from before there were seals has none.
     """
     try:
         raw = json.loads(read_shared(path).decode())
@@ -114,78 +342,41 @@ def read_record(path: Path) -> RunRecord:
             f"{path}: expected a run record in JSON, got {error}; delete it and run again"
         ) from None
     if not isinstance(raw, dict) or raw.get("schema") not in range(1, SCHEMA + 1):
-        found = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
-        raise ArtefactError(f"{path}: expected a run record of schema {SCHEMA}, got {found}")
+        schema = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
+        raise ArtefactError(f"{path}: expected a run record of schema {SCHEMA}, got {schema}")
     seal = raw.pop("seal", None)
-    is_whole = seal is None or seal == _seal_or_none(raw)
-    raw = _upgraded(raw)
-    known = {f.name: f for f in fields(RunRecord) if f.compare}
-    kinds = {"dict": dict, "list": list, "str": str, "int": int}
-    for name, declared in known.items():
-        kind = kinds[str(declared.type).split("[")[0]]
-        if not isinstance(raw.get(name), kind):
-            raise ArtefactError(
-                f"{path}: expected field {name!r} of type {kind.__name__}, "
-                f"got {type(raw.get(name)).__name__}"
-            )
-    if extra := sorted(set(raw) - set(known)):
-        raise ArtefactError(f"{path}: expected no fields but the record's own, got {extra[0]!r}")
-    if raw["id"] != spec_id(raw["spec"]):
+    is_whole = seal is None or seal == _seal(raw)
+    try:
+        record = msgspec.convert(_upgraded(raw), RunRecord)
+        spec_id = record.spec.id
+    except (msgspec.ValidationError, ValueError, RecursionError) as error:
         raise ArtefactError(
-            f"{path}: expected id {spec_id(raw['spec'])} for its spec, got {raw['id']}; "
+            f"{path}: expected a sound run record, got a fault: {error}; delete it and run again"
+        ) from None
+    if record.id != spec_id:
+        raise ArtefactError(
+            f"{path}: expected id {spec_id} for its spec, got {record.id}; "
             "the file was edited, delete it and run again"
         )
-    accuracy = raw["metrics"].get("test_accuracy")
-    if (
-        not isinstance(accuracy, int | float)
-        or not math.isfinite(accuracy)
-        or not 0 <= accuracy <= 1
-    ):
-        raise ArtefactError(f"{path}: expected test_accuracy in [0, 1], got {accuracy}")
     if not is_whole:
         raise ArtefactError(
             f"{path}: expected the record that was sealed, got an edited one; "
             "delete it and run again"
         )
-    return RunRecord(**raw, path=path)
+    return record.kept_at(path)
 
 
 def _upgraded(raw: dict[str, Any]) -> dict[str, Any]:
-    """A record's fields as those of today's schema."""
-    if raw["schema"] == 1:
-        raw = {**raw, "schema": SCHEMA, "outcomes": {}}
-    return raw
+    """A record's JSON as that of today's schema."""
+    return {**raw, "schema": SCHEMA, "outcomes": {}} if raw["schema"] == 1 else raw
 
 
-def pack_bits(values: Sequence[bool]) -> dict[str, Any]:
-    """Truth values as JSON: their number, and bits, first one highest, as base64."""
-    import numpy
+def _seal(fields: Mapping[str, Any]) -> str | None:
+    """sha256 of a record's fields: a bit that flips on a disk must not become an accuracy.
 
-    packed = numpy.packbits(numpy.asarray(values, dtype=bool)).tobytes()
-    return {"count": len(values), "bits": base64.b64encode(packed).decode()}
-
-
-def unpack_bits(packed: Mapping[str, Any]) -> NDArray[numpy.bool_]:
-    """What :func:`pack_bits` packed, (count,) bool.
-
-    Raises:
-        ArtefactError: not that.
+    Null where there is none, of a number that is not finite.
     """
-    import numpy
-
     try:
-        data = base64.b64decode(packed["bits"], validate=True)
-        count = packed["count"]
-        if not isinstance(count, int) or len(data) != -(-count // 8):
-            raise ValueError(f"{len(data)} bytes for {count!r} values")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtefactError(f"expected packed bits with their count, got {error}") from None
-    return numpy.unpackbits(numpy.frombuffer(data, numpy.uint8), count=count).astype(bool)
-
-
-def _seal_or_none(fields: Mapping[str, Any]) -> str | None:
-    """:func:`_seal`, or None where a number is not finite."""
-    try:
-        return _seal(fields)
+        return hashlib.sha256(canonical_json(fields).encode()).hexdigest()
     except (ValueError, RecursionError):
         return None

@@ -18,11 +18,13 @@ import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from poisonbench.core.errors import ArtefactError
 from poisonbench.core.files import store_errors, write_text
 from poisonbench.results.records import RunRecord, read_record
+from poisonbench.results.run_spec import RunSpec
 
 
 class Store:
@@ -82,11 +84,12 @@ class Store:
         return path
 
     def write_failure(
-        self, run_id: str, spec: dict[str, Any], reason: str, epoch: int | None = None
+        self, run_id: str, spec: RunSpec, reason: str, epoch: int | None = None
     ) -> Path:
         """Record why a run failed, and in which epoch, from 1; it stays to be run."""
         path = self.failure_path(run_id)
-        failure = {"id": run_id, "state": "failed", "epoch": epoch, "reason": reason, "spec": spec}
+        failure = {"id": run_id, "state": "failed", "epoch": epoch, "reason": reason}
+        failure["spec"] = msgspec.to_builtins(spec)
         write_text(path, json.dumps(failure, indent=1) + "\n")
         return path
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from poisonbench.attacks.base import TargetedTask
@@ -185,7 +186,8 @@ def check_targets(
         reasons = []
         for label in range(dataset.num_classes):
             try:
-                poison_rows(bench, dataset, targeting, replace(goal, poison_class=label), trial)
+                goal = structs.replace(goal, poison_class=label)
+                poison_rows(bench, dataset, targeting, goal, trial)
             except UsageError as error:
                 reasons.append(error)
         if len(reasons) == dataset.num_classes:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
+from msgspec import structs
 from safetensors.torch import save
 from torch import Tensor
 
@@ -19,7 +22,15 @@ from poisonbench.data.splits import Dataset, Split
 from poisonbench.models import build_model, check_model
 from poisonbench.registry import defenses, find, sources_of
 from poisonbench.requests import RunRequest
-from poisonbench.results.records import RunRecord, pack_bits, read_record, spec_id
+from poisonbench.results import records
+from poisonbench.results.records import RunRecord, read_record
+from poisonbench.results.run_spec import (
+    DatasetRef,
+    PoisonSpec,
+    RunSpec,
+    TargetingSpec,
+    TrainingSpec,
+)
 from poisonbench.runs.class_warnings import class_warnings
 from poisonbench.runs.craft_targeted import check_targets
 from poisonbench.runs.environment import environment, peak_memory, reset_peak_memory, utc_now
@@ -75,13 +86,13 @@ class ResolvedRun:
     recipe: Recipe
     defense: Defense
     poison: ResolvedPoison
-    spec: dict[str, Any]
+    spec: RunSpec
 
     @property
     def overrides(self) -> dict[str, Any]:
         """What was chosen apart from the profile, of the method, the network and the poison."""
         chosen = self.settings.overrides | self.poison.overrides
-        network, surrogate = self.spec["model"], self.request.poison.surrogate
+        network, surrogate = self.spec.model, self.request.poison.surrogate
         if network != default_model(self.dataset):
             chosen["model"] = network
         if surrogate not in (None, network):
@@ -90,14 +101,10 @@ class ResolvedRun:
             chosen |= stage_overrides(self.poison.targeted.targeting, self.settings)
         return chosen
 
-    def full_spec(self, material: Material) -> dict[str, Any]:
+    def full_spec(self, material: Material) -> RunSpec:
         """The spec with what is known once the poison is there."""
-        poison, goal = self.spec["poison"], material.goal
-        return {
-            **self.spec,
-            "poison": None if poison is None else {**poison, "digest": material.digest},
-            **({} if goal is None else {"goal": goal.as_json()}),
-        }
+        poison = self.spec.poison and structs.replace(self.spec.poison, digest=material.digest)
+        return structs.replace(self.spec, poison=poison, goal=material.goal)
 
 
 def defend(bench: Bench, request: RunRequest) -> Defended:
@@ -116,7 +123,7 @@ def defend(bench: Bench, request: RunRequest) -> Defended:
     bench.store.check_writable()
     material = prepare(bench, dataset, run.poison, request.trial)
     spec = run.full_spec(material)
-    run_id = spec_id(spec)
+    run_id = spec.id
     path = bench.store.run_path(run_id)
     model_path = bench.store.model_path(run_id)
     if path.exists() and (model_path.exists() or not request.save_model):
@@ -130,28 +137,29 @@ def defend(bench: Bench, request: RunRequest) -> Defended:
         bench.checkpoint(run_id).discard()
         raise
     overrides = run.overrides
-    made_by = spec["poison"]["attacks"] if spec["poison"] is not None else ()
-    labels = {
-        "variant": "custom" if overrides else request.profile,
-        "profile": request.profile,
-        "overrides": {key: as_plain(value) for key, value in overrides.items()},
-        "poison": material.origin,
-        "presets": list(dataset.presets),
-        "is_paper_dataset": dataset.is_paper,
-        "dataset": dataset.name,
-        "source": sources_of(request.method, made_by, spec["model"], dataset.name),
-        "sizes": {
-            "train": len(dataset.train),
-            "validation": len(dataset.validation),
-            "test": len(dataset.test),
-        },
-    }
+    made_by = () if spec.poison is None else spec.poison.attacks
+    sources = sources_of(request.method, made_by, spec.model, dataset.name)
+    labels = records.Labels(
+        variant="custom" if overrides else request.profile,
+        profile=request.profile,
+        overrides=json.loads(json.dumps(overrides)),
+        poison=msgspec.convert(material.origin, records.Origin | None),
+        presets=list(dataset.presets),
+        is_paper_dataset=dataset.is_paper,
+        dataset=dataset.name,
+        source=msgspec.convert(sources, records.Sources),
+        sizes=records.Sizes(
+            train=len(dataset.train),
+            validation=len(dataset.validation),
+            test=len(dataset.test),
+        ),
+    )
     record = RunRecord(id=run_id, spec=spec, labels=labels, **measured)
     if request.save_model:
         write_bytes(model_path, save(weights))
     bench.store.write_record(record)
     bench.checkpoint(run_id).discard()
-    return Defended(replace(record, path=path), path, True)
+    return Defended(record.kept_at(path), path, True)
 
 
 def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
@@ -181,26 +189,24 @@ def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
         raise UsageError(f"{entry.name}: {error}") from None
     network = request.model or default_model(dataset)
     check_model(network, dataset.image_shape)
-    spec: dict[str, Any] = {
-        "kind": "defend",
-        "loop": LOOP_NUMBER,
-        "dataset": {"name": dataset.name.partition(":")[0], "digest": dataset.digest},
-        "poison": poison.spec,
-        "method": entry.name,
-        "recipe_number": settings.module.VERSION,
-        "config": as_json(settings.config),
-        "model": network,
-        "seed": bench.seed,
-        "trial": request.trial,
-    }
-    if targeting is not None:
-        if poison.artefact is None:
-            check_targets(bench, dataset, targeting, [request.trial])
-        spec["targeting"] = as_json(targeting)
-        if scenario != "scratch":
-            spec["pretraining"] = as_json(settings.recipe)
-            spec["stage"] = STAGE_NUMBER
-    spec["training"] = as_json(recipe)
+    if targeting is not None and poison.artefact is None:
+        check_targets(bench, dataset, targeting, [request.trial])
+    has_stages = scenario != "scratch"
+    spec = RunSpec(
+        loop=LOOP_NUMBER,
+        dataset=DatasetRef(name=dataset.name.partition(":")[0], digest=dataset.digest),
+        poison=poison.spec,
+        method=entry.name,
+        recipe_number=settings.module.VERSION,
+        config=as_json(settings.config),
+        model=network,
+        seed=bench.seed,
+        trial=request.trial,
+        targeting=None if targeting is None else TargetingSpec(**as_json(targeting)),
+        pretraining=TrainingSpec(**as_json(settings.recipe)) if has_stages else None,
+        stage=STAGE_NUMBER if has_stages else None,
+        training=TrainingSpec(**as_json(recipe)),
+    )
     return ResolvedRun(request, dataset, settings, recipe, defense, poison, spec)
 
 
@@ -212,7 +218,7 @@ def _reveal(method: str, oracle: Oracle, is_poison: Tensor) -> None:
 
 
 def _train(
-    bench: Bench, run: ResolvedRun, spec: dict[str, Any], material: Material, run_id: str
+    bench: Bench, run: ResolvedRun, spec: RunSpec, material: Material, run_id: str
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Train and evaluate: a record's measured fields, and the weights."""
     settings, defense, recipe, dataset = run.settings, run.defense, run.recipe, run.dataset
@@ -221,9 +227,9 @@ def _train(
     surroundings = environment(bench.device, recipe.precision) | {"plan": bench.plan}
     reset_peak_memory(bench.device)
     train = defense.extend(material.train, dataset.validation)
-    seeds = Seeds(bench.seed, spec["trial"])
+    seeds = Seeds(bench.seed, spec.trial)
     classifier = build_model(
-        spec["model"],
+        spec.model,
         dataset.image_shape,
         dataset.num_classes,
         dataset.mean,
@@ -235,7 +241,7 @@ def _train(
         classifier = start_of_stage(bench, dataset, classifier, *start)
     bench.say(
         f"training {settings.entry.name} on {dataset.name}, "
-        f"{describe_poison(spec['poison'])}, trial {spec['trial']}"
+        f"{describe_poison(spec.poison)}, trial {spec.trial}"
     )
     trainer = Trainer(
         recipe=recipe,
@@ -251,9 +257,9 @@ def _train(
     test = dataset.test.to(bench.device)
     right = right_answers(classifier, test)
     by_class = accuracy_by_class(right, test.labels, dataset.num_classes)
-    verdict = None
+    answer = None
     if material.goal is not None:
-        verdict = judge(classifier, dataset, material.goal, bench.device)
+        answer = judge(classifier, dataset, material.goal, bench.device)
     done = time.monotonic()
     seconds = {**result.seconds, "test": done - tested}
     # Not timed: a diagnostic, which no method needs.
@@ -261,35 +267,36 @@ def _train(
         classifier, test, seeds.generator("batches of the test split")
     )
     measured: dict[str, Any] = {
-        "metrics": {
-            "test_accuracy": float(right.double().mean()),
-            "batch_statistics_accuracy": None
+        "metrics": records.Metrics(
+            test_accuracy=float(right.double().mean()),
+            batch_statistics_accuracy=None
             if right_anew is None
             else float(right_anew.double().mean()),
-            "per_class_accuracy": by_class,
-            "validation_accuracy": result.curve[-1]["validation_accuracy"],
-            "attack_success": verdict["success"] if verdict else None,
-            "target": verdict,
-            "poison": _bystander(material, defense),
-            "filter": _filtering(defense, material, dataset),
-        },
-        "outcomes": {
-            "test": pack_bits(right.tolist()),
-            "test_by_batch_statistics": None
+            per_class_accuracy=by_class,
+            validation_accuracy=result.curve[-1]["validation_accuracy"],
+            attack_success=answer.success if answer else None,
+            target=answer,
+            poison=_bystander(material, defense),
+            filter=_filtering(defense, material, dataset),
+        ),
+        "outcomes": records.Outcomes(
+            test=records.Bits.pack(right.tolist()),
+            test_by_batch_statistics=None
             if right_anew is None
-            else pack_bits(right_anew.tolist()),
-        },
-        "curve": result.curve,
-        "notes": result.notes,
-        "digests": result.digests,
-        "cost": {
-            "seconds": {**seconds, "total": sum(seconds.values())},
-            "session_seconds": done - clock,
-            "images_per_second": _speed(result, train),
-            "peak_memory_bytes": peak_memory(bench.device),
-            "interruptions": result.interruptions,
-        },
-        "environment": surroundings | {"started": started, "finished": utc_now()},
+            else records.Bits.pack(right_anew.tolist()),
+        ),
+        "curve": msgspec.convert(result.curve, list[records.Epoch]),
+        # A defense may note numbers of numpy's types.
+        "notes": json.loads(json.dumps(result.notes)),
+        "digests": records.Digests(**result.digests),
+        "cost": records.Cost(
+            seconds=records.Seconds(**seconds, total=sum(seconds.values())),
+            session_seconds=done - clock,
+            images_per_second=_speed(result, train),
+            peak_memory_bytes=peak_memory(bench.device),
+            interruptions=result.interruptions,
+        ),
+        "environment": records.Environment(**surroundings, started=started, finished=utc_now()),
         "warnings": class_warnings(dataset, by_class, result.notes),
     }
     weights = dict(classifier.state_dict())
@@ -298,21 +305,22 @@ def _train(
     return measured, {key: value.cpu().contiguous() for key, value in weights.items()}
 
 
-def _bystander(material: Material, defense: Defense) -> dict[str, Any] | None:
+def _bystander(material: Material, defense: Defense) -> records.PoisonShare | None:
     """What the poisons' places say about the defense, which never saw them."""
     if material.digest is None:
         return None
     is_poison = material.is_poison
-    count = int(is_poison.sum())
-    figures: dict[str, Any] = {"count": count, "share": count / len(is_poison)}
+    count, selected = int(is_poison.sum()), None
     if "selected" in defense.memory:
-        figures["share_of_selected"] = float(
-            is_poison[defense.memory["selected"].cpu()].float().mean()
-        )
-    return figures
+        selected = float(is_poison[defense.memory["selected"].cpu()].float().mean())
+    return records.PoisonShare(
+        count=count, share=count / len(is_poison), share_of_selected=selected
+    )
 
 
-def _filtering(defense: Defense, material: Material, dataset: Dataset) -> dict[str, Any] | None:
+def _filtering(
+    defense: Defense, material: Material, dataset: Dataset
+) -> records.FilterScores | None:
     """What a defense that drops images made of the poisons; nothing for one that drops none."""
     if "keep" not in defense.memory:
         return None
@@ -327,11 +335,6 @@ def _speed(result: FitResult, train: Split) -> float:
     return images / max(result.seconds["training"], 1e-9)
 
 
-def describe_poison(about: dict[str, Any] | None) -> str:
-    """``{"attacks": ["pgd", "dap"], "rho": 0.6}`` as ``"pgd+dap at rho 0.6"``."""
-    return f"{'+'.join(about['attacks'])} at rho {about['rho']:g}" if about else "clean"
-
-
-def as_plain(value: Any) -> Any:
-    """Tuples as lists, for JSON."""
-    return list(value) if isinstance(value, tuple) else value
+def describe_poison(poison: PoisonSpec | None) -> str:
+    """For example ``"pgd+dap at rho 0.6"``."""
+    return f"{'+'.join(poison.attacks)} at rho {poison.rho:g}" if poison else "clean"

@@ -23,7 +23,7 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
     return {
         "poisonbench": poisonbench.__version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "numpy": numpy.__version__,
         "cuda": torch.version.cuda if is_cuda else None,
         "platform": platform.platform(),

@@ -6,27 +6,22 @@ still trains on. Removing an image is the prediction "poison".
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
+
+from poisonbench.results.records import FilterScores, RemovalCounts
 
 
 def filter_report(
     keep: Tensor, is_poison: Tensor, labels: Tensor, num_classes: int
-) -> dict[str, Any]:
-    """Counts and scores of what was removed, as JSON values.
+) -> FilterScores:
+    """Counts and scores of what was removed.
 
     Args:
         keep: (N,) bool, images that are still trained on.
         is_poison: (N,) bool.
         labels: (N,) int64, in 0..K-1.
         num_classes: K.
-
-    Returns:
-        poisons_removed of num_poisons, clean_removed of num_clean; precision (poisons among the
-        removed), recall (removed among the poisons) and F1, each null where its denominator is 0;
-        per_class: the four counts of each class, in order of the labels.
 
     Raises:
         ValueError: the three tensors are not of one length.
@@ -49,15 +44,16 @@ def filter_report(
     totals = {name: sum(values) for name, values in by_class.items()}
     found, poisons = totals["poisons_removed"], totals["num_poisons"]
     removed = found + totals["clean_removed"]
-    return {
+    return FilterScores(
         **totals,
-        "precision": _share(found, removed),
-        "recall": _share(found, poisons),
-        "f1": _share(2 * found, removed + poisons),
-        "per_class": [
-            dict(zip(by_class, row, strict=True)) for row in zip(*by_class.values(), strict=True)
+        precision=_share(found, removed),
+        recall=_share(found, poisons),
+        f1=_share(2 * found, removed + poisons),
+        per_class=[
+            RemovalCounts(**dict(zip(by_class, row, strict=True)))
+            for row in zip(*by_class.values(), strict=True)
         ],
-    }
+    )
 
 
 def _share(part: int, whole: int) -> float | None:

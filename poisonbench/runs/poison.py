@@ -18,6 +18,7 @@ from poisonbench.entries import AttackEntry
 from poisonbench.models import check_model
 from poisonbench.registry import attacks, find
 from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, Values
+from poisonbench.results.run_spec import PoisonSpec
 from poisonbench.runs.method_settings import Settings, read_settings
 from poisonbench.runs.trained_models import model_spec
 from poisonbench.runs.workspace import Bench
@@ -90,27 +91,20 @@ class ResolvedPoison:
     pools: Mapping[str, Pool] = field(default_factory=dict)
 
     @property
-    def spec(self) -> dict[str, Any] | None:
+    def spec(self) -> PoisonSpec | None:
         """What a run's spec says of it; a crafted poison's digest is not known yet."""
-        request = self.request
-        if self.artefact is not None:
-            return {
-                "attacks": self.artefact.card["attacks"],
-                "rho": self.rho,
-                "selection": None,
-                "trial": None,
-                "digest": self.artefact.digest,
-            }
-        if self.rho == 0:
+        request, artefact = self.request, self.artefact
+        if artefact is None and not self.rho:
             return None
-        is_targeted = self.targeted is not None
-        return {
-            "attacks": list(request.attacks),
-            "rho": self.rho,
-            "selection": None if is_targeted else request.selection,
-            "trial": request.trial,
-            **({"profile": request.profile} if request.profile != "paper" else {}),
-        }
+        is_mixed = artefact is None and self.targeted is None
+        return PoisonSpec(
+            attacks=list(request.attacks) if artefact is None else artefact.card["attacks"],
+            rho=self.rho or 0.0,
+            selection=request.selection if is_mixed else None,
+            trial=request.trial if artefact is None else None,
+            profile=None if request.profile == "paper" else request.profile,
+            digest=None if artefact is None else artefact.digest,
+        )
 
     @property
     def overrides(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import ArtefactError, DivergedError
 from poisonbench.core.files import read_shared, write_bytes
 from poisonbench.core.seeds import Seeds, seed_for
@@ -19,7 +20,6 @@ from poisonbench.core.settings import as_json
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.models import build_model
 from poisonbench.models.classifier import Classifier
-from poisonbench.results.records import spec_id
 from poisonbench.runs.workspace import Bench, default_model
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +12,8 @@ from poisonbench.core.seeds import Seeds, generator_for
 from poisonbench.data.splits import Dataset
 from poisonbench.data.targets import draw_transfer_rows
 from poisonbench.models.classifier import Classifier, renew_head
+from poisonbench.results.records import TargetAnswer
+from poisonbench.results.run_spec import RunSpec
 from poisonbench.runs.method_settings import Settings
 from poisonbench.runs.trained_models import lengthen, model_spec, trained_models
 from poisonbench.runs.workspace import Bench
@@ -73,7 +74,7 @@ def start_of_stage(
     targeting: Targeting,
     rows: Tensor,
     settings: Settings,
-    spec: Mapping[str, Any],
+    spec: RunSpec,
     defense: Defense,
 ) -> Classifier:
     """The classifier that meets the poisons: fresh, or trained on clean data.
@@ -95,16 +96,18 @@ def start_of_stage(
     scenario = targeting.scenario
     if scenario == "scratch":
         return fresh
-    seeds = Seeds(bench.seed, spec["trial"])
+    seeds = Seeds(bench.seed, spec.trial)
     kind = "pretrained" if scenario == "finetune" else "extractor"
-    about = model_spec(bench, dataset, settings.recipe, kind, spec["trial"], spec["model"])
+    about = model_spec(bench, dataset, settings.recipe, kind, spec.trial, spec.model)
     train = dataset.train
     if scenario == "transfer":
         train = train.without(rows)
         about["rows"] = train.digest()
     pretraining = defense.pretraining()
     if pretraining is not None:
-        about["defense"] = {name: spec[name] for name in ("method", "recipe_number", "config")}
+        about["defense"] = {
+            name: getattr(spec, name) for name in ("method", "recipe_number", "config")
+        }
     (start,) = trained_models(
         bench, dataset, settings.recipe, about, seeds=seeds, train=train, defense=pretraining
     )
@@ -115,15 +118,15 @@ def start_of_stage(
     return start
 
 
-def judge(model: Classifier, dataset: Dataset, goal: Goal, device: torch.device) -> dict[str, Any]:
+def judge(model: Classifier, dataset: Dataset, goal: Goal, device: torch.device) -> TargetAnswer:
     """What a victim says of the target: its class, and how sure it is of the classes at stake."""
     image = dataset.test.images[goal.target : goal.target + 1].to(device)
     probabilities = logits_of(model, image).softmax(1)[0].tolist()
     prediction = max(range(len(probabilities)), key=probabilities.__getitem__)
-    return {
-        "prediction": prediction,
-        "confidence": probabilities[prediction],
-        "success": prediction == goal.intended_class,
-        "confidence_of_own_class": probabilities[goal.target_class],
-        "confidence_of_intended_class": probabilities[goal.intended_class],
-    }
+    return TargetAnswer(
+        prediction=prediction,
+        confidence=probabilities[prediction],
+        success=prediction == goal.intended_class,
+        confidence_of_own_class=probabilities[goal.target_class],
+        confidence_of_intended_class=probabilities[goal.intended_class],
+    )

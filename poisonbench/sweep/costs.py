@@ -16,10 +16,8 @@ class Costs:
     def __init__(self, records: Iterable[RunRecord]) -> None:
         seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
         for record in records:
-            total = record.cost.get("seconds", {}).get("total")
-            name = record.spec.get("dataset", {}).get("name")
-            if isinstance(total, int | float) and name:
-                seconds[name, record.spec.get("method", "")].append(total)
+            spec = record.spec
+            seconds[spec.dataset.name, spec.method].append(record.cost.seconds.total)
         self.means = {key: fmean(values) for key, values in seconds.items()}
 
     def of(self, job: Job) -> float | None:

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import structs
 
 from poisonbench import __version__
-from poisonbench.core.canonical import canonical_json
+from poisonbench.core.canonical import canonical_json, spec_id
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.files import read_shared, retried, write_text
 from poisonbench.requests import CraftRequest, Request, from_json, to_json, to_words
-from poisonbench.results.records import RunRecord, spec_id
+from poisonbench.results.records import RunRecord
+from poisonbench.results.run_spec import RunSpec
 
 #: 2: a job holds its request as a value.
 SCHEMA = 2
@@ -182,7 +184,7 @@ def read_plan(path: Path) -> Plan:
     return Plan(jobs, raw["digest"])
 
 
-def run_key(spec: Mapping[str, Any], pools: Mapping[str, str]) -> str:
+def run_key(spec: RunSpec, pools: Mapping[str, str]) -> str:
     """A run's id in plans: of its spec, a crafted poison named by the pools that it is drawn from.
 
     Args:
@@ -191,24 +193,18 @@ def run_key(spec: Mapping[str, Any], pools: Mapping[str, str]) -> str:
             that was given.
     """
     # A drawn target follows from the rest, and is not known before.
-    spec = {name: value for name, value in spec.items() if name != "goal"}
-    poison = spec.get("poison")
-    if pools and isinstance(poison, Mapping):
-        known = {name: value for name, value in poison.items() if name != "digest"}
-        spec = {**spec, "poison": {**known, "pools": dict(pools)}}
-    return spec_id(spec)
+    known = msgspec.to_builtins(structs.replace(spec, goal=None))
+    if pools and spec.poison is not None:
+        poison = msgspec.to_builtins(structs.replace(spec.poison, digest=None))
+        known["poison"] = {**poison, "pools": dict(pools)}
+    return spec_id(known)
 
 
 def record_key(record: RunRecord) -> str:
     """:func:`run_key` of a finished run."""
-    origin = record.labels.get("poison")
-    pools = origin.get("pools") if isinstance(origin, Mapping) else None
-    names = {
-        name: pool["id"]
-        for name, pool in (pools.items() if isinstance(pools, Mapping) else ())
-        if isinstance(pool, Mapping) and isinstance(pool.get("id"), str)
-    }
-    return run_key(record.spec, names)
+    origin = record.labels.poison
+    pools = {} if origin is None else origin.pools
+    return run_key(record.spec, {attack: pool.id for attack, pool in pools.items()})
 
 
 def _digest(jobs: Sequence[Job]) -> str:

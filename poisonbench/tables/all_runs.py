@@ -16,7 +16,6 @@ from poisonbench.tables.comparisons import (
     compare_accuracy,
     compare_success,
     distinct_trials,
-    is_targeted,
 )
 from poisonbench.tables.layout import DASH, show_measured
 from poisonbench.tables.paper_table import Records
@@ -73,7 +72,7 @@ def _figures(runs: Sequence[RunRecord]) -> list[Comparison]:
     """The accuracy and, of targeted poisons, the success."""
     keys = {**run_groups.keys_of(runs[0]), "poison": _poison(runs[0])}
     figures = [compare_accuracy(keys, runs, None, wanted=0)]
-    if all(r.spec.get("poison") and r.metrics.get("attack_success") is not None for r in runs):
+    if all(run.spec.poison and run.spec.targeting for run in runs):
         keys = {**keys, "quantity": "attack_success"}
         figures.append(compare_success(keys, runs, None, wanted=0))
     return figures
@@ -91,5 +90,5 @@ def _by_poison(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
 
 
 def _poison(record: RunRecord) -> str:
-    poison = record.spec.get("poison")
-    return DASH if not poison or is_targeted(record) else str(poison.get("digest"))[:DIGITS]
+    digest = record.spec.poison_digest if record.spec.targeting is None else None
+    return DASH if digest is None else digest[:DIGITS]

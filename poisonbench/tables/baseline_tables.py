@@ -114,13 +114,11 @@ class FilterCell(Cell):
         """The trials to run, but for those whose attack is known to fail undefended."""
         if self.plain is None:
             return super().missing(records)
-        done = {
-            record.spec["trial"] for record in self.select(records) if _has_default_seed(record)
-        }
+        done = {record.spec.trial for record in self.select(records) if _has_default_seed(record)}
         failed = {
-            record.spec["trial"]
+            record.spec.trial
             for record in self.plain.select(records)
-            if _has_default_seed(record) and not record.metrics["attack_success"]
+            if _has_default_seed(record) and not record.metrics.attack_success
         }
         return [trial for trial in range(self.trials) if trial not in done | failed]
 
@@ -131,7 +129,7 @@ class FilterCell(Cell):
 
 
 def _has_default_seed(record: RunRecord) -> bool:
-    return bool(record.spec["seed"] == Seeds().root)
+    return record.spec.seed == Seeds().root
 
 
 def mean_over_networks(successes: Sequence[Proportion]) -> float:
@@ -148,11 +146,11 @@ def _cells(
         return []
     shared = protocol.overrides.get(dataset, {})
     used = [
-        record.spec.get("model")
+        record.spec.model
         for record in records
-        if is_run_on(record, dataset) and "model" in record.labels.get("overrides", {})
+        if is_run_on(record, dataset) and "model" in record.labels.overrides
     ]
-    networks = [None, *sorted({str(model) for model in used} - {shared.get("model")})]
+    networks = [None, *sorted(set(used) - {shared.get("model")})]
     cells: list[Cell] = []
     for network in networks:
         plain: Cell | None = None
@@ -186,8 +184,8 @@ def successful_attacks(cells: Sequence[Cell], records: Records) -> dict[str, set
     for cell in cells:
         if cell.method == "none":
             for record in cell.select(records):
-                if record.metrics["attack_success"]:
-                    hit.setdefault(str(record.spec["model"]), set()).add(attack_of(record))
+                if record.metrics.attack_success:
+                    hit.setdefault(record.spec.model, set()).add(attack_of(record))
     return hit
 
 
@@ -198,8 +196,7 @@ def plain_cells(protocol: Protocol, dataset: str) -> list[Cell]:
 
 def attack_of(record: RunRecord) -> tuple[Any, ...]:
     """What tells a run's attack from others: seed, trial and poison."""
-    spec = record.spec
-    return spec["seed"], spec["trial"], (spec["poison"] or {}).get("digest")
+    return record.spec.seed, record.spec.trial, record.spec.poison_digest
 
 
 def _blocks(
@@ -216,7 +213,7 @@ def _blocks(
         if method != "none":
             # Those that fail undefended are not lacking.
             wanted = sum(map(len, hit.values()))
-            runs = [run for run in runs if attack_of(run) in hit.get(run.spec["model"], set())]
+            runs = [run for run in runs if attack_of(run) in hit.get(run.spec.model, set())]
         keys = {"dataset": dataset, "attack": protocol.attack, "method": method}
         four = _compare(keys, runs, printed.get(method), wanted, protocol)
         compared += four
@@ -247,12 +244,11 @@ def _compare(
     protocol: Protocol,
 ) -> list[Comparison]:
     """Poisons removed, clean images removed, success and accuracy of one defense."""
-    reports = [run.metrics.get("filter") for run in runs]
-    filtered = [report for report in reports if report]
+    filtered = [run.metrics.filter for run in runs if run.metrics.filter is not None]
     poisons = None
-    if total := sum(report["num_poisons"] for report in filtered):
+    if total := sum(scores.num_poisons for scores in filtered):
         # An attack's poisons lie together and are found together.
-        removed = sum(report["poisons_removed"] for report in filtered)
+        removed = sum(scores.poisons_removed for scores in filtered)
         poisons = Proportion(removed, total, is_independent=False)
     ids = tuple(run.id for run in runs)
 
@@ -280,13 +276,13 @@ def _compare(
         ),
         untested(
             "clean_removed",
-            summarise([report["clean_removed"] / report["num_clean"] for report in filtered]),
+            summarise([scores.clean_removed / scores.num_clean for scores in filtered]),
             percent(printed.clean_removed if printed else None),
         ),
         _success(keys, runs, printed, wanted, protocol),
         untested(
             "test_accuracy",
-            summarise([run.metrics["test_accuracy"] for run in runs]),
+            summarise([run.metrics.test_accuracy for run in runs]),
             percent(printed.accuracy if printed else None),
         ),
     ]
@@ -307,7 +303,7 @@ def _success(
         return compare_success(keys, runs, figure, wanted=wanted)
     by_network: dict[str, list[bool]] = {}
     for run in runs:
-        by_network.setdefault(run.spec["model"], []).append(run.metrics["attack_success"])
+        by_network.setdefault(run.spec.model, []).append(bool(run.metrics.attack_success))
     shares = [Proportion(sum(hits), len(hits)) for hits in by_network.values()]
     measured: Proportion | Summary | None = shares[0] if len(shares) == 1 else None
     if len(shares) > 1:

@@ -261,7 +261,7 @@ def _datasets(table: PaperTable, records: Records, dataset: str | None) -> list[
 def _methods(dataset: str, records: Records, wanted: Sequence[str] = ()) -> list[str]:
     """The paper's methods in its order, then others that have runs or are wanted."""
     paper = list(published.METHOD_LABELS)
-    used = {record.spec.get("method") for record in records if is_run_on(record, dataset)}
+    used = {record.spec.method for record in records if is_run_on(record, dataset)}
     used |= set(wanted)
     return paper + [name for name in registry.defenses() if name in used and name not in paper]
 
@@ -272,9 +272,9 @@ def _several_poisons(compared: Sequence[Comparison], records: Records) -> list[s
     poisons: dict[tuple[str, float, int], set[str]] = {}
     for cell in compared:
         for spec in (by_id[run] for run in cell.records):
-            if spec.get("poison"):
-                row = (spec["dataset"]["name"], spec["poison"]["rho"], spec["seed"])
-                poisons.setdefault(row, set()).add(str(spec["poison"].get("digest")))
+            if spec.poison_digest is not None:
+                row = (spec.dataset.name, spec.rho, spec.seed)
+                poisons.setdefault(row, set()).add(spec.poison_digest)
     return [
         f"The runs on {name} at rho {rho:g} with seed {seed} are of {len(digests)} poisons, "
         f"{', '.join(sorted(digest[:12] for digest in digests))}: compare columns of one alone, "

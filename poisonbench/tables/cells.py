@@ -11,9 +11,10 @@ from typing import Any
 from poisonbench import registry
 from poisonbench.core.seeds import Seeds
 from poisonbench.requests import PoisonRequest, RunRequest, Values, split_values
-from poisonbench.results.records import RunRecord
+from poisonbench.results.records import Labels, RunRecord
+from poisonbench.results.run_spec import RunSpec, TargetingSpec
 from poisonbench.results.statistics import Proportion, Summary
-from poisonbench.tables.comparisons import distinct_trials, is_targeted
+from poisonbench.tables.comparisons import distinct_trials
 
 #: Trials of every cell, as in the paper.
 TRIALS = 5
@@ -76,9 +77,9 @@ class Cell:
         """Whether a run belongs here: the profile's settings in all that is not overridden."""
         return (
             is_run_on(record, self.dataset)
-            and record.spec.get("method") == self.method
+            and record.spec.method == self.method
             and self._has_settings(record.labels)
-            and self._has_scenario(record)
+            and self._has_scenario(record.spec.targeting)
             and self._has_poison(record.spec)
         )
 
@@ -96,8 +97,8 @@ class Cell:
 
         A trial that was run but is of no use here is not asked for again: its record stands.
         """
-        found = distinct_trials([record for record in records if self.matches(record)])
-        done = {(record.spec["seed"], record.spec["trial"]) for record in found}
+        runs = distinct_trials([record for record in records if self.matches(record)])
+        done = {(run.spec.seed, run.spec.trial) for run in runs}
         free = (trial for trial in count() if (Seeds().root, trial) not in done)
         return list(islice(free, max(0, self.trials - len(self.select(records)))))
 
@@ -119,59 +120,34 @@ class Cell:
             trial=trial,
         )
 
-    def _has_scenario(self, record: RunRecord) -> bool:
-        targeting = record.spec.get("targeting")
-        if self.scenario is None or not isinstance(targeting, Mapping):
+    def _has_scenario(self, targeting: TargetingSpec | None) -> bool:
+        if targeting is None or self.scenario is None:
             # A targeted attack's clean control is no clean run of an untargeted table.
-            return self.scenario is None and not is_targeted(record)
-        return (
-            targeting.get("scenario") == self.scenario
-            and _same(targeting.get("rho"), self.rho)
-            and record.metrics.get("attack_success") is not None
-            and isinstance(record.spec.get("goal"), Mapping)
+            return targeting is None and self.scenario is None
+        return targeting.scenario == self.scenario and _same(targeting.rho, self.rho)
+
+    def _has_poison(self, spec: RunSpec) -> bool:
+        return _same(spec.rho, self.rho) and (
+            spec.poison is None or spec.poison.attacks == list(self.attacks)
         )
 
-    def _has_poison(self, spec: Mapping[str, Any]) -> bool:
-        poison = spec.get("poison")
-        if poison is None:
-            return "poison" in spec and self.rho == 0
-        return (
-            self.rho > 0
-            and isinstance(poison, Mapping)
-            and poison.get("attacks") == list(self.attacks)
-            and _same(poison.get("rho"), self.rho)
-        )
-
-    def _has_settings(self, labels: Mapping[str, Any]) -> bool:
-        given = labels.get("overrides")
+    def _has_settings(self, labels: Labels) -> bool:
         if self.scenario is None and not self.overrides:
-            return labels.get("variant") == self.profile
-        if labels.get("profile", "paper") != self.profile or not isinstance(given, Mapping):
-            return False
+            return labels.variant == self.profile
         # Whether a scenario is an override depends on the attack; the spec says which it was.
         free = set() if self.scenario is None else {"scenario"}
-        return set(given) - free == set(self.overrides) - free and all(
-            _same(given[name], self.overrides[name]) for name in set(given) - free
+        names = set(labels.overrides) - free
+        return (
+            labels.profile == self.profile
+            and names == set(self.overrides) - free
+            and all(_same(labels.overrides[name], self.overrides[name]) for name in names)
         )
 
 
 def is_run_on(record: RunRecord, dataset: str) -> bool:
-    """Whether this is a finished defense run on that data set, the whole of it for a paper's."""
-    data = record.spec.get("dataset")
-    return (
-        record.spec.get("kind") == "defend"
-        and isinstance(data, Mapping)
-        and data.get("name") == dataset
-        and isinstance(record.spec.get("seed"), int)
-        and isinstance(record.spec.get("trial"), int)
-        and (dataset not in PAPERS_OWN or record.labels.get("is_paper_dataset") is not False)
-    )
-
-
-def seconds_of(record: RunRecord) -> dict[str, float]:
-    """Seconds by phase and in total; empty where the record does not say."""
-    seconds = record.cost.get("seconds")
-    return dict(seconds) if isinstance(seconds, Mapping) and "total" in seconds else {}
+    """Whether this is a run on that data set, the whole of it for a paper's."""
+    is_whole = dataset not in PAPERS_OWN or record.labels.is_paper_dataset
+    return record.spec.dataset.name == dataset and is_whole
 
 
 def is_timed(record: RunRecord) -> bool:
@@ -179,30 +155,28 @@ def is_timed(record: RunRecord) -> bool:
 
     A run that was killed and continued has more seconds than the session that finished it.
     """
-    total = seconds_of(record).get("total")
-    session = record.cost.get("session_seconds")
-    return (
-        device_of(record) is not None
-        and record.cost.get("interruptions") == 0
-        and total is not None
-        and isinstance(session, int | float)
-        and session >= total > 0
-    )
+    cost = record.cost
+    is_of_one_session = cost.interruptions == 0 and cost.session_seconds >= cost.seconds.total > 0
+    return device_of(record) is not None and is_of_one_session
 
 
 def device_of(record: RunRecord) -> str | None:
-    """What a run's speed depends on besides the run, in words; null where the record lacks it.
+    """What a run's speed depends on besides the run, in words; null where that is not known.
 
     Seconds compare with none but the same device's: the device, processor, threads, precision and
     versions of torch and CUDA.
     """
     about = record.environment
-    if any(not about.get(name) for name in ("device", "processor", "threads", "torch")):
+    if not about.processor:
         return None
-    parts = [] if about["device"] == "cpu" else [about["device"]]
-    parts += [about["processor"], f"{about['threads']} thread(s)", about.get("precision")]
-    parts += [f"torch {about['torch']}", f"CUDA {about['cuda']}" if about.get("cuda") else None]
-    return ", ".join(str(part) for part in parts if part)
+    parts = [] if about.device == "cpu" else [about.device]
+    parts += [
+        about.processor,
+        f"{about.threads} thread(s)",
+        about.precision,
+        f"torch {about.torch}",
+    ]
+    return ", ".join(parts + ([f"CUDA {about.cuda}"] if about.cuda else []))
 
 
 def paired(
@@ -225,12 +199,8 @@ def paired(
 
 def _circumstances(record: RunRecord, same_poison: bool) -> tuple[Any, ...]:
     spec = record.spec
-    poison = spec.get("poison")
-    digest = poison.get("digest") if same_poison and isinstance(poison, Mapping) else None
-    return (
-        *(spec["seed"], spec["trial"], spec.get("loop"), spec["dataset"].get("digest"), digest),
-        *(record.digests.get(name) for name in ("initial_weights", "first_batch")),
-    )
+    digest = spec.poison_digest if same_poison else None
+    return spec.seed, spec.trial, spec.loop, spec.dataset.digest, digest, record.digests
 
 
 def _same(given: Any, wanted: Any) -> bool:

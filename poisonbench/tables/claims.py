@@ -30,7 +30,7 @@ from poisonbench.results.statistics import (
     paired_over,
     rising_trend,
 )
-from poisonbench.tables.cells import Cell, paired, seconds_of
+from poisonbench.tables.cells import Cell, paired
 from poisonbench.tables.comparisons import Finding, Unit
 
 
@@ -49,8 +49,8 @@ class Measure:
     better: int
 
 
-ACCURACY = Measure("fraction", lambda record: float(record.metrics["test_accuracy"]), 1)
-SECONDS = Measure("seconds", lambda record: seconds_of(record)["total"], -1)
+ACCURACY = Measure("fraction", lambda record: record.metrics.test_accuracy, 1)
+SECONDS = Measure("seconds", lambda record: record.cost.seconds.total, -1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,7 +278,7 @@ def _columns(pairs: Sequence[Sequence[RunRecord]]) -> tuple[list[RunRecord], lis
 
 
 def _hits(records: Sequence[RunRecord]) -> tuple[int, int]:
-    return sum(bool(record.metrics["attack_success"]) for record in records), len(records)
+    return sum(bool(record.metrics.attack_success) for record in records), len(records)
 
 
 def _ids(sets: Iterable[Sequence[RunRecord]]) -> tuple[str, ...]:

@@ -198,41 +198,24 @@ def distinct_trials(records: Sequence[RunRecord]) -> list[RunRecord]:
     """
     newest = max((_version(record) for record in records), default=None)
     current = [record for record in records if _version(record) == newest]
-    current.sort(key=lambda record: (str(record.environment.get("finished", "")), record.id))
-    poisons = {_draw(record): _poison_digest(record) for record in current}
+    current.sort(key=lambda record: (record.environment.finished, record.id))
+    poisons = {_draw(record): record.spec.poison_digest for record in current}
     chosen: dict[tuple[int, int], RunRecord] = {}
     for record in current:
-        if _poison_digest(record) == poisons[_draw(record)]:
-            chosen[record.spec["seed"], record.spec["trial"]] = record
+        if record.spec.poison_digest == poisons[_draw(record)]:
+            chosen[record.spec.seed, record.spec.trial] = record
     return [chosen[key] for key in sorted(chosen)]
 
 
-def is_targeted(record: RunRecord) -> bool:
-    """Whether a run has a target: one under a targeted attack, or such a run's clean control."""
-    return "targeting" in record.spec
-
-
 def _version(record: RunRecord) -> tuple[int, int, int]:
-    spec = record.spec
-    return spec.get("loop", 0), spec.get("recipe_number", 0), _attack_recipe(record)
-
-
-def _attack_recipe(record: RunRecord) -> int:
-    """A targeted attack's version; untargeted poisons are told apart by their digests."""
-    origin = record.labels.get("poison")
-    pools = origin.get("pools") if isinstance(origin, Mapping) else None
-    if not is_targeted(record) or not isinstance(pools, Mapping):
-        return 0
-    return max((pool["spec"].get("recipe_number", 0) for pool in pools.values()), default=0)
+    """The numbers of loop, method and targeted attack; digests tell untargeted poisons apart."""
+    spec, origin = record.spec, record.labels.poison
+    pools = origin.pools.values() if spec.targeting is not None and origin is not None else ()
+    return spec.loop, spec.recipe_number, max((pool.recipe_number for pool in pools), default=0)
 
 
 def _draw(record: RunRecord) -> tuple[int, int | None]:
-    return record.spec["seed"], record.spec["trial"] if is_targeted(record) else None
-
-
-def _poison_digest(record: RunRecord) -> str | None:
-    poison = record.spec.get("poison")
-    return poison.get("digest") if isinstance(poison, Mapping) else None
+    return record.spec.seed, None if record.spec.targeting is None else record.spec.trial
 
 
 def _held_against(
@@ -258,7 +241,7 @@ def compare_accuracy(
         wanted: trials asked for.
     """
     chosen = distinct_trials(records)
-    measured = summarise([record.metrics["test_accuracy"] for record in chosen])
+    measured = summarise([record.metrics.test_accuracy for record in chosen])
     said, p_value = _held_against(published, lambda value: verdict(measured, value))
     return Comparison(
         keys={**keys, "quantity": "test_accuracy"},
@@ -286,7 +269,7 @@ def compare_success(
         published: null where the paper has no value.
         wanted: trials asked for.
     """
-    hits = [bool(record.metrics["attack_success"]) for record in records]
+    hits = [bool(record.metrics.attack_success) for record in records]
     measured = Proportion(sum(hits), len(hits)) if hits else None
     said, p_value = _held_against(published, lambda value: success_verdict(measured, value))
     return Comparison(
@@ -335,7 +318,7 @@ def compare_time(
 
 def compare_fact(
     keys: Mapping[str, Any],
-    values: Mapping[str, int | str | None],
+    values: Mapping[str, int | str],
     published: int | str | None,
     *,
     aliases: Mapping[Any, int | str],
@@ -344,12 +327,11 @@ def compare_fact(
 
     Args:
         keys: what the cell is about.
-        values: the setting by record id; null where a record does not say.
+        values: the setting by record id.
         published: as printed; null where the paper does not say.
         aliases: our names by the paper's.
     """
-    known = {run: value for run, value in values.items() if value is not None}
-    distinct = sorted(set(known.values()), key=str)
+    distinct = sorted(set(values.values()), key=str)
     measured = distinct[0] if len(distinct) == 1 else ", ".join(map(str, distinct)) or None
     if published is None:
         said = Verdict.UNPUBLISHED
@@ -364,7 +346,7 @@ def compare_fact(
         published=published,
         wanted=1,
         verdict=said,
-        records=tuple(known),
+        records=tuple(values),
     )
 
 

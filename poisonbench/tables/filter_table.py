@@ -6,7 +6,7 @@ settings are other rows. The figures are means over trials of what each record s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Summary, Verdict, summarise
@@ -61,7 +61,7 @@ def build_filters(records: Records, dataset: str | None = None) -> Table:
 
 
 def _drops(record: RunRecord) -> bool:
-    return isinstance(record.metrics.get("filter"), Mapping)
+    return record.metrics.filter is not None
 
 
 def _row(runs: Sequence[RunRecord]) -> list[Comparison]:
@@ -70,9 +70,9 @@ def _row(runs: Sequence[RunRecord]) -> list[Comparison]:
     row = []
     for quantity, unit in QUANTITIES.items():
         # Of clean data nothing can be found, and a precision of 0 would be a reproach.
-        found = [record.metrics["filter"] for record in chosen]
-        asked = [f for f in found if quantity not in SCORES or f.get("num_poisons")]
-        values = [figures.get(quantity) for figures in asked]
+        scores = [run.metrics.filter for run in chosen if run.metrics.filter is not None]
+        known = [own for own in scores if quantity not in SCORES or own.num_poisons]
+        values = [getattr(own, quantity) for own in known]
         row.append(
             Comparison(
                 keys={**run_groups.keys_of(chosen[0]), "quantity": quantity},

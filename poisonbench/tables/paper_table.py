@@ -10,7 +10,7 @@ from poisonbench.entries import DatasetEntry
 from poisonbench.results.records import RunRecord
 from poisonbench.tables.cells import Cell
 from poisonbench.tables.claims import Claim
-from poisonbench.tables.comparisons import Block, Comparison, is_targeted
+from poisonbench.tables.comparisons import Block, Comparison
 
 PAPER_DATASETS = ("cifar10", "mnist")
 
@@ -64,7 +64,7 @@ class PaperTable:
 
     def own(self, records: Records) -> Records:
         """The runs of its kind of attack."""
-        return [record for record in records if is_targeted(record) == self.is_targeted]
+        return [run for run in records if (run.spec.targeting is not None) == self.is_targeted]
 
 
 #: What a table calls the runs of ATDA in L-infinity, ``--profile linf``.
@@ -80,4 +80,4 @@ NORM_NOTE = (
 def method_labels() -> dict[str, str]:
     """The names of the defenses in tables; the cells of ATDA's other norm have one of their own."""
     labels = {name: entry.title for name, entry in registry.defenses().items()}
-    return labels | {OTHER_NORM: registry.label_of({"method": "atda", "config": {"norm": "linf"}})}
+    return labels | {OTHER_NORM: registry.label_of("atda", {"norm": "linf"})}

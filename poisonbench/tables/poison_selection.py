@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
+
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.registry import MIX
-from poisonbench.results.records import RunRecord
+from poisonbench.results.records import Labels, RunRecord
+from poisonbench.results.run_spec import RunSpec
 from poisonbench.tables.catalogue import TABLES
-from poisonbench.tables.comparisons import Table, is_targeted
+from poisonbench.tables.comparisons import Table
 from poisonbench.tables.paper_table import dataset_labels
 
 #: Digits of a digest that are enough to name a poison.
@@ -49,7 +52,8 @@ def on_poisons(
         ArtefactError: a name that fits nothing, or digits that fit several poisons.
         UsageError: a targeted poison, or two of one ratio.
     """
-    known = {digest: about for record in records for digest, about in _poison_of(record)}
+    used = [record.spec.poison for record in records if record.spec.poison is not None]
+    known = {str(poison.digest): "+".join(poison.attacks) for poison in used}
     known |= {card["digest"]: "+".join(card["attacks"]) for card in cards.values()}
     by_digest: dict[str, str] = {}
     for name in names:
@@ -65,13 +69,14 @@ def on_poisons(
     kept = []
     ratios: dict[tuple[Any, ...], str] = {}
     for record in records:
-        poison = record.spec.get("poison")
+        poison = record.spec.poison
         if poison is None:
             kept.append(record)
-        elif isinstance(poison, Mapping) and poison.get("digest") in by_digest:
-            _check(record, poison, ratios, by_digest)
-            spec = record.spec | {"poison": {**poison, "attacks": list(MIX)}}
-            kept.append(replace(record, spec=spec, labels=_own(record.labels)))
+        elif poison.digest in by_digest:
+            _check(record.spec, by_digest[poison.digest], ratios)
+            mix = structs.replace(poison, attacks=list(MIX))
+            spec = structs.replace(record.spec, poison=mix)
+            kept.append(structs.replace(record, spec=spec, labels=_own(record.labels)))
     return kept, {name: known[digest] for digest, name in by_digest.items()}
 
 
@@ -89,21 +94,17 @@ def dataset_of(
         UsageError: the poisons have runs on data that no table has, or none on the data set that
             was asked for.
     """
-    found = list(
-        dict.fromkeys(
-            str(record.spec["dataset"]["name"]) for record in records if record.spec.get("poison")
-        )
-    )
-    if shown := [name for name in found if name not in dataset_labels()]:
+    on = list(dict.fromkeys(run.spec.dataset.name for run in records if run.spec.poison))
+    if shown := [name for name in on if name not in dataset_labels()]:
         raise UsageError(
             f"--poison: expected runs on a data set that tables have, got {', '.join(names)} with "
             f"runs on {', '.join(shown)}; poisonbench report --runs shows them"
         )
     if dataset is None:
-        return found[0] if len(found) == 1 else None
-    if found and dataset not in found:
+        return on[0] if len(on) == 1 else None
+    if on and dataset not in on:
         raise UsageError(
-            f"--dataset: expected that of the runs on {', '.join(names)}, {', '.join(found)}, got "
+            f"--dataset: expected that of the runs on {', '.join(names)}, {', '.join(on)}, got "
             f"{dataset}"
         )
     return dataset
@@ -111,26 +112,18 @@ def dataset_of(
 
 def ratios_of(records: Sequence[RunRecord]) -> set[float]:
     """The poison ratios of runs, and 0."""
-    poisons = [record.spec.get("poison") for record in records]
-    return {0.0, *(float(poison["rho"]) for poison in poisons if poison)}
+    return {0.0, *(record.spec.rho for record in records)}
 
 
-def _check(
-    record: RunRecord,
-    poison: Mapping[str, Any],
-    ratios: dict[tuple[Any, ...], str],
-    names: Mapping[str, str],
-) -> None:
-    """Whether a run's poison can stand in a cell: untargeted, and alone at its ratio."""
-    name = names[poison["digest"]]
-    if is_targeted(record):
+def _check(spec: RunSpec, name: str, ratios: dict[tuple[Any, ...], str]) -> None:
+    """Refuse a run's poison that cannot stand in a cell: targeted, or not alone at its ratio."""
+    if spec.targeting is not None:
         raise UsageError(f"--poison: expected untargeted poisons, got {name}; see --table 3")
-    mix = (record.spec["dataset"]["name"], poison.get("rho"), record.spec["seed"])
-    other = ratios.setdefault(mix, name)
+    other = ratios.setdefault((spec.dataset.name, spec.rho, spec.seed), name)
     if other != name:
         raise UsageError(
             f"--poison: expected one poison for each ratio, got {other} and {name}, both at rho "
-            f"{poison.get('rho'):g} of {mix[0]} with seed {mix[2]}; make a table of each"
+            f"{spec.rho:g} of {spec.dataset.name} with seed {spec.seed}; make a table of each"
         )
 
 
@@ -151,22 +144,9 @@ def with_note(table: Table, poisons: Mapping[str, str]) -> Table:
     return replace(table, notes=(note, *others))
 
 
-def _poison_of(record: RunRecord) -> list[tuple[str, str]]:
-    """The digest of a run's poison and what that is made of; nothing for a clean run."""
-    poison = record.spec.get("poison")
-    if not isinstance(poison, Mapping) or not isinstance(poison.get("digest"), str):
-        return []
-    attacks = poison.get("attacks")
-    about = "+".join(map(str, attacks)) if isinstance(attacks, list) else "unknown"
-    return [(poison["digest"], about)]
-
-
-def _own(labels: Mapping[str, Any]) -> dict[str, Any]:
+def _own(labels: Labels) -> Labels:
     """The labels without the choice of the poison among what was set."""
-    given = labels.get("overrides")
-    if not isinstance(given, Mapping):
-        return dict(labels)
     chosen = ("poison", "poison_trial", "selection")
-    overrides = {name: value for name, value in given.items() if name not in chosen}
-    variant = "custom" if overrides else labels.get("profile", "paper")
-    return {**labels, "overrides": overrides, "variant": variant}
+    overrides = {name: value for name, value in labels.overrides.items() if name not in chosen}
+    variant = "custom" if overrides else labels.profile
+    return structs.replace(labels, overrides=overrides, variant=variant)

@@ -8,7 +8,7 @@ from typing import Any
 from poisonbench import registry
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import did_you_mean
-from poisonbench.results.records import RunRecord
+from poisonbench.results.records import Labels, RunRecord
 from poisonbench.tables.layout import DASH
 from poisonbench.tables.paper_table import Records
 
@@ -27,7 +27,7 @@ def grouped(
 
     Args:
         records: all that there are.
-        wanted: which of them are shown; asked of finished defense runs alone.
+        wanted: which of them are shown.
         dataset: only this one.
         what: the runs in words, for the error.
 
@@ -35,7 +35,7 @@ def grouped(
         UsageError: no such run is on that data set.
     """
     groups: dict[tuple[Any, ...], list[RunRecord]] = {}
-    for record in sorted((r for r in records if _is_whole(r) and wanted(r)), key=_order):
+    for record in sorted(filter(wanted, records), key=_order):
         groups.setdefault(_group(record), []).append(record)
     found: dict[str, list[list[RunRecord]]] = {}
     for runs in groups.values():
@@ -69,14 +69,13 @@ def not_averaged(found: Mapping[str, Sequence[Sequence[RunRecord]]], averaged: i
 
 def keys_of(record: RunRecord) -> dict[str, Any]:
     """What names a run's row, and its data set."""
-    spec, poison = record.spec, record.spec.get("poison")
-    targeting = spec.get("targeting")
+    spec = record.spec
     return {
-        "dataset": record.labels.get("dataset") or spec["dataset"].get("name"),
-        "method": spec.get("method"),
-        "attack": "+".join(poison["attacks"]) if poison else None,
-        "rho": poison["rho"] if poison else 0.0,
-        "scenario": targeting.get("scenario") if isinstance(targeting, Mapping) else None,
+        "dataset": record.labels.dataset,
+        "method": spec.method,
+        "attack": "+".join(spec.poison.attacks) if spec.poison else None,
+        "rho": spec.rho,
+        "scenario": spec.targeting.scenario if spec.targeting else None,
         "settings": _settings(record.labels),
     }
 
@@ -84,35 +83,22 @@ def keys_of(record: RunRecord) -> dict[str, Any]:
 def shown_keys(record: RunRecord) -> tuple[str, ...]:
     """A row's name as it is printed, in the order of ``KEYS``."""
     keys = keys_of(record)
-    return registry.label_of(record.spec), *(
+    return registry.label_of(record.spec.method, record.spec.config), *(
         DASH if keys[name] is None else str(keys[name]) for name in KEYS[1:]
     )
 
 
-def _is_whole(record: RunRecord) -> bool:
-    spec = record.spec
-    return (
-        spec.get("kind") == "defend"
-        and isinstance(spec.get("dataset"), Mapping)
-        and isinstance(spec.get("seed"), int)
-        and isinstance(spec.get("trial"), int)
-    )
-
-
-def _settings(labels: Mapping[str, Any]) -> str:
-    profile = labels.get("profile", "paper")
+def _settings(labels: Labels) -> str:
     changed = [
-        f"{name}={value}"
-        for name, value in sorted((labels.get("overrides") or {}).items())
-        if name != "scenario"
+        f"{name}={value}" for name, value in sorted(labels.overrides.items()) if name != "scenario"
     ]
-    return ", ".join([*([profile] if profile != "paper" or not changed else []), *changed])
+    is_named = labels.profile != "paper" or not changed
+    return ", ".join([*([labels.profile] if is_named else []), *changed])
 
 
 def _group(record: RunRecord) -> tuple[Any, ...]:
     """Runs of one row: data sets of one name may differ, and so may the network."""
-    data = record.spec["dataset"].get("digest")
-    return (*keys_of(record).values(), data, record.spec.get("model"))
+    return (*keys_of(record).values(), record.spec.dataset.digest, record.spec.model)
 
 
 def _order(record: RunRecord) -> tuple[Any, ...]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from poisonbench.results import published
 from poisonbench.results.records import RunRecord
@@ -16,6 +15,16 @@ from poisonbench.tables.table2 import accuracy_cells
 
 #: Our networks by the paper's names for them.
 NETWORKS = {"cnn": "mnist-cnn", "resnet18": "cifar-resnet18"}
+
+#: What is shown: its name, the published row's field, and a run's own.
+SETTINGS: tuple[tuple[str, str, Callable[[RunRecord], int | str]], ...] = (
+    ("training images", "train", lambda run: run.labels.sizes.train),
+    ("validation images", "validation", lambda run: run.labels.sizes.validation),
+    ("test images", "test", lambda run: run.labels.sizes.test),
+    ("model", "model", lambda run: run.spec.model),
+    ("batch size", "batch_size", lambda run: run.spec.training.batch_size),
+    ("epochs", "epochs", lambda run: run.spec.training.epochs),
+)
 
 
 def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]:
@@ -30,31 +39,17 @@ def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block
     compared = [
         compare_fact(
             {"dataset": dataset, "quantity": quantity},
-            {record.id: _setting(record, *path) for record in runs},
+            {record.id: setting(record) for record in runs},
             getattr(printed, field) if printed else None,
             aliases=NETWORKS,
         )
-        for quantity, field, path in (
-            ("training images", "train", ("labels", "sizes", "train")),
-            ("validation images", "validation", ("labels", "sizes", "validation")),
-            ("test images", "test", ("labels", "sizes", "test")),
-            ("model", "model", ("spec", "model")),
-            ("batch size", "batch_size", ("spec", "training", "batch_size")),
-            ("epochs", "epochs", ("spec", "training", "epochs")),
-        )
+        for quantity, field, setting in SETTINGS
     ]
     return [comparison_block(dataset_labels()[dataset], compared, ["quantity"], {})]
 
 
 def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Records) -> list[str]:
     return ["Measured: what the runs that count for Table II recorded."]
-
-
-def _setting(record: RunRecord, part: str, *path: str) -> int | str | None:
-    value: Any = getattr(record, part)
-    for name in path:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value if isinstance(value, int | str) else None
 
 
 TABLE = PaperTable(title="data sets and models", cells=_cells, blocks=_blocks, notes=_notes)

@@ -123,14 +123,13 @@ def net_of_control(records: Sequence[RunRecord], controls: Sequence[RunRecord]) 
 
     A run without a control of its trial and target is left out.
     """
-    missed = {_target(run) for run in controls if not run.metrics["attack_success"]}
+    missed = {_target(run) for run in controls if not run.metrics.attack_success}
     return [record for record in records if _target(record) in missed]
 
 
 def _target(record: RunRecord) -> tuple[Any, ...]:
-    spec, goal = record.spec, record.spec["goal"]
-    draw = (spec["seed"], spec["trial"], spec["dataset"].get("digest"))
-    return (*draw, goal.get("target"), goal.get("intended_class"))
+    spec, (goal, _) = record.spec, record.on_target
+    return spec.seed, spec.trial, spec.dataset.digest, goal.target, goal.intended_class
 
 
 def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]:

@@ -18,7 +18,6 @@ from poisonbench.tables.cells import (
     device_of,
     is_timed,
     paired,
-    seconds_of,
 )
 from poisonbench.tables.claims import SECONDS, Claim, Superiority, Trend
 from poisonbench.tables.comparisons import Block, Comparison, compare_time
@@ -90,7 +89,7 @@ def _ratio(cell: Cell, group: Sequence[Cell], records: Records) -> Comparison:
         printed = cell.published.mean / plain.published.mean
     return compare_time(
         {**cell.keys, "device": cell.device, "quantity": "time_ratio"},
-        {run.id: seconds_of(run)["total"] / seconds_of(base)["total"] for run, base in pairs},
+        {run.id: run.cost.seconds.total / base.cost.seconds.total for run, base in pairs},
         printed,
         wanted=cell.trials,
         unit="ratio",
@@ -105,7 +104,7 @@ def _seconds_block(title: str, group: Sequence[Cell], records: Records) -> Block
         phases = [
             compare_time(
                 {**cell.keys, "device": cell.device, "quantity": f"{phase}_seconds"},
-                {run.id: seconds_of(run)[phase] for run in runs if phase in seconds_of(run)},
+                {run.id: getattr(run.cost.seconds, phase) for run in runs},
                 cell.published.mean if cell.published and phase == "total" else None,
                 wanted=cell.trials,
                 unit="seconds",

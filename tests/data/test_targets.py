@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from msgspec import structs
 from scipy.stats import chisquare
 
 from helpers.fake_data import K, fake_dataset, fake_split
@@ -56,7 +57,7 @@ def test_settings_of_the_attack_and_of_the_victim_leave_the_target_alone(dataset
     plain = draw_goal(dataset, Targeting(), generator(5))
     for change in ({"rho": 0.2}, {"scenario": "transfer", "transfer_share": 0.5}):
         other = draw_goal(dataset, Targeting(**change), generator(5))
-        assert replace(other, scenario="scratch") == plain
+        assert structs.replace(other, scenario="scratch") == plain
 
 
 def test_random_goals_are_uniform_over_classes_then_over_images(dataset):

@@ -59,9 +59,9 @@ def test_the_extractor_is_robust_and_is_kept(tiny, results):
     assert len(list((results / "models").iterdir())) == 1
     robust = run("robust-features", tiny, results, *TARGETED, *BRIEF, "--steps", "2")
     assert len(list((results / "models").iterdir())) == 2
-    assert robust.digests["first_batch"] == plain.digests["first_batch"]
-    assert robust.digests["initial_weights"] != plain.digests["initial_weights"]
-    assert robust.spec["poison"]["digest"] == plain.spec["poison"]["digest"]
+    assert robust.digests.first_batch == plain.digests.first_batch
+    assert robust.digests.initial_weights != plain.digests.initial_weights
+    assert robust.spec.poison.digest == plain.spec.poison.digest
     run("robust-features", tiny, results, *TARGETED, *BRIEF, "--steps", "1")
     assert len(list((results / "models").iterdir())) == 3
 

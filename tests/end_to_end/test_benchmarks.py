@@ -10,6 +10,7 @@ import torch
 
 from helpers.fake_data import K, fake_split, small_classifier
 from helpers.frozen import frozen
+from helpers.synthetic_runs import changed, make_record
 from poisonbench.data.splits import Dataset
 from poisonbench.influence.head import (
     embed_all,
@@ -21,7 +22,7 @@ from poisonbench.influence.head import (
     upweight_influence,
 )
 from poisonbench.influence.inverse_hessian import HeadHessian, conjugate_gradient
-from poisonbench.results.records import RunRecord, spec_id
+from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
 from poisonbench.training import trainer as trainer_module
 
@@ -190,27 +191,18 @@ def test_hint_overhead_of_its_own_runs(script, tiny_mnist, capsys):
 
 
 def record(method: str, total: float, trial: int = 0, threads: int = 1) -> RunRecord:
-    spec = {
-        "kind": "defend",
-        "dataset": {"name": "mnist", "digest": "0"},
-        "poison": {"attacks": ["pgd"], "rho": 0.6, "digest": "1"},
-        "method": method,
-        "recipe_number": 3 if method == "hint" else 1,
-        "config": {"ratio": 0.5} if method == "hint" else {},
-        "training": {"epochs": 30},
-        "seed": 0,
-        "trial": trial,
-    }
-    seconds = {"training": 9.0, "defense": total - 10, "validation": 0.5, "test": 0.5}
-    return RunRecord(
-        id=spec_id(spec),
-        spec=spec,
-        labels={},
-        metrics={"test_accuracy": 0.5},
-        notes=[{"round": "hint"}] * 2 if method == "hint" else [],
-        cost={"seconds": {**seconds, "total": total}, "interruptions": 0},
+    is_hint = method == "hint"
+    plain = make_record(
+        method=method,
+        rho=0.6,
+        attacks=["pgd"],
+        trial=trial,
+        recipe=3 if is_hint else 1,
+        config={"ratio": 0.5} if is_hint else {},
+        seconds=total,
         environment={"threads": threads},
     )
+    return changed(plain, notes=[{"round": "hint"}] * 2 if is_hint else [])
 
 
 def test_hint_overhead_pairs_equal_specs(script, tmp_path, capsys):

@@ -1,6 +1,5 @@
 """Every targeted attack against every defense of the paper's tables, at quick size."""
 
-import json
 import os
 from pathlib import Path
 
@@ -26,18 +25,18 @@ def run(results, attack, method, *words):
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_attacks_lead_to_the_intended_class_at_quick_size_and_noise_does_not(attack, tmp_path):
     records = run(tmp_path, attack, "none", "--trials", "3")
-    scenario = records[0].spec["targeting"]["scenario"]
+    scenario = records[0].spec.targeting.scenario
     controls = run(tmp_path, "noise", "none", "--trials", "3", "--scenario", scenario)
-    goals = [record.spec["goal"] for record in records]
-    assert [control.spec["goal"] for control in controls] == goals
+    goals = [record.spec.goal for record in records]
+    assert [control.spec.goal for control in controls] == goals
     hits, noise_hits = (
-        sum(record.metrics["attack_success"] for record in part) for part in (records, controls)
+        sum(record.metrics.attack_success for record in part) for part in (records, controls)
     )
     # MetaPoison hits about every other target, and one of these three.
     assert hits >= max(1, noise_hits)
     for record, control in zip(records, controls, strict=True):
         poisoned, noisy = (
-            run.metrics["target"]["confidence_of_intended_class"] for run in (record, control)
+            run.metrics.target.confidence_of_intended_class for run in (record, control)
         )
         assert poisoned > noisy
 
@@ -49,8 +48,8 @@ def test_every_defense_of_the_paper_runs_at_quick_size(attack, tmp_path):
     weights, goals = set(), set()
     for method in ("none", "hint", "epic", "friends", "atda"):
         (record,) = run(tmp_path, attack, method)
-        assert record.spec["dataset"]["name"] == TARGETED_SAMPLE
-        assert record.metrics["test_accuracy"] > 0.6
-        weights.add(record.digests["initial_weights"])
-        goals.add(json.dumps(record.spec["goal"], sort_keys=True))
+        assert record.spec.dataset.name == TARGETED_SAMPLE
+        assert record.metrics.test_accuracy > 0.6
+        weights.add(record.digests.initial_weights)
+        goals.add(record.spec.goal)
     assert len(weights) == len(goals) == 1

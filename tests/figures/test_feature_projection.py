@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helpers.command_line import cli, done, files_in
+from helpers.synthetic_runs import changed
 from helpers.target_runs import run_on, write
 from helpers.targeted_runs import make_data, shortened
 from poisonbench.core.errors import ArtefactError
@@ -84,19 +85,20 @@ def test_groups_are_what_the_run_removed(place):
     records = [record_of(place, method) for method in ("none", "knn", "random")]
     figure = feature_projection(bench, dataset, records)
     for record, numbers in zip(records, figure.numbers["runs"], strict=True):
-        goal, groups = record.spec["goal"], numbers["points"]
+        goal, groups = record.spec.goal, numbers["points"]
         assert list(groups) == list(GROUPS)
-        assert numbers["target_class"] == dataset.class_names[goal["target_class"]]
-        assert numbers["is_hit"] == record.metrics["attack_success"]
-        poison = read_poison(bench.store.poison_path(record.labels["poison"]["id"]), dataset)
+        assert numbers["target_class"] == dataset.class_names[goal.target_class]
+        assert numbers["is_hit"] == record.metrics.attack_success
+        poison = read_poison(bench.store.poison_path(record.labels.poison.id), dataset)
         assert numbers["poisons"] == len(groups["bases"]) == len(poison)
-        filtered = record.metrics["filter"] or {"poisons_removed": 0, "per_class": None}
-        assert numbers["poisons_removed"] == filtered["poisons_removed"]
-        assert len(groups["removed, poisons"]) == filtered["poisons_removed"]
-        assert len(groups["poisons"]) == len(poison) - filtered["poisons_removed"]
-        if filtered["per_class"] is not None:
-            shown = (goal["target_class"], goal["poison_class"])
-            removed = sum(filtered["per_class"][label]["clean_removed"] for label in shown)
+        scores = record.metrics.filter
+        poisons_removed = scores.poisons_removed if scores else 0
+        assert numbers["poisons_removed"] == poisons_removed
+        assert len(groups["removed, poisons"]) == poisons_removed
+        assert len(groups["poisons"]) == len(poison) - poisons_removed
+        if scores:
+            shown = (goal.target_class, goal.poison_class)
+            removed = sum(scores.per_class[label].clean_removed for label in shown)
             assert len(groups["removed, clean"]) == removed
     random = figure.numbers["runs"][2]
     assert random["poisons_removed"] + len(random["points"]["removed, clean"]) > 0
@@ -124,8 +126,8 @@ def test_a_kept_model_of_a_filter_knows_what_was_kept(place):
     _, bench, ids = place
     stored = load_file(bench.store.model_path(ids["random"]))
     assert stored[KEPT].dtype == torch.bool
-    removed = record_of(place, "random").metrics["filter"]
-    count = removed["poisons_removed"] + removed["clean_removed"]
+    removed = record_of(place, "random").metrics.filter
+    count = removed.poisons_removed + removed.clean_removed
     assert int((~stored[KEPT]).sum()) == count
     assert KEPT not in load_file(bench.store.model_path(ids["none"]))
 
@@ -139,10 +141,9 @@ def test_any_runs_can_be_named(place):
 
 def test_another_poison_under_the_same_name_is_refused(place):
     dataset, bench, _ = place
-    record = record_of(place, "none")
-    spec = record.spec | {"poison": record.spec["poison"] | {"digest": "another"}}
+    record = changed(record_of(place, "none"), spec={"poison": {"digest": "another"}})
     with pytest.raises(ArtefactError, match="its own poison"):
-        feature_projection(bench, dataset, [replace(record, spec=spec)])
+        feature_projection(bench, dataset, [record])
 
 
 @pytest.mark.parametrize("damage", ["count", "bytes", "missing"])
@@ -173,7 +174,7 @@ def test_the_table_s_runs_with_models_are_taken(results):
     row = find_row(TARGETED_SAMPLE, "mp")
     with pytest.raises(ArtefactError, match=r"none under mp.*trial 1.*--save-model"):
         models_of_row(bench, records, data, row, (), 1)
-    kept = next(r for r in records if r.spec["method"] == "hint" and r.spec["trial"] == 1)
+    kept = next(r for r in records if r.spec.method == "hint" and r.spec.trial == 1)
     store.model_path(kept.id).parent.mkdir()
     store.model_path(kept.id).write_bytes(b"")
     models = models_of_row(bench, records, data, row, (), 1)

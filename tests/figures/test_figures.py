@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from helpers.command_line import cli, done, files_in, refused
 from helpers.synthetic_runs import make_record
+from poisonbench.core.canonical import spec_id
 from poisonbench.data.artefacts import read_poison
 from poisonbench.data.sources import load_dataset
 from poisonbench.defenses import hint
@@ -18,7 +19,6 @@ from poisonbench.figures.sensitivity_curves import sensitivity
 from poisonbench.influence import head
 from poisonbench.influence.inverse_hessian import HeadHessian, conjugate_gradient
 from poisonbench.models import build_model
-from poisonbench.results.records import spec_id
 from poisonbench.training import recipe
 
 EARLY = ("--schedule", "1", "--epochs", "2")

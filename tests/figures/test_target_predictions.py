@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.command_line import cli, done, files_in
+from helpers.synthetic_runs import changed
 from helpers.target_runs import INTENDED, OWN, run_on, write
 from poisonbench.data.sources import load_dataset
 from poisonbench.figures.target_predictions import target_predictions
@@ -77,8 +78,7 @@ def test_the_command_takes_the_tables_runs(data, runs, results):
         run_on(data, THIRD, trial=5, overrides={"scenario": "finetune", "targets": "random"}),
         run_on(data, THIRD, trial=5, attack="bp", scenario="transfer", overrides=None),
     ]
-    elsewhere = run_on(data, THIRD, trial=5)
-    elsewhere.spec["dataset"]["digest"] = "another"
+    elsewhere = changed(run_on(data, THIRD, trial=5), spec={"dataset": {"digest": "another"}})
     write(results, [*runs["none"], *runs["hint"], *strangers, elsewhere])
     outcome = done("figure", "--figure=3", "--images", "9", "--results", results)
     assert "mnist-sample@1000, embedded" in outcome.err

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 
+import msgspec
 import numpy as np
 
 from helpers import children
@@ -118,7 +119,8 @@ def contents(results):
     found = {}
     for path in (results / "runs").glob("[!.]*.json"):
         record = read_record(path)
-        found[path.name] = json.dumps([getattr(record, part) for part in PARTS], sort_keys=True)
+        fields = msgspec.to_builtins(record)
+        found[path.name] = json.dumps([fields[part] for part in PARTS], sort_keys=True)
     for folder in ("poisons", "models"):
         for path in (results / folder).rglob("*"):
             name = path.relative_to(results)
@@ -129,4 +131,4 @@ def contents(results):
 
 def is_continued(record):
     """Whether a run's time was spent in more than its last session."""
-    return record.cost["seconds"]["total"] > record.cost["session_seconds"]
+    return record.cost.seconds.total > record.cost.session_seconds

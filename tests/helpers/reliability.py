@@ -185,7 +185,7 @@ def duplicates(folder, processes):
     figures["sweeps: work done twice"] = round((started - len(jobs)) / len(jobs), 3)
     for name, results in (("lines", shell), ("sweeps", sweeps)):
         records = [read_record(path) for path in (results / "runs").glob("[!.]*.json")]
-        keys = Counter((r.spec["method"], r.spec["trial"]) for r in records)
+        keys = Counter((r.spec.method, r.spec.trial) for r in records)
         figures[f"{name}: records"] = len(records)
         figures[f"{name}: duplicates"] = sum(keys.values()) - len(keys)
         figures[f"{name}: torn files"] = len(unreadable(results))

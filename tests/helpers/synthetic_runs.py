@@ -3,13 +3,16 @@
 import shlex
 from types import SimpleNamespace
 
+import msgspec
+
 from poisonbench import registry
 from poisonbench.cli.request_words import from_words
+from poisonbench.core.canonical import spec_id
 from poisonbench.requests import command_of
-from poisonbench.results.records import RunRecord, spec_id
+from poisonbench.results.records import RunRecord
 from poisonbench.tables import catalogue
 
-#: What a timed run ran on.
+#: What runs ran on.
 DEVICE = {
     "device": "cpu",
     "processor": "Processor A",
@@ -17,6 +20,14 @@ DEVICE = {
     "precision": "bfloat16",
     "torch": "2.11",
     "cuda": None,
+}
+VERSIONS = {
+    **{"poisonbench": "0.1", "python": "3.11", "numpy": "2.0", "platform": "Linux"},
+    **{"commit": None, "plan": None, "started": "2025-01-01"},
+}
+TRAINING = {
+    **{"epochs": 30, "batch_size": 128, "learning_rate": 0.01, "momentum": 0.0},
+    **{"weight_decay": 0.0, "milestones": [], "augment": "none", "precision": "auto"},
 }
 
 
@@ -52,38 +63,55 @@ def make_record(
     finished="2025-01-01",
     digest="p",
     labels=None,
+    metrics=None,
     seconds=None,
     session=None,
     interruptions=0,
     environment=None,
     weights="w",
+    training=None,
     **spec,
 ):
-    """A record; with ``seconds`` it has times, half of them the defense's, and a device."""
-    poison = {"attacks": list(attacks or registry.MIX), "rho": rho, "trial": 0, "digest": digest}
+    """A record; with ``seconds`` it is timed, half of them the defense's."""
+    poison = {"attacks": list(attacks or registry.MIX), "rho": rho, "digest": digest}
     spec = {
         "kind": "defend",
+        "loop": 1,
         "seed": seed,
         "trial": trial,
         "dataset": {"name": dataset, "digest": "d"},
-        "poison": poison if rho else None,
+        "poison": {**poison, "selection": "stratified", "trial": 0} if rho else None,
         "method": method,
         "recipe_number": recipe,
         "config": {},
         "model": "mnist-cnn",
-        "training": {"epochs": 30, "batch_size": 128},
+        "training": {**TRAINING, **(training or {})},
         **spec,
     }
-    sizes = {"train": 59_000, "validation": 1_000, "test": 10_000}
-    return RunRecord(
-        id=spec_id(spec),
-        spec=spec,
-        labels={"variant": variant, "sizes": sizes, **(labels or {})},
-        metrics={"test_accuracy": accuracy},
-        digests={"initial_weights": f"{weights}{seed}.{trial}", "first_batch": f"b{seed}.{trial}"},
-        cost=_cost(seconds, session, interruptions) if seconds else {},
-        environment={"finished": finished, **(DEVICE if seconds else {}), **(environment or {})},
-    )
+    own_labels = {
+        "variant": variant,
+        **{"profile": "paper", "overrides": {}, "poison": None, "presets": []},
+        **{"is_paper_dataset": True, "dataset": dataset},
+        "sizes": {"train": 59_000, "validation": 1_000, "test": 10_000},
+    }
+    measured = {
+        "test_accuracy": accuracy,
+        **{"per_class_accuracy": [], "validation_accuracy": accuracy},
+        **{"attack_success": None, "target": None, "poison": None, "filter": None},
+    }
+    fields = {
+        "spec": spec,
+        "labels": {**own_labels, **(labels or {})},
+        "metrics": {**measured, **(metrics or {})},
+        **{"outcomes": {}, "curve": [], "notes": [], "warnings": []},
+        "digests": {
+            "initial_weights": f"{weights}{seed}.{trial}",
+            "first_batch": f"b{seed}.{trial}",
+        },
+        "cost": _cost(seconds or 0.0, session, interruptions),
+        "environment": {**VERSIONS, **DEVICE, "finished": finished, **(environment or {})},
+    }
+    return msgspec.convert({**fields, "id": spec_id(spec)}, RunRecord)
 
 
 def _cost(seconds, session, interruptions):
@@ -91,20 +119,32 @@ def _cost(seconds, session, interruptions):
     return {
         "seconds": {**phases, "total": seconds},
         "session_seconds": seconds if session is None else session,
-        "interruptions": interruptions,
+        **{"images_per_second": 1.0, "peak_memory_bytes": 1, "interruptions": interruptions},
     }
+
+
+def changed(record, **parts):
+    """A record with other values in its JSON, e.g. ``spec={"dataset": {"digest": "x"}}``."""
+    fields = _merged(msgspec.to_builtins(record), parts)
+    return msgspec.convert({**fields, "id": spec_id(fields["spec"])}, RunRecord)
+
+
+def _merged(old, new):
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return {**old, **{name: _merged(old.get(name), value) for name, value in new.items()}}
 
 
 def hint_run(accuracy=0.97, *, parameter=None, value=None, **arguments):
     """HINT on the mix at rho 0.6, with one setting changed where one is named."""
-    changed = {} if parameter is None else {parameter: value}
+    settings = {} if parameter is None else {parameter: value}
     return make_record(
         accuracy,
         method="hint",
         rho=0.6,
-        variant="custom" if changed else "paper",
-        labels={"profile": "paper", "overrides": changed},
-        config=changed,
+        variant="custom" if settings else "paper",
+        labels={"profile": "paper", "overrides": settings},
+        config=settings,
         **arguments,
     )
 
@@ -122,6 +162,8 @@ def targeted_run(
     overrides=None,
     attack_recipe=1,
     clean=False,
+    labels=None,
+    metrics=None,
     **arguments,
 ):
     """A run under a targeted attack, or with ``clean`` its control, on cifar10 if not said.
@@ -130,22 +172,32 @@ def targeted_run(
     """
     pools = {attack: {"id": "i", "spec": {"recipe_number": attack_recipe}}}
     settings = overrides or {}
-    goal = {"target": 100 + trial if target is None else target, "intended_class": intended}
-    made = make_record(
+    goal = {
+        **{"kind": "targeted", "target_class": 1, "poison_class": intended, "targets": "random"},
+        "target": 100 + trial if target is None else target,
+        **{"intended_class": intended, "scenario": scenario},
+    }
+    targeting = {
+        **{"scenario": scenario, "rho": 0.0 if clean else rho, "targets": "random"},
+        **{"target": None, "intended_class": None, "poison_class": None},
+        **{"transfer_share": 0.1, "norm_drift": False},
+    }
+    answer = {
+        **{"prediction": intended if hit else 1, "success": hit},
+        **{"confidence_of_own_class": 0.25, "confidence_of_intended_class": 0.125},
+    }
+    return make_record(
         accuracy,
         rho=0.0 if clean else rho,
         trial=trial,
         attacks=[attack],
         variant="custom" if settings else "paper",
         labels={
-            "profile": "paper",
             "overrides": settings,
             "poison": None if clean else {"id": "i", "pools": pools},
+            **(labels or {}),
         },
+        metrics={"attack_success": hit, "target": answer, **(metrics or {})},
         digest=f"{attack}{trial}.{attack_recipe}",
-        targeting={"scenario": scenario, "rho": 0.0 if clean else rho},
-        goal={"kind": "targeted", "target_class": 1, "scenario": scenario, **goal},
-        **{"dataset": "cifar10"} | arguments,
+        **{"dataset": "cifar10", "targeting": targeting, "goal": goal} | arguments,
     )
-    made.metrics.update(attack_success=hit)
-    return made

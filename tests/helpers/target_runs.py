@@ -1,9 +1,6 @@
 """Synthetic runs of targeted attacks on the embedded images."""
 
-from dataclasses import replace
-
-from helpers.synthetic_runs import targeted_run
-from poisonbench.results.records import spec_id
+from helpers.synthetic_runs import changed, targeted_run
 from poisonbench.results.store import Store
 from poisonbench.tables.cells import TARGETED_SAMPLE
 
@@ -19,22 +16,18 @@ def run_on(data, prediction, *, trial=0, row=None, confidence=True, **arguments)
         target=int(rows[trial]) if row is None else row,
         intended=INTENDED,
         rho=0.05,
+        dataset=TARGETED_SAMPLE,
         **{"attack": "mp", "scenario": "finetune", "overrides": {"scenario": "finetune"}}
         | arguments,
     )
-    record.spec["dataset"] = {"name": TARGETED_SAMPLE, "digest": data.digest}
-    record.spec["goal"]["target_class"] = OWN
-    record.metrics["target"] = {
-        "prediction": prediction,
-        "success": prediction == INTENDED,
-        "confidence_of_own_class": 0.25,
-        "confidence_of_intended_class": 0.125,
-        **({"confidence": 0.5} if confidence else {}),
-    }
-    return record
+    answer = {"prediction": prediction, **({"confidence": 0.5} if confidence else {})}
+    return changed(
+        record,
+        spec={"dataset": {"digest": data.digest}, "goal": {"target_class": OWN}},
+        metrics={"target": answer},
+    )
 
 
 def write(results, records):
     for record in records:
-        # The id is the spec's, which was edited here.
-        Store(results).write_record(replace(record, id=spec_id(record.spec)))
+        Store(results).write_record(record)

@@ -3,20 +3,16 @@
 import json
 import os
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.synthetic_runs import changed, make_record, targeted_run
+from poisonbench.core.canonical import canonical_json, spec_id
 from poisonbench.core.errors import ArtefactError, StoreError
-from poisonbench.results.records import (
-    RunRecord,
-    canonical_json,
-    pack_bits,
-    read_record,
-    spec_id,
-    unpack_bits,
-)
 from poisonbench.core.files import publish_folder, write_text
+from poisonbench.results.records import Bits, read_record
 from poisonbench.results.store import Store
 
 keys = st.text(max_size=5)
@@ -29,12 +25,6 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
     max_leaves=8,
 )
-
-
-def make_record(**spec):
-    return RunRecord(
-        id=spec_id(spec), spec=spec, labels={"variant": "paper"}, metrics={"test_accuracy": 0.5}
-    )
 
 
 def reversed_keys(value):
@@ -77,13 +67,23 @@ def test_spec_id_is_pinned():
 
 
 @settings(max_examples=25, deadline=None)
-@given(spec=st.dictionaries(keys, values, max_size=4))
-def test_round_trip(tmp_path_factory, spec):
+@given(settings=st.dictionaries(keys, values, max_size=4))
+def test_round_trip(tmp_path_factory, settings):
     store = Store(tmp_path_factory.mktemp("store"))
-    record = make_record(**{f"k{key}": value for key, value in spec.items()})
+    plain = make_record(config=settings, rho=0.6)
+    record = changed(plain, labels={"overrides": settings}, notes=[settings])
     path = store.write_record(record)
     assert read_record(path) == record
     assert store.records(pytest.fail) == [record]
+    assert read_record(path).to_json() == path.read_text()
+
+
+@pytest.mark.parametrize("rho", [1, 1.0])
+def test_a_whole_number_in_a_spec_stays_what_it_was(tmp_path, rho):
+    """An id is of the text, in which they differ."""
+    record = make_record(rho=rho)
+    assert read_record(Store(tmp_path).write_record(record)).id == record.id
+    assert make_record(rho=1).id != make_record(rho=1.0).id
 
 
 def test_records_come_in_order_and_without_failures(tmp_path):
@@ -91,7 +91,7 @@ def test_records_come_in_order_and_without_failures(tmp_path):
     records = [make_record(trial=trial) for trial in range(4)]
     for record in records:
         store.write_record(record)
-    store.write_failure("0" * 16, {"trial": 9}, "diverged")
+    store.write_failure("0" * 16, make_record(trial=9).spec, "diverged")
     assert [r.id for r in store.records(pytest.fail)] == sorted(r.id for r in records)
 
 
@@ -115,21 +115,38 @@ def edit(path, change):
     [
         (lambda raw: raw["spec"].update(trial=1), "the file was edited"),
         (lambda raw: raw.update(schema=3), "schema 2, got 3"),
-        (lambda raw: raw.pop("labels"), "field 'labels' of type dict"),
-        (lambda raw: raw.update(curve={}), "field 'curve' of type list, got dict"),
-        (lambda raw: raw.update(extra=1), "got 'extra'"),
+        (lambda raw: raw.pop("labels"), "missing required field `labels`"),
+        (lambda raw: raw.update(curve={}), r"Expected `array`, got `object` - at `\$.curve`"),
+        (lambda raw: raw.update(extra=1), "unknown field `extra`"),
         (lambda raw: raw["metrics"].update(test_accuracy=1.5), r"in \[0, 1\], got 1.5"),
         (lambda raw: raw["metrics"].update(test_accuracy=float("nan")), "got nan"),
-        (lambda raw: raw["metrics"].clear(), "got None"),
+        (lambda raw: raw["metrics"].update(validation_accuracy=float("nan")), "got an edited one"),
+        (lambda raw: raw["metrics"].clear(), "missing required field `test_accuracy`"),
+        (lambda raw: raw["spec"].clear(), "missing required field"),
+        (lambda raw: raw["spec"].update(kind="craft"), "Invalid value 'craft'"),
+        (lambda raw: raw["spec"].update(trial="first"), "Expected `int`, got `str`"),
+        (lambda raw: raw["spec"].update(dataset="mnist"), "Expected `object`, got `str`"),
+        (lambda raw: raw["spec"].update(goal=None), "all or none of targeting, goal"),
+        (lambda raw: raw["spec"].update(stage=None), "got an edited one"),
+        (lambda raw: raw["environment"].update(device=None), "Expected `str`, got `null`"),
+        (lambda raw: raw["cost"].pop("seconds"), "missing required field `seconds`"),
+        (lambda raw: raw["labels"]["poison"]["pools"]["gm"]["spec"].clear(), "recipe_number"),
+        (lambda raw: raw["outcomes"].update(test={"count": 9, "bits": "AA=="}), "bits of 9 values"),
     ],
 )
 def test_an_edited_record_is_refused(tmp_path, change, message):
-    path = Store(tmp_path).write_record(make_record(trial=0))
+    path = Store(tmp_path).write_record(targeted_run(True))
     edit(path, change)
     with pytest.raises(ArtefactError, match=message) as caught:
         read_record(path)
-    assert str(path) in str(caught.value)
+    assert f"{path}: expected " in str(caught.value)
     assert caught.value.exit_code == 65
+    good = make_record()
+    Store(tmp_path).write_record(good)
+    # It is named and left out, and stops nothing.
+    errors = []
+    assert Store(tmp_path).records(errors.append) == [good]
+    assert list(map(str, errors)) == [str(caught.value)]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"schema": 1}', "[" * 100_000])
@@ -151,10 +168,7 @@ def test_unreadable_records_are_reported_and_left_out(tmp_path):
 
 
 def test_non_finite_metrics_are_not_written(tmp_path):
-    spec = {"trial": 0}
-    record = RunRecord(
-        id=spec_id(spec), spec=spec, labels={}, metrics={"test_accuracy": float("nan")}
-    )
+    record = changed(make_record(), metrics={"validation_accuracy": float("nan")})
     with pytest.raises(ValueError, match="not JSON compliant"):
         Store(tmp_path).write_record(record)
     assert not (tmp_path / "runs").exists()
@@ -221,8 +235,8 @@ def test_a_published_folder_stays_and_the_first_wins(tmp_path):
 
 @given(st.lists(st.booleans(), max_size=40))
 def test_bits_come_back(bits):
-    packed = json.loads(json.dumps(pack_bits(bits)))
-    assert unpack_bits(packed).tolist() == bits
+    packed = json.loads(json.dumps(msgspec.to_builtins(Bits.pack(bits))))
+    assert msgspec.convert(packed, Bits).unpack().tolist() == bits
 
 
 @pytest.mark.parametrize(
@@ -230,8 +244,8 @@ def test_bits_come_back(bits):
     [{}, {"count": 9, "bits": "AA=="}, {"count": "8", "bits": "AA=="}, {"count": 8, "bits": "?"}],
 )
 def test_bits_that_are_none_are_refused(packed):
-    with pytest.raises(ArtefactError, match="packed bits"):
-        unpack_bits(packed)
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(packed, Bits)
 
 
 def test_a_record_of_schema_1_is_read_as_one_of_today(tmp_path):

@@ -1,5 +1,6 @@
 """The records in docs/records: whole, named in the docs, and tables can be made of them."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from helpers.command_line import done
 
 from poisonbench.tables.catalogue import TABLES, build
-from poisonbench.results.records import read_record
+from poisonbench.results.records import SCHEMA, read_record
 from poisonbench.results.store import Store
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -17,7 +18,10 @@ TEXT = "".join((DOCS / name).read_text() for name in ("findings.md", "benchmarks
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_record_is_whole(file):
-    read_record(file)
+    record, raw = read_record(file), json.loads(file.read_text())
+    upgrade = {"outcomes": {}, "schema": SCHEMA} if raw["schema"] == 1 else {}
+    assert json.loads(record.to_json()) | {"seal": raw["seal"]} == raw | upgrade
+    assert record.id == file.stem
     assert '"seal"' in file.read_text()
     assert not any(word in file.read_text() for word in ("/tmp", "/home", "/root"))
 

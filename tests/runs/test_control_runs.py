@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from helpers.command_line import cli, done
+from helpers.synthetic_runs import changed
 from helpers.tiny import BASE, network, recipe, split, state_of, train
 from poisonbench import registry
 from poisonbench.core.errors import InterruptedRunError, UsageError
@@ -114,16 +115,16 @@ def test_poisons_alone_are_refused():
 
 def test_a_run_of_clean_only_removes_the_poisons_and_nothing_else(tiny, results):
     record = run(results, tiny, "clean-only", "--attack", "durp", "--rho", "0.5")
-    kept = [row["images"] for row in record.curve]
+    kept = [row.images for row in record.curve]
     assert kept == [135, 135]
-    speed = sum(kept) / record.cost["seconds"]["training"]
-    assert record.cost["images_per_second"] == pytest.approx(speed)
-    report = record.metrics["filter"]
-    assert (report["poisons_removed"], report["num_poisons"]) == (135, 135)
-    assert (report["clean_removed"], report["num_clean"]) == (0, 135)
-    assert (report["precision"], report["recall"], report["f1"]) == (1.0, 1.0, 1.0)
+    speed = sum(kept) / record.cost.seconds.training
+    assert record.cost.images_per_second == pytest.approx(speed)
+    report = record.metrics.filter
+    assert (report.poisons_removed, report.num_poisons) == (135, 135)
+    assert (report.clean_removed, report.num_clean) == (0, 135)
+    assert (report.precision, report.recall, report.f1) == (1.0, 1.0, 1.0)
     none = run(results, tiny, "none", "--attack", "durp", "--rho", "0.5")
-    assert record.digests["initial_weights"] == none.digests["initial_weights"]
+    assert record.digests.initial_weights == none.digests.initial_weights
     assert record.curve != none.curve
 
 
@@ -131,7 +132,7 @@ def test_a_clean_run_of_clean_only_is_plain_training(tiny, results):
     control, none = (run(results, tiny, method, "--clean") for method in ("clean-only", "none"))
     assert control.id != none.id
     assert (control.curve, control.digests) == (none.curve, none.digests)
-    assert control.metrics["test_accuracy"] == none.metrics["test_accuracy"]
+    assert control.metrics.test_accuracy == none.metrics.test_accuracy
 
 
 def test_a_run_on_poisons_alone_is_a_usage_error_and_leaves_no_record(tiny, artefact, results):
@@ -193,14 +194,14 @@ def test_a_run_trains_on_the_poisoned_and_the_validation_images(
     assert [len(train) for train in seen] == [300, 270]
     assert torch.equal(seen[0].images[:270], poisoned.images)
     assert torch.equal(seen[0].images[270:], data.validation.images)
-    assert control.digests["initial_weights"] == plain.digests["initial_weights"]
-    assert control.digests["first_batch"] != plain.digests["first_batch"]
+    assert control.digests.initial_weights == plain.digests.initial_weights
+    assert control.digests.first_batch != plain.digests.first_batch
     assert control.curve != plain.curve
-    assert control.labels["overrides"]["with_validation"] is True
-    assert control.labels["variant"] == "custom"
-    assert control.spec["config"] == {"with_validation": True}
-    assert plain.spec["config"] == {}
-    assert "with_validation" not in plain.labels["overrides"]
+    assert control.labels.overrides["with_validation"] is True
+    assert control.labels.variant == "custom"
+    assert control.spec.config == {"with_validation": True}
+    assert plain.spec.config == {}
+    assert "with_validation" not in plain.labels.overrides
 
 
 @pytest.mark.parametrize("augment", ["none", "crop-flip"])
@@ -267,8 +268,7 @@ def test_a_plug_in_that_calls_itself_an_oracle_is_not_told(tiny, results, monkey
 
 def test_tables_ask_for_no_oracle_where_all_is_poisoned(tiny, results):
     record = run(results, tiny, "clean-only", "--clean")
-    spec = {**record.spec, "dataset": {**record.spec["dataset"], "name": "mnist-sample"}}
-    ran = [dataclasses.replace(record, spec=spec)]
+    ran = [changed(record, spec={"dataset": {"name": "mnist-sample"}})]
     rhos = [c.rho for c in catalogue.cells("2", ran, "mnist-sample") if c.method == "clean-only"]
     assert rhos == [0.0, 0.2, 0.4, 0.6, 0.8]
     assert "clean-only" not in {cell.method for cell in catalogue.cells("2", (), "mnist-sample")}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from helpers.command_line import cli, done
-from poisonbench.results.records import spec_id
+from poisonbench.core.canonical import spec_id
 
 
 def test_craft_makes_an_artefact_once(tiny, results):

@@ -32,7 +32,7 @@ def test_a_filter_removes_rows_and_trains_on_the_rest(method, tiny, artefact, re
     assert 0 < note["removed"] == sum(note["removed_by_class"]) < 270
     assert note["kept"] == 270 - note["removed"]
     assert len(record.curve) == 2
-    assert record.cost["seconds"]["defense"] > 0
+    assert record.cost.seconds.defense > 0
 
 
 def test_features_from_clean_data_are_other_features(tiny, artefact, results):
@@ -69,12 +69,12 @@ def test_every_method_trains_on_the_embedded_sample(method, sample):
     line = ("defend", "--method", method, "--dataset", "mnist-sample@1000", *target, *words, *stage)
     outcome = done(*line, "--epochs", "2", "--results", sample, "--json")
     record = read_record(Path(outcome.json["path"]))
-    assert record.metrics["test_accuracy"] > (0.3 if scenario == "transfer" else 0.5)
-    caught = record.metrics["filter"]
+    assert record.metrics.test_accuracy > (0.3 if scenario == "transfer" else 0.5)
+    caught = record.metrics.filter
     assert (caught is not None) == (method in FILTERS or method == "clean-only")
     if method == "clean-only":
-        assert caught["poisons_removed"] == caught["num_poisons"] == 50
-        assert caught["clean_removed"] == 0
+        assert caught.poisons_removed == caught.num_poisons == 50
+        assert caught.clean_removed == 0
 
 
 def test_features_of_frozen_layers_leave_no_choice(tiny, results):
@@ -92,5 +92,5 @@ def test_an_oracle_that_empties_a_class_says_so(results):
     outcome = done(*line, *more, "--dataset", "mnist-sample@1000", "--results", results)
     assert "was nothing but poison" in outcome.err
     (record,) = [read_record(path) for path in (results / "runs").glob("*.json")]
-    poison_class = record.spec["goal"]["poison_class"]
+    poison_class = record.spec.goal.poison_class
     assert any(f"class {poison_class} was nothing but" in text for text in record.warnings)

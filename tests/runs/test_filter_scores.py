@@ -1,5 +1,6 @@
 """What a record says of a filter: against loops over the images, and in a run."""
 
+import msgspec
 import pytest
 import torch
 from hypothesis import given, settings
@@ -47,8 +48,8 @@ def by_loop(keep, is_poison, labels, num_classes):
 @settings(max_examples=60, deadline=None)
 def test_the_report_is_the_loops(rows):
     keep, is_poison, labels = ([row[part] for row in rows] for part in range(3))
-    report = filter_report(torch.tensor(keep), torch.tensor(is_poison), torch.tensor(labels), 5)
-    wanted = by_loop(keep, is_poison, labels, 5)
+    scores = filter_report(torch.tensor(keep), torch.tensor(is_poison), torch.tensor(labels), 5)
+    report, wanted = msgspec.to_builtins(scores), by_loop(keep, is_poison, labels, 5)
     for name in ("precision", "recall", "f1"):
         score, expected = report.pop(name), wanted.pop(name)
         assert score == (None if expected is None else pytest.approx(expected))
@@ -68,17 +69,17 @@ def test_the_record_says_what_epic_dropped(tiny, results):
         *("--fraction", "0.4", *words),
     ).json
     record = read_record(results / "runs" / f"{summary['id']}.json")
-    report, data = record.metrics["filter"], load_dataset(tiny, results, 0)
-    poison = read_poison(results / "poisons" / record.labels["poison"]["id"], data)
-    assert report["num_poisons"] == len(poison) == 135
-    assert report["num_clean"] == 270 - len(poison)
+    report, data = record.metrics.filter, load_dataset(tiny, results, 0)
+    poison = read_poison(results / "poisons" / record.labels.poison.id, data)
+    assert report.num_poisons == len(poison) == 135
+    assert report.num_clean == 270 - len(poison)
     (note,) = record.notes
-    removed = report["poisons_removed"] + report["clean_removed"]
+    removed = report.poisons_removed + report.clean_removed
     assert removed == note["dropped"] > 0
     poisoned = torch.bincount(data.train.labels[poison.indices], minlength=4).tolist()
-    assert [row["num_poisons"] for row in report["per_class"]] == poisoned
+    assert [row.num_poisons for row in report.per_class] == poisoned
     for name in COUNTS:
-        assert sum(row[name] for row in report["per_class"]) == report[name]
+        assert sum(getattr(row, name) for row in report.per_class) == getattr(report, name)
 
 
 @pytest.mark.parametrize("method", ["none", "epic"])
@@ -87,10 +88,10 @@ def test_without_a_poison(tiny, results, method):
     words = ("--clean", "--dataset", tiny, "--results", results, "--json", "--epochs", "2")
     words += ("--warmup", "1", "--fraction", "0.4") if method == "epic" else ()
     summary = done("defend", "--method", method, *words).json
-    report = read_record(results / "runs" / f"{summary['id']}.json").metrics["filter"]
+    report = read_record(results / "runs" / f"{summary['id']}.json").metrics.filter
     if method == "none":
         assert report is None
     else:
-        assert (report["num_poisons"], report["num_clean"]) == (0, 270)
-        assert report["clean_removed"] > 0
-        assert (report["precision"], report["recall"], report["f1"]) == (0.0, None, 0.0)
+        assert (report.num_poisons, report.num_clean) == (0, 270)
+        assert report.clean_removed > 0
+        assert (report.precision, report.recall, report.f1) == (0.0, None, 0.0)

@@ -159,8 +159,8 @@ def test_a_signal_in_training_leaves_a_checkpoint(
     done(*line)
     record = the_record(results)
     equal(record, the_record(undisturbed))
-    assert record.cost["interruptions"] == 1
-    assert the_record(undisturbed).cost["interruptions"] == 0
+    assert record.cost.interruptions == 1
+    assert the_record(undisturbed).cost.interruptions == 0
     assert not list((results / "checkpoints").iterdir())
 
 
@@ -335,7 +335,7 @@ def test_trials_stop_at_the_signal_and_keep_what_is_done(signalled, tiny, result
     outcome = cli(*DEFEND, "--dataset", tiny, "--results", results, "--trials", "3")
     assert outcome.code == 75
     assert outcome.out.count("\n") == 1
-    assert the_record(results).spec["trial"] == 0
+    assert the_record(results).spec.trial == 0
 
 
 def test_checkpoints_are_a_minute_apart():
@@ -362,5 +362,5 @@ def test_the_installed_program_stops_and_continues(tiny, undisturbed, tmp_path):
     assert "run the same command to continue" in err
     summary = done(*line[3:]).json
     record = read_record(Path(summary["path"]))
-    assert record.cost["interruptions"] == 1
+    assert record.cost.interruptions == 1
     equal(record, the_record(undisturbed))

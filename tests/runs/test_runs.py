@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,9 +14,10 @@ from safetensors.torch import load_file
 import poisonbench
 from helpers.command_line import SHORT, defend, done, files_in
 from poisonbench import registry
+from poisonbench.core.canonical import spec_id
 from poisonbench.models import build_model
 from poisonbench.registry import MIX
-from poisonbench.results.records import read_record, spec_id
+from poisonbench.results.records import read_record
 from poisonbench.runs.class_warnings import class_warnings
 from poisonbench.training.evaluation import accuracy
 
@@ -58,9 +60,9 @@ def test_defend_crafts_what_is_missing_and_keeps_it(tiny, results):
 
 def test_defend_trains_on_the_papers_mix_by_default(tiny, stocked):
     record = record_of(defend(stocked, tiny, "--json"))
-    assert record.spec["poison"]["attacks"] == ["pgd", "dap", "durp", "dc"]
-    assert record.spec["poison"]["rho"] == 0.6
-    assert record.metrics["poison"]["count"] == 160
+    assert record.spec.poison.attacks == ["pgd", "dap", "durp", "dc"]
+    assert record.spec.poison.rho == 0.6
+    assert record.metrics.poison.count == 160
 
 
 def test_a_run_that_is_done_prints_its_record_at_once(tiny, results, monkeypatch):
@@ -86,9 +88,9 @@ def test_defend_json(tiny, results):
         "dataset": "npz",
         "rho": 0.6,
         "trial": 0,
-        "test_accuracy": record.metrics["test_accuracy"],
+        "test_accuracy": record.metrics.test_accuracy,
         "attack_success": None,
-        "seconds": record.cost["seconds"]["total"],
+        "seconds": record.cost.seconds.total,
         "is_new": True,
     }
     again = defend(results, tiny, "--attack", "durp", "--json").json
@@ -103,18 +105,18 @@ def test_trials(tiny, results):
     assert [re.search(r"trial (\d)", line)[1] for line in lines] == ["2", "3", "4"]
     first, second = (read_record(Path(run["path"])) for run in runs)
     for name in ("initial_weights", "first_batch"):
-        assert first.digests[name] != second.digests[name]
+        assert getattr(first.digests, name) != getattr(second.digests, name)
     assert [run["is_new"] for run in runs] == [True, True]
 
 
 def test_trials_train_on_one_poison_unless_told_otherwise(tiny, results):
     digests = [
-        record_of(defend(results, tiny, "--attack", "durp", "--json", *more)).spec["poison"]
+        record_of(defend(results, tiny, "--attack", "durp", "--json", *more)).spec.poison
         for more in ((), ("--trial", "1"), ("--poison-trial", "1"))
     ]
     assert digests[0] == digests[1]
-    assert digests[0]["digest"] != digests[2]["digest"]
-    assert digests[2]["trial"] == 1
+    assert digests[0].digest != digests[2].digest
+    assert digests[2].trial == 1
 
 
 def test_clean_is_rho_0(tiny, results):
@@ -122,16 +124,16 @@ def test_clean_is_rho_0(tiny, results):
     second = defend(results, tiny, "--rho", "0", "--json").json
     assert second == first | {"is_new": False}
     record = read_record(Path(first["path"]))
-    assert record.spec["poison"] is None
-    assert record.metrics["poison"] is None
+    assert record.spec.poison is None
+    assert record.metrics.poison is None
     assert first["rho"] == 0
     assert not (results / "poisons").exists()
 
 
 def test_attacks_joined_by_plus_share_the_ratio(tiny, stocked):
     record = record_of(defend(stocked, tiny, "--attack", "pgd+durp", "--rho", "0.5", "--json"))
-    assert record.spec["poison"]["attacks"] == ["pgd", "durp"]
-    assert record.metrics["poison"]["count"] == 134  # Two shares of floor(270 / 4).
+    assert record.spec.poison.attacks == ["pgd", "durp"]
+    assert record.metrics.poison.count == 134  # Two shares of floor(270 / 4).
     other = record_of(defend(stocked, tiny, "--attack", "durp+pgd", "--rho", "0.5", "--json"))
     assert other.id != record.id
 
@@ -139,14 +141,14 @@ def test_attacks_joined_by_plus_share_the_ratio(tiny, stocked):
 def test_poison_by_path(tiny, artefact, results):
     words = ("--poison", artefact, "--json")
     record = record_of(defend(results, tiny, *words))
-    assert record.spec["poison"] == {
+    assert msgspec.to_builtins(record.spec.poison) == {
         "attacks": ["durp"],
         "rho": 1.0,
         "selection": None,
         "trial": None,
         "digest": poisonbench.load_poison(artefact).digest,
     }
-    assert record.labels["variant"] == "custom"
+    assert record.labels.variant == "custom"
     assert not (results / "poisons").exists()
     by_file = ("--poison", artefact / "poison.safetensors", "--json")
     assert not defend(results, tiny, *by_file).json["is_new"]
@@ -156,7 +158,7 @@ def test_poison_changes_what_is_trained_on(tiny, artefact, results):
     clean = record_of(defend(results, tiny, "--clean", "--json"))
     poisoned = record_of(defend(results, tiny, "--poison", artefact, "--json"))
     assert poisoned.digests == clean.digests
-    assert poisoned.curve[0]["loss"] != clean.curve[0]["loss"]
+    assert poisoned.curve[0].loss != clean.curve[0].loss
 
 
 def test_save_model(tiny, results):
@@ -196,12 +198,12 @@ def test_settings_make_the_id_and_the_variant(tiny, results, monkeypatch):
         return record_of(done(*words, "--json", *more))
 
     paper = record("--epochs", "30")
-    assert (paper.labels["variant"], paper.labels["overrides"]) == ("paper", {})
+    assert (paper.labels.variant, paper.labels.overrides) == ("paper", {})
     custom = record(*SHORT)
-    assert custom.labels["variant"] == "custom"
-    assert custom.labels["overrides"] == {"epochs": 3, "schedule": [1]}
-    assert custom.spec["training"]["epochs"] == 3
-    assert custom.spec["config"]["schedule"] == [1]
+    assert custom.labels.variant == "custom"
+    assert custom.labels.overrides == {"epochs": 3, "schedule": [1]}
+    assert custom.spec.training.epochs == 3
+    assert custom.spec.config["schedule"] == [1]
     others = [
         record(*SHORT, *more)
         for more in (
@@ -213,18 +215,19 @@ def test_settings_make_the_id_and_the_variant(tiny, results, monkeypatch):
         )
     ]
     assert len({paper.id, custom.id, *(other.id for other in others)}) == 7
-    assert others[1].labels["overrides"]["beta"] == 8 / 255
-    assert others[4].spec["model"] == "other-cnn"
-    assert others[4].labels["variant"] == "custom"
+    assert others[1].labels.overrides["beta"] == 8 / 255
+    assert others[4].spec.model == "other-cnn"
+    assert others[4].labels.variant == "custom"
     code = record("--profile", "code", "--epochs", "10", "--lissa-steps", "980")
-    assert (code.labels["variant"], code.labels["profile"]) == ("code", "code")
-    assert code.spec["config"]["solver"] == "lissa"
+    assert (code.labels.variant, code.labels.profile) == ("code", "code")
+    assert code.spec.config["solver"] == "lissa"
 
 
 def test_what_a_record_holds(tiny, stocked):
     record = record_of(defend(stocked, tiny, "--ratio", "0.25", "--json"))
-    assert record.id == spec_id(record.spec)
-    assert set(record.spec) == {
+    spec, labels = msgspec.to_builtins(record.spec), msgspec.to_builtins(record.labels)
+    assert record.id == record.spec.id == spec_id(spec)
+    assert set(spec) == {
         "kind",
         "loop",
         "dataset",
@@ -237,9 +240,9 @@ def test_what_a_record_holds(tiny, stocked):
         "seed",
         "trial",
     }
-    assert tiny.partition(":")[2] not in json.dumps(record.spec)
-    assert record.labels.pop("poison")["pools"].keys() == set(MIX)
-    assert record.labels == {
+    assert tiny.partition(":")[2] not in json.dumps(spec)
+    assert labels.pop("poison")["pools"].keys() == set(MIX)
+    assert labels == {
         "variant": "custom",
         "profile": "paper",
         "overrides": {"epochs": 3, "ratio": 0.25, "schedule": [1]},
@@ -255,25 +258,24 @@ def test_what_a_record_holds(tiny, stocked):
         "sizes": {"train": 270, "validation": 30, "test": 80},
     }
     metrics = record.metrics
-    assert len(metrics["per_class_accuracy"]) == 4
+    assert len(metrics.per_class_accuracy) == 4
     # The test split has the same number of images of each class.
-    assert metrics["test_accuracy"] == pytest.approx(sum(metrics["per_class_accuracy"]) / 4)
-    assert metrics["attack_success"] is None
-    assert metrics["poison"]["share"] == pytest.approx(160 / 270)
-    assert 0 < metrics["poison"]["share_of_selected"] < 1
-    assert [row["epoch"] for row in record.curve] == [1, 2, 3]
-    assert metrics["validation_accuracy"] == record.curve[-1]["validation_accuracy"]
+    assert metrics.test_accuracy == pytest.approx(sum(metrics.per_class_accuracy) / 4)
+    assert metrics.attack_success is None
+    assert metrics.poison.share == pytest.approx(160 / 270)
+    assert 0 < metrics.poison.share_of_selected < 1
+    assert [row.epoch for row in record.curve] == [1, 2, 3]
+    assert metrics.validation_accuracy == record.curve[-1].validation_accuracy
     (note,) = record.notes
     assert (note["epoch"], note["round"], note["selected"]) == (1, "hint", 68)
-    assert set(record.digests) == {"initial_weights", "first_batch"}
-    seconds = record.cost["seconds"]
+    seconds = msgspec.structs.asdict(record.cost.seconds)
     assert set(seconds) == {"training", "defense", "validation", "test", "total"}
     assert seconds["total"] == pytest.approx(sum(seconds.values()) - seconds["total"])
     assert min(seconds.values()) > 0
-    assert record.cost["interruptions"] == 0
-    assert record.cost["peak_memory_bytes"] > 2**20
-    assert record.environment["device"] == "cpu"
-    assert record.environment["started"] <= record.environment["finished"]
+    assert record.cost.interruptions == 0
+    assert record.cost.peak_memory_bytes > 2**20
+    assert record.environment.device == "cpu"
+    assert record.environment.started <= record.environment.finished
 
 
 def test_defenses_of_a_trial_share_weights_and_batches(tiny, results):
@@ -282,7 +284,7 @@ def test_defenses_of_a_trial_share_weights_and_batches(tiny, results):
     hint = record_of(done("defend", "--method", "hint", "--schedule", "1", *words))
     assert none.digests == hint.digests
     assert none.curve[0] == hint.curve[0]
-    assert none.curve[1]["loss"] != hint.curve[1]["loss"]
+    assert none.curve[1].loss != hint.curve[1].loss
 
 
 def test_equal_runs_give_equal_numbers(tiny, results, tmp_path):
@@ -308,13 +310,13 @@ def test_a_class_without_test_images_is_said(tmp_path, results):
 def test_a_run_says_where_its_poison_came_from(tiny, stocked):
     words = ("defend", "--method", "none", "--dataset", tiny, "--epochs", "1", "--rho", "0.5")
     record = read_record(Path(done(*words, "--results", stocked, "--json").json["path"]))
-    origin = record.labels["poison"]
-    assert (stocked / "poisons" / origin["id"] / "card.json").exists()
-    assert set(origin["pools"]) == set(record.spec["poison"]["attacks"])
-    for name, pool in origin["pools"].items():
-        assert pool["spec"]["attack"] == name
-        assert "epsilon" in pool["spec"]["config"]
-        assert (stocked / "poisons" / pool["id"] / "card.json").exists()
+    origin = record.labels.poison
+    assert (stocked / "poisons" / origin.id / "card.json").exists()
+    assert set(origin.pools) == set(record.spec.poison.attacks)
+    for name, pool in origin.pools.items():
+        assert pool.spec["attack"] == name
+        assert "epsilon" in pool.spec["config"]
+        assert (stocked / "poisons" / pool.id / "card.json").exists()
 
 
 def test_warnings_name_a_class_once_whatever_the_rounds():

@@ -46,7 +46,7 @@ def ran(tiny, results, *words):
     line = ("defend", "--method", "none", "--dataset", tiny, *SHORT, *words)
     outcome = done(*line, "--results", results, "--json")
     record = read_record(Path(outcome.json["path"]))
-    return record, record.labels["poison"]["pools"]["pgd"], outcome.err
+    return record, record.labels.poison.pools["pgd"], outcome.err
 
 
 def test_a_surrogate_has_the_network_of_the_run_unless_it_is_told(tiny, folder):
@@ -55,17 +55,17 @@ def test_a_surrogate_has_the_network_of_the_run_unless_it_is_told(tiny, folder):
     assert "surrogate mnist-cnn of 2 epochs" in remarks
     other, others_pool, remarks = ran(tiny, folder, "--pgd.epochs", "2", "--model", "other-cnn")
     assert "surrogate other-cnn of 2 epochs" in remarks
-    assert others_pool["spec"]["surrogate"]["model"] == "other-cnn"
+    assert others_pool.spec["surrogate"]["model"] == "other-cnn"
     words = ("--model", "other-cnn", "--steps", "1", "--epochs", "2", "--dataset", tiny)
     crafted = done("craft", "--attack", "pgd", *words, "--results", folder, "--json").json
-    assert (crafted["id"], crafted["is_new"]) == (others_pool["id"], False)
+    assert (crafted["id"], crafted["is_new"]) == (others_pool.id, False)
     told, tolds_pool, remarks = ran(
         tiny, folder, "--pgd.epochs", "2", "--model", "other-cnn", "--surrogate", "mnist-cnn"
     )
     assert "crafting" not in remarks
     assert tolds_pool == pool
-    assert told.labels["overrides"]["surrogate"] == "mnist-cnn"
-    assert "surrogate" not in other.labels["overrides"]
+    assert told.labels.overrides["surrogate"] == "mnist-cnn"
+    assert "surrogate" not in other.labels.overrides
     assert len({plain.id, other.id, told.id}) == 3
 
 
@@ -74,11 +74,11 @@ def test_the_recipe_of_a_run_is_not_its_surrogates(tiny, folder):
     longer, same, remarks = ran(tiny, folder, "--pgd.epochs", "2", "--momentum", "0.5")
     assert "crafting" not in remarks
     assert same == pool
-    assert first.labels["overrides"] == {"epochs": 1, "pgd.epochs": 2, "pgd.steps": 1}
-    assert longer.labels["overrides"] == first.labels["overrides"] | {"momentum": 0.5}
+    assert first.labels.overrides == {"epochs": 1, "pgd.epochs": 2, "pgd.steps": 1}
+    assert longer.labels.overrides == first.labels.overrides | {"momentum": 0.5}
     _, other, _ = ran(tiny, folder, "--pgd.epochs", "3")
-    assert other["spec"]["surrogate"]["training"]["epochs"] == 3
-    assert other["id"] != pool["id"]
+    assert other.spec["surrogate"]["training"]["epochs"] == 3
+    assert other.id != pool.id
 
 
 def test_a_plan_knows_the_poisons_of_such_runs(tiny, folder, tmp_path):
@@ -137,5 +137,5 @@ def test_the_api_says_which_network(tiny, results):
         "none", tiny, attack="pgd", model="other-cnn", results=results, epochs=1, **settings
     )
     crafted = poisonbench.craft("pgd", tiny, model="other-cnn", results=results, steps=1, epochs=1)
-    assert record.spec["model"] == "other-cnn"
-    assert record.labels["poison"]["pools"]["pgd"]["id"] == crafted.id
+    assert record.spec.model == "other-cnn"
+    assert record.labels.poison.pools["pgd"].id == crafted.id

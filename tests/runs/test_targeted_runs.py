@@ -1,6 +1,5 @@
 """Targeted attacks through craft and defend, in their scenarios, with every defense."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -53,28 +52,28 @@ def test_every_defense_meets_the_attack_in_its_scenario(attack, data, shared):
         line = ("--method", method, *words, "--attack", attack)
         record, printed = defended(data, shared, *line)
         assert printed["is_new"]
-        verdict, goal = record.metrics["target"], record.spec["goal"]
-        assert goal["scenario"] == record.spec["targeting"]["scenario"] == OWN[attack]
-        assert verdict["success"] == (verdict["prediction"] == goal["intended_class"])
-        assert record.metrics["attack_success"] is verdict["success"]
-        assert printed["attack_success"] is verdict["success"]
-        own, intended = (verdict[f"confidence_of_{name}_class"] for name in ("own", "intended"))
+        verdict, goal = record.metrics.target, record.spec.goal
+        assert goal.scenario == record.spec.targeting.scenario == OWN[attack]
+        assert verdict.success == (verdict.prediction == goal.intended_class)
+        assert record.metrics.attack_success is verdict.success
+        assert printed["attack_success"] is verdict.success
+        own, intended = verdict.confidence_of_own_class, verdict.confidence_of_intended_class
         assert 0 <= own <= 1
         assert 0 <= intended <= 1
         assert own + intended <= 1 + 1e-6
-        if verdict["success"]:
+        if verdict.success:
             assert intended >= own
         size = 144 if OWN[attack] == "scratch" else 16
-        assert record.metrics["poison"]["count"] == 2
-        assert record.metrics["poison"]["share"] == 2 / size
+        assert record.metrics.poison.count == 2
+        assert record.metrics.poison.share == 2 / size
         assert len(record.curve) == 2
-        assert record.labels["presets"] == ["mnist"]
-        assert ("pretraining" in record.spec) == (OWN[attack] != "scratch")
+        assert record.labels.presets == ["mnist"]
+        assert (record.spec.pretraining is not None) == (OWN[attack] != "scratch")
         records.append(record)
-    assert len({json.dumps(record.spec["goal"]) for record in records}) == 1
-    assert len({record.spec["poison"]["digest"] for record in records}) == 1
-    assert len({record.digests["initial_weights"] for record in records}) == 1
-    assert len({record.digests["first_batch"] for record in records}) == 1
+    assert len({record.spec.goal for record in records}) == 1
+    assert len({record.spec.poison.digest for record in records}) == 1
+    assert len({record.digests.initial_weights for record in records}) == 1
+    assert len({record.digests.first_batch for record in records}) == 1
     before = files_in(shared)
     line = ("--method", "hint", *METHODS["hint"], "--attack", attack)
     again, printed = defended(data, shared, *line)
@@ -94,29 +93,29 @@ def test_every_attack_runs_in_every_scenario_against_the_same_target(attack, dat
             assert f"another than transfer with {attack}" in outcome.err
             continue
         record, _ = defended(data, shared, *words)
-        goal = record.spec["goal"]
-        assert goal["scenario"] == scenario
-        targets.add((goal["target"], goal["intended_class"], goal["poison_class"]))
-        origin = record.labels["poison"]["id"]
+        goal = record.spec.goal
+        assert goal.scenario == scenario
+        targets.add((goal.target, goal.intended_class, goal.poison_class))
+        origin = record.labels.poison.id
         poison = read_poison(Store(shared).poison_path(origin), load_dataset(data, Path(), 0))
-        assert poison.card["goal"] == goal
+        assert poison.goal == goal
         assert poison.card["attacks"] == [attack]
         assert poison.card["measured"]["max_abs_levels"] > 0
         own = (OWN | BESIDE)[attack]
-        assert ("scenario" in record.labels["overrides"]) == (scenario != own)
+        assert ("scenario" in record.labels.overrides) == (scenario != own)
     other, _ = defended(data, shared, "--method", "none", "--attack", "noise")
-    goal = other.spec["goal"]
-    assert targets == {(goal["target"], goal["intended_class"], goal["poison_class"])}
+    goal = other.spec.goal
+    assert targets == {(goal.target, goal.intended_class, goal.poison_class)}
 
 
 def test_the_command_says_what_became_of_the_target(data, shared):
     line = ("defend", "--method", "none", "--attack", "noise", "--dataset", data)
     record, _ = defended(data, shared, *line[1:5])
-    goal, verdict = record.spec["goal"], record.metrics["target"]
+    goal, verdict = record.spec.goal, record.metrics.target
     assert (
-        f"test image {goal['target']} (class {goal['target_class']}, intended "
-        f"{goal['intended_class']}) taken for class {verdict['prediction']}: the attack "
-        f"{'succeeds' if verdict['success'] else 'fails'}, "
+        f"test image {goal.target} (class {goal.target_class}, intended "
+        f"{goal.intended_class}) taken for class {verdict.prediction}: the attack "
+        f"{'succeeds' if verdict.success else 'fails'}, "
     ) in done(*line, "--results", shared).out
 
 
@@ -124,13 +123,13 @@ def test_a_clean_control_has_the_target_and_no_poison(data, results):
     for scenario in ("scratch", "transfer"):
         words = ("--method", "none", "--attack", "bp", "--rho", "0", "--scenario", scenario)
         record, printed = defended(data, results, *words)
-        assert record.spec["poison"] is None
+        assert record.spec.poison is None
         assert printed["rho"] == 0
-        assert record.metrics["poison"] is None
-        assert record.metrics["target"]["success"] is record.metrics["attack_success"]
+        assert record.metrics.poison is None
+        assert record.metrics.target.success is record.metrics.attack_success
         assert not (results / "poisons").exists()
         poisoned, _ = defended(data, results, *words[:4], "--scenario", scenario)
-        assert record.spec["goal"] == poisoned.spec["goal"]
+        assert record.spec.goal == poisoned.spec.goal
         shutil.rmtree(results / "poisons")
 
 
@@ -141,14 +140,15 @@ def test_an_artefact_trains_as_its_attack_does(attack, scenario, data, shared):
     assert made["goal"]["scenario"] == scenario
     record, _ = defended(data, shared, "--method", "none", "--attack", attack)
     given, _ = defended(data, shared, "--method", "none", "--poison", made["path"])
-    assert record.labels["poison"]["id"] == made["id"]
-    assert given.spec["goal"] == record.spec["goal"] == made["goal"]
+    assert record.labels.poison.id == made["id"]
+    assert given.spec.goal == record.spec.goal
+    assert record.spec.goal.as_json() == made["goal"]
     same_outcome(given, record)
-    assert given.labels["overrides"]["poison"] == "artefact"
+    assert given.labels.overrides["poison"] == "artefact"
     # Of another trial's victim.
     other, _ = defended(data, shared, "--method", "none", "--poison", made["path"], "--trial", "1")
-    assert other.spec["goal"] == record.spec["goal"]
-    assert other.digests["initial_weights"] != record.digests["initial_weights"]
+    assert other.spec.goal == record.spec.goal
+    assert other.digests.initial_weights != record.digests.initial_weights
 
 
 def test_trials_in_one_call_are_those_of_single_calls(data, results, tmp_path):
@@ -171,18 +171,18 @@ def test_trials_of_defend_have_targets_of_their_own(data, shared):
     line = ("defend", "--method", "none", "--attack", "noise", "--trials", "3", "--json")
     runs = done(*line, "--dataset", data, "--results", shared).json["runs"]
     records = [read_record(Path(run["path"])) for run in runs]
-    assert len({json.dumps(record.spec["goal"]) for record in records}) == 3
-    assert [record.spec["poison"]["trial"] for record in records] == [0, 1, 2]
+    assert len({record.spec.goal for record in records}) == 3
+    assert [record.spec.poison.trial for record in records] == [0, 1, 2]
 
 
 def test_given_targets_are_used(data, results):
     words = ("--target", "5", "--intended-class", "3", "--poison-class", "2")
     record, _ = defended(data, results, "--method", "none", "--attack", "noise", *words)
-    goal = record.spec["goal"]
-    assert (goal["target"], goal["target_class"], goal["targets"]) == (5, 1, "given")
-    assert (goal["intended_class"], goal["poison_class"]) == (3, 2)
-    assert {"target", "intended_class", "poison_class"} <= set(record.labels["overrides"])
-    assert record.labels["variant"] == "custom"
+    goal = record.spec.goal
+    assert (goal.target, goal.target_class, goal.targets) == (5, 1, "given")
+    assert (goal.intended_class, goal.poison_class) == (3, 2)
+    assert {"target", "intended_class", "poison_class"} <= set(record.labels.overrides)
+    assert record.labels.variant == "custom"
     labels = load_dataset(data, Path(), 0).train.labels
     (path,) = (results / "poisons").iterdir()
     assert set(labels[read_poison(path).indices].tolist()) == {2}
@@ -191,11 +191,11 @@ def test_given_targets_are_used(data, results):
 def test_easy_targets_are_chosen_by_clean_models_once(data, results):
     line = ("--method", "none", "--attack", "noise", "--targets", "easy")
     record, _ = defended(data, results, *line)
-    assert record.spec["goal"]["targets"] == "easy"
+    assert record.spec.goal.targets == "easy"
     assert len(list((results / "models").iterdir())) == 3
     stamps = {path: path.stat().st_mtime_ns for path in (results / "models").iterdir()}
     clean, _ = defended(data, results, *line, "--rho", "0")
-    assert clean.spec["goal"] == record.spec["goal"]
+    assert clean.spec.goal == record.spec.goal
     assert {path: path.stat().st_mtime_ns for path in (results / "models").iterdir()} == stamps
 
 
@@ -209,18 +209,18 @@ def test_what_only_the_victim_knows_does_not_change_the_poison(targets, data, re
     for change in (("--norm-drift", "true"), ("--transfer-share", "0.3"), ("--epochs", "1")):
         record, _ = defended(data, results, *line, *change)
         assert record.id != plain.id
-        assert record.spec["poison"] == plain.spec["poison"]
-        assert record.spec["goal"] == plain.spec["goal"]
+        assert record.spec.poison == plain.spec.poison
+        assert record.spec.goal == plain.spec.goal
         control, _ = defended(data, results, *line, *change, "--rho", "0")
-        assert control.spec["goal"] == plain.spec["goal"]
-        assert record.labels["poison"]["id"] == plain.labels["poison"]["id"]
+        assert control.spec.goal == plain.spec.goal
+        assert record.labels.poison.id == plain.labels.poison.id
     assert len(list((results / "poisons").iterdir())) == 1
 
 
 def test_a_defense_knows_the_epochs_of_the_stage_that_it_defends(data, results):
     words = ("--method", "epic", "--attack", "bp", "--warmup", "1", "--interval", "2")
     record, _ = defended(data, results, *words, "--stage-epochs", "6")
-    assert record.spec["training"]["epochs"] == 6
+    assert record.spec.training.epochs == 6
     assert [note["epoch"] for note in record.notes if note["round"] == "epic"] == [1, 3, 5]
     line = ("defend", "--attack", "bp", "--dataset", data, "--results", results)
     for method in (("hint", "--schedule", "1"), ("friends", "--begin-epoch", "1")):
@@ -231,12 +231,12 @@ def test_a_defense_knows_the_epochs_of_the_stage_that_it_defends(data, results):
 def test_a_setting_that_is_given_holds_in_the_second_stage(data, results):
     words = ("--method", "none", "--attack", "noise", "--scenario", "finetune")
     plain, _ = defended(data, results, *words)
-    assert plain.spec["training"]["learning_rate"] == 0.01
+    assert plain.spec.training.learning_rate == 0.01
     # The recipe's own value, which the scenario would change.
     given, _ = defended(data, results, *words, "--learning-rate", "0.05")
-    assert given.spec["training"]["learning_rate"] == 0.05
-    assert given.labels["overrides"]["learning_rate"] == 0.05
-    assert "learning_rate" not in plain.labels["overrides"]
+    assert given.spec.training.learning_rate == 0.05
+    assert given.labels.overrides["learning_rate"] == 0.05
+    assert "learning_rate" not in plain.labels.overrides
 
 
 def test_all_trials_are_checked_before_the_first_is_trained(data, results):
@@ -256,7 +256,7 @@ def test_the_python_interface(data, shared):
     same, _ = defended(data, shared, "--method", "none", "--attack", "fc")
     assert record == same
     given = poisonbench.defend("none", data, attack="noise", target=5, results=shared)
-    assert given.spec["goal"]["target"] == 5
+    assert given.spec.goal.target == 5
 
 
 # Bad input

@@ -127,14 +127,14 @@ def test_transfer_starts_with_the_extractor_and_a_new_head(data, results, traini
     initialise(head, Seeds(0, 0).generator("transfer head"))
     assert torch.equal(victim["before"]["head.weight"], head.weight)
     assert torch.equal(victim["before"]["head.bias"], head.bias)
-    assert record.spec["pretraining"] == record.spec["training"]
+    assert record.spec.pretraining == record.spec.training
 
 
 def test_the_extractor_sees_no_image_of_the_transfer_set(data, results, trainings):
     """Every pixel of the tiny data set is noise, so that images tell rows."""
     record = ran(data, results, "--attack", "bp")
     dataset = load_dataset(data, Path(), 0)
-    poison = read_poison(Store(results).poison_path(record.labels["poison"]["id"]))
+    poison = read_poison(Store(results).poison_path(record.labels.poison.id))
     _, extractor, victim = trainings
     clean = keys(dataset.train)
     counts = transfer_counts(dataset.train.labels, 0.1)
@@ -172,9 +172,9 @@ def test_finetuning_starts_from_the_clean_model(data, results, trainings):
     assert parts(victim["before"]) == parts(pretrained["after"])
     assert len(victim["train"]) == len(dataset.train)
     assert victim["train"].digest() != dataset.train.digest()
-    training, before = record.spec["training"], record.spec["pretraining"]
-    assert (training["epochs"], training["learning_rate"]) == (8, 0.01)
-    assert (before["epochs"], before["learning_rate"]) == (2, 0.05)
+    training, before = record.spec.training, record.spec.pretraining
+    assert (training.epochs, training.learning_rate) == (8, 0.01)
+    assert (before.epochs, before.learning_rate) == (2, 0.05)
     assert len(record.curve) == 8
 
 
@@ -191,7 +191,7 @@ def test_from_scratch_starts_at_initial_weights(data, results, trainings):
     record = ran(data, results, "--attack", "noise", "--rho", "0")
     (victim,) = trainings
     clean = ran(data, results, "--clean")
-    assert record.digests["initial_weights"] == clean.digests["initial_weights"]
+    assert record.digests.initial_weights == clean.digests.initial_weights
     assert victim["train"].digest() == load_dataset(data, Path(), 0).train.digest()
     assert record.curve == clean.curve
 
@@ -254,11 +254,11 @@ class Says(nn.Module):
 def test_success_is_the_intended_class_and_nothing_else(logits, prediction, success):
     goal = Goal(1, 1, 2, 2, "scratch", "random")
     verdict = judge(Says(logits), fake_dataset(), goal, CPU)
-    assert verdict["prediction"] == prediction
-    assert verdict["success"] is success
+    assert verdict.prediction == prediction
+    assert verdict.success is success
     shares = torch.tensor(logits).softmax(0)
-    assert verdict["confidence_of_own_class"] == pytest.approx(float(shares[1]))
-    assert verdict["confidence_of_intended_class"] == pytest.approx(float(shares[2]))
+    assert verdict.confidence_of_own_class == pytest.approx(float(shares[1]))
+    assert verdict.confidence_of_intended_class == pytest.approx(float(shares[2]))
 
 
 def test_the_target_itself_is_judged_in_eval_mode():
@@ -270,8 +270,8 @@ def test_the_target_itself_is_judged_in_eval_mode():
             expected = model(pixels).softmax(1)[0]
         verdict = judge(model.train(), dataset, goal, CPU)
         model.eval()
-        assert verdict["prediction"] == int(expected.argmax())
-        assert verdict["confidence_of_own_class"] == pytest.approx(float(expected[1]), rel=1e-5)
+        assert verdict.prediction == int(expected.argmax())
+        assert verdict.confidence_of_own_class == pytest.approx(float(expected[1]), rel=1e-5)
 
 
 def test_the_record_has_the_verdict_of_the_last_epochs_model(data, results):
@@ -280,11 +280,10 @@ def test_the_record_has_the_verdict_of_the_last_epochs_model(data, results):
     model = models_module.read_model(
         Bench(Store(results), Path(), CPU),
         Store(results).model_path(record.id),
-        record.spec["model"],
+        record.spec.model,
         dataset,
     )
-    goal = {name: value for name, value in record.spec["goal"].items() if name != "kind"}
-    assert judge(model, dataset, Goal(**goal), CPU) == record.metrics["target"]
+    assert judge(model, dataset, record.spec.goal, CPU) == record.metrics.target
 
 
 # Parts that are held

@@ -61,7 +61,7 @@ def minute(tiny, tmp_path_factory):
     results = tmp_path_factory.mktemp("speed") / "results"
     line = lines_of(tiny, trials=1, epochs=200)[0].split()
     record = records_of_one(done(*line[1:], "--results", results), results)
-    return max(20, round(200 * 60 / record.cost["seconds"]["total"]))
+    return max(20, round(200 * 60 / record.cost.seconds.total))
 
 
 def records_of_one(_, results):
@@ -91,7 +91,7 @@ def test_a_plan_runs_as_arrays_of_shards(tiny, tmp_path, results):
     wait_until(lambda: is_over(*jobs.values()), "the arrays do not end")
     assert states(path, results) == {"done": 5}, logs(results)
     digest = read_plan(path).digest
-    assert [record.environment["plan"] for record in records_of(results)] == [digest] * 3
+    assert [record.environment.plan for record in records_of(results)] == [digest] * 3
     assert len(list((results / "sweep/logs").glob("slurm-*_*.out"))) == 4
     shown = done("sweep", "status", path, "--results", results).out
     assert "SLURM: nothing in the queue" in shown
@@ -106,8 +106,8 @@ def test_a_task_at_its_time_limit_is_requeued_and_goes_on_from_its_checkpoint(
     wait_until(lambda: is_over(*jobs.values()), "the task does not end")
     assert states(path, results) == {"done": 2}, logs(results)
     (record,) = records_of(results)
-    assert record.cost["interruptions"] >= 1
-    assert logs(results).count("interrupted with checkpoints") == record.cost["interruptions"]
+    assert record.cost.interruptions >= 1
+    assert logs(results).count("interrupted with checkpoints") == record.cost.interruptions
 
 
 def test_a_task_whose_node_goes_down_is_requeued_and_goes_on(tiny, tmp_path, results, minute):

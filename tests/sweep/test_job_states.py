@@ -143,10 +143,7 @@ def test_an_unreadable_record_is_told_once_and_its_run_is_not_done(tmp_path):
 
 
 def test_costs_are_means_by_data_set_and_method():
-    records = [make_record(trial=trial) for trial in (0, 1)]
-    for record, seconds in zip(records, (10, 30), strict=True):
-        record.cost["seconds"] = {"total": seconds}
-    costs = Costs(records)
+    costs = Costs(make_record(trial=trial, seconds=(10, 30)[trial]) for trial in (0, 1))
     none, hint = job(1, method="none"), job(2, method="hint")
     assert costs.of(none) == 20
     assert costs.of(hint) is None
@@ -163,9 +160,7 @@ def test_status_and_dry_run_give_the_hours_of_what_is_left(tmp_path, results):
         return {" ".join(words[:-6]): words[-1] for words in rows}
 
     assert hours() == {"poison pgd mnist": "?", "hint mnist": "?", "all": "?"}
-    records = [make_record(dataset="mnist", method="hint", trial=trial) for trial in (0, 1)]
-    for record, seconds in zip(records, (2, 718), strict=True):
-        record.cost["seconds"] = {"total": seconds}
+    records = [make_record(method="hint", trial=t, seconds=(2, 718)[t]) for t in (0, 1)]
     Store(results).write_record(records[0])
     assert hours() == {"poison pgd mnist": "?", "hint mnist": "<0.01", "all": "<0.01+?"}
     Store(results).write_record(records[1])

@@ -13,7 +13,7 @@ import pytest
 
 from helpers.command_line import cli, done
 from helpers.sweeps import PLAN, POISON, RUNS, job, lines_of, plan_of, records_of
-from helpers.synthetic_runs import make_record
+from helpers.synthetic_runs import changed, make_record
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.signals import Stopping
 from poisonbench.results.store import Store
@@ -82,10 +82,9 @@ def test_a_runs_key_forgets_the_digest_of_a_crafted_poison_alone():
     assert run_key(specs[0], pools) == run_key(specs[1], pools)
     assert run_key(specs[0], pools) != run_key(specs[0], pools | {"dap": "c"})
     assert run_key(specs[0], {}) != run_key(specs[1], {})
-    labels = {"poison": {"id": "x", "pools": {name: {"id": pools[name]} for name in pools}}}
-    record = make_record(rho=0.6, labels=labels)
-    asked = {**record.spec, "poison": dict(record.spec["poison"])}
-    del asked["poison"]["digest"]
+    origins = {name: {"id": pools[name], "spec": {"recipe_number": 1}} for name in pools}
+    record = make_record(rho=0.6, labels={"poison": {"id": "x", "pools": origins}})
+    asked = changed(record, spec={"poison": {"digest": None}}).spec
     assert record_key(record) == run_key(asked, pools)
     assert record_key(make_record()) == run_key(make_record().spec, {})
 
@@ -198,7 +197,7 @@ def test_a_sweep_runs_all_but_what_fails_and_says_so(tiny, tmp_path, results):
     assert err.index("start poison pgd") < err.index(mixed)
     plan = read_plan(path)
     made = records_of(results)
-    assert [record.environment["plan"] for record in made] == [plan.digest] * 2
+    assert [record.environment.plan for record in made] == [plan.digest] * 2
     assert {record_key(record) for record in made} == {job.id for job in plan.only("defend")[1:]}
     status = done("sweep", "status", path, "--results", results, "--json").json
     assert status["states"] == {"done": 4, "failed": 1}

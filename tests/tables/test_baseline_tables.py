@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 import torch
 from torch import nn
@@ -72,7 +73,12 @@ def collision(hit, method, trial, *, removed=None, **more):
         "stage_epochs": 10,
         "model": "cifar-alexnet",
     }
-    run = targeted_run(
+    counts = {
+        **{"poisons_removed": removed, "num_poisons": 50},
+        **{"clean_removed": 490, "num_clean": 49_000},
+        **{"precision": None, "recall": None, "f1": None, "per_class": []},
+    }
+    return targeted_run(
         hit,
         attack="fc",
         scenario="finetune",
@@ -80,17 +86,10 @@ def collision(hit, method, trial, *, removed=None, **more):
         method=method,
         trial=trial,
         overrides=overrides,
+        metrics={} if removed is None else {"filter": counts},
         model="cifar-alexnet",
         **more,
     )
-    if removed is not None:
-        run.metrics["filter"] = {
-            "poisons_removed": removed,
-            "num_poisons": 50,
-            "clean_removed": 490,
-            "num_clean": 49_000,
-        }
-    return run
 
 
 def cells_of(table, method):
@@ -193,9 +192,9 @@ def test_a_run_of_a_cells_command_is_the_cells(key, dataset, presets):
             method=cell.method,
             dataset=dataset,
             overrides=made.overrides | poison.overrides | chosen,
-            poison=poison.spec,
+            poison=msgspec.to_builtins(poison.spec),
+            targeting=as_json(poison.targeted.targeting),
         )
-        record.spec["targeting"] = as_json(poison.targeted.targeting)
         assert [c.method for c in wanted if c.matches(record)] == [cell.method]
         rows = math.ceil(
             poison.targeted.targeting.rho * (49_000 if dataset == "cifar10" else 1_000)
@@ -214,7 +213,7 @@ def test_other_data_sets_have_no_cells(dataset):
 
 def test_the_curve_of_k_starts_without_a_filter():
     def of_k(k, hit, trial):
-        overrides = {**collision(hit, "knn", trial).labels["overrides"], "k": k}
+        overrides = {**collision(hit, "knn", trial).labels.overrides, "k": k}
         return targeted_run(
             hit,
             accuracy=0.8,
@@ -309,15 +308,15 @@ def test_the_attack_has_the_profile_and_the_stage_its_epochs(tiny, results, monk
     brief = ("--rho", "0.02", "--epochs", "2", "--batch-size", "64", "--stage-epochs", "1")
     line = ("defend", "--method", "none", "--dataset", tiny, *words, *brief)
     record = read_record(Path(done(*line, "--results", results, "--json").json["path"]))
-    (pool,) = record.labels["poison"]["pools"].values()
-    assert pool["spec"]["config"]["form"] == "watermark"
-    assert record.labels["overrides"]["attack_profile"] == "watermark"
-    assert record.labels["overrides"]["stage_epochs"] == 1
-    assert record.spec["poison"]["profile"] == "watermark"
-    assert record.spec["training"]["epochs"] == len(record.curve) == 1
-    assert record.spec["pretraining"]["epochs"] == 2
+    (pool,) = record.labels.poison.pools.values()
+    assert pool.spec["config"]["form"] == "watermark"
+    assert record.labels.overrides["attack_profile"] == "watermark"
+    assert record.labels.overrides["stage_epochs"] == 1
+    assert record.spec.poison.profile == "watermark"
+    assert record.spec.training.epochs == len(record.curve) == 1
+    assert record.spec.pretraining.epochs == 2
     poison, job = plan_lines([shlex.join(["poisonbench", *line])], Path(".")).jobs
-    assert poison.id == record.labels["poison"]["id"]
+    assert poison.id == record.labels.poison.id
     assert poison.request.poison.profile == "watermark"
     assert job.needs == (poison.id,)
 

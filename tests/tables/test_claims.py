@@ -192,7 +192,7 @@ def test_runs_that_differ_in_more_than_the_defense_are_no_pair(other):
 def test_pairs_are_of_one_trial_whatever_the_order():
     hint, atda = runs("hint", [0.9] * 4), runs("atda", [0.9] * 3)
     pairs = paired([hint, atda[::-1]])
-    assert [(a.spec["trial"], b.spec["trial"]) for a, b in pairs] == [(0, 0), (1, 1), (2, 2)]
+    assert [(a.spec.trial, b.spec.trial) for a, b in pairs] == [(0, 0), (1, 1), (2, 2)]
     assert paired([]) == []
 
 

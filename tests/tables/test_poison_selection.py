@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from helpers.command_line import cli, done, refused
-from helpers.synthetic_runs import hint_run, make_record, targeted_run
+from helpers.synthetic_runs import changed, hint_run, make_record, targeted_run
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.results.store import Store
 from poisonbench.tables import catalogue
@@ -47,13 +47,14 @@ def test_runs_on_the_poison_fill_the_table_and_no_others_do(name, attacks):
 
 def test_what_was_set_besides_still_counts():
     """Table IV's rows are told apart by HINT's settings, on another poison too."""
-    run = hint_run(0.9, parameter="ratio", value=0.75, digest=WANTED)
-    run.labels["overrides"] = given = {**run.labels["overrides"], "poison": "artefact"}
+    given = {"ratio": 0.75, "poison": "artefact"}
+    plain = hint_run(0.9, parameter="ratio", value=0.75, digest=WANTED)
+    run = changed(plain, labels={"overrides": given})
     assert not [cell for cell in catalogue.build("4", [run], "mnist").cells if cell.records]
     found, _ = on_poisons([run], [WANTED], {})
     (row,) = [cell for cell in catalogue.build("4", found, "mnist").cells if cell.records]
     assert row.keys["value"] == 0.75
-    assert run.labels["overrides"] == given == {"ratio": 0.75, "poison": "artefact"}
+    assert run.labels.overrides == given
 
 
 def test_an_artefact_of_the_tables_own_mix_is_the_same_poison():
@@ -83,7 +84,7 @@ def test_two_poisons_are_of_two_ratios():
 
 def test_a_targeted_poison_has_no_place_here():
     record = targeted_run(True, dataset="mnist-sample@1000")
-    record.spec["poison"]["digest"] = WANTED
+    record = changed(record, spec={"poison": {"digest": WANTED}})
     with pytest.raises(UsageError, match="untargeted"):
         on_poisons([record], [WANTED], {})
 

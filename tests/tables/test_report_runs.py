@@ -6,11 +6,10 @@ import shlex
 import pytest
 
 from helpers.command_line import cli, done
-from helpers.synthetic_runs import request_of
+from helpers.synthetic_runs import make_record, request_of
 from poisonbench.cli.main import load_command
 from poisonbench.registry import defenses
 from poisonbench.results.published import METHOD_LABELS
-from poisonbench.results.records import RunRecord, spec_id
 from poisonbench.results.store import Store
 from poisonbench.runs.method_settings import read_settings
 
@@ -46,23 +45,8 @@ def test_missing_commands_know_the_default_folder(results, monkeypatch):
 
 def fake_runs(results, accuracies, dataset="mnist", rho=0.0):
     """Records as runs of that data set with the paper's settings would leave them."""
-    store = Store(results)
-    for trial, accuracy_ in enumerate(accuracies):
-        spec = {
-            "kind": "defend",
-            "dataset": {"name": dataset, "digest": "0"},
-            "poison": None,
-            "method": "none",
-            "config": {},
-            "model": "mnist-cnn",
-            "training": {"epochs": 30, "batch_size": 128},
-            "seed": 0,
-            "trial": trial,
-            "recipe_number": 1,
-        }
-        labels = {"variant": "paper", "profile": "paper", "overrides": {}, "sizes": {}}
-        metrics = {"test_accuracy": accuracy_}
-        store.write_record(RunRecord(id=spec_id(spec), spec=spec, labels=labels, metrics=metrics))
+    for trial, accuracy in enumerate(accuracies):
+        Store(results).write_record(make_record(accuracy, dataset=dataset, trial=trial))
 
 
 def test_check_exits_with_3_on_a_deviation_alone(results):

@@ -6,11 +6,13 @@ import json
 from itertools import product
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from scipy import stats
 
 from helpers.synthetic_runs import (
+    changed,
     data_of,
     make_record,
     missing_commands,
@@ -107,7 +109,7 @@ def test_accuracies_stand_beside_the_published_ones():
 
 def test_trials_have_poisons_of_their_own_and_all_count():
     records = trials("x" * 7)
-    assert len({record.spec["poison"]["digest"] for record in records}) == 7
+    assert len({record.spec.poison.digest for record in records}) == 7
     assert cell_of(records).measured == Proportion(7, 7)
 
 
@@ -135,11 +137,7 @@ def test_older_recipes_of_the_attack_and_repeated_trials_do_not_count():
     ],
 )
 def test_other_runs_stay_out_of_a_cell(stranger):
-    if "labels" in stranger:
-        record = targeted_run(True, trial=1)
-        record.labels.update(stranger["labels"])
-    else:
-        record = targeted_run(True, trial=1, **stranger)
+    record = targeted_run(True, trial=1, **stranger)
     assert cell_of([targeted_run(True), record]).measured == Proportion(1, 1)
 
 
@@ -164,10 +162,17 @@ def test_targeted_and_untargeted_tables_do_not_see_each_others_runs():
     assert {c.keys["dataset"] for c in catalogue.build("2", sample).cells} == {"cifar10", "mnist"}
 
 
-def test_records_with_holes_do_no_harm():
-    broken = [targeted_run(None), make_record(dataset="cifar10", targeting=None)]
-    broken += [make_record(dataset="cifar10", targeting={"scenario": "scratch", "rho": 0.01})]
-    assert all(cell.measured is None for cell in catalogue.build("3", broken).cells)
+def test_half_of_a_targeted_run_is_none():
+    """Readers take the goal of a run with targeting, and its answer, for granted."""
+    run = targeted_run(True)
+    for part in (
+        {"spec": {"targeting": None}},
+        {"spec": {"goal": None}},
+        {"metrics": {"target": None}},
+        {"metrics": {"attack_success": None}},
+    ):
+        with pytest.raises(msgspec.ValidationError, match="all or none of targeting, goal, target"):
+            changed(run, **part)
 
 
 # The control and the net
@@ -251,17 +256,15 @@ def test_a_run_of_a_cells_command_is_recorded_as_the_cells(dataset, presets):
         assert (asked.dataset, asked.method, asked.trial) == (dataset, cell.method, 2)
         poison = resolve_poison(bench, data, asked)
         made = read_settings(registry.defenses()[cell.method], data, "paper", asked.settings)
-        record = make_record(
+        record = targeted_run(
+            False,
             dataset=dataset,
             method=cell.method,
             trial=2,
-            variant="custom",
-            labels={"profile": "paper", "overrides": made.overrides | poison.overrides},
+            overrides=made.overrides | poison.overrides,
             targeting=as_json(poison.targeted.targeting),
-            goal={"target": 1, "intended_class": 2},
+            poison=poison.spec and msgspec.to_builtins(poison.spec),
         )
-        record.spec["poison"] = poison.spec
-        record.metrics.update(attack_success=False)
         fitting = [c.keys for c in wanted if c.matches(record)]
         assert fitting == [cell.keys]
 

@@ -140,7 +140,6 @@ def test_each_device_has_its_own_ratios():
         {"interruptions": 1},
         {"session": 60.0},
         {"environment": {"processor": ""}},
-        {"environment": {"device": None}},
     ],
 )
 def test_runs_of_several_sessions_or_of_no_device_are_not_timed(spoilt):
