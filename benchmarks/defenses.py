@@ -36,7 +36,7 @@ from torch import Tensor
 from poisonbench.defenses import atda, friends
 from poisonbench.defenses.shared.facility_location import lazy_greedy, medoid_clusters, similarities
 from poisonbench.models.classifier import Classifier, pass_size
-from poisonbench.models.cpu.parallel_passes import in_lanes
+from poisonbench.models.cpu.parallel_passes import in_parallel
 from poisonbench.models.folding import folded
 from poisonbench.training.state import TrainingSet
 
@@ -203,7 +203,7 @@ def our_noise(
     def noise(network: Classifier, part: Tensor) -> Tensor:
         return friends.friendly_noise(network, train.pixels(part), start[part], config)
 
-    return torch.cat(in_lanes(model, parts, noise))
+    return torch.cat(in_parallel(model, parts, noise))
 
 
 def compare_friends(

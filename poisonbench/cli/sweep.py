@@ -36,7 +36,7 @@ from poisonbench.results.store import Store
 from poisonbench.sweep import slurm
 from poisonbench.sweep.execute import Sweep
 from poisonbench.sweep.garbage import STALE, delete, find_garbage, unfinished_checkpoints
-from poisonbench.sweep.job_states import Board
+from poisonbench.sweep.job_states import JobStates
 from poisonbench.sweep.plan import Plan, read_plan, write_plan
 from poisonbench.sweep.progress_view import JobBars, Lines, View
 
@@ -48,7 +48,7 @@ app = command_app("Plan, run and watch many runs, on one machine or on SLURM.")
 app.command("worker", cls=Command, hidden=True)(worker)
 
 #: ``--only``'s words.
-KINDS = {"poisons": "craft", "runs": "defend"}
+JOB_KINDS = {"poisons": "craft", "runs": "defend"}
 
 #: Prints what is wrong with the first device that cannot be used.
 _DEVICE_QUESTION = """
@@ -345,11 +345,12 @@ def read_kind(only: str | None) -> str | None:
     Raises:
         UsageError: neither poisons nor runs.
     """
-    if only is not None and only not in KINDS:
+    if only is not None and only not in JOB_KINDS:
         raise UsageError(
-            f"--only: expected {' or '.join(KINDS)}, got {only!r}{did_you_mean(only, KINDS)}"
+            f"--only: expected {' or '.join(JOB_KINDS)}, got {only!r}"
+            f"{did_you_mean(only, JOB_KINDS)}"
         )
-    return KINDS.get(only or "")
+    return JOB_KINDS.get(only or "")
 
 
 def _check_devices(names: Sequence[str]) -> None:
@@ -374,8 +375,8 @@ def _read_shard(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def _board(results: Path) -> Board:
-    return Board(Store(results), on_error=lambda error: say(f"warning: left out: {error}"))
+def _board(results: Path) -> JobStates:
+    return JobStates(Store(results), on_error=lambda error: say(f"warning: left out: {error}"))
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -10,14 +10,14 @@ from poisonbench.core.progress import clock
 from poisonbench.requests import command_of
 from poisonbench.sweep import slurm
 from poisonbench.sweep.costs import Costs
-from poisonbench.sweep.job_states import Board, State
+from poisonbench.sweep.job_states import JobStates, State
 from poisonbench.sweep.plan import Job, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def print_status(plan: Plan, board: Board, *, as_json: bool) -> None:
+def print_status(plan: Plan, board: JobStates, *, as_json: bool) -> None:
     """What has become of a plan's jobs: counts by method and state, then what runs or failed."""
     states = board.states(plan.jobs)
     costs = Costs(board.records.values())
@@ -69,7 +69,7 @@ def _groups(jobs: Sequence[Job]) -> dict[str, list[Job]]:
     return groups
 
 
-def _job_status(job: Job, state: State, board: Board) -> dict[str, Any]:
+def _job_status(job: Job, state: State, board: JobStates) -> dict[str, Any]:
     detail = ""
     lease = board.lease(job) if state in (State.RUNNING, State.INTERRUPTED) else None
     if lease is not None and lease.owner is not None:

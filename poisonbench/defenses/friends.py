@@ -45,7 +45,7 @@ from poisonbench.core.errors import DivergedError
 from poisonbench.core.settings import BaseConfig, Profiles, require, setting
 from poisonbench.defenses.base import Defense, Recipe, TrainingSet, TrainingState
 from poisonbench.models.classifier import Classifier, pass_size
-from poisonbench.models.cpu.parallel_passes import in_lanes
+from poisonbench.models.cpu.parallel_passes import in_parallel
 
 VERSION = 1
 
@@ -133,7 +133,7 @@ class Friends(Defense):
             return torch.stack([applied.double().sum(), at_zeta.sum()])
 
         parts = rows.split(pass_size(images, gradients=True))
-        tally = torch.stack(in_lanes(state.model, parts, add_noise)).sum(0)
+        tally = torch.stack(in_parallel(state.model, parts, add_noise)).sum(0)
         mean, share = (tally / len(train)).tolist()
         state.note({"round": "friends", "mean_abs_noise": mean, "share_clipped_at_zeta": share})
         return train.with_images(images)

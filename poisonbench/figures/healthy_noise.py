@@ -24,7 +24,7 @@ from poisonbench.core.settings import as_json
 from poisonbench.data.splits import Dataset, Split, other_labels
 from poisonbench.defenses.hint import Hint
 from poisonbench.figures.drawing import Figure, Grid, Tile
-from poisonbench.figures.images import answer, pixels_of, short_name
+from poisonbench.figures.images import answer, picture_of, short_name
 from poisonbench.models import check_model
 from poisonbench.models.classifier import Classifier
 from poisonbench.registry import defenses
@@ -64,8 +64,6 @@ def healthy_noise(
     wrong_label: bool = False,
 ) -> Figure:
     """Image, noise and noisy image with predictions, for some images of HINT's selection.
-
-    Parameters: the figure's options.
 
     Args:
         bench: where; poisons and the model that are missing are made and kept.
@@ -292,7 +290,7 @@ def _grid(
             text = f"max {255 * effect['max_abs_noise']:.3g}/255\nshown \u00d7 {factor:g}"
             if name == "wrong_label":
                 text = f"label {short_name(effect['noise_made_with'], 8)}, {text}"
-            row.append(Tile(pixels=pixels_of(noise[index] * factor + 0.5), text=text))
+            row.append(Tile(pixels=picture_of(noise[index] * factor + 0.5), text=text))
             row.append(_answer_tile(noisy[index], effect["after"]))
         tiles.append(row)
     columns = ["image", "healthy noise", "image + noise"]
@@ -316,7 +314,7 @@ def _answer_tile(image: Tensor, answer: dict[str, Any]) -> Tile:
     """An image (C, H, W) with the model's answer to it."""
     text = f"{short_name(answer['class'])}  {_share(answer['confidence'])}"
     text += f"\nthe label {_share(answer['true_confidence'])}"
-    return Tile(pixels=pixels_of(image), text=text, is_right=answer["is_right"])
+    return Tile(pixels=picture_of(image), text=text, is_right=answer["is_right"])
 
 
 def _caption(numbers: dict[str, Any]) -> str:

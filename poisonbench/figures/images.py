@@ -23,12 +23,12 @@ def answer(probabilities: Tensor, label: int, class_names: Sequence[str]) -> dic
     }
 
 
-def pixels_of(image: Tensor) -> NDArray[np.floating[Any]]:
+def picture_of(image: Tensor) -> NDArray[np.floating[Any]]:
     """(C, H, W), uint8 or float in [0, 1], as a picture's (H, W) or (H, W, 3)."""
     pixels = image.float() / 255 if not image.is_floating_point() else image
     pixels = pixels.clamp(0, 1).permute(1, 2, 0).cpu()
-    shown: NDArray[np.floating[Any]] = pixels.squeeze(2).numpy()
-    return shown
+    picture: NDArray[np.floating[Any]] = pixels.squeeze(2).numpy()
+    return picture
 
 
 def short_name(name: str, width: int = 14) -> str:

@@ -20,7 +20,7 @@ from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.seeds import generator_for
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.figures.drawing import Figure, Grid, Tile
-from poisonbench.figures.images import answer, pixels_of, short_name
+from poisonbench.figures.images import answer, picture_of, short_name
 from poisonbench.figures.runs_shown import is_on, named_run
 from poisonbench.registry import defenses, find, label_of
 from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, check_count, command_of
@@ -222,7 +222,7 @@ def _names(records: Sequence[RunRecord]) -> list[str]:
 def _grid(numbers: dict[str, Any], test: Split, rows: Sequence[int], poisons: str) -> Grid:
     runs, shown = numbers["runs"], numbers["images"]
     pictures = [
-        Tile(pixels=pixels_of(test.images[row]), text=f"is {short_name(image['label'])}")
+        Tile(pixels=picture_of(test.images[row]), text=f"is {short_name(image['label'])}")
         for row, image in zip(rows, shown, strict=True)
     ]
     answers = [

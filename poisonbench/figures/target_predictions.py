@@ -12,7 +12,7 @@ from typing import Any
 
 from poisonbench.data.splits import Dataset
 from poisonbench.figures.drawing import Figure, Grid, Tile
-from poisonbench.figures.images import pixels_of, short_name
+from poisonbench.figures.images import picture_of, short_name
 from poisonbench.registry import attacks, label_of
 from poisonbench.results.records import RunRecord
 
@@ -112,7 +112,7 @@ def _grid(numbers: Mapping[str, Any], dataset: Dataset) -> Grid:
     label = table[numbers["attack"]].title if numbers["attack"] in table else numbers["attack"]
     pictures = [
         Tile(
-            pixels=pixels_of(dataset.test.images[target["row"]]),
+            pixels=picture_of(dataset.test.images[target["row"]]),
             text=f"A: {short_name(target['class'])}\nI: {short_name(target['intended'])}",
         )
         for target in shown

@@ -27,7 +27,7 @@ METHOD_LABELS = {
 
 
 @dataclass(frozen=True)
-class Source:
+class TableSource:
     """The origin of a table's values.
 
     Attributes:
@@ -142,12 +142,12 @@ class NetworkRow:
     successes: dict[str, Proportion]
 
 
-def source(key: str) -> Source:
+def source(key: str) -> TableSource:
     """The origin of table ``"1"`` to ``"5"``, ``"baseline-1"`` or ``"baseline-2"``."""
     document = _document()
     table = document["table"][key]
     paper = table.get("paper", document["paper"])
-    return Source(
+    return TableSource(
         paper=paper["title"],
         venue=paper["venue"],
         arxiv=paper["arxiv"],

@@ -17,7 +17,7 @@ from poisonbench.core.errors import InterruptedRunError, JobsFailedError, StoreE
 from poisonbench.core.signals import Stopping
 from poisonbench.requests import to_json
 from poisonbench.sweep.costs import Costs
-from poisonbench.sweep.job_states import Board, Failure, State
+from poisonbench.sweep.job_states import Failure, JobStates, State
 from poisonbench.sweep.plan import Job, Plan
 from poisonbench.sweep.process import Worker
 from poisonbench.sweep.progress_view import View
@@ -62,7 +62,7 @@ class Sweep:
 
     plan: Plan
     jobs: Sequence[Job]
-    board: Board
+    board: JobStates
     data_root: Path
     devices: Sequence[str]
     num_processes: int

@@ -40,7 +40,7 @@ class Failure:
     log: str
 
 
-class Board:
+class JobStates:
     """The states of jobs in a results folder.
 
     Args:

@@ -23,7 +23,7 @@ from poisonbench.results.statistics import (
 )
 
 #: What a cell holds: a mean with its spread, successes of trials, a whole number or a name.
-Value = Summary | Proportion | int | str
+Statistic = Summary | Proportion | int | str
 
 Published = TypeVar("Published", Summary, Proportion, float)
 
@@ -48,8 +48,8 @@ class Comparison:
     """
 
     keys: Mapping[str, Any]
-    measured: Value | None
-    published: Value | None
+    measured: Statistic | None
+    published: Statistic | None
     wanted: int
     verdict: Verdict
     p_value: float | None = None
@@ -357,7 +357,7 @@ def interval(value: Summary | Proportion) -> tuple[float, float] | None:
     return mean_interval(value)
 
 
-def _number(value: Value | None) -> float | None:
+def _number(value: Statistic | None) -> float | None:
     if isinstance(value, Proportion):
         return value.rate
     if isinstance(value, Summary):
@@ -365,7 +365,7 @@ def _number(value: Value | None) -> float | None:
     return value if isinstance(value, int) else None
 
 
-def _as_json(value: Value | None) -> Any:
+def _as_json(value: Statistic | None) -> Any:
     """Without the noise of binary arithmetic; the tenth decimal is far below one image."""
     if isinstance(value, Proportion):
         counts = {"successes": value.successes, "n": value.trials}

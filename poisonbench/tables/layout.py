@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from poisonbench.results.statistics import Proportion, Summary
-from poisonbench.tables.comparisons import Block, Comparison, Finding, Unit, Value, interval
+from poisonbench.tables.comparisons import Block, Comparison, Finding, Statistic, Unit, interval
 
 #: Where there is nothing to show.
 DASH = "-"
@@ -119,7 +119,7 @@ def show_measured(cell: Comparison, *, is_short: bool = False) -> str:
     return _show_value(cell.measured, cell.unit)
 
 
-def _show_value(value: Value | None, unit: Unit) -> str:
+def _show_value(value: Statistic | None, unit: Unit) -> str:
     """Print mean, spread and trials, fractions in percent; other values as they are."""
     if value is None:
         return DASH

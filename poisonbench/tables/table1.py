@@ -14,7 +14,7 @@ from poisonbench.tables.paper_table import PaperTable, Records, dataset_labels
 from poisonbench.tables.table2 import accuracy_cells
 
 #: Our networks by the paper's names for them.
-NETWORKS = {"cnn": "mnist-cnn", "resnet18": "cifar-resnet18"}
+NETWORK_NAMES = {"cnn": "mnist-cnn", "resnet18": "cifar-resnet18"}
 
 #: What is shown: its name, the published row's field, and a run's own.
 SETTINGS: tuple[tuple[str, str, Callable[[RunRecord], int | str]], ...] = (
@@ -41,7 +41,7 @@ def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block
             {"dataset": dataset, "quantity": quantity},
             {record.id: setting(record) for record in runs},
             getattr(printed, field) if printed else None,
-            aliases=NETWORKS,
+            aliases=NETWORK_NAMES,
         )
         for quantity, field, setting in SETTINGS
     ]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from poisonbench.models import build_model
-from poisonbench.models.cpu.parallel_passes import in_lanes
+from poisonbench.models.cpu.parallel_passes import in_parallel
 
 SHAPE = (1, 20, 20)
 
@@ -35,9 +35,9 @@ def test_results_are_those_of_one_thread(model, threads, sizes):
     images = torch.rand(sum(sizes), *SHAPE, generator=torch.Generator().manual_seed(2))
     parts = images.split(sizes)
     torch.set_num_threads(1)
-    expected = in_lanes(model, parts, gradient)
+    expected = in_parallel(model, parts, gradient)
     torch.set_num_threads(threads)
-    found = in_lanes(model, parts, gradient)
+    found = in_parallel(model, parts, gradient)
     assert torch.get_num_threads() == threads
     assert len(found) == len(parts)
     for part, wanted in zip(found, expected, strict=True):
@@ -49,13 +49,13 @@ def test_results_are_those_of_one_thread(model, threads, sizes):
 def test_the_work_sees_the_callers_gradient_mode(model):
     torch.set_num_threads(2)
     with torch.no_grad():
-        assert in_lanes(model, [0, 1, 2], lambda _, part: torch.is_grad_enabled()) == [False] * 3
-    assert in_lanes(model, [0, 1], lambda _, part: torch.is_grad_enabled()) == [True] * 2
+        assert in_parallel(model, [0, 1, 2], lambda _, part: torch.is_grad_enabled()) == [False] * 3
+    assert in_parallel(model, [0, 1], lambda _, part: torch.is_grad_enabled()) == [True] * 2
 
 
 def test_threads_are_shared_out_and_given_back(model):
     torch.set_num_threads(5)
-    assert in_lanes(model, [0, 1], lambda _, part: torch.get_num_threads()) == [2, 2]
+    assert in_parallel(model, [0, 1], lambda _, part: torch.get_num_threads()) == [2, 2]
     assert torch.get_num_threads() == 5
 
 
@@ -66,7 +66,7 @@ def test_an_error_arrives_and_gives_the_threads_back(model):
 
     torch.set_num_threads(2)
     with pytest.raises(ArithmeticError, match="part 2"):
-        in_lanes(model, [0, 1, 2, 3], fails)
+        in_parallel(model, [0, 1, 2, 3], fails)
     assert torch.get_num_threads() == 2
 
 
@@ -84,5 +84,5 @@ def test_the_other_lanes_end_with_their_part_after_an_error(model, error):
 
     torch.set_num_threads(2)
     with pytest.raises(error):
-        in_lanes(model, list(range(40)), work)
+        in_parallel(model, list(range(40)), work)
     assert len(done) < 19

@@ -19,7 +19,7 @@ from poisonbench.results.store import Store
 from poisonbench.sweep import lease as leases_module
 from poisonbench.sweep.costs import Costs
 from poisonbench.sweep.garbage import find_garbage
-from poisonbench.sweep.job_states import Board, Failure, State
+from poisonbench.sweep.job_states import Failure, JobStates, State
 from poisonbench.sweep.lease import Leases, Owner
 from poisonbench.sweep.plan import read_plan, record_key, write_plan
 
@@ -108,7 +108,7 @@ def test_a_damaged_lease_lives_by_its_age(two):
 
 def test_the_states_of_a_job(tmp_path):
     store = Store(tmp_path)
-    board, other = Board(store), Board(store)
+    board, other = JobStates(store), JobStates(store)
     run = RUNS[0]
     assert board.state(run) is State.PLANNED
     other.leases.take(run.id)
@@ -133,7 +133,7 @@ def test_the_states_of_a_job(tmp_path):
 
 def test_an_unreadable_record_is_told_once_and_its_run_is_not_done(tmp_path):
     told = []
-    board = Board(Store(tmp_path), on_error=told.append)
+    board = JobStates(Store(tmp_path), on_error=told.append)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "a.json").write_text("{")
     board.refresh()

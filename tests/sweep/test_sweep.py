@@ -18,7 +18,7 @@ from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.signals import Stopping
 from poisonbench.results.store import Store
 from poisonbench.sweep.execute import Sweep, threads
-from poisonbench.sweep.job_states import Board
+from poisonbench.sweep.job_states import JobStates
 from poisonbench.sweep.plan import make_plan, read_plan, record_key, run_key, write_plan
 from poisonbench.sweep.progress_view import View
 
@@ -245,7 +245,7 @@ def test_attacks_on_one_surrogate_wait_for_the_first_of_them_whatever_their_line
 def test_a_shard_waits_for_a_surrogate_of_another_shard_only_while_that_is_at_work(tmp_path):
     """It may be in a queue behind this one."""
     first, second = job(1, "craft"), job(2, "craft", after=(job(1).id,))
-    board, other = Board(Store(tmp_path)), Board(Store(tmp_path))
+    board, other = JobStates(Store(tmp_path)), JobStates(Store(tmp_path))
 
     def is_ready(*jobs):
         plan = make_plan([first, second])

@@ -17,38 +17,38 @@ from poisonbench.models.classifier import Classifier
 from poisonbench.models.folding import folded
 
 #: Each holds a copy of the model and the activations of a pass.
-MOST_LANES = 8
+MOST_THREADS = 8
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
-def in_lanes(
+def in_parallel(
     model: Classifier, parts: Sequence[Part], work: Callable[[Classifier, Part], Result]
 ) -> list[Result]:
-    """``work(network, part)`` for each part, in order.
+    """Call ``work(network, part)`` for each part; the results in order.
 
     On a GPU, or with one thread, one part after the other. With at least as many parts as threads,
     what a part gives does not depend on the threads; threads that share one may round otherwise.
 
     Args:
-        model: folded for ``work``, once for each lane: copies keep buffers.
+        model: folded for ``work``, once for each thread: copies keep buffers.
         parts: independent of each other.
         work: draws no random numbers, waits for nobody and sets autocast itself.
 
     Raises:
-        Exception: one that ``work`` raised; the other lanes end with the part that they are at, as
-            they do at Ctrl-C.
+        Exception: one that ``work`` raised; the other threads end with the part that they are at,
+            as they do at Ctrl-C.
     """
     threads = torch.get_num_threads()
-    count = 1 if model.mean.is_cuda else min(threads, len(parts), MOST_LANES)
+    count = 1 if model.mean.is_cuda else min(threads, len(parts), MOST_THREADS)
     if count <= 1:
         network = folded(model)
         return [work(network, part) for part in parts]
     copies = [folded(model) for _ in range(count)]
     grads, stop = torch.is_grad_enabled(), Event()
 
-    def lane(number: int) -> list[Result]:
+    def thread(number: int) -> list[Result]:
         # Both are a thread's own, and a new thread has neither.
         torch.set_num_threads(threads // count)
         results = []
@@ -66,9 +66,9 @@ def in_lanes(
     try:
         with ThreadPoolExecutor(count) as pool:
             try:
-                results = list(pool.map(lane, range(count)))
+                results = list(pool.map(thread, range(count)))
             finally:
-                # Leaving the pool waits for its lanes; all is done unless something was raised.
+                # Leaving the pool waits for its threads; all is done unless something was raised.
                 stop.set()
     finally:
         # New threads take over the number that was set last, whoever set it.
