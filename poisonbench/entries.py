@@ -22,18 +22,24 @@ Needs = Mapping[str, tuple[str, Callable[[Any], bool]]]
 
 @dataclass(frozen=True)
 class Source:
-    """Where an entry came from: a distribution and its version, or a file and its sha256."""
+    """Where an entry came from.
+
+    Attributes:
+        name: the distribution's or the file's.
+        version: the distribution's, or the file's sha256.
+        path: the file's; empty for a distribution.
+    """
 
     name: str
     version: str
-    is_file: bool = False
+    path: str = ""
 
     def __str__(self) -> str:
         return f"{self.name} {self.version[:12]}".strip()
 
     def as_json(self) -> dict[str, str]:
         """As a record's labels have it."""
-        keys = ("file", "sha256") if self.is_file else ("distribution", "version")
+        keys = ("file", "sha256") if self.path else ("distribution", "version")
         return dict(zip(keys, (self.name, self.version), strict=True))
 
 

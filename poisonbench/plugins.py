@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
-from poisonbench.core.errors import UsageError
+from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.entries import DefenseEntry, Entry, Source, broken, reason_of
 
 if TYPE_CHECKING:
@@ -71,8 +71,22 @@ def entries_of_file(path: Path) -> list[Entry]:
 
 
 def source_of_file(path: Path) -> Source:
-    """A file's name and sha256."""
-    return Source(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), is_file=True)
+    """A file's name, sha256 and absolute path."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Source(path.name, digest, str(path.resolve()))
+
+
+def check_file(path: str, digest: str) -> None:
+    """Raise ArtefactError unless a file is there and has this sha256."""
+    try:
+        got = source_of_file(Path(path)).version
+    except OSError as error:
+        got = reason_of(error)
+    if got != digest:
+        raise ArtefactError(
+            f"--plugin: expected {path} with sha256 {digest[:12]}, as the plan has it, got "
+            f"{got[:100]}; put it back or plan again"
+        )
 
 
 def _module_of(path: Path, name: str) -> ModuleType:

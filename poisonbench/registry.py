@@ -7,8 +7,7 @@ its kind is asked for. No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -376,7 +375,7 @@ def register(plug_in: Entry | str | Path) -> None:
         for entry in entries_of_file(Path(plug_in)):
             _add(entry)
         return
-    entry = replace(plug_in, plug_in=Source(plug_in.module, "", is_file=True))
+    entry = replace(plug_in, plug_in=Source(plug_in.module, "", plug_in.module))
     path = getattr(entry.load(), "__file__", None)
     _add(replace(entry, plug_in=source_of_file(Path(path))) if path else entry)
 
@@ -393,14 +392,19 @@ def _add(entry: Entry) -> None:
     _registered[:] = [*(other for other in _registered if other is not taken), entry]
 
 
-@contextmanager
-def forgetting() -> Iterator[None]:
-    """Forget at the end what was registered within."""
+def remember() -> Callable[[], None]:
+    """A function that forgets what is registered from now on."""
     before = list(_registered)
-    try:
-        yield
-    finally:
+
+    def forget() -> None:
         _registered[:] = before
+
+    return forget
+
+
+def plugin_files() -> dict[str, str]:
+    """By absolute path, the sha256 of each file that has brought an entry."""
+    return {entry.source.path: entry.source.version for entry in _registered}
 
 
 def _clash(first: Source, second: Source) -> str:

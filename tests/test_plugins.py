@@ -1,6 +1,7 @@
 """The door: other people's methods, networks and data, out of packages and out of single files."""
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import poisonbench
-from helpers.command_line import cli, done, files_in, refused
+from helpers.command_line import cli, done, files_in, last_line, refused
 from helpers.distributions import install
 from poisonbench import plugins, registry
 from poisonbench.core.errors import UsageError
@@ -417,6 +418,40 @@ def test_a_file_is_known_to_one_command_and_the_record_says_which(folder, tiny, 
     done("report", "--runs", "--results", results)
 
 
+def test_a_plan_remembers_its_files(tmp_path, results):
+    for name in ("blur.py", "bars.py"):
+        (tmp_path / name).write_text(FILES[name])
+    blur, bars, plan = tmp_path / "blur.py", tmp_path / "bars.py", tmp_path / "plan.json"
+    lines = tmp_path / "lines.txt"
+    lines.write_text(
+        "poisonbench defend --method blur --dataset bars --clean\n"
+        f"poisonbench defend --plugin {bars} --method none --dataset bars --attack durp\n"
+    )
+    words = ("sweep", "plan", "--lines", lines, "--plugin", blur)
+    assert "expected a data set among" in refused(2, results, *words, "--json", "--output", plan)
+    words = (*words, "--plugin", bars)
+    done(*words, "--json", "--output", plan)
+    digests = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in (blur, bars)}
+    assert json.loads(plan.read_text())["plugins"] == digests
+    printed = done(*words).out.splitlines()
+    assert len(printed) == 2
+    assert all(f"--plugin {blur} --plugin {bars}" in line for line in printed)
+    assert registry._registered == []
+    blur.write_text(FILES["blur.py"] + "# edited\n")
+    error = last_line(65, results, "sweep", "run", plan)
+    assert (
+        f"expected {blur} with sha256 {digests[str(blur)][:12]}, as the plan has it, got" in error
+    )
+    blur.write_text(FILES["blur.py"])
+    done("sweep", "run", plan, "--results", results, "--quiet")
+    sources = [read_record(path).labels["source"] for path in (results / "runs").iterdir()]
+    assert {source["method"].get("file") for source in sources} == {"blur.py", None}
+    assert {source["dataset"]["sha256"] for source in sources} == {digests[str(bars)]}
+    edited = plan.read_text().replace(digests[str(blur)], digests[str(bars)])
+    plan.write_text(edited)
+    assert "was edited" in last_line(65, results, "sweep", "status", plan)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -439,6 +474,16 @@ def test_a_file_that_cannot_be_used_is_one_line(text, reason, tmp_path, results)
     words = ("defend", "--plugin", file, "--method", "none", "--preset", "quick")
     assert reason in refused(2, results, *words)
     assert registry._registered == []
+
+
+@pytest.mark.parametrize("name", ["trials", "data_root", "scenario", "rho", "plugin"])
+def test_a_setting_that_an_option_hides_is_refused(name, tmp_path, results):
+    text = FILES["blur.py"].replace("width", name)
+    (tmp_path / "own.py").write_text(text)
+    words = ("defend", "--plugin", tmp_path / "own.py", "--method", "blur", "--preset", "quick")
+    error = refused(2, results, *words)
+    flag = name.replace("_", "-")
+    assert f"other names than the command's options, got --{flag}; mend it" in error
 
 
 def test_a_file_may_hold_several_entries(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import DATA_VARIABLE, RESULTS_VARIABLE, data_folder, results_folder
 from poisonbench.core.settings import Option
-from poisonbench.registry import DATASETS, forgetting, register
+from poisonbench.registry import DATASETS, register, remember
 
 DatasetOption = Annotated[
     str | None,
@@ -91,7 +92,7 @@ def load_plugins(ctx: Any, given: dict[str, Any]) -> None:
     """
     if given.get("plugin") and not ctx.meta.setdefault("poisonbench.plugins", False):
         ctx.meta["poisonbench.plugins"] = True
-        ctx.with_resource(forgetting())
+        ctx.call_on_close(remember())
         for path in given["plugin"]:
             register(path)
 
@@ -105,6 +106,11 @@ def say(text: str, *, quiet: bool = False) -> None:
 def print_json(value: Any) -> None:
     """The result as one JSON object on stdout."""
     print(json.dumps(value, sort_keys=True, allow_nan=False))
+
+
+def plugin_options(paths: Iterable[str]) -> list[str]:
+    """The options that name a command's plug-ins."""
+    return [word for path in paths for word in ("--plugin", path)]
 
 
 def folder_options(results: Path, data_root: Path) -> list[str]:

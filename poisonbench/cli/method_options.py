@@ -20,7 +20,7 @@ from poisonbench.core.settings import (
     unknown_option,
     value_text,
 )
-from poisonbench.entries import MethodEntry
+from poisonbench.entries import MethodEntry, broken, unusable
 from poisonbench.registry import attacks, defenses, find, networks, recipe_presets
 from poisonbench.requests import Value, attack_names, not_of
 from poisonbench.targeting import PROFILES as TARGETING_PROFILES
@@ -72,6 +72,8 @@ class MethodCommand(Command):
             return super().parse_args(ctx, args)
         methods = named_methods(str(self.name), given)
         own = {flag for parameter in self.params for flag in parameter.opts}
+        for entry in methods.values():
+            _refuse_hidden(entry, own)
         options = [o for o in _line_options(str(self.name), methods) if o.flag not in own]
         if args and args[-1] in {option.flag for option in options}:
             raise UsageError(f"{args[-1]}: expected a value after it, got nothing")
@@ -136,6 +138,15 @@ def named_methods(command: str, given: Mapping[str, Any]) -> dict[str, MethodEnt
     if command == "defend":
         return {"": find("a defense", defenses(), given["method"]), **chosen}
     return chosen if len(chosen) > 1 else dict(zip([""], chosen.values(), strict=True))
+
+
+def _refuse_hidden(entry: MethodEntry, flags: set[str]) -> None:
+    """Raise UsageError where a method's setting could not be reached, for an option of its name."""
+    taken = flags | {option.flag for option in options_of(Targeting)}
+    settings = [option.flag for option in options_of(entry.load().Config)]
+    if hidden := [flag for flag in settings if flag in taken]:
+        reason = f"expected settings of other names than the command's options, got {hidden[0]}"
+        raise UsageError(unusable(entry.kind, entry.name, broken(entry.source, reason)))
 
 
 def _line_options(command: str, methods: Mapping[str, MethodEntry]) -> list[Option]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from poisonbench.cli.request_words import from_words
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import UsageError
+from poisonbench.registry import plugin_files, remember
 from poisonbench.requests import CraftRequest, Request, RunRequest
 from poisonbench.results.store import Store
 from poisonbench.sweep.plan import Job, Plan, make_plan, run_key
@@ -33,14 +34,19 @@ def plan_lines(lines: Iterable[str], data_root: Path) -> Plan:
         PoisonbenchError: a line that its command would refuse; names it.
     """
     planner = _Planner(data_root)
-    for number, line in enumerate(lines, 1):
-        try:
-            words = _words(line)
-            for request in from_words(words) if words else ():
-                planner.add(request)
-        except UsageError as error:
-            raise UsageError(f"line {number}: {error}") from None
-    return make_plan(planner.jobs)
+    # Of the lines' own plug-ins.
+    forget = remember()
+    try:
+        for number, line in enumerate(lines, 1):
+            try:
+                words = _words(line)
+                for request in from_words(words) if words else ():
+                    planner.add(request)
+            except UsageError as error:
+                raise UsageError(f"line {number}: {error}") from None
+        return make_plan(planner.jobs, plugin_files())
+    finally:
+        forget()
 
 
 def plan_requests(requests: Iterable[Request], data_root: Path) -> Plan:
@@ -48,7 +54,7 @@ def plan_requests(requests: Iterable[Request], data_root: Path) -> Plan:
     planner = _Planner(data_root)
     for request in requests:
         planner.add(request)
-    return make_plan(planner.jobs)
+    return make_plan(planner.jobs, plugin_files())
 
 
 def _words(line: str) -> list[str]:

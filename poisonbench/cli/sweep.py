@@ -17,10 +17,12 @@ from poisonbench.cli.common import (
     Command,
     DataRootOption,
     JsonOption,
+    PluginOption,
     QuietOption,
     ResultsOption,
     command_app,
     folder_options,
+    plugin_options,
     print_json,
     say,
 )
@@ -31,6 +33,8 @@ from poisonbench.core.errors import InterruptedRunError, JobsFailedError, UsageE
 from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
 from poisonbench.core.settings import did_you_mean
 from poisonbench.core.signals import Stopping, stop_on_signals
+from poisonbench.plugins import check_file
+from poisonbench.registry import plugin_files
 from poisonbench.requests import Request, command_of
 from poisonbench.results.store import Store
 from poisonbench.sweep import slurm
@@ -99,6 +103,7 @@ def plan(
     results: ResultsOption = DEFAULT_RESULTS,
     data_root: DataRootOption = DEFAULT_DATA_ROOT,
     quiet: QuietOption = False,
+    plugin: PluginOption = None,
 ) -> None:
     r"""Print a command for each run of a table that is not done; or write a plan of all its runs.
 
@@ -111,6 +116,7 @@ def plan(
     if output is not None and not json:
         raise UsageError("expected --output with --json, got it alone; add --json or use `> FILE`")
     board = _board(results)
+    folders = folder_options(results, data_root)
     if lines is None:
         from poisonbench.tables.catalogue import missing_runs
 
@@ -121,7 +127,7 @@ def plan(
         records = list(board.records.values()) if is_plain else []
         requests = missing_runs(table, records, dataset, methods=names, trials=trials)
         if is_plain:
-            _print_lines(requests, results, data_root, quiet)
+            _print_lines(requests, [*folders, *plugin_options(plugin_files())], quiet)
             return
     from poisonbench.cli.plan_jobs import plan_lines, plan_requests
 
@@ -139,7 +145,8 @@ def plan(
     else:
         board.refresh()
         left = [job for job in made.only(kind or "defend") if not board.is_done(job)]
-        _print_lines([job.request for job in left], results, data_root, quiet)
+        options = [*folders, *plugin_options(made.plugins)]
+        _print_lines([job.request for job in left], options, quiet)
 
 
 @app.command(cls=Command)
@@ -165,6 +172,8 @@ def run(
 ) -> None:
     """Run what is not done of a plan; run the same command again after any interruption."""
     made = read_plan(plan)
+    for path, digest in made.plugins.items():
+        check_file(path, digest)
     kind = read_kind(only)
     index, count = _read_shard(shard)
     names = [name.strip() for name in devices.split(",") if name.strip()] or ["auto"]
@@ -388,9 +397,8 @@ def _read_lines(path: Path) -> list[str]:
         raise UsageError(f"--lines: expected a file of commands, got {error}") from None
 
 
-def _print_lines(requests: Sequence[Request], results: Path, data_root: Path, quiet: bool) -> None:
-    """One shell line a request, with the folders unless a command would use them untold."""
-    options = folder_options(results, data_root)
+def _print_lines(requests: Sequence[Request], options: Sequence[str], quiet: bool) -> None:
+    """One shell line a request, with options of where and how."""
     for request in requests:
         print(command_of(request, *options))
     say(f"{len(requests)} job(s)", quiet=quiet)

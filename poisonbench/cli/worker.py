@@ -23,8 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from poisonbench.cli import craft, defend
+from poisonbench.cli.common import plugin_options
 from poisonbench.cli.session import RunOptions
 from poisonbench.core.progress import relay
+from poisonbench.plugins import check_file
+from poisonbench.registry import register
 from poisonbench.requests import CraftRequest, Request, command_of, from_json
 
 #: Seconds between looks at a run, and between requests to stop.
@@ -141,6 +144,7 @@ def _run(message: dict[str, Any], answers: int) -> None:
             os.dup2(log.descriptor if target and log.descriptor >= 0 else nothing, target)
         request, places = from_json(message["kind"], message["request"]), message["options"]
         words = [w for name, text in places.items() for w in (f"--{name.replace('_', '-')}", text)]
+        words += plugin_options(message["plugins"])
         print(time.strftime("%Y-%m-%d %H:%M:%S"), command_of(request, *words), flush=True)
         spoken, last = 0.0, ""
 
@@ -154,7 +158,7 @@ def _run(message: dict[str, Any], answers: int) -> None:
         relay.set(report)
         from poisonbench.cli.main import exit_code
 
-        code = exit_code(lambda: _do(request, places, message["plan"]))
+        code = exit_code(lambda: _do(request, places, message["plan"], message["plugins"]))
     except BaseException:
         traceback.print_exc()
     finally:
@@ -163,8 +167,11 @@ def _run(message: dict[str, Any], answers: int) -> None:
         os._exit(code)
 
 
-def _do(request: Request, places: Mapping[str, str], plan: str) -> None:
+def _do(request: Request, places: Mapping[str, str], plan: str, plugins: Mapping[str, str]) -> None:
     """What ``craft`` or ``defend`` does for this request."""
+    for path, digest in plugins.items():
+        check_file(path, digest)
+        register(path)
     options = RunOptions(
         results=Path(places["results"]),
         data_root=Path(places["data_root"]),

@@ -193,6 +193,7 @@ class Sweep:
                 "request": to_json(job.request),
                 "options": {**places, "device": slot.device},
                 "plan": self.plan.digest,
+                "plugins": dict(self.plan.plugins),
                 "log": str(self.board.log_path(job)),
             }
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -81,10 +81,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """Jobs, poisons before the runs that need them, and the digest that records repeat."""
+    """Jobs, poisons before the runs that need them, and the digest that records repeat.
+
+    Attributes:
+        jobs: what to do.
+        digest: of the rest.
+        plugins: by path, the sha256 of each file of ``--plugin`` that the jobs need.
+    """
 
     jobs: tuple[Job, ...]
     digest: str
+    plugins: Mapping[str, str] = field(default_factory=dict)
 
     def job(self, job_id: str) -> Job:
         """The job of that id."""
@@ -118,17 +125,19 @@ class Plan:
     def to_json(self) -> str:
         """The file's text: a line a job, so that two plans can be compared by eye."""
         lines = [json.dumps(job.to_json(), sort_keys=True) for job in self.jobs]
-        head = json.dumps({"schema": SCHEMA, "poisonbench": __version__, "digest": self.digest})
+        facts = {"schema": SCHEMA, "poisonbench": __version__, "digest": self.digest}
+        head = json.dumps(facts | ({"plugins": dict(self.plugins)} if self.plugins else {}))
         return f'{head[:-1]}, "jobs": [\n' + ",\n".join(lines) + "\n]}\n"
 
 
-def make_plan(jobs: Sequence[Job]) -> Plan:
+def make_plan(jobs: Sequence[Job], plugins: Mapping[str, str] | None = None) -> Plan:
     """A plan of these jobs, each id once, poisons first."""
+    plugins = plugins or {}
     once: dict[str, Job] = {}
     for job in jobs:
         once.setdefault(job.id, job)
     ordered = tuple(sorted(once.values(), key=lambda job: job.kind != "craft"))
-    return Plan(ordered, _digest(ordered))
+    return Plan(ordered, _digest(ordered, plugins), plugins)
 
 
 def write_plan(plan: Plan, path: Path) -> None:
@@ -172,16 +181,20 @@ def read_plan(path: Path) -> Plan:
             f"{path}: expected a plan of schema {SCHEMA}, got {found}; plan again with this "
             "version of poisonbench: what is done stays done"
         )
-    if set(raw) != {"schema", "poisonbench", "digest", "jobs"} or not isinstance(raw["jobs"], list):
+    names = {"schema", "poisonbench", "digest", "jobs"}
+    if set(raw) - {"plugins"} != names or not isinstance(raw["jobs"], list):
         raise ArtefactError(f"{path}: expected a plan's fields, got {', '.join(sorted(raw))[:200]}")
     jobs = tuple(_read_job(path, item) for item in raw["jobs"])
-    if raw["digest"] != _digest(jobs):
+    plugins = raw.get("plugins", {})
+    if not isinstance(plugins, dict) or not all(isinstance(t, str) for t in plugins.values()):
+        raise ArtefactError(f"{path}: expected plug-ins' paths and digests, got {plugins!r}")
+    if raw["digest"] != (digest := _digest(jobs, plugins)):
         raise ArtefactError(
-            f"{path}: expected jobs with digest {raw['digest']}, got {_digest(jobs)}; the file was "
+            f"{path}: expected jobs with digest {raw['digest']}, got {digest}; the file was "
             "edited, make another plan instead"
         )
     _check_order(path, jobs)
-    return Plan(jobs, raw["digest"])
+    return Plan(jobs, digest, plugins)
 
 
 def run_key(spec: RunSpec, pools: Mapping[str, str]) -> str:
@@ -207,8 +220,8 @@ def record_key(record: RunRecord) -> str:
     return run_key(record.spec, {attack: pool.id for attack, pool in pools.items()})
 
 
-def _digest(jobs: Sequence[Job]) -> str:
-    text = canonical_json([job.to_json() for job in jobs])
+def _digest(jobs: Sequence[Job], plugins: Mapping[str, str]) -> str:
+    text = canonical_json([*(job.to_json() for job in jobs), *([plugins] if plugins else [])])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -38,7 +38,8 @@ class Worker:
 
         Args:
             task: the ``kind`` and JSON values of its ``request``, ``options`` (results, data_root
-                and device), the digest of the ``plan`` and the path of its ``log``.
+                and device), the digest of the ``plan``, its ``plugins`` and the path of its
+                ``log``.
         """
         self._write(task)
 
