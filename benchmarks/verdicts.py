@@ -9,7 +9,7 @@ accuracy  two methods on the same poisons, seeds and test images, by outcomes of
 shares    successes of trials against published ones. Another test: Fisher's.
 targets   attack success under two defenses. Another test: Fisher's of the pooled counts.
 trend     accuracies of six levels that fall at each step. Another test: Page's.
-family    60 figures that all equal the published ones. Another way: without Holm's correction.
+family    60 values that all equal the published ones. Another way: without Holm's correction.
 
 Each line is a truth, from which 2,000 tables are drawn and judged as a report would judge them. An
 error is a word that the truth does not bear out. Power is the share of tables with the right word
@@ -45,8 +45,8 @@ from poisonbench.results.statistics import (
 )
 from poisonbench.results.verdicts import (
     ClaimRule,
+    EquivalenceRule,
     Evidence,
-    FigureRule,
     Rule,
     detectable,
     holm,
@@ -58,7 +58,7 @@ POWER_HEADINGS = ["word", "design", "true difference", "said, %", "reported, %",
 REPORTS = 200
 LEVELS = 6
 #: With a delta that nothing reaches, equivalence takes nothing from "differs".
-STRICT = FigureRule(1e-9)
+STRICT = EquivalenceRule(1e-9)
 
 
 @dataclass
@@ -108,7 +108,7 @@ def means(lines: Lines, tables: int, generator: Generator) -> None:
         parts = Part(spread**2 / ours, ours - 1), Part(1 / theirs, theirs - 1)
         truth = Estimate(0.0, parts, parts[0].variance + parts[1].variance)
         delta = 4 * truth.variance**0.5
-        rule = FigureRule(delta)
+        rule = EquivalenceRule(delta)
         design = f"{ours} seeds against {theirs}, spreads {spread} to 1"
         found = detectable(truth, STRICT)
         draw = partial(samples, tables, (ours, theirs), spread, generator)
@@ -335,7 +335,7 @@ def shares(lines: Lines, tables: int, generator: Generator) -> None:
             Verdict.EQUIVALENT,
             design,
             f"{0.4 + delta:g} and 0.4, delta {delta:g}",
-            words_of(draw(0.4 + delta, 0.4), FigureRule(delta), Verdict.EQUIVALENT),
+            words_of(draw(0.4 + delta, 0.4), EquivalenceRule(delta), Verdict.EQUIVALENT),
         )
         truth = ShareDifference(Proportion(0, ours), Proportion(theirs, theirs))
         gap = detectable(truth, STRICT)
@@ -476,7 +476,7 @@ def judge_words(steps: Sequence[Estimate], rule: ClaimRule) -> Verdict:
 
 
 def family(lines: Lines, tables: int, generator: Generator) -> None:
-    """Whether any of 60 equal figures is said to differ."""
+    """Whether any of 60 equal values is said to differ."""
     raw, corrected = [], []
     for _ in range(tables // 10):
         p_values = [
@@ -487,7 +487,7 @@ def family(lines: Lines, tables: int, generator: Generator) -> None:
         corrected.append(min(holm(p_values)) < 0.05)
     lines.error(
         Verdict.DIFFERS,
-        f"any of 60 figures, 5 seeds against 5, Holm ({tables // 10} tables)",
+        f"any of 60 values, 5 seeds against 5, Holm ({tables // 10} tables)",
         "all equal",
         share(corrected),
         f"without Holm {100 * share(raw):.1f}",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from poisonbench.results.statistics import SIGNIFICANCE, Summary, Verdict, summarise
-from poisonbench.results.verdicts import FigureRule, Rule
+from poisonbench.results.verdicts import EquivalenceRule, Rule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,7 +103,7 @@ class Estimate:
         def under(limit: NDArray[Any] | float) -> NDArray[Any]:
             return np.asarray(ndtr((limit - effect) / math.sqrt(self.variance)))
 
-        if isinstance(rule, FigureRule):
+        if isinstance(rule, EquivalenceRule):
             room = rule.delta - half
             far = np.maximum(self._half_width(SIGNIFICANCE / 2, variances), room)
             equivalent = np.where(room > 0, under(room) - under(-room), 0.0)

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from poisonbench.results.statistics import SIGNIFICANCE, Proportion, Verdict
-from poisonbench.results.verdicts import FigureRule, Rule
+from poisonbench.results.verdicts import EquivalenceRule, Rule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,12 +62,12 @@ class ShareDifference:
         """Probability of each word where the second rate is the true one and the first is off it.
 
         Raises:
-            ValueError: a rule that is not for figures.
+            ValueError: a rule for claims.
         """
         from scipy import stats
 
-        if not isinstance(rule, FigureRule):
-            raise ValueError(f"expected a FigureRule for two shares, got {rule}")
+        if not isinstance(rule, EquivalenceRule):
+            raise ValueError(f"expected a EquivalenceRule for two shares, got {rule}")
         n, m = self.first.trials, self.second.trials
         rate = min(1.0, max(0.0, self.second.rate + effect))
         ours = stats.binom.pmf(range(n + 1), n, rate)

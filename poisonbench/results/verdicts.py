@@ -1,4 +1,4 @@
-"""What evidence says of a published figure, or of a claim: the rules behind a verdict's word.
+"""What evidence says of a published value, or of a claim: the rules behind a verdict's word.
 
 Evidence is a difference with its uncertainty: of means and accuracies (``estimates``, ``crossed``),
 of two shares (``proportions``) or of attack success by target (``sign_permutation``). A rule says
@@ -54,8 +54,8 @@ class Evidence(Protocol):
 
 
 @dataclass(frozen=True)
-class FigureRule:
-    """How a measured figure is held against a published one.
+class EquivalenceRule:
+    """How a measured value is held against a published one.
 
     It is equivalent where a difference of ``delta`` is excluded on both sides, and else differs
     where no difference at all is. Equivalence goes first: a difference that is certain but smaller
@@ -126,7 +126,7 @@ class ClaimRule:
         return Verdict.REFUTED if is_refuted else Verdict.INCONCLUSIVE
 
 
-Rule = FigureRule | ClaimRule
+Rule = EquivalenceRule | ClaimRule
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Judgement:
         verdict: the word.
         effect: the difference; of several comparisons the one that bears a claim out least.
         interval: its two-sided 95 % interval.
-        p_value: two-sided for a figure, one-sided for a claim, there the largest.
+        p_value: two-sided beside a published value, one-sided for a claim, there the largest.
         detectable: the true difference that as many trials find with a power of 0.8; null where
             they can find none.
         basis: what it rests on.
@@ -168,10 +168,10 @@ class Judgement:
     basis: Basis
 
 
-def judge_figure(
-    evidence: Evidence | None, rule: FigureRule, basis: Basis, *, is_complete: bool = True
+def judge_equivalence(
+    evidence: Evidence | None, rule: EquivalenceRule, basis: Basis, *, is_complete: bool = True
 ) -> Judgement:
-    """Hold a measured figure against a published one.
+    """Hold a measured value against a published one.
 
     Args:
         evidence: their difference, measured minus published; null where there are too few trials.
@@ -227,7 +227,7 @@ def _judgement(
 def _word(comparisons: Sequence[tuple[Evidence, Rule]]) -> Verdict:
     words = [
         rule.verdict(evidence)
-        if isinstance(rule, FigureRule)
+        if isinstance(rule, EquivalenceRule)
         else rule.verdict(evidence, len(comparisons))
         for evidence, rule in comparisons
     ]
