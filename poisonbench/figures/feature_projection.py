@@ -24,6 +24,7 @@ from torch import Tensor
 from poisonbench.core.errors import ArtefactError
 from poisonbench.core.seeds import generator_for
 from poisonbench.data.artefacts import read_poison
+from poisonbench.data.names import shown_name
 from poisonbench.data.poison import Poison
 from poisonbench.data.splits import Dataset
 from poisonbench.figures.drawing import Figure, Panel, Panels, Series
@@ -66,7 +67,7 @@ def feature_projection(bench: Bench, dataset: Dataset, records: Sequence[RunReco
     panels = [_panel(label, numbers) for label, numbers in zip(labels, shown, strict=True)]
     attacks = dict.fromkeys("+".join(run.spec.poison.attacks) for run in records if run.spec.poison)
     lines = Panels(
-        title=f"Features under {', '.join(attacks)}: {dataset.name}, trial "
+        title=f"Features under {', '.join(attacks)}: {shown_name(dataset.name)}, trial "
         f"{', '.join(dict.fromkeys(str(record.spec.trial) for record in records))}",
         panels=panels,
         caption="After Fig. 4 of Peri et al. 2020. Features of the classifier that each run "

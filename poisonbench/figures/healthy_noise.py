@@ -21,6 +21,7 @@ from torch import Tensor
 from poisonbench.core.errors import UsageError
 from poisonbench.core.seeds import Seeds, generator_for
 from poisonbench.core.settings import as_json
+from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset, Split, other_labels
 from poisonbench.defenses.hint import Hint
 from poisonbench.figures.drawing import Figure, Grid, Tile
@@ -120,7 +121,7 @@ def healthy_noise(
     shown = _choose(before, selected.labels, sources >= 0, images, generator)
     numbers: dict[str, Any] = {
         "figure": "1",
-        "dataset": {"name": dataset.name.partition(":")[0], "digest": dataset.digest},
+        "dataset": {"name": shown_name(dataset.name), "digest": dataset.digest},
         "poison": poison,
         "seed": bench.seed,
         "trial": trial,

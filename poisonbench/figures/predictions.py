@@ -18,6 +18,7 @@ from torch import Tensor
 
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.seeds import generator_for
+from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.figures.drawing import Figure, Grid, Tile
 from poisonbench.figures.images import answer, picture_of, short_name
@@ -103,7 +104,7 @@ def predictions(
     ]
     numbers: dict[str, Any] = {
         "figure": "2",
-        "dataset": {"name": dataset.name.partition(":")[0], "digest": dataset.digest},
+        "dataset": {"name": shown_name(dataset.name), "digest": dataset.digest},
         "seed": bench.seed,
         "pick": pick,
         "test_images": len(test),

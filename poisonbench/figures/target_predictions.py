@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset
 from poisonbench.figures.drawing import Figure, Grid, Tile
 from poisonbench.figures.images import picture_of, short_name
@@ -122,7 +123,7 @@ def _grid(numbers: Mapping[str, Any], dataset: Dataset) -> Grid:
     ]
     counts = [f"{name}\n({d['hits']}/{d['trials']} hit)" for name, d in numbers["defenses"].items()]
     return Grid(
-        title=f"Targets of {label}: {dataset.name}, {numbers['scenario']}",
+        title=f"Targets of {label}: {shown_name(dataset.name)}, {numbers['scenario']}",
         columns=[f"trial {target['trial']}" for target in shown],
         rows=["", *counts],
         tiles=[pictures, *said],

@@ -16,15 +16,15 @@ class Costs:
     def __init__(self, records: Iterable[RunRecord]) -> None:
         seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
         for record in records:
-            spec = record.spec
-            seconds[spec.dataset.name, spec.method].append(record.cost.seconds.total)
+            key = (record.labels.dataset, record.spec.method)
+            seconds[key].append(record.cost.seconds.total)
         self.means = {key: fmean(values) for key, values in seconds.items()}
 
     def of(self, job: Job) -> float | None:
         """Seconds of a run like this one; None for a poison or when there is none yet."""
         if job.kind != "defend":
             return None
-        return self.means.get((job.dataset.partition(":")[0], job.method))
+        return self.means.get((job.dataset, job.method))
 
     def left(self, jobs: Iterable[Job]) -> float | None:
         """Seconds of these runs one after another; None while one of them is not known."""

@@ -295,6 +295,6 @@ def test_an_unexpected_error_is_not_hidden(tiny, results, monkeypatch):
     def break_down(*args, **kwargs):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("poisonbench.runs.defend.fit", break_down)
+    monkeypatch.setattr("poisonbench.training.trainer.Trainer.fit", break_down)
     with pytest.raises(RuntimeError, match="a bug"):
         cli("defend", "--method", "none", "--clean", "--dataset", tiny, "--results", results)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from helpers.data_files import NOWHERE, write_npz
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.data import sample, standard
-from poisonbench.data.names import about, split_name
+from poisonbench.data.names import about, shown_name, split_name
 from poisonbench.data.sources import describe, load_dataset
 from poisonbench.data.splits import hold_out
 
@@ -159,3 +159,15 @@ def test_names_and_command_need_no_torch():
     code = "import sys, poisonbench.data.names, poisonbench.cli.data; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("folder:/home/me/logos/", "folder:logos"),
+        ("npz:a.npz", "npz:a.npz"),
+        ("mnist-sample@1000", "mnist-sample@1000"),
+    ],
+)
+def test_data_sets_of_one_kind_are_told_apart(name, shown):
+    assert shown_name(name) == shown

@@ -71,7 +71,7 @@ def test_a_run_that_is_done_prints_its_record_at_once(tiny, results, monkeypatch
         r"hint on npz:tiny.npz, clean, trial 0: test accuracy [\d.]+ %, \d+ s, (\S+)\n", first.out
     )
     before = files_in(results)
-    monkeypatch.setattr("poisonbench.runs.defend.fit", None)
+    monkeypatch.setattr("poisonbench.training.trainer.Trainer.fit", None)
     second = defend(results, tiny, "--clean")
     assert second.out == first.out
     assert "done before; here is its record" in second.err

@@ -15,9 +15,9 @@ from poisonbench.data.sources import load_dataset
 from poisonbench.registry import attacks
 from poisonbench.results.records import read_record
 from poisonbench.results.store import Store
-from poisonbench.runs import trained_models
 from poisonbench.sweep.plan import record_key
 from poisonbench.training import recipe
+from poisonbench.training.trainer import Trainer
 
 #: The attacks and their victims in the HINT paper, and beside it.
 OWN = {"gm": "scratch", "mp": "scratch", "bp": "transfer", "fc": "transfer"}
@@ -360,7 +360,7 @@ def test_an_artefact_of_a_test_image_that_is_another_elsewhere(artefacts, tmp_pa
 
 
 def test_no_model_is_trained_for_a_plan(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(trained_models, "fit", None)
+    monkeypatch.setattr(Trainer, "fit", None)
     line = f"poisonbench defend --method hint --attack gm --targets easy --dataset {data} "
     plan = plan_lines([line + "--schedule 1"], tmp_path)
     assert [job.kind for job in plan.jobs] == ["craft", "defend"]
