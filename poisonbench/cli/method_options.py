@@ -20,7 +20,7 @@ from poisonbench.core.settings import (
     unknown_option,
     value_text,
 )
-from poisonbench.entries import MethodEntry, broken, unusable
+from poisonbench.entries import DefenseEntry, MethodEntry, broken, unusable
 from poisonbench.registry import attacks, defenses, find, networks, recipe_presets
 from poisonbench.requests import Value, attack_names, not_of
 from poisonbench.targeting import PROFILES as TARGETING_PROFILES
@@ -142,7 +142,8 @@ def named_methods(command: str, given: Mapping[str, Any]) -> dict[str, MethodEnt
 
 def _refuse_hidden(entry: MethodEntry, flags: set[str]) -> None:
     """Raise UsageError where a method's setting could not be reached, for an option of its name."""
-    taken = flags | {option.flag for option in options_of(Targeting)}
+    has_target = isinstance(entry, DefenseEntry) or bool(entry.scenario)
+    taken = flags | {option.flag for option in options_of(Targeting) if has_target}
     settings = [option.flag for option in options_of(entry.load().Config)]
     if hidden := [flag for flag in settings if flag in taken]:
         reason = f"expected settings of other names than the command's options, got {hidden[0]}"
