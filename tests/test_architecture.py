@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "runs": RUNS,
     "figures": RUNS | {"runs", "tables"},
     "api": RUNS | {"runs", "tables"},
-    "cli": RUNS | {"runs", "tables", "figures", "sweep"},
+    "cli": RUNS | {"plugins", "runs", "tables", "figures", "sweep"},
     "__main__": {"cli"},
     "__init__": {"api"},
 }
