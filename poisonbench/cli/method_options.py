@@ -72,8 +72,9 @@ class MethodCommand(Command):
             return super().parse_args(ctx, args)
         methods = named_methods(str(self.name), given)
         own = {flag for parameter in self.params for flag in parameter.opts}
-        for entry in methods.values():
-            _refuse_hidden(entry, own)
+        if "" in methods:
+            # Others' have their method's name before them.
+            _refuse_hidden(methods[""], own)
         options = [o for o in _line_options(str(self.name), methods) if o.flag not in own]
         if args and args[-1] in {option.flag for option in options}:
             raise UsageError(f"{args[-1]}: expected a value after it, got nothing")
