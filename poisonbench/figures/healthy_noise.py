@@ -31,7 +31,6 @@ from poisonbench.models.classifier import Classifier
 from poisonbench.registry import defenses
 from poisonbench.requests import CraftRequest, PoisonRequest, RunRequest
 from poisonbench.runs.craft import craft
-from poisonbench.runs.defend import describe_poison
 from poisonbench.runs.method_settings import read_settings
 from poisonbench.runs.trained_models import LOOP_NUMBER, trained_models
 from poisonbench.runs.workspace import Bench, default_model
@@ -301,9 +300,11 @@ def _grid(
         f"{image['poisoned_by'] or 'clean'}, row {image['row']}\nlabel {short_name(image['label'])}"
         for image in numbers["images"]
     ]
+    poison = numbers["poison"]
+    mix = f"{'+'.join(poison['attacks'])} at rho {poison['rho']:g}" if poison else "clean"
     return Grid(
-        title=f"HINT's healthy noise: {numbers['dataset']['name']}, "
-        f"{describe_poison(numbers['poison'])}, r = {numbers['config']['ratio']:g}",
+        title=f"HINT's healthy noise: {numbers['dataset']['name']}, {mix}, "
+        f"r = {numbers['config']['ratio']:g}",
         columns=columns,
         rows=rows,
         tiles=tiles,
