@@ -17,7 +17,7 @@ from helpers.distributions import install
 from poisonbench import plugins, registry
 from poisonbench.core.errors import UsageError
 from poisonbench.entries import AttackEntry, DefenseEntry
-from poisonbench.results.records import read_record
+from poisonbench.results.records import CodeSource, Sources, read_record
 
 PAGE = Path(__file__).parents[1] / "docs/own-methods.md"
 #: The page's files by name, its commands, and what it says of a package.
@@ -127,30 +127,27 @@ def test_a_package_is_listed_with_its_version_and_used_like_our_own(mylab, resul
     assert "Blur: trains on blurred images; on images without fine detail" in str(
         done("list", "defenses").out
     )
-    own = {"distribution": "mylab-poisonbench", "version": "1.2"}
-    ours = {"distribution": "poisonbench", "version": poisonbench.__version__}
+    own = CodeSource(distribution="mylab-poisonbench", version="1.2")
+    ours = CodeSource(distribution="poisonbench", version=poisonbench.__version__)
     words = ("defend", "--dataset", "bars", "--results", results, "--json")
     run = done(
         *(*words, "--method", "blur", "--attack", "fgsm+durp", "--model", "small-cnn"),
         *("--rho", "0.5", "--width", "5"),
     )
     record = read_record(Path(run.json["path"]))
-    assert record.spec["config"] == {"width": 5}
-    assert record.spec["training"]["epochs"] == 2
-    assert record.spec["training"]["batch_size"] == 32
-    assert record.labels["overrides"] == {"width": 5, "model": "small-cnn"}
-    assert record.labels["source"] == {
-        "method": own,
-        "attacks": {"fgsm": own, "durp": ours},
-        "model": own,
-        "dataset": own,
-    }
+    assert record.spec.config == {"width": 5}
+    assert record.spec.training.epochs == 2
+    assert record.spec.training.batch_size == 32
+    assert record.labels.overrides == {"width": 5, "model": "small-cnn"}
+    assert record.labels.source == Sources(
+        method=own, attacks={"fgsm": own, "durp": ours}, model=own, dataset=own
+    )
     # A targeted attack.
     run = done(*words, "--method", "none", "--attack", "blend", "--scenario", "transfer")
     record = read_record(Path(run.json["path"]))
-    assert record.labels["source"]["attacks"] == {"blend": own}
-    assert record.labels["source"]["method"] == ours
-    assert record.labels["overrides"] == {"scenario": "transfer"}
+    assert record.labels.source.attacks == {"blend": own}
+    assert record.labels.source.method == ours
+    assert record.labels.overrides == {"scenario": "transfer"}
     assert run.json["attack_success"] in (True, False)
     table = done("report", "--table", "2", "--dataset", "bars", "--results", results)
     assert "Bars" in table.out
@@ -409,10 +406,10 @@ def test_a_file_is_known_to_one_command_and_the_record_says_which(folder, tiny, 
     file = folder / "blur.py"
     words = ("defend", "--method", "blur", "--dataset", tiny, "--clean", "--epochs", "1")
     run = done(*words, "--plugin", file, "--results", results, "--json")
-    source = read_record(Path(run.json["path"])).labels["source"]
+    source = read_record(Path(run.json["path"])).labels.source
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert source["method"] == {"file": "blur.py", "sha256": digest}
-    assert source["attacks"] == {}
+    assert source.method == CodeSource(file="blur.py", sha256=digest)
+    assert source.attacks == {}
     error = refused(2, results, *words)
     assert "expected a defense among none, hint" in error
     done("report", "--runs", "--results", results)
@@ -444,9 +441,9 @@ def test_a_plan_remembers_its_files(tmp_path, results):
     )
     blur.write_text(FILES["blur.py"])
     done("sweep", "run", plan, "--results", results, "--quiet")
-    sources = [read_record(path).labels["source"] for path in (results / "runs").iterdir()]
-    assert {source["method"].get("file") for source in sources} == {"blur.py", None}
-    assert {source["dataset"]["sha256"] for source in sources} == {digests[str(bars)]}
+    sources = [read_record(path).labels.source for path in (results / "runs").iterdir()]
+    assert {source.method.file for source in sources} == {"blur.py", None}
+    assert {source.dataset.sha256 for source in sources} == {digests[str(bars)]}
     edited = plan.read_text().replace(digests[str(blur)], digests[str(bars)])
     plan.write_text(edited)
     assert "was edited" in last_line(65, results, "sweep", "status", plan)
@@ -499,7 +496,7 @@ def test_the_api_registers_files_and_entries(folder, tiny, results, monkeypatch)
     poisonbench.register(folder / "blur.py")
     poisonbench.register(folder / "blur.py")
     record = poisonbench.defend("blur", tiny, rho=0, results=results, epochs=1, width=5)
-    assert record.spec["config"] == {"width": 5}
+    assert record.spec.config == {"width": 5}
     other = DefenseEntry("again", "x", module="poisonbench.defenses.none")
     poisonbench.register(other)
     assert registry.defenses()["again"].source.name == "none.py"

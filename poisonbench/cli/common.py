@@ -58,6 +58,15 @@ def command_app(help: str | None = None, cls: type[TyperGroup] = TyperGroup) -> 
 class Command(TyperCommand):
     """A command that refuses an option twice, or one as another's value, and loads plug-ins."""
 
+    def make_context(self, *line: Any, **options: Any) -> Any:
+        """The context of a line; one that is refused leaves no plug-in."""
+        forget = remember()
+        try:
+            return super().make_context(*line, **options)
+        except BaseException:
+            forget()
+            raise
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Check the line, then read it as usual."""
         given, _ = self.tokens(ctx, args)
