@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from poisonbench.cli.request_words import from_words
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import number_text, options_of, parse_number, typed
-from poisonbench.models import MODELS
-from poisonbench.registry import MIX, attacks, defenses
+from poisonbench.registry import MIX, attacks, defenses, networks
 from poisonbench.requests import (
     TARGETING,
     CraftRequest,
@@ -41,7 +40,7 @@ NUMBERS = st.one_of(
 )
 COUNTS = st.integers(0, 2**40)
 DATASETS = st.sampled_from(["mnist-sample", "cifar10@5000", "npz:/my data/a.npz", "folder:it's"])
-NETWORKS = st.sampled_from([None, *MODELS])
+NETWORKS = st.sampled_from([None, *networks()])
 PROFILES = st.sampled_from(["paper", "code", "watermark"])
 
 

@@ -1,6 +1,7 @@
 """Whose network and recipe a surrogate has, in runs and in plans, and what an artefact costs."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ from torch import nn
 
 import poisonbench
 from helpers.command_line import done
+from poisonbench import registry
 from poisonbench.cli.plan_jobs import plan_lines
 from poisonbench.data.artefacts import read_poison
-from poisonbench.models import MODELS
+from poisonbench.models import mnist_cnn
 from poisonbench.requests import command_of
 from poisonbench.results.records import read_record
 from poisonbench.sweep.plan import record_key
@@ -19,20 +21,22 @@ from poisonbench.sweep.plan import record_key
 SHORT = ("--epochs", "1", "--attack", "pgd", "--pgd.steps", "1")
 
 
-def brighter_cnn(channels, height, width):
-    """The MNIST network on images of twice the contrast."""
-    features, size = MODELS["mnist-cnn"](channels, height, width)
-    return nn.Sequential(Doubled(), *features), size
-
-
 class Doubled(nn.Module):
     def forward(self, images):
         return 2 * images
 
 
+def brighter_cnn(channels, height, width):
+    """The MNIST network on images of twice the contrast."""
+    features, size = mnist_cnn.features(channels, height, width)
+    return nn.Sequential(Doubled(), *features), size
+
+
 @pytest.fixture(autouse=True)
 def other_network(monkeypatch):
-    monkeypatch.setitem(MODELS, "other-cnn", brighter_cnn)
+    own = {"name": "other-cnn", "module": __name__, "builder": "brighter_cnn", "default_for": ()}
+    entry = replace(registry.NETWORKS[0], **own)
+    monkeypatch.setattr(registry, "NETWORKS", (*registry.NETWORKS, entry))
 
 
 @pytest.fixture(scope="module")
