@@ -119,7 +119,7 @@ def defend(
     profile: str = "paper",
     attack_profile: str = "paper",
     model: str | None = None,
-    surrogate: str | None = None,
+    attack_model: str | None = None,
     results: str | Path | None = None,
     data_root: str | Path | None = None,
     device: str = "auto",
@@ -142,7 +142,7 @@ def defend(
         profile: "paper", or another that the defense has.
         attack_profile: "paper", or another that the targeted attack has.
         model: the network; by default the paper's for this kind of data.
-        surrogate: the network that attacks train; by default the victim's.
+        attack_model: the network of the attack's surrogate; by default the victim's.
         results: the results folder; by default that of POISONBENCH_RESULTS, or results.
         data_root: the folder of data sets; by default that of POISONBENCH_DATA, or data.
         device: auto, cpu, cuda or cuda:N.
@@ -166,7 +166,7 @@ def defend(
         path=None if path is None else Path(path),
         rho=rho,
         profile=attack_profile,
-        surrogate=surrogate,
+        surrogate=attack_model,
     )
     settings, made_of = split_values(options, made_of)
     request = RunRequest(

@@ -264,7 +264,7 @@ def to_words(request: Request) -> list[str]:
         elif poison.attacks and poison.attacks != MIX:
             words += ["--attack"]
         words += [poison.text] if poison.attacks != MIX else []
-        options = {"attack_profile": poison.profile, "surrogate": poison.surrogate}
+        options = {"attack_profile": poison.profile, "attack_model": poison.surrogate}
         options |= {"poison_trial": trial or None, "profile": request.profile}
         options |= {"model": request.model}
         settings, trial = request.settings, request.trial

@@ -71,9 +71,11 @@ class DefendOptions:
     attack_profile: Annotated[
         str, typer.Option("--attack-profile", help="A targeted attack's, e.g. fc's watermark.")
     ] = "paper"
-    surrogate: Annotated[
+    attack_model: Annotated[
         str | None,
-        typer.Option("--surrogate", help="Network that attacks train; the victim's by default."),
+        typer.Option(
+            "--attack-model", help="Network of the attack's surrogate; by default the run's."
+        ),
     ] = None
     save_model: Annotated[
         bool, typer.Option("--save-model", help="Keep the trained weights, as safetensors.")
@@ -128,7 +130,7 @@ def read_requests(asked: DefendOptions, options: RunOptions, values: Values) -> 
         selection=parse_value(options.selection, Selection, "--selection"),
         trial=asked.poison_trial,
         profile=asked.attack_profile,
-        surrogate=asked.surrogate,
+        surrogate=asked.attack_model,
     )
     settings, poison = split_values(values, poison)
     request = RunRequest(

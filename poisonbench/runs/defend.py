@@ -96,7 +96,7 @@ class ResolvedRun:
         if network != default_model(self.dataset):
             chosen["model"] = network
         if surrogate not in (None, network):
-            chosen["surrogate"] = surrogate
+            chosen["attack_model"] = surrogate
         if self.poison.targeted is not None:
             chosen |= stage_overrides(self.poison.targeted.targeting, self.settings)
         return chosen

@@ -157,7 +157,7 @@ def resolve_poison(bench: Bench, dataset: Dataset, run: RunRequest) -> ResolvedP
     given = run.poison
     if given.surrogate is not None and not _has_surrogate(given):
         raise UsageError(
-            f"--surrogate: expected an attack that trains one, got {given.text}; leave it out"
+            f"--attack-model: expected an attack with a surrogate, got {given.text}; leave it out"
         )
     if poison.path is not None:
         return _resolve_artefact(bench, dataset, poison)

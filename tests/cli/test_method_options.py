@@ -77,8 +77,14 @@ def test_no_option_of_a_method_is_taken_for_a_near_miss_of_a_shared_one(entry):
         ("defend --method hint --beta 16", "16.0; did you mean --beta 16/255?"),
         ("defend --method hint --attack pgd --dc.rate 1", "such as --pgd.rate, got --dc.rate"),
         ("defend --method hint --attack pgd --pgd.rate 1", "pgd has no option --rate"),
-        ("defend --method none --attack durp --surrogate mnist-cnn", "--surrogate: expected an"),
-        ("defend --method none --clean --surrogate mnist-cnn", "--surrogate: expected an attack"),
+        (
+            "defend --method none --attack durp --attack-model mnist-cnn",
+            "--attack-model: expected an",
+        ),
+        (
+            "defend --method none --clean --attack-model mnist-cnn",
+            "--attack-model: expected an attack",
+        ),
     ],
 )
 def test_what_was_meant(line, message, results):

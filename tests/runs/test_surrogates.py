@@ -64,12 +64,12 @@ def test_a_surrogate_has_the_network_of_the_run_unless_it_is_told(tiny, folder):
     crafted = done("craft", "--attack", "pgd", *words, "--results", folder, "--json").json
     assert (crafted["id"], crafted["is_new"]) == (others_pool.id, False)
     told, tolds_pool, remarks = ran(
-        tiny, folder, "--pgd.epochs", "2", "--model", "other-cnn", "--surrogate", "mnist-cnn"
+        tiny, folder, "--pgd.epochs", "2", "--model", "other-cnn", "--attack-model", "mnist-cnn"
     )
     assert "crafting" not in remarks
     assert tolds_pool == pool
-    assert told.labels.overrides["surrogate"] == "mnist-cnn"
-    assert "surrogate" not in other.labels.overrides
+    assert told.labels.overrides["attack_model"] == "mnist-cnn"
+    assert "attack_model" not in other.labels.overrides
     assert len({plain.id, other.id, told.id}) == 3
 
 
@@ -89,7 +89,7 @@ def test_a_plan_knows_the_poisons_of_such_runs(tiny, folder, tmp_path):
     start = f"poisonbench defend --method none --dataset {tiny} {' '.join(SHORT)}"
     lines = [
         f"{start} --pgd.epochs 2 {more}"
-        for more in ("", "--model other-cnn", "--model other-cnn --surrogate mnist-cnn")
+        for more in ("", "--model other-cnn", "--model other-cnn --attack-model mnist-cnn")
     ]
     plan = plan_lines(lines, tmp_path)
     poisons, runs = plan.only("craft"), plan.only("defend")
