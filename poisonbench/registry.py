@@ -375,6 +375,11 @@ def register(plug_in: Entry | str | Path) -> None:
         for entry in entries_of_file(Path(plug_in)):
             _add(entry)
         return
+    if not plug_in.module:
+        raise UsageError(
+            f"expected an entry with its module, such as module=__name__, got {plug_in.name} "
+            "without one"
+        )
     entry = replace(plug_in, plug_in=Source(plug_in.module, "", plug_in.module))
     path = getattr(entry.load(), "__file__", None)
     _add(replace(entry, plug_in=source_of_file(Path(path))) if path else entry)
