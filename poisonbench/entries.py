@@ -139,7 +139,9 @@ def reason_of(error: Exception) -> str:
 
 
 def _is_config(value: Any) -> bool:
-    return isinstance(value, type) and issubclass(value, BaseConfig)
+    # Whose own fields are options: a class that only derives from one has none.
+    is_dataclass = "__dataclass_params__" in vars(value) if isinstance(value, type) else False
+    return is_dataclass and issubclass(value, BaseConfig)
 
 
 def _is_attack_config(value: Any) -> bool:

@@ -377,7 +377,8 @@ def register(plug_in: Entry | str | Path) -> None:
         return
     if not plug_in.module:
         raise UsageError(
-            f"expected an entry with its module, such as module=__name__, got none in {plug_in.name}"
+            f"expected an entry with its module, such as module=__name__, got {plug_in.name} "
+            "without one"
         )
     entry = replace(plug_in, plug_in=Source(plug_in.module, "", plug_in.module))
     path = getattr(entry.load(), "__file__", None)

@@ -266,6 +266,11 @@ def test_a_name_that_two_packages_have_names_both(packages, tiny, results):
             "ModuleNotFoundError: No module named 'broken_lab.algorithm'",
         ),
         (
+            "defenses",
+            EMPTY_DEFENSE + "class Config(Config):\n    pass\nENTRY = DefenseEntry('own', 'x')",
+            "expected Config in broken_lab, a frozen dataclass that derives from BaseConfig",
+        ),
+        (
             "attacks",
             "from poisonbench.entries import AttackEntry\nENTRY = AttackEntry('own', 'x')",
             "expected Config in broken_lab, ",
@@ -502,5 +507,7 @@ def test_the_api_registers_files_and_entries(folder, tiny, results, monkeypatch)
     assert registry.defenses()["again"].source.name == "none.py"
     with pytest.raises(UsageError, match=r"both poisonbench .* and none.py .* have one"):
         poisonbench.register(DefenseEntry("hint", "x", module="poisonbench.defenses.none"))
+    with pytest.raises(UsageError, match="module=__name__, got blank without one"):
+        poisonbench.register(DefenseEntry("blank", "x"))
     with pytest.raises(UsageError, match="broken: nowhere: ModuleNotFoundError"):
         poisonbench.register(AttackEntry("nowhere", "x", module="nowhere"))
