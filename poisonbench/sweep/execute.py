@@ -186,12 +186,12 @@ class Sweep:
             slot.worker = Worker(threads(self.num_processes))
         slot.job, slot.error = job, ""
         self._attempts[job.id] = self._attempts.get(job.id, 0) + 1
-        places = {"results": str(self.board.store.root), "data_root": str(self.data_root)}
+        folders = {"results": str(self.board.store.root), "data_root": str(self.data_root)}
         slot.worker.send(
             {
                 "kind": job.kind,
                 "request": to_json(job.request),
-                "options": {**places, "device": slot.device},
+                "options": {**folders, "device": slot.device},
                 "plan": self.plan.digest,
                 "plugins": dict(self.plan.plugins),
                 "log": str(self.board.log_path(job)),
