@@ -225,7 +225,7 @@ def records(
         row = to_builtins(record, order="sorted")
         del row["outcomes"]
         if columns == "common":
-            row = {name: _field(row, place) for name, place in COLUMNS.items()}
+            row = {name: _field(row, path) for name, path in COLUMNS.items()}
             row |= {"attacks": "+".join(row["attacks"] or ()), "rho": row["rho"] or 0.0}
         if outcomes:
             row |= {
@@ -236,9 +236,9 @@ def records(
     return pandas.DataFrame(rows) if columns == "common" else pandas.json_normalize(rows)
 
 
-def _field(row: Any, place: str) -> Any:
+def _field(row: Any, path: str) -> Any:
     """A nested field by its dotted name; None where it is not there."""
-    for name in place.split("."):
+    for name in path.split("."):
         row = row.get(name) if isinstance(row, dict) else None
     return row
 

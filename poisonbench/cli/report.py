@@ -161,7 +161,7 @@ def report(
 
 
 def _refuse(given: Mapping[str, bool], clashing: Mapping[str, bool]) -> None:
-    """Whether an option that is given goes with none of those that clash with it."""
+    """Refuse the option that is given beside one that clashes with it."""
     first = next(flag for flag, is_given in given.items() if is_given)
     if clash := next((flag for flag, is_given in clashing.items() if is_given), None):
         raise UsageError(f"expected {first} without {clash}; leave one of them out")

@@ -363,7 +363,7 @@ def read_kind(only: str | None) -> str | None:
 
 
 def _check_devices(names: Sequence[str]) -> None:
-    """Whether the devices are there, before a job fails for the lack of one.
+    """Refuse devices that are not there, before a job fails for the lack of one.
 
     Another process asks, so that torch stays out of this one.
     """

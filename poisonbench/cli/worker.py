@@ -142,7 +142,7 @@ def _run(message: dict[str, Any], answers: int) -> None:
         nothing = os.open(os.devnull, os.O_RDWR)
         for target in (0, 1, 2):
             os.dup2(log.descriptor if target and log.descriptor >= 0 else nothing, target)
-        request, places = from_json(message["kind"], message["request"]), message["options"]
+        request, options = from_json(message["kind"], message["request"]), message["options"]
         words = [w for name, text in places.items() for w in (f"--{name.replace('_', '-')}", text)]
         words += plugin_options(message["plugins"])
         print(time.strftime("%Y-%m-%d %H:%M:%S"), command_of(request, *words), flush=True)
@@ -158,7 +158,7 @@ def _run(message: dict[str, Any], answers: int) -> None:
         relay.set(report)
         from poisonbench.cli.main import exit_code
 
-        code = exit_code(lambda: _do(request, places, message["plan"], message["plugins"]))
+        code = exit_code(lambda: _do(request, options, message["plan"], message["plugins"]))
     except BaseException:
         traceback.print_exc()
     finally:
@@ -167,15 +167,17 @@ def _run(message: dict[str, Any], answers: int) -> None:
         os._exit(code)
 
 
-def _do(request: Request, places: Mapping[str, str], plan: str, plugins: Mapping[str, str]) -> None:
-    """What ``craft`` or ``defend`` does for this request."""
+def _do(
+    request: Request, folders: Mapping[str, str], plan: str, plugins: Mapping[str, str]
+) -> None:
+    """Do what ``craft`` or ``defend`` does for this request."""
     for path, digest in plugins.items():
         check_file(path, digest)
         register(path)
     options = RunOptions(
-        results=Path(places["results"]),
-        data_root=Path(places["data_root"]),
-        device=places["device"],
+        results=Path(folders["results"]),
+        data_root=Path(folders["data_root"]),
+        device=folders["device"],
         seed=request.seed,
     )
     if isinstance(request, CraftRequest):

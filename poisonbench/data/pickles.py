@@ -8,7 +8,7 @@ other name ends the reading. :func:`array_of` later makes an array of a note, af
 and bytes agree.
 
 Before that the opcodes are read without running them (:func:`_scan`): only those of plain data, no
-place in the memo beyond the next, no dict key but a number or text (nested tuples as a key would be
+slot in the memo beyond the next, no dict key but a number or text (nested tuples as a key would be
 hashed for ever), no more opcodes than a poison set needs. A file over 2 GiB is not read at all.
 """
 

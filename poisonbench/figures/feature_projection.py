@@ -49,7 +49,7 @@ GROUPS = (
 
 
 def feature_projection(bench: Bench, dataset: Dataset, records: Sequence[RunRecord]) -> Figure:
-    """One panel a run.
+    """Draw one panel a run.
 
     Args:
         bench: where poisons and models lie.
@@ -59,14 +59,14 @@ def feature_projection(bench: Bench, dataset: Dataset, records: Sequence[RunReco
     Raises:
         ArtefactError: a run without a poison in the results folder or without a model.
     """
-    shown = []
+    runs = []
     for record in records:
         bench.abort_if_stopping()
-        shown.append(_project(bench, dataset, record))
-    labels = [_title(record, numbers) for record, numbers in zip(records, shown, strict=True)]
-    panels = [_panel(label, numbers) for label, numbers in zip(labels, shown, strict=True)]
+        runs.append(_project(bench, dataset, record))
+    titles = [_title(record, numbers) for record, numbers in zip(records, runs, strict=True)]
+    panels = [_panel(title, numbers) for title, numbers in zip(titles, runs, strict=True)]
     attacks = dict.fromkeys("+".join(run.spec.poison.attacks) for run in records if run.spec.poison)
-    lines = Panels(
+    clouds = Panels(
         title=f"Features under {', '.join(attacks)}: {shown_name(dataset.name)}, trial "
         f"{', '.join(dict.fromkeys(str(record.spec.trial) for record in records))}",
         panels=panels,
@@ -77,12 +77,12 @@ def feature_projection(bench: Bench, dataset: Dataset, records: Sequence[RunReco
         "random. Removed: what the defense does not train on at the end; where it trained a "
         "network of its own to decide, it saw other features.",
     )
-    about = {"figure": "features", "dataset": {"name": dataset.name, "digest": dataset.digest}}
-    return Figure(lines, {**about, "runs": shown})
+    data = {"name": dataset.name, "digest": dataset.digest}
+    return Figure(clouds, {"figure": "features", "dataset": data, "runs": runs})
 
 
 def _project(bench: Bench, dataset: Dataset, record: RunRecord) -> dict[str, Any]:
-    """A run's points by group, and counts, as JSON values."""
+    """Compute a run's points by group, and counts, as JSON values."""
     poison, goal = _poison_of(bench, dataset, record)
     spec, path, trial = record.spec, bench.store.model_path(record.id), record.spec.trial
     model = read_model(bench, path, spec.model, dataset)
@@ -94,24 +94,24 @@ def _project(bench: Bench, dataset: Dataset, record: RunRecord) -> dict[str, Any
     keep = read_kept(path, len(train))
     is_poison = torch.isin(rows, poison.indices)
     own, other = goal.target_class, int(dataset.train.labels[poison.indices[0]])
-    chosen = (is_poison | torch.isin(train.labels, torch.tensor([own, other]))).nonzero().flatten()
-    bases = dataset.train.images[rows[chosen[is_poison[chosen]]]]
+    members = (is_poison | torch.isin(train.labels, torch.tensor([own, other]))).nonzero().flatten()
+    bases = dataset.train.images[rows[members[is_poison[members]]]]
     target = dataset.test.images[goal.target : goal.target + 1]
     # 1 features
-    images = torch.cat([train.images[chosen], bases, target])
+    images = torch.cat([train.images[members], bases, target])
     features = torch.cat(features_of(model, images.to(bench.device))).cpu().double()
-    poisoned, kept = is_poison[chosen], keep[chosen]
-    of_own = ~poisoned & (train.labels[chosen] == own)
-    of_other = ~poisoned & (train.labels[chosen] == other)
-    first_base = len(chosen)
+    poisoned, kept = is_poison[members], keep[members]
+    of_own = ~poisoned & (train.labels[members] == own)
+    of_other = ~poisoned & (train.labels[members] == other)
+    first_base = len(members)
     of_bases = torch.arange(first_base, first_base + len(bases))
     points = plane(features, _rows(of_own), torch.cat([_rows(of_other), of_bases]))
 
     def drawn(mask: Tensor) -> Tensor:
         """At most SHOWN of the rows where a mask is true, drawn at random, in order."""
-        found = _rows(mask)
+        rows = _rows(mask)
         generator = generator_for(bench.seed, "figure features", trial)
-        return found[torch.randperm(len(found), generator=generator)[:SHOWN].sort().values]
+        return rows[torch.randperm(len(rows), generator=generator)[:SHOWN].sort().values]
 
     groups = (
         drawn(of_own & kept),
@@ -160,7 +160,7 @@ def _poison_of(bench: Bench, dataset: Dataset, record: RunRecord) -> tuple[Poiso
 
 
 def plane(features: Tensor, own: Tensor, other: Tensor) -> Tensor:
-    """Steps 2 and 3: coordinates (N, 2) of features (N, F).
+    """Compute coordinates (N, 2) of features (N, F), in steps 2 and 3.
 
     Args:
         features: (N, F) float64.

@@ -23,7 +23,7 @@ PROTOCOLS = (FEATURE_COLLISION, CONVEX_POLYTOPE)
 
 
 def filter_curve(records: Sequence[RunRecord], dataset: str) -> Figure:
-    """Attack success and test accuracy against k, over attacks that succeed undefended.
+    """Draw attack success and test accuracy against k, over attacks that succeed undefended.
 
     k = 0 is training without a filter. The run with the default k, the mean size of a class, is not
     here: its record does not say which number that is.
@@ -72,8 +72,8 @@ def _points(protocol: Protocol, dataset: str, records: Sequence[RunRecord]) -> l
 
 
 def _tried(records: Sequence[RunRecord]) -> list[int]:
-    given = (run.spec.config.get("k") for run in records if run.spec.method == "knn")
-    return sorted({k for k in given if k is not None})
+    values = (run.spec.config.get("k") for run in records if run.spec.method == "knn")
+    return sorted({k for k in values if k is not None})
 
 
 def _point(attack: str, k: int, runs: Sequence[RunRecord], accuracy: Summary) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from poisonbench.training.state import TrainingSet, TrainingState
 
 @dataclass(frozen=True, eq=False)
 class NoiseEffect:
-    """What one noise does to the selected images.
+    """The effect of one noise on the selected images.
 
     Attributes:
         labels: (S,) the labels that the noise was made with.
@@ -63,7 +63,7 @@ def healthy_noise(
     images: int = 4,
     wrong_label: bool = False,
 ) -> Figure:
-    """Image, noise and noisy image with predictions, for some images of HINT's selection.
+    """Draw image, noise and noisy image with predictions, for some images of HINT's selection.
 
     Args:
         bench: where; poisons and the model that are missing are made and kept.
@@ -117,7 +117,7 @@ def healthy_noise(
     before = logits_of(model, selected.images).softmax(1)
     sources = sources.to(rows.device)[rows]
     generator = generator_for(bench.seed, "figure 1", trial)
-    shown = _choose(before, selected.labels, sources >= 0, images, generator)
+    sample = _choose(before, selected.labels, sources >= 0, images, generator)
     numbers: dict[str, Any] = {
         "figure": "1",
         "dataset": {"name": shown_name(dataset.name), "digest": dataset.digest},
@@ -135,7 +135,7 @@ def healthy_noise(
                 else None,
                 **_image_numbers(index, selected, before, effects, dataset.class_names),
             }
-            for index in shown.tolist()
+            for index in sample.tolist()
         ],
         "all_selected": {
             name: _summary(mask, selected.labels, before, effects)
@@ -147,8 +147,10 @@ def healthy_noise(
             if mask.any()
         },
     }
-    pixels = {name: (effect.noise[shown], effect.images[shown]) for name, effect in effects.items()}
-    return Figure(_grid(numbers, selected.images[shown], pixels), numbers)
+    pixels = {
+        name: (effect.noise[sample], effect.images[sample]) for name, effect in effects.items()
+    }
+    return Figure(_grid(numbers, selected.images[sample], pixels), numbers)
 
 
 def _poisoned(

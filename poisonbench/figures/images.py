@@ -24,7 +24,7 @@ def answer(probabilities: Tensor, label: int, class_names: Sequence[str]) -> dic
 
 
 def picture_of(image: Tensor) -> NDArray[np.floating[Any]]:
-    """(C, H, W), uint8 or float in [0, 1], as a picture's (H, W) or (H, W, 3)."""
+    """Lay pixels (C, H, W), uint8 or in [0, 1], out as a picture's (H, W) or (H, W, 3)."""
     pixels = image.float() / 255 if not image.is_floating_point() else image
     pixels = pixels.clamp(0, 1).permute(1, 2, 0).cpu()
     picture: NDArray[np.floating[Any]] = pixels.squeeze(2).numpy()
@@ -32,5 +32,5 @@ def picture_of(image: Tensor) -> NDArray[np.floating[Any]]:
 
 
 def short_name(name: str, width: int = 14) -> str:
-    """A class's name, cut where it is long."""
+    """Cut a class's name where it is long."""
     return name if len(name) <= width else f"{name[: width - 1]}\u2026"

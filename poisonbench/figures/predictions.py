@@ -39,7 +39,7 @@ Pick = Literal["disagree", "random"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
-    """Which classifiers the figure shows.
+    """The classifiers that the figure shows.
 
     Attributes:
         poison: what they were trained on.
@@ -62,7 +62,7 @@ class ModelChoice:
 def predictions(
     bench: Bench, dataset: Dataset, choice: ModelChoice, *, images: int = 5, pick: Pick = "disagree"
 ) -> Figure:
-    """Test images, and below each the class and confidence that every classifier gives it.
+    """Draw test images, and below each the class and confidence that every classifier gives it.
 
     Args:
         bench: where.
@@ -91,7 +91,7 @@ def predictions(
     disagree = (stacked.argmax(2) != stacked.argmax(2)[0]).any(0).cpu()
     rows = _choose(disagree, images, pick, bench.seed, choice.trial)
     names = _names(records)
-    shown = [
+    answered = [
         {
             "row": row,
             "label": dataset.class_names[int(test.labels[row])],
@@ -121,7 +121,7 @@ def predictions(
             for name, record in zip(names, records, strict=True)
         },
         "missing": missing,
-        "images": shown,
+        "images": answered,
     }
     poisons = dict.fromkeys(describe_poison(record.spec.poison) for record in records)
     return Figure(_grid(numbers, test, rows, "; ".join(poisons)), numbers)
@@ -221,18 +221,18 @@ def _names(records: Sequence[RunRecord]) -> list[str]:
 
 
 def _grid(numbers: dict[str, Any], test: Split, rows: Sequence[int], poisons: str) -> Grid:
-    runs, shown = numbers["runs"], numbers["images"]
+    runs, images = numbers["runs"], numbers["images"]
     pictures = [
         Tile(pixels=picture_of(test.images[row]), text=f"is {short_name(image['label'])}")
-        for row, image in zip(rows, shown, strict=True)
+        for row, image in zip(rows, images, strict=True)
     ]
     answers = [
         [
             Tile(
-                text=f"{short_name(given['class'])}  {100 * given['confidence']:.1f} %",
-                is_right=given["is_right"],
+                text=f"{short_name(answer['class'])}  {100 * answer['confidence']:.1f} %",
+                is_right=answer["is_right"],
             )
-            for given in (image["answers"][name] for image in shown)
+            for answer in (image["answers"][name] for image in images)
         ]
         for name in runs
     ]

@@ -13,7 +13,7 @@ from poisonbench.tables.table4 import NAMES, RHO, TABLE
 
 
 def sensitivity(records: Sequence[RunRecord], dataset: str) -> Figure:
-    """HINT's test accuracy against r and against beta, measured and published.
+    """Draw HINT's test accuracy against r and against beta, measured and published.
 
     Args:
         records: all that there are.

@@ -38,7 +38,7 @@ def target_predictions(
     *,
     images: int = 5,
 ) -> Figure:
-    """Targets, and below each the class and confidence that a victim under each defense gives it.
+    """Draw targets, and below each the answer of a victim under each defense.
 
     Args:
         number: the figure's in the paper.
@@ -109,24 +109,24 @@ def _answer(record: RunRecord, class_names: Sequence[str]) -> dict[str, Any]:
 
 
 def _grid(numbers: Mapping[str, Any], dataset: Dataset) -> Grid:
-    shown, table = numbers["targets"], attacks()
+    targets, table = numbers["targets"], attacks()
     label = table[numbers["attack"]].title if numbers["attack"] in table else numbers["attack"]
     pictures = [
         Tile(
             pixels=picture_of(dataset.test.images[target["row"]]),
             text=f"A: {short_name(target['class'])}\nI: {short_name(target['intended'])}",
         )
-        for target in shown
+        for target in targets
     ]
-    said = [
-        [_tile(target["answers"].get(name)) for target in shown] for name in numbers["defenses"]
+    answers = [
+        [_tile(target["answers"].get(name)) for target in targets] for name in numbers["defenses"]
     ]
     counts = [f"{name}\n({d['hits']}/{d['trials']} hit)" for name, d in numbers["defenses"].items()]
     return Grid(
         title=f"Targets of {label}: {shown_name(dataset.name)}, {numbers['scenario']}",
-        columns=[f"trial {target['trial']}" for target in shown],
+        columns=[f"trial {target['trial']}" for target in targets],
         rows=["", *counts],
-        tiles=[pictures, *said],
+        tiles=[pictures, *answers],
         caption=f"After Figure {numbers['figure']} of the HINT paper. A: the target's actual "
         "class; I: the class that the attack intends. Below: class and probability by a "
         "classifier trained on the poisons under each defense; marked as wrong where it is the "
@@ -135,9 +135,9 @@ def _grid(numbers: Mapping[str, Any], dataset: Dataset) -> Grid:
     )
 
 
-def _tile(given: Mapping[str, Any] | None) -> Tile:
-    if given is None:
+def _tile(answer: Mapping[str, Any] | None) -> Tile:
+    if answer is None:
         return Tile(text="no run")
-    sure = given["confidence"]
-    text = short_name(given["class"]) + ("" if sure is None else f"  {100 * sure:.1f} %")
-    return Tile(text=text, is_right=not given["is_hit"])
+    sure = answer["confidence"]
+    text = short_name(answer["class"]) + ("" if sure is None else f"  {100 * sure:.1f} %")
+    return Tile(text=text, is_right=not answer["is_hit"])

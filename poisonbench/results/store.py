@@ -34,11 +34,11 @@ class Store:
         self.root = root
 
     def run_path(self, run_id: str) -> Path:
-        """Where a run's record lies or will lie."""
+        """The file of a run's record."""
         return self.root / "runs" / f"{run_id}.json"
 
     def failure_path(self, run_id: str) -> Path:
-        """Where the reason lies why a run failed."""
+        """The file of the reason why a run failed."""
         return self.root / "runs" / f"{run_id}.failed.json"
 
     def poison_path(self, poison_id: str) -> Path:
@@ -103,15 +103,15 @@ class Store:
         return [path for path in paths if not path.name.endswith(".failed.json")]
 
     def failures(self) -> list[Path]:
-        """Where the reasons lie of the runs that failed and have not been done since."""
+        """The files of the reasons of runs that failed and have not been done since."""
         return sorted((self.root / "runs").glob("*.failed.json"))
 
     def records(self, on_error: Callable[[ArtefactError], None]) -> list[RunRecord]:
-        """Every readable record, in order of id; unreadable ones go to ``on_error``."""
-        found = []
+        """Read every record, in order of id; unreadable ones go to ``on_error``."""
+        records = []
         for path in self.record_paths():
             try:
-                found.append(read_record(path))
+                records.append(read_record(path))
             except ArtefactError as error:
                 on_error(error)
-        return found
+        return records

@@ -212,14 +212,14 @@ def _judgement(
     worst, worst_rule = comparisons[p_values.index(max(p_values))]
     # All are found with a power of 0.8 where each is missed in at most its part of the rest.
     power = 1 - (1 - POWER) / len(comparisons)
-    found = [detectable(evidence, rule, power) for evidence, rule in comparisons]
-    reachable = [difference for difference in found if difference is not None]
+    least = [detectable(evidence, rule, power) for evidence, rule in comparisons]
+    reachable = [difference for difference in least if difference is not None]
     return Judgement(
         verdict=_word(comparisons) if is_complete else Verdict.INCONCLUSIVE,
         effect=worst.effect,
         interval=worst.interval(),
         p_value=worst_rule.p_value(worst),
-        detectable=max(reachable, key=abs) if len(reachable) == len(found) else None,
+        detectable=max(reachable, key=abs) if len(reachable) == len(least) else None,
         basis=basis,
     )
 

@@ -306,7 +306,7 @@ def _train(
 
 
 def _bystander(material: Material, defense: Defense) -> records.PoisonShare | None:
-    """What the poisons' places say about the defense, which never saw them."""
+    """Score the defense by the poisons' rows, which it never saw."""
     if material.digest is None:
         return None
     is_poison = material.is_poison

@@ -1,4 +1,4 @@
-"""What a run trains on: poisoned images, and the poisons' places, which no defense sees."""
+"""What a run trains on: poisoned images, and the poisons' rows, which no defense sees."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Bench:
         return self if seed == self.seed else replace(self, seed=seed)
 
     def checkpoint(self, run_id: str) -> Checkpoint:
-        """The place of a run's checkpoint."""
+        """The checkpoint of a run."""
         return Checkpoint(self.store.checkpoint_path(run_id), run_id)
 
     def abort_if_stopping(self) -> None:

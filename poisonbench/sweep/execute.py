@@ -109,7 +109,7 @@ class Sweep:
         self._conclude()
 
     def _step(self, slots: Sequence[Slot]) -> bool:
-        """One round; whether there is more to do."""
+        """Do one round; whether there is more to do."""
         for slot in slots:
             self._hear(slot)
         self.board.leases.beat()
@@ -186,12 +186,12 @@ class Sweep:
             slot.worker = Worker(threads(self.num_processes))
         slot.job, slot.error = job, ""
         self._attempts[job.id] = self._attempts.get(job.id, 0) + 1
-        places = {"results": str(self.board.store.root), "data_root": str(self.data_root)}
+        folders = {"results": str(self.board.store.root), "data_root": str(self.data_root)}
         slot.worker.send(
             {
                 "kind": job.kind,
                 "request": to_json(job.request),
-                "options": {**places, "device": slot.device},
+                "options": {**folders, "device": slot.device},
                 "plan": self.plan.digest,
                 "plugins": dict(self.plan.plugins),
                 "log": str(self.board.log_path(job)),
@@ -219,7 +219,7 @@ class Sweep:
                 self._end(slot, -9)
 
     def _end(self, slot: Slot, code: int) -> None:
-        """A job has ended with this exit code, negative for a signal."""
+        """Note how a job ended, by its exit code, negative for a signal."""
         job, slot.job = slot.job, None
         if job is None:
             return
@@ -260,7 +260,7 @@ class Sweep:
             self._full = str(full)
 
     def _note_failures(self) -> None:
-        """Jobs that failed before are left alone until they are retried."""
+        """Leave jobs that failed before alone until they are retried."""
         for job in self.jobs:
             if (failure := self.board.failure(job)) is not None:
                 self.failed[job.id] = failure.reason
@@ -292,8 +292,8 @@ class Sweep:
 
 def threads(num_processes: int) -> int:
     """Threads of each process, so that together they fill the processors that this job may use."""
-    if given := os.environ.get("OMP_NUM_THREADS"):
-        return int(given)
+    if setting := os.environ.get("OMP_NUM_THREADS"):
+        return int(setting)
     if allotted := os.environ.get("SLURM_CPUS_PER_TASK"):
         count = int(allotted)
     else:

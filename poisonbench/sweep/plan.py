@@ -176,9 +176,9 @@ def read_plan(path: Path) -> Plan:
             "`poisonbench sweep plan --table 2 --json --output PLAN`"
         ) from None
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
-        found = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
+        schema = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
         raise ArtefactError(
-            f"{path}: expected a plan of schema {SCHEMA}, got {found}; plan again with this "
+            f"{path}: expected a plan of schema {SCHEMA}, got {schema}; plan again with this "
             "version of poisonbench: what is done stays done"
         )
     names = {"schema", "poisonbench", "digest", "jobs"}

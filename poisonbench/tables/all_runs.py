@@ -34,31 +34,31 @@ def build_runs(records: Records, dataset: str | None = None) -> Table:
     Raises:
         UsageError: no run is on that data set.
     """
-    found = run_groups.grouped(records, lambda record: True, dataset, "at all")
+    groups = run_groups.grouped(records, lambda record: True, dataset, "at all")
     notes = [
         "Test accuracy at the last epoch in percent, mean±sample standard deviation (trials); "
         "success: targets hit, with Wilson's 95 % interval.",
         f"{run_groups.SETTINGS_NOTE} Poison: the first digits of an untargeted one's digest; a "
         "target's poison is its trial's own.",
     ]
-    if not found:
+    if not groups:
         notes.append("No run was found.")
-    blocks = tuple(_block(name, sets) for name, sets in found.items())
+    blocks = tuple(_block(name, sets) for name, sets in groups.items())
     averaged = sum(
         len(cell.records) for block in blocks for cell in block.cells if _is_accuracy(cell)
     )
-    notes += run_groups.not_averaged(found, averaged)
+    notes += run_groups.not_averaged(groups, averaged)
     return Table(key="runs", title="All runs", blocks=blocks, notes=tuple(notes))
 
 
 def _block(dataset: str, sets: Sequence[Sequence[RunRecord]]) -> Block:
     rows, cells = [], []
     for runs in sets:
-        for chosen in map(distinct_trials, _by_poison(runs)):
-            figures = _figures(chosen)
-            cells += figures
-            accuracy, success = [*map(show_measured, figures), DASH][:2]
-            rows.append((*run_groups.shown_keys(chosen[0]), _poison(chosen[0]), accuracy, success))
+        for trials in map(distinct_trials, _by_poison(runs)):
+            comparisons = _comparisons(trials)
+            cells += comparisons
+            accuracy, success = [*map(show_measured, comparisons), DASH][:2]
+            rows.append((*run_groups.key_texts(trials[0]), _poison(trials[0]), accuracy, success))
     return Block(
         title=dataset,
         columns=(*run_groups.KEYS, "poison", "accuracy", "success"),
@@ -68,14 +68,14 @@ def _block(dataset: str, sets: Sequence[Sequence[RunRecord]]) -> Block:
     )
 
 
-def _figures(runs: Sequence[RunRecord]) -> list[Comparison]:
+def _comparisons(runs: Sequence[RunRecord]) -> list[Comparison]:
     """The accuracy and, of targeted poisons, the success."""
     keys = {**run_groups.keys_of(runs[0]), "poison": _poison(runs[0])}
-    figures = [compare_accuracy(keys, runs, None, wanted=0)]
+    comparisons = [compare_accuracy(keys, runs, None, trials=0)]
     if all(run.spec.poison and run.spec.targeting for run in runs):
         keys = {**keys, "quantity": "attack_success"}
-        figures.append(compare_success(keys, runs, None, wanted=0))
-    return figures
+        comparisons.append(compare_success(keys, runs, None, trials=0))
+    return comparisons
 
 
 def _is_accuracy(cell: Comparison) -> bool:

@@ -195,7 +195,7 @@ def plain_cells(protocol: Protocol, dataset: str) -> list[Cell]:
 
 
 def attack_of(record: RunRecord) -> tuple[Any, ...]:
-    """What tells a run's attack from others: seed, trial and poison."""
+    """The key that tells a run's attack from others: seed, trial and poison."""
     return record.spec.seed, record.spec.trial, record.spec.poison_digest
 
 
@@ -209,16 +209,16 @@ def _blocks(
     for method in dict.fromkeys(cell.method for cell in cells):
         group = [cell for cell in cells if cell.method == method]
         runs = [record for cell in group for record in cell.select(records)]
-        wanted = group[0].trials
+        trials = group[0].trials
         if method != "none":
             # Those that fail undefended are not lacking.
-            wanted = sum(map(len, hit.values()))
+            trials = sum(map(len, hit.values()))
             runs = [run for run in runs if attack_of(run) in hit.get(run.spec.model, set())]
         keys = {"dataset": dataset, "attack": protocol.attack, "method": method}
-        four = _compare(keys, runs, printed.get(method), wanted, protocol)
-        compared += four
-        texts = [text for cell in four for text in (show_measured(cell), _printed(cell))]
-        rows.append((method_labels()[method], *texts, four[2].verdict.value))
+        comparisons = _compare(keys, runs, printed.get(method), trials, protocol)
+        compared += comparisons
+        texts = [text for cell in comparisons for text in (show_measured(cell), _printed(cell))]
+        rows.append((method_labels()[method], *texts, comparisons[2].verdict.value))
     columns = ["method"]
     for name in ("poisons removed", "clean removed, %", "attack success", "accuracy, %"):
         columns += [name, "published"]
@@ -240,7 +240,7 @@ def _compare(
     keys: Mapping[str, Any],
     runs: Sequence[RunRecord],
     printed: published.FilterRow | None,
-    wanted: int,
+    trials: int,
     protocol: Protocol,
 ) -> list[Comparison]:
     """Poisons removed, clean images removed, success and accuracy of one defense."""
@@ -252,14 +252,13 @@ def _compare(
         poisons = Proportion(removed, total, is_independent=False)
     ids = tuple(run.id for run in runs)
 
-    def untested(quantity: str, measured: Any, figure: Any) -> Comparison:
-        said = Verdict.UNPUBLISHED if figure is None else Verdict.NOT_TESTED
+    def untested(quantity: str, measured: Any, value: Any) -> Comparison:
         return Comparison(
             keys={**keys, "quantity": quantity},
             measured=measured,
-            published=figure,
-            wanted=wanted,
-            verdict=said,
+            published=value,
+            trials=trials,
+            verdict=Verdict.UNPUBLISHED if value is None else Verdict.NOT_TESTED,
             records=ids,
         )
 
@@ -279,7 +278,7 @@ def _compare(
             summarise([scores.clean_removed / scores.num_clean for scores in filtered]),
             percent(printed.clean_removed if printed else None),
         ),
-        _success(keys, runs, printed, wanted, protocol),
+        _success(keys, runs, printed, trials, protocol),
         untested(
             "test_accuracy",
             summarise([run.metrics.test_accuracy for run in runs]),
@@ -292,15 +291,15 @@ def _success(
     keys: Mapping[str, Any],
     runs: Sequence[RunRecord],
     printed: published.FilterRow | None,
-    wanted: int,
+    trials: int,
     protocol: Protocol,
 ) -> Comparison:
     """Targets hit beside the paper's: counts of one network, or averages over several."""
     keys = {**keys, "quantity": "attack_success"}
     if not protocol.averages_networks or printed is None:
-        trials = published.source(protocol.key).trials
-        figure = Proportion(round(printed.success / 100 * trials), trials) if printed else None
-        return compare_success(keys, runs, figure, wanted=wanted)
+        tried = published.source(protocol.key).trials
+        value = Proportion(round(printed.success / 100 * tried), tried) if printed else None
+        return compare_success(keys, runs, value, trials=trials)
     by_network: dict[str, list[bool]] = {}
     for run in runs:
         by_network.setdefault(run.spec.model, []).append(bool(run.metrics.attack_success))
@@ -314,7 +313,7 @@ def _success(
         published=Summary(
             round(printed.success / 100, 6), None, len(published.baseline_networks())
         ),
-        wanted=0,
+        trials=0,
         verdict=Verdict.NOT_TESTED if shares else Verdict.TOO_FEW,
         records=tuple(run.id for run in runs),
     )
@@ -329,7 +328,7 @@ def _printed(cell: Comparison) -> str:
 
 
 def _networks_block() -> Block:
-    """The paper's figures network by network, and their averages."""
+    """The paper's values network by network, and their averages."""
     networks = published.baseline_networks()
     methods = list(networks[0].successes)
     rows = [

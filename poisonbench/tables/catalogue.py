@@ -29,7 +29,7 @@ from poisonbench.tables.paper_table import (
 
 @dataclass(frozen=True)
 class TableCheck:
-    """What a table says in short, of the paper's data sets or of the one asked for.
+    """The outcome of a table in short, of the paper's data sets or of the one asked for.
 
     Attributes:
         differing: cells that differ from the published figure.
@@ -105,8 +105,8 @@ def missing_runs(
     """
     known = registry.defenses()
     named = [registry.find("a defense", known, name).name for name in methods]
-    wanted = cells(key, records, dataset, named)
-    held = {cell.method for cell in wanted}
+    every = cells(key, records, dataset, named)
+    held = {cell.method for cell in every}
     if lacking := [name for name in named if name not in held]:
         others = ", ".join(name for name in known if name in held)
         where = f"table {key}" + (f" on {dataset}" if dataset else "")
@@ -116,7 +116,7 @@ def missing_runs(
         )
     requests = [
         cell.request(trial)
-        for cell in wanted
+        for cell in every
         if (not named or cell.method in named) and (rhos is None or cell.rho in rhos)
         for trial in replace(cell, trials=cell.trials and (trials or cell.trials)).missing(records)
     ]
@@ -136,11 +136,11 @@ def build(key: str, records: Records, dataset: str | None = None) -> Table:
     """
     table = find_table(key)
     records = table.own(records)
-    wanted = cells(key, records, dataset)
-    names = list(dict.fromkeys(cell.dataset for cell in wanted))
+    every = cells(key, records, dataset)
+    names = list(dict.fromkeys(cell.dataset for cell in every))
     blocks = []
     for name in names:
-        group = [cell for cell in wanted if cell.dataset == name]
+        group = [cell for cell in every if cell.dataset == name]
         blocks += table.blocks(name, group, records)
         findings = [claim.judge(records) for claim in table.claims(name, group, records)]
         # The paper's own data sets show every claim; of a sample those that have runs are enough.
@@ -149,7 +149,7 @@ def build(key: str, records: Records, dataset: str | None = None) -> Table:
     compared = [cell for block in blocks for cell in block.cells]
     findings = [finding for block in blocks for finding in block.findings]
     source = published.source(key)
-    notes = [f"Published figures: {source.citation}.", *table.notes(wanted, compared, records)]
+    notes = [f"Published figures: {source.citation}.", *table.notes(every, compared, records)]
     notes += _claim_notes(findings, table)
     if extra := [name for name in names if name not in (*table.datasets, *SAMPLES)]:
         notes.append(f"The paper's table does not have {', '.join(extra)}.")
@@ -158,7 +158,7 @@ def build(key: str, records: Records, dataset: str | None = None) -> Table:
         for name in names
         if name in SAMPLES
     ]
-    if short := sum(bool(cell.missing(records)) for cell in wanted):
+    if short := sum(bool(cell.missing(records)) for cell in every):
         notes.append(
             f"{short} cell(s) lack runs: poisonbench report --table {key} "
             + (f"--dataset {dataset} " if dataset else "")
@@ -196,21 +196,21 @@ def check(
         UsageError: unknown table or data set.
     """
     names = [dataset] if dataset else find_table(key).datasets
-    made = build(key, records, dataset)
-    verdicts = [cell.verdict for cell in made.cells if cell.keys["dataset"] in names]
+    table = build(key, records, dataset)
+    verdicts = [cell.verdict for cell in table.cells if cell.keys["dataset"] in names]
     differing = verdicts.count(Verdict.DIFFERS)
-    said = [
+    claims = [
         finding.verdict
-        for finding in made.findings
+        for finding in table.findings
         if finding.keys["dataset"] in names and finding.bears_out is not False
     ]
-    not_reproduced = said.count(Verdict.NOT_REPRODUCED)
+    not_reproduced = claims.count(Verdict.NOT_REPRODUCED)
     missing = {run for name in names for run in missing_runs(key, records, name, rhos=rhos)}
     return TableCheck(
         differing=differing,
         compared=differing + verdicts.count(Verdict.AGREES),
         not_reproduced=not_reproduced,
-        judged=not_reproduced + said.count(Verdict.REPRODUCED),
+        judged=not_reproduced + claims.count(Verdict.REPRODUCED),
         missing=len(missing),
     )
 
@@ -258,16 +258,16 @@ def _datasets(table: PaperTable, records: Records, dataset: str | None) -> list[
     return [dataset]
 
 
-def _methods(dataset: str, records: Records, wanted: Sequence[str] = ()) -> list[str]:
-    """The paper's methods in its order, then others that have runs or are wanted."""
+def _methods(dataset: str, records: Records, more: Sequence[str]) -> list[str]:
+    """The paper's methods in its order, then others that have runs, and more."""
     paper = list(published.METHOD_LABELS)
     used = {record.spec.method for record in records if is_run_on(record, dataset)}
-    used |= set(wanted)
+    used |= set(more)
     return paper + [name for name in registry.defenses() if name in used and name not in paper]
 
 
 def _several_poisons(compared: Sequence[Comparison], records: Records) -> list[str]:
-    """Says where the columns of a row are of different poisons, as after a setting changed."""
+    """A note for each row whose columns are of different poisons, as after a setting changed."""
     by_id = {record.id: record.spec for record in records}
     poisons: dict[tuple[str, float, int], set[str]] = {}
     for cell in compared:

@@ -65,7 +65,7 @@ class Cell:
 
     @property
     def keys(self) -> dict[str, Any]:
-        """What names the cell in tables."""
+        """The keys that name the cell in tables."""
         return {
             "dataset": self.dataset,
             "rho": self.rho,
@@ -85,11 +85,11 @@ class Cell:
 
     def select(self, records: Sequence[RunRecord]) -> list[RunRecord]:
         """The cell's runs, one for each (seed, trial)."""
-        chosen = distinct_trials([record for record in records if self.matches(record)])
+        runs = distinct_trials([record for record in records if self.matches(record)])
         return [
-            record
-            for record in chosen
-            if (not self.is_timed or is_timed(record)) and self.device in (None, device_of(record))
+            run
+            for run in runs
+            if (not self.is_timed or is_timed(run)) and self.device in (None, device_of(run))
         ]
 
     def missing(self, records: Sequence[RunRecord]) -> list[int]:
@@ -203,8 +203,8 @@ def _circumstances(record: RunRecord, same_poison: bool) -> tuple[Any, ...]:
     return spec.seed, spec.trial, spec.loop, spec.dataset.digest, digest, record.digests
 
 
-def _same(given: Any, wanted: Any) -> bool:
-    """Equal, or as near as rounding may bring two numbers."""
-    if isinstance(given, int | float) and isinstance(wanted, int | float):
-        return math.isclose(given, wanted, rel_tol=1e-6)
-    return bool(given == wanted)
+def _same(first: Any, second: Any) -> bool:
+    """Whether two values are equal, or two numbers as near as rounding may bring them."""
+    if isinstance(first, int | float) and isinstance(second, int | float):
+        return math.isclose(first, second, rel_tol=1e-6)
+    return bool(first == second)

@@ -89,7 +89,7 @@ class Superiority:
             keys=self.keys,
             claim=self.claim,
             test=test + (f", the largest of {len(pairs)}" if len(pairs) > 1 else ""),
-            verdict=_said(p_value, trials >= self.first.trials or self._is_refuted(gains)),
+            verdict=_verdict(p_value, trials >= self.first.trials or self._is_refuted(gains)),
             p_value=p_value,
             trials=trials,
             difference=better * min(map(fmean, gains)) if trials else None,
@@ -151,7 +151,7 @@ class Trend:
             keys=self.keys,
             claim=self.claim,
             test="Page's trend test",
-            verdict=_said(p_value, is_settled),
+            verdict=_verdict(p_value, is_settled),
             p_value=p_value,
             trials=len(blocks),
             difference=fmean(block[-1] - block[0] for block in blocks) if blocks else None,
@@ -212,7 +212,7 @@ class SuccessOrder:
             claim=self.claim,
             test="one-sided Fisher's exact test"
             + (f", the largest of {len(pairs)}" if len(pairs) > 1 else ""),
-            verdict=_said(p_value, is_settled),
+            verdict=_verdict(p_value, is_settled),
             p_value=p_value,
             trials=trials,
             difference=self.direction * min(gaps) if trials else None,
@@ -266,7 +266,7 @@ def _any_found(p_values: Sequence[float | None]) -> bool:
     return any(p is not None and p < SIGNIFICANCE / len(p_values) for p in p_values)
 
 
-def _said(p_value: float | None, is_settled: bool) -> Verdict:
+def _verdict(p_value: float | None, is_settled: bool) -> Verdict:
     """The verdict; ``is_settled``: whether a test that does not find the claim tells against it."""
     if p_value is not None and p_value < SIGNIFICANCE:
         return Verdict.REPRODUCED

@@ -39,7 +39,7 @@ class Comparison:
         keys: what the cell is about, e.g. dataset, rho, method and the quantity measured.
         measured: from run records; null without any.
         published: the paper's value; null where it has none.
-        wanted: trials asked for.
+        trials: how many the cell shall have.
         verdict: what the comparison says.
         p_value: of the test behind the verdict, and of one trial to be read beside it; null where
             none was made.
@@ -50,7 +50,7 @@ class Comparison:
     keys: Mapping[str, Any]
     measured: Statistic | None
     published: Statistic | None
-    wanted: int
+    trials: int
     verdict: Verdict
     p_value: float | None = None
     records: tuple[str, ...] = ()
@@ -83,14 +83,14 @@ class Comparison:
             "unit": self.unit if has_unit else None,
             "p_value": self.p_value,
             "verdict": self.verdict.value,
-            "wanted": self.wanted,
+            "wanted": self.trials,
             "records": list(self.records),
         }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What the trials say about one claim of the paper.
+    """The outcome of testing one claim of the paper.
 
     Attributes:
         keys: what the claim is about, e.g. dataset and rho.
@@ -163,7 +163,7 @@ class Table:
     notes: tuple[str, ...] = ()
 
     @property
-    def shown(self) -> tuple[Block, ...]:
+    def filled_blocks(self) -> tuple[Block, ...]:
         """The blocks that have rows to print."""
         return tuple(block for block in self.blocks if block.rows)
 
@@ -200,11 +200,11 @@ def distinct_trials(records: Sequence[RunRecord]) -> list[RunRecord]:
     current = [record for record in records if _version(record) == newest]
     current.sort(key=lambda record: (record.environment.finished, record.id))
     poisons = {_draw(record): record.spec.poison_digest for record in current}
-    chosen: dict[tuple[int, int], RunRecord] = {}
+    by_trial: dict[tuple[int, int], RunRecord] = {}
     for record in current:
         if record.spec.poison_digest == poisons[_draw(record)]:
-            chosen[record.spec.seed, record.spec.trial] = record
-    return [chosen[key] for key in sorted(chosen)]
+            by_trial[record.spec.seed, record.spec.trial] = record
+    return [by_trial[key] for key in sorted(by_trial)]
 
 
 def _version(record: RunRecord) -> tuple[int, int, int]:
@@ -221,7 +221,7 @@ def _draw(record: RunRecord) -> tuple[int, int | None]:
 def _held_against(
     published: Published | None, test: Callable[[Published], tuple[Verdict, float | None]]
 ) -> tuple[Verdict, float | None]:
-    """The test's verdict and p-value, or that there is nothing to test against."""
+    """Test against a published value where there is one: the verdict and its p-value."""
     return (Verdict.UNPUBLISHED, None) if published is None else test(published)
 
 
@@ -230,7 +230,7 @@ def compare_accuracy(
     records: Sequence[RunRecord],
     published: Summary | None,
     *,
-    wanted: int,
+    trials: int,
 ) -> Comparison:
     """Average the test accuracies of one cell and set them beside the published ones.
 
@@ -238,19 +238,19 @@ def compare_accuracy(
         keys: what the cell is about.
         records: of this cell and no other.
         published: as fractions; null where the paper has no value.
-        wanted: trials asked for.
+        trials: how many the cell shall have.
     """
-    chosen = distinct_trials(records)
-    measured = summarise([record.metrics.test_accuracy for record in chosen])
-    said, p_value = _held_against(published, lambda value: verdict(measured, value))
+    runs = distinct_trials(records)
+    measured = summarise([run.metrics.test_accuracy for run in runs])
+    outcome, p_value = _held_against(published, lambda value: verdict(measured, value))
     return Comparison(
         keys={**keys, "quantity": "test_accuracy"},
         measured=measured,
         published=published,
-        wanted=wanted,
-        verdict=said,
+        trials=trials,
+        verdict=outcome,
         p_value=p_value,
-        records=tuple(record.id for record in chosen),
+        records=tuple(run.id for run in runs),
     )
 
 
@@ -259,7 +259,7 @@ def compare_success(
     records: Sequence[RunRecord],
     published: Proportion | None,
     *,
-    wanted: int,
+    trials: int,
 ) -> Comparison:
     """Count the targets of one cell that were hit, and set the share beside the published one.
 
@@ -267,17 +267,17 @@ def compare_success(
         keys: what the cell is about, the quantity included.
         records: of this cell and no other, one for each (seed, trial), of targeted attacks.
         published: null where the paper has no value.
-        wanted: trials asked for.
+        trials: how many the cell shall have.
     """
     hits = [bool(record.metrics.attack_success) for record in records]
     measured = Proportion(sum(hits), len(hits)) if hits else None
-    said, p_value = _held_against(published, lambda value: success_verdict(measured, value))
+    outcome, p_value = _held_against(published, lambda value: success_verdict(measured, value))
     return Comparison(
         keys=keys,
         measured=measured,
         published=published,
-        wanted=wanted,
-        verdict=said,
+        trials=trials,
+        verdict=outcome,
         p_value=p_value,
         records=tuple(record.id for record in records),
     )
@@ -288,7 +288,7 @@ def compare_time(
     values: Mapping[str, float],
     published: float | None,
     *,
-    wanted: int,
+    trials: int,
     unit: Unit,
 ) -> Comparison:
     """Average seconds, or ratios of them, and set them beside the published one, untested.
@@ -299,18 +299,18 @@ def compare_time(
         keys: what the cell is about.
         values: one a run, by record id; all of one device.
         published: null where the paper has none.
-        wanted: trials asked for.
+        trials: how many the cell shall have.
         unit: of the values.
     """
     measured = summarise(list(values.values()))
     untested = Verdict.NOT_TESTED if measured else Verdict.TOO_FEW
-    said, _ = _held_against(published, lambda _: (untested, None))
+    outcome, _ = _held_against(published, lambda _: (untested, None))
     return Comparison(
         keys=keys,
         measured=measured,
         published=None if published is None else Summary(published, None, 1),
-        wanted=wanted,
-        verdict=said,
+        trials=trials,
+        verdict=outcome,
         records=tuple(values),
         unit=unit,
     )
@@ -334,18 +334,18 @@ def compare_fact(
     distinct = sorted(set(values.values()), key=str)
     measured = distinct[0] if len(distinct) == 1 else ", ".join(map(str, distinct)) or None
     if published is None:
-        said = Verdict.UNPUBLISHED
+        outcome = Verdict.UNPUBLISHED
     elif measured is None:
-        said = Verdict.TOO_FEW
+        outcome = Verdict.TOO_FEW
     else:
         same = measured == aliases.get(published, published)
-        said = Verdict.AGREES if same else Verdict.DIFFERS
+        outcome = Verdict.AGREES if same else Verdict.DIFFERS
     return Comparison(
         keys=keys,
         measured=measured,
         published=published,
-        wanted=1,
-        verdict=said,
+        trials=1,
+        verdict=outcome,
         records=tuple(values),
     )
 
@@ -366,7 +366,7 @@ def _number(value: Statistic | None) -> float | None:
 
 
 def _as_json(value: Statistic | None) -> Any:
-    """Without the noise of binary arithmetic; the tenth decimal is far below one image."""
+    """A value as JSON, rounded to the tenth decimal, which is far below one image."""
     if isinstance(value, Proportion):
         counts = {"successes": value.successes, "n": value.trials}
         return {"mean": round(value.rate, 10), "std": None, **counts}

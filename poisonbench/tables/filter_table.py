@@ -40,22 +40,22 @@ def build_filters(records: Records, dataset: str | None = None) -> Table:
     Raises:
         UsageError: no run that drops images is on that data set.
     """
-    found = run_groups.grouped(records, _drops, dataset, "of a defense that drops images")
-    rows = {name: [_row(runs) for runs in sets] for name, sets in found.items()}
+    groups = run_groups.grouped(records, _drops, dataset, "of a defense that drops images")
+    rows = {name: [_row(runs) for runs in sets] for name, sets in groups.items()}
     averaged = sum(len(row[0].records) for lines in rows.values() for row in lines)
     notes = [
         "Means over the trials: poisons and clean images removed, of those that there were; "
         "precision: poisons among the removed; recall: removed among the poisons; F1: their "
         "harmonic mean; in percent, ±sample standard deviation, without trials that have none.",
         f"{run_groups.SETTINGS_NOTE} Runs of other settings are never averaged together.",
-        *run_groups.not_averaged(found, averaged),
+        *run_groups.not_averaged(groups, averaged),
     ]
     if not rows:
         notes.append("No run of a defense that drops images was found.")
     return Table(
         key="filters",
         title="Poisons and clean images that defenses removed",
-        blocks=tuple(_block(name, found[name], row) for name, row in rows.items()),
+        blocks=tuple(_block(name, groups[name], row) for name, row in rows.items()),
         notes=tuple(notes),
     )
 
@@ -65,22 +65,22 @@ def _drops(record: RunRecord) -> bool:
 
 
 def _row(runs: Sequence[RunRecord]) -> list[Comparison]:
-    """One figure a quantity."""
-    chosen = distinct_trials(runs)
+    """One comparison a quantity."""
+    trials = distinct_trials(runs)
     row = []
     for quantity, unit in QUANTITIES.items():
         # Of clean data nothing can be found, and a precision of 0 would be a reproach.
-        scores = [run.metrics.filter for run in chosen if run.metrics.filter is not None]
+        scores = [run.metrics.filter for run in trials if run.metrics.filter is not None]
         known = [own for own in scores if quantity not in SCORES or own.num_poisons]
         values = [getattr(own, quantity) for own in known]
         row.append(
             Comparison(
-                keys={**run_groups.keys_of(chosen[0]), "quantity": quantity},
+                keys={**run_groups.keys_of(trials[0]), "quantity": quantity},
                 measured=summarise([value for value in values if value is not None]),
                 published=None,
-                wanted=0,
+                trials=0,
                 verdict=Verdict.UNPUBLISHED,
-                records=tuple(record.id for record in chosen),
+                records=tuple(record.id for record in trials),
                 unit=unit,
             )
         )
@@ -92,13 +92,13 @@ def _block(
 ) -> Block:
     lines = []
     for runs, row in zip(sets, rows, strict=True):
-        found, poisons, lost, clean, *scores = row
+        poisons_removed, poisons, clean_removed, clean, *scores = row
         lines.append(
             (
-                *run_groups.shown_keys(runs[0]),
+                *run_groups.key_texts(runs[0]),
                 str(len(row[0].records)),
-                _part(found, poisons),
-                _part(lost, clean),
+                _part(poisons_removed, poisons),
+                _part(clean_removed, clean),
                 *(show_measured(score) for score in scores),
             )
         )
@@ -118,6 +118,6 @@ def _block(
 
 
 def _part(part: Comparison, whole: Comparison) -> str:
-    """``48.3 of 50``."""
+    """A part of a whole as text: ``48.3 of 50``."""
     pair = [c.measured.mean for c in (part, whole) if isinstance(c.measured, Summary)]
     return " of ".join(f"{round(mean, 1):,g}" for mean in pair) if len(pair) == 2 else DASH

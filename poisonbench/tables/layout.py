@@ -113,9 +113,9 @@ def show_measured(cell: Comparison, *, is_short: bool = False) -> str:
     """
     if is_short and isinstance(cell.measured, Summary):
         return _show_mean(replace(cell.measured, std=None), cell.unit)
-    if isinstance(cell.measured, Summary) and cell.measured.n < cell.wanted:
+    if isinstance(cell.measured, Summary) and cell.measured.n < cell.trials:
         mean = _show_mean(cell.measured, cell.unit)
-        return f"{mean} ({cell.measured.n} of {cell.wanted})"
+        return f"{mean} ({cell.measured.n} of {cell.trials})"
     return _show_value(cell.measured, cell.unit)
 
 

@@ -36,7 +36,7 @@ def dataset_labels(entries: Iterable[DatasetEntry] | None = None) -> dict[str, s
 
 
 def no_claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim]:
-    """Of a table from which the paper draws none."""
+    """No claims, for a table from which the paper draws none."""
     return []
 
 

@@ -37,7 +37,7 @@ def check_table(key: str) -> None:
 def on_poisons(
     records: Sequence[RunRecord], names: Sequence[str], cards: Mapping[str, Mapping[str, Any]]
 ) -> tuple[list[RunRecord], dict[str, str]]:
-    """The runs on clean data, and those on some poisons, as if these were the tables' own mix.
+    """Take the runs on clean data, and those on some poisons as if these were the tables' mix.
 
     Args:
         records: all that there are; runs on other poisons are left out.
@@ -58,14 +58,14 @@ def on_poisons(
     by_digest: dict[str, str] = {}
     for name in names:
         digits = cards[name]["digest"] if name in cards else name.lower()
-        found = [d for d in known if d.startswith(digits)] if len(digits) >= MIN_DIGITS else []
-        if len(found) != 1:
+        digests = [d for d in known if d.startswith(digits)] if len(digits) >= MIN_DIGITS else []
+        if len(digests) != 1:
             raise ArtefactError(
                 "--poison: expected an artefact's path, its id in the results folder or at least "
                 f"{MIN_DIGITS} digits of the digest of one poison that has runs, got {name!r}, "
-                f"which fits {len(found)}; poisonbench inspect RUN_ID shows a run's"
+                f"which fits {len(digests)}; poisonbench inspect RUN_ID shows a run's"
             )
-        by_digest[found[0]] = name
+        by_digest[digests[0]] = name
     kept = []
     ratios: dict[tuple[Any, ...], str] = {}
     for record in records:
@@ -95,10 +95,10 @@ def dataset_of(
             was asked for.
     """
     on = list(dict.fromkeys(run.spec.dataset.name for run in records if run.spec.poison))
-    if shown := [name for name in on if name not in dataset_labels()]:
+    if others := [name for name in on if name not in dataset_labels()]:
         raise UsageError(
             f"--poison: expected runs on a data set that tables have, got {', '.join(names)} with "
-            f"runs on {', '.join(shown)}; poisonbench report --runs shows them"
+            f"runs on {', '.join(others)}; poisonbench report --runs shows them"
         )
     if dataset is None:
         return on[0] if len(on) == 1 else None
@@ -128,7 +128,7 @@ def _check(spec: RunSpec, name: str, ratios: dict[tuple[Any, ...], str]) -> None
 
 
 def with_note(table: Table, poisons: Mapping[str, str]) -> Table:
-    """The table with a first note that says which poisons it is of.
+    """Add a first note to a table that says which poisons it is of.
 
     Args:
         table: made of what :func:`on_poisons` gave.
@@ -146,7 +146,7 @@ def with_note(table: Table, poisons: Mapping[str, str]) -> Table:
 
 def _own(labels: Labels) -> Labels:
     """The labels without the choice of the poison among what was set."""
-    chosen = ("poison", "poison_trial", "selection")
-    overrides = {name: value for name, value in labels.overrides.items() if name not in chosen}
+    of_poison = ("poison", "poison_trial", "selection")
+    overrides = {name: value for name, value in labels.overrides.items() if name not in of_poison}
     variant = "custom" if overrides else labels.profile
     return structs.replace(labels, overrides=overrides, variant=variant)

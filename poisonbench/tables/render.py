@@ -61,7 +61,7 @@ def print_rich(table: Table, console: Console) -> None:
     from rich.text import Text
 
     console.print(Text(table.title, style="bold"), soft_wrap=True)
-    for block in table.shown:
+    for block in table.filled_blocks:
         console.print()
         console.print(Text(block.title, style="bold"), soft_wrap=True)
         grid = _grid(block)
@@ -82,7 +82,7 @@ def render_plain(table: Table) -> str:
 
     stream = io.StringIO()
     console = Console(file=stream, width=_UNBOUNDED, color_system=None, force_terminal=False)
-    for block in table.shown:
+    for block in table.filled_blocks:
         stream.write(f"\n{block.title}\n")
         console.print(_grid(block))
     body = "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
@@ -92,7 +92,7 @@ def render_plain(table: Table) -> str:
 def render_markdown(table: Table) -> str:
     """GitHub's tables."""
     parts = [f"## {table.title}"]
-    for block in table.shown:
+    for block in table.filled_blocks:
         lines = [block.columns, *block.rows]
         text = [
             "| " + " | ".join(cell.replace("|", r"\|").replace("*", r"\*") for cell in line) + " |"
@@ -125,7 +125,7 @@ def render_json(table: Table) -> str:
 def render_latex(table: Table) -> str:
     r"""``table`` environments for a document that loads booktabs."""
     parts = [r"% \usepackage{booktabs}"]
-    for block in table.shown:
+    for block in table.filled_blocks:
         rule = "l" * block.keys + "r" * (len(block.columns) - block.keys)
         parts += [
             r"\begin{table}[htbp]",
@@ -148,7 +148,7 @@ def render_latex(table: Table) -> str:
 def render_html(table: Table) -> str:
     """One page that needs nothing else: no script, no network, light and dark."""
     body = [f"<h1>{html.escape(table.title)}</h1>"]
-    for block in table.shown:
+    for block in table.filled_blocks:
         head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in block.columns)
         body += [
             f"<h2>{html.escape(block.title)}</h2>",

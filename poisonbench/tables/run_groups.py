@@ -21,13 +21,13 @@ SETTINGS_NOTE = (
 
 
 def grouped(
-    records: Records, wanted: Callable[[RunRecord], bool], dataset: str | None, what: str
+    records: Records, holds: Callable[[RunRecord], bool], dataset: str | None, what: str
 ) -> dict[str, list[list[RunRecord]]]:
-    """By data set, the runs that may stand in one row, in an order that does not depend on theirs.
+    """Group runs by data set and row, in an order that does not depend on theirs.
 
     Args:
         records: all that there are.
-        wanted: which of them are shown.
+        holds: whether a run is shown.
         dataset: only this one.
         what: the runs in words, for the error.
 
@@ -35,30 +35,30 @@ def grouped(
         UsageError: no such run is on that data set.
     """
     groups: dict[tuple[Any, ...], list[RunRecord]] = {}
-    for record in sorted(filter(wanted, records), key=_order):
+    for record in sorted(filter(holds, records), key=_order):
         groups.setdefault(_group(record), []).append(record)
-    found: dict[str, list[list[RunRecord]]] = {}
+    by_dataset: dict[str, list[list[RunRecord]]] = {}
     for runs in groups.values():
-        found.setdefault(keys_of(runs[0])["dataset"], []).append(runs)
+        by_dataset.setdefault(keys_of(runs[0])["dataset"], []).append(runs)
     if dataset is None:
-        return found
-    if dataset not in found:
-        known = ", ".join(found) or "none"
+        return by_dataset
+    if dataset not in by_dataset:
+        known = ", ".join(by_dataset) or "none"
         raise UsageError(
             f"expected a data set that has runs {what}, {known}, got "
-            f"{dataset!r}{did_you_mean(dataset, list(found))}"
+            f"{dataset!r}{did_you_mean(dataset, list(by_dataset))}"
         )
-    return {dataset: found[dataset]}
+    return {dataset: by_dataset[dataset]}
 
 
-def not_averaged(found: Mapping[str, Sequence[Sequence[RunRecord]]], averaged: int) -> list[str]:
-    """A note where some of the runs found are in no mean; none where all are.
+def not_averaged(groups: Mapping[str, Sequence[Sequence[RunRecord]]], averaged: int) -> list[str]:
+    """A note where some of the runs are in no mean; none where all are.
 
     Args:
-        found: what :func:`grouped` gave.
+        groups: what :func:`grouped` gave.
         averaged: how many runs are in means.
     """
-    others = sum(len(runs) for groups in found.values() for runs in groups) - averaged
+    others = sum(len(runs) for sets in groups.values() for runs in sets) - averaged
     if not others:
         return []
     return [
@@ -68,7 +68,7 @@ def not_averaged(found: Mapping[str, Sequence[Sequence[RunRecord]]], averaged: i
 
 
 def keys_of(record: RunRecord) -> dict[str, Any]:
-    """What names a run's row, and its data set."""
+    """The keys that name a run's row, and its data set."""
     spec = record.spec
     return {
         "dataset": record.labels.dataset,
@@ -80,7 +80,7 @@ def keys_of(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def shown_keys(record: RunRecord) -> tuple[str, ...]:
+def key_texts(record: RunRecord) -> tuple[str, ...]:
     """A row's name as it is printed, in the order of ``KEYS``."""
     keys = keys_of(record)
     return registry.label_of(record.spec.method, record.spec.config), *(

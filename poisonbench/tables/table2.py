@@ -54,7 +54,7 @@ def compare_cells(cells: Sequence[Cell], records: Records) -> list[Comparison]:
             cell.keys,
             cell.select(records),
             cell.published,
-            wanted=cell.trials,
+            trials=cell.trials,
         )
         for cell in cells
     ]

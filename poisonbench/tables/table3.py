@@ -138,9 +138,9 @@ def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]
     for row in control_rows(dataset):
         for method in methods:
             cell = make_cell(dataset, row, method)
-            wanted = TRIALS if dataset == TARGETED_SAMPLE and method == "none" else 0
-            if wanted or any(cell.matches(record) for record in records):
-                controls.append(replace(cell, trials=wanted))
+            trials = TRIALS if dataset == TARGETED_SAMPLE and method == "none" else 0
+            if trials or any(cell.matches(record) for record in records):
+                controls.append(replace(cell, trials=trials))
     return attacks + controls
 
 
@@ -150,7 +150,7 @@ def _successes(cells: Sequence[Cell], records: Records) -> list[Comparison]:
             {**cell.keys, "quantity": "attack_success"},
             cell.select(records),
             cell.published_success,
-            wanted=cell.trials,
+            trials=cell.trials,
         )
         for cell in cells
     ]
@@ -167,7 +167,7 @@ def _net_successes(dataset: str, cells: Sequence[Cell], records: Records) -> lis
             {**cell.keys, "quantity": "net_attack_success"},
             net_of_control(cell.select(records), controls[cell.names["scenario"]]),
             None,
-            wanted=cell.trials,
+            trials=cell.trials,
         )
         for cell in cells
     ]
@@ -180,8 +180,8 @@ def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block
     successes, accuracies = _successes(cells, records), compare_cells(cells, records)
     net = _net_successes(dataset, cells, records)
     blocks = [
-        matrix_block(f"{title}: {what}, measured", _by_row(shown, labels), "row", "method", labels)
-        for what, shown in (("attack success", successes), ("test accuracy", accuracies))
+        matrix_block(f"{title}: {what}, measured", _by_row(cells, labels), "row", "method", labels)
+        for what, cells in (("attack success", successes), ("test accuracy", accuracies))
     ]
     return [
         *blocks,
@@ -196,8 +196,8 @@ def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block
     ]
 
 
-def _by_row(shown: Sequence[Comparison], labels: Mapping[str, str]) -> list[Comparison]:
-    """With a key that names a row of the paper's shape."""
+def _by_row(cells: Sequence[Comparison], labels: Mapping[str, str]) -> list[Comparison]:
+    """Add a key that names a row of the paper's shape."""
     return [
         replace(
             comparison,
@@ -206,7 +206,7 @@ def _by_row(shown: Sequence[Comparison], labels: Mapping[str, str]) -> list[Comp
                 "row": f"{labels.get(attack, attack)} ({comparison.keys['scenario']})",
             },
         )
-        for comparison in shown
+        for comparison in cells
         for attack in [comparison.keys["attack"]]
     ]
 

@@ -59,8 +59,8 @@ def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]
 
 def _by_device(cells: Sequence[Cell], records: Records) -> dict[str | None, list[Cell]]:
     """The cells of each device that has timed runs; without any, those of no device."""
-    found = {device_of(record) for cell in cells for record in cell.select(records)}
-    devices: list[str | None] = [*sorted(device for device in found if device is not None)]
+    used = {device_of(record) for cell in cells for record in cell.select(records)}
+    devices: list[str | None] = [*sorted(device for device in used if device is not None)]
     return {device: [replace(c, device=device) for c in cells] for device in devices or [None]}
 
 
@@ -91,7 +91,7 @@ def _ratio(cell: Cell, group: Sequence[Cell], records: Records) -> Comparison:
         {**cell.keys, "device": cell.device, "quantity": "time_ratio"},
         {run.id: run.cost.seconds.total / base.cost.seconds.total for run, base in pairs},
         printed,
-        wanted=cell.trials,
+        trials=cell.trials,
         unit="ratio",
     )
 
@@ -106,7 +106,7 @@ def _seconds_block(title: str, group: Sequence[Cell], records: Records) -> Block
                 {**cell.keys, "device": cell.device, "quantity": f"{phase}_seconds"},
                 {run.id: getattr(run.cost.seconds, phase) for run in runs},
                 cell.published.mean if cell.published and phase == "total" else None,
-                wanted=cell.trials,
+                trials=cell.trials,
                 unit="seconds",
             )
             for phase in PHASES
@@ -153,7 +153,7 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
 
 
 def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Records) -> list[str]:
-    found = [record for record in records if any(cell.matches(record) for cell in cells)]
+    runs = [record for record in records if any(cell.matches(record) for cell in cells)]
     source = published.source("5")
     notes = [
         f"Runs on the mix at rho {RHO:g}; the paper does not say which attack it timed. Crafting "
@@ -165,11 +165,11 @@ def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Recor
         "The claims are what the paper's figures show.",
         NORM_NOTE,
     ]
-    if untimed := sum(not is_timed(record) for record in found):
+    if untimed := sum(not is_timed(record) for record in runs):
         notes.append(
             f"{untimed} run(s) are not timed: interrupted and continued, or without their device."
         )
-    if len({device_of(record) for record in found if is_timed(record)}) > 1:
+    if len({device_of(record) for record in runs if is_timed(record)}) > 1:
         notes.append(
             "Runs lie on more than one device; to time all on one, run --missing's commands with "
             "an empty folder as --results."

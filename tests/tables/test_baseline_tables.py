@@ -111,7 +111,7 @@ def test_defenses_are_judged_where_the_plain_run_is_hit():
     assert knn["poisons_removed"].published == Proportion(799, 800, is_independent=False)
     assert knn["clean_removed"].measured.mean == pytest.approx(0.01)
     assert knn["clean_removed"].published.mean == 0.006
-    assert knn["test_accuracy"].measured.n == knn["test_accuracy"].wanted == 4
+    assert knn["test_accuracy"].measured.n == knn["test_accuracy"].trials == 4
     assert len(knn["attack_success"].records) == 4
     assert plain["poisons_removed"].measured is None
 
