@@ -143,7 +143,7 @@ def _run(message: dict[str, Any], answers: int) -> None:
         for target in (0, 1, 2):
             os.dup2(log.descriptor if target and log.descriptor >= 0 else nothing, target)
         request, options = from_json(message["kind"], message["request"]), message["options"]
-        words = [w for name, text in places.items() for w in (f"--{name.replace('_', '-')}", text)]
+        words = [w for name, text in options.items() for w in (f"--{name.replace('_', '-')}", text)]
         words += plugin_options(message["plugins"])
         print(time.strftime("%Y-%m-%d %H:%M:%S"), command_of(request, *words), flush=True)
         spoken, last = 0.0, ""
