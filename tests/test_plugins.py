@@ -14,10 +14,12 @@ import pytest
 import poisonbench
 from helpers.command_line import cli, done, files_in, last_line, refused
 from helpers.distributions import install
+from helpers.synthetic_runs import make_record
 from poisonbench import plugins, registry
 from poisonbench.core.errors import UsageError
 from poisonbench.entries import AttackEntry, DefenseEntry
 from poisonbench.results.records import CodeSource, Sources, read_record
+from poisonbench.tables import catalogue
 
 PAGE = Path(__file__).parents[1] / "docs/own-methods.md"
 #: The page's files by name, its commands, and what it says of a package.
@@ -152,6 +154,15 @@ def test_a_package_is_listed_with_its_version_and_used_like_our_own(mylab, resul
     table = done("report", "--table", "2", "--dataset", "bars", "--results", results)
     assert "Bars" in table.out
     done("report", "--runs", "--results", results)
+
+
+def test_a_package_with_runs_gets_a_column(mylab):
+    assert "Blur" not in catalogue.build("2", []).blocks[3].columns
+    table = catalogue.build("2", [make_record(method="blur")])
+    assert table.blocks[3].columns[-1] == "Blur"
+    keys = {"dataset": "mnist", "rho": 0.0, "method": "blur"}
+    (cell,) = [cell for cell in table.cells if cell.keys == keys]
+    assert cell.verdict == "not published"
 
 
 def test_a_sweep_does_jobs_of_a_package(mylab, tmp_path):

@@ -8,7 +8,6 @@ import pytest
 from helpers.synthetic_runs import make_record, missing_commands
 from poisonbench import registry
 from poisonbench.core.errors import UsageError
-from poisonbench.entries import DefenseEntry
 from poisonbench.requests import command_of
 from poisonbench.tables import catalogue
 from poisonbench.tables.cells import Cell
@@ -135,15 +134,6 @@ def test_the_sample_is_shown_only_with_runs_or_on_request():
     assert shown([], "mnist-sample") == {"mnist-sample"}
     (note,) = [n for n in catalogue.build("2", [sample]).notes if n.startswith("mnist-sample")]
     assert "no figures" in note
-
-
-def test_a_plugin_with_runs_gets_a_column(monkeypatch):
-    known = registry.defenses() | {"own": DefenseEntry("own", "another", label="Own")}
-    monkeypatch.setattr(registry, "defenses", lambda: known)
-    assert "Own" not in catalogue.build("2", []).blocks[3].columns
-    table = catalogue.build("2", [make_record(method="own")])
-    assert table.blocks[3].columns[-1] == "Own"
-    assert cell_of([make_record(method="own")], method="own").verdict == "not published"
 
 
 def test_table_1_sets_recorded_settings_beside_the_published():
