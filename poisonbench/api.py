@@ -76,6 +76,8 @@ def craft(
 
     Each parameter is an option of the command.
 
+    Parameters: the options of the command line, by name.
+
     Args:
         attack: a name, names joined by "+", or "mix".
         dataset: as on the command line.
@@ -129,6 +131,8 @@ def defend(
     """Train under a defense, or find the record; see ``poisonbench defend --help``.
 
     Each parameter is an option of the command.
+
+    Parameters: the options of the command line, by name.
 
     Args:
         method: the defense's name.

@@ -204,8 +204,6 @@ def test_what_the_layers_allow(file, text):
 # Parameters
 
 MOST_PARAMETERS = 6
-#: Parts whose functions may have more without saying why.
-WITHOUT_REASONS = {"runs", "api"}
 
 
 def parameter_faults(name: str, text: str) -> list[str]:
@@ -234,7 +232,6 @@ def test_functions_have_few_parameters_or_say_why():
     faults = [
         fault
         for path in FILES
-        if part_of(path) not in WITHOUT_REASONS
         for fault in parameter_faults(str(path.relative_to(PACKAGE.parent)), path.read_text())
     ]
     assert not faults, "\n" + "\n".join(faults)

@@ -33,6 +33,8 @@ def import_poison(
 ) -> Crafted:
     """A published poison set as an artefact; how many poisons our split lacks is said.
 
+    Parameters: what files do not say of themselves, each an option of the command.
+
     Args:
         bench: where.
         path: a folder or a file, see :mod:`poisonbench.data.poison_sets`.

@@ -43,6 +43,8 @@ def model_spec(
 ) -> dict[str, Any]:
     """What determines a model trained on clean data.
 
+    Parameters: all that determines a model, each a field of its spec.
+
     Args:
         bench: its seed.
         dataset: trained on.
@@ -91,6 +93,8 @@ def trained_models(
     defense: Defense | None = None,
 ) -> list[Classifier]:
     """A trained classifier after some numbers of epochs, frozen, in eval mode; cached.
+
+    Parameters: what a model is trained from; most calls give the first five.
 
     Args:
         bench: where.

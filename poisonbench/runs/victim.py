@@ -83,6 +83,8 @@ def start_of_stage(
     new head; "finetune" pre-trains on the clean training split. Every defense of a trial starts
     from the same one, but for those that pretrain in a way of their own.
 
+    Parameters: a run's parts; only the scenario decides which are needed.
+
     Args:
         bench: where.
         dataset: the clean data.
