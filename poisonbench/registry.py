@@ -201,6 +201,13 @@ DEFENSES = (
         when="costs seconds, so try it first",
     ),
     DefenseEntry(
+        "bn-recalibrate",
+        "takes batch norm's statistics from clean images, after plain training",
+        label="BN recalibrated",
+        module="poisonbench.defenses.bn_recalibrate",
+        when="costs a second, with clean images that need no labels",
+    ),
+    DefenseEntry(
         "mixup",
         "trains on blends of pairs of images",
         label="mixup",

@@ -23,6 +23,7 @@ from poisonbench.core.seeds import Seeds
 from poisonbench.data.splits import Split, digest_tensors
 from poisonbench.models.classifier import Classifier
 from poisonbench.models.cpu.training_forward import quick_forward
+from poisonbench.models.norms import recalibrate
 from poisonbench.training.augmentation import CropFlip
 from poisonbench.training.checkpoint import Checkpoint, Snapshot
 from poisonbench.training.evaluation import accuracy, features_of, head_accuracy
@@ -175,6 +176,9 @@ class _Run:
                 "lower --learning-rate"
             )
         self._spend("training")
+        if self.recipe.recalibrate and self.epoch + 1 == self.recipe.epochs:
+            self._recalibrate()
+            self._spend("defense")
         validation_accuracy = self._validation_accuracy()
         self._spend("validation")
         self.epoch, self.step = self.epoch + 1, 0
@@ -187,6 +191,13 @@ class _Run:
                 "validation_accuracy": validation_accuracy,
             }
         )
+
+    def _recalibrate(self) -> None:
+        generator = self.seeds.generator("recalibration")
+        rows = torch.randperm(len(self.validation), generator=generator)
+        count = math.ceil(self.recipe.recalibrate * len(self.validation) - 1e-9)
+        recalibrate(self.model, self.validation.images[rows[:count].to(self.device)], generator)
+        self.validation_features = None
 
     def _validation_accuracy(self) -> float:
         if not self.model.has_fixed_features:
