@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from poisonbench.core.errors import AbortedError, DivergedError, InterruptedRunError
 from poisonbench.core.progress import Reporter, silent
 from poisonbench.core.seeds import Seeds
-from poisonbench.data.splits import Split, digest_tensors
+from poisonbench.data.splits import Split, digest_tensors, pixels_of
 from poisonbench.models.classifier import Classifier
 from poisonbench.models.cpu.training_forward import quick_forward
 from poisonbench.models.norms import recalibrate
@@ -193,10 +193,11 @@ class _Run:
         )
 
     def _recalibrate(self) -> None:
-        generator = self.seeds.generator("recalibration")
-        rows = torch.randperm(len(self.validation), generator=generator)
-        count = math.ceil(self.recipe.recalibrate * len(self.validation) - 1e-9)
-        recalibrate(self.model, self.validation.images[rows[:count].to(self.device)], generator)
+        images, generator = self.validation.images, self.seeds.generator("recalibration")
+        count = math.ceil(self.recipe.recalibrate * len(images) - 1e-9)
+        rows = torch.randperm(len(images), generator=generator)[:count].to(self.device)
+        batches = rows.tensor_split(max(1, round(count / 100)))
+        recalibrate(self.model, (pixels_of(images[batch]) for batch in batches))
         self.validation_features = None
 
     def _validation_accuracy(self) -> float:
