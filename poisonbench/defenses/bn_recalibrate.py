@@ -20,6 +20,7 @@ Limits     repairs what poisons do to the statistics, not what they do to weight
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from poisonbench.core.settings import BaseConfig, Profiles
@@ -38,14 +39,21 @@ RECIPE_CHANGES: Profiles = {"paper": {"*": {"recalibrate": 1.0}}}
 
 
 def build(config: Config, recipe: Recipe) -> Defense:
-    """Plain training.
+    """The defense for one run."""
+    return Recalibration(recipe)
 
-    Raises:
-        ValueError: the recipe recalibrates nothing.
-    """
-    if not recipe.recalibrate:
-        raise ValueError(
-            "expected a share of the validation images above 0 as --recalibrate, got 0; "
-            "--method none trains without"
-        )
-    return Defense()
+
+class Recalibration(Defense):
+    """Plain training, by a recipe that recalibrates."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+
+    def check_run(self, scenario: str, given: Collection[str]) -> None:
+        """Refuse a recipe that recalibrates nothing."""
+        if not self.recipe.recalibrate:
+            raise ValueError(
+                "expected a share of the validation images above 0 as --recalibrate, got 0; "
+                "--method none trains without"
+            )

@@ -34,7 +34,7 @@ def test_a_share_takes_so_many_images():
 
 def test_without_a_share_it_is_refused():
     with pytest.raises(ValueError, match="above 0 as --recalibrate"):
-        bn_recalibrate.build(bn_recalibrate.Config(), recipe())
+        bn_recalibrate.build(bn_recalibrate.Config(), recipe()).check_run("scratch", ())
 
 
 def test_the_command_is_plain_training_recalibrated(tiny, artefact, results):
