@@ -247,7 +247,7 @@ def test_the_victim_of_dap_calls_a_class_by_the_one_before():
     assert after < 0.1
 
 
-#: E|mu| of U(-1, 1), of a sign, and of a standard normal cut off at 1: 2 phi(0) - 2 phi(1) + P(|z|>1).
+#: Mean size of a pixel of each, of the Gaussian 2 phi(0) - 2 phi(1) + P(|z| > 1).
 MEAN_SIZE = {"uniform": 0.5, "sign": 1.0, "gaussian": 0.6313}
 
 
