@@ -10,7 +10,8 @@ quickstart: .venv/installed
 	rm -f $(RESULTS)/plan.json
 	$(BIN)/poisonbench sweep plan --lines examples/quickstart.txt --json --output $(RESULTS)/plan.json --results $(RESULTS)
 	$(BIN)/poisonbench sweep run $(RESULTS)/plan.json --jobs 2 --results $(RESULTS)
-	$(BIN)/poisonbench report --table 2 --dataset mnist-sample --results $(RESULTS)
+	$(BIN)/poisonbench report --runs --dataset mnist-sample --results $(RESULTS)
+	$(BIN)/poisonbench report --summary --dataset mnist-sample --results $(RESULTS)
 
 test: .venv/installed-dev check
 

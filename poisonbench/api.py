@@ -22,6 +22,7 @@ from poisonbench.requests import (
     PoisonRequest,
     RunRequest,
     attack_names,
+    mix_settings,
     split_values,
 )
 from poisonbench.results.records import RunRecord
@@ -102,7 +103,12 @@ def craft(
     from poisonbench.runs import craft as run
 
     poison = PoisonRequest(
-        attacks=attack_names(attack), rho=rho, trial=trial, profile=profile, surrogate=model
+        attacks=attack_names(attack),
+        rho=rho,
+        trial=trial,
+        profile=profile,
+        surrogate=model,
+        settings=mix_settings(attack),
     )
     _, poison = split_values(options, poison, to_craft=True)
     request = CraftRequest(dataset=dataset, poison=poison, seed=seed)
@@ -171,6 +177,7 @@ def defend(
         rho=rho,
         profile=attack_profile,
         surrogate=attack_model,
+        settings=mix_settings(attack) if path is None else {},
     )
     settings, made_of = split_values(options, made_of)
     request = RunRequest(

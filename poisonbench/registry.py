@@ -8,7 +8,7 @@ its kind is asked for. No torch here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -201,6 +201,13 @@ DEFENSES = (
         when="costs seconds, so try it first",
     ),
     DefenseEntry(
+        "bn-recalibrate",
+        "takes batch norm's statistics from clean images, after plain training",
+        label="BN recalibrated",
+        module="poisonbench.defenses.bn_recalibrate",
+        when="costs a second, with clean images that need no labels",
+    ),
+    DefenseEntry(
         "mixup",
         "trains on blends of pairs of images",
         label="mixup",
@@ -289,6 +296,30 @@ DATASETS = (
 
 #: The untargeted attacks that the paper's mix is made of.
 MIX = ("pgd", "dap", "durp", "dc")
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A reading of the paper's mix: it does not say what DURP draws.
+
+    Attributes:
+        reading: in a few words, for titles.
+        attacks: in equal shares.
+        settings: by attack, what differs from its own.
+    """
+
+    reading: str
+    attacks: tuple[str, ...] = MIX
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+#: By what ``--attack`` calls them; the first is DURP as its reference draws.
+MIXES = {
+    "mix": Mix("uniform DURP"),
+    "mix-sign": Mix("DURP of signs", settings={"durp": {"distribution": "sign"}}),
+    "mix-gaussian": Mix("Gaussian DURP", settings={"durp": {"distribution": "gaussian"}}),
+    "mix-no-durp": Mix("no DURP", attacks=("pgd", "dap", "dc")),
+}
 
 #: Entries that a file or a program has brought.
 _registered: list[Entry] = []

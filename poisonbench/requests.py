@@ -17,7 +17,7 @@ import msgspec
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import number_text, options_of, value_text
 from poisonbench.entries import AttackEntry
-from poisonbench.registry import MIX, attacks, find
+from poisonbench.registry import MIX, MIXES, attacks, find
 from poisonbench.targeting import Targeting
 
 #: A setting's value; text never stands for a number.
@@ -178,13 +178,13 @@ KINDS: dict[str, type[Any]] = {"craft": CraftRequest, "defend": RunRequest}
 
 
 def attack_names(text: str) -> tuple[str, ...]:
-    """``"mix"`` or names joined by ``+`` as names of attacks, in order.
+    """A mix's name or names joined by ``+`` as names of attacks, in order.
 
     Raises:
         UsageError: an unknown or repeated name.
     """
-    if text.lower() == "mix":
-        return MIX
+    if text.lower() in MIXES:
+        return MIXES[text.lower()].attacks
     if "," in text:
         meant = "+".join(part.strip() for part in text.split(","))
         raise UsageError(
@@ -200,6 +200,11 @@ def attack_names(text: str) -> tuple[str, ...]:
             "a targeted attack goes alone"
         )
     return names
+
+
+def mix_settings(text: str) -> Mapping[str, Values]:
+    """By attack, the settings that a mix of this name has of its own; none of other texts."""
+    return MIXES[text.lower()].settings if text.lower() in MIXES else {}
 
 
 def split_values(

@@ -157,6 +157,27 @@ def test_the_words_leave_out_what_is_the_default():
     assert "--pgd.epsilon 8/255" in command_of(RunRequest(method="hint", poison=poison))
 
 
+@pytest.mark.parametrize(
+    ("name", "attacks", "words"),
+    [
+        ("mix", MIX, []),
+        ("mix-sign", MIX, ["--durp.distribution", "sign"]),
+        ("Mix-Gaussian", MIX, ["--durp.distribution", "gaussian"]),
+        ("mix-no-durp", ("pgd", "dap", "dc"), []),
+    ],
+)
+def test_a_mix_is_its_attacks_by_its_settings(name, attacks, words):
+    for line in (f"defend --method none --attack {name}", f"craft --attack {name}"):
+        (asked,) = from_words(line.split())
+        assert asked.poison.attacks == attacks
+        assert from_words([*line.replace(name, "+".join(attacks)).split(), *words]) == [asked]
+
+
+def test_what_is_given_goes_before_what_a_mix_says():
+    (asked,) = from_words("craft --attack mix-sign --durp.distribution uniform".split())
+    assert asked.poison.settings == {"durp": {"distribution": "uniform"}}
+
+
 def test_trials_are_requests_of_their_own():
     asked = from_words("defend --method none --clean --trial 3 --trials 2".split())
     assert [request.trial for request in asked] == [3, 4]

@@ -15,8 +15,9 @@ Given images x with labels y of K classes:
 
 Deviations  the reference's default ball is L2 of radius 0.5; HINT's is L-infinity, for which the
             reference draws uniformly as here. Images are rounded to grey levels, not truncated.
-            ``--distribution sign`` (only the ball's corners) is an addition: it is stronger where
-            most pixels are black and half of the pattern is clipped away, as on MNIST.
+            ``--distribution sign`` (only the ball's corners) and ``gaussian`` (of standard
+            deviation epsilon, cut off at the ball) are additions: they are stronger where most
+            pixels are black and half of the pattern is clipped away, as on MNIST.
 """
 
 from __future__ import annotations
@@ -40,8 +41,10 @@ PROFILES: Profiles = {"paper": {"mnist": {"epsilon": 76 / 255}}}
 class Config(AttackConfig):
     """Settings of DURP; the defaults are for CIFAR-10."""
 
-    distribution: Literal["uniform", "sign"] = setting(
-        "uniform", "uniform: on [-epsilon, epsilon]; sign: -epsilon or epsilon."
+    distribution: Literal["uniform", "sign", "gaussian"] = setting(
+        "uniform",
+        "uniform: on [-epsilon, epsilon]; sign: -epsilon or epsilon; gaussian: of standard "
+        "deviation epsilon, cut off there.",
     )
 
 
@@ -49,7 +52,10 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     """Poisoned images (P, C, H, W) float32 in [0, 1] for the task's images."""
     # 1. One pattern a class.
     shape = (task.num_classes, *task.images.shape[1:])
-    patterns = torch.rand(shape, generator=task.generator) * 2 - 1
+    if config.distribution == "gaussian":
+        patterns = torch.randn(shape, generator=task.generator).clamp(-1, 1)
+    else:
+        patterns = torch.rand(shape, generator=task.generator) * 2 - 1
     if config.distribution == "sign":
         patterns = torch.where(patterns < 0, -1.0, 1.0)
     patterns = (config.epsilon * patterns).to(task.images.device)

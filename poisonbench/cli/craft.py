@@ -23,6 +23,7 @@ from poisonbench.requests import (
     Selection,
     Values,
     attack_names,
+    mix_settings,
     split_values,
 )
 
@@ -41,7 +42,7 @@ class CraftOptions:
         str,
         typer.Option(
             "--attack",
-            help="One of `poisonbench list attacks`, untargeted ones joined by +, or mix.",
+            help="One of `poisonbench list attacks`, untargeted ones joined by +, or a mix.",
         ),
     ]
     dataset: DatasetOption = None
@@ -89,6 +90,7 @@ def read_requests(asked: CraftOptions, options: RunOptions, values: Values) -> l
         trial=asked.trial,
         profile=options.profile,
         surrogate=options.model,
+        settings=mix_settings(asked.attack),
     )
     _, poison = split_values(values, poison, to_craft=True)
     dataset = choose_dataset(asked.dataset, options.preset, options.quiet, asked.attack)

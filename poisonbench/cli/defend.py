@@ -26,6 +26,7 @@ from poisonbench.requests import (
     Selection,
     Values,
     attack_names,
+    mix_settings,
     split_values,
 )
 
@@ -47,7 +48,7 @@ class DefendOptions:
         str | None,
         typer.Option(
             "--attack",
-            help="One of `poisonbench list attacks`, untargeted ones joined by +, or mix.",
+            help="One of `poisonbench list attacks`, untargeted ones joined by +, or a mix.",
         ),
     ] = None
     poison: Annotated[
@@ -123,14 +124,16 @@ def read_requests(asked: DefendOptions, options: RunOptions, values: Values) -> 
     ]
     if len(given) > 1:
         raise UsageError(f"expected one of --attack, --poison and --clean, got {', '.join(given)}")
+    attack = "" if asked.poison or asked.clean else asked.attack or "mix"
     poison = PoisonRequest(
-        attacks=() if asked.poison or asked.clean else attack_names(asked.attack or "mix"),
+        attacks=attack_names(attack) if attack else (),
         path=asked.poison,
         rho=asked.rho,
         selection=parse_value(options.selection, Selection, "--selection"),
         trial=asked.poison_trial,
         profile=asked.attack_profile,
         surrogate=asked.attack_model,
+        settings=mix_settings(attack),
     )
     settings, poison = split_values(values, poison)
     request = RunRequest(

@@ -36,7 +36,7 @@ from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
 from poisonbench.core.settings import did_you_mean, parse_value
 from poisonbench.figures.drawing import Figure, write_figure
-from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, attack_names
+from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, attack_names, mix_settings
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
 from poisonbench.tables.cells import TARGETED_SAMPLE
@@ -336,8 +336,12 @@ def _check_table_dataset(name: str) -> str:
 
 
 def _poison(attack: str | None, rho: float | None) -> PoisonRequest:
-    names = attack_names(attack or "mix")
-    return PoisonRequest(attacks=names, rho=DEFAULT_RHO if rho is None else rho)
+    name = attack or "mix"
+    return PoisonRequest(
+        attacks=attack_names(name),
+        rho=DEFAULT_RHO if rho is None else rho,
+        settings=mix_settings(name),
+    )
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -70,8 +70,11 @@ def _methods(kind: str, name: str | None, json: bool) -> None:
     if name is None:
         rows = {entry.name: f"{entry.title}: {entry.about}" for entry in table.values()}
         if kind == "an attack":
-            mix = ", ".join(registry.MIX)
-            rows["mix"] = f"equal shares of {mix}; also NAME+NAME, of untargeted ones"
+            rows |= {
+                name: f"equal shares of {', '.join(mix.attacks)}, {mix.reading}"
+                for name, mix in registry.MIXES.items()
+            }
+            rows["NAME+NAME"] = "equal shares of these untargeted ones"
         _print(rows, json, table)
         return
     from poisonbench.cli.method_options import method_help

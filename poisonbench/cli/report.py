@@ -42,6 +42,7 @@ from poisonbench.tables.poison_selection import (
     with_note,
 )
 from poisonbench.tables.render import FORMATS, check_format, print_rich, render
+from poisonbench.tables.summary import sentences
 
 #: Exit code of ``--check`` when a figure differs from the paper's or a claim is not reproduced.
 DEVIATION = 3
@@ -67,6 +68,13 @@ def report(
     ] = False,
     runs: Annotated[
         bool, typer.Option("--runs", help="Instead: all runs by their settings.")
+    ] = False,
+    summary: Annotated[
+        bool,
+        typer.Option(
+            "--summary",
+            help="Instead: what each poison did and which defense held, in plain words.",
+        ),
     ] = False,
     dataset: Annotated[
         str | None,
@@ -114,12 +122,13 @@ def report(
     kind = "json" if json else format or "rich"
     check_format(kind)
     key = "2" if table is None else table
-    others = {"--filters": filters, "--runs": runs}
+    others = {"--filters": filters, "--summary": summary, "--runs": runs}
     ours = {"--table": table is not None, "--missing": missing, "--check": check}
     if not any(others.values()):
         catalogue.cells(key, (), dataset)
     else:
-        _refuse(others, {"--runs": runs and filters, **ours})
+        chosen_last = [flag for flag, is_given in others.items() if is_given][1:]
+        _refuse(others, {**dict.fromkeys(chosen_last, True), **ours})
     if poison:
         _refuse({"--poison": True}, {**others, "--missing": missing})
         check_table(key)
@@ -135,6 +144,11 @@ def report(
     if poison:
         records, chosen = on_poisons(records, poison, cards)
         dataset = dataset_of(records, poison, dataset)
+    if summary:
+        text = sentences(records, dataset)
+        lines = [dumps({"summary": text})] if kind == "json" else text
+        _emit("".join(f"{line}\n" for line in lines), output)
+        return
     if filters:
         made = build_filters(records, dataset)
     else:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from poisonbench.core.errors import UsageError
 from poisonbench.entries import reason_of
 from poisonbench.models.classifier import Classifier, initialise
+from poisonbench.models.norms import norms_of
 from poisonbench.registry import find, networks
 
 
@@ -34,16 +35,29 @@ def build_model(
     return model
 
 
-def check_model(name: str, image_shape: tuple[int, int, int]) -> None:
+def check_model(
+    name: str, image_shape: tuple[int, int, int], *, recalibrates: bool = False
+) -> None:
     """Raise what :func:`build_model` would, without the work: before a long run, not in it.
 
+    Args:
+        name: the network's.
+        image_shape: (C, H, W).
+        recalibrates: whether its recipe takes batch norm's statistics anew.
+
     Raises:
-        UsageError: the name is unknown or the images are too small for the network.
+        UsageError: the name is unknown, the images are too small for the network, or it has no
+            batch norm to recalibrate.
     """
     with torch.device("meta"):
         layers, num_features = _features(name, image_shape)
         if networks()[name].plug_in is not None:
             _check_features(name, layers, num_features, torch.empty(2, *image_shape))
+    if recalibrates and not norms_of(layers):
+        raise UsageError(
+            f"--recalibrate: expected a network with batch norm, got {name}, which has none; "
+            "choose another --model"
+        )
 
 
 def default_network(presets: Sequence[str]) -> str:

@@ -72,6 +72,7 @@ class TrainingSpec(Part, frozen=True, kw_only=True):
     milestones: list[int]
     augment: str
     precision: str
+    recalibrate: Number | None = None
 
 
 class RunSpec(Part, frozen=True, kw_only=True, tag_field="kind", tag="defend"):

@@ -188,7 +188,7 @@ def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
     except ValueError as error:
         raise UsageError(f"{entry.name}: {error}") from None
     network = request.model or default_model(dataset)
-    check_model(network, dataset.image_shape)
+    check_model(network, dataset.image_shape, recalibrates=recipe.recalibrate > 0)
     if targeting is not None and poison.artefact is None:
         check_targets(bench, dataset, targeting, [request.trial])
     has_stages = scenario != "scratch"
@@ -203,7 +203,7 @@ def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
         seed=bench.seed,
         trial=request.trial,
         targeting=None if targeting is None else TargetingSpec(**as_json(targeting)),
-        pretraining=TrainingSpec(**as_json(settings.recipe)) if has_stages else None,
+        pretraining=TrainingSpec(**as_json(settings.pretraining)) if has_stages else None,
         stage=STAGE_NUMBER if has_stages else None,
         training=TrainingSpec(**as_json(recipe)),
     )

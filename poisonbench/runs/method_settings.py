@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import ModuleType
 from typing import Any
 
@@ -37,6 +37,11 @@ class Settings:
     profile: str
     overrides: dict[str, Any]
     given: frozenset[str] = frozenset()
+
+    @property
+    def pretraining(self) -> Recipe:
+        """How the classifier is trained on clean data, in a scenario that does so."""
+        return replace(self.recipe, recalibrate=0.0)
 
 
 def read_settings(

@@ -100,7 +100,8 @@ def start_of_stage(
         return fresh
     seeds = Seeds(bench.seed, spec.trial)
     kind = "pretrained" if scenario == "finetune" else "extractor"
-    about = model_spec(bench, dataset, settings.recipe, kind, spec.trial, spec.model)
+    recipe = settings.pretraining
+    about = model_spec(bench, dataset, recipe, kind, spec.trial, spec.model)
     train = dataset.train
     if scenario == "transfer":
         train = train.without(rows)
@@ -111,7 +112,7 @@ def start_of_stage(
             name: getattr(spec, name) for name in ("method", "recipe_number", "config")
         }
     (start,) = trained_models(
-        bench, dataset, settings.recipe, about, seeds=seeds, train=train, defense=pretraining
+        bench, dataset, recipe, about, seeds=seeds, train=train, defense=pretraining
     )
     start.requires_grad_(True)
     if scenario == "transfer":

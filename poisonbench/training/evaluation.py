@@ -12,6 +12,7 @@ from poisonbench.core.errors import DivergedError
 from poisonbench.data.splits import Split, pixels_of
 from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.models.folding import folded
+from poisonbench.models.norms import norms_of
 from poisonbench.training.state import TrainingSet
 
 
@@ -109,7 +110,7 @@ def right_by_batch_statistics(
         DivergedError: the outputs are not finite.
     """
     copied = copy.deepcopy(model).eval()
-    norms = [m for m in copied.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d)]
+    norms = norms_of(copied)
     if not norms:
         return None
     for norm in norms:

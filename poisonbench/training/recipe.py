@@ -28,6 +28,14 @@ class Recipe(BaseConfig):
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Arithmetic of the network in training; auto: bfloat16 where the device has it."
     )
+    recalibrate: float = setting(
+        0.0,
+        "Share of the clean validation images, without labels, that batch norm's running "
+        "statistics are taken from after the last epoch.",
+        low=0,
+        high=1,
+        extension=True,
+    )
 
 
 #: The paper's MNIST recipe is plain SGD. The embedded sample has a sixth of MNIST's images and gets
@@ -81,4 +89,4 @@ def recipe_profiles(
         }
         for profile, by_preset in changes.items()
     }
-    return {**changed, "paper": paper}
+    return {"paper": paper, **changed}

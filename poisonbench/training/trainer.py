@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from poisonbench.core.errors import AbortedError, DivergedError, InterruptedRunError
 from poisonbench.core.progress import Reporter, silent
 from poisonbench.core.seeds import Seeds
-from poisonbench.data.splits import Split, digest_tensors
+from poisonbench.data.splits import Split, digest_tensors, pixels_of
 from poisonbench.models.classifier import Classifier
 from poisonbench.models.cpu.training_forward import quick_forward
+from poisonbench.models.norms import recalibrate
 from poisonbench.training.augmentation import CropFlip
 from poisonbench.training.checkpoint import Checkpoint, Snapshot
 from poisonbench.training.evaluation import accuracy, features_of, head_accuracy
@@ -175,6 +176,9 @@ class _Run:
                 "lower --learning-rate"
             )
         self._spend("training")
+        if self.recipe.recalibrate and self.epoch + 1 == self.recipe.epochs:
+            self._recalibrate()
+            self._spend("defense")
         validation_accuracy = self._validation_accuracy()
         self._spend("validation")
         self.epoch, self.step = self.epoch + 1, 0
@@ -187,6 +191,14 @@ class _Run:
                 "validation_accuracy": validation_accuracy,
             }
         )
+
+    def _recalibrate(self) -> None:
+        images, generator = self.validation.images, self.seeds.generator("recalibration")
+        count = math.ceil(self.recipe.recalibrate * len(images) - 1e-9)
+        rows = torch.randperm(len(images), generator=generator)[:count].to(self.device)
+        batches = rows.tensor_split(max(1, round(count / 100)))
+        recalibrate(self.model, (pixels_of(images[batch]) for batch in batches))
+        self.validation_features = None
 
     def _validation_accuracy(self) -> float:
         if not self.model.has_fixed_features:

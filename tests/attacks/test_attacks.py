@@ -247,7 +247,11 @@ def test_the_victim_of_dap_calls_a_class_by_the_one_before():
     assert after < 0.1
 
 
-@pytest.mark.parametrize("distribution", ["uniform", "sign"])
+#: Mean size of a pixel of each, of the Gaussian 2 phi(0) - 2 phi(1) + P(|z| > 1).
+MEAN_SIZE = {"uniform": 0.5, "sign": 1.0, "gaussian": 0.6313}
+
+
+@pytest.mark.parametrize("distribution", MEAN_SIZE)
 def test_durp_adds_one_pattern_a_class(distribution):
     grey = torch.full((12, *SHAPE), 0.5)
     labels = torch.arange(12) % K
@@ -255,10 +259,12 @@ def test_durp_adds_one_pattern_a_class(distribution):
     noise = delusive_universal.craft(task_for(small_classifier(), grey, labels), config) - grey
     assert torch.equal(noise[:K].repeat(3, 1, 1, 1), noise)
     assert not torch.equal(noise[0], noise[1])
-    if distribution == "sign":
-        assert torch.allclose(noise.abs(), torch.tensor(0.2))
-    else:
-        assert 0.08 < float(noise[:K].abs().mean()) < 0.12
+    mean = float(noise[:K].abs().mean())
+    assert mean == pytest.approx(0.2 * MEAN_SIZE[distribution], rel=0.15)
+    assert float(noise.abs().max()) <= 0.2 + 1e-6
+    share_of_corners = float((noise[:K].abs() > 0.2 - 1e-6).float().mean())
+    corners = {"uniform": 0.0, "sign": 1.0, "gaussian": 0.3173}[distribution]
+    assert share_of_corners == pytest.approx(corners, abs=0.08)
 
 
 def test_durp_needs_no_surrogate(images, labels):

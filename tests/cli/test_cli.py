@@ -11,7 +11,7 @@ import pytest
 import poisonbench
 from helpers.command_line import SHORT, cli, done, files_in, refused
 from poisonbench.cli.session import choose_dataset
-from poisonbench.registry import NETWORKS, attacks, defenses
+from poisonbench.registry import MIXES, NETWORKS, attacks, defenses
 from poisonbench.tables.catalogue import TABLES
 
 
@@ -75,7 +75,7 @@ def test_report_has_no_remarks_on_stdout(results):
 @pytest.mark.parametrize(
     ("what", "names"),
     [
-        ("attacks", [*attacks(), "mix"]),
+        ("attacks", [*attacks(), *MIXES, "NAME+NAME"]),
         ("defenses", [*defenses()]),
         (
             "datasets",

@@ -1,0 +1,59 @@
+"""Recalibration: train plainly, then take batch norm's running statistics from clean images.
+
+Source     recalibrating batch norm on other data without labels is AdaBN (Li, Wang, Shi, Liu, Hou,
+           "Revisiting Batch Normalization For Practical Domain Adaptation", arXiv 1603.04779); as
+           a defense against poisons it is this project's, made of its own diagnostic.
+Needs      clean images, without labels: the validation split. A network with batch norm.
+Cost       one forward pass over the validation images.
+
+Algorithm
+  1  train plainly on the poisoned images
+  2  after the last epoch, reset the running mean and variance of every batch norm and average them
+     over batches of about 100 clean images
+
+Where      the recipe does both (``models/norms.py``), by ``recalibrate``, the share of the
+           validation images, which this method sets to 1: any other defense takes it as well
+           (``--method hint --recalibrate 1``).
+Scenarios  all; in transfer the statistics are the frozen features' too.
+Limits     repairs what poisons do to the statistics, not what they do to weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from poisonbench.core.settings import BaseConfig, Profiles
+from poisonbench.defenses.base import Defense, Recipe
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(BaseConfig):
+    """Nothing to set: the recipe's ``recalibrate`` is the method's setting."""
+
+
+PROFILES: Profiles = {"paper": {}}
+RECIPE_CHANGES: Profiles = {"paper": {"*": {"recalibrate": 1.0}}}
+
+
+def build(config: Config, recipe: Recipe) -> Defense:
+    """The defense for one run."""
+    return Recalibration(recipe)
+
+
+class Recalibration(Defense):
+    """Plain training, by a recipe that recalibrates."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+
+    def check_run(self, scenario: str, given: Collection[str]) -> None:
+        """Refuse a recipe that recalibrates nothing."""
+        if not self.recipe.recalibrate:
+            raise ValueError(
+                "expected a share of the validation images above 0 as --recalibrate, got 0; "
+                "--method none trains without"
+            )

@@ -1,0 +1,124 @@
+"""What runs say in plain words: what a poison did and which defense held. No torch here.
+
+Only runs by a profile's own settings speak; controls and other settings are in ``report --runs``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from poisonbench import registry
+from poisonbench.results.records import RunRecord
+from poisonbench.tables import run_groups
+from poisonbench.tables.comparisons import distinct_trials
+from poisonbench.tables.paper_table import Records
+
+#: A poison that costs less than this is said to do no harm, and a defense that gains less no good.
+LEAST = 0.01
+
+NEXT = (
+    "Look next: `poisonbench report --runs` for every run with its settings, `poisonbench inspect "
+    "ID` for a run or a poison, `poisonbench list defenses` for what else may hold."
+)
+
+
+def sentences(records: Records, dataset: str | None = None) -> list[str]:
+    """Two sentences a poison, in the order of data sets, and one on what to look at next.
+
+    Args:
+        records: all that there are.
+        dataset: only this one.
+
+    Raises:
+        UsageError: no run is on that data set.
+    """
+    text: list[str] = []
+    for name, rows in run_groups.grouped(records, _speaks, dataset, "at all").items():
+        runs = [distinct_trials(row) for row in rows]
+        clean = {row[0].spec.model: _accuracy(row) for row in runs if _is_clean_control(row[0])}
+        poisons: dict[tuple[str, ...], dict[str, list[RunRecord]]] = {}
+        for row in runs:
+            if row[0].spec.poison is not None:
+                label = registry.label_of(row[0].spec.method, row[0].spec.config)
+                poisons.setdefault(_poison(row[0]), {})[label] = row
+        for by_defense in poisons.values():
+            text += _of_poison(name, by_defense, clean)
+    return [*text, NEXT] if text else ["No poison has a run of plain training yet."]
+
+
+def _speaks(record: RunRecord) -> bool:
+    return record.labels.variant == record.labels.profile
+
+
+def _is_clean_control(record: RunRecord) -> bool:
+    spec = record.spec
+    return spec.poison is None and spec.targeting is None and spec.method == "none"
+
+
+def _poison(record: RunRecord) -> tuple[str, ...]:
+    keys = run_groups.keys_of(record)
+    return record.spec.model, *(str(keys[name]) for name in ("attack", "rho", "scenario"))
+
+
+def _accuracy(runs: Sequence[RunRecord]) -> float:
+    return fmean(run.metrics.test_accuracy for run in runs)
+
+
+def _spared(runs: Sequence[RunRecord]) -> float:
+    """What a defense wants much of: accuracy, or of targeted poisons the share that failed."""
+    if runs[0].spec.targeting is None:
+        return _accuracy(runs)
+    return 1 - fmean(bool(run.metrics.attack_success) for run in runs)
+
+
+def _of_poison(
+    dataset: str, by_defense: Mapping[str, Sequence[RunRecord]], clean: Mapping[str, float]
+) -> list[str]:
+    """What the poison did to plain training, and how the defenses compare; nothing without both."""
+    plain_label = registry.defenses()["none"].title
+    others = {label: runs for label, runs in by_defense.items() if label != plain_label}
+    plain = by_defense.get(plain_label)
+    if plain is None:
+        return []
+    spec = plain[0].spec
+    where = (
+        f"On {dataset}, {run_groups.keys_of(plain[0])['attack']} in {spec.rho * 100:g} % of the "
+        "training images"
+    )
+    trials = f"{len(plain)} trial" + ("s" if len(plain) > 1 else ": an example, no finding")
+    if spec.targeting is not None:
+        hits = sum(bool(run.metrics.attack_success) for run in plain)
+        text = [f"{where} hits {hits} of {len(plain)} targets under plain training."]
+    elif spec.model not in clean:
+        text = [f"{where} leaves plain training at {_percent(_accuracy(plain))} ({trials})."]
+    elif (before := clean[spec.model]) - _accuracy(plain) >= LEAST:
+        text = [
+            f"{where} takes plain training from {_percent(before)} down to "
+            f"{_percent(_accuracy(plain))} ({trials})."
+        ]
+    else:
+        text = [
+            f"{where} does plain training no harm to speak of: {_percent(before)} on clean data, "
+            f"{_percent(_accuracy(plain))} on poisoned ({trials})."
+        ]
+    return text + ([_comparison(others, _spared(plain))] if others else [])
+
+
+def _comparison(others: Mapping[str, Sequence[RunRecord]], plain: float) -> str:
+    """Which defenses do better than plain training, the best first, and which do not."""
+    values = sorted(((_spared(runs), label) for label, runs in others.items()), reverse=True)
+    is_targeted = next(iter(others.values()))[0].spec.targeting is not None
+    what = " of the targets spared" if is_targeted else ""
+    shown = [(value >= plain + LEAST, f"{label} at {_percent(value)}") for value, label in values]
+    better = [text for is_better, text in shown if is_better]
+    useless = ", ".join(text for is_better, text in shown if not is_better)
+    if not better:
+        return f"No defense does better than plain training: {useless}{what}."
+    rest = f", then {', '.join(better[1:])}" if better[1:] else ""
+    ending = f"; no better than plain training: {useless}" if useless else ""
+    return f"Best is {better[0]}{what}{rest}{ending}."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"

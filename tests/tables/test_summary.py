@@ -1,0 +1,78 @@
+"""``report --summary``: what runs say in plain words."""
+
+import pytest
+
+from helpers.command_line import cli, done
+from helpers.synthetic_runs import make_record, targeted_run
+from poisonbench.core.errors import UsageError
+from poisonbench.results.store import Store
+from poisonbench.tables.summary import NEXT, sentences
+
+CLEAN = make_record(0.988)
+
+
+def poisoned(accuracy, method="none", **about):
+    return make_record(accuracy, method=method, rho=1.0, attacks=["pgd", "dap"], **about)
+
+
+def test_a_poison_that_hurts_and_defenses_in_order():
+    runs = [CLEAN, poisoned(0.254), poisoned(0.827, "hint"), poisoned(0.3, "friends")]
+    assert sentences([*runs, poisoned(0.255, "epic")]) == [
+        "On mnist, pgd+dap in 100 % of the training images takes plain training from 98.80 % down "
+        "to 25.40 % (1 trial: an example, no finding).",
+        "Best is HINT at 82.70 %, then FRIENDS at 30.00 %; no better than plain training: EPIC at "
+        "25.50 %.",
+        NEXT,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("runs", "first"),
+    [
+        ([CLEAN, poisoned(0.985)], "does plain training no harm to speak of: 98.80 % on clean"),
+        ([poisoned(0.5)], "leaves plain training at 50.00 %"),
+        ([CLEAN, poisoned(0.5), poisoned(0.6, trial=1)], "from 98.80 % down to 55.00 % (2 trials)"),
+    ],
+)
+def test_what_is_said_of_plain_training(runs, first):
+    text = sentences(runs)
+    assert first in text[0]
+    assert text[1:] == [NEXT]
+
+
+def test_no_defense_that_helps_is_named_as_one():
+    text = sentences([CLEAN, poisoned(0.5), poisoned(0.4, "epic")])
+    assert text[1] == "No defense does better than plain training: EPIC at 40.00 %."
+
+
+def test_targets_are_counted():
+    runs = [targeted_run(hit, 0.9, trial=trial) for trial, hit in enumerate((True, False))]
+    assert "hits 1 of 2 targets under plain training" in sentences(runs)[0]
+
+
+def test_other_settings_and_runs_without_a_control_do_not_speak():
+    custom = poisoned(0.9, "hint", variant="custom")
+    assert sentences([CLEAN, custom]) == ["No poison has a run of plain training yet."]
+
+
+def test_an_unknown_data_set_is_refused():
+    with pytest.raises(UsageError, match="expected a data set"):
+        sentences([CLEAN], "cifar11")
+
+
+def test_the_command_prints_them(results):
+    store = Store(results)
+    for record in (CLEAN, poisoned(0.5)):
+        store.write_record(record)
+    outcome = done("report", "--summary", "--results", results)
+    assert outcome.out.splitlines() == sentences([CLEAN, poisoned(0.5)])
+    assert done("report", "--summary", "--json", "--results", results).json == {
+        "summary": sentences([CLEAN, poisoned(0.5)])
+    }
+
+
+@pytest.mark.parametrize("other", [("--runs",), ("--filters",), ("--table", "2"), ("--check",)])
+def test_it_stands_alone(results, other):
+    outcome = cli("report", "--summary", *other, "--results", results)
+    assert outcome.code == 2
+    assert "leave one of them out" in outcome.err
