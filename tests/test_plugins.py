@@ -338,11 +338,11 @@ def test_what_is_broken_is_one_line_and_the_rest_works(
     [
         (
             "return layers",
-            "expected layers and the number of their features from features of net.py",
+            "model own: expected layers, number of features from net.py ",
         ),
         ("return layers, 7", "expected features of shape (B, 7) for images of shape (1, 16, 16)"),
         ("return nn.Linear(3, 4), 4", "got RuntimeError: "),
-        ("return 4, layers", "of their features from features of net.py"),
+        ("return 4, layers", "layers, number of features from net.py "),
         ("raise ValueError('expected a panorama')", "expected a panorama; resize the images"),
     ],
 )

@@ -98,7 +98,6 @@ def _features(name: str, image_shape: tuple[int, int, int]) -> tuple[nn.Module, 
             f"model {name}: {error}; resize the images or choose another --model"
         ) from None
     fits = isinstance(built, tuple) and len(built) == 2 and isinstance(built[0], nn.Module)
-    expected = f"layers and the number of their features from {entry.builder} of {entry.source}"
-    check_returned(f"model {name}", fits, expected, built)
+    check_returned(f"model {name}", fits, f"layers, number of features from {entry.source}", built)
     layers, num_features = built
     return layers, num_features
