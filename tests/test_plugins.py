@@ -476,7 +476,7 @@ BATCH, EPOCH = "state, images, labels", "state"
             "start_epoch",
             EPOCH,
             "return type(state.train)(state.train.images, 1 - state.train.labels)",
-            "the labels of state.train and no others",
+            "expected the labels of state.train, got",
         ),
         ("extend", "train, validation", "pass", "extend: expected a Split, got NoneType"),
         (
