@@ -118,8 +118,9 @@ class Entry:
                 raise
             return broken(self.source, reason_of(error))
         for name, (what, fits) in self.needs.items():
-            if not fits(getattr(module, name, None)):
-                return broken(self.source, f"expected {name} in {module.__name__}, {what}")
+            if not fits(value := getattr(module, name, None)):
+                where = self.source.name if self.source.path else self.module
+                return broken(self.source, f"expected {name} in {where}, {what}, got {value!r:.60}")
         return ""
 
 
@@ -149,9 +150,15 @@ def _is_attack_config(value: Any) -> bool:
     return _is_config(value) and hasattr(value, "budget")
 
 
+def _is_profiles(value: Any) -> bool:
+    levels = list(value.values()) if isinstance(value, Mapping) else [None]
+    levels += [by for level in levels if isinstance(level, Mapping) for by in level.values()]
+    return all(isinstance(level, Mapping) for level in levels)
+
+
 _METHOD: Needs = {
     "Config": ("a frozen dataclass that derives from BaseConfig", _is_config),
-    "PROFILES": ("its settings by profile and data set", lambda v: isinstance(v, Mapping)),
+    "PROFILES": ('settings as {"paper": {"mnist": {...}}}', _is_profiles),
     "VERSION": ("a whole number", lambda v: isinstance(v, int)),
 }
 

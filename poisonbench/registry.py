@@ -383,7 +383,8 @@ def find(kind: str, table: Mapping[str, EntryT], name: str) -> EntryT:
         raise UsageError(unusable(kind, name, fault))
     if name not in table:
         raise UsageError(
-            f"expected {kind} among {', '.join(table)}, got {name!r}{did_you_mean(name, table)}"
+            f"expected {kind} among {', '.join(table)}, got {name!r}"
+            f"{did_you_mean(name, table) or '; one of your own comes with --plugin FILE'}"
         )
     return table[name]
 

@@ -108,7 +108,7 @@ def test_the_commands_of_the_page_run(command, folder, shared_results, monkeypat
     """On the page's own data, which are small."""
     monkeypatch.chdir(folder)
     words = command.replace("--preset quick", "--plugin bars.py --dataset bars").split()
-    if words[0] != "list":
+    if words[0] not in ("list", "data"):
         words += ["--results", str(shared_results)]
     assert done(*words).out
     assert registry._registered == []
@@ -273,6 +273,11 @@ def test_a_name_that_two_packages_have_names_both(packages, tiny, results):
         ),
         (
             "defenses",
+            EMPTY_DEFENSE + "PROFILES = {'mnist': {'a': 5}}\nENTRY = DefenseEntry('own', 'x')",
+            """settings as {"paper": {"mnist": {...}}}, got {'mnist': {'a': 5}}""",
+        ),
+        (
+            "defenses",
             EMPTY_DEFENSE + "ENTRY = DefenseEntry('own', 'x', module='broken_lab.algorithm')",
             "ModuleNotFoundError: No module named 'broken_lab.algorithm'",
         ),
@@ -333,10 +338,11 @@ def test_what_is_broken_is_one_line_and_the_rest_works(
     [
         (
             "return layers",
-            "expected layers and the number of their features from features of net.py",
+            "model own: expected layers, number of features from net.py ",
         ),
         ("return layers, 7", "expected features of shape (B, 7) for images of shape (1, 16, 16)"),
         ("return nn.Linear(3, 4), 4", "got RuntimeError: "),
+        ("return 4, layers", "layers, number of features from net.py "),
         ("raise ValueError('expected a panorama')", "expected a panorama; resize the images"),
     ],
 )
@@ -401,7 +407,7 @@ def test_our_attacks_keep_to_their_budget(attack, tiny, results):
     ("body", "got"),
     [
         ("None", "got NoneType"),
-        ("task.images[:3]", r"got \(3, 1, 16, 16\) torch.float32"),
+        ("task.images[:3]", r"got Tensor \(3, 1, 16, 16\) torch.float32"),
         ("(255 * task.images).byte()", r"torch.uint8"),
     ],
 )
@@ -429,6 +435,89 @@ def test_a_file_is_known_to_one_command_and_the_record_says_which(folder, tiny, 
     error = refused(2, results, *words)
     assert "expected a defense among none, hint" in error
     done("report", "--runs", "--results", results)
+
+
+def defense_file(path, hook, body, arguments="state, images, labels"):
+    """A defense of one hook."""
+    path.write_text(
+        "import torch\nfrom poisonbench.core.settings import BaseConfig\n"
+        "from poisonbench.defenses.base import Defense\n"
+        "from poisonbench.entries import DefenseEntry\n"
+        "from poisonbench.defenses.none import Config\n"
+        f"ENTRY = DefenseEntry('own', 'x')\n{NOTHING}"
+        "def build(config, recipe):\n    return Own()\n"
+        f"class Own(Defense):\n    def {hook}(self, {arguments}):\n        {body}\n"
+    )
+    return path
+
+
+BATCH, EPOCH = "state, images, labels", "state"
+
+
+@pytest.mark.parametrize(
+    ("hook", "arguments", "body", "reason"),
+    [
+        ("perturb_batch", BATCH, "return images[:, :, 2:]", "float32 images (128, 1, 16, 16), got"),
+        ("perturb_batch", BATCH, "images * 2", "got NoneType; mend it"),
+        ("perturb_batch", BATCH, "return images.double()", "torch.float64; mend it"),
+        ("perturb_batch", BATCH, "return images.numpy()", "got ndarray (128, 1, 16, 16) float32"),
+        ("batch_loss", BATCH, "return images.logsumexp(1)", "a scalar tensor with a gradient, got"),
+        ("batch_loss", BATCH, "return images.sum().item()", "got float; mend it"),
+        ("start_epoch", EPOCH, "return state.train.images", "a TrainingSet, got Tensor"),
+        ("start_epoch", EPOCH, "return state.train.with_images(state.train.images[1:])", "270, 1"),
+        (
+            "start_epoch",
+            EPOCH,
+            "return state.train.with_images(state.train.images.float())",
+            "in [0",
+        ),
+        ("start_epoch", EPOCH, "return state.train.with_keep(torch.arange(9))", "torch.int64"),
+        (
+            "start_epoch",
+            EPOCH,
+            "return type(state.train)(state.train.images, 1 - state.train.labels)",
+            "expected the labels of state.train, got",
+        ),
+        ("extend", "train, validation", "pass", "extend: expected a Split, got NoneType"),
+        (
+            "__init__",
+            "",
+            "pass",
+            "build: expected a Defense whose __init__ calls super().__init__()",
+        ),
+    ],
+)
+def test_what_a_hook_must_not_return_is_one_line(
+    hook, arguments, body, reason, tmp_path, tiny, results
+):
+    file = defense_file(tmp_path / "own.py", hook, body, arguments)
+    words = ("--plugin", file, "--method", "own", "--dataset", tiny, "--clean", "--epochs", "1")
+    assert reason in last_line(2, results, "defend", *words)
+
+
+def test_a_run_of_an_edited_file_is_warned_of(folder, tmp_path, tiny, results):
+    file = tmp_path / "blur.py"
+    words = ("defend", "--plugin", file, "--method", "blur", "--dataset", tiny, "--clean")
+    words = (*words, "--epochs", "1", "--results", results)
+    file.write_text(FILES["blur.py"])
+    done(*words)
+    assert "warning: done with" not in done(*words).err
+    file.write_text(FILES["blur.py"] + "# edited\n")
+    assert "warning: done with another blur.py; raise its VERSION" in done(*words).err
+
+
+def test_a_surrogate_that_the_entry_does_not_say_is_refused(tmp_path, tiny, results):
+    file = attack_file(tmp_path / "own.py", "task.surrogate()")
+    words = ("craft", "--plugin", file, "--attack", "own", "--dataset", tiny)
+    assert "own: expected trains=True in the entry" in last_line(2, results, *words)
+
+
+def test_a_poison_of_a_file_s_data_is_inspected(folder, results):
+    words = ("--plugin", folder / "bars.py", "--results", results)
+    path = done("craft", "--attack", "durp", "--dataset", "bars", *words).out.strip()
+    assert "sound: seal, rows" in done("inspect", path, *words).out
+    error = refused(2, results, "inspect", path)
+    assert "got 'bars'; one of your own needs --plugin FILE" in error
 
 
 def test_a_plan_remembers_its_files(tmp_path, results):

@@ -13,6 +13,7 @@ from poisonbench.cli.common import (
     Command,
     DataRootOption,
     JsonOption,
+    PluginOption,
     QuietOption,
     SeedOption,
     command_app,
@@ -47,6 +48,7 @@ def show(
     name: NameArgument,
     data_root: DataRootOption = DEFAULT_DATA_ROOT,
     seed: SeedOption = 0,
+    plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the sizes, classes and digest of a data set; never downloads."""

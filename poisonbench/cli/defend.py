@@ -20,6 +20,7 @@ from poisonbench.cli.session import (
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import parse_value
 from poisonbench.data.names import shown_name
+from poisonbench.registry import plugin_files
 from poisonbench.requests import (
     PoisonRequest,
     RunRequest,
@@ -179,6 +180,10 @@ def _print_line(item: Defended, quiet: bool) -> None:
     record = item.record
     if not item.is_new:
         say("done before; here is its record", quiet=quiet)
+        source = repr(record.labels.source)
+        for path, digest in plugin_files().items():
+            if (name := Path(path).name) in source and digest not in source:
+                say(f"warning: done with another {name}; raise its VERSION", quiet=quiet)
     accuracy = 100 * record.metrics.test_accuracy
     print(
         f"{record.spec.method} on {shown_name(record.labels.dataset)}, "

@@ -15,6 +15,7 @@ from poisonbench.cli.common import (
     DataRootOption,
     DatasetOption,
     JsonOption,
+    PluginOption,
     ResultsOption,
     SeedOption,
     command_app,
@@ -50,6 +51,7 @@ def inspect(
     results: ResultsOption = DEFAULT_RESULTS,
     data_root: DataRootOption = DEFAULT_DATA_ROOT,
     seed: SeedOption = 0,
+    plugin: PluginOption = None,
     json: JsonOption = False,
 ) -> None:
     """Check a poison against its data set (budget, labels, rows), or show a run record.

@@ -6,6 +6,8 @@ typing mistake (2) from a damaged file (65), a full disk (73) or a run to start 
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class PoisonbenchError(Exception):
     """An error whose message is shown to the user as one line: expected, received, what to do."""
@@ -58,3 +60,10 @@ class DivergedError(PoisonbenchError):
 
     exit_code = 1
     epoch: int | None = None
+
+
+def check_returned(where: str, fits: bool, expected: str, got: Any) -> None:
+    """Raise UsageError unless what a method's code returned fits."""
+    if not fits:
+        form = f" {tuple(got.shape)} {got.dtype}" if hasattr(got, "dtype") else ""
+        raise UsageError(f"{where}: expected {expected}, got {type(got).__name__}{form}; mend it")

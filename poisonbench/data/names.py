@@ -50,7 +50,7 @@ def split_name(name: str) -> tuple[DatasetEntry, str]:
         return entry, path
     if entry is not None and entry.takes_path:
         raise UsageError(f"expected {entry.pattern}, got {name!r}; write the path behind the colon")
-    hint = did_you_mean(kind if colon else name, table)
+    hint = did_you_mean(kind if colon else name, table) or "; one of your own needs --plugin FILE"
     raise UsageError(f"expected a data set among {', '.join(about())}, got {name!r}{hint}")
 
 

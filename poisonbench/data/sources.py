@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poisonbench.core.errors import ArtefactError, UsageError
+from poisonbench.core.errors import ArtefactError, UsageError, check_returned
 from poisonbench.data.names import split_name, split_size
 from poisonbench.data.splits import Dataset, RawData, Split, hold_out
 from poisonbench.entries import DatasetEntry
@@ -68,10 +68,7 @@ def load_dataset(
     if download:
         module.fetch(entry.name, data_root, say)
     raw = module.load(entry.name, Path(path).expanduser(), data_root)
-    if not isinstance(raw, RawData):
-        raise UsageError(
-            f"expected load of {entry.source} to give RawData for {name}, got {type(raw).__name__}"
-        )
+    check_returned(f"load of {entry.source}", isinstance(raw, RawData), f"RawData for {name}", raw)
     return _assemble(name, entry, raw, root_seed)
 
 

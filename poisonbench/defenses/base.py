@@ -17,13 +17,13 @@ build     ``build(config, recipe)`` returns a :class:`Defense` for one run, whic
           recipe; ValueError where the two do not go together.
 RECIPE_CHANGES  if there, what a profile changes in the training recipe, as ``PROFILES``.
 
-A defense edits the one training loop, which every method shares, in the hooks of :class:`Defense`,
-none of which it must have. A run calls them in this order:
+A defense edits the one training loop, which every method shares, in the hooks of :class:`Defense`
+(``training/state.py`` has it, and what they get). It needs none; a run calls them in this order:
 
 check_run      once, before a poison is crafted: refuse a scenario or settings that make no sense
 extend         once: add rows to the training split
 pretraining    where the network is pretrained on clean data: under which defense that is done
-start_epoch    before each epoch: its training set, with other pixels or fewer rows
+start_epoch    before each epoch: its training set, ``with_images`` or ``with_keep`` fewer rows
 perturb_batch  for each batch, after augmentation: the images that it is fitted on
 batch_loss     for each batch: the loss of the logits of those images
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from poisonbench.core.errors import UsageError
+from poisonbench.core.errors import UsageError, check_returned
 from poisonbench.entries import reason_of
 from poisonbench.models.classifier import Classifier, initialise
 from poisonbench.models.norms import norms_of
@@ -97,10 +97,7 @@ def _features(name: str, image_shape: tuple[int, int, int]) -> tuple[nn.Module, 
         raise UsageError(
             f"model {name}: {error}; resize the images or choose another --model"
         ) from None
-    if not (isinstance(built, tuple) and len(built) == 2):
-        raise UsageError(
-            f"model {name}: expected layers and the number of their features from {entry.builder} "
-            f"of {entry.source}, got {type(built).__name__}"
-        )
+    fits = isinstance(built, tuple) and len(built) == 2 and isinstance(built[0], nn.Module)
+    check_returned(f"model {name}", fits, f"layers, number of features from {entry.source}", built)
     layers, num_features = built
     return layers, num_features

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 
 from poisonbench.attacks.base import AttackTask, LabelledImages
-from poisonbench.core.errors import DivergedError
+from poisonbench.core.errors import DivergedError, UsageError
 from poisonbench.core.seeds import generator_for, seed_for
 from poisonbench.data.mixing import mix
 from poisonbench.data.poison import make_poison
 from poisonbench.data.splits import Dataset
+from poisonbench.models.classifier import Classifier
 from poisonbench.requests import CraftRequest
 from poisonbench.runs.craft_checkpoint import CraftCheckpoint, crafted_by
 from poisonbench.runs.craft_targeted import craft_targeted
@@ -93,6 +94,12 @@ def _attack(bench: Bench, dataset: Dataset, pool: Pool) -> torch.Tensor:
     generator = generator_for(bench.seed, "craft", name, pool.spec["trial"])
     checkpoint = CraftCheckpoint(bench, name, pool.id, [generator])
 
+    def surrogate() -> Classifier:
+        if not pool.settings.entry.trains:
+            raise UsageError(f"{name}: expected trains=True in the entry, got use of a surrogate")
+        recipe, seeds = pool.settings.recipe, own_seeds(pool.surrogate)
+        return trained_models(bench, dataset, recipe, pool.surrogate, seeds=seeds)[0]
+
     task = AttackTask(
         images=dataset.train.images.to(bench.device).float().div_(255),
         labels=dataset.train.labels.to(bench.device),
@@ -101,9 +108,7 @@ def _attack(bench: Bench, dataset: Dataset, pool: Pool) -> torch.Tensor:
             dataset.validation.labels.to(bench.device),
         ),
         num_classes=dataset.num_classes,
-        surrogate=lambda: trained_models(
-            bench, dataset, pool.settings.recipe, pool.surrogate, seeds=own_seeds(pool.surrogate)
-        )[0],
+        surrogate=surrogate,
         generator=generator,
         report=checkpoint.report,
         checkpoint=checkpoint,

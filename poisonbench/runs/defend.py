@@ -14,7 +14,7 @@ from msgspec import structs
 from safetensors.torch import save
 from torch import Tensor
 
-from poisonbench.core.errors import DivergedError, UsageError
+from poisonbench.core.errors import DivergedError, UsageError, check_returned
 from poisonbench.core.files import write_bytes
 from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import as_json
@@ -179,6 +179,8 @@ def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
         defense: Defense = settings.module.build(settings.config, recipe)
     except ValueError as error:
         raise UsageError(f"{entry.name}: {error}") from None
+    fits = isinstance(defense, Defense) and hasattr(defense, "memory")  # type: ignore[redundant-expr]
+    check_returned("build", fits, "a Defense whose __init__ calls super().__init__()", defense)
     if poison.rho == 1 and targeting is None and entry.oracle and isinstance(defense, Oracle):
         # Before the poison is crafted.
         _reveal(entry.name, defense, torch.ones(len(dataset.train), dtype=torch.bool))
@@ -227,6 +229,7 @@ def _train(
     surroundings = environment(bench.device, recipe.precision) | {"plan": bench.plan}
     reset_peak_memory(bench.device)
     train = defense.extend(material.train, dataset.validation)
+    check_returned("extend", isinstance(train, Split), "a Split", train)
     seeds = Seeds(bench.seed, spec.trial)
     classifier = build_model(
         spec.model,

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from poisonbench.core.errors import AbortedError, DivergedError, InterruptedRunError
+from poisonbench.core.errors import AbortedError, DivergedError, InterruptedRunError, check_returned
 from poisonbench.core.progress import Reporter, silent
 from poisonbench.core.seeds import Seeds
 from poisonbench.data.splits import Split, digest_tensors, pixels_of
@@ -121,7 +121,7 @@ class _Run:
         while self.epoch < self.recipe.epochs:
             if not resumed:
                 self._spend("training")
-                self.train = self.defense.start_epoch(self._state(None))
+                self.train = self._checked(self.defense.start_epoch(self._state(None)))
                 self._spend("defense")
             resumed = False
             self._train_epoch(
@@ -134,6 +134,21 @@ class _Run:
             )
             self._end_epoch()
         return self.result
+
+    def _checked(self, train: TrainingSet) -> TrainingSet:
+        """What ``start_epoch`` returned: the run's images, other pixels or fewer of them."""
+        check_returned("start_epoch", isinstance(train, TrainingSet), "a TrainingSet", train)
+        images, keep, shape = train.images, train.keep, self.original.images.shape
+        fits = (images.shape, images.dtype) in ((shape, torch.uint8), (shape, torch.float32))
+        check_returned("start_epoch", fits, f"uint8 or float32 images {tuple(shape)}", images)
+        # Noise may reach over the edge of [0, 1], not to 2; grey levels and normalised images do.
+        fits = images.dtype is torch.uint8 or not images.amax() > 2
+        check_returned("start_epoch", fits, "pixels in [0, 1], and none of 2 or more", images)
+        fits = keep is None or (keep.shape, keep.dtype) == (shape[:1], torch.bool)
+        check_returned("start_epoch", fits, f"keep of shape ({shape[0]},) torch.bool", keep)
+        fits = torch.equal(train.labels, self.original.labels)
+        check_returned("start_epoch", fits, "the labels of state.train", train.labels)
+        return train
 
     def _train_epoch(self, report: Callable[[int], None]) -> None:
         batches = self._batches()
@@ -155,10 +170,15 @@ class _Run:
                 images = augment(images, rows)
             state = self._state(rows)
             if perturbs:
+                shape = images.shape
                 images = self.defense.perturb_batch(state, images, labels)
+                fits = getattr(images, "shape", 0) == shape and images.dtype is torch.float32
+                check_returned("perturb_batch", fits, f"float32 images {tuple(shape)}", images)
             with autocast(self.device, self.precision):
                 logits = forward(images)
             loss = self.defense.batch_loss(state, logits.float(), labels)
+            fits = getattr(loss, "ndim", 1) == 0 and loss.requires_grad
+            check_returned("batch_loss", fits, "a scalar tensor with a gradient", loss)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
