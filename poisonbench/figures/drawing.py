@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from poisonbench.core.files import write_bytes, write_text
+from poisonbench.core.files import write_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 #: Okabe and Ito's colours, which people with any common colour blindness tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-RIGHT, WRONG = COLOURS[0], COLOURS[1]
 #: Beside colours, so that a black-and-white print can be read.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+#: The colour of a right, a wrong and any other text, and the mark before it.
+_ANSWERS = {True: (COLOURS[0], "\u2713 "), False: (COLOURS[1], "\u2717 "), None: ("black", "")}
 
 # Sizes in inches, of text in points.
 _TILE, _GAP, _MARGIN, _LABEL, _LINE, _TITLE = 1.3, 0.15, 0.15, 1.35, 0.16, 0.36
@@ -54,15 +55,7 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Images with captions in rows and columns.
-
-    Attributes:
-        title: one line on top.
-        columns: a heading each; may have two lines.
-        rows: a label each, left of its tiles.
-        tiles: rows x columns.
-        caption: below; wrapped to the width.
-    """
+    """Images with captions, rows x columns; a column's heading may have two lines."""
 
     title: str
     columns: Sequence[str]
@@ -150,22 +143,17 @@ def write_figure(folder: Path, name: str, figure: Figure) -> list[Path]:
     Raises:
         StoreError: the folder cannot be written.
     """
-    paths = []
-    for suffix, data in draw(figure.picture).items():
-        paths.append(folder / f"{name}.{suffix}")
-        write_bytes(paths[-1], data)
-    paths.append(folder / f"{name}.json")
-    write_text(paths[-1], _json(figure.numbers))
-    return paths
+    files = draw(figure.picture)
+    numbers = json.dumps(figure.numbers, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    files["json"] = numbers.encode()
+    for suffix, data in files.items():
+        write_bytes(folder / f"{name}.{suffix}", data)
+    return [folder / f"{name}.{suffix}" for suffix in files]
 
 
 def percent(share: float | None) -> float | None:
     """A share of 1 in percent; None, where there is none, stays None."""
     return None if share is None else 100 * share
-
-
-def _json(numbers: dict[str, Any]) -> str:
-    return json.dumps(numbers, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def _file(figure: Canvas, kind: str, metadata: dict[str, None]) -> bytes:
@@ -183,16 +171,18 @@ def _wrap(text: str, width: float, size: float) -> list[str]:
 class _Page:
     """A figure that is filled from the top, in inches."""
 
-    def __init__(self, width: float, height: float, title: Sequence[str], caption: Sequence[str]):
+    def __init__(self, width: float, height: float, title: str, caption: str):
         from matplotlib.figure import Figure
 
+        titles = _wrap(title, width - 2 * _MARGIN, _LARGE)
+        captions = _wrap(caption, width - 2 * _MARGIN, _SMALL)
         self.width = width
-        self.height = height + _LINE * (len(caption) + 1) + _TITLE / 2 * (len(title) + 1)
+        self.top = _TITLE / 2 * (len(titles) + 1)
+        self.height = height + _LINE * (len(captions) + 1) + self.top
         self.figure = Figure(figsize=(self.width, self.height), facecolor="white")
-        self.top = _TITLE / 2 * (len(title) + 1)
-        self.text(_MARGIN, _MARGIN, "\n".join(title), size=_LARGE, weight="bold", va="top")
-        bottom = self.height - _LINE * (len(caption) + 0.5)
-        self.text(_MARGIN, bottom, "\n".join(caption), size=_SMALL, va="top", linespacing=1.25)
+        self.text(_MARGIN, _MARGIN, "\n".join(titles), size=_LARGE, weight="bold", va="top")
+        bottom = self.height - _LINE * (len(captions) + 0.5)
+        self.text(_MARGIN, bottom, "\n".join(captions), size=_SMALL, va="top", linespacing=1.25)
 
     def text(self, x: float, y: float, text: str, **style: Any) -> None:
         """Write text, x measured from the left and y from the top."""
@@ -206,11 +196,10 @@ class _Page:
 
 def _draw_grid(grid: Grid) -> Canvas:
     heights = [_row_height(*row) for row in zip(grid.rows, grid.tiles, strict=True)]
-    headings = max((text.count("\n") + 1 for text in grid.columns if text), default=0)
+    headings = max((_lines(text) for text in grid.columns), default=0)
     width = 2 * _MARGIN + _LABEL + len(grid.columns) * (_TILE + _GAP)
-    title = _wrap(grid.title, width - 2 * _MARGIN, _LARGE)
-    caption = _wrap(grid.caption, width - 2 * _MARGIN, _SMALL)
-    page = _Page(width, sum(heights) + headings * _LINE + _GAP, title, caption)
+    height = sum(heights) + headings * _LINE + _GAP
+    page = _Page(width, height, grid.title, grid.caption)
     lefts = [_MARGIN + _LABEL + column * (_TILE + _GAP) for column in range(len(grid.columns))]
     top = page.top + headings * _LINE
     for left, heading in zip(lefts, grid.columns, strict=True):
@@ -223,17 +212,23 @@ def _draw_grid(grid: Grid) -> Canvas:
         for left, tile in zip(lefts, tiles, strict=True):
             if tile.pixels is not None:
                 _draw_image(page.axes(left, top, _TILE, _TILE), tile.pixels)
-            anchor = (top + image + 0.05, "top") if image else (middle, "center")
-            _draw_text(page, tile, left + _TILE / 2, *anchor)
+            y, anchor = (top + image + 0.05, "top") if image else (middle, "center")
+            colour, mark = _ANSWERS[tile.is_right]
+            style = {"ha": "center", "va": anchor, "color": colour, "linespacing": 1.25}
+            page.text(left + _TILE / 2, y, mark + tile.text, **style)
         top += height
     return page.figure
 
 
+def _lines(text: str) -> int:
+    return text.count("\n") + 1 if text else 0
+
+
 def _row_height(label: str, tiles: Sequence[Tile]) -> float:
-    lines = max(tile.text.count("\n") + 1 if tile.text else 0 for tile in tiles)
+    lines = max(_lines(tile.text) for tile in tiles)
     if any(tile.pixels is not None for tile in tiles):
         return _TILE + lines * _LINE + 1.4 * _GAP
-    return max(lines, label.count("\n") + 1) * _LINE + _GAP
+    return max(lines, _lines(label), 1) * _LINE + _GAP
 
 
 def _draw_image(axes: Any, pixels: NDArray[np.floating[Any]]) -> None:
@@ -243,19 +238,11 @@ def _draw_image(axes: Any, pixels: NDArray[np.floating[Any]]) -> None:
         spine.set(color="#999999", linewidth=0.5)
 
 
-def _draw_text(page: _Page, tile: Tile, middle: float, y: float, va: str) -> None:
-    colour = {True: RIGHT, False: WRONG, None: "black"}[tile.is_right]
-    mark = {True: "\u2713 ", False: "\u2717 ", None: ""}[tile.is_right]
-    text = mark + tile.text
-    page.text(middle, y, text, ha="center", va=va, color=colour, linespacing=1.25)
-
-
 def _draw_panels(chart: Panels) -> Canvas:
-    step = _PANEL_WIDTH + 0.9
+    longest = max((len(one.label) for panel in chart.panels for one in panel.series), default=0)
+    step = _PANEL_WIDTH + 1.3 + longest * _SMALL * _LETTER / 72
     width = 2 * _MARGIN + len(chart.panels) * step
-    title = _wrap(chart.title, width - 2 * _MARGIN, _LARGE)
-    caption = _wrap(chart.caption, width - 2 * _MARGIN, _SMALL)
-    page = _Page(width, _PANEL_HEIGHT + 0.85, title, caption)
+    page = _Page(width, _PANEL_HEIGHT + 0.85, chart.title, chart.caption)
     for number, panel in enumerate(chart.panels):
         left = _MARGIN + 0.65 + number * step
         axes = page.axes(left, page.top + 0.3, _PANEL_WIDTH, _PANEL_HEIGHT)
@@ -268,11 +255,14 @@ def _draw_panels(chart: Panels) -> Canvas:
         axes.grid(color="#DDDDDD", linewidth=0.5)
         axes.set_axisbelow(True)
         if any(series.x for series in panel.series):
-            axes.legend(frameon=False)
+            # Beside the axes, where no point can be.
+            axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return page.figure
 
 
 def _draw_series(axes: Any, series: Series, index: int) -> None:
+    import numpy as np
+
     style = {
         "color": COLOURS[index % len(COLOURS)],
         "marker": MARKERS[index % len(MARKERS)],
@@ -282,8 +272,9 @@ def _draw_series(axes: Any, series: Series, index: int) -> None:
         "markeredgecolor": "white" if series.emphasised else None,
         "zorder": 3 if series.emphasised else 2,
     }
-    low, high = series.low or [None] * len(series.x), series.high or [None] * len(series.x)
-    # The distances from the mean; none where there is no interval.
-    below = [0.0 if end is None else y - end for y, end in zip(series.y, low, strict=True)]
-    above = [0.0 if end is None else end - y for y, end in zip(series.y, high, strict=True)]
-    axes.errorbar(series.x, series.y, (below, above), label=series.label, capsize=3, **style)
+    errors = None
+    if any(end is not None for end in (*series.low, *series.high)):
+        # None becomes NaN, and a distance of NaN is not drawn; one of 0 would be, as a whisker.
+        low, high = (np.array(ends, dtype=float) for ends in (series.low, series.high))
+        errors = np.stack([series.y - low, high - series.y])
+    axes.errorbar(series.x, series.y, errors, label=series.label, capsize=3, **style)
