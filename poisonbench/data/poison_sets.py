@@ -22,7 +22,6 @@ we hold out for validation are left out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -52,24 +51,28 @@ MAX_LEVELS = 96
 _CHUNK = 16
 
 
-@dataclass(frozen=True)
-class PoisonSet:
+class Aim(NamedTuple):
+    """The target's row of the test split and its class; the other classes as in a goal."""
+
+    target: int
+    target_class: int
+    intended_class: int
+    poison_class: int
+
+
+class PoisonSet(NamedTuple):
     """A published set, its images matched to rows of our data.
 
     Attributes:
         rows: (P,) int64, increasing rows of the training split.
         images: (P, C, H, W) uint8.
-        target: row of the test split.
-        target_class, intended_class, poison_class: as in a goal.
+        aim: what it is after.
         num_left_out: poisons whose base is not in the training split.
     """
 
     rows: Tensor
     images: Tensor
-    target: int
-    target_class: int
-    intended_class: int
-    poison_class: int
+    aim: Aim
     num_left_out: int
 
 
@@ -120,17 +123,16 @@ def read_poison_set(
 def _read_benchmark(files: list[Path], dataset: Dataset) -> PoisonSet:
     pairs, numbers, target = (read_pickle(file) for file in files)
     _check(isinstance(pairs, list) and len(pairs) > 0, "a list of poisons")
-    for pair in pairs:
-        _check(isinstance(pair, tuple | list) and len(pair) == 2, "poisons as (picture, label)")
-    _check(isinstance(target, tuple | list) and len(target) >= 2, "a target as (picture, label)")
+    _check(all(_is_tuple(pair, 2) for pair in pairs), "poisons as (picture, label)")
+    _check(_is_tuple(target) and len(target) >= 2, "a target as (picture, label)")
     _check(len(target) == 2, "a target without a patch: attacks with a trigger are not run here")
     pictures = [_picture(picture, "poisons", dataset) for picture, _ in pairs]
     labels = _integers([label for _, label in pairs], "poisons' labels")
     row = _row_of(_picture(target[0], "target", dataset), dataset)
     intended = int(labels[0])
     rows = _rows(_integers(numbers, "base_indices"), dataset)
-    _check_target_class(row, _integer(target[1], "target's label"), dataset)
-    return _poison_set(rows, torch.stack(pictures), labels, _Aim(row, intended, intended), dataset)
+    aim = Aim(row, _integer(target[1], "target's label"), intended, intended)
+    return _poison_set(rows, torch.stack(pictures), labels, aim, dataset)
 
 
 def _read_gradient_matching(file: Path, dataset: Dataset, std: Std | None, ids: Ids) -> PoisonSet:
@@ -144,20 +146,14 @@ def _read_gradient_matching(file: Path, dataset: Dataset, std: Std | None, ids: 
     )
     setup = _dict(content["poison_setup"], "poison_class", "intended_class")
     targets = content["target_images"]
-    _check(
-        isinstance(targets, list | tuple)
-        and len(targets) > 0
-        and isinstance(targets[0], list | tuple)
-        and len(targets[0]) == 3,
-        "target_images as (image, label, index)",
-    )
+    is_list = _is_tuple(targets) and len(targets) > 0 and _is_tuple(targets[0], 3)
+    _check(is_list, "target_images as (image, label, index)")
     _check(len(targets) == 1, "one target")
     numbers = _integers(content["poison_ids"], "poison_ids")
     if ids == "hint":
         order = _hint_order(dataset)
-        _check(
-            bool(((numbers >= 0) & (numbers < len(order))).all()), f"poison_ids under {len(order)}"
-        )
+        is_known = bool(((numbers >= 0) & (numbers < len(order))).all())
+        _check(is_known, f"poison_ids under {len(order)}")
         numbers = order[numbers]
     rows = _rows(numbers, dataset)
     delta = torch.from_numpy(array_of(content["poison_delta"], "poison_delta")).float()
@@ -170,10 +166,14 @@ def _read_gradient_matching(file: Path, dataset: Dataset, std: Std | None, ids: 
     images = torch.floor(exact + 0.5).clamp(0, 255).to(torch.uint8)
     poison_class = _integer(setup["poison_class"], "poison_class")
     labels = torch.full((len(rows),), poison_class)
-    intended = _integer(setup["intended_class"], "intended_class")
-    row = _integer(targets[0][2], "target's index")
-    _check_target_class(row, _integer(targets[0][1], "target's label"), dataset)
-    return _poison_set(rows, images, labels, _Aim(row, intended, poison_class), dataset)
+    _, target_class, row = targets[0]
+    aim = Aim(
+        _integer(row, "target's index"),
+        _integer(target_class, "target's label"),
+        _integer(setup["intended_class"], "intended_class"),
+        poison_class,
+    )
+    return _poison_set(rows, images, labels, aim, dataset)
 
 
 def _read_metapoison(file: Path, dataset: Dataset) -> PoisonSet:
@@ -183,11 +183,10 @@ def _read_metapoison(file: Path, dataset: Dataset) -> PoisonSet:
     _check(len(labels) == len(images), "a label for each image")
     originals = torch.cat([dataset.train.images, dataset.validation.images])
     own_labels = torch.cat([dataset.train.labels, dataset.validation.labels])
-    keys, own_keys = _keys(images), _keys(originals)
-    clean = set(own_keys)
+    keys, own_keys = ([one.tobytes() for one in part.numpy()] for part in (images, originals))
+    clean, present = set(own_keys), set(keys)
     is_poison = torch.tensor([key not in clean for key in keys])
     _check(bool(is_poison.any()), "poisons in xtrain; all its images are the data set's own")
-    present = set(keys)
     is_free = torch.tensor([key not in present for key in own_keys])
     poisons, poison_labels = images[is_poison], labels[is_poison]
     poison_class = int(poison_labels[0])
@@ -197,32 +196,29 @@ def _read_metapoison(file: Path, dataset: Dataset) -> PoisonSet:
     rows[rows >= len(dataset.train)] = -1
     target = _pixels(array_of(content["xtarget"], "xtarget"), "xtarget", dataset)
     _check(len(target) == 1, "one target")
-    row = _row_of(target[0], dataset)
-    _check_target_class(row, _integer(content["ytarget"], "ytarget"), dataset)
-    intended = _integer(content["ytargetadv"], "ytargetadv")
-    aim = _Aim(row, intended, poison_class)
+    aim = Aim(
+        _row_of(target[0], dataset),
+        _integer(content["ytarget"], "ytarget"),
+        _integer(content["ytargetadv"], "ytargetadv"),
+        poison_class,
+    )
     return _poison_set(rows, poisons, poison_labels, aim, dataset)
 
 
-class _Aim(NamedTuple):
-    """The target's row of the test split, and the classes as in a goal."""
-
-    target: int
-    intended_class: int
-    poison_class: int
-
-
 def _poison_set(
-    rows: Tensor, images: Tensor, labels: Tensor, aim: _Aim, dataset: Dataset
+    rows: Tensor, images: Tensor, labels: Tensor, aim: Aim, dataset: Dataset
 ) -> PoisonSet:
     """Sort, leave out what our split lacks (row -1), and check what is left against its bases."""
-    classes = {"intended class": aim.intended_class, "poison class": aim.poison_class}
-    for name, label in classes.items():
-        _check(0 <= label < dataset.num_classes, f"an {name} in 0..{dataset.num_classes - 1}")
-    target_class = int(dataset.test.labels[aim.target])
+    classes = dataset.test.labels
     _check(
-        aim.intended_class != target_class,
-        f"an intended class that is not the target's own, {target_class}",
+        0 <= aim.target < len(classes) and int(classes[aim.target]) == aim.target_class,
+        f"test image {aim.target} of {dataset.name} to be of class {aim.target_class}",
+    )
+    for name, label in (("intended", aim.intended_class), ("poison", aim.poison_class)):
+        _check(0 <= label < dataset.num_classes, f"an {name} class in 0..{dataset.num_classes - 1}")
+    _check(
+        aim.intended_class != aim.target_class,
+        f"an intended class that is not the target's own, {aim.target_class}",
     )
     _check(len(rows) == len(images) == len(labels), "as many base images and labels as poisons")
     is_kept = rows >= 0
@@ -230,24 +226,19 @@ def _poison_set(
     images, labels = images[is_kept][order].contiguous(), labels[is_kept][order]
     _check(len(rows) > 0, f"base images among the training images of {dataset.name}")
     _check(bool((rows.diff() > 0).all()), "another base image for each poison")
+    bases = dataset.train.rows(rows)
     _check(
-        torch.equal(dataset.train.labels[rows], labels),
+        torch.equal(bases.labels, labels),
         "each poison to have its base image's label (an artefact holds none); its numbers count "
         "images of another order or data set, or the attack is not clean-label",
     )
-    largest = int((images.short() - dataset.train.images[rows].short()).abs().max())
+    largest = int((images.short() - bases.images.short()).abs().max())
     _check(
         largest <= MAX_LEVELS,
         f"poisons within {MAX_LEVELS} grey levels of their base images; got {largest}: their "
         "numbers count images of another order or data set",
     )
-    return PoisonSet(
-        rows=rows,
-        images=images,
-        target_class=target_class,
-        **aim._asdict(),
-        num_left_out=int((~is_kept).sum()),
-    )
+    return PoisonSet(rows, images, aim, int((~is_kept).sum()))
 
 
 def _rows(numbers: Tensor, dataset: Dataset) -> Tensor:
@@ -314,10 +305,6 @@ def _pixels(array: NDArray[Any], what: str, dataset: Dataset) -> Tensor:
     return torch.from_numpy(result)
 
 
-def _keys(images: Tensor) -> list[bytes]:
-    return [image.tobytes() for image in images.numpy()]
-
-
 def _integers(value: Any, what: str) -> Tensor:
     array = array_of(value, what)
     _check(array.dtype.kind in "iu", f"{what} as whole numbers")
@@ -331,19 +318,16 @@ def _integer(value: Any, what: str) -> int:
     return int(numbers[0])
 
 
+def _is_tuple(value: Any, size: int | None = None) -> bool:
+    return isinstance(value, tuple | list) and size in (None, len(value))
+
+
 def _dict(value: Any, *names: str) -> Mapping[str, Any]:
     _check(isinstance(value, dict), f"a dict with {', '.join(names)}")
     for name in names:
         _check(name in value, f"a dict with {name}")
     content: Mapping[str, Any] = value
     return content
-
-
-def _check_target_class(row: int, label: int, dataset: Dataset) -> None:
-    _check(
-        0 <= row < len(dataset.test) and int(dataset.test.labels[row]) == label,
-        f"test image {row} of {dataset.name} to be of class {label}",
-    )
 
 
 def _check(holds: bool, expected: str) -> None:

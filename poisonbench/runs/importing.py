@@ -63,14 +63,7 @@ def import_poison(
         )
     clean = dataset.train.images[found.rows].short()
     measured = int((found.images.short() - clean).abs().max()) / 255
-    goal = Goal(
-        target=found.target,
-        target_class=found.target_class,
-        intended_class=found.intended_class,
-        poison_class=found.poison_class,
-        scenario=scenario,
-        targets="given",
-    )
+    goal = Goal(*found.aim, scenario=scenario, targets="given")
     spec = {
         "kind": "import",
         "format": form,
