@@ -57,10 +57,11 @@ def make_split(images: NDArray[Any], labels: NDArray[Any], source: str) -> Split
 
 def load(name: str, path: Path, data_root: Path) -> RawData:
     """The data set in a .npz file, see :func:`read_npz`."""
-    return RawData(*read_npz(path))
+    train, test = read_npz(path)
+    return RawData(train, test)
 
 
-def read_npz(path: Path) -> tuple[Split, Split]:
+def read_npz(path: Path) -> list[Split]:
     """Train and test splits of one .npz file with the keys of Keras' mnist.npz.
 
     Raises:
@@ -84,13 +85,13 @@ def read_npz(path: Path) -> tuple[Split, Split]:
                     f"{path}: expected {form}, got {', '.join(loaded) or 'no arrays'} "
                     f"without {', '.join(missing)}; rename or add them"
                 )
-            x_train, y_train, x_test, y_test = (loaded[key] for key in NPZ_KEYS)
+            arrays = {key: loaded[key] for key in NPZ_KEYS}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ArtefactError(f"{path}: expected {form}, got {_one_line(error)}; {remedy}") from None
-    return (
-        make_split(x_train, y_train, f"{path}, x_train and y_train"),
-        make_split(x_test, y_test, f"{path}, x_test and y_test"),
-    )
+    return [
+        make_split(arrays[f"x_{part}"], arrays[f"y_{part}"], f"{path}, x_{part} and y_{part}")
+        for part in ("train", "test")
+    ]
 
 
 def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
