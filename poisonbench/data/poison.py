@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -50,22 +51,22 @@ class Poison:
     path: Path | None = None
 
     def __post_init__(self) -> None:
-        size = len(self.images)
+        size, card = len(self.images), self.card
         for name, dtype, shape in (
             ("indices", torch.int64, (size,)),
-            ("images", torch.uint8, (size, *self.card["dataset"]["image_shape"])),
+            ("images", torch.uint8, (size, *card["dataset"]["image_shape"])),
             ("sources", torch.uint8, (size,)),
         ):
             tensor = getattr(self, name)
             if tensor.dtype != dtype or tensor.shape != shape:
                 raise ArtefactError(
-                    f"expected {name} of shape {tuple(shape)} and type {dtype}, "
+                    f"expected {name} of shape {shape} and type {dtype}, "
                     f"got {tuple(tensor.shape)} {tensor.dtype}"
                 )
-        _check_rows(self.indices, self.card["dataset"]["train_size"])
-        if size and int(self.sources.max()) >= len(self.card["attacks"]):
+        _check_rows(self.indices, card["dataset"]["train_size"])
+        if size and int(self.sources.max()) >= len(card["attacks"]):
             raise ArtefactError(
-                f"expected sources among {len(self.card['attacks'])} attacks, "
+                f"expected sources among {len(card['attacks'])} attacks, "
                 f"got number {int(self.sources.max())}"
             )
 
@@ -88,8 +89,8 @@ class Poison:
     @property
     def goal(self) -> Goal | None:
         """The target; None when untargeted."""
-        fields = dict(self.card["goal"])
-        return Goal(**fields) if fields.pop("kind") == "targeted" else None
+        goal = self.card["goal"]
+        return None if goal == UNTARGETED else msgspec.convert(goal, Goal)
 
     @cached_property
     def digest(self) -> str:
@@ -227,16 +228,10 @@ def make_poison(
         raise ArtefactError(
             f"{attack}: expected images of shape {expected}, got {tuple(images.shape)}"
         )
-    poisoned = quantise(images.detach(), dataset.train.images[rows], epsilon).cpu().contiguous()
+    rounded = quantise(images.detach(), dataset.train.images[rows], epsilon).cpu().contiguous()
+    sources, made_by = torch.zeros(len(rows), dtype=torch.uint8), (attack,)
     return assemble(
-        rows,
-        poisoned,
-        torch.zeros(len(rows), dtype=torch.uint8),
-        dataset,
-        attacks=(attack,),
-        epsilon=epsilon,
-        spec=spec,
-        goal=goal,
+        rows, rounded, sources, dataset, attacks=made_by, epsilon=epsilon, spec=spec, goal=goal
     )
 
 
