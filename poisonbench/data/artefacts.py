@@ -8,15 +8,14 @@ repeats the card for people, ``preview.png`` shows eight images. No pickle is ev
 from __future__ import annotations
 
 import json
-import math
-import os
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
 
 from poisonbench.core.canonical import canonical_json
 from poisonbench.core.errors import ArtefactError
@@ -32,9 +31,7 @@ FILE_NAME = "poison.safetensors"
 CARD_NAME = "card.json"
 PREVIEW_NAME = "preview.png"
 
-_MAX_HEADER_BYTES = 16 * 2**20
-#: Type, bytes and dimensions of each tensor.
-_TENSORS = {"indices": ("I64", 8, 1), "images": ("U8", 1, 4), "sources": ("U8", 1, 1)}
+_MAX_CARD_BYTES = 16 * 2**20
 
 
 class _Fields(msgspec.Struct, forbid_unknown_fields=True):
@@ -110,14 +107,14 @@ def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:
             "check the path or craft it again"
         )
     try:
-        header, data = retried(file, lambda: _read_bytes(file))
-        card = json.loads(header["__metadata__"]["card"])
+        tensors, text = retried(file, lambda: _read_tensors(file))
+        card = json.loads(text)
         if path.is_dir() and _read_json(path / CARD_NAME) != card:
             raise ArtefactError(
                 f"expected {CARD_NAME} to repeat the card inside {FILE_NAME}, got another"
             )
         _check_card(card)
-        poison = Poison(**load(data), card=card, path=path)
+        poison = Poison(**tensors, card=card, path=path)
         _check_digests(poison)
     except ArtefactError as error:
         raise ArtefactError(
@@ -137,52 +134,23 @@ def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:
     return poison
 
 
-def _read_bytes(file: Path) -> tuple[dict[str, Any], bytes]:
-    """Read the header and all bytes; allocate nothing before header and file size agree."""
-    with file.open("rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
-        length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or not 2 <= length <= min(_MAX_HEADER_BYTES, size - 8):
-            raise ValueError(f"{size} bytes that announce a header of {length}")
-        header = json.loads(stream.read(length))
-        _check_header(header, size - 8 - length)
-        stream.seek(0)
-        data = stream.read(size)
-    if len(data) != size:
-        raise ValueError(f"{len(data)} of {size} bytes")
-    return header, data
-
-
-def _check_header(header: Any, payload: int) -> None:
-    """Check names, types, shapes and lengths of the tensors against the bytes that are there."""
-    names = sorted(_TENSORS)
-    if not isinstance(header, dict) or set(header) != {*names, "__metadata__"}:
-        content = sorted(header) if isinstance(header, dict) else type(header).__name__
-        raise ArtefactError(f"expected the tensors {', '.join(names)} and a card, got {content}")
-    match header["__metadata__"]:
-        case {"card": str(), **others} if not others:
-            pass
-        case _:
-            raise ArtefactError("expected one metadata entry, the card, got something else")
-    total = 0
-    for name, (dtype, width, num_dims) in _TENSORS.items():
-        match header[name]:
-            case {"dtype": kind, "shape": list(shape)} if (
-                kind == dtype
-                and len(shape) == num_dims
-                and all(type(side) is int and side >= 0 for side in shape)
-            ):
-                total += width * math.prod(shape)
-            case entry:
-                raise ArtefactError(
-                    f"expected {name} of type {dtype} with {num_dims} dimensions, got {entry}"
-                )
-    if total != payload:
-        raise ArtefactError(f"expected {total} bytes of tensors, got {payload}")
+def _read_tensors(file: Path) -> tuple[dict[str, Tensor], str]:
+    """Read the tensors and the card; the library holds the header against the file before it."""
+    names = ["images", "indices", "sources"]
+    # Opened twice, as the library's errors do not say which of the system's they were.
+    with file.open("rb"), safe_open(file, "pt") as opened:
+        metadata = opened.metadata() or {}
+        if sorted(opened.keys()) != names or list(metadata) != ["card"]:
+            raise ArtefactError(
+                f"expected the tensors {', '.join(names)} and a card, "
+                f"got {', '.join([*opened.keys(), *metadata]) or 'nothing'}"
+            )
+        # Copies: the file must not be needed later.
+        return {name: opened.get_tensor(name).clone() for name in names}, metadata["card"]
 
 
 def _read_json(file: Path) -> Any:
-    if not file.is_file() or file.stat().st_size > _MAX_HEADER_BYTES:
+    if not file.is_file() or file.stat().st_size > _MAX_CARD_BYTES:
         raise ArtefactError(f"expected a {file.name} beside the tensors, got none or a huge one")
     return json.loads(read_shared(file))
 

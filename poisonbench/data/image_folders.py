@@ -45,7 +45,8 @@ def load(name: str, path: Path, data_root: Path) -> RawData:
             modes.add(image.mode)
     if len(sizes) > 1:
         first, other = (f"{size[0]}x{size[1]} in {file}" for size, file in list(sizes.items())[:2])
-        raise ArtefactError(f"expected images of one size, got {first} and {other}; resize them")
+        text = f"expected images of one size, got {first} and {other}; resize them first"
+        raise ArtefactError(text)
     mode = "L" if modes <= {"1", "L"} else "RGB"
     train, test = (_decode(files, mode) for files in parts)
     return RawData(train, test, class_names)

@@ -134,7 +134,7 @@ def test_truncated(folder, size):
 def test_trailing_bytes(folder):
     file = folder / "poison.safetensors"
     file.write_bytes(file.read_bytes() + b"\0")
-    refused(file, "bytes of tensors")
+    refused(file, "not fully covered")
 
 
 def test_a_pickle_or_a_zip_under_the_name(tmp_path):
@@ -153,11 +153,11 @@ def test_a_pickle_or_a_zip_under_the_name(tmp_path):
 def test_a_header_that_lies_allocates_nothing(tmp_path):
     file = tmp_path / "poison.safetensors"
     file.write_bytes(struct.pack("<Q", 2**62) + b"{}")
-    refused(file, "announce a header")
+    refused(file, "header too large")
     with file.open("wb") as stream:
         stream.write(struct.pack("<Q", 2**25))
         stream.truncate(2**26)
-    refused(file, "announce a header")
+    refused(file, "expected a poison")
     huge = 2**50
     header = {
         "__metadata__": {"card": "{}"},
@@ -167,7 +167,7 @@ def test_a_header_that_lies_allocates_nothing(tmp_path):
     }
     text = json.dumps(header).encode()
     file.write_bytes(struct.pack("<Q", len(text)) + text)
-    refused(file, f"expected {huge} bytes of tensors, got 0")
+    refused(file, "not fully covered")
 
 
 def tensors_of(poison):
@@ -219,14 +219,26 @@ def test_metadata_must_be_one_card(file, poison, metadata):
 @pytest.mark.parametrize(
     ("name", "change", "match"),
     [
-        ("indices", lambda t: t.int(), "expected indices of type I64"),
-        ("indices", lambda t: t[:, None], "expected indices of type I64 with 1 dimensions"),
+        (
+            "indices",
+            lambda t: t.int(),
+            r"expected indices of shape \(10,\) and type torch.int64, got .* torch.int32",
+        ),
+        ("indices", lambda t: t[:, None], r"expected indices of shape \(10,\) .*, got \(10, 1\)"),
         ("indices", lambda t: t[:-1].contiguous(), "expected indices of shape"),
-        ("images", lambda t: t.float(), "expected images of type U8"),
-        ("images", lambda t: t[0].contiguous(), "expected images of type U8 with 4 dimensions"),
+        (
+            "images",
+            lambda t: t.float(),
+            "expected images .* type torch.uint8, got .* torch.float32",
+        ),
+        ("images", lambda t: t[0].contiguous(), "expected indices of shape"),
         ("images", lambda t: t[:, :1].contiguous(), "expected images of shape"),
-        ("images", lambda t: t.view(torch.int8), "expected images of type U8"),
-        ("sources", lambda t: t.long(), "expected sources of type U8"),
+        (
+            "images",
+            lambda t: t.view(torch.int8),
+            "expected images .* type torch.uint8, got .* torch.int8",
+        ),
+        ("sources", lambda t: t.long(), "expected sources of shape"),
         ("sources", lambda t: t + 1, "expected sources among 1 attacks"),
         ("indices", lambda t: t.flip(0), "expected strictly increasing indices"),
         ("indices", lambda t: t // 4, "expected strictly increasing indices"),
