@@ -32,8 +32,8 @@ def make_split(images: NDArray[Any], labels: NDArray[Any], source: str) -> Split
     Raises:
         ArtefactError: another shape or type.
     """
-    grey = images.ndim == 3
-    if not grey and not (images.ndim == 4 and images.shape[3] in (1, 3)):
+    nhwc = images[..., None] if images.ndim == 3 else images
+    if nhwc.ndim != 4 or nhwc.shape[3] not in (1, 3):
         raise ArtefactError(
             f"{source}: expected images of shape (N, H, W) or (N, H, W, C) with C 1 or 3, "
             f"got {images.shape}; reshape or transpose them"
@@ -51,7 +51,6 @@ def make_split(images: NDArray[Any], labels: NDArray[Any], source: str) -> Split
             f"got labels of shape {labels.shape} and type {labels.dtype}; store integers of "
             f"shape ({len(images)},)"
         )
-    nhwc = images[..., None] if grey else images
     return Split(_tensor(nhwc.transpose(0, 3, 1, 2)), _tensor(labels.astype(np.int64)))
 
 
@@ -97,9 +96,7 @@ def read_npz(path: Path) -> list[Split]:
 def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
     """An array of bytes in MNIST's IDX format, from ``path`` or, packed, ``path`` + ``.gz``.
 
-    Args:
-        path: the file's name without ``.gz``.
-        ndim: 3 for images (N, H, W), 1 for labels (N,).
+    ``ndim`` is 3 for images (N, H, W) and 1 for labels (N,).
 
     Raises:
         ArtefactError: unreadable, of another kind, or cut short.

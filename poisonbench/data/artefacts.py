@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -21,7 +20,7 @@ from poisonbench.core.canonical import canonical_json
 from poisonbench.core.errors import ArtefactError
 from poisonbench.core.files import read_shared, retried
 from poisonbench.data.poison import SCHEMA, Poison, check_budget, levels, seal
-from poisonbench.data.preview import preview_png
+from poisonbench.data.preview import preview_of
 from poisonbench.data.splits import Dataset, digest_tensors
 from poisonbench.targeting import SCENARIOS, UNTARGETED, Goal
 
@@ -77,17 +76,6 @@ def poison_files(poison: Poison, dataset: Dataset) -> dict[str, bytes]:
         CARD_NAME: (json.dumps(poison.card, indent=1, sort_keys=True) + "\n").encode(),
         PREVIEW_NAME: preview_of(poison, dataset),
     }
-
-
-def preview_of(poison: Poison, dataset: Dataset) -> bytes:
-    """A PNG of up to eight images: clean, poisoned, difference, after a targeted one's target."""
-    sample = torch.linspace(0, len(poison) - 1, min(8, len(poison))).round().long()
-    rows, poisoned = poison.indices[sample], poison.images[sample]
-    if len(poison) == 0:
-        rows, poisoned = torch.tensor([0]), dataset.train.images[:1].cpu()
-    clean = dataset.train.images.cpu()[rows]
-    target = None if poison.goal is None else dataset.test.images[poison.goal.target].cpu()
-    return preview_png(clean, poisoned, poison.card["levels"], target)
 
 
 def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:

@@ -180,10 +180,7 @@ def quantise(images: Tensor, base: Tensor, epsilon: float) -> Tensor:
 def overstep(images: Tensor, base: Tensor, epsilon: float) -> float:
     """How far images leave the budget around their base or [0, 1], in grey levels; 0 if nowhere.
 
-    Args:
-        images: (..., C, H, W) float.
-        base: (..., C, H, W) uint8, the clean images.
-        epsilon: the budget in [0, 1].
+    Images are (..., C, H, W) float, their base is uint8 of that shape, and epsilon is in [0, 1].
     """
     largest = 0.0
     parts = (tensor.flatten(0, -4).split(_CHUNK) for tensor in (images, base))

@@ -21,10 +21,10 @@ we hold out for validation are left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -49,6 +49,27 @@ BENCHMARK_FILES = ("poisons.pickle", "base_indices.pickle", "target.pickle")
 MAX_LEVELS = 96
 #: Poisons compared with their class at a time.
 _CHUNK = 16
+
+
+class _Setup(msgspec.Struct):
+    poison_class: Any
+    intended_class: Any
+
+
+class _GradientMatching(msgspec.Struct):
+    poison_ids: Any
+    poison_delta: Any
+    poison_setup: _Setup
+    #: Of image, label and index.
+    target_images: Annotated[list[tuple[Any, Any, Any]], msgspec.Meta(min_length=1, max_length=1)]
+
+
+class _MetaPoison(msgspec.Struct):
+    xtrain: Any
+    ytrain: Any
+    xtarget: Any
+    ytarget: Any
+    ytargetadv: Any
 
 
 class Aim(NamedTuple):
@@ -121,17 +142,16 @@ def read_poison_set(
 
 
 def _read_benchmark(files: list[Path], dataset: Dataset) -> PoisonSet:
-    pairs, numbers, target = (read_pickle(file) for file in files)
-    _check(isinstance(pairs, list) and len(pairs) > 0, "a list of poisons")
-    _check(all(_is_tuple(pair, 2) for pair in pairs), "poisons as (picture, label)")
-    _check(_is_tuple(target) and len(target) >= 2, "a target as (picture, label)")
-    _check(len(target) == 2, "a target without a patch: attacks with a trigger are not run here")
+    content, numbers, target = (read_pickle(file) for file in files)
+    pairs = _converted(content, Annotated[list[tuple[Any, Any]], msgspec.Meta(min_length=1)])
+    image, label, *patch = _converted(target, Annotated[list[Any], msgspec.Meta(min_length=2)])
+    _check(not patch, "a target without a patch: attacks with a trigger are not run here")
     pictures = [_picture(picture, "poisons", dataset) for picture, _ in pairs]
     labels = _integers([label for _, label in pairs], "poisons' labels")
-    row = _row_of(_picture(target[0], "target", dataset), dataset)
+    row = _row_of(_picture(image, "target", dataset), dataset)
     intended = int(labels[0])
     rows = _rows(_integers(numbers, "base_indices"), dataset)
-    aim = Aim(row, _integer(target[1], "target's label"), intended, intended)
+    aim = Aim(row, _integer(label, "target's label"), intended, intended)
     return _poison_set(rows, torch.stack(pictures), labels, aim, dataset)
 
 
@@ -141,22 +161,16 @@ def _read_gradient_matching(file: Path, dataset: Dataset, std: Std | None, ids: 
             "--std: expected hint or pgm with --format gradient-matching, got none: deltas are in "
             "units of a standard deviation, and the two codes have different ones"
         )
-    content = _dict(
-        read_pickle(file), "poison_ids", "poison_delta", "poison_setup", "target_images"
-    )
-    setup = _dict(content["poison_setup"], "poison_class", "intended_class")
-    targets = content["target_images"]
-    is_list = _is_tuple(targets) and len(targets) > 0 and _is_tuple(targets[0], 3)
-    _check(is_list, "target_images as (image, label, index)")
-    _check(len(targets) == 1, "one target")
-    numbers = _integers(content["poison_ids"], "poison_ids")
+    content = _converted(read_pickle(file), _GradientMatching)
+    ((_, target_class, row),) = content.target_images
+    numbers = _integers(content.poison_ids, "poison_ids")
     if ids == "hint":
         order = _hint_order(dataset)
         is_known = bool(((numbers >= 0) & (numbers < len(order))).all())
         _check(is_known, f"poison_ids under {len(order)}")
         numbers = order[numbers]
     rows = _rows(numbers, dataset)
-    delta = torch.from_numpy(array_of(content["poison_delta"], "poison_delta")).float()
+    delta = torch.from_numpy(array_of(content.poison_delta, "poison_delta")).float()
     expected = (len(rows), *dataset.image_shape)
     _check(delta.shape == expected, f"poison_delta of shape {expected}")
     _check(bool(delta.isfinite().all()), "finite deltas")
@@ -164,22 +178,21 @@ def _read_gradient_matching(file: Path, dataset: Dataset, std: Std | None, ids: 
     scale = 255 * torch.tensor(STDS[std]).view(1, 3, 1, 1)
     exact = dataset.train.images[rows.clamp(min=0)].float() + scale * delta
     images = torch.floor(exact + 0.5).clamp(0, 255).to(torch.uint8)
-    poison_class = _integer(setup["poison_class"], "poison_class")
+    poison_class = _integer(content.poison_setup.poison_class, "poison_class")
     labels = torch.full((len(rows),), poison_class)
-    _, target_class, row = targets[0]
     aim = Aim(
         _integer(row, "target's index"),
         _integer(target_class, "target's label"),
-        _integer(setup["intended_class"], "intended_class"),
+        _integer(content.poison_setup.intended_class, "intended_class"),
         poison_class,
     )
     return _poison_set(rows, images, labels, aim, dataset)
 
 
 def _read_metapoison(file: Path, dataset: Dataset) -> PoisonSet:
-    content = _dict(read_pickle(file), "xtrain", "ytrain", "xtarget", "ytarget", "ytargetadv")
-    images = _pixels(array_of(content["xtrain"], "xtrain"), "xtrain", dataset)
-    labels = _integers(content["ytrain"], "ytrain").flatten()
+    content = _converted(read_pickle(file), _MetaPoison)
+    images = _pixels(array_of(content.xtrain, "xtrain"), "xtrain", dataset)
+    labels = _integers(content.ytrain, "ytrain").flatten()
     _check(len(labels) == len(images), "a label for each image")
     originals = torch.cat([dataset.train.images, dataset.validation.images])
     own_labels = torch.cat([dataset.train.labels, dataset.validation.labels])
@@ -194,12 +207,12 @@ def _read_metapoison(file: Path, dataset: Dataset) -> PoisonSet:
     free = (is_free & (own_labels == poison_class)).nonzero().flatten()
     rows = _nearest(poisons, originals, free)
     rows[rows >= len(dataset.train)] = -1
-    target = _pixels(array_of(content["xtarget"], "xtarget"), "xtarget", dataset)
+    target = _pixels(array_of(content.xtarget, "xtarget"), "xtarget", dataset)
     _check(len(target) == 1, "one target")
     aim = Aim(
         _row_of(target[0], dataset),
-        _integer(content["ytarget"], "ytarget"),
-        _integer(content["ytargetadv"], "ytargetadv"),
+        _integer(content.ytarget, "ytarget"),
+        _integer(content.ytargetadv, "ytargetadv"),
         poison_class,
     )
     return _poison_set(rows, poisons, poison_labels, aim, dataset)
@@ -285,9 +298,7 @@ def _row_of(image: Tensor, dataset: Dataset) -> int:
 def _picture(value: Any, what: str, dataset: Dataset) -> Tensor:
     array = array_of(value, what)
     _check(array.dtype == np.uint8 and array.ndim in (2, 3), f"{what} as pictures of 8 bits")
-    if array.ndim == 2:
-        array = array[..., None]
-    return _pixels(array[None], what, dataset)[0]
+    return _pixels(np.atleast_3d(array)[None], what, dataset)[0]
 
 
 def _pixels(array: NDArray[Any], what: str, dataset: Dataset) -> Tensor:
@@ -318,16 +329,13 @@ def _integer(value: Any, what: str) -> int:
     return int(numbers[0])
 
 
-def _is_tuple(value: Any, size: int | None = None) -> bool:
-    return isinstance(value, tuple | list) and size in (None, len(value))
-
-
-def _dict(value: Any, *names: str) -> Mapping[str, Any]:
-    _check(isinstance(value, dict), f"a dict with {', '.join(names)}")
-    for name in names:
-        _check(name in value, f"a dict with {name}")
-    content: Mapping[str, Any] = value
-    return content
+def _converted(value: Any, form: Any) -> Any:
+    """A pickle's plain values as a form, or ArtefactError."""
+    try:
+        return msgspec.convert(value, form)
+    except msgspec.ValidationError as error:
+        text = f"expected a poison set of this format, got another: {error}"
+        raise ArtefactError(text) from None
 
 
 def _check(holds: bool, expected: str) -> None:

@@ -176,13 +176,10 @@ def rounded_up(share: float, count: int) -> int:
 
 
 def hold_out(labels: Tensor, size: int, root_seed: int, dataset: str) -> tuple[Tensor, Tensor]:
-    """Row indices of a class-balanced validation set of ``size`` images and of the rest.
+    """Increasing rows that are kept, and those of a class-balanced validation set of that size.
 
     The draw depends on the root seed and the data set alone, so every trial and every attack sees
     the same split. Classes get equal shares; a remainder goes to the first classes.
-
-    Returns:
-        (kept, held_out): two increasing int64 tensors that partition ``range(len(labels))``.
 
     Raises:
         ArtefactError: a class has too few images to give its share.

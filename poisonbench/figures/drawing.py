@@ -151,9 +151,21 @@ def write_figure(folder: Path, name: str, figure: Figure) -> list[Path]:
     return [folder / f"{name}.{suffix}" for suffix in files]
 
 
-def percent(share: float | None) -> float | None:
-    """A share of 1 in percent; None, where there is none, stays None."""
-    return None if share is None else 100 * share
+def percent_line(
+    label: str,
+    points: Sequence[tuple[float, float, float | None, float | None]],
+    *,
+    dashed: bool = False,
+) -> Series:
+    """A line of points (x, mean, low, high), whose shares of 1 are drawn in percent."""
+    return Series(
+        label=label,
+        x=[x for x, *_ in points],
+        y=[100 * mean for _, mean, *_ in points],
+        low=[None if low is None else 100 * low for *_, low, _ in points],
+        high=[None if high is None else 100 * high for *_, high in points],
+        dashed=dashed,
+    )
 
 
 def _file(figure: Canvas, kind: str, metadata: dict[str, None]) -> bytes:

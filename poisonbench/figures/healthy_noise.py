@@ -256,11 +256,8 @@ def _grid(
 ) -> Grid:
     """An image a row, with its noise and the noisy image.
 
-    Args:
-        numbers: as in the JSON file.
-        images: (M, C, H, W) uint8, those of ``numbers["images"]``.
-        pixels: by "healthy" and "wrong_label", the noise and the noisy images, both (M, C, H, W)
-            in pixels of [0, 1].
+    ``images`` (M, C, H, W) uint8 are those of ``numbers["images"]``; ``pixels`` are by "healthy"
+    and "wrong_label" the noise and the noisy images, both (M, C, H, W) in pixels of [0, 1].
     """
     tiles = []
     for index, image in enumerate(numbers["images"]):

@@ -48,13 +48,9 @@ def is_on(record: RunRecord, dataset: Dataset) -> bool:
 def runs_of_row(
     records: Sequence[RunRecord], dataset: Dataset, row: Row, methods: Sequence[str]
 ) -> dict[str, list[RunRecord]]:
-    """The runs of a row by defense, one for each (seed, trial).
+    """The runs of a row by defense, one for each (seed, trial); its targets are the data set's.
 
-    Args:
-        records: what has been run.
-        dataset: whose images the targets are.
-        row: the attack.
-        methods: the defenses, in order; none named takes those that have runs.
+    Without methods, all defenses that have runs are taken.
 
     Raises:
         UsageError: unknown defense.
@@ -88,13 +84,7 @@ def models_of_row(
 ) -> list[RunRecord]:
     """The runs of a row's trial that kept their models; say how to make those that others lack.
 
-    Args:
-        bench: where models lie, and the root seed of the runs.
-        records: what has been run.
-        dataset: whose images the targets are.
-        row: the attack.
-        methods: the defenses, in order; none named takes those that have runs.
-        trial: of the runs.
+    Parameters as of :func:`runs_of_row`; the seed of the runs is the bench's.
 
     Raises:
         UsageError: unknown defense.

@@ -7,8 +7,7 @@ that every defense shown has a run of first: a rule that no outcome enters.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset
@@ -18,8 +17,7 @@ from poisonbench.registry import attacks, label_of
 from poisonbench.results.records import RunRecord
 
 
-@dataclass(frozen=True)
-class _Target:
+class _Target(NamedTuple):
     """What the runs of one column share."""
 
     seed: int
