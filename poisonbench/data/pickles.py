@@ -7,7 +7,7 @@ torch's. The names of their constructors stand in one table, :data:`_KNOWN`, and
 other name ends the reading. :func:`array_of` later makes an array of a note, after its type, shape
 and bytes agree.
 
-Before that the opcodes are read without running them (:func:`_scan`): only those of plain data, no
+Before that the opcodes are read without running them (:func:`scan`): only those of plain data, no
 slot in the memo beyond the next, no dict key but a number or text (nested tuples as a key would be
 hashed for ever), no more opcodes than a poison set needs. A file over 2 GiB is not read at all.
 """
@@ -54,7 +54,7 @@ def read_pickle(path: Path) -> Any:
         if size > MAX_BYTES:
             raise ArtefactError(f"{path}: expected at most {MAX_BYTES:,} bytes, got {size:,}")
         data = path.read_bytes()
-        _scan(data)
+        scan(data)
         return _Reader(io.BytesIO(data), encoding="latin1").load()
     except ArtefactError as error:
         raise ArtefactError(
@@ -249,13 +249,23 @@ class _Reader(pickle.Unpickler):
         return _KNOWN[module, name]
 
 
-def _scan(data: bytes) -> None:
-    """Refuse a pickle by its opcodes, before one is run; the kinds on the stack are followed."""
+def scan(data: bytes | io.BytesIO, *, references: bool = False) -> None:
+    """Refuse a pickle by its opcodes, before one is run; the kinds on the stack are followed.
+
+    Args:
+        data: the pickle; a stream is left behind it.
+        references: it may name tensors' storages that lie elsewhere in its file.
+
+    Raises:
+        ArtefactError: an opcode, or a use of one, that plain data does not need.
+        ValueError: not a pickle, or cut short.
+    """
+    allowed = _OPCODES | {"BINPERSID"} if references else _OPCODES
     stack: list[str] = []
     memo: dict[int, str] = {}
     for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         name = opcode.name
-        if name not in _OPCODES or count >= MAX_OPCODES:
+        if name not in allowed or count >= MAX_OPCODES:
             raise ArtefactError(
                 f"expected up to {MAX_OPCODES:,} opcodes of plain data, got {name} at {count:,}"
             )

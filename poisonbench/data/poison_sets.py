@@ -1,4 +1,4 @@
-"""Published poison sets in the three formats they come in, as rows of our training split.
+"""Published poison sets in the formats they come in, as rows of our training split.
 
 * ``benchmark``: the folder of a submission to "Just How Toxic" (Schwarzschild et al., 2021):
   ``poisons.pickle``, a list of (picture, label), ``base_indices.pickle``, the training images that
@@ -9,10 +9,12 @@
 * ``metapoison``: the dict of Huang et al.'s downloads: all training images with the poisons among
   them (``xtrain``, ``ytrain``; NHWC, 0..255, sorted by class), ``xtarget``, ``ytarget``,
   ``ytargetadv``.
+* ``tensors``: images and labels of a whole training set, untargeted (:mod:`.tensor_files`).
+* ``dc-generator``: weights that make the poisons (``runs/released_generator.py``), no set itself.
 
-Rows are found by the training images' own numbers, which our split keeps, and for ``metapoison``,
-which has none, by the images: what is in the file and not in the data set is a poison, and its base
-is the nearest image of its class that the file lacks.
+Rows are found by the training images' own numbers, which our split keeps, and for ``metapoison``
+and ``tensors``, which have none, by the images: what is in the file and not in the data set is a
+poison, and its base is the nearest image of its class that the file lacks.
 
 Deviations from the codes that read these: pixels are rounded and clipped, where the references
 truncate a poison and let MetaPoison's values outside 0..255 wrap around; poisons whose base image
@@ -33,8 +35,9 @@ from torch import Tensor
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.data.pickles import array_of, read_pickle
 from poisonbench.data.splits import Dataset
+from poisonbench.data.tensor_files import read_tensor_set
 
-Format = Literal["benchmark", "gradient-matching", "metapoison"]
+Format = Literal["benchmark", "gradient-matching", "metapoison", "tensors", "dc-generator"]
 Std = Literal["hint", "pgm"]
 Ids = Literal["hint", "original"]
 
@@ -44,6 +47,8 @@ STDS: dict[str, tuple[float, ...]] = {
     "hint": (0.2023, 0.1994, 0.2010),
     "pgm": (0.2470, 0.2430, 0.2620),
 }
+#: Formats without a target.
+UNTARGETED_FORMATS = ("tensors", "dc-generator")
 BENCHMARK_FILES = ("poisons.pickle", "base_indices.pickle", "target.pickle")
 #: Grey levels between a poison and its base beyond which it is another image.
 MAX_LEVELS = 96
@@ -87,13 +92,13 @@ class PoisonSet(NamedTuple):
     Attributes:
         rows: (P,) int64, increasing rows of the training split.
         images: (P, C, H, W) uint8.
-        aim: what it is after.
+        aim: what it is after; null for an untargeted set.
         num_left_out: poisons whose base is not in the training split.
     """
 
     rows: Tensor
     images: Tensor
-    aim: Aim
+    aim: Aim | None
     num_left_out: int
 
 
@@ -135,6 +140,8 @@ def read_poison_set(
             return _read_benchmark(files, dataset)
         if form == "gradient-matching":
             return _read_gradient_matching(files[0], dataset, std, ids)
+        if form == "tensors":
+            return _poison_set(*read_tensor_set(files[0], dataset), None, dataset)
         return _read_metapoison(files[0], dataset)
     except ArtefactError as error:
         text = str(error)
@@ -219,20 +226,11 @@ def _read_metapoison(file: Path, dataset: Dataset) -> PoisonSet:
 
 
 def _poison_set(
-    rows: Tensor, images: Tensor, labels: Tensor, aim: Aim, dataset: Dataset
+    rows: Tensor, images: Tensor, labels: Tensor, aim: Aim | None, dataset: Dataset
 ) -> PoisonSet:
     """Sort, leave out what our split lacks (row -1), and check what is left against its bases."""
-    classes = dataset.test.labels
-    _check(
-        0 <= aim.target < len(classes) and int(classes[aim.target]) == aim.target_class,
-        f"test image {aim.target} of {dataset.name} to be of class {aim.target_class}",
-    )
-    for name, label in (("intended", aim.intended_class), ("poison", aim.poison_class)):
-        _check(0 <= label < dataset.num_classes, f"an {name} class in 0..{dataset.num_classes - 1}")
-    _check(
-        aim.intended_class != aim.target_class,
-        f"an intended class that is not the target's own, {aim.target_class}",
-    )
+    if aim is not None:
+        _check_aim(aim, dataset)
     _check(len(rows) == len(images) == len(labels), "as many base images and labels as poisons")
     is_kept = rows >= 0
     rows, order = rows[is_kept].sort()
@@ -252,6 +250,20 @@ def _poison_set(
         "numbers count images of another order or data set",
     )
     return PoisonSet(rows, images, aim, int((~is_kept).sum()))
+
+
+def _check_aim(aim: Aim, dataset: Dataset) -> None:
+    classes = dataset.test.labels
+    _check(
+        0 <= aim.target < len(classes) and int(classes[aim.target]) == aim.target_class,
+        f"test image {aim.target} of {dataset.name} to be of class {aim.target_class}",
+    )
+    for name, label in (("intended", aim.intended_class), ("poison", aim.poison_class)):
+        _check(0 <= label < dataset.num_classes, f"an {name} class in 0..{dataset.num_classes - 1}")
+    _check(
+        aim.intended_class != aim.target_class,
+        f"an intended class that is not the target's own, {aim.target_class}",
+    )
 
 
 def _rows(numbers: Tensor, dataset: Dataset) -> Tensor:
