@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poisonbench.core.errors import ArtefactError, UsageError
+from poisonbench.data.base_images import MAX_LEVELS, poisons_among
 from poisonbench.data.pickles import array_of, read_pickle
 from poisonbench.data.splits import Dataset
 from poisonbench.data.tensor_files import read_tensor_set
@@ -50,10 +51,6 @@ STDS: dict[str, tuple[float, ...]] = {
 #: Formats without a target.
 UNTARGETED_FORMATS = ("tensors", "dc-generator")
 BENCHMARK_FILES = ("poisons.pickle", "base_indices.pickle", "target.pickle")
-#: Grey levels between a poison and its base beyond which it is another image.
-MAX_LEVELS = 96
-#: Poisons compared with their class at a time.
-_CHUNK = 16
 
 
 class _Setup(msgspec.Struct):
@@ -201,19 +198,9 @@ def _read_metapoison(file: Path, dataset: Dataset) -> PoisonSet:
     images = _pixels(array_of(content.xtrain, "xtrain"), "xtrain", dataset)
     labels = _integers(content.ytrain, "ytrain").flatten()
     _check(len(labels) == len(images), "a label for each image")
-    originals = torch.cat([dataset.train.images, dataset.validation.images])
-    own_labels = torch.cat([dataset.train.labels, dataset.validation.labels])
-    keys, own_keys = ([one.tobytes() for one in part.numpy()] for part in (images, originals))
-    clean, present = set(own_keys), set(keys)
-    is_poison = torch.tensor([key not in clean for key in keys])
-    _check(bool(is_poison.any()), "poisons in xtrain; all its images are the data set's own")
-    is_free = torch.tensor([key not in present for key in own_keys])
-    poisons, poison_labels = images[is_poison], labels[is_poison]
+    rows, poisons, poison_labels = poisons_among(images, labels, dataset)
     poison_class = int(poison_labels[0])
     _check(bool((poison_labels == poison_class).all()), "poisons of one class")
-    free = (is_free & (own_labels == poison_class)).nonzero().flatten()
-    rows = _nearest(poisons, originals, free)
-    rows[rows >= len(dataset.train)] = -1
     target = _pixels(array_of(content.xtarget, "xtarget"), "xtarget", dataset)
     _check(len(target) == 1, "one target")
     aim = Aim(
@@ -285,19 +272,6 @@ def _hint_order(dataset: Dataset) -> Tensor:
         )
     size = len(dataset.train) + len(dataset.validation)
     return torch.randperm(size, generator=torch.Generator().manual_seed(1))
-
-
-def _nearest(poisons: Tensor, originals: Tensor, free: Tensor) -> Tensor:
-    """For each poison the nearest image among ``free``, in L-infinity; -1 if none is near."""
-    if len(free) == 0:
-        return torch.full((len(poisons),), -1)
-    candidates = originals[free].flatten(1).short()
-    rows = []
-    for chunk in poisons.flatten(1).short().split(_CHUNK):
-        distance = torch.stack([(candidates - one).abs().amax(1) for one in chunk])
-        nearest = distance.min(1)
-        rows.append(torch.where(nearest.values <= MAX_LEVELS, free[nearest.indices], -1))
-    return torch.cat(rows)
 
 
 def _row_of(image: Tensor, dataset: Dataset) -> int:

@@ -6,8 +6,7 @@ clean, and labels. A tuple, a list and a TensorDataset of the two are read as we
 ``torch.load`` makes nothing but tensors and containers of them with ``weights_only``; before that
 the file's opcodes are read without running them, as of every pickle (:mod:`.pickles`).
 
-A file does not say which of its images are poisons, nor in which order they stand: what is in it
-and not in the data set is a poison, and its base is the image of its class that is nearest to it.
+A file does not say which of its images are poisons, nor in which order they stand; the images do.
 """
 
 from __future__ import annotations
@@ -23,13 +22,9 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from poisonbench.core.errors import ArtefactError
+from poisonbench.data.base_images import poisons_among
 from poisonbench.data.pickles import MAX_BYTES, scan
 from poisonbench.data.splits import Dataset
-
-#: Of the images that are nearest in L2, which one matrix product tells, how many are compared in
-#: L-infinity, which tells a poison's base from its likes.
-_NEAREST = 8
-_CHUNK = 256
 
 
 def load_tensors(path: Path) -> Any:
@@ -75,52 +70,12 @@ def _scan(data: bytes) -> None:
 
 
 def read_tensor_set(path: Path, dataset: Dataset) -> tuple[Tensor, Tensor, Tensor]:
-    """The poisons in a file of images and labels.
-
-    Returns:
-        rows (P,) int64 of their bases in the training split, -1 of what is held out for validation,
-        images (P, C, H, W) uint8 and labels (P,) int64.
+    """The poisons in a file of images and labels: see :func:`.base_images.poisons_among`.
 
     Raises:
         ArtefactError: unreadable, unsafe, not images and labels, or not of that data set.
     """
-    images, labels = _images_and_labels(load_tensors(path), dataset)
-    originals = torch.cat([dataset.train.images, dataset.validation.images])
-    own_labels = torch.cat([dataset.train.labels, dataset.validation.labels])
-    keys, own_keys = ([one.tobytes() for one in part.numpy()] for part in (images, originals))
-    clean, present = set(own_keys), set(keys)
-    is_poison = torch.tensor([key not in clean for key in keys])
-    is_free = torch.tensor([key not in present for key in own_keys])
-    images, labels = images[is_poison], labels[is_poison]
-    if len(images) == 0:
-        raise ArtefactError(
-            f"expected poisons, got images that are all {dataset.name}'s own; choose another file"
-        )
-    rows = torch.full((len(images),), -1)
-    for label in torch.unique(labels):
-        poisons, free = (labels == label).nonzero()[:, 0], is_free & (own_labels == label)
-        if not bool(free.any()):
-            raise ArtefactError(
-                f"expected base images of class {int(label)} for {len(poisons)} poisons, got none: "
-                f"the file has all those of {dataset.name} unchanged beside them"
-            )
-        candidates = free.nonzero()[:, 0]
-        rows[poisons] = candidates[_nearest(images[poisons], originals[candidates])]
-    rows[rows >= len(dataset.train)] = -1
-    return rows, images, labels
-
-
-def _nearest(images: Tensor, candidates: Tensor) -> Tensor:
-    """The position (P,) of the candidate that is nearest to each image (P, C, H, W)."""
-    flat = candidates.flatten(1)
-    exact, norms = flat.float(), flat.float().square().sum(1)
-    positions = []
-    for chunk in images.flatten(1).split(_CHUNK):
-        distance = norms - 2 * chunk.float() @ exact.T
-        likely = distance.topk(min(_NEAREST, len(flat)), largest=False).indices
-        largest = (flat[likely].short() - chunk[:, None].short()).abs().amax(2)
-        positions.append(likely.gather(1, largest.argmin(1, keepdim=True))[:, 0])
-    return torch.cat(positions)
+    return poisons_among(*_images_and_labels(load_tensors(path), dataset), dataset)
 
 
 def _images_and_labels(content: Any, dataset: Dataset) -> tuple[Tensor, Tensor]:
