@@ -22,12 +22,9 @@ NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def make_split(images: NDArray[Any], labels: NDArray[Any], source: str) -> Split:
-    """A split of images in the layout of files.
+    """A split of images (N, H, W) or (N, H, W, C), C 1 or 3, and labels (N,) or (N, 1), of files.
 
-    Args:
-        images: (N, H, W) or (N, H, W, C) uint8, C is 1 or 3.
-        labels: (N,) or (N, 1), any integer type.
-        source: where they come from, for error messages.
+    ``source`` says in errors where they come from.
 
     Raises:
         ArtefactError: another shape or type.

@@ -79,11 +79,9 @@ def poison_files(poison: Poison, dataset: Dataset) -> dict[str, bytes]:
 
 
 def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:
-    """Read and check an artefact.
+    """Read and check an artefact: a folder, or the safetensors file alone.
 
-    Args:
-        path: its folder, or the safetensors file alone.
-        dataset: the data set to use it with; without one nothing is checked against images.
+    Without a data set nothing is checked against images.
 
     Raises:
         ArtefactError: missing, damaged, edited, made for another split, or over its budget.

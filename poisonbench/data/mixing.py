@@ -39,7 +39,7 @@ def mix(
         pools: attack -> its poisons of every training image, in the order of the shares.
         dataset: the one that the pools were made for.
         rho: share of training images that are poisoned, in [0, 1].
-        seed: of the draw; another draw is another seed.
+        seed: of the draw.
         selection: see :func:`assign`.
 
     Raises:

@@ -71,12 +71,8 @@ def read_pickle(path: Path) -> Any:
 def array_of(value: Any, what: str) -> NDArray[Any]:
     """Numbers as an array: from a note, a number, or a list or tuple of numbers or of scalars.
 
-    Args:
-        value: from :func:`read_pickle`.
-        what: its name, for error messages.
-
     Raises:
-        ArtefactError: something else, or a note whose parts disagree.
+        ArtefactError: something else, or a note whose parts disagree; ``what`` names it.
     """
     try:
         if isinstance(value, _Note):

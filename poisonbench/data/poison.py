@@ -151,12 +151,9 @@ def levels(epsilon: float) -> int:
 
 
 def quantise(images: Tensor, base: Tensor, epsilon: float) -> Tensor:
-    """Round images half up to uint8, never more than the budget away from the base.
+    """Round float images in [0, 1] half up to uint8, at most the budget away from the base.
 
-    Args:
-        images: (P, C, H, W) float in [0, 1].
-        base: (P, C, H, W) uint8, the clean images.
-        epsilon: the budget in [0, 1]; a part of a grey level is dropped.
+    Both are (P, C, H, W), the base is uint8; a part of a grey level of the budget is dropped.
 
     Raises:
         DivergedError: a pixel is not finite.
@@ -206,13 +203,13 @@ def make_poison(
     Parameters: what the card states, by name.
 
     Args:
-        images: (P, C, H, W) float in [0, 1], what the attack crafted, on any device.
+        images: (P, C, H, W) float in [0, 1], on any device.
         indices: (P,) int64, strictly increasing rows of the training split.
         dataset: what was attacked.
         attack: its name.
         epsilon: L-infinity budget in [0, 1].
         spec: JSON values, whatever determined the images.
-        goal: what the attack is after, see :meth:`poisonbench.targeting.Goal.as_json`.
+        goal: see :meth:`poisonbench.targeting.Goal.as_json`.
 
     Raises:
         ArtefactError: shapes or rows that do not fit the data set.

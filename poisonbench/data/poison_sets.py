@@ -84,13 +84,9 @@ class Aim(NamedTuple):
 
 
 class PoisonSet(NamedTuple):
-    """A published set, its images matched to rows of our data.
+    """A published set, its images (P, C, H, W) uint8 matched to rows (P,) of our training split.
 
-    Attributes:
-        rows: (P,) int64, increasing rows of the training split.
-        images: (P, C, H, W) uint8.
-        aim: what it is after; null for an untargeted set.
-        num_left_out: poisons whose base is not in the training split.
+    It aims at nothing where it is untargeted; poisons of other bases than our rows are left out.
     """
 
     rows: Tensor

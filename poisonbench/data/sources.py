@@ -40,10 +40,9 @@ def load_dataset(
     over the classes, by a draw that depends on ``root_seed``; all of them are in ``cifar10@6000``.
 
     Args:
-        name: of :func:`~poisonbench.registry.datasets`, with ``@SIZE`` or without, or a prefix
-            and a path, as ``npz:PATH``.
+        name: see :func:`~poisonbench.data.names.about`.
         data_root: where downloaded data sets are, in torchvision's layout.
-        root_seed: what the validation draw depends on.
+        root_seed: what draws depend on.
         download: fetch what is missing; otherwise nothing touches the network.
         say: receives remarks for the person at the terminal.
 

@@ -37,15 +37,9 @@ CIFAR_NPZ = "cifar10.npz"
 
 @dataclass(frozen=True)
 class Standard:
-    """One of the data sets.
+    """One of the data sets; mean and std per channel, in [0, 1] units, are null for grey images.
 
-    Attributes:
-        name: as the user writes it.
-        torchvision_class: what downloads it.
-        folder: its files' folder, relative to the data root.
-        files: their names.
-        class_names: 10 names.
-        mean, std: per channel, in [0, 1] units; null for grey images.
+    Its files' folder is relative to the data root.
     """
 
     name: str

@@ -26,14 +26,9 @@ def draw_goal(
 
     Random, as in Geiping et al.'s benchmark: the target's class, then another class as intended,
     then one of the class's test images. Easy: one of the test images with a small clean margin
-    (:data:`EASY`), intended as the class that clean models hold for the next likely. Where the
-    intended class is given, the target is drawn from the others.
-
-    Args:
-        dataset: whose test split has the target.
-        targeting: how to draw, and what is given.
-        generator: CPU generator of the draws.
-        probabilities: (M, N, K) of M clean models on the N test images, for easy targets.
+    (:data:`EASY`), intended as the class that clean models hold for the next likely: that needs
+    ``probabilities`` (M, N, K) of M clean models on the N test images. Where the intended class is
+    given, the target is drawn from the others.
 
     Raises:
         UsageError: a given target or class that does not exist, or an intended class that is the

@@ -40,12 +40,9 @@ _LETTER = 0.56
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """One square of a grid.
+    """One square of a grid: pixels (H, W) or (H, W, 3) in [0, 1], text below or instead.
 
-    Attributes:
-        pixels: (H, W) or (H, W, 3) in [0, 1]; None for text alone.
-        text: one or more lines below the image, or in its place.
-        is_right: true and false colour and mark the text as a right or wrong answer; None does not.
+    A text that is a right or wrong answer is coloured and marked as such.
     """
 
     pixels: NDArray[np.floating[Any]] | None = None
@@ -69,8 +66,6 @@ class Series:
     """One line, or a cloud of points.
 
     Attributes:
-        label: for the legend.
-        x, y: its points.
         low, high: ends of each point's interval; None where there is none.
         dashed: draw it dashed, e.g. published figures beside measured ones.
         joined: connect the points by a line; otherwise they are smaller, for clouds of points.

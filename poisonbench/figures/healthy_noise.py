@@ -63,12 +63,8 @@ def healthy_noise(
 ) -> Figure:
     """Draw image, noise and noisy image with predictions, for some images of HINT's selection.
 
-    Args:
-        bench: where; poisons and the model that are missing are made and kept.
-        dataset: what to train on.
-        request: a run of HINT; its trial also seeds the choice of images.
-        images: how many to show; half of them clean where there are clean ones.
-        wrong_label: show the control as well.
+    Half of the images are clean where there are clean ones; the trial of the request, a run of
+    HINT, also seeds their choice. Poisons and the model that are missing are made and kept.
 
     Raises:
         UsageError: bad options.

@@ -62,12 +62,7 @@ def predictions(
 ) -> Figure:
     """Draw test images, and below each the class and confidence that every classifier gives it.
 
-    Args:
-        bench: where.
-        dataset: whose test images.
-        choice: the classifiers.
-        images: how many to show.
-        pick: "disagree" draws among images on which the classifiers disagree, "random" among all.
+    They are drawn among all ("random"), or those that classifiers disagree on ("disagree").
 
     Raises:
         UsageError: bad options.

@@ -41,7 +41,7 @@ def target_predictions(
     Args:
         number: the figure's in the paper.
         dataset: whose test images the targets are.
-        attack: the attack's name.
+        attack: its name.
         scenario: how the victims were trained, in words.
         runs: by defense, at least one; one run for each (seed, trial), all on this data set.
         images: how many targets to show.
