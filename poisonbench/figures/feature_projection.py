@@ -38,14 +38,6 @@ from poisonbench.training.evaluation import features_of
 
 #: Clean images of a class that are drawn as points; the axes are computed with all of them.
 SHOWN = 300
-GROUPS = (
-    "target's class",
-    "poisons' class",
-    "bases",
-    "removed, clean",
-    "poisons",
-    "removed, poisons",
-)
 
 
 def feature_projection(bench: Bench, dataset: Dataset, records: Sequence[RunRecord]) -> Figure:
@@ -105,14 +97,14 @@ def _project(bench: Bench, dataset: Dataset, record: RunRecord) -> dict[str, Any
         generator = generator_for(bench.seed, "figure features", trial)
         return rows[torch.randperm(len(rows), generator=generator)[:SHOWN].sort().values]
 
-    groups = (
-        drawn(of_own & kept),
-        drawn(of_other & kept),
-        of_bases,
-        drawn(~poisoned & ~kept),
-        _rows(poisoned & kept),
-        _rows(poisoned & ~kept),
-    )
+    groups = {
+        "target's class": drawn(of_own & kept),
+        "poisons' class": drawn(of_other & kept),
+        "bases": of_bases,
+        "removed, clean": drawn(~poisoned & ~kept),
+        "poisons": _rows(poisoned & kept),
+        "removed, poisons": _rows(poisoned & ~kept),
+    }
     return {
         "id": record.id,
         "method": spec.method,
@@ -123,7 +115,7 @@ def _project(bench: Bench, dataset: Dataset, record: RunRecord) -> dict[str, Any
         "poisons": int(poisoned.sum()),
         "poisons_removed": int((poisoned & ~kept).sum()),
         "target": points[-1].tolist(),
-        "points": {name: points[of].tolist() for name, of in zip(GROUPS, groups, strict=True)},
+        "points": {name: points[rows].tolist() for name, rows in groups.items()},
     }
 
 
@@ -188,8 +180,8 @@ def _panel(record: RunRecord, numbers: dict[str, Any]) -> Panel:
     hit = "target hit" if numbers["is_hit"] else "target not hit"
     removed = f"{numbers['poisons_removed']} of {numbers['poisons']} poisons removed"
     labels = {
-        GROUPS[0]: f"class {numbers['target_class']} (target's)",
-        GROUPS[1]: f"class {numbers['poison_class']} (poisons')",
+        "target's class": f"class {numbers['target_class']} (target's)",
+        "poisons' class": f"class {numbers['poison_class']} (poisons')",
     }
     return Panel(
         title=f"{label_of(record.spec.method, record.spec.config)}: {hit}, {removed}",
