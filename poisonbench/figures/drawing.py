@@ -30,7 +30,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _ANSWERS = {True: (COLOURS[0], "\u2713 "), False: (COLOURS[1], "\u2717 "), None: ("black", "")}
 
 # Sizes in inches, of text in points.
-_TILE, _GAP, _MARGIN, _LABEL, _LINE, _TITLE = 1.3, 0.15, 0.15, 1.35, 0.16, 0.36
+_TILE, _GAP, _MARGIN, _LABEL, _LINE = 1.3, 0.15, 0.15, 1.35, 0.16
 _PANEL_WIDTH, _PANEL_HEIGHT = 4.0, 3.2
 _SMALL, _NORMAL, _LARGE = 8, 9, 11
 _DPI = 150
@@ -165,77 +165,63 @@ def percent_line(
 
 def _file(figure: Canvas, kind: str, metadata: dict[str, None]) -> bytes:
     stream = io.BytesIO()
-    figure.savefig(stream, format=kind, dpi=_DPI, metadata=metadata)
+    style: dict[str, Any] = {"dpi": _DPI, "bbox_inches": "tight", "pad_inches": _MARGIN}
+    figure.savefig(stream, format=kind, metadata=metadata, **style)
     return stream.getvalue()
 
 
-def _wrap(text: str, width: float, size: float) -> list[str]:
-    """Split a text into lines of at most that many inches; line breaks of the text are kept."""
+def _wrap(text: str, width: float, size: float) -> str:
+    """Break a text into lines of at most that many inches; line breaks of the text are kept."""
     letters = max(20, int(width * 72 / (size * _LETTER)))
-    return [line for part in text.split("\n") for line in textwrap.wrap(part, letters) or [""]]
+    return "\n".join(textwrap.fill(part, letters) for part in text.split("\n"))
 
 
-class _Page:
-    """A figure that is filled from the top, in inches."""
+def _sheet(title: str, width: float) -> Canvas:
+    """A figure of one inch, so that its fractions are inches, with a title above (0, 0).
 
-    def __init__(self, width: float, height: float, title: str, caption: str):
-        from matplotlib.figure import Figure
+    What is outside of it is saved as well.
+    """
+    from matplotlib.figure import Figure
 
-        titles = _wrap(title, width - 2 * _MARGIN, _LARGE)
-        captions = _wrap(caption, width - 2 * _MARGIN, _SMALL)
-        self.width = width
-        self.top = _TITLE / 2 * (len(titles) + 1)
-        self.height = height + _LINE * (len(captions) + 1) + self.top
-        self.figure = Figure(figsize=(self.width, self.height), facecolor="white")
-        self.text(_MARGIN, _MARGIN, "\n".join(titles), size=_LARGE, weight="bold", va="top")
-        bottom = self.height - _LINE * (len(captions) + 0.5)
-        self.text(_MARGIN, bottom, "\n".join(captions), size=_SMALL, va="top", linespacing=1.25)
-
-    def text(self, x: float, y: float, text: str, **style: Any) -> None:
-        """Write text, x measured from the left and y from the top."""
-        self.figure.text(x / self.width, 1 - y / self.height, text, **style)
-
-    def axes(self, x: float, y: float, width: float, height: float) -> Any:
-        """Axes whose upper left corner is there."""
-        box = (x / self.width, 1 - (y + height) / self.height)
-        return self.figure.add_axes((*box, width / self.width, height / self.height))
+    figure = Figure(figsize=(1, 1), facecolor="white")
+    figure.text(0, _GAP, _wrap(title, width, _LARGE), size=_LARGE, weight="bold", va="bottom")
+    return figure
 
 
 def _draw_grid(grid: Grid) -> Canvas:
-    heights = [_row_height(*row) for row in zip(grid.rows, grid.tiles, strict=True)]
-    headings = max((_lines(text) for text in grid.columns), default=0)
-    width = 2 * _MARGIN + _LABEL + len(grid.columns) * (_TILE + _GAP)
-    height = sum(heights) + headings * _LINE + _GAP
-    page = _Page(width, height, grid.title, grid.caption)
-    lefts = [_MARGIN + _LABEL + column * (_TILE + _GAP) for column in range(len(grid.columns))]
-    top = page.top + headings * _LINE
+    lefts = [_LABEL + column * (_TILE + _GAP) for column in range(len(grid.columns))]
+    width = _LABEL + len(lefts) * (_TILE + _GAP)
+    figure = _sheet(grid.title, width)
+    top = -_LINE * max((_lines(text) for text in grid.columns), default=0)
     for left, heading in zip(lefts, grid.columns, strict=True):
-        page.text(left + _TILE / 2, top, heading, ha="center", va="bottom", weight="bold")
-    top += _GAP / 2
-    for label, tiles, height in zip(grid.rows, grid.tiles, heights, strict=True):
-        image = _TILE if any(tile.pixels is not None for tile in tiles) else 0
-        middle = top + (image or height - _GAP) / 2
-        page.text(_MARGIN, middle, label, va="center", size=_NORMAL)
+        figure.text(left + _TILE / 2, top, heading, ha="center", va="bottom", weight="bold")
+    top -= _GAP / 2
+    for label, tiles in zip(grid.rows, grid.tiles, strict=True):
+        lines = max(_lines(tile.text) for tile in tiles) * _LINE
+        has_image = any(tile.pixels is not None for tile in tiles)
+        # Text is below the row's images, or in the middle of a row without.
+        height = _TILE if has_image else max(lines, _lines(label) * _LINE, _LINE)
+        middle = top - height / 2
+        y, anchor = (top - _TILE - 0.05, "top") if has_image else (middle, "center")
+        figure.text(0, middle, label, va="center", size=_NORMAL)
         for left, tile in zip(lefts, tiles, strict=True):
             if tile.pixels is not None:
-                _draw_image(page.axes(left, top, _TILE, _TILE), tile.pixels)
-            y, anchor = (top + image + 0.05, "top") if image else (middle, "center")
+                _draw_image(figure.add_axes((left, top - _TILE, _TILE, _TILE)), tile.pixels)
             colour, mark = _ANSWERS[tile.is_right]
-            style = {"ha": "center", "va": anchor, "color": colour, "linespacing": 1.25}
-            page.text(left + _TILE / 2, y, mark + tile.text, **style)
-        top += height
-    return page.figure
+            style: dict[str, Any] = {
+                "ha": "center",
+                "va": anchor,
+                "color": colour,
+                "linespacing": 1.25,
+            }
+            figure.text(left + _TILE / 2, y, mark + tile.text, **style)
+        top -= height + (lines + 1.4 * _GAP if has_image else _GAP)
+    figure.text(0, top - _GAP, _wrap(grid.caption, width, _SMALL), va="top", linespacing=1.25)
+    return figure
 
 
 def _lines(text: str) -> int:
     return text.count("\n") + 1 if text else 0
-
-
-def _row_height(label: str, tiles: Sequence[Tile]) -> float:
-    lines = max(_lines(tile.text) for tile in tiles)
-    if any(tile.pixels is not None for tile in tiles):
-        return _TILE + lines * _LINE + 1.4 * _GAP
-    return max(lines, _lines(label), 1) * _LINE + _GAP
 
 
 def _draw_image(axes: Any, pixels: NDArray[np.floating[Any]]) -> None:
@@ -248,11 +234,11 @@ def _draw_image(axes: Any, pixels: NDArray[np.floating[Any]]) -> None:
 def _draw_panels(chart: Panels) -> Canvas:
     longest = max((len(one.label) for panel in chart.panels for one in panel.series), default=0)
     step = _PANEL_WIDTH + 1.3 + longest * _SMALL * _LETTER / 72
-    width = 2 * _MARGIN + len(chart.panels) * step
-    page = _Page(width, _PANEL_HEIGHT + 0.85, chart.title, chart.caption)
+    width = len(chart.panels) * step
+    figure = _sheet(chart.title, width)
+    bottom = -_PANEL_HEIGHT - 0.3
     for number, panel in enumerate(chart.panels):
-        left = _MARGIN + 0.65 + number * step
-        axes = page.axes(left, page.top + 0.3, _PANEL_WIDTH, _PANEL_HEIGHT)
+        axes = figure.add_axes((0.5 + number * step, bottom, _PANEL_WIDTH, _PANEL_HEIGHT))
         for index, series in enumerate(panel.series):
             # One without points keeps its colour free, so that a line looks alike in all panels.
             if series.x:
@@ -264,7 +250,9 @@ def _draw_panels(chart: Panels) -> Canvas:
         if any(series.x for series in panel.series):
             # Beside the axes, where no point can be.
             axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    return page.figure
+    caption = _wrap(chart.caption, width, _SMALL)
+    figure.text(0, bottom - 0.55, caption, va="top", linespacing=1.25)
+    return figure
 
 
 def _draw_series(axes: Any, series: Series, index: int) -> None:
