@@ -21,7 +21,7 @@ from poisonbench.cli.common import (
     say,
 )
 from poisonbench.core.folders import DEFAULT_DATA_ROOT
-from poisonbench.data.names import PART, about
+from poisonbench.data.names import SUBSET, about
 
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="A name of `data list`, npz:PATH or folder:PATH.")
@@ -36,8 +36,8 @@ def list_(as_json: JsonOption = False) -> None:
     texts = about()
     if as_json:
         prefixes = {name: text for name, text in texts.items() if ":" in name}
-        names = {n: text for n, text in texts.items() if n not in PART and n not in prefixes}
-        print_json({"datasets": names, "parts": PART, "prefixes": prefixes})
+        names = {n: text for n, text in texts.items() if n not in SUBSET and n not in prefixes}
+        print_json({"datasets": names, "parts": SUBSET, "prefixes": prefixes})
         return
     for name, text in texts.items():
         print(f"{name:<15}{text}")

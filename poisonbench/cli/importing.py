@@ -38,7 +38,10 @@ def import_(
         typer.Argument(metavar="PATH...", help="Sets: folders for benchmark, else files."),
     ],
     form: Annotated[
-        str, typer.Option("--format", help="benchmark, gradient-matching or metapoison.")
+        str,
+        typer.Option(
+            "--format", help="benchmark, gradient-matching, metapoison, tensors or dc-generator."
+        ),
     ],
     dataset: DatasetOption = None,
     std: Annotated[
@@ -59,7 +62,10 @@ def import_(
     ] = "scratch",
     epsilon: Annotated[
         str | None,
-        typer.Option("--epsilon", help="Budget to hold it to, such as 8/255; as measured."),
+        typer.Option(
+            "--epsilon",
+            help="Budget to hold it to, such as 8/255; as measured, of a generator DC's.",
+        ),
     ] = None,
     results: ResultsOption = DEFAULT_RESULTS,
     data_root: DataRootOption = DEFAULT_DATA_ROOT,
@@ -69,7 +75,8 @@ def import_(
 ) -> None:
     """Read published poison sets into the results folder, for defend --poison.
 
-    They are pickles; what they hold is read as data, and nothing in them is run.
+    They are pickles; what they hold is read as data, and nothing in them is run. dc-generator takes
+    the weights of DeepConfuse's generator, and has it perturb every training image.
     """
     from poisonbench.data.poison_sets import Format, Ids, Std, files_of
     from poisonbench.runs.importing import import_poison

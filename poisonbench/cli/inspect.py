@@ -94,7 +94,8 @@ def _audit(
     preview: Path | None,
     json: bool,
 ) -> None:
-    from poisonbench.data.artefacts import PREVIEW_NAME, preview_of, read_poison
+    from poisonbench.data.artefacts import PREVIEW_NAME, read_poison
+    from poisonbench.data.preview import preview_of
     from poisonbench.data.sources import load_dataset
 
     poison = read_poison(path)

@@ -22,18 +22,15 @@ NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def make_split(images: NDArray[Any], labels: NDArray[Any], source: str) -> Split:
-    """A split of images in the layout of files.
+    """A split of images (N, H, W) or (N, H, W, C), C 1 or 3, and labels (N,) or (N, 1), of files.
 
-    Args:
-        images: (N, H, W) or (N, H, W, C) uint8, C is 1 or 3.
-        labels: (N,) or (N, 1), any integer type.
-        source: where they come from, for error messages.
+    ``source`` says in errors where they come from.
 
     Raises:
         ArtefactError: another shape or type.
     """
-    grey = images.ndim == 3
-    if not grey and not (images.ndim == 4 and images.shape[3] in (1, 3)):
+    nhwc = images[..., None] if images.ndim == 3 else images
+    if nhwc.ndim != 4 or nhwc.shape[3] not in (1, 3):
         raise ArtefactError(
             f"{source}: expected images of shape (N, H, W) or (N, H, W, C) with C 1 or 3, "
             f"got {images.shape}; reshape or transpose them"
@@ -51,16 +48,16 @@ def make_split(images: NDArray[Any], labels: NDArray[Any], source: str) -> Split
             f"got labels of shape {labels.shape} and type {labels.dtype}; store integers of "
             f"shape ({len(images)},)"
         )
-    nhwc = images[..., None] if grey else images
     return Split(_tensor(nhwc.transpose(0, 3, 1, 2)), _tensor(labels.astype(np.int64)))
 
 
 def load(name: str, path: Path, data_root: Path) -> RawData:
     """The data set in a .npz file, see :func:`read_npz`."""
-    return RawData(*read_npz(path))
+    train, test = read_npz(path)
+    return RawData(train, test)
 
 
-def read_npz(path: Path) -> tuple[Split, Split]:
+def read_npz(path: Path) -> list[Split]:
     """Train and test splits of one .npz file with the keys of Keras' mnist.npz.
 
     Raises:
@@ -84,21 +81,19 @@ def read_npz(path: Path) -> tuple[Split, Split]:
                     f"{path}: expected {form}, got {', '.join(loaded) or 'no arrays'} "
                     f"without {', '.join(missing)}; rename or add them"
                 )
-            x_train, y_train, x_test, y_test = (loaded[key] for key in NPZ_KEYS)
+            arrays = {key: loaded[key] for key in NPZ_KEYS}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ArtefactError(f"{path}: expected {form}, got {_one_line(error)}; {remedy}") from None
-    return (
-        make_split(x_train, y_train, f"{path}, x_train and y_train"),
-        make_split(x_test, y_test, f"{path}, x_test and y_test"),
-    )
+    return [
+        make_split(arrays[f"x_{part}"], arrays[f"y_{part}"], f"{path}, x_{part} and y_{part}")
+        for part in ("train", "test")
+    ]
 
 
 def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
     """An array of bytes in MNIST's IDX format, from ``path`` or, packed, ``path`` + ``.gz``.
 
-    Args:
-        path: the file's name without ``.gz``.
-        ndim: 3 for images (N, H, W), 1 for labels (N,).
+    ``ndim`` is 3 for images (N, H, W) and 1 for labels (N,).
 
     Raises:
         ArtefactError: unreadable, of another kind, or cut short.

@@ -8,66 +8,64 @@ repeats the card for people, ``preview.png`` shows eight images. No pickle is ev
 from __future__ import annotations
 
 import json
-import math
-import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+import msgspec
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
 
 from poisonbench.core.canonical import canonical_json
 from poisonbench.core.errors import ArtefactError
 from poisonbench.core.files import read_shared, retried
 from poisonbench.data.poison import SCHEMA, Poison, check_budget, levels, seal
-from poisonbench.data.preview import preview_png
+from poisonbench.data.preview import preview_of
 from poisonbench.data.splits import Dataset, digest_tensors
-from poisonbench.targeting import SCENARIOS, UNTARGETED
+from poisonbench.targeting import SCENARIOS, UNTARGETED, Goal
+
+T = TypeVar("T")
 
 FILE_NAME = "poison.safetensors"
 CARD_NAME = "card.json"
 PREVIEW_NAME = "preview.png"
 
-_MAX_HEADER_BYTES = 16 * 2**20
-_TENSORS = {"indices": ("I64", 8, 1), "images": ("U8", 1, 4), "sources": ("U8", 1, 1)}
-_CARD_FIELDS: dict[str, type] = {
-    "schema": int,
-    "kind": str,
-    "attacks": list,
-    "goal": dict,
-    "spec": dict,
-    "epsilon": float,
-    "levels": int,
-    "num_poisons": int,
-    "dataset": dict,
-    "measured": dict,
-    "versions": dict,
-    "digest": str,
-    "sources_digest": str,
-    "seal": str,
-}
-_DATASET_FIELDS: dict[str, type] = {
-    "name": str,
-    "digest": str,
-    "train_size": int,
-    "image_shape": list,
-    "num_classes": int,
-}
-_GOAL_FIELDS: dict[str, type] = {
-    "kind": str,
-    "target": int,
-    "target_class": int,
-    "intended_class": int,
-    "poison_class": int,
-    "scenario": str,
-    "targets": str,
-}
-_MEASURED_FIELDS: dict[str, type] = {
-    "max_abs_levels": int,
-    "mean_abs_levels": float,
-    "changed_pixels": float,
-}
+_MAX_CARD_BYTES = 16 * 2**20
+
+
+class _Fields(msgspec.Struct, forbid_unknown_fields=True):
+    """Fields of these types and no others."""
+
+
+class _MadeFor(_Fields):
+    name: str
+    digest: str
+    train_size: int
+    image_shape: list[int]
+    num_classes: int
+
+
+class _Measured(_Fields):
+    max_abs_levels: int
+    mean_abs_levels: float
+    changed_pixels: float
+
+
+class _Card(_Fields):
+    schema: int
+    kind: str
+    attacks: Annotated[list[str], msgspec.Meta(min_length=1)]
+    goal: dict[str, Any]
+    spec: dict[str, Any]
+    epsilon: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    levels: int
+    num_poisons: int
+    dataset: _MadeFor
+    measured: _Measured
+    versions: dict[str, Any]
+    digest: str
+    sources_digest: str
+    seal: str
 
 
 def poison_files(poison: Poison, dataset: Dataset) -> dict[str, bytes]:
@@ -80,23 +78,10 @@ def poison_files(poison: Poison, dataset: Dataset) -> dict[str, bytes]:
     }
 
 
-def preview_of(poison: Poison, dataset: Dataset) -> bytes:
-    """A PNG of up to eight images: clean, poisoned, difference, after a targeted one's target."""
-    sample = torch.linspace(0, len(poison) - 1, min(8, len(poison))).round().long()
-    rows, poisoned = poison.indices[sample], poison.images[sample]
-    if len(poison) == 0:
-        rows, poisoned = torch.tensor([0]), dataset.train.images[:1].cpu()
-    clean = dataset.train.images.cpu()[rows]
-    target = None if poison.goal is None else dataset.test.images[poison.goal.target].cpu()
-    return preview_png(clean, poisoned, poison.card["levels"], target)
-
-
 def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:
-    """Read and check an artefact.
+    """Read and check an artefact: a folder, or the safetensors file alone.
 
-    Args:
-        path: its folder, or the safetensors file alone.
-        dataset: the data set to use it with; without one nothing is checked against images.
+    Without a data set nothing is checked against images.
 
     Raises:
         ArtefactError: missing, damaged, edited, made for another split, or over its budget.
@@ -108,14 +93,14 @@ def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:
             "check the path or craft it again"
         )
     try:
-        header, data = retried(file, lambda: _read_bytes(file))
-        card = _parse_card(header["__metadata__"]["card"])
+        tensors, text = retried(file, lambda: _read_tensors(file))
+        card = json.loads(text)
         if path.is_dir() and _read_json(path / CARD_NAME) != card:
             raise ArtefactError(
                 f"expected {CARD_NAME} to repeat the card inside {FILE_NAME}, got another"
             )
         _check_card(card)
-        poison = Poison(**load(data), card=card, path=path)
+        poison = Poison(**tensors, card=card, path=path)
         _check_digests(poison)
     except ArtefactError as error:
         raise ArtefactError(
@@ -135,107 +120,57 @@ def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:
     return poison
 
 
-def _read_bytes(file: Path) -> tuple[dict[str, Any], bytes]:
-    """Read the header and all bytes; allocate nothing before header and file size agree."""
-    with file.open("rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
-        length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or not 2 <= length <= min(_MAX_HEADER_BYTES, size - 8):
-            raise ValueError(f"{size} bytes that announce a header of {length}")
-        header = json.loads(stream.read(length))
-        _check_header(header, size - 8 - length)
-        stream.seek(0)
-        data = stream.read(size)
-    if len(data) != size:
-        raise ValueError(f"{len(data)} of {size} bytes")
-    return header, data
-
-
-def _check_header(header: Any, payload: int) -> None:
-    """Check names, types, shapes and lengths of the tensors against the bytes that are there."""
-    names = sorted(_TENSORS)
-    if not isinstance(header, dict) or set(header) != {*names, "__metadata__"}:
-        content = sorted(header) if isinstance(header, dict) else type(header).__name__
-        raise ArtefactError(f"expected the tensors {', '.join(names)} and a card, got {content}")
-    metadata = header["__metadata__"]
-    if (
-        not isinstance(metadata, dict)
-        or set(metadata) != {"card"}
-        or not isinstance(metadata["card"], str)
-    ):
-        raise ArtefactError("expected one metadata entry, the card, got something else")
-    total = 0
-    for name, (dtype, width, num_dims) in _TENSORS.items():
-        entry = header[name]
-        shape = entry.get("shape") if isinstance(entry, dict) else None
-        if (
-            not isinstance(shape, list)
-            or len(shape) != num_dims
-            or not all(type(side) is int and side >= 0 for side in shape)
-            or entry.get("dtype") != dtype
-        ):
+def _read_tensors(file: Path) -> tuple[dict[str, Tensor], str]:
+    """Read the tensors and the card; the library holds the header against the file before it."""
+    names = ["images", "indices", "sources"]
+    # Opened twice, as the library's errors do not say which of the system's they were.
+    with file.open("rb"), safe_open(file, "pt") as opened:
+        metadata = opened.metadata() or {}
+        if sorted(opened.keys()) != names or list(metadata) != ["card"]:
             raise ArtefactError(
-                f"expected {name} of type {dtype} with {num_dims} dimensions, got {entry}"
+                f"expected the tensors {', '.join(names)} and a card, "
+                f"got {', '.join([*opened.keys(), *metadata]) or 'nothing'}"
             )
-        total += width * math.prod(shape)
-    if total != payload:
-        raise ArtefactError(f"expected {total} bytes of tensors, got {payload}")
+        # Copies: the file must not be needed later.
+        return {name: opened.get_tensor(name).clone() for name in names}, metadata["card"]
 
 
 def _read_json(file: Path) -> Any:
-    if not file.is_file() or file.stat().st_size > _MAX_HEADER_BYTES:
+    if not file.is_file() or file.stat().st_size > _MAX_CARD_BYTES:
         raise ArtefactError(f"expected a {file.name} beside the tensors, got none or a huge one")
     return json.loads(read_shared(file))
 
 
-def _parse_card(text: str) -> dict[str, Any]:
-    card = json.loads(text)
+def _check_card(card: Any) -> None:
     if not isinstance(card, dict) or card.get("kind") != "poison" or card.get("schema") != SCHEMA:
         raise ArtefactError(f"expected the card of a poison of schema {SCHEMA}, got another")
-    return card
-
-
-def _check_card(card: dict[str, Any]) -> None:
-    _check_fields(card, _CARD_FIELDS, "card")
+    fields = _converted(card, _Card, "card")
     if card["seal"] != seal(card):
         raise ArtefactError("expected the card that was sealed, got an edited one")
-    _check_fields(card["dataset"], _DATASET_FIELDS, "card's dataset")
-    _check_fields(card["measured"], _MEASURED_FIELDS, "card's measured")
-    _check_goal(card["goal"], card["dataset"]["num_classes"])
-    if not card["attacks"] or not all(isinstance(name, str) for name in card["attacks"]):
-        raise ArtefactError(f"expected names of attacks, got {card['attacks']}")
-    epsilon = card["epsilon"]
-    if not 0 <= epsilon <= 1 or card["levels"] != levels(epsilon):
+    if type(card["epsilon"]) is not float or fields.levels != levels(fields.epsilon):
         raise ArtefactError(
-            f"expected an epsilon in [0, 1] and its whole levels, got {epsilon}, {card['levels']}"
+            f"expected an epsilon in [0, 1] and its whole levels, got {card['epsilon']}, "
+            f"{fields.levels}"
         )
-
-
-def _check_goal(goal: dict[str, Any], num_classes: int) -> None:
-    if goal == UNTARGETED:
+    if fields.goal == UNTARGETED:
         return
-    _check_fields(goal, _GOAL_FIELDS, "card's goal")
-    classes = [goal[name] for name in ("target_class", "intended_class", "poison_class")]
+    goal = _converted(fields.goal, Goal, "card's goal")
+    classes = (goal.target_class, goal.intended_class, goal.poison_class)
     if (
-        goal["kind"] != "targeted"
-        or goal["scenario"] not in SCENARIOS
-        or goal["target"] < 0
-        or not all(0 <= label < num_classes for label in classes)
-        or goal["intended_class"] == goal["target_class"]
+        goal.scenario not in SCENARIOS
+        or goal.target < 0
+        or not all(0 <= label < fields.dataset.num_classes for label in classes)
+        or goal.intended_class == goal.target_class
     ):
-        raise ArtefactError(f"expected a target and its classes, got {goal}")
+        raise ArtefactError(f"expected a target and its classes, got {fields.goal}")
 
 
-def _check_fields(value: dict[str, Any], fields: dict[str, type], owner: str) -> None:
-    if set(value) != set(fields):
-        wrong = sorted(set(value) ^ set(fields))[0]
-        raise ArtefactError(f"expected the {owner} to have its own fields, got {wrong!r} amiss")
-    for name, kind in fields.items():
-        if type(value[name]) is not kind:
-            raise ArtefactError(
-                f"expected the {owner}'s {name} to be of type {kind.__name__}, "
-                f"got {type(value[name]).__name__}"
-            )
+def _converted(value: dict[str, Any], kind: type[T], owner: str) -> T:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        text = f"expected the {owner} to have its own fields, got one amiss: {error}"
+        raise ArtefactError(text) from None
 
 
 def _check_digests(poison: Poison) -> None:

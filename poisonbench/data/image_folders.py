@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from poisonbench.core.errors import ArtefactError
@@ -17,14 +17,6 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 #: What Pillow raises for files that are not images, or are cut short.
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
-
-
-@dataclass(frozen=True)
-class _Header:
-    path: Path
-    label: int
-    size: tuple[int, int]
-    mode: str
 
 
 def load(name: str, path: Path, data_root: Path) -> RawData:
@@ -39,11 +31,25 @@ def load(name: str, path: Path, data_root: Path) -> RawData:
             differ in size, or a file cannot be read as an 8-bit image.
     """
     class_names = tuple(folder.name for folder in _folders(path / "train"))
-    train = _headers(path / "train", class_names)
-    test = _headers(path / "test", class_names)
-    _check_sizes([*train, *test])
-    mode = "L" if all(header.mode in ("1", "L") for header in [*train, *test]) else "RGB"
-    return RawData(_decode(train, mode), _decode(test, mode), class_names)
+    parts = [_files(path / part, class_names) for part in ("train", "test")]
+    sizes: dict[tuple[int, int], Path] = {}
+    modes = set()
+    for file, _ in parts[0] + parts[1]:
+        with _opened(file) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ArtefactError(
+                    f"{file}: expected an image of 8 bits a channel, got Pillow mode {image.mode}; "
+                    "convert it to 8 bits"
+                )
+            sizes.setdefault(image.size, file)
+            modes.add(image.mode)
+    if len(sizes) > 1:
+        first, other = (f"{size[0]}x{size[1]} in {file}" for size, file in list(sizes.items())[:2])
+        text = f"expected images of one size, got {first} and {other}; resize them first"
+        raise ArtefactError(text)
+    mode = "L" if modes <= {"1", "L"} else "RGB"
+    train, test = (_decode(files, mode) for files in parts)
+    return RawData(train, test, class_names)
 
 
 def _folders(parent: Path) -> list[Path]:
@@ -61,68 +67,40 @@ def _folders(parent: Path) -> list[Path]:
     return folders
 
 
-def _headers(part: Path, class_names: tuple[str, ...]) -> list[_Header]:
-    headers = []
+def _files(part: Path, class_names: tuple[str, ...]) -> list[tuple[Path, int]]:
+    """Each image file with its label."""
+    files = []
     for folder in _folders(part):
         if folder.name not in class_names:
             raise ArtefactError(
                 f"{folder}: expected a class of train ({', '.join(class_names)}), got "
                 f"{folder.name!r}; rename the folder or add that class to train"
             )
-        label = class_names.index(folder.name)
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
-        if not files:
+        paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+        if not paths:
             raise ArtefactError(
                 f"{folder}: expected images ({', '.join(SUFFIXES)}), got none; "
                 "add images or delete the folder"
             )
-        headers += [_header(path, label) for path in files]
-    return headers
+        files += [(path, class_names.index(folder.name)) for path in paths]
+    return files
 
 
-def _header(path: Path, label: int) -> _Header:
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
-            header = _Header(path, label, image.size, image.mode)
+            yield image
     except BROKEN as error:
-        raise _broken(path, error) from None
-    if header.mode.startswith(("I", "F")):
         raise ArtefactError(
-            f"{path}: expected an image of 8 bits a channel, got Pillow mode {header.mode}; "
-            "convert it to 8 bits"
-        )
-    return header
+            f"{path}: expected a readable image, got: {error}; replace or delete the file"
+        ) from None
 
 
-def _check_sizes(headers: list[_Header]) -> None:
-    first = headers[0]
-    for header in headers:
-        if header.size != first.size:
-            raise ArtefactError(
-                f"expected images of one size, got {_size(first)} in {first.path} and "
-                f"{_size(header)} in {header.path}; resize them first"
-            )
-
-
-def _decode(headers: list[_Header], mode: str) -> Split:
-    width, height = headers[0].size
-    shape = (len(headers), height, width) if mode == "L" else (len(headers), height, width, 3)
-    images: NDArray[np.uint8] = np.empty(shape, np.uint8)
-    for row, header in enumerate(headers):
-        try:
-            with Image.open(header.path) as image:
-                images[row] = np.asarray(image.convert(mode))
-        except BROKEN as error:
-            raise _broken(header.path, error) from None
-    labels = np.array([header.label for header in headers])
-    return make_split(images, labels, str(headers[0].path.parents[1]))
-
-
-def _broken(path: Path, error: BaseException) -> ArtefactError:
-    return ArtefactError(
-        f"{path}: expected a readable image, got: {error}; replace or delete the file"
-    )
-
-
-def _size(header: _Header) -> str:
-    return f"{header.size[0]}x{header.size[1]}"
+def _decode(files: list[tuple[Path, int]], mode: str) -> Split:
+    pictures = []
+    for path, _ in files:
+        with _opened(path) as image:
+            pictures.append(np.asarray(image.convert(mode)))
+    labels = np.array([label for _, label in files])
+    return make_split(np.stack(pictures), labels, str(files[0][0].parents[1]))

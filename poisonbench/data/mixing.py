@@ -39,7 +39,7 @@ def mix(
         pools: attack -> its poisons of every training image, in the order of the shares.
         dataset: the one that the pools were made for.
         rho: share of training images that are poisoned, in [0, 1].
-        seed: of the draw; another draw is another seed.
+        seed: of the draw.
         selection: see :func:`assign`.
 
     Raises:
@@ -48,26 +48,25 @@ def mix(
     """
     for name, pool in pools.items():
         _check_pool(name, pool, dataset)
-    names = list(pools)
-    owners = assign(dataset.train.labels.cpu(), len(names), rho, seed, selection)
+    owners = assign(dataset.train.labels.cpu(), len(pools), rho, seed, selection)
     indices = (owners >= 0).nonzero().flatten()
     sources = owners[indices].to(torch.uint8)
     images = torch.empty((len(indices), *dataset.image_shape), dtype=torch.uint8)
-    for position, name in enumerate(names):
-        mine = sources == position
-        images[mine] = pools[name].images[indices[mine]]
+    for position, pool in enumerate(pools.values()):
+        own = sources == position
+        images[own] = pool.images[indices[own]]
     return assemble(
         indices,
         images,
         sources,
         dataset,
-        attacks=names,
+        attacks=list(pools),
         epsilon=max(pool.card["epsilon"] for pool in pools.values()),
         spec={
             "kind": "mix",
             "recipe_number": VERSION,
             "pools": {name: pool.digest for name, pool in pools.items()},
-            "order": names,
+            "order": list(pools),
             "rho": float(rho),
             "selection": selection,
             "seed": seed,
@@ -78,25 +77,15 @@ def mix(
 def assign(
     labels: Tensor, num_attacks: int, rho: float, seed: int, selection: Selection = "stratified"
 ) -> Tensor:
-    """Assign an attack to each image that is poisoned.
+    """The position of an attack for each of n images, (n,) int64; -1 for one that stays clean.
 
-    Each attack gets floor(rho n / A) images. The draw does not depend on rho: an attack's images
-    at one rho are among its images at a larger one, so curves over rho are paired.
+    Each of A attacks gets floor(rho n / A) images. The draw does not depend on rho: an attack's
+    images at one rho are among its images at a larger one, so curves over rho are paired.
 
     The training images are dealt to A lanes, one an attack, and each lane is put in an order of
     which the attack takes a beginning. "uniform": at random. "stratified": a class's images are
     spread evenly over lanes and over each lane, so every beginning has the classes' proportions,
     to within one image when classes are of about equal size.
-
-    Args:
-        labels: (n,) int64.
-        num_attacks: A.
-        rho: in [0, 1].
-        seed: of the draw.
-        selection: how images are chosen.
-
-    Returns:
-        (n,) int64, the attack's position, or -1 for an image that stays clean.
 
     Raises:
         UsageError: no attack, rho outside [0, 1], or an unknown selection.

@@ -7,12 +7,12 @@ from poisonbench.core.settings import did_you_mean
 from poisonbench.entries import DatasetEntry
 from poisonbench.registry import datasets, faults, find
 
-#: A part of one of the known data sets.
-PART = {"NAME@SIZE": "that many training images of one of these, by class: mnist-sample@1000"}
+#: Some images of one of the known data sets.
+SUBSET = {"NAME@SIZE": "that many training images of one of these, by class: mnist-sample@1000"}
 
 
 def split_size(name: str) -> tuple[str, int | None]:
-    """``"cifar10@5000"`` as ``("cifar10", 5000)``: a part of a known data set's training images.
+    """``"cifar10@5000"`` as ``("cifar10", 5000)``: so many of its training images.
 
     Raises:
         UsageError: something else than a whole number of 1 or more behind the ``@``.
@@ -58,4 +58,4 @@ def about() -> dict[str, str]:
     """One line on each data set, by how it is written."""
     rows = [(entry.takes_path, entry.pattern, entry.about) for entry in datasets().values()]
     names = {pattern: text for is_prefix, pattern, text in rows if not is_prefix}
-    return names | PART | {pattern: text for is_prefix, pattern, text in rows if is_prefix}
+    return names | SUBSET | {pattern: text for is_prefix, pattern, text in rows if is_prefix}

@@ -7,7 +7,7 @@ torch's. The names of their constructors stand in one table, :data:`_KNOWN`, and
 other name ends the reading. :func:`array_of` later makes an array of a note, after its type, shape
 and bytes agree.
 
-Before that the opcodes are read without running them (:func:`_scan`): only those of plain data, no
+Before that the opcodes are read without running them (:func:`scan`): only those of plain data, no
 slot in the memo beyond the next, no dict key but a number or text (nested tuples as a key would be
 hashed for ever), no more opcodes than a poison set needs. A file over 2 GiB is not read at all.
 """
@@ -31,7 +31,7 @@ MAX_BYTES = 2 * 2**30
 MAX_OPCODES = 500_000
 #: Boolean, integer and float types of fixed size, as numpy writes them.
 _TYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
-_CHANNELS = {"L": 1, "RGB": 3}
+_CHANNELS = {"L": (), "RGB": (3,)}
 _OPCODES = set(
     "PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG "
     "LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 "
@@ -54,7 +54,7 @@ def read_pickle(path: Path) -> Any:
         if size > MAX_BYTES:
             raise ArtefactError(f"{path}: expected at most {MAX_BYTES:,} bytes, got {size:,}")
         data = path.read_bytes()
-        _scan(data)
+        scan(data)
         return _Reader(io.BytesIO(data), encoding="latin1").load()
     except ArtefactError as error:
         raise ArtefactError(
@@ -71,29 +71,20 @@ def read_pickle(path: Path) -> Any:
 def array_of(value: Any, what: str) -> NDArray[Any]:
     """Numbers as an array: from a note, a number, or a list or tuple of numbers or of scalars.
 
-    Args:
-        value: from :func:`read_pickle`.
-        what: its name, for error messages.
-
     Raises:
-        ArtefactError: something else, or a note whose parts disagree.
+        ArtefactError: something else, or a note whose parts disagree; ``what`` names it.
     """
     try:
         if isinstance(value, _Note):
             return value.array()
-        if isinstance(value, list | tuple):
-            items = list(value)
-        else:
-            items = [value]
+        items = list(value) if isinstance(value, list | tuple) else [value]
         numbers = [item.array().item() if isinstance(item, _Note) else item for item in items]
         if not all(type(number) in (int, float, bool) for number in numbers):
             raise ValueError("no numbers")
         array = np.array(numbers, dtype=None if numbers else np.int64)
-        if not isinstance(value, list | tuple):
-            array = array.reshape(())
         if array.dtype.kind not in "biuf":
             raise ValueError("numbers that are too large")
-        return array
+        return array if isinstance(value, list | tuple) else array.reshape(())
     # What a note holds was never checked; a damaged one raises nearly anything.
     except Exception as error:
         raise ArtefactError(
@@ -103,22 +94,22 @@ def array_of(value: Any, what: str) -> NDArray[Any]:
 
 
 class _Note:
-    """What a pickle says of something that is not plain data.
+    """What a pickle says of something that is not plain data: a constructor's arguments.
 
     Names lead to these classes alone, never to functions: BUILD sets attributes of whatever has no
-    ``__setstate__``, and so could change a function.
+    ``__setstate__``, and so could change a function. What has no ``array`` of its own is only ever
+    an argument of another.
     """
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
 
     def __setstate__(self, state: Any) -> None:
         raise ArtefactError("expected no state where none belongs, got some")
 
     def array(self) -> NDArray[Any]:
-        """Make it an array; ValueError if its parts disagree."""
+        """Make it an array; ValueError, or any other exception, if its parts disagree."""
         raise ValueError("a constructor where its product is expected")
-
-
-class _Name(_Note):
-    """A constructor that is only ever an argument of another."""
 
 
 class _Type(_Note):
@@ -134,106 +125,63 @@ class _Type(_Note):
         if isinstance(state, tuple) and len(state) > 1 and state[1] == ">":
             self.order = ">"
 
-    def fill(self, data: Any, shape: Any) -> NDArray[Any]:
-        """An array of bytes that fit the shape exactly."""
-        kind = np.dtype(self.order + self.name)
-        data = data.encode("latin1") if isinstance(data, str) else data
-        if not isinstance(data, bytes | bytearray) or not _is_shape(shape):
-            raise ValueError("no bytes or no shape")
-        if len(data) != kind.itemsize * math.prod(shape):
-            raise ValueError("bytes that do not fit the shape")
-        return np.frombuffer(data, kind).astype(kind.newbyteorder("=")).reshape(shape)
-
 
 class _Array(_Note):
     """``numpy.ndarray``, as ``_reconstruct`` begins it and BUILD fills it."""
-
-    def __init__(self, kind: Any = None, shape: Any = (0,), code: Any = b"b") -> None:
-        self.state: Any = None
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
     def array(self) -> NDArray[Any]:
         _, shape, kind, is_fortran, data = self.state
-        if not isinstance(kind, _Type) or not _is_shape(shape):
-            raise ValueError("no array")
-        if is_fortran:
-            return kind.fill(data, shape[::-1]).T
-        return kind.fill(data, shape)
+        return _filled(kind, shape, data, is_fortran)
 
 
 class _Buffer(_Note):
     """``numpy._core.numeric._frombuffer``, which protocol 5 writes."""
 
-    def __init__(self, data: Any, kind: Any, shape: Any, order: Any) -> None:
-        self.data, self.kind, self.shape, self.order = data, kind, shape, order
-
     def array(self) -> NDArray[Any]:
-        if not isinstance(self.kind, _Type) or not _is_shape(self.shape):
-            raise ValueError("no array")
-        if self.order == "F":
-            return self.kind.fill(self.data, self.shape[::-1]).T
-        return self.kind.fill(self.data, self.shape)
+        data, kind, shape, order = self.arguments
+        return _filled(kind, shape, data, order == "F")
 
 
 class _Scalar(_Note):
     """``numpy.core.multiarray.scalar``."""
 
-    def __init__(self, kind: Any, data: Any) -> None:
-        self.kind, self.data = kind, data
-
     def array(self) -> NDArray[Any]:
-        if not isinstance(self.kind, _Type):
-            raise ValueError("no scalar")
-        return self.kind.fill(self.data, ())
+        kind, data = self.arguments
+        return _filled(kind, (), data)
 
 
-class _Picture(_Note):
+class _Picture(_Array):
     """``PIL.Image.Image``: (H, W) or (H, W, 3) uint8, of modes L and RGB."""
 
-    def __init__(self) -> None:
-        self.state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
     def array(self) -> NDArray[Any]:
-        _, mode, size, _, data = self.state
-        if not isinstance(mode, str) or mode not in _CHANNELS or not _is_shape(size):
-            raise ValueError("another mode or no size")
-        (width, height), channels = size, _CHANNELS[mode]
-        shape = (height, width) if channels == 1 else (height, width, channels)
-        return _Type("u1").fill(data, shape)
+        _, mode, (width, height), _, data = self.state
+        # Text alone is looked up: a tuple of tuples would be hashed for ever.
+        if not isinstance(mode, str):
+            raise ValueError("no mode")
+        return _filled(_Type("u1"), (height, width, *_CHANNELS[mode]), data)
 
 
 class _Storage(_Note):
     """``torch.storage._load_from_bytes``: a pickle again, which torch reads as weights alone."""
 
-    def __init__(self, data: Any) -> None:
-        self.data = data
-
 
 class _Tensor(_Note):
     """``torch._utils._rebuild_tensor_v2``."""
 
-    def __init__(self, storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> None:
-        self.storage, self.offset, self.shape, self.stride = storage, offset, shape, stride
-
     def array(self) -> NDArray[Any]:
-        if not isinstance(self.storage, _Storage) or not isinstance(self.storage.data, bytes):
+        storage, offset, shape, stride, *_ = self.arguments
+        if not isinstance(storage, _Storage) or not isinstance(storage.arguments[0], bytes):
             raise ValueError("no storage")
-        if not _is_shape(self.shape) or not _is_shape(self.stride) or not _is_shape([self.offset]):
+        if not _is_shape(shape) or not _is_shape(stride) or not _is_shape([offset]):
             raise ValueError("no shape")
-        try:
-            storage = torch.load(io.BytesIO(self.storage.data), "cpu", weights_only=True)
-        except Exception as error:
-            raise ValueError(type(error).__name__) from None
-        values = torch.empty(0, dtype=storage.dtype).set_(storage)
-        if math.prod(self.shape) > len(values):
+        numbers = torch.load(io.BytesIO(storage.arguments[0]), "cpu", weights_only=True)
+        values = torch.empty(0, dtype=numbers.dtype).set_(numbers)
+        if math.prod(shape) > len(values):
             raise ValueError("fewer values than the shape needs")
-        tensor = torch.as_strided(values, self.shape, self.stride, self.offset)
-        array: NDArray[Any] = tensor.contiguous().numpy()
+        array: NDArray[Any] = torch.as_strided(values, shape, stride, offset).contiguous().numpy()
         return array
 
 
@@ -253,22 +201,35 @@ class _OrderedDict(_Note):
         return {}
 
 
-#: Everything that a pickle may name, and what it gets.
-_KNOWN: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): _Name,
+def _filled(kind: Any, shape: Any, data: Any, is_fortran: bool = False) -> NDArray[Any]:
+    """An array of bytes that fit the shape exactly."""
+    if not isinstance(kind, _Type) or not _is_shape(shape):
+        raise ValueError("no type or no shape")
+    if is_fortran:
+        return _filled(kind, shape[::-1], data).T
+    dtype = np.dtype(kind.order + kind.name)
+    data = data.encode("latin1") if isinstance(data, str) else data
+    if not isinstance(data, bytes | bytearray):
+        raise ValueError("no bytes")
+    if len(data) != dtype.itemsize * math.prod(shape):
+        raise ValueError("bytes that do not fit the shape")
+    return np.frombuffer(data, dtype).astype(dtype.newbyteorder("=")).reshape(shape)
+
+
+#: Everything that a pickle may name, and what it gets; numpy's modules, as 1 and 2 call them.
+_KNOWN: dict[tuple[str, str], type[_Note]] = {
+    ("numpy", "ndarray"): _Note,
     ("numpy", "dtype"): _Type,
-    ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy._core.multiarray", "_reconstruct"): _Array,
-    ("numpy.core.multiarray", "scalar"): _Scalar,
-    ("numpy._core.multiarray", "scalar"): _Scalar,
-    ("numpy.core.numeric", "_frombuffer"): _Buffer,
-    ("numpy._core.numeric", "_frombuffer"): _Buffer,
     ("_codecs", "encode"): _Encoded,
     ("PIL.Image", "Image"): _Picture,
     ("torch._utils", "_rebuild_tensor_v2"): _Tensor,
     ("torch.storage", "_load_from_bytes"): _Storage,
     ("collections", "OrderedDict"): _OrderedDict,
 }
+for _core in ("numpy.core", "numpy._core"):
+    _KNOWN[f"{_core}.multiarray", "_reconstruct"] = _Array
+    _KNOWN[f"{_core}.multiarray", "scalar"] = _Scalar
+    _KNOWN[f"{_core}.numeric", "_frombuffer"] = _Buffer
 
 
 class _Reader(pickle.Unpickler):
@@ -284,13 +245,23 @@ class _Reader(pickle.Unpickler):
         return _KNOWN[module, name]
 
 
-def _scan(data: bytes) -> None:
-    """Refuse a pickle by its opcodes, before one is run; the kinds on the stack are followed."""
+def scan(data: bytes | io.BytesIO, *, references: bool = False) -> None:
+    """Refuse a pickle by its opcodes, before one is run; the kinds on the stack are followed.
+
+    Args:
+        data: the pickle; a stream is left behind it.
+        references: it may name tensors' storages that lie elsewhere in its file.
+
+    Raises:
+        ArtefactError: an opcode, or a use of one, that plain data does not need.
+        ValueError: not a pickle, or cut short.
+    """
+    allowed = _OPCODES | {"BINPERSID"} if references else _OPCODES
     stack: list[str] = []
     memo: dict[int, str] = {}
     for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         name = opcode.name
-        if name not in _OPCODES or count >= MAX_OPCODES:
+        if name not in allowed or count >= MAX_OPCODES:
             raise ArtefactError(
                 f"expected up to {MAX_OPCODES:,} opcodes of plain data, got {name} at {count:,}"
             )
@@ -304,7 +275,9 @@ def _scan(data: bytes) -> None:
             stack.append(memo[int(argument or 0)])
             continue
         if name in ("SETITEM", "SETITEMS", "DICT"):
-            _check_keys(stack[-2:] if name == "SETITEM" else stack[_mark(stack) + 1 :])
+            pairs = stack[-2:] if name == "SETITEM" else stack[_mark(stack) + 1 :]
+            if not set(pairs[::2]) <= _KEYS:
+                raise ArtefactError("expected numbers and text as a dict's keys, got another")
         if name == "DUP":
             stack.append(stack[-1])
             continue
@@ -319,11 +292,6 @@ def _scan(data: bytes) -> None:
 def _mark(stack: list[str]) -> int:
     """The position of the last mark."""
     return len(stack) - 1 - stack[::-1].index("mark")
-
-
-def _check_keys(pairs: list[str]) -> None:
-    if not set(pairs[::2]) <= _KEYS:
-        raise ArtefactError("expected numbers and text as a dict's keys, got something else")
 
 
 def _is_shape(value: Any) -> bool:

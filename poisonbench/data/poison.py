@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -50,22 +51,22 @@ class Poison:
     path: Path | None = None
 
     def __post_init__(self) -> None:
-        size = len(self.images)
+        size, card = len(self.images), self.card
         for name, dtype, shape in (
             ("indices", torch.int64, (size,)),
-            ("images", torch.uint8, (size, *self.card["dataset"]["image_shape"])),
+            ("images", torch.uint8, (size, *card["dataset"]["image_shape"])),
             ("sources", torch.uint8, (size,)),
         ):
             tensor = getattr(self, name)
             if tensor.dtype != dtype or tensor.shape != shape:
                 raise ArtefactError(
-                    f"expected {name} of shape {tuple(shape)} and type {dtype}, "
+                    f"expected {name} of shape {shape} and type {dtype}, "
                     f"got {tuple(tensor.shape)} {tensor.dtype}"
                 )
-        _check_rows(self.indices, self.card["dataset"]["train_size"])
-        if size and int(self.sources.max()) >= len(self.card["attacks"]):
+        _check_rows(self.indices, card["dataset"]["train_size"])
+        if size and int(self.sources.max()) >= len(card["attacks"]):
             raise ArtefactError(
-                f"expected sources among {len(self.card['attacks'])} attacks, "
+                f"expected sources among {len(card['attacks'])} attacks, "
                 f"got number {int(self.sources.max())}"
             )
 
@@ -88,8 +89,8 @@ class Poison:
     @property
     def goal(self) -> Goal | None:
         """The target; None when untargeted."""
-        fields = dict(self.card["goal"])
-        return Goal(**fields) if fields.pop("kind") == "targeted" else None
+        goal = self.card["goal"]
+        return None if goal == UNTARGETED else msgspec.convert(goal, Goal)
 
     @cached_property
     def digest(self) -> str:
@@ -150,12 +151,9 @@ def levels(epsilon: float) -> int:
 
 
 def quantise(images: Tensor, base: Tensor, epsilon: float) -> Tensor:
-    """Round images half up to uint8, never more than the budget away from the base.
+    """Round float images in [0, 1] half up to uint8, at most the budget away from the base.
 
-    Args:
-        images: (P, C, H, W) float in [0, 1].
-        base: (P, C, H, W) uint8, the clean images.
-        epsilon: the budget in [0, 1]; a part of a grey level is dropped.
+    Both are (P, C, H, W), the base is uint8; a part of a grey level of the budget is dropped.
 
     Raises:
         DivergedError: a pixel is not finite.
@@ -179,10 +177,7 @@ def quantise(images: Tensor, base: Tensor, epsilon: float) -> Tensor:
 def overstep(images: Tensor, base: Tensor, epsilon: float) -> float:
     """How far images leave the budget around their base or [0, 1], in grey levels; 0 if nowhere.
 
-    Args:
-        images: (..., C, H, W) float.
-        base: (..., C, H, W) uint8, the clean images.
-        epsilon: the budget in [0, 1].
+    Images are (..., C, H, W) float, their base is uint8 of that shape, and epsilon is in [0, 1].
     """
     largest = 0.0
     parts = (tensor.flatten(0, -4).split(_CHUNK) for tensor in (images, base))
@@ -208,13 +203,13 @@ def make_poison(
     Parameters: what the card states, by name.
 
     Args:
-        images: (P, C, H, W) float in [0, 1], what the attack crafted, on any device.
+        images: (P, C, H, W) float in [0, 1], on any device.
         indices: (P,) int64, strictly increasing rows of the training split.
         dataset: what was attacked.
         attack: its name.
         epsilon: L-infinity budget in [0, 1].
         spec: JSON values, whatever determined the images.
-        goal: what the attack is after, see :meth:`poisonbench.targeting.Goal.as_json`.
+        goal: see :meth:`poisonbench.targeting.Goal.as_json`.
 
     Raises:
         ArtefactError: shapes or rows that do not fit the data set.
@@ -227,16 +222,10 @@ def make_poison(
         raise ArtefactError(
             f"{attack}: expected images of shape {expected}, got {tuple(images.shape)}"
         )
-    poisoned = quantise(images.detach(), dataset.train.images[rows], epsilon).cpu().contiguous()
+    rounded = quantise(images.detach(), dataset.train.images[rows], epsilon).cpu().contiguous()
+    sources, made_by = torch.zeros(len(rows), dtype=torch.uint8), (attack,)
     return assemble(
-        rows,
-        poisoned,
-        torch.zeros(len(rows), dtype=torch.uint8),
-        dataset,
-        attacks=(attack,),
-        epsilon=epsilon,
-        spec=spec,
-        goal=goal,
+        rows, rounded, sources, dataset, attacks=made_by, epsilon=epsilon, spec=spec, goal=goal
     )
 
 

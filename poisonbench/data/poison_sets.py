@@ -1,4 +1,4 @@
-"""Published poison sets in the three formats they come in, as rows of our training split.
+"""Published poison sets in the formats they come in, as rows of our training split.
 
 * ``benchmark``: the folder of a submission to "Just How Toxic" (Schwarzschild et al., 2021):
   ``poisons.pickle``, a list of (picture, label), ``base_indices.pickle``, the training images that
@@ -9,10 +9,12 @@
 * ``metapoison``: the dict of Huang et al.'s downloads: all training images with the poisons among
   them (``xtrain``, ``ytrain``; NHWC, 0..255, sorted by class), ``xtarget``, ``ytarget``,
   ``ytargetadv``.
+* ``tensors``: images and labels of a whole training set, untargeted (:mod:`.tensor_files`).
+* ``dc-generator``: weights that make the poisons (``runs/released_generator.py``), no set itself.
 
-Rows are found by the training images' own numbers, which our split keeps, and for ``metapoison``,
-which has none, by the images: what is in the file and not in the data set is a poison, and its base
-is the nearest image of its class that the file lacks.
+Rows are found by the training images' own numbers, which our split keeps, and for ``metapoison``
+and ``tensors``, which have none, by the images: what is in the file and not in the data set is a
+poison, and its base is the nearest image of its class that the file lacks.
 
 Deviations from the codes that read these: pixels are rounded and clipped, where the references
 truncate a poison and let MetaPoison's values outside 0..255 wrap around; poisons whose base image
@@ -21,21 +23,22 @@ we hold out for validation are left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from poisonbench.core.errors import ArtefactError, UsageError
+from poisonbench.data.base_images import MAX_LEVELS, poisons_among
 from poisonbench.data.pickles import array_of, read_pickle
 from poisonbench.data.splits import Dataset
+from poisonbench.data.tensor_files import read_tensor_set
 
-Format = Literal["benchmark", "gradient-matching", "metapoison"]
+Format = Literal["benchmark", "gradient-matching", "metapoison", "tensors", "dc-generator"]
 Std = Literal["hint", "pgm"]
 Ids = Literal["hint", "original"]
 
@@ -45,31 +48,50 @@ STDS: dict[str, tuple[float, ...]] = {
     "hint": (0.2023, 0.1994, 0.2010),
     "pgm": (0.2470, 0.2430, 0.2620),
 }
+#: Formats without a target.
+UNTARGETED_FORMATS = ("tensors", "dc-generator")
 BENCHMARK_FILES = ("poisons.pickle", "base_indices.pickle", "target.pickle")
-#: Grey levels between a poison and its base beyond which it is another image.
-MAX_LEVELS = 96
-#: Poisons compared with their class at a time.
-_CHUNK = 16
 
 
-@dataclass(frozen=True)
-class PoisonSet:
-    """A published set, its images matched to rows of our data.
+class _Setup(msgspec.Struct):
+    poison_class: Any
+    intended_class: Any
 
-    Attributes:
-        rows: (P,) int64, increasing rows of the training split.
-        images: (P, C, H, W) uint8.
-        target: row of the test split.
-        target_class, intended_class, poison_class: as in a goal.
-        num_left_out: poisons whose base is not in the training split.
-    """
 
-    rows: Tensor
-    images: Tensor
+class _GradientMatching(msgspec.Struct):
+    poison_ids: Any
+    poison_delta: Any
+    poison_setup: _Setup
+    #: Of image, label and index.
+    target_images: Annotated[list[tuple[Any, Any, Any]], msgspec.Meta(min_length=1, max_length=1)]
+
+
+class _MetaPoison(msgspec.Struct):
+    xtrain: Any
+    ytrain: Any
+    xtarget: Any
+    ytarget: Any
+    ytargetadv: Any
+
+
+class Aim(NamedTuple):
+    """The target's row of the test split and its class; the other classes as in a goal."""
+
     target: int
     target_class: int
     intended_class: int
     poison_class: int
+
+
+class PoisonSet(NamedTuple):
+    """A published set, its images (P, C, H, W) uint8 matched to rows (P,) of our training split.
+
+    It aims at nothing where it is untargeted; poisons of other bases than our rows are left out.
+    """
+
+    rows: Tensor
+    images: Tensor
+    aim: Aim | None
     num_left_out: int
 
 
@@ -111,6 +133,8 @@ def read_poison_set(
             return _read_benchmark(files, dataset)
         if form == "gradient-matching":
             return _read_gradient_matching(files[0], dataset, std, ids)
+        if form == "tensors":
+            return _poison_set(*read_tensor_set(files[0], dataset), None, dataset)
         return _read_metapoison(files[0], dataset)
     except ArtefactError as error:
         text = str(error)
@@ -118,19 +142,17 @@ def read_poison_set(
 
 
 def _read_benchmark(files: list[Path], dataset: Dataset) -> PoisonSet:
-    pairs, numbers, target = (read_pickle(file) for file in files)
-    _check(isinstance(pairs, list) and len(pairs) > 0, "a list of poisons")
-    for pair in pairs:
-        _check(isinstance(pair, tuple | list) and len(pair) == 2, "poisons as (picture, label)")
-    _check(isinstance(target, tuple | list) and len(target) >= 2, "a target as (picture, label)")
-    _check(len(target) == 2, "a target without a patch: attacks with a trigger are not run here")
+    content, numbers, target = (read_pickle(file) for file in files)
+    pairs = _converted(content, Annotated[list[tuple[Any, Any]], msgspec.Meta(min_length=1)])
+    image, label, *patch = _converted(target, Annotated[list[Any], msgspec.Meta(min_length=2)])
+    _check(not patch, "a target without a patch: attacks with a trigger are not run here")
     pictures = [_picture(picture, "poisons", dataset) for picture, _ in pairs]
     labels = _integers([label for _, label in pairs], "poisons' labels")
-    row = _row_of(_picture(target[0], "target", dataset), dataset)
+    row = _row_of(_picture(image, "target", dataset), dataset)
     intended = int(labels[0])
     rows = _rows(_integers(numbers, "base_indices"), dataset)
-    _check_target_class(row, _integer(target[1], "target's label"), dataset)
-    return _poison_set(rows, torch.stack(pictures), labels, _Aim(row, intended, intended), dataset)
+    aim = Aim(row, _integer(label, "target's label"), intended, intended)
+    return _poison_set(rows, torch.stack(pictures), labels, aim, dataset)
 
 
 def _read_gradient_matching(file: Path, dataset: Dataset, std: Std | None, ids: Ids) -> PoisonSet:
@@ -139,28 +161,16 @@ def _read_gradient_matching(file: Path, dataset: Dataset, std: Std | None, ids: 
             "--std: expected hint or pgm with --format gradient-matching, got none: deltas are in "
             "units of a standard deviation, and the two codes have different ones"
         )
-    content = _dict(
-        read_pickle(file), "poison_ids", "poison_delta", "poison_setup", "target_images"
-    )
-    setup = _dict(content["poison_setup"], "poison_class", "intended_class")
-    targets = content["target_images"]
-    _check(
-        isinstance(targets, list | tuple)
-        and len(targets) > 0
-        and isinstance(targets[0], list | tuple)
-        and len(targets[0]) == 3,
-        "target_images as (image, label, index)",
-    )
-    _check(len(targets) == 1, "one target")
-    numbers = _integers(content["poison_ids"], "poison_ids")
+    content = _converted(read_pickle(file), _GradientMatching)
+    ((_, target_class, row),) = content.target_images
+    numbers = _integers(content.poison_ids, "poison_ids")
     if ids == "hint":
         order = _hint_order(dataset)
-        _check(
-            bool(((numbers >= 0) & (numbers < len(order))).all()), f"poison_ids under {len(order)}"
-        )
+        is_known = bool(((numbers >= 0) & (numbers < len(order))).all())
+        _check(is_known, f"poison_ids under {len(order)}")
         numbers = order[numbers]
     rows = _rows(numbers, dataset)
-    delta = torch.from_numpy(array_of(content["poison_delta"], "poison_delta")).float()
+    delta = torch.from_numpy(array_of(content.poison_delta, "poison_delta")).float()
     expected = (len(rows), *dataset.image_shape)
     _check(delta.shape == expected, f"poison_delta of shape {expected}")
     _check(bool(delta.isfinite().all()), "finite deltas")
@@ -168,85 +178,74 @@ def _read_gradient_matching(file: Path, dataset: Dataset, std: Std | None, ids: 
     scale = 255 * torch.tensor(STDS[std]).view(1, 3, 1, 1)
     exact = dataset.train.images[rows.clamp(min=0)].float() + scale * delta
     images = torch.floor(exact + 0.5).clamp(0, 255).to(torch.uint8)
-    poison_class = _integer(setup["poison_class"], "poison_class")
+    poison_class = _integer(content.poison_setup.poison_class, "poison_class")
     labels = torch.full((len(rows),), poison_class)
-    intended = _integer(setup["intended_class"], "intended_class")
-    row = _integer(targets[0][2], "target's index")
-    _check_target_class(row, _integer(targets[0][1], "target's label"), dataset)
-    return _poison_set(rows, images, labels, _Aim(row, intended, poison_class), dataset)
+    aim = Aim(
+        _integer(row, "target's index"),
+        _integer(target_class, "target's label"),
+        _integer(content.poison_setup.intended_class, "intended_class"),
+        poison_class,
+    )
+    return _poison_set(rows, images, labels, aim, dataset)
 
 
 def _read_metapoison(file: Path, dataset: Dataset) -> PoisonSet:
-    content = _dict(read_pickle(file), "xtrain", "ytrain", "xtarget", "ytarget", "ytargetadv")
-    images = _pixels(array_of(content["xtrain"], "xtrain"), "xtrain", dataset)
-    labels = _integers(content["ytrain"], "ytrain").flatten()
+    content = _converted(read_pickle(file), _MetaPoison)
+    images = _pixels(array_of(content.xtrain, "xtrain"), "xtrain", dataset)
+    labels = _integers(content.ytrain, "ytrain").flatten()
     _check(len(labels) == len(images), "a label for each image")
-    originals = torch.cat([dataset.train.images, dataset.validation.images])
-    own_labels = torch.cat([dataset.train.labels, dataset.validation.labels])
-    keys, own_keys = _keys(images), _keys(originals)
-    clean = set(own_keys)
-    is_poison = torch.tensor([key not in clean for key in keys])
-    _check(bool(is_poison.any()), "poisons in xtrain; all its images are the data set's own")
-    present = set(keys)
-    is_free = torch.tensor([key not in present for key in own_keys])
-    poisons, poison_labels = images[is_poison], labels[is_poison]
+    rows, poisons, poison_labels = poisons_among(images, labels, dataset)
     poison_class = int(poison_labels[0])
     _check(bool((poison_labels == poison_class).all()), "poisons of one class")
-    free = (is_free & (own_labels == poison_class)).nonzero().flatten()
-    rows = _nearest(poisons, originals, free)
-    rows[rows >= len(dataset.train)] = -1
-    target = _pixels(array_of(content["xtarget"], "xtarget"), "xtarget", dataset)
+    target = _pixels(array_of(content.xtarget, "xtarget"), "xtarget", dataset)
     _check(len(target) == 1, "one target")
-    row = _row_of(target[0], dataset)
-    _check_target_class(row, _integer(content["ytarget"], "ytarget"), dataset)
-    intended = _integer(content["ytargetadv"], "ytargetadv")
-    aim = _Aim(row, intended, poison_class)
+    aim = Aim(
+        _row_of(target[0], dataset),
+        _integer(content.ytarget, "ytarget"),
+        _integer(content.ytargetadv, "ytargetadv"),
+        poison_class,
+    )
     return _poison_set(rows, poisons, poison_labels, aim, dataset)
 
 
-class _Aim(NamedTuple):
-    """The target's row of the test split, and the classes as in a goal."""
-
-    target: int
-    intended_class: int
-    poison_class: int
-
-
 def _poison_set(
-    rows: Tensor, images: Tensor, labels: Tensor, aim: _Aim, dataset: Dataset
+    rows: Tensor, images: Tensor, labels: Tensor, aim: Aim | None, dataset: Dataset
 ) -> PoisonSet:
     """Sort, leave out what our split lacks (row -1), and check what is left against its bases."""
-    classes = {"intended class": aim.intended_class, "poison class": aim.poison_class}
-    for name, label in classes.items():
-        _check(0 <= label < dataset.num_classes, f"an {name} in 0..{dataset.num_classes - 1}")
-    target_class = int(dataset.test.labels[aim.target])
-    _check(
-        aim.intended_class != target_class,
-        f"an intended class that is not the target's own, {target_class}",
-    )
+    if aim is not None:
+        _check_aim(aim, dataset)
     _check(len(rows) == len(images) == len(labels), "as many base images and labels as poisons")
     is_kept = rows >= 0
     rows, order = rows[is_kept].sort()
     images, labels = images[is_kept][order].contiguous(), labels[is_kept][order]
     _check(len(rows) > 0, f"base images among the training images of {dataset.name}")
     _check(bool((rows.diff() > 0).all()), "another base image for each poison")
+    bases = dataset.train.rows(rows)
     _check(
-        torch.equal(dataset.train.labels[rows], labels),
+        torch.equal(bases.labels, labels),
         "each poison to have its base image's label (an artefact holds none); its numbers count "
         "images of another order or data set, or the attack is not clean-label",
     )
-    largest = int((images.short() - dataset.train.images[rows].short()).abs().max())
+    largest = int((images.short() - bases.images.short()).abs().max())
     _check(
         largest <= MAX_LEVELS,
         f"poisons within {MAX_LEVELS} grey levels of their base images; got {largest}: their "
         "numbers count images of another order or data set",
     )
-    return PoisonSet(
-        rows=rows,
-        images=images,
-        target_class=target_class,
-        **aim._asdict(),
-        num_left_out=int((~is_kept).sum()),
+    return PoisonSet(rows, images, aim, int((~is_kept).sum()))
+
+
+def _check_aim(aim: Aim, dataset: Dataset) -> None:
+    classes = dataset.test.labels
+    _check(
+        0 <= aim.target < len(classes) and int(classes[aim.target]) == aim.target_class,
+        f"test image {aim.target} of {dataset.name} to be of class {aim.target_class}",
+    )
+    for name, label in (("intended", aim.intended_class), ("poison", aim.poison_class)):
+        _check(0 <= label < dataset.num_classes, f"an {name} class in 0..{dataset.num_classes - 1}")
+    _check(
+        aim.intended_class != aim.target_class,
+        f"an intended class that is not the target's own, {aim.target_class}",
     )
 
 
@@ -271,19 +270,6 @@ def _hint_order(dataset: Dataset) -> Tensor:
     return torch.randperm(size, generator=torch.Generator().manual_seed(1))
 
 
-def _nearest(poisons: Tensor, originals: Tensor, free: Tensor) -> Tensor:
-    """For each poison the nearest image among ``free``, in L-infinity; -1 if none is near."""
-    if len(free) == 0:
-        return torch.full((len(poisons),), -1)
-    candidates = originals[free].flatten(1).short()
-    rows = []
-    for chunk in poisons.flatten(1).short().split(_CHUNK):
-        distance = torch.stack([(candidates - one).abs().amax(1) for one in chunk])
-        nearest = distance.min(1)
-        rows.append(torch.where(nearest.values <= MAX_LEVELS, free[nearest.indices], -1))
-    return torch.cat(rows)
-
-
 def _row_of(image: Tensor, dataset: Dataset) -> int:
     """The row of a test image that equals one of shape (C, H, W)."""
     rows = (dataset.test.images == image).flatten(1).all(1).nonzero().flatten()
@@ -294,9 +280,7 @@ def _row_of(image: Tensor, dataset: Dataset) -> int:
 def _picture(value: Any, what: str, dataset: Dataset) -> Tensor:
     array = array_of(value, what)
     _check(array.dtype == np.uint8 and array.ndim in (2, 3), f"{what} as pictures of 8 bits")
-    if array.ndim == 2:
-        array = array[..., None]
-    return _pixels(array[None], what, dataset)[0]
+    return _pixels(np.atleast_3d(array)[None], what, dataset)[0]
 
 
 def _pixels(array: NDArray[Any], what: str, dataset: Dataset) -> Tensor:
@@ -314,10 +298,6 @@ def _pixels(array: NDArray[Any], what: str, dataset: Dataset) -> Tensor:
     return torch.from_numpy(result)
 
 
-def _keys(images: Tensor) -> list[bytes]:
-    return [image.tobytes() for image in images.numpy()]
-
-
 def _integers(value: Any, what: str) -> Tensor:
     array = array_of(value, what)
     _check(array.dtype.kind in "iu", f"{what} as whole numbers")
@@ -331,19 +311,13 @@ def _integer(value: Any, what: str) -> int:
     return int(numbers[0])
 
 
-def _dict(value: Any, *names: str) -> Mapping[str, Any]:
-    _check(isinstance(value, dict), f"a dict with {', '.join(names)}")
-    for name in names:
-        _check(name in value, f"a dict with {name}")
-    content: Mapping[str, Any] = value
-    return content
-
-
-def _check_target_class(row: int, label: int, dataset: Dataset) -> None:
-    _check(
-        0 <= row < len(dataset.test) and int(dataset.test.labels[row]) == label,
-        f"test image {row} of {dataset.name} to be of class {label}",
-    )
+def _converted(value: Any, form: Any) -> Any:
+    """A pickle's plain values as a form, or ArtefactError."""
+    try:
+        return msgspec.convert(value, form)
+    except msgspec.ValidationError as error:
+        text = f"expected a poison set of this format, got another: {error}"
+        raise ArtefactError(text) from None
 
 
 def _check(holds: bool, expected: str) -> None:

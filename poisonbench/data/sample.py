@@ -17,7 +17,7 @@ import numpy as np
 
 from poisonbench.core.errors import ArtefactError
 from poisonbench.data.arrays import make_split
-from poisonbench.data.splits import RawData, Split
+from poisonbench.data.splits import RawData
 
 CLASSES = 10
 PER_CLASS = {"train": 1000, "validation": 100, "test": 200}
@@ -26,18 +26,7 @@ SHA256 = "3e877ffdc330700ea39acd0f25e0ccdaa59391e946bfffd4353705135958b932"
 
 
 def load(name: str, path: Path, data_root: Path) -> RawData:
-    """The sample, whose validation images are fixed."""
-    train, validation, test = load_sample()
-    return RawData(train, test, tuple(map(str, range(CLASSES))), validation)
-
-
-def fetch(name: str, data_root: Path, say: Callable[[str], None]) -> None:
-    """Say that there is nothing to do."""
-    say("mnist-sample comes with the package; nothing to download")
-
-
-def load_sample() -> tuple[Split, Split, Split]:
-    """Train, validation and test splits: 10,000, 1,000 and 2,000 images (N, 1, 28, 28).
+    """The sample, whose validation images are fixed: 10,000, 1,000 and 2,000 images.
 
     Digits alternate 0, 1, ..., 9, 0, ..., so that any 10 rows in a row are balanced.
 
@@ -63,4 +52,9 @@ def load_sample() -> tuple[Split, Split, Split]:
         )
         for end, count in zip(ends, PER_CLASS.values(), strict=True)
     )
-    return train, validation, test
+    return RawData(train, test, tuple(map(str, range(CLASSES))), validation)
+
+
+def fetch(name: str, data_root: Path, say: Callable[[str], None]) -> None:
+    """Say that there is nothing to do."""
+    say("mnist-sample comes with the package; nothing to download")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from poisonbench.core.errors import ArtefactError, UsageError, check_returned
 from poisonbench.data.names import split_name, split_size
-from poisonbench.data.splits import Dataset, RawData, Split, hold_out
+from poisonbench.data.splits import Dataset, RawData, hold_out
 from poisonbench.entries import DatasetEntry
 from poisonbench.registry import datasets
 
@@ -40,10 +40,9 @@ def load_dataset(
     over the classes, by a draw that depends on ``root_seed``; all of them are in ``cifar10@6000``.
 
     Args:
-        name: of :func:`~poisonbench.registry.datasets`, with ``@SIZE`` or without, or a prefix
-            and a path, as ``npz:PATH``.
+        name: see :func:`~poisonbench.data.names.about`.
         data_root: where downloaded data sets are, in torchvision's layout.
-        root_seed: what the validation draw depends on.
+        root_seed: what draws depend on.
         download: fetch what is missing; otherwise nothing touches the network.
         say: receives remarks for the person at the terminal.
 
@@ -54,18 +53,17 @@ def load_dataset(
     """
     whole, size = split_size(name)
     if size is not None:
-        return _part(
-            load_dataset(whole, data_root, root_seed, download=download, say=say), size, root_seed
-        )
+        whole_set = load_dataset(whole, data_root, root_seed, download=download, say=say)
+        return _subset(whole_set, size, root_seed)
     entry, path = split_name(name)
     module = entry.load()
-    if download and not entry.can_fetch:
-        names = [other.name for other in datasets().values() if other.can_fetch]
-        raise UsageError(
-            f"expected a data set that can be downloaded ({', '.join(names)}), got {name!r}; your "
-            "own data is read where it is"
-        )
     if download:
+        if not entry.can_fetch:
+            names = [other.name for other in datasets().values() if other.can_fetch]
+            raise UsageError(
+                f"expected a data set that can be downloaded ({', '.join(names)}), got {name!r}; "
+                "your own data is read where it is"
+            )
         module.fetch(entry.name, data_root, say)
     raw = module.load(entry.name, Path(path).expanduser(), data_root)
     check_returned(f"load of {entry.source}", isinstance(raw, RawData), f"RawData for {name}", raw)
@@ -96,7 +94,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _part(whole: Dataset, size: int, root_seed: int) -> Dataset:
+def _subset(whole: Dataset, size: int, root_seed: int) -> Dataset:
     # As balanced as the smallest class allows.
     largest = whole.num_classes * (int(torch.bincount(whole.train.labels).min()) - 1)
     if not whole.num_classes <= size <= largest:
@@ -124,7 +122,9 @@ def _assemble(name: str, entry: DatasetEntry, raw: RawData, root_seed: int) -> D
             f"{name}: expected at least 2 classes in train, got {len(class_names)}; add another"
         )
     if validation is None:
-        train, validation, train_rows = _hold_out(raw.train, root_seed, entry.name)
+        size = min(VALIDATION_SIZE, max(1, len(train) // 10))
+        train_rows, held_out = hold_out(train.labels, size, root_seed, entry.name)
+        train, validation = train.rows(train_rows), train.rows(held_out)
     grey = train.images.shape[1] == 1
     mean, std = raw.mean, raw.std
     if mean is None or std is None:
@@ -145,17 +145,10 @@ def _assemble(name: str, entry: DatasetEntry, raw: RawData, root_seed: int) -> D
     )
 
 
-def _hold_out(split: Split, root_seed: int, kind: str) -> tuple[Split, Split, Tensor]:
-    size = min(VALIDATION_SIZE, max(1, len(split) // 10))
-    kept, held_out = hold_out(split.labels, size, root_seed, kind)
-    return split.rows(kept), split.rows(held_out), kept
-
-
 def _numbered_classes(name: str, labels: Tensor) -> tuple[str, ...]:
     present = torch.unique(labels)
     if not torch.equal(present, torch.arange(len(present))):
-        labels_text = ", ".join(map(str, present[:5].tolist()))
-        labels_text += ", ..." if len(present) > 5 else ""
+        labels_text = ", ".join(map(str, present[:5].tolist())) + ", ..." * (len(present) > 5)
         raise ArtefactError(
             f"{name}: expected y_train to hold every label of 0..K-1, got {labels_text}; "
             "number the classes from 0 without gaps"

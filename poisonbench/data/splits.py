@@ -60,7 +60,7 @@ class Split:
         return Split(self.images.to(device), self.labels.to(device))
 
     def digest(self) -> str:
-        """sha256 of shapes and bytes: the same images and labels in the same order."""
+        """sha256 of the images and labels, in their order."""
         return digest_tensors(self.images, self.labels)
 
 
@@ -113,11 +113,8 @@ class Dataset:
     train_rows: Tensor | None = None
 
     def __post_init__(self) -> None:
-        for part, split in (
-            ("train", self.train),
-            ("validation", self.validation),
-            ("test", self.test),
-        ):
+        for part in ("train", "validation", "test"):
+            split = getattr(self, part)
             if len(split) == 0:
                 raise ArtefactError(f"{self.name}: expected images in the {part} split, got none")
             if split.images.shape[1:] != self.train.images.shape[1:]:
@@ -156,9 +153,8 @@ def digest_tensors(*tensors: Tensor) -> str:
     state = hashlib.sha256()
     for tensor in tensors:
         state.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        state.update(
-            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        )
+        array = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        state.update(array.tobytes())
     return state.hexdigest()
 
 
@@ -169,13 +165,7 @@ def pixels_of(images: Tensor) -> Tensor:
 
 
 def other_labels(labels: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
-    """For each image a class that is not its own, all equally likely, (N,) int64.
-
-    Args:
-        labels: (N,) int64 in 0..K-1.
-        num_classes: K, 2 or more.
-        generator: a CPU generator.
-    """
+    """For each of (N,) labels another of the K classes, all equally likely; a CPU generator."""
     shift = torch.randint(1, num_classes, labels.shape, generator=generator).to(labels.device)
     return (labels + shift) % num_classes
 
@@ -186,20 +176,17 @@ def rounded_up(share: float, count: int) -> int:
 
 
 def hold_out(labels: Tensor, size: int, root_seed: int, dataset: str) -> tuple[Tensor, Tensor]:
-    """Row indices of a class-balanced validation set of ``size`` images and of the rest.
+    """Increasing rows that are kept, and those of a class-balanced validation set of that size.
 
     The draw depends on the root seed and the data set alone, so every trial and every attack sees
     the same split. Classes get equal shares; a remainder goes to the first classes.
-
-    Returns:
-        (kept, held_out): two increasing int64 tensors that partition ``range(len(labels))``.
 
     Raises:
         ArtefactError: a class has too few images to give its share.
     """
     classes = torch.unique(labels).tolist()
     generator = generator_for(root_seed, "split", dataset)
-    held = []
+    is_kept = torch.ones(len(labels), dtype=torch.bool)
     for position, label in enumerate(classes):
         members = (labels == label).nonzero().flatten()
         share = size // len(classes) + (position < size % len(classes))
@@ -208,8 +195,5 @@ def hold_out(labels: Tensor, size: int, root_seed: int, dataset: str) -> tuple[T
                 f"{dataset}: expected more than {share} training images of class {label} to hold "
                 f"{share} out for validation, got {len(members)}; add images of that class"
             )
-        held.append(members[torch.randperm(len(members), generator=generator)[:share]])
-    held_out = torch.cat(held).sort().values
-    kept = torch.ones(len(labels), dtype=torch.bool)
-    kept[held_out] = False
-    return kept.nonzero().flatten(), held_out
+        is_kept[members[torch.randperm(len(members), generator=generator)[:share]]] = False
+    return is_kept.nonzero().flatten(), (~is_kept).nonzero().flatten()

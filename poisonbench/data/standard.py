@@ -37,15 +37,9 @@ CIFAR_NPZ = "cifar10.npz"
 
 @dataclass(frozen=True)
 class Standard:
-    """One of the data sets.
+    """One of the data sets; mean and std per channel, in [0, 1] units, are null for grey images.
 
-    Attributes:
-        name: as the user writes it.
-        torchvision_class: what downloads it.
-        folder: its files' folder, relative to the data root.
-        files: their names.
-        class_names: 10 names.
-        mean, std: per channel, in [0, 1] units; null for grey images.
+    Its files' folder is relative to the data root.
     """
 
     name: str
@@ -57,51 +51,25 @@ class Standard:
     std: tuple[float, ...] | None = None
 
 
+_GARMENTS = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
+_THINGS = "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck"
 STANDARD = {
     standard.name: standard
     for standard in (
+        Standard("mnist", "MNIST", "MNIST/raw", IDX_FILES, tuple("0123456789")),
         Standard(
-            name="mnist",
-            torchvision_class="MNIST",
-            folder="MNIST/raw",
-            files=IDX_FILES,
-            class_names=tuple("0123456789"),
+            "fashion-mnist",
+            "FashionMNIST",
+            "FashionMNIST/raw",
+            IDX_FILES,
+            tuple(_GARMENTS.split(",")),
         ),
         Standard(
-            name="fashion-mnist",
-            torchvision_class="FashionMNIST",
-            folder="FashionMNIST/raw",
-            files=IDX_FILES,
-            class_names=(
-                "T-shirt/top",
-                "Trouser",
-                "Pullover",
-                "Dress",
-                "Coat",
-                "Sandal",
-                "Shirt",
-                "Sneaker",
-                "Bag",
-                "Ankle boot",
-            ),
-        ),
-        Standard(
-            name="cifar10",
-            torchvision_class="CIFAR10",
-            folder="cifar-10-batches-py",
-            files=CIFAR_FILES,
-            class_names=(
-                "airplane",
-                "automobile",
-                "bird",
-                "cat",
-                "deer",
-                "dog",
-                "frog",
-                "horse",
-                "ship",
-                "truck",
-            ),
+            "cifar10",
+            "CIFAR10",
+            "cifar-10-batches-py",
+            CIFAR_FILES,
+            tuple(_THINGS.split(",")),
             mean=(0.4914, 0.4822, 0.4465),
             std=(0.2023, 0.1994, 0.2010),
         ),
@@ -113,11 +81,9 @@ def is_present(standard: Standard, data_root: Path) -> bool:
     """Whether all files are there; an IDX file may be packed (``.gz``)."""
     if standard.name == "cifar10" and (data_root / CIFAR_NPZ).is_file():
         return True
-    folder = data_root / standard.folder
-    packed = ".gz" if standard.files == IDX_FILES else ""
-    return all(
-        (folder / file).is_file() or (folder / (file + packed)).is_file() for file in standard.files
-    )
+    suffixes = ("", ".gz") if standard.files == IDX_FILES else ("",)
+    paths = [data_root / standard.folder / file for file in standard.files]
+    return all(any(Path(f"{path}{end}").is_file() for end in suffixes) for path in paths)
 
 
 def where(standard: Standard, data_root: Path) -> str:
@@ -142,19 +108,42 @@ def load(name: str, path: Path, data_root: Path) -> RawData:
             "there, or name their folder by --data-root or POISONBENCH_DATA"
         )
     read = _read_cifar if name == "cifar10" else _read_idx
-    train, test = read(standard, data_root)
+    train, test = read(data_root / standard.folder, data_root)
     return RawData(train, test, standard.class_names, mean=standard.mean, std=standard.std)
 
 
-def _read_idx(standard: Standard, data_root: Path) -> tuple[Split, Split]:
-    folder = data_root / standard.folder
-    train_images, train_labels, test_images, test_labels = (
+def _read_idx(folder: Path, data_root: Path) -> list[Split]:
+    images, labels, test_images, test_labels = (
         read_idx(folder / file, 1 if "labels" in file else 3) for file in IDX_FILES
     )
-    return (
-        make_split(train_images, train_labels, f"{folder / 'train-*'}"),
+    return [
+        make_split(images, labels, f"{folder / 'train-*'}"),
         make_split(test_images, test_labels, f"{folder / 't10k-*'}"),
-    )
+    ]
+
+
+def _read_cifar(folder: Path, data_root: Path) -> list[Split]:
+    path = data_root / CIFAR_NPZ
+    if path.is_file():
+        splits = read_npz(path)
+        for split in splits:
+            if split.images.shape[1:] != (3, 32, 32):
+                raise ArtefactError(
+                    f"{path}: expected images of shape (N, 32, 32, 3), got (channels, height, "
+                    f"width) {tuple(split.images.shape[1:])}; for other images use npz:{path}"
+                )
+        return splits
+    from torchvision.datasets import CIFAR10
+
+    try:
+        parts = [CIFAR10(data_root, train=train) for train in (True, False)]
+    except RuntimeError:
+        raise ArtefactError(
+            f"{folder}: expected CIFAR-10's files with their published MD5 sums, got others; "
+            "delete the folder and run "
+            f"`poisonbench data fetch cifar10 --data-root {data_root}`"
+        ) from None
+    return [make_split(part.data, np.array(part.targets), str(folder)) for part in parts]
 
 
 def fetch(name: str, data_root: Path, say: Callable[[str], None]) -> None:
@@ -195,32 +184,6 @@ def fetch(name: str, data_root: Path, say: Callable[[str], None]) -> None:
             ) from None
         for file in standard.files:
             os.replace(Path(arrived) / standard.folder / file, target / file)
-
-
-def _read_cifar(standard: Standard, data_root: Path) -> tuple[Split, Split]:
-    path = data_root / CIFAR_NPZ
-    if path.is_file():
-        splits = read_npz(path)
-        for split in splits:
-            if split.images.shape[1:] != (3, 32, 32):
-                raise ArtefactError(
-                    f"{path}: expected images of shape (N, 32, 32, 3), got (channels, height, "
-                    f"width) {tuple(split.images.shape[1:])}; for other images use npz:{path}"
-                )
-        return splits
-    from torchvision.datasets import CIFAR10
-
-    folder = data_root / standard.folder
-    try:
-        parts = [CIFAR10(data_root, train=train) for train in (True, False)]
-    except RuntimeError:
-        raise ArtefactError(
-            f"{folder}: expected CIFAR-10's files with their published MD5 sums, got others; "
-            "delete the folder and run "
-            f"`poisonbench data fetch cifar10 --data-root {data_root}`"
-        ) from None
-    train, test = (make_split(part.data, np.array(part.targets), str(folder)) for part in parts)
-    return train, test
 
 
 @contextmanager

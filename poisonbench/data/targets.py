@@ -26,14 +26,9 @@ def draw_goal(
 
     Random, as in Geiping et al.'s benchmark: the target's class, then another class as intended,
     then one of the class's test images. Easy: one of the test images with a small clean margin
-    (:data:`EASY`), intended as the class that clean models hold for the next likely. Where the
-    intended class is given, the target is drawn from the others.
-
-    Args:
-        dataset: whose test split has the target.
-        targeting: how to draw, and what is given.
-        generator: CPU generator of the draws.
-        probabilities: (M, N, K) of M clean models on the N test images, for easy targets.
+    (:data:`EASY`), intended as the class that clean models hold for the next likely: that needs
+    ``probabilities`` (M, N, K) of M clean models on the N test images. Where the intended class is
+    given, the target is drawn from the others.
 
     Raises:
         UsageError: a given target or class that does not exist, or an intended class that is the
@@ -65,18 +60,24 @@ def draw_goal(
                 f"--target: expected a row of the test split in 0..{len(labels) - 1}, got {target}"
             )
     elif targeting.targets == "easy":
-        target, how = _easy_target(_checked(probabilities), labels, others, position), "easy"
+        if probabilities is None:
+            raise ValueError("expected probabilities of clean models for easy targets, got none")
+        target, how = _easy_target(probabilities, labels, others, position), "easy"
     else:
         members = (labels == drawn_class).nonzero().flatten()
         if len(members) == 0:
             members = others.nonzero().flatten()
         target, how = int(members[int(position * len(members))]), "random"
     own = int(labels[target])
-    intended = (own + step) % num_classes
-    if how == "easy":
-        intended = _runner_up(_checked(probabilities)[:, target], own)
     if targeting.intended_class is not None:
         intended = targeting.intended_class
+    elif how == "easy" and probabilities is not None:
+        # The likeliest class but its own.
+        likely = probabilities[:, target].mean(0)
+        likely[own] = -1
+        intended = int(likely.argmax())
+    else:
+        intended = (own + step) % num_classes
     if intended == own:
         raise UsageError(
             f"--intended-class: expected another class than the target's own, got {intended}, "
@@ -112,8 +113,7 @@ def draw_poison_rows(
             f"{where}, got {count}; lower --rho"
         )
     order = torch.randperm(len(members), generator=generator)
-    rows: Tensor = members[order[:count]].sort().values
-    return rows
+    return members[order[:count]].sort().values
 
 
 def draw_transfer_rows(
@@ -126,45 +126,32 @@ def draw_transfer_rows(
 
     With HINT's numbers (490 poisons, a tenth of 49,000 images, 10 classes) the poison class is
     poison throughout; with fewer poisons its share is filled with clean images. The other classes'
-    images are the same whatever the poisons are.
-
-    Args:
-        labels: (n,) of the training split.
-        poison_rows: (P,) increasing.
-        transfer_share: of the training images, in (0, 1).
-        generator: CPU generator of the draw.
+    images are the same whatever the poisons are. ``labels`` (n,) are the training split's,
+    ``poison_rows`` (P,) increase.
 
     Raises:
         UsageError: a class has more poisons than places.
     """
     is_poison = torch.zeros(len(labels), dtype=torch.bool)
     is_poison[poison_rows] = True
-    parts = [poison_rows]
+    rows = [poison_rows]
     for label, count in enumerate(transfer_counts(labels, transfer_share).tolist()):
         members = (labels == label).nonzero().flatten()
         order = members[torch.randperm(len(members), generator=generator)]
-        taken = is_poison[order]
-        free = count - int(taken.sum())
-        if free < 0:
+        clean = order[~is_poison[order]]
+        num_poisons = len(order) - len(clean)
+        if num_poisons > count:
             raise UsageError(
-                f"--transfer-share: expected places for {count - free} poisons of class {label}, "
+                f"--transfer-share: expected places for {num_poisons} poisons of class {label}, "
                 f"got {count} at {transfer_share:g}; raise it"
             )
-        parts.append(order[~taken][:free])
-    rows: Tensor = torch.cat(parts).sort().values
-    return rows
+        rows.append(clean[: count - num_poisons])
+    return torch.cat(rows).sort().values
 
 
 def transfer_counts(labels: Tensor, transfer_share: float) -> Tensor:
     """(K,) images of each class in the transfer set: that share of each, rounded."""
-    counts: Tensor = (torch.bincount(labels) * transfer_share + 0.5).long()
-    return counts
-
-
-def _checked(probabilities: Tensor | None) -> Tensor:
-    if probabilities is None:
-        raise ValueError("expected probabilities of clean models for easy targets, got none")
-    return probabilities
+    return (torch.bincount(labels) * transfer_share + 0.5).long()
 
 
 def _easy_target(probabilities: Tensor, labels: Tensor, others: Tensor, position: float) -> int:
@@ -180,10 +167,3 @@ def _easy_target(probabilities: Tensor, labels: Tensor, others: Tensor, position
     first, last = (int(share * len(order)) for share in EASY)
     window = order[first : max(last, first + 1)]
     return int(window[int(position * len(window))])
-
-
-def _runner_up(probabilities: Tensor, own: int) -> int:
-    """The likeliest class but the target's own, by the mean of (M, K)."""
-    mean = probabilities.mean(0).clone()
-    mean[own] = -1
-    return int(mean.argmax())

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from poisonbench.core.files import write_bytes, write_text
+from poisonbench.core.files import write_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 #: Okabe and Ito's colours, which people with any common colour blindness tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-RIGHT, WRONG = COLOURS[0], COLOURS[1]
 #: Beside colours, so that a black-and-white print can be read.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+#: The colour of a right, a wrong and any other text, and the mark before it.
+_ANSWERS = {True: (COLOURS[0], "\u2713 "), False: (COLOURS[1], "\u2717 "), None: ("black", "")}
 
 # Sizes in inches, of text in points.
-_TILE, _GAP, _MARGIN, _LABEL, _LINE, _TITLE = 1.3, 0.15, 0.15, 1.35, 0.16, 0.36
+_TILE, _GAP, _MARGIN, _LABEL, _LINE = 1.3, 0.15, 0.15, 1.35, 0.16
 _PANEL_WIDTH, _PANEL_HEIGHT = 4.0, 3.2
 _SMALL, _NORMAL, _LARGE = 8, 9, 11
 _DPI = 150
@@ -39,12 +40,9 @@ _LETTER = 0.56
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """One square of a grid.
+    """One square of a grid: pixels (H, W) or (H, W, 3) in [0, 1], text below or instead.
 
-    Attributes:
-        pixels: (H, W) or (H, W, 3) in [0, 1]; None for text alone.
-        text: one or more lines below the image, or in its place.
-        is_right: true and false colour and mark the text as a right or wrong answer; None does not.
+    A text that is a right or wrong answer is coloured and marked as such.
     """
 
     pixels: NDArray[np.floating[Any]] | None = None
@@ -54,15 +52,7 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Images with captions in rows and columns.
-
-    Attributes:
-        title: one line on top.
-        columns: a heading each; may have two lines.
-        rows: a label each, left of its tiles.
-        tiles: rows x columns.
-        caption: below; wrapped to the width.
-    """
+    """Images with captions, rows x columns; a column's heading may have two lines."""
 
     title: str
     columns: Sequence[str]
@@ -76,8 +66,6 @@ class Series:
     """One line, or a cloud of points.
 
     Attributes:
-        label: for the legend.
-        x, y: its points.
         low, high: ends of each point's interval; None where there is none.
         dashed: draw it dashed, e.g. published figures beside measured ones.
         joined: connect the points by a line; otherwise they are smaller, for clouds of points.
@@ -150,90 +138,90 @@ def write_figure(folder: Path, name: str, figure: Figure) -> list[Path]:
     Raises:
         StoreError: the folder cannot be written.
     """
-    paths = []
-    for suffix, data in draw(figure.picture).items():
-        paths.append(folder / f"{name}.{suffix}")
-        write_bytes(paths[-1], data)
-    paths.append(folder / f"{name}.json")
-    write_text(paths[-1], _json(figure.numbers))
-    return paths
+    files = draw(figure.picture)
+    numbers = json.dumps(figure.numbers, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    files["json"] = numbers.encode()
+    for suffix, data in files.items():
+        write_bytes(folder / f"{name}.{suffix}", data)
+    return [folder / f"{name}.{suffix}" for suffix in files]
 
 
-def percent(share: float | None) -> float | None:
-    """A share of 1 in percent; None, where there is none, stays None."""
-    return None if share is None else 100 * share
-
-
-def _json(numbers: dict[str, Any]) -> str:
-    return json.dumps(numbers, indent=1, sort_keys=True, allow_nan=False) + "\n"
+def percent_line(
+    label: str,
+    points: Sequence[tuple[float, float, float | None, float | None]],
+    *,
+    dashed: bool = False,
+) -> Series:
+    """A line of points (x, mean, low, high), whose shares of 1 are drawn in percent."""
+    return Series(
+        label=label,
+        x=[x for x, *_ in points],
+        y=[100 * mean for _, mean, *_ in points],
+        low=[None if low is None else 100 * low for *_, low, _ in points],
+        high=[None if high is None else 100 * high for *_, high in points],
+        dashed=dashed,
+    )
 
 
 def _file(figure: Canvas, kind: str, metadata: dict[str, None]) -> bytes:
     stream = io.BytesIO()
-    figure.savefig(stream, format=kind, dpi=_DPI, metadata=metadata)
+    style: dict[str, Any] = {"dpi": _DPI, "bbox_inches": "tight", "pad_inches": _MARGIN}
+    figure.savefig(stream, format=kind, metadata=metadata, **style)
     return stream.getvalue()
 
 
-def _wrap(text: str, width: float, size: float) -> list[str]:
-    """Split a text into lines of at most that many inches; line breaks of the text are kept."""
+def _wrap(text: str, width: float, size: float) -> str:
+    """Break a text into lines of at most that many inches; line breaks of the text are kept."""
     letters = max(20, int(width * 72 / (size * _LETTER)))
-    return [line for part in text.split("\n") for line in textwrap.wrap(part, letters) or [""]]
+    return "\n".join(textwrap.fill(part, letters) for part in text.split("\n"))
 
 
-class _Page:
-    """A figure that is filled from the top, in inches."""
+def _sheet(title: str, width: float) -> Canvas:
+    """A figure of one inch, so that its fractions are inches, with a title above (0, 0).
 
-    def __init__(self, width: float, height: float, title: Sequence[str], caption: Sequence[str]):
-        from matplotlib.figure import Figure
+    What is outside of it is saved as well.
+    """
+    from matplotlib.figure import Figure
 
-        self.width = width
-        self.height = height + _LINE * (len(caption) + 1) + _TITLE / 2 * (len(title) + 1)
-        self.figure = Figure(figsize=(self.width, self.height), facecolor="white")
-        self.top = _TITLE / 2 * (len(title) + 1)
-        self.text(_MARGIN, _MARGIN, "\n".join(title), size=_LARGE, weight="bold", va="top")
-        bottom = self.height - _LINE * (len(caption) + 0.5)
-        self.text(_MARGIN, bottom, "\n".join(caption), size=_SMALL, va="top", linespacing=1.25)
-
-    def text(self, x: float, y: float, text: str, **style: Any) -> None:
-        """Write text, x measured from the left and y from the top."""
-        self.figure.text(x / self.width, 1 - y / self.height, text, **style)
-
-    def axes(self, x: float, y: float, width: float, height: float) -> Any:
-        """Axes whose upper left corner is there."""
-        box = (x / self.width, 1 - (y + height) / self.height)
-        return self.figure.add_axes((*box, width / self.width, height / self.height))
+    figure = Figure(figsize=(1, 1), facecolor="white")
+    figure.text(0, _GAP, _wrap(title, width, _LARGE), size=_LARGE, weight="bold", va="bottom")
+    return figure
 
 
 def _draw_grid(grid: Grid) -> Canvas:
-    heights = [_row_height(*row) for row in zip(grid.rows, grid.tiles, strict=True)]
-    headings = max((text.count("\n") + 1 for text in grid.columns if text), default=0)
-    width = 2 * _MARGIN + _LABEL + len(grid.columns) * (_TILE + _GAP)
-    title = _wrap(grid.title, width - 2 * _MARGIN, _LARGE)
-    caption = _wrap(grid.caption, width - 2 * _MARGIN, _SMALL)
-    page = _Page(width, sum(heights) + headings * _LINE + _GAP, title, caption)
-    lefts = [_MARGIN + _LABEL + column * (_TILE + _GAP) for column in range(len(grid.columns))]
-    top = page.top + headings * _LINE
+    lefts = [_LABEL + column * (_TILE + _GAP) for column in range(len(grid.columns))]
+    width = _LABEL + len(lefts) * (_TILE + _GAP)
+    figure = _sheet(grid.title, width)
+    top = -_LINE * max((_lines(text) for text in grid.columns), default=0)
     for left, heading in zip(lefts, grid.columns, strict=True):
-        page.text(left + _TILE / 2, top, heading, ha="center", va="bottom", weight="bold")
-    top += _GAP / 2
-    for label, tiles, height in zip(grid.rows, grid.tiles, heights, strict=True):
-        image = _TILE if any(tile.pixels is not None for tile in tiles) else 0
-        middle = top + (image or height - _GAP) / 2
-        page.text(_MARGIN, middle, label, va="center", size=_NORMAL)
+        figure.text(left + _TILE / 2, top, heading, ha="center", va="bottom", weight="bold")
+    top -= _GAP / 2
+    for label, tiles in zip(grid.rows, grid.tiles, strict=True):
+        lines = max(_lines(tile.text) for tile in tiles) * _LINE
+        has_image = any(tile.pixels is not None for tile in tiles)
+        # Text is below the row's images, or in the middle of a row without.
+        height = _TILE if has_image else max(lines, _lines(label) * _LINE, _LINE)
+        middle = top - height / 2
+        y, anchor = (top - _TILE - 0.05, "top") if has_image else (middle, "center")
+        figure.text(0, middle, label, va="center", size=_NORMAL)
         for left, tile in zip(lefts, tiles, strict=True):
             if tile.pixels is not None:
-                _draw_image(page.axes(left, top, _TILE, _TILE), tile.pixels)
-            anchor = (top + image + 0.05, "top") if image else (middle, "center")
-            _draw_text(page, tile, left + _TILE / 2, *anchor)
-        top += height
-    return page.figure
+                _draw_image(figure.add_axes((left, top - _TILE, _TILE, _TILE)), tile.pixels)
+            colour, mark = _ANSWERS[tile.is_right]
+            style: dict[str, Any] = {
+                "ha": "center",
+                "va": anchor,
+                "color": colour,
+                "linespacing": 1.25,
+            }
+            figure.text(left + _TILE / 2, y, mark + tile.text, **style)
+        top -= height + (lines + 1.4 * _GAP if has_image else _GAP)
+    figure.text(0, top - _GAP, _wrap(grid.caption, width, _SMALL), va="top", linespacing=1.25)
+    return figure
 
 
-def _row_height(label: str, tiles: Sequence[Tile]) -> float:
-    lines = max(tile.text.count("\n") + 1 if tile.text else 0 for tile in tiles)
-    if any(tile.pixels is not None for tile in tiles):
-        return _TILE + lines * _LINE + 1.4 * _GAP
-    return max(lines, label.count("\n") + 1) * _LINE + _GAP
+def _lines(text: str) -> int:
+    return text.count("\n") + 1 if text else 0
 
 
 def _draw_image(axes: Any, pixels: NDArray[np.floating[Any]]) -> None:
@@ -243,22 +231,14 @@ def _draw_image(axes: Any, pixels: NDArray[np.floating[Any]]) -> None:
         spine.set(color="#999999", linewidth=0.5)
 
 
-def _draw_text(page: _Page, tile: Tile, middle: float, y: float, va: str) -> None:
-    colour = {True: RIGHT, False: WRONG, None: "black"}[tile.is_right]
-    mark = {True: "\u2713 ", False: "\u2717 ", None: ""}[tile.is_right]
-    text = mark + tile.text
-    page.text(middle, y, text, ha="center", va=va, color=colour, linespacing=1.25)
-
-
 def _draw_panels(chart: Panels) -> Canvas:
-    step = _PANEL_WIDTH + 0.9
-    width = 2 * _MARGIN + len(chart.panels) * step
-    title = _wrap(chart.title, width - 2 * _MARGIN, _LARGE)
-    caption = _wrap(chart.caption, width - 2 * _MARGIN, _SMALL)
-    page = _Page(width, _PANEL_HEIGHT + 0.85, title, caption)
+    longest = max((len(one.label) for panel in chart.panels for one in panel.series), default=0)
+    step = _PANEL_WIDTH + 1.3 + longest * _SMALL * _LETTER / 72
+    width = len(chart.panels) * step
+    figure = _sheet(chart.title, width)
+    bottom = -_PANEL_HEIGHT - 0.3
     for number, panel in enumerate(chart.panels):
-        left = _MARGIN + 0.65 + number * step
-        axes = page.axes(left, page.top + 0.3, _PANEL_WIDTH, _PANEL_HEIGHT)
+        axes = figure.add_axes((0.5 + number * step, bottom, _PANEL_WIDTH, _PANEL_HEIGHT))
         for index, series in enumerate(panel.series):
             # One without points keeps its colour free, so that a line looks alike in all panels.
             if series.x:
@@ -268,11 +248,16 @@ def _draw_panels(chart: Panels) -> Canvas:
         axes.grid(color="#DDDDDD", linewidth=0.5)
         axes.set_axisbelow(True)
         if any(series.x for series in panel.series):
-            axes.legend(frameon=False)
-    return page.figure
+            # Beside the axes, where no point can be.
+            axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    caption = _wrap(chart.caption, width, _SMALL)
+    figure.text(0, bottom - 0.55, caption, va="top", linespacing=1.25)
+    return figure
 
 
 def _draw_series(axes: Any, series: Series, index: int) -> None:
+    import numpy as np
+
     style = {
         "color": COLOURS[index % len(COLOURS)],
         "marker": MARKERS[index % len(MARKERS)],
@@ -282,8 +267,9 @@ def _draw_series(axes: Any, series: Series, index: int) -> None:
         "markeredgecolor": "white" if series.emphasised else None,
         "zorder": 3 if series.emphasised else 2,
     }
-    low, high = series.low or [None] * len(series.x), series.high or [None] * len(series.x)
-    # The distances from the mean; none where there is no interval.
-    below = [0.0 if end is None else y - end for y, end in zip(series.y, low, strict=True)]
-    above = [0.0 if end is None else end - y for y, end in zip(series.y, high, strict=True)]
-    axes.errorbar(series.x, series.y, (below, above), label=series.label, capsize=3, **style)
+    errors = None
+    if any(end is not None for end in (*series.low, *series.high)):
+        # None becomes NaN, and a distance of NaN is not drawn; one of 0 would be, as a whisker.
+        low, high = (np.array(ends, dtype=float) for ends in (series.low, series.high))
+        errors = np.stack([series.y - low, high - series.y])
+    axes.errorbar(series.x, series.y, errors, label=series.label, capsize=3, **style)

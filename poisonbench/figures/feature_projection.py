@@ -38,23 +38,10 @@ from poisonbench.training.evaluation import features_of
 
 #: Clean images of a class that are drawn as points; the axes are computed with all of them.
 SHOWN = 300
-GROUPS = (
-    "target's class",
-    "poisons' class",
-    "bases",
-    "removed, clean",
-    "poisons",
-    "removed, poisons",
-)
 
 
 def feature_projection(bench: Bench, dataset: Dataset, records: Sequence[RunRecord]) -> Figure:
-    """Draw one panel a run.
-
-    Args:
-        bench: where poisons and models lie.
-        dataset: what the runs were trained on.
-        records: runs on a targeted poison that kept their models, at least one.
+    """Draw one panel a run on a targeted poison that kept its model; at least one.
 
     Raises:
         ArtefactError: a run without a poison in the results folder or without a model.
@@ -63,13 +50,11 @@ def feature_projection(bench: Bench, dataset: Dataset, records: Sequence[RunReco
     for record in records:
         bench.abort_if_stopping()
         runs.append(_project(bench, dataset, record))
-    titles = [_title(record, numbers) for record, numbers in zip(records, runs, strict=True)]
-    panels = [_panel(title, numbers) for title, numbers in zip(titles, runs, strict=True)]
     attacks = dict.fromkeys("+".join(run.spec.poison.attacks) for run in records if run.spec.poison)
     clouds = Panels(
         title=f"Features under {', '.join(attacks)}: {shown_name(dataset.name)}, trial "
         f"{', '.join(dict.fromkeys(str(record.spec.trial) for record in records))}",
-        panels=panels,
+        panels=[_panel(record, run) for record, run in zip(records, runs, strict=True)],
         caption="After Fig. 4 of Peri et al. 2020. Features of the classifier that each run "
         "trained. Across: from the mean of the target's class (0) to that of the poisons' class "
         "(1), without poisons; up: first principal component of the rest, in the same unit. Bases: "
@@ -103,8 +88,7 @@ def _project(bench: Bench, dataset: Dataset, record: RunRecord) -> dict[str, Any
     poisoned, kept = is_poison[members], keep[members]
     of_own = ~poisoned & (train.labels[members] == own)
     of_other = ~poisoned & (train.labels[members] == other)
-    first_base = len(members)
-    of_bases = torch.arange(first_base, first_base + len(bases))
+    of_bases = torch.arange(len(members), len(members) + len(bases))
     points = plane(features, _rows(of_own), torch.cat([_rows(of_other), of_bases]))
 
     def drawn(mask: Tensor) -> Tensor:
@@ -113,14 +97,14 @@ def _project(bench: Bench, dataset: Dataset, record: RunRecord) -> dict[str, Any
         generator = generator_for(bench.seed, "figure features", trial)
         return rows[torch.randperm(len(rows), generator=generator)[:SHOWN].sort().values]
 
-    groups = (
-        drawn(of_own & kept),
-        drawn(of_other & kept),
-        of_bases,
-        drawn(~poisoned & ~kept),
-        _rows(poisoned & kept),
-        _rows(poisoned & ~kept),
-    )
+    groups = {
+        "target's class": drawn(of_own & kept),
+        "poisons' class": drawn(of_other & kept),
+        "bases": of_bases,
+        "removed, clean": drawn(~poisoned & ~kept),
+        "poisons": _rows(poisoned & kept),
+        "removed, poisons": _rows(poisoned & ~kept),
+    }
     return {
         "id": record.id,
         "method": spec.method,
@@ -131,7 +115,7 @@ def _project(bench: Bench, dataset: Dataset, record: RunRecord) -> dict[str, Any
         "poisons": int(poisoned.sum()),
         "poisons_removed": int((poisoned & ~kept).sum()),
         "target": points[-1].tolist(),
-        "points": {name: points[of].tolist() for name, of in zip(GROUPS, groups, strict=True)},
+        "points": {name: points[rows].tolist() for name, rows in groups.items()},
     }
 
 
@@ -160,12 +144,9 @@ def _poison_of(bench: Bench, dataset: Dataset, record: RunRecord) -> tuple[Poiso
 
 
 def plane(features: Tensor, own: Tensor, other: Tensor) -> Tensor:
-    """Compute coordinates (N, 2) of features (N, F), in steps 2 and 3.
+    """Compute coordinates (N, 2) of float64 features (N, F), in steps 2 and 3.
 
-    Args:
-        features: (N, F) float64.
-        own: rows whose mean is (0, 0).
-        other: rows whose mean is (1, 0).
+    The mean of the rows ``own`` is (0, 0), that of the rows ``other`` (1, 0).
 
     Raises:
         ArtefactError: one of them has no rows, or their means are the same.
@@ -195,30 +176,25 @@ def _rows(mask: Tensor) -> Tensor:
     return mask.nonzero().flatten()
 
 
-def _title(record: RunRecord, numbers: dict[str, Any]) -> str:
+def _panel(record: RunRecord, numbers: dict[str, Any]) -> Panel:
     hit = "target hit" if numbers["is_hit"] else "target not hit"
     removed = f"{numbers['poisons_removed']} of {numbers['poisons']} poisons removed"
-    return f"{label_of(record.spec.method, record.spec.config)}: {hit}, {removed}"
-
-
-def _panel(title: str, numbers: dict[str, Any]) -> Panel:
-    groups = [*numbers["points"].items(), ("target", [numbers["target"]])]
-    names = {
-        GROUPS[0]: f"class {numbers['target_class']} (target's)",
-        GROUPS[1]: f"class {numbers['poison_class']} (poisons')",
+    labels = {
+        "target's class": f"class {numbers['target_class']} (target's)",
+        "poisons' class": f"class {numbers['poison_class']} (poisons')",
     }
     return Panel(
-        title=title,
+        title=f"{label_of(record.spec.method, record.spec.config)}: {hit}, {removed}",
         x_label="between the classes' means",
         y_label="first component of the rest",
         series=[
             Series(
-                label=names.get(name, name),
+                label=labels.get(name, name),
                 x=[point[0] for point in points],
                 y=[point[1] for point in points],
                 joined=False,
                 emphasised=name == "target",
             )
-            for name, points in groups
+            for name, points in (numbers["points"] | {"target": [numbers["target"]]}).items()
         ],
     )

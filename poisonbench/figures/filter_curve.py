@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from poisonbench.figures.drawing import Figure, Panel, Panels, Series, percent
+from poisonbench.figures.drawing import Figure, Panel, Panels, percent_line
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Summary, mean_interval, summarise, wilson
 from poisonbench.tables.baseline_tables import (
@@ -27,21 +27,12 @@ def filter_curve(records: Sequence[RunRecord], dataset: str) -> Figure:
 
     k = 0 is training without a filter. The run with the default k, the mean size of a class, is not
     here: its record does not say which number that is.
-
-    Args:
-        records: all that there are.
-        dataset: a data set of the tables.
     """
-    points = [
-        point for protocol in PROTOCOLS for point in _points(protocol, dataset, list(records))
-    ]
+    points = [point for protocol in PROTOCOLS for point in _points(protocol, dataset, records)]
     used = len({run for point in points for run in point["records"]})
     lines = Panels(
         title=f"Deep k-NN against k: {dataset_labels()[dataset]}",
-        panels=[
-            _panel("attack success", points),
-            _panel("test accuracy", points),
-        ],
+        panels=[_panel(quantity, points) for quantity in ("attack success", "test accuracy")],
         caption="Figure 2 of the second paper (arXiv 1909.13374), of feature collision there; it "
         f"prints no numbers. {used} run(s) on attacks that succeed undefended; k = 0 is no filter. "
         "Success: share of the targets hit and Wilson's 95 % interval; accuracy: mean and its 95 % "
@@ -53,13 +44,13 @@ def filter_curve(records: Sequence[RunRecord], dataset: str) -> Figure:
 def _points(protocol: Protocol, dataset: str, records: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """One point a k that has runs, 0 first; none where the plain runs were never hit."""
     points = []
+    values = {run.spec.config.get("k") or 0 for run in records if run.spec.method == "knn"}
     for plain in plain_cells(protocol, dataset):
         hit = successful_attacks([plain], records).get
-        for k in (0, *_tried(records)):
+        for k in sorted(values | {0}):
             cell = plain
             if k:
-                overrides = {**plain.overrides, "k": k}
-                cell = replace(plain, method="knn", overrides=overrides)
+                cell = replace(plain, method="knn", overrides={**plain.overrides, "k": k})
             runs = [
                 record
                 for record in cell.select(records)
@@ -69,11 +60,6 @@ def _points(protocol: Protocol, dataset: str, records: Sequence[RunRecord]) -> l
             if accuracy:
                 points.append(_point(protocol.attack, k, runs, accuracy))
     return points
-
-
-def _tried(records: Sequence[RunRecord]) -> list[int]:
-    values = (run.spec.config.get("k") for run in records if run.spec.method == "knn")
-    return sorted({k for k in values if k is not None})
 
 
 def _point(attack: str, k: int, runs: Sequence[RunRecord], accuracy: Summary) -> dict[str, Any]:
@@ -90,23 +76,14 @@ def _point(attack: str, k: int, runs: Sequence[RunRecord], accuracy: Summary) ->
 
 
 def _panel(quantity: str, points: Sequence[dict[str, Any]]) -> Panel:
-    series = []
-    for protocol in PROTOCOLS:
-        own = [point for point in points if point["attack"] == protocol.attack]
-        ends = {end: [percent(point[quantity][end]) for point in own] for end in ("low", "high")}
-        if own:
-            series.append(
-                Series(
-                    label=protocol.attack,
-                    x=[point["k"] for point in own],
-                    y=[100 * point[quantity]["mean"] for point in own],
-                    low=ends["low"],
-                    high=ends["high"],
-                )
-            )
+    lines: dict[str, list[Any]] = {}
+    for point in points:
+        value = point[quantity]
+        line = lines.setdefault(point["attack"], [])
+        line.append((point["k"], value["mean"], value["low"], value["high"]))
     return Panel(
         title=f"{quantity} against k",
         x_label="k",
         y_label=f"{quantity} in percent",
-        series=tuple(series),
+        series=[percent_line(attack, line) for attack, line in lines.items()],
     )

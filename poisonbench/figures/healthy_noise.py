@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,19 +27,17 @@ from poisonbench.defenses.hint import Hint
 from poisonbench.figures.drawing import Figure, Grid, Tile
 from poisonbench.figures.images import answer, picture_of, short_name
 from poisonbench.models import check_model
-from poisonbench.models.classifier import Classifier
 from poisonbench.registry import defenses
 from poisonbench.requests import CraftRequest, PoisonRequest, RunRequest
 from poisonbench.runs.craft import craft
 from poisonbench.runs.method_settings import read_settings
-from poisonbench.runs.trained_models import LOOP_NUMBER, trained_models
+from poisonbench.runs.trained_models import model_spec, trained_models
 from poisonbench.runs.workspace import Bench, default_model
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.state import TrainingSet, TrainingState
 
 
-@dataclass(frozen=True, eq=False)
-class NoiseEffect:
+class NoiseEffect(NamedTuple):
     """The effect of one noise on the selected images.
 
     Attributes:
@@ -65,12 +63,8 @@ def healthy_noise(
 ) -> Figure:
     """Draw image, noise and noisy image with predictions, for some images of HINT's selection.
 
-    Args:
-        bench: where; poisons and the model that are missing are made and kept.
-        dataset: what to train on.
-        request: a run of HINT; its trial also seeds the choice of images.
-        images: how many to show; half of them clean where there are clean ones.
-        wrong_label: show the control as well.
+    Half of the images are clean where there are clean ones; the trial of the request, a run of
+    HINT, also seeds their choice. Poisons and the model that are missing are made and kept.
 
     Raises:
         UsageError: bad options.
@@ -89,35 +83,51 @@ def healthy_noise(
     trial, seeds = request.trial, Seeds(bench.seed, request.trial)
     epoch = min(settings.config.schedule)
     recipe = replace(settings.recipe, epochs=epoch)
-    spec = {
-        "kind": "before HINT's first round",
-        "loop": LOOP_NUMBER,
-        "dataset": dataset.digest,
-        "poison": poison["digest"] if poison else None,
-        "model": network,
-        "training": as_json(recipe),
-        "seed": bench.seed,
-        "trial": trial,
-    }
+    spec = model_spec(bench, dataset, recipe, "before HINT's first round", trial, network)
+    spec["poison"] = poison["digest"] if poison else None
     (model,) = trained_models(bench, dataset, recipe, spec, seeds=seeds, train=train)
     bench.abort_if_stopping()
     bench.say("HINT's first round" + (", with true and with wrong labels" if wrong_label else ""))
     train = train.to(bench.device)
-    first_round = _FirstRound(model, dataset, defense, epoch, seeds)
-    notes: list[dict[str, Any]] = []
-    effects = {"healthy": first_round.effect(train, notes)}
+    splits = {"healthy": train}
     if wrong_label:
-        wrong = other_labels(
-            train.labels, dataset.num_classes, generator_for(bench.seed, "wrong labels", trial)
-        )
+        generator = generator_for(bench.seed, "wrong labels", trial)
+        wrong = other_labels(train.labels, dataset.num_classes, generator)
         # The direction does not depend on training labels: only the images' own influence does.
-        effects["wrong_label"] = first_round.effect(Split(train.images, wrong), [])
+        splits["wrong_label"] = Split(train.images, wrong)
+    notes: list[dict[str, Any]] = []
+
+    def first_round(split: Split) -> NoiseEffect:
+        """HINT's first round, on a training split with its labels."""
+        original = TrainingSet(split.images, split.labels)
+        state = TrainingState(
+            epoch=epoch,
+            step=0,
+            model=model,
+            original=original,
+            train=original,
+            validation=dataset.validation.to(bench.device),
+            batch_rows=None,
+            generator=lambda purpose: seeds.generator("defense", purpose, epoch, 0),
+            note=notes.append,
+            # HINT looks at the model that it is given and trains no other.
+            train_copy=lambda purpose, split: model,
+        )
+        healthy = defense.start_epoch(state).images
+        rows = defense.memory["selected"]
+        noise = healthy[rows] - split.images[rows].float().div_(255)
+        probabilities = logits_of(model, healthy[rows]).softmax(1)
+        return NoiseEffect(split.labels[rows], noise, healthy[rows], probabilities)
+
+    effects = {name: first_round(split) for name, split in splits.items()}
     rows = defense.memory["selected"]
     selected = train.rows(rows)
     before = logits_of(model, selected.images).softmax(1)
     sources = sources.to(rows.device)[rows]
     generator = generator_for(bench.seed, "figure 1", trial)
     sample = _choose(before, selected.labels, sources >= 0, images, generator)
+    groups = {"all": sources == sources, "clean": sources < 0, "poisoned": sources >= 0}
+    attacks = (*request.poison.attacks, None)
     numbers: dict[str, Any] = {
         "figure": "1",
         "dataset": {"name": shown_name(dataset.name), "digest": dataset.digest},
@@ -130,20 +140,15 @@ def healthy_noise(
         "images": [
             {
                 "row": int(rows[index]),
-                "poisoned_by": request.poison.attacks[sources[index]]
-                if sources[index] >= 0
-                else None,
+                # The last one of a clean image, whose source is -1.
+                "poisoned_by": attacks[sources[index]],
                 **_image_numbers(index, selected, before, effects, dataset.class_names),
             }
             for index in sample.tolist()
         ],
         "all_selected": {
             name: _summary(mask, selected.labels, before, effects)
-            for name, mask in (
-                ("all", sources == sources),
-                ("clean", sources < 0),
-                ("poisoned", sources >= 0),
-            )
+            for name, mask in groups.items()
             if mask.any()
         },
     }
@@ -165,40 +170,6 @@ def _poisoned(
     sources[poison.indices] = poison.sources.long()
     name = {"attacks": list(request.attacks), "rho": request.rho, "digest": poison.digest}
     return poison.apply(dataset.train), name, sources
-
-
-@dataclass(frozen=True, eq=False)
-class _FirstRound:
-    """HINT's first round, at an epoch, on the model that it has there."""
-
-    model: Classifier
-    dataset: Dataset
-    defense: Hint
-    epoch: int
-    seeds: Seeds
-
-    def effect(self, train: Split, notes: list[dict[str, Any]]) -> NoiseEffect:
-        """Make the noise for a training split with its labels; ``notes`` gets the round's note."""
-        original = TrainingSet(train.images, train.labels)
-        state = TrainingState(
-            epoch=self.epoch,
-            step=0,
-            model=self.model,
-            original=original,
-            train=original,
-            validation=self.dataset.validation.to(train.labels.device),
-            batch_rows=None,
-            generator=lambda purpose: self.seeds.generator("defense", purpose, self.epoch, 0),
-            note=notes.append,
-            # HINT looks at the model that it is given and trains no other.
-            train_copy=lambda purpose, split: self.model,
-        )
-        healthy = self.defense.start_epoch(state).images
-        rows = self.defense.memory["selected"]
-        images = healthy[rows]
-        noise = images - train.images[rows].float().div_(255)
-        probabilities = logits_of(self.model, images).softmax(1)
-        return NoiseEffect(train.labels[rows], noise, images, probabilities)
 
 
 def _choose(
@@ -231,45 +202,49 @@ def _image_numbers(
     }
     for name, effect in effects.items():
         size = effect.noise[index].abs()
+        largest = float(size.max())
         numbers[name] = {
             "noise_made_with": class_names[int(effect.labels[index])],
-            "max_abs_noise": float(size.max()),
+            "max_abs_noise": largest,
             "mean_abs_noise": float(size.double().mean()),
-            "shown_times": _factor(float(size.max())),
+            # It fills half of the range of grey.
+            "shown_times": float(f"{0.5 / largest:.2g}") if largest > 0 else None,
             "after": answer(effect.probabilities[index], label, class_names),
         }
     return numbers
-
-
-def _factor(largest: float) -> float | None:
-    """The factor by which a noise fills half of the range of grey; None of no noise."""
-    return float(f"{0.5 / largest:.2g}") if largest > 0 else None
 
 
 def _summary(
     mask: Tensor, labels: Tensor, before: Tensor, effects: dict[str, NoiseEffect]
 ) -> dict[str, Any]:
     """Shares over the selected images where a mask (S,) is true."""
-    labels, before = labels[mask], before[mask]
-    true = before.gather(1, labels[:, None])[:, 0]
-    right = before.argmax(1) == labels
+    labels = labels[mask]
+
+    def answers(probabilities: Tensor) -> tuple[Tensor, Tensor]:
+        """Which images are right, and their labels' probabilities, both (M,)."""
+        is_right = probabilities[mask].argmax(1) == labels
+        return is_right, probabilities[mask].gather(1, labels[:, None])[:, 0]
+
+    right, true = answers(before)
     numbers: dict[str, Any] = {
         "images": len(labels),
-        "right_before": float(right.double().mean()),
-        "mean_true_confidence_before": float(true.double().mean()),
+        "right_before": _mean(right),
+        "mean_true_confidence_before": _mean(true),
     }
     for name, effect in effects.items():
-        after = effect.probabilities[mask]
-        confidence = after.gather(1, labels[:, None])[:, 0]
-        is_right = after.argmax(1) == labels
+        is_right, confidence = answers(effect.probabilities)
         numbers[name] = {
-            "right_after": float(is_right.double().mean()),
+            "right_after": _mean(is_right),
             "turned_right": int((is_right & ~right).sum()),
             "turned_wrong": int((right & ~is_right).sum()),
-            "mean_true_confidence_after": float(confidence.double().mean()),
-            "true_confidence_rises": float((confidence > true).double().mean()),
+            "mean_true_confidence_after": _mean(confidence),
+            "true_confidence_rises": _mean(confidence > true),
         }
     return numbers
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.double().mean())
 
 
 def _grid(
@@ -277,11 +252,8 @@ def _grid(
 ) -> Grid:
     """An image a row, with its noise and the noisy image.
 
-    Args:
-        numbers: as in the JSON file.
-        images: (M, C, H, W) uint8, those of ``numbers["images"]``.
-        pixels: by "healthy" and "wrong_label", the noise and the noisy images, both (M, C, H, W)
-            in pixels of [0, 1].
+    ``images`` (M, C, H, W) uint8 are those of ``numbers["images"]``; ``pixels`` are by "healthy"
+    and "wrong_label" the noise and the noisy images, both (M, C, H, W) in pixels of [0, 1].
     """
     tiles = []
     for index, image in enumerate(numbers["images"]):
@@ -295,20 +267,18 @@ def _grid(
             row.append(Tile(pixels=picture_of(noise[index] * factor + 0.5), text=text))
             row.append(_answer_tile(noisy[index], effect["after"]))
         tiles.append(row)
-    columns = ["image", "healthy noise", "image + noise"]
-    if "wrong_label" in pixels:
-        columns += ["noise with a\nwrong label", "image + that"]
-    rows = [
-        f"{image['poisoned_by'] or 'clean'}, row {image['row']}\nlabel {short_name(image['label'])}"
-        for image in numbers["images"]
-    ]
+    headings = ["image", "healthy noise", "image + noise", "noise with a\nwrong label"]
     poison = numbers["poison"]
     mix = f"{'+'.join(poison['attacks'])} at rho {poison['rho']:g}" if poison else "clean"
     return Grid(
         title=f"HINT's healthy noise: {numbers['dataset']['name']}, {mix}, "
         f"r = {numbers['config']['ratio']:g}",
-        columns=columns,
-        rows=rows,
+        columns=[*headings, "image + that"][: 1 + 2 * len(pixels)],
+        rows=[
+            f"{image['poisoned_by'] or 'clean'}, row {image['row']}\n"
+            f"label {short_name(image['label'])}"
+            for image in numbers["images"]
+        ],
         tiles=tiles,
         caption=_caption(numbers),
     )

@@ -22,16 +22,14 @@ from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.figures.drawing import Figure, Grid, Tile
 from poisonbench.figures.images import answer, picture_of, short_name
-from poisonbench.figures.runs_shown import is_on, named_run
+from poisonbench.figures.runs_shown import is_on, kept_models, named_run
 from poisonbench.registry import defenses, find, label_of
 from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, check_count, command_of
 from poisonbench.results import published
 from poisonbench.results.records import RunRecord
-from poisonbench.results.run_spec import PoisonSpec
 from poisonbench.runs.defend import defend, describe_poison, resolve_run
 from poisonbench.runs.trained_models import read_model
 from poisonbench.runs.workspace import Bench
-from poisonbench.tables.comparisons import distinct_trials
 from poisonbench.training.evaluation import logits_of
 
 Pick = Literal["disagree", "random"]
@@ -64,12 +62,7 @@ def predictions(
 ) -> Figure:
     """Draw test images, and below each the class and confidence that every classifier gives it.
 
-    Args:
-        bench: where.
-        dataset: whose test images.
-        choice: the classifiers.
-        images: how many to show.
-        pick: "disagree" draws among images on which the classifiers disagree, "random" among all.
+    They are drawn among all ("random"), or those that classifiers disagree on ("disagree").
 
     Raises:
         UsageError: bad options.
@@ -81,27 +74,16 @@ def predictions(
         raise UsageError(f"--images: expected 1 or more, got {images}")
     records, missing = _records(bench, dataset, choice)
     test = dataset.test.to(bench.device)
-    probabilities = []
+    classifiers = []
     for record in records:
         bench.abort_if_stopping()
-        path = bench.store.model_path(record.id)
-        model = read_model(bench, path, record.spec.model, dataset)
-        probabilities.append(logits_of(model, test.images).softmax(1))
-    stacked = torch.stack(probabilities)
-    disagree = (stacked.argmax(2) != stacked.argmax(2)[0]).any(0).cpu()
+        model = read_model(bench, bench.store.model_path(record.id), record.spec.model, dataset)
+        classifiers.append(logits_of(model, test.images).softmax(1))
+    probabilities = torch.stack(classifiers)
+    classes = probabilities.argmax(2)
+    disagree = (classes != classes[0]).any(0).cpu()
     rows = _choose(disagree, images, pick, bench.seed, choice.trial)
     names = _names(records)
-    answered = [
-        {
-            "row": row,
-            "label": dataset.class_names[int(test.labels[row])],
-            "answers": {
-                name: answer(stacked[index, row], int(test.labels[row]), dataset.class_names)
-                for index, name in enumerate(names)
-            },
-        }
-        for row in rows
-    ]
     numbers: dict[str, Any] = {
         "figure": "2",
         "dataset": {"name": shown_name(dataset.name), "digest": dataset.digest},
@@ -121,7 +103,17 @@ def predictions(
             for name, record in zip(names, records, strict=True)
         },
         "missing": missing,
-        "images": answered,
+        "images": [
+            {
+                "row": row,
+                "label": dataset.class_names[int(test.labels[row])],
+                "answers": {
+                    name: answer(one[row], int(test.labels[row]), dataset.class_names)
+                    for name, one in zip(names, probabilities, strict=True)
+                },
+            }
+            for row in rows
+        ],
     }
     poisons = dict.fromkeys(describe_poison(record.spec.poison) for record in records)
     return Figure(_grid(numbers, test, rows, "; ".join(poisons)), numbers)
@@ -136,21 +128,33 @@ def _records(
     for method in choice.methods:
         find("a defense", defenses(), method)
     expected = choice.methods or tuple(published.METHOD_LABELS)
+    requests = {
+        method: RunRequest(
+            method=method,
+            dataset=dataset.name,
+            poison=choice.poison,
+            seed=bench.seed,
+            trial=choice.trial,
+            save_model=True,
+        )
+        for method in expected
+    }
     if choice.make:
-        requests = [_request(bench, dataset, choice, method) for method in expected]
         # What one of them refuses is said before the first is trained.
-        for request in requests:
+        for request in requests.values():
             resolve_run(bench, request)
-        return [defend(bench, request).record for request in requests], {}
+        return [defend(bench, request).record for request in requests.values()], {}
     known = bench.store.records(lambda error: bench.say(f"warning: left out: {error}"))
-    records, commands = [], {}
-    for method in choice.methods or tuple(defenses()):
-        record = _find_run(bench, dataset, choice, method, known)
-        if record is None and method in expected:
-            request = _request(bench, dataset, choice, method)
-            commands[method] = command_of(request, *choice.folder_options)
-        elif record is not None:
-            records.append(record)
+    runs = {
+        method: [run for run in known if _is_of(run, bench, dataset, choice, method)]
+        for method in choice.methods or tuple(defenses())
+    }
+    records, missing = kept_models(bench, runs)
+    commands = {
+        method: command_of(requests[method], *choice.folder_options)
+        for method in missing
+        if method in requests
+    }
     if commands and (choice.methods or not records):
         method, command = next(iter(commands.items()))
         raise ArtefactError(
@@ -162,26 +166,17 @@ def _records(
     return records, commands
 
 
-def _find_run(
-    bench: Bench, dataset: Dataset, choice: ModelChoice, method: str, known: Sequence[RunRecord]
-) -> RunRecord | None:
-    """The run that tables would take for this method, poison and trial, if it kept its model."""
-    matching = [
-        record
-        for record in known
-        if is_on(record, dataset)
-        and record.spec.method == method
-        and record.spec.seed == bench.seed
-        and record.spec.trial == choice.trial
-        and record.labels.variant == "paper"
-        and _is_of(choice.poison, record.spec.poison)
-    ]
-    kept = distinct_trials(matching)
-    return kept[0] if kept and bench.store.model_path(kept[0].id).is_file() else None
-
-
-def _is_of(mix: PoisonRequest, poison: PoisonSpec | None) -> bool:
-    """Whether a run's spec names this poison, the draw that tables take."""
+def _is_of(
+    record: RunRecord, bench: Bench, dataset: Dataset, choice: ModelChoice, method: str
+) -> bool:
+    """Whether a run is of this method, trial and poison, by the draw that tables take."""
+    spec, poison, mix = record.spec, record.spec.poison, choice.poison
+    if (
+        not is_on(record, dataset)
+        or (spec.method, spec.seed, spec.trial) != (method, bench.seed, choice.trial)
+        or record.labels.variant != "paper"
+    ):
+        return False
     if poison is None or mix.rho == 0:
         return poison is None and mix.rho == 0
     return (
@@ -189,17 +184,6 @@ def _is_of(mix: PoisonRequest, poison: PoisonSpec | None) -> bool:
         and math.isclose(poison.rho, mix.rho or DEFAULT_RHO, rel_tol=1e-6)
         and poison.trial == 0
         and poison.selection == "stratified"
-    )
-
-
-def _request(bench: Bench, dataset: Dataset, choice: ModelChoice, method: str) -> RunRequest:
-    return RunRequest(
-        method=method,
-        dataset=dataset.name,
-        poison=choice.poison,
-        seed=bench.seed,
-        trial=choice.trial,
-        save_model=True,
     )
 
 

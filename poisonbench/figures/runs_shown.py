@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from poisonbench.core.errors import ArtefactError
@@ -12,6 +12,7 @@ from poisonbench.requests import command_of
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.runs.workspace import Bench
 from poisonbench.tables.cells import is_run_on
+from poisonbench.tables.comparisons import distinct_trials
 from poisonbench.tables.table3 import Row, make_cell
 
 
@@ -47,13 +48,9 @@ def is_on(record: RunRecord, dataset: Dataset) -> bool:
 def runs_of_row(
     records: Sequence[RunRecord], dataset: Dataset, row: Row, methods: Sequence[str]
 ) -> dict[str, list[RunRecord]]:
-    """The runs of a row by defense, one for each (seed, trial).
+    """The runs of a row by defense, one for each (seed, trial); its targets are the data set's.
 
-    Args:
-        records: what has been run.
-        dataset: whose images the targets are.
-        row: the attack.
-        methods: the defenses, in order; none named takes those that have runs.
+    Without methods, all defenses that have runs are taken.
 
     Raises:
         UsageError: unknown defense.
@@ -87,13 +84,7 @@ def models_of_row(
 ) -> list[RunRecord]:
     """The runs of a row's trial that kept their models; say how to make those that others lack.
 
-    Args:
-        bench: where models lie, and the root seed of the runs.
-        records: what has been run.
-        dataset: whose images the targets are.
-        row: the attack.
-        methods: the defenses, in order; none named takes those that have runs.
-        trial: of the runs.
+    Parameters as of :func:`runs_of_row`; the seed of the runs is the bench's.
 
     Raises:
         UsageError: unknown defense.
@@ -103,19 +94,15 @@ def models_of_row(
         runs = runs_of_row(records, dataset, row, methods)
     except ArtefactError as error:
         raise ArtefactError(f"{error}; add --save-model") from None
-    models: list[RunRecord] = []
-    commands: dict[str, str] = {}
-    for method, group in runs.items():
-        kept = [
-            run
-            for run in group
-            if (run.spec.seed, run.spec.trial) == (bench.seed, trial)
-            and bench.store.model_path(run.id).is_file()
-        ]
-        models += kept[:1]
-        if not kept:
-            request = make_cell(dataset.name, row, method).request(trial)
-            commands[method] = command_of(replace(request, save_model=True))
+    of_trial = {
+        method: [run for run in group if (run.spec.seed, run.spec.trial) == (bench.seed, trial)]
+        for method, group in runs.items()
+    }
+    models, missing = kept_models(bench, of_trial)
+    commands = {}
+    for method in missing:
+        request = make_cell(dataset.name, row, method).request(trial)
+        commands[method] = command_of(replace(request, save_model=True))
     if commands and (methods or not models):
         method, command = next(iter(commands.items()))
         raise ArtefactError(
@@ -125,3 +112,17 @@ def models_of_row(
     for method, command in commands.items():
         bench.say(f"left out: {method} has no model of trial {trial}; make it with `{command}`")
     return models
+
+
+def kept_models(
+    bench: Bench, runs: Mapping[str, Sequence[RunRecord]]
+) -> tuple[list[RunRecord], list[str]]:
+    """By method the run that tables take, if it kept its model; and the methods without one."""
+    first = {method: distinct_trials(group)[:1] for method, group in runs.items()}
+    kept = {
+        method: run
+        for method, group in first.items()
+        for run in group
+        if bench.store.model_path(run.id).is_file()
+    }
+    return list(kept.values()), [method for method in runs if method not in kept]

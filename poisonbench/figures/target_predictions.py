@@ -7,8 +7,7 @@ that every defense shown has a run of first: a rule that no outcome enters.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset
@@ -18,8 +17,7 @@ from poisonbench.registry import attacks, label_of
 from poisonbench.results.records import RunRecord
 
 
-@dataclass(frozen=True)
-class _Target:
+class _Target(NamedTuple):
     """What the runs of one column share."""
 
     seed: int
@@ -43,7 +41,7 @@ def target_predictions(
     Args:
         number: the figure's in the paper.
         dataset: whose test images the targets are.
-        attack: the attack's name.
+        attack: its name.
         scenario: how the victims were trained, in words.
         runs: by defense, at least one; one run for each (seed, trial), all on this data set.
         images: how many targets to show.

@@ -8,12 +8,22 @@ from pathlib import Path
 import torch
 
 from poisonbench.core.errors import ArtefactError, UsageError
-from poisonbench.data.poison import assemble
-from poisonbench.data.poison_sets import Format, Ids, Std, files_of, read_poison_set
+from poisonbench.data.poison import assemble, make_poison
+from poisonbench.data.poison_sets import (
+    UNTARGETED_FORMATS,
+    Format,
+    Ids,
+    Std,
+    files_of,
+    read_poison_set,
+)
 from poisonbench.data.splits import Dataset
+from poisonbench.registry import attacks
+from poisonbench.runs.method_settings import read_settings
 from poisonbench.runs.poison import Crafted, publish
+from poisonbench.runs.released_generator import perturbed_images
 from poisonbench.runs.workspace import Bench
-from poisonbench.targeting import Goal
+from poisonbench.targeting import UNTARGETED, Goal
 
 #: Raised by hand when the same files would give another poison.
 VERSION = 1
@@ -44,7 +54,8 @@ def import_poison(
         ids: what a file's numbers count.
         attack: what made it, for cards and records; by default the format's name.
         scenario: how its victims are trained.
-        epsilon: L-infinity budget in [0, 1] to hold it to; by default what is measured.
+        epsilon: L-infinity budget in [0, 1] to hold it to; by default what is measured, and of a
+            generator DC's own for the data set.
 
     Raises:
         UsageError: options that do not fit the format.
@@ -54,33 +65,27 @@ def import_poison(
         raise UsageError(f"--std: expected --format gradient-matching, got {form}; leave it out")
     if epsilon is not None and not 0 <= epsilon <= 1:
         raise UsageError(f"--epsilon: expected a number in [0, 1], got {epsilon:g}")
-    found = read_poison_set(path, form, dataset, std=std, ids=ids)
-    if found.num_left_out:
+    if form in UNTARGETED_FORMATS and scenario != "scratch":
+        raise UsageError(f"--scenario: expected scratch with --format {form}, got {scenario}")
+    if form == "dc-generator":
+        return _import_generator(bench, path, dataset, attack or "dc", epsilon)
+    published = read_poison_set(path, form, dataset, std=std, ids=ids)
+    if published.num_left_out:
         bench.say(
-            f"warning: left out {found.num_left_out} of {found.num_left_out + len(found.rows)} "
-            "poisons, whose base images are not in the training split (most are held out for "
-            "validation)"
+            f"warning: left out {published.num_left_out} of "
+            f"{published.num_left_out + len(published.rows)} poisons, whose base images are not in "
+            "the training split (most are held out for validation)"
         )
-    clean = dataset.train.images[found.rows].short()
-    measured = int((found.images.short() - clean).abs().max()) / 255
-    goal = Goal(
-        target=found.target,
-        target_class=found.target_class,
-        intended_class=found.intended_class,
-        poison_class=found.poison_class,
-        scenario=scenario,
-        targets="given",
-    )
+    clean = dataset.train.images[published.rows].short()
+    measured = int((published.images.short() - clean).abs().max()) / 255
+    goal = UNTARGETED
+    if published.aim is not None:
+        goal = Goal(*published.aim, scenario, "given").as_json()
     spec = {
         "kind": "import",
         "format": form,
         "recipe_number": VERSION,
-        "files": {
-            file.name if form == "benchmark" else "file": hashlib.sha256(
-                file.read_bytes()
-            ).hexdigest()
-            for file in files_of(path, form)
-        },
+        "files": _digests(path, form),
         "std": std,
         "ids": ids if form == "gradient-matching" else None,
         "attack": attack or form,
@@ -90,16 +95,47 @@ def import_poison(
     }
     try:
         poison = assemble(
-            found.rows,
-            found.images,
-            torch.zeros(len(found.rows), dtype=torch.uint8),
+            published.rows,
+            published.images,
+            torch.zeros(len(published.rows), dtype=torch.uint8),
             dataset,
             attacks=(attack or form,),
             epsilon=measured if epsilon is None else epsilon,
             spec=spec,
-            goal=goal.as_json(),
+            goal=goal,
         )
     except ArtefactError as error:
         raise ArtefactError(f"{path}: {error}; raise --epsilon or leave it out") from None
     bench.store.check_writable()
     return publish(bench, poison, dataset)
+
+
+def _import_generator(
+    bench: Bench, path: Path, dataset: Dataset, attack: str, epsilon: float | None
+) -> Crafted:
+    """DC's poison of every training image, by a generator that was trained elsewhere."""
+    if epsilon is None:
+        epsilon = float(read_settings(attacks()["dc"], dataset, "paper", {}).config.epsilon)
+    (file,) = files_of(path, "dc-generator")
+    images = perturbed_images(file, dataset, epsilon)
+    spec = {
+        "kind": "import",
+        "format": "dc-generator",
+        "recipe_number": VERSION,
+        "files": _digests(path, "dc-generator"),
+        "attack": attack,
+        "epsilon": epsilon,
+        "dataset": dataset.digest,
+    }
+    rows = torch.arange(len(dataset.train))
+    poison = make_poison(images, rows, dataset, attack=attack, epsilon=epsilon, spec=spec)
+    bench.store.check_writable()
+    return publish(bench, poison, dataset)
+
+
+def _digests(path: Path, form: Format) -> dict[str, str]:
+    """The sha256 of each of a set's files; a file's own name does not matter, a folder's do."""
+    return {
+        file.name if form == "benchmark" else "file": hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files_of(path, form)
+    }

@@ -116,6 +116,20 @@ def test_a_deep_nest_is_only_data(tmp_path):
         array_of(read_pickle(file), "nest")
 
 
+def test_a_nested_tuple_is_no_mode(tmp_path):
+    """Its hash would take 2**60 steps."""
+    levels = b"".join(
+        b"h" + bytes([n]) + b"h" + bytes([n]) + b"\x86q" + bytes([n + 1, ord("0")])
+        for n in range(1, 60)
+    )
+    state = b"(]h\x3cK\x04K\x04\x86NU\x10" + bytes(16) + b"t"
+    file = tmp_path / "picture.pkl"
+    picture = b"cPIL.Image\nImage\n)\x81" + state + b"b."
+    file.write_bytes(b"\x80\x02K\x01q\x010" + levels + picture)
+    with pytest.raises(ArtefactError, match="array of numbers"):
+        array_of(read_pickle(file), "picture")
+
+
 def test_opcodes_without_end_are_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(pickles, "MAX_OPCODES", 1000)
     file = tmp_path / "nest.pkl"

@@ -20,16 +20,28 @@ pytestmark = [
 
 #: Read by every Python of the test before anything else: fewer images, one epoch, one round.
 SMALLER = """
+from dataclasses import replace
+
 import poisonbench.data.sample as sample
 from poisonbench.attacks import deep_confuse
 from poisonbench.data.splits import Split
 from poisonbench.training import recipe
 
-whole = sample.load_sample
-sample.load_sample = lambda: tuple(
-    Split(split.images[:size], split.labels[:size])
-    for split, size in zip(whole(), (600, 100, 100), strict=True)
-)
+whole = sample.load
+sizes = {"train": 600, "validation": 100, "test": 100}
+
+
+def load(*source):
+    raw = whole(*source)
+    parts = {name: getattr(raw, name) for name in sizes}
+    smaller = {
+        name: Split(split.images[: sizes[name]], split.labels[: sizes[name]])
+        for name, split in parts.items()
+    }
+    return replace(raw, **smaller)
+
+
+sample.load = load
 recipe.RECIPE_PRESETS["paper"]["mnist-sample"]["epochs"] = 1
 deep_confuse.PROFILES["paper"]["mnist-sample"]["rounds"] = 1
 """

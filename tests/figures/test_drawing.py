@@ -111,3 +111,28 @@ def test_files_of_a_figure(tmp_path):
     assert paths[0].read_bytes() == draw(GRID)["png"]
     with pytest.raises(ValueError, match="JSON"):
         write_figure(tmp_path, "bad", Figure(GRID, {"a": float("nan")}))
+
+
+def test_the_legend_lies_beside_the_data():
+    """A cloud fills its axes; no legend lies in them or in the next ones."""
+    points = [index / 40 for index in range(41)]
+    cloud = Series(label="a rather long name", x=points, y=points, joined=False)
+    panel = replace(LINES.panels[0], series=[cloud, replace(cloud, label="b", emphasised=True)])
+    svg = draw(replace(LINES, panels=[panel, panel]))["svg"].decode()
+    ends = []
+    for axes in ("patch_2", "patch_7"):
+        (path,) = re.findall(rf'<g id="{axes}">\s*<path d="([^"]*)"', svg)
+        sides = [float(x) for x in re.findall(r"[ML] ([-\d.]+) ", path)]
+        ends.append((min(sides), max(sides)))
+    legends = [float(x) for x in re.findall(r'x="([\d.]+)"[^>]*>a rather long name', svg)]
+    assert ends[0][1] < legends[0] < ends[1][0]
+    assert ends[1][1] < legends[1]
+
+
+@pytest.mark.parametrize(("low", "high", "whiskers"), [((), (), 0), ([45, None], [55, None], 1)])
+def test_whiskers_are_drawn_where_there_is_an_interval_alone(low, high, whiskers):
+    line = replace(LINES.panels[0].series[0], low=low, high=high)
+    svg = draw(replace(LINES, panels=[replace(LINES.panels[0], series=[line])]))["svg"].decode()
+    bars = re.findall(r'<g id="LineCollection_\d+">(.*?)</g>', svg, re.S)
+    # Those of the points, and the legend's.
+    assert sum(bar.count("<path d=") for bar in bars) == 2 * whiskers
