@@ -187,7 +187,6 @@ class _FirstRound:
             original=original,
             train=original,
             validation=self.dataset.validation.to(train.labels.device),
-            batch_rows=None,
             generator=lambda purpose: self.seeds.generator("defense", purpose, self.epoch, 0),
             note=notes.append,
             # HINT looks at the model that it is given and trains no other.

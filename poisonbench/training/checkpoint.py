@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class Snapshot:
     """A run between two batches.
 
     Attributes:
-        position: JSON values: epoch, step, loss_sum, curve, notes, seconds, digests, interruptions.
+        position: JSON values, any but "edits", "edits_digest" and "run".
         tensors: the model's, the momentum's and the defense's, under prefixed names.
         train: the epoch's training set, or None when it is the original.
     """
@@ -51,12 +52,9 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path, run_id: str, every: float = 60.0) -> None:
-        self.folder = folder
-        self.run_id = run_id
-        self.every = every
-        self._saved_set: TrainingSet | None = None
-        self._edits_name: str | None = None
-        self._edits_digest: str | None = None
+        self.folder, self.run_id, self.every = folder, run_id, every
+        self._train: TrainingSet | None = None
+        self._edits: dict[str, str | None] = {"edits": None, "edits_digest": None}
 
     def part(self, name: str) -> Checkpoint:
         """A checkpoint inside this one, for a training run that belongs to the run."""
@@ -64,17 +62,18 @@ class Checkpoint:
 
     def save(self, snapshot: Snapshot, original: TrainingSet) -> None:
         """Write a snapshot; the old one stays until the new one is whole."""
-        if snapshot.train is not None and snapshot.train is not self._saved_set:
-            self._edits_name = f"edits-{snapshot.position['epoch']}.safetensors"
-            changes = _edits(snapshot.train, original)
-            write_bytes(self.folder / self._edits_name, save(changes))
-            self._edits_digest = _digest(changes)
-            self._saved_set = snapshot.train
-        edits = None if snapshot.train is None else self._edits_name
-        digest = None if snapshot.train is None else self._edits_digest
-        self.write({**snapshot.position, "edits": edits, "edits_digest": digest}, snapshot.tensors)
+        train = snapshot.train
+        if train is not self._train:
+            name = digest = None
+            if train is not None:
+                edits = _edits(train, original)
+                name = f"edits-{snapshot.position['epoch']}.safetensors"
+                write_bytes(self.folder / name, save(edits))
+                digest = _digest(edits)
+            self._train, self._edits = train, {"edits": name, "edits_digest": digest}
+        self.write({**snapshot.position, **self._edits}, snapshot.tensors)
         for stale in self.folder.glob("edits-*.safetensors"):
-            if stale.name != edits:
+            if stale.name != self._edits["edits"]:
                 stale.unlink(missing_ok=True)
 
     def load(self, original: TrainingSet) -> Snapshot | None:
@@ -83,19 +82,17 @@ class Checkpoint:
         if state is None:
             return None
         position, tensors = state
-        train, digest = None, None
+        train = None
         try:
-            edits, digest = position.pop("edits"), position.pop("edits_digest")
-            if edits is not None:
-                changes = load_file(self.folder / edits)
-                if digest != _digest(changes):
+            self._edits = {key: position.pop(key) for key in ("edits", "edits_digest")}
+            if (name := self._edits["edits"]) is not None:
+                edits = load_file(self.folder / name)
+                if self._edits["edits_digest"] != _digest(edits):
                     return None
-                device = original.labels.device
-                changes = {name: tensor.to(device) for name, tensor in changes.items()}
-                train = _apply(changes, original)
+                train = _apply(edits, original)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None
-        self._saved_set, self._edits_name, self._edits_digest = train, edits, digest
+        self._train = train
         return Snapshot(position, tensors, train)
 
     def write(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -167,10 +164,21 @@ def _edits(train: TrainingSet, original: TrainingSet) -> dict[str, Tensor]:
 
 
 def _apply(edits: dict[str, Tensor], original: TrainingSet) -> TrainingSet:
-    train = original
+    device, train = original.labels.device, original
     if "rows" in edits:
-        pixels, images = edits["pixels"], original.images
+        pixels, images = edits["pixels"].to(device), original.images
         images = images.clone() if pixels.dtype == torch.uint8 else images.float().div_(255)
-        images[edits["rows"]] = pixels
+        images[edits["rows"].to(device)] = pixels
         train = train.with_images(images)
-    return train.with_keep(edits["keep"]) if "keep" in edits else train
+    return train.with_keep(edits["keep"].to(device)) if "keep" in edits else train
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with names that begin with the prefix and a dot."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the tensors that :func:`under` gave such names, by their own."""
+    start = f"{prefix}."
+    return {n.removeprefix(start): tensor for n, tensor in tensors.items() if n.startswith(start)}

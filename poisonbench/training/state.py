@@ -56,7 +56,6 @@ class TrainingState:
         original: the training split as given, images uint8.
         train: the current training set, what the last ``start_epoch`` returned.
         validation: the clean, trusted validation split.
-        batch_rows: (B,) rows of ``train`` in the current batch; null between batches.
         generator: CPU generator for a purpose, seeded by trial, epoch and step.
         note: appends one row of figures to the run record, e.g. one update round's.
         train_copy: trains a copy of the model, as it is, on a split by the run's recipe, with
@@ -70,7 +69,6 @@ class TrainingState:
     original: TrainingSet
     train: TrainingSet
     validation: Split
-    batch_rows: Tensor | None
     generator: Callable[[str], torch.Generator]
     note: Callable[[dict[str, Any]], None]
     train_copy: Callable[[str, Split], Classifier]
