@@ -6,8 +6,7 @@ Source      Zhu et al., "Transferable Clean-Label Poisoning Attacks on Deep Neur
 Code        zhuchen03/ConvexPolytopePosioning @ bb3959d.
 Goal        targeted: a linear head that puts every poison into its class puts the target there
             too, since it lies in their convex hull.
-Budget      L-infinity epsilon around each base image, inside [0, 1]; five poisons in the papers.
-Cost        steps x surrogates forward and backward passes over the poisons.
+Cost        steps x surrogates forward and backward passes over the poisons, five in the papers.
 
 Given a target t, base images x_1..x_P of the intended class and surrogates m with features h_m:
 
@@ -74,12 +73,8 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
     models = [task.snapshots(number, [task.epochs])[0] for number in range(config.surrogates)]
     space = FeatureSpace(models, task.targets)
     num_targets, num_poisons = task.images.shape[:2]
-    coefficients = torch.full(
-        (len(models), num_targets, num_poisons),
-        1 / num_poisons,
-        dtype=torch.float64,
-        device=task.images.device,
-    )
+    shape = (len(models), num_targets, num_poisons)
+    coefficients = task.images.new_full(shape, 1 / num_poisons, dtype=torch.float64)
 
     def objective(number: int, images: Tensor, rows: Tensor) -> Tensor:
         target = space.targets[number][rows]
@@ -101,7 +96,7 @@ def polytope_distance(offsets: Tensor, coefficients: Tensor, target: Tensor) -> 
     Args:
         offsets: (G, P, F), the poisons' features less the target's.
         coefficients: (G, P), each row sums to 1.
-        target: (G, F).
+        target: (G, F), the target's features.
     """
     residual = (coefficients.to(offsets.dtype)[..., None] * offsets).sum(1)
     return residual.square().sum(1) / (2 * target.square().sum(1)).clamp(min=1e-12)

@@ -8,8 +8,7 @@ Code        JonasGeiping/poisoning-gradient-matching @ 90bd7d2, recipe "poison-f
             neeharperi/DeepKNNDefense @ ae19815, folder FeatureCollision_AlexNet (``watermark``).
 Goal        targeted: whoever trains on from features like the surrogates' classifies the target
             image as the poisons' class.
-Budget      L-infinity epsilon around each base image, inside [0, 1]; with ``--profile watermark``
-            epsilon is 1, so [0, 1] alone bounds.
+Budget      epsilon around each base image; it is 1 with ``--profile watermark``.
 Cost        steps x restarts x surrogates forward and backward passes over the poisons, without
             gradients of weights; watermark takes another forward pass a step.
 
@@ -51,7 +50,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import TargetedTask
-from poisonbench.attacks.shared.feature_space import MNIST_PRESETS, FeatureSpace
+from poisonbench.attacks.shared.feature_space import MNIST_PRESETS, FeatureSpace, mean_distance
 from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, surrogate_models
 from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.training.projected_gradient import project_linf
@@ -108,18 +107,9 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
     space = FeatureSpace(surrogate_models(task.snapshots, task.epochs, config), task.targets)
     if config.form == "watermark":
         return _watermarked(task, config, space)
-    loss = mean_collision if config.form == "mean" else collision
-
-    def objective(number: int, images: Tensor, rows: Tensor) -> Tensor:
-        return loss(space.embed(number, images), space.targets[number][rows])
-
     # 2.
-    return brew(task, config, objective, space.models)
-
-
-def mean_collision(features: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference (G,) of the mean of features (G, P, F) from the target's (G, F)."""
-    return (features.mean(1) - target).square().mean(1)
+    distance = mean_distance if config.form == "mean" else collision
+    return brew(task, config, space.objective(distance), space.models)
 
 
 def collision(features: Tensor, target: Tensor) -> Tensor:

@@ -4,9 +4,7 @@ Source      Huang et al., "MetaPoison: Practical General-purpose Clean-label Dat
             NeurIPS 2020, algorithm 1 and equations 2 to 5; HINT (arXiv 2309.08549), section V-A2.
 Code        wronnyhuang/metapoison @ 298f2c0, whose poisons HINT took.
 Goal        targeted: whoever trains on the poisons takes one test image for the intended class.
-            The labels of the poisons are right.
-Budget      L-infinity epsilon around each image, inside [0, 1]; ``--color`` adds to it
-            (``Config.budget``).
+Budget      epsilon around each image; ``--color`` adds to it (``Config.budget``).
 Cost        an epoch of meta-batches a surrogate and step, of which a share
             1 - (1 - rho)^inner_batch_size holds poisons and is computed, each as dear as some ten
             plain training steps. The default attack on CIFAR-10 is thousands of epochs of work a
@@ -60,6 +58,7 @@ from torch.func import functional_call
 from poisonbench.attacks.base import AttackConfig, TargetedTask
 from poisonbench.attacks.shared.adam_state import adam_tensors, restore_adam
 from poisonbench.attacks.shared.colour_shift import LARGEST_SHIFT, Palette, clamp_shifts, roughness
+from poisonbench.attacks.shared.unrolled_step import sgd_step, weights_of
 from poisonbench.core.errors import DivergedError, UsageError
 from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.models.classifier import Classifier
@@ -253,7 +252,7 @@ def unrolled_loss(
         intended: () int64, the class that it shall be given.
         rate: length of a step.
     """
-    weights = {name: weight.detach().requires_grad_() for name, weight in model.named_parameters()}
+    weights = weights_of(model)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     losses = []
     for number, (images, labels) in enumerate(batches):
@@ -261,22 +260,12 @@ def unrolled_loss(
         if number > 0:
             losses.append(carlini_wagner(logits[-1], intended))
         if number + 1 < len(batches):
-            loss = F.cross_entropy(logits[:-1], labels)
-            slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
-            weights = {
-                name: weight - rate * slope
-                for (name, weight), slope in zip(weights.items(), slopes, strict=True)
-            }
+            weights = sgd_step(weights, F.cross_entropy(logits[:-1], labels), rate)
     return torch.stack(losses).mean()
 
 
 def carlini_wagner(logits: Tensor, intended: Tensor) -> Tensor:
-    """By how much the best other class leads over the intended one, at least -100.
-
-    Args:
-        logits: (K,).
-        intended: () int64.
-    """
+    """By how much the best other class of logits (K,) leads over the intended (), at least -100."""
     is_intended = torch.arange(len(logits), device=logits.device) == intended
     best_other = logits.masked_fill(is_intended, -math.inf).max()
     return (best_other - logits.gather(0, intended[None])[0]).clamp_min(-_CONFIDENT)
@@ -337,9 +326,9 @@ def _poison_gradient(
     numbers, others = batch
     own = task.labels[target, numbers.to(poisons.device)]
     batches = []
-    for number, rows in enumerate(others):
+    for first, rows in zip([moved] + [poisons] * config.unroll, others, strict=True):
         clean = task.train.rows(rows.to(poisons.device))
-        images = torch.cat([moved if number == 0 else poisons, clean.images.to(poisons) / 255])
+        images = torch.cat([first, clean.images.to(poisons) / 255])
         batches.append((images, torch.cat([own, clean.labels])))
     loss = unrolled_loss(
         model, batches, task.targets[target], task.intended[target], config.inner_learning_rate

@@ -20,11 +20,8 @@ Rules      "modes" is the paper's: ties keep. "lowest-mode" keeps only the lowes
            "half" keeps what at least half of the neighbours agree with (an absolute majority).
 Profiles   "paper"; "code" is the reference: "lowest-mode", and an example is its own neighbour,
            on which the paper says nothing.
-Scenarios  features are those of a copy trained as the run will be; in transfer those of the frozen
-           pretraining, and rows of the transfer set go.
 Deviations Examples that tie with the k-th neighbour to the last bit all vote, so that the order of
-           the data decides nothing. A class that would be emptied is kept whole.
-Shapes     N training examples, F features, K classes.
+           the data decides nothing.
 """
 
 from __future__ import annotations
@@ -71,9 +68,7 @@ def build(config: Config, recipe: Recipe) -> Defense:
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:
     """Steps 2 and 3: the rows to keep, (N,) bool, of features (N, F); nothing is random."""
     num_classes = int(labels.max()) + 1
-    k = config.k
-    if k is None:
-        k = max(1, round(len(labels) / len(labels.unique())))
+    k = config.k or max(1, round(len(labels) / len(labels.unique())))
     # 2 neighbours
     votes = neighbour_votes(features, labels, num_classes, k, count_self=config.count_self)
     # 3 vote
@@ -98,7 +93,7 @@ def neighbour_votes(
         labels: (N,) int64, in 0..K-1.
         num_classes: K.
         k: more than there are neighbours means all.
-        count_self: whether an example is its own nearest neighbour.
+        count_self: an example is its own nearest neighbour.
     """
     k = min(k, len(labels) - (not count_self))
     if k < 1:

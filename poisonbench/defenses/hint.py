@@ -19,8 +19,8 @@ Profiles   "paper" is the paper's text; "code" is what the reference code does w
            MNIST trains 10 epochs with one update before the last; gamma is divided by 10 from epoch
            40 on; LiSSA of 980 steps; later rounds take H over the selected images alone; the
            gradient is of the normalised image; noisy images are truncated to 8 bits.
-Extensions Not the paper's; each makes a run's variant "custom". ``select_by`` chooses step 3's
-           images by something else than |I_up|: the highest training loss, or at random.
+Extensions Not the paper's. ``select_by`` chooses step 3's images by something else than |I_up|: the
+           highest training loss, or at random.
            ``step`` takes a step of another size in step 4, along -I_pert as before and without
            gamma: "sign" moves every pixel by beta, "linf" scales each image's step so that its
            largest pixel moves by beta. Steps of several rounds add up and are clipped as always.
@@ -35,7 +35,7 @@ Deviations The paper gives no damping; 0.5 is what the code's LiSSA constants am
            the mean over all images, where eq. 1 sums the means of two parts (equal at ratio 0.5).
            "code" keeps this project's augmentation (the code shifts CIFAR-10 by bilinear sampling
            after normalisation) and its class-balanced validation split (the code's is not).
-Shapes     N training images, S selected, C H W image, K classes, F features.
+Shapes     N training images, S selected, B of them in a pass, K classes, F features.
 """
 
 from __future__ import annotations
@@ -139,16 +139,11 @@ PROFILES: Profiles = {
     },
 }
 
-#: What a profile changes in the training recipe.
 RECIPE_CHANGES: Profiles = HINT_CODE_CHANGES
 
 
 def build(config: Config, recipe: Recipe) -> Defense:
-    """HINT for one run.
-
-    Raises:
-        ValueError: no update round falls inside the recipe's epochs.
-    """
+    """HINT for one run; ValueError where no update falls inside the recipe's epochs."""
     require(
         min(config.schedule) < recipe.epochs,
         f"schedule: expected an update before epoch {recipe.epochs}, got {config.schedule}",
@@ -176,9 +171,8 @@ class Hint(Defense):
                 scores = None
                 if self.config.ratio < 1:
                     scores = self._scores(model, state, inputs, probabilities, solution.vector)
-                self.memory["selected"] = select(scores, len(state.train), self.config.ratio).to(
-                    state.train.labels.device
-                )
+                selected = select(scores, len(state.train), self.config.ratio)
+                self.memory["selected"] = selected.to(state.train.labels.device)
             del inputs, probabilities
             # 4 healthy noise
             images, figures = self._add_noise(model, state, solution.vector)
@@ -207,8 +201,7 @@ class Hint(Defense):
         gradient = mean_gradient(validation, residual)
         hessian = HeadHessian(inputs, probabilities)
         if config.hessian_set == "selected" and "selected" in self.memory:
-            rows = self.memory["selected"]
-            hessian = HeadHessian(inputs[rows], probabilities[rows])
+            hessian = hessian.rows(self.memory["selected"])
         if config.solver == "cg":
             solution = conjugate_gradient(hessian, gradient, damping=config.damping)
         else:
@@ -273,7 +266,7 @@ class Hint(Defense):
 
 
 def noise_step(influence: Tensor, scale: Tensor, config: Config, gamma: float) -> Tensor:
-    """What one round adds to the noise before it is clipped at beta, (B, C, H, W).
+    """What one round adds to the noise (B, C, H, W) before it is clipped at beta.
 
     Args:
         influence: I_pert, (B, C, H, W).
@@ -292,12 +285,7 @@ def noise_step(influence: Tensor, scale: Tensor, config: Config, gamma: float) -
 
 
 def white_noise_like(step: Tensor, generator: torch.Generator) -> Tensor:
-    """Gaussian noise (B, C, H, W) with the L2 norm that each image's step (B, C, H, W) has.
-
-    Args:
-        step: in pixels of [0, 1].
-        generator: a CPU generator.
-    """
+    """Gaussian noise (B, C, H, W) with the L2 norm that each image's step (B, C, H, W) has."""
     noise = torch.randn(step.shape, generator=generator).to(step.device)
     norms = step.flatten(1).norm(dim=1) / noise.flatten(1).norm(dim=1)
     scaled: Tensor = noise * norms[:, None, None, None]
@@ -305,13 +293,7 @@ def white_noise_like(step: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def select(scores: Tensor | None, num_images: int, ratio: float) -> Tensor:
-    """Rows of the ceil(ratio N) largest |score|, ties by row, increasing, (S,) int64.
-
-    Args:
-        scores: I_up or another score, (N,), or None to select every row.
-        num_images: N.
-        ratio: r in (0, 1].
-    """
+    """Rows (S,) of the ceil(ratio N) largest |scores| (N,), ties by row, increasing; None: all."""
     if scores is None:
         return torch.arange(num_images)
     count = rounded_up(ratio, num_images)
@@ -343,11 +325,7 @@ class NoiseFigures:
             self.sums[name] = torch.maximum(self.sums.get(name, largest), largest)
 
     def figures(self, num_selected: int) -> dict[str, Any]:
-        """Means over the selected images, in pixels of [0, 1] and shares.
-
-        Raises:
-            DivergedError: some noise is not finite.
-        """
+        """Means over the selected images; DivergedError where some noise is not finite."""
         largest, unclipped = (float(self.sums.pop(n)) for n in ("max_abs_noise", "max_unclipped"))
         means = {name: float(value) / num_selected for name, value in self.sums.items()}
         # The clip at beta makes something plausible of an infinite number.

@@ -12,8 +12,6 @@ Algorithm
 
 Settings   the paper's text says 1 % for feature collision, its Table 1 shows 10 % in both settings.
            To compare with another filter, give the share that its record says it removed.
-Scenarios  drops rows of what the scenario trains on: all images, or the transfer set.
-Deviations A class that would be emptied is kept whole.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ Deviations The paper gives the norm, the bound (8/255) and the number of steps (
            length nor their start: here a quarter of the bound, and random. The recipe of
            pretraining is the scenario's. MNIST has no published setting: there the bound is the
            untargeted attacks', and on the sample half of it.
-Shapes     B batch, C H W image.
 """
 
 from __future__ import annotations
@@ -65,12 +64,11 @@ class RobustFeatures(Defense):
 
     def __init__(self, config: Config, recipe: Recipe) -> None:
         super().__init__()
-        self.config = config
-        self.recipe = recipe
+        self.adversarial = AdversarialPretraining(config, recipe)
 
     def pretraining(self) -> Defense:
         """Step 1."""
-        return AdversarialPretraining(self.config, self.recipe)
+        return self.adversarial
 
 
 class AdversarialPretraining(Defense):
@@ -78,8 +76,7 @@ class AdversarialPretraining(Defense):
 
     def __init__(self, config: Config, recipe: Recipe) -> None:
         super().__init__()
-        self.config = config
-        self.recipe = recipe
+        self.config, self.recipe = config, recipe
 
     def perturb_batch(self, state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
         """The batch (B, C, H, W) at the end of its search."""

@@ -28,39 +28,31 @@ from poisonbench.core.errors import DivergedError
 
 @dataclass(frozen=True)
 class HeadHessian:
-    """The head's Hessian over a set of examples, as products.
-
-    Attributes:
-        inputs: a, (n, F + 1).
-        probabilities: p, (n, K).
-    """
+    """The head's Hessian over n examples, as products, of their inputs a and probabilities p."""
 
     inputs: Tensor
     probabilities: Tensor
 
     def product(self, vector: Tensor) -> Tensor:
         """H times a vector (K, F + 1), undamped."""
-        return _product(self.inputs, self.probabilities, vector)
+        moved = self.probabilities * (self.inputs @ vector.T)
+        curved = moved - self.probabilities * moved.sum(1, keepdim=True)
+        return curved.T @ self.inputs / len(self.inputs)
 
-
-def _product(inputs: Tensor, probabilities: Tensor, vector: Tensor) -> Tensor:
-    moved = probabilities * (inputs @ vector.T)
-    curved = moved - probabilities * moved.sum(1, keepdim=True)
-    return curved.T @ inputs / len(inputs)
+    def rows(self, rows: Tensor) -> HeadHessian:
+        """The Hessian over some of the examples."""
+        return HeadHessian(self.inputs[rows], self.probabilities[rows])
 
 
 @dataclass(frozen=True)
 class Solution:
-    """A solve's result.
+    """A solve's result."""
 
-    Attributes:
-        vector: v, (K, F + 1).
-        iterations: products with the Hessian.
-        residual: |(H + damping I) v - g| / |g|.
-    """
-
+    #: v, (K, F + 1).
     vector: Tensor
+    #: Products with the Hessian.
     iterations: int
+    #: |(H + damping I) v - g| / |g|.
     residual: float
 
 
@@ -73,13 +65,6 @@ def conjugate_gradient(
     max_iterations: int = 1000,
 ) -> Solution:
     """Solve (H + damping I) v = g to a relative residual (Hestenes & Stiefel 1952).
-
-    Args:
-        hessian: over the training examples.
-        gradient: g, (K, F + 1).
-        damping: lambda > 0; H alone is singular.
-        tolerance: on |(H + damping I) v - g| / |g|.
-        max_iterations: where to give up.
 
     Raises:
         DivergedError: not reached within ``max_iterations``, or the gradient or a product is not
@@ -111,20 +96,15 @@ def conjugate_gradient(
 
 @dataclass(frozen=True)
 class LissaSettings:
-    """Settings of :func:`lissa`.
-
-    Attributes:
-        damping: lambda, absolute.
-        scale: must exceed half the largest eigenvalue of every batch's damped Hessian.
-        steps: recursion depth.
-        batch_size: examples a step, drawn with replacement.
-        repeats: independent recursions that are averaged.
-    """
+    """Settings of :func:`lissa`."""
 
     damping: float
+    #: Must exceed half the largest eigenvalue of every batch's damped Hessian.
     scale: float
     steps: int
+    #: Examples a step, drawn with replacement.
     batch_size: int
+    #: Independent recursions that are averaged.
     repeats: int
 
 
@@ -134,12 +114,6 @@ def lissa(
     """The stochastic recursion h <- g + (1 - damping / scale) h - H_batch h / scale, v = h / scale.
 
     Its fixed point solves (H + damping I) v = g. The reference code's "damp" is damping / scale.
-
-    Args:
-        hessian: over the training examples; each step draws some of them.
-        gradient: g, (K, F + 1).
-        settings: of the recursion.
-        generator: CPU generator of the draws.
 
     Raises:
         DivergedError: the recursion left the finite numbers; names the scale.
@@ -151,7 +125,7 @@ def lissa(
         draws = torch.randint(len(hessian.inputs), shape, generator=generator)
         estimate = gradient.clone()
         for rows in draws.to(gradient.device):
-            curvature = _product(hessian.inputs[rows], hessian.probabilities[rows], estimate)
+            curvature = hessian.rows(rows).product(estimate)
             estimate = gradient + (1 - damping / scale) * estimate - curvature / scale
         total += estimate / scale
     vector = total / settings.repeats

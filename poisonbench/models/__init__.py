@@ -40,14 +40,7 @@ def check_model(
 ) -> None:
     """Raise what :func:`build_model` would, without the work: before a long run, not in it.
 
-    Args:
-        name: the network's.
-        image_shape: (C, H, W).
-        recalibrates: whether its recipe takes batch norm's statistics anew.
-
-    Raises:
-        UsageError: the name is unknown, the images are too small for the network, or it has no
-            batch norm to recalibrate.
+    UsageError too where the recipe takes batch norm's statistics anew and the network has none.
     """
     with torch.device("meta"):
         layers, num_features = _features(name, image_shape)
@@ -61,14 +54,7 @@ def check_model(
 
 
 def default_network(presets: Sequence[str]) -> str:
-    """The network that a paper trains on data of this kind.
-
-    Args:
-        presets: the data set's, most general first.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """The network that a paper trains on data of these presets; UsageError where there is none."""
     for entry in networks().values():
         if presets[0] in entry.default_for:
             return entry.name

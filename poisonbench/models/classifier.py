@@ -37,12 +37,7 @@ class Classifier(nn.Module):
     std: Tensor
 
     def hold(self, *, features: bool, norms: bool) -> None:
-        """Keep parts of a trained classifier as they are while the rest trains.
-
-        Args:
-            features: keep the weights of the layers before the head.
-            norms: keep batch norm in eval mode, so that its statistics stay.
-        """
+        """Keep the layers before the head, or batch norm's statistics, while the rest trains."""
         self.features.requires_grad_(not features)
         self.holds_norms = norms
         self.train(self.training)
@@ -77,7 +72,7 @@ class Classifier(nn.Module):
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """PyTorch's default initial weights, drawn from a generator that is passed.
+    """Draw PyTorch's default initial weights from a generator that is passed.
 
     Convolutions and linear layers: Kaiming uniform with a = sqrt(5), i.e. U(-1/sqrt(fan_in),
     1/sqrt(fan_in)), and biases from the same range; batch norm: weight 1, bias 0.
@@ -91,9 +86,7 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
                 if layer.bias is not None:
                     layer.bias.uniform_(-bound, bound, generator=generator)
         elif isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
-            layer.reset_running_stats()
-            nn.init.ones_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            layer.reset_parameters()
 
 
 def renew_head(model: Classifier, generator: torch.Generator) -> None:

@@ -27,14 +27,11 @@ def draw_beta(alpha: float, generator: torch.Generator) -> float:
 
 @dataclass(frozen=True)
 class CropFlip:
-    """One epoch's draws, by row of the training set, so dropping rows changes no other draw.
+    """One epoch's draws, by row of the training set, so dropping rows changes no other draw."""
 
-    Attributes:
-        shifts: (N, 2) int64 in [0, 8], the crop's corner in the padded image.
-        flips: (N,) bool.
-    """
-
+    #: (N, 2) int64 in [0, 8], the crop's corner in the padded image.
     shifts: Tensor
+    #: (N,) bool.
     flips: Tensor
 
     @classmethod

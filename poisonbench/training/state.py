@@ -37,7 +37,7 @@ class TrainingSet:
         return pixels_of(self.images[rows])
 
     def with_images(self, images: Tensor) -> TrainingSet:
-        """A copy with other images, (N, C, H, W) float32 in [0, 1] or uint8."""
+        """A copy with other images (N, C, H, W), uint8 or float32 in [0, 1]."""
         return replace(self, images=images)
 
     def with_keep(self, keep: Tensor) -> TrainingSet:
@@ -77,10 +77,8 @@ class TrainingState:
 class Defense:
     """A defense is some optional edits of the shared training loop; all default to nothing.
 
-    One instance serves one run. What it must remember between epochs goes into ``memory`` as
-    named tensors, so that a killed run resumes to the same bytes. Two names are read after the
-    run and go into the record: ``keep``, (N,) bool, the rows that a filter still trains on, and
-    ``selected``, (S,) int64, the rows that were chosen for treatment; N is without added rows.
+    Of ``memory`` two names go into the record: ``keep``, (N,) bool, the rows that a filter still
+    trains on, and ``selected``, (S,) int64, those chosen for treatment; N is without added rows.
     """
 
     def __init__(self) -> None:
@@ -131,19 +129,12 @@ class Oracle(Defense):
     """A control that is told which images are poisoned, which no defense may know.
 
     A run tells it before training, and only where the registry calls the method an oracle.
-
-    Attributes:
-        is_poison: (N,) bool, of the training split's images.
     """
 
     is_poison: Tensor
 
     def reveal(self, is_poison: Tensor) -> None:
-        """Take which images are poisons, (N,) bool.
-
-        Raises:
-            ValueError: the control can do nothing with them.
-        """
+        """Take which training images are poisons, (N,) bool; ValueError if none can be used."""
         self.is_poison = is_poison
 
 
