@@ -34,11 +34,8 @@ def in_parallel(
     Args:
         model: folded for ``work``, once for each thread: copies keep buffers.
         parts: independent of each other.
-        work: draws no random numbers, waits for nobody and sets autocast itself.
-
-    Raises:
-        Exception: one that ``work`` raised; the other threads end with the part that they are at,
-            as they do at Ctrl-C.
+        work: draws no random numbers, waits for nobody and sets autocast itself. Where it raises,
+            the other threads end with the part that they are at, as they do at Ctrl-C.
     """
     threads = torch.get_num_threads()
     count = 1 if model.mean.is_cuda else min(threads, len(parts), MOST_THREADS)

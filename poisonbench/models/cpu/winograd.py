@@ -56,11 +56,7 @@ class Workspace:
         return self.turn
 
     def finish(self, turn: int) -> None:
-        """End the turn, from that backward pass.
-
-        Raises:
-            RuntimeError: it is not the first that follows its forward pass.
-        """
+        """End the turn, from that backward pass; RuntimeError if it is not the first and next."""
         if turn != self.turn:
             raise RuntimeError(
                 "expected one backward pass directly after its forward pass, got another forward "
@@ -102,16 +98,28 @@ def convolve(
 ) -> Tensor:
     """conv2d of images (B, C, H, W), channels last, with a weight (O, C, 5, 5).
 
-    Args:
-        images: (B, C, H, W), of a size that the tiles cover, see :func:`covers`.
-        weight: (O, C, 5, 5).
-        bias: (O,).
-        workspace: of this layer.
-        keep: leave V in the workspace for the weight's gradient, which must then be computed
-            before the workspace is used again; without it the weight gets no gradient.
+    Tiles must cover the images. With ``keep`` V is left in the layer's workspace for the weight's
+    gradient, to be computed before that is used again; without, the weight gets no gradient.
     """
     output: Tensor = _Convolve.apply(images, weight, bias, workspace, keep)
     return output
+
+
+class WinogradConv(nn.Module):
+    """A convolution of 5 x 5 as :func:`convolve`, where the images' size allows it."""
+
+    def __init__(self, conv: nn.Conv2d, *, keep: bool = False) -> None:
+        super().__init__()
+        self.conv, self.keep, self.workspace = conv, keep, Workspace()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, O, H', W')."""
+        conv = self.conv
+        # In 16 bits the transforms would lose the image.
+        if torch.is_autocast_enabled("cpu") or not covers(images):
+            output: Tensor = conv(images)
+            return output
+        return convolve(images, conv.weight, conv.bias, self.workspace, keep=self.keep)
 
 
 def apply_kernel(images: Tensor, kernel: Tensor, bias: Tensor | None, work: Workspace) -> Tensor:
