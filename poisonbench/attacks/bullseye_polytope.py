@@ -25,9 +25,7 @@ trained on clean data:
 Deviations  HINT's printed settings are those of step 2, the default. The authors' substitutes are
             six architectures with dropout at three rates; here they are six networks of the
             victim's architecture, without dropout, and features are those of the last layer alone.
-            Deviations of brewing apply. MNIST has no published setting: there poisons are not
-            augmented, as the victims' images are not, and epsilon is the untargeted attacks'. The
-            sample's setting is this project's: larger steps and few.
+            Deviations of brewing apply.
 """
 
 from __future__ import annotations

@@ -24,8 +24,7 @@ Deviations  a is solved by FISTA to a duality gap of 1e-6 of the largest squared
             poison, or 200 steps; the code's projected gradient takes up to 10,000 steps. The code's
             surrogates are of six architectures with dropout at three rates; here they are six
             networks of the victim's architecture, without dropout, and features are the last
-            layer's alone. MNIST has no published setting: epsilon is the untargeted attacks', and
-            the sample's setting is this project's.
+            layer's alone. MNIST's epsilon is the untargeted attacks'.
 """
 
 from __future__ import annotations
@@ -105,19 +104,10 @@ def polytope_distance(offsets: Tensor, coefficients: Tensor, target: Tensor) -> 
 def simplex_coefficients(
     gram: Tensor, start: Tensor, *, steps: int = 200, tolerance: float = 1e-6
 ) -> Tensor:
-    """The minimum over the simplex of c' G c, by FISTA with restarts.
+    """Where c' gram c, (G, P, P), has its minimum over the simplex, (G, P), by FISTA with restarts.
 
     A group's result does not depend on the others': it stays as it is once its duality gap,
-    c' G c - min_i (G c)_i, is small.
-
-    Args:
-        gram: (G, P, P), positive semidefinite, float64.
-        start: (G, P) on the simplex, float64.
-        steps: at most.
-        tolerance: of the gap, as a share of the largest diagonal element.
-
-    Returns:
-        (G, P) float64, at least 0; each row sums to 1.
+    c' G c - min_i (G c)_i, is within the tolerance, a share of the largest diagonal element.
     """
     # The largest row sum bounds the largest eigenvalue.
     rate = 1 / gram.abs().sum(-1).amax(-1, keepdim=True).clamp(min=1e-300)

@@ -34,10 +34,8 @@ Deviations  ``watermark`` in the papers adds poisons made of test images to the 
             around 0..255 that it never clips, with one network. With a small epsilon the bound
             clips the watermark too, as in the code of Schwarzschild et al. (ICML 2021). The
             one-shot form, which tries bases until one comes close, is not here. Deviations of
-            brewing apply. MNIST has no published setting: there poisons are not augmented, as the
-            victims' images are not, and epsilon is the untargeted attacks'. The sample's setting is
-            this project's: larger steps and few, and a watermark of 0.7, under
-            which networks that are trained on as a whole still tell a digit at 0.3.
+            brewing apply. The sample's watermark is 0.7, as networks that are trained on as a whole
+            still tell a digit at 0.3.
 """
 
 from __future__ import annotations
@@ -121,10 +119,12 @@ def collision(features: Tensor, target: Tensor) -> Tensor:
 def _watermarked(task: TargetedTask, config: Config, space: FeatureSpace) -> Tensor:
     """2'. for one target after the other, (T, P, C, H, W)."""
     step_size = config.step_size * config.unit(space.models[0].std[0])
-    num_targets = len(task.targets)
 
     def poisons_of(row: int) -> Tensor:
         base = task.images[row]
+
+        def project(images: Tensor) -> Tensor:
+            return project_linf(images, base, config.epsilon)
 
         def distances(images: Tensor) -> Tensor:
             parts = [
@@ -133,16 +133,13 @@ def _watermarked(task: TargetedTask, config: Config, space: FeatureSpace) -> Ten
             ]
             return torch.stack(parts).sum(0)
 
-        return forward_backward(
-            project_linf(base.lerp(task.targets[row], config.opacity), base, config.epsilon),
-            distances,
-            lambda images: project_linf(images, base, config.epsilon),
-            config,
-            step_size,
-            lambda done, total: task.report(row * total + done, num_targets * total),
-        )
+        def report(done: int, total: int) -> None:
+            task.report(row * total + done, len(task.targets) * total)
 
-    return torch.stack([poisons_of(row) for row in range(num_targets)])
+        start = project(base.lerp(task.targets[row], config.opacity))
+        return forward_backward(start, distances, project, config, step_size, report)
+
+    return torch.stack([poisons_of(row) for row in range(len(task.targets))])
 
 
 def forward_backward(
@@ -153,10 +150,10 @@ def forward_backward(
     step_size: Tensor,
     report: Callable[[int, int], None],
 ) -> Tensor:
-    """Images (P, C, H, W) of small distance that stay near the start; each is on its own.
+    """Images (P, C, H, W) of small distance that stay near the start w; each is on its own.
 
     Args:
-        start: (P, C, H, W), the images w.
+        start: (P, C, H, W).
         distances: of images to (P,), what falls.
         project: puts images back into what is allowed.
         config: the most steps, and beta.

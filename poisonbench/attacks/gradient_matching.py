@@ -20,10 +20,8 @@ Given surrogates f trained on clean data, base images of the intended class and 
 Surrogates are in eval mode: with the statistics of the batch of poisons in batch norm the attack
 hardly works (2 of 16 targets instead of 13, on MNIST).
 
-Deviations  those of brewing. MNIST has no published setting: there poisons are not augmented, as
-            the victims' images are not, and epsilon is the untargeted attacks'. The sample's
-            setting is this project's: surrogates at several stages of training, which do more
-            than restarts do, long steps and few.
+Deviations  those of brewing. The sample's surrogates are at several stages of training, which do
+            more than restarts do.
 """
 
 from __future__ import annotations
@@ -115,6 +113,6 @@ def parameter_gradient(
 
 
 def matching_loss(gradient: Tensor, goal: Tensor) -> Tensor:
-    """1 - cosine (), of a gradient (D,) and a goal (D,) of length 1."""
+    """1 - cosine of a gradient (D,) and a goal (D,) of length 1."""
     cosine: Tensor = (gradient * goal).sum() / gradient.norm().clamp_min(1e-12)
     return 1 - cosine

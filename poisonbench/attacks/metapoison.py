@@ -274,19 +274,12 @@ def carlini_wagner(logits: Tensor, intended: Tensor) -> Tensor:
 def meta_batches(
     poison_of_row: Tensor, config: Config, generator: torch.Generator
 ) -> Iterator[MetaBatch]:
-    """Poisons of each batch of an epoch that has any, and rows of it and its successors.
+    """Poisons (B',) of each batch of an epoch that has any, and K + 1 tensors of rows beside them.
 
-    The rows beside a batch's poisons are clean ones; those of its successors are too with
-    ``poisons_per_batch``, and otherwise whatever comes, other poisons' images without their
-    perturbation among them.
-
-    Args:
-        poison_of_row: (N,) int64 on the CPU, which poison each training row is, -1 for none.
-        config: sizes.
-        generator: of the order.
-
-    Yields:
-        (B',) int64 poisons, and K + 1 tensors of rows of the training split beside them.
+    The rows are of the batch and its successors. Those of the batch are clean; those of the
+    successors are too with ``poisons_per_batch``, and otherwise whatever comes, other poisons'
+    images without their perturbation among them. ``poison_of_row`` (N,) says on the CPU which
+    poison each training row is, -1 for none.
     """
     order = torch.randperm(len(poison_of_row), generator=generator)
     size, dense = config.inner_batch_size, config.poisons_per_batch

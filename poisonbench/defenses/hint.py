@@ -191,7 +191,7 @@ class Hint(Defense):
     def _direction(
         self, model: Classifier, state: TrainingState
     ) -> tuple[Tensor, Tensor, Solution]:
-        """v, with the head's inputs (N, F + 1) and probabilities (N, K) of the training set."""
+        """The head's inputs (N, F + 1) and probabilities (N, K) of the training set, and v."""
         config = self.config
         weights = head_weights(model)
         inputs = embed_all(model, state.train.images)

@@ -96,13 +96,11 @@ def batched_greedy(
     for step in range(max(num_medoids)):
         # F after taking each candidate: the gain plus what is covered already. Set by set, since
         # the intermediate matrix is as large as the similarities.
-        value = torch.stack(
-            [
-                torch.maximum(rows, cover).sum(1, dtype=torch.float64)
-                for rows, cover in zip(similarity, covered, strict=True)
-            ]
-        )
-        chosen = value.masked_fill_(~free, -1).argmax(1)
+        values = [
+            torch.maximum(rows, cover).sum(1, dtype=torch.float64)
+            for rows, cover in zip(similarity, covered, strict=True)
+        ]
+        chosen = torch.stack(values).masked_fill_(~free, -1).argmax(1)
         order[:, step] = chosen
         free[group, chosen] = False
         covered = torch.maximum(covered, similarity[group, chosen])

@@ -227,10 +227,10 @@ class _Convolve(torch.autograd.Function):
 @cache
 def _transforms(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """B' x B' (64, 64), G x G (64, 25) and A' x A' (16, 64): the 1D matrices' Kronecker squares."""
-    into, kernel, out_of = cook_toom()
-    squares = (torch.from_numpy(np.kron(matrix, matrix)) for matrix in (into, kernel, out_of))
-    first, second, third = (square.to(dtype) for square in squares)
-    return first, second, third
+    into, kernel, out_of = (
+        torch.from_numpy(np.kron(matrix, matrix)).to(dtype) for matrix in cook_toom()
+    )
+    return into, kernel, out_of
 
 
 def cook_toom() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
