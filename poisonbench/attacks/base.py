@@ -124,12 +124,7 @@ NO_CHECKPOINT = AttackCheckpoint()
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images and what they show.
-
-    Attributes:
-        images: (N, C, H, W) float32 in [0, 1], on the device.
-        labels: (N,) int64.
-    """
+    """Images (N, C, H, W), float32 in [0, 1], on the device, and their labels (N,), int64."""
 
     images: Tensor
     labels: Tensor

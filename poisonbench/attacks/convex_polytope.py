@@ -90,13 +90,7 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
 
 
 def polytope_distance(offsets: Tensor, coefficients: Tensor, target: Tensor) -> Tensor:
-    """The losses (G,) of step b in one surrogate's features.
-
-    Args:
-        offsets: (G, P, F), the poisons' features less the target's.
-        coefficients: (G, P), each row sums to 1.
-        target: (G, F), the target's features.
-    """
+    """Step b's losses (G,), of the poisons' features less the target's, (G, P, F), and c (G, P)."""
     residual = (coefficients.to(offsets.dtype)[..., None] * offsets).sum(1)
     return residual.square().sum(1) / (2 * target.square().sum(1)).clamp(min=1e-12)
 

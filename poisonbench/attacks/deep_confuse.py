@@ -202,7 +202,7 @@ def loss_after_pseudo_step(
     """The loss on one batch after an SGD step on another, differentiable in the latter's images.
 
     Args:
-        model: the classifier in training mode; its weights, gradients and buffers stay as they are.
+        model: the classifier in training mode, which stays as it is.
         scratch: a copy of its buffers, which the two passes write their running statistics to.
         seen: images (B, C, H, W) and labels (B,) of the step.
         judged: images and labels of the loss.

@@ -333,10 +333,7 @@ def _networks(task: TargetedTask, config: Config) -> list[list[Classifier]]:
     """For each network its states: one, or one an epoch."""
     ends = [task.epochs] if config.start == "trained" else list(range(config.surrogates))
     networks = [task.snapshots(number, ends) for number in range(config.surrogates)]
-    for states in networks:
-        for model in states:
-            model.train(config.bn == "batch")
-    return networks
+    return [[model.train(config.bn == "batch") for model in states] for states in networks]
 
 
 def _poison_of_row(task: TargetedTask) -> Tensor:

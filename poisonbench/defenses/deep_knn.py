@@ -86,14 +86,7 @@ def neighbour_votes(
     """How many of the k nearest examples have each label, (N, K) int64, on the features' device.
 
     No neighbour is looked up: the k-th smallest distance is selected, and each class's distances
-    up to it are counted. So the time hardly depends on k.
-
-    Args:
-        features: (N, F) float.
-        labels: (N,) int64, in 0..K-1.
-        num_classes: K.
-        k: more than there are neighbours means all.
-        count_self: an example is its own nearest neighbour.
+    up to it are counted. So the time hardly depends on k; more than there are means all.
     """
     k = min(k, len(labels) - (not count_self))
     if k < 1:

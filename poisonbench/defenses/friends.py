@@ -151,16 +151,8 @@ def unit_noise(shape: torch.Size, kind: str, generator: torch.Generator) -> Tens
 def friendly_noise(model: Classifier, images: Tensor, start: Tensor, config: Config) -> Tensor:
     """Step 2 for a batch: noise (B, C, H, W), within +-zeta.
 
-    In float32 throughout: in 16 bits the KL of two nearly equal predictions is rounding.
-
-    Args:
-        model: frozen, in eval mode.
-        images: (B, C, H, W) in [0, 1].
-        start: (B, C, H, W), the first noise.
-        config: step size, steps, lambda, zeta.
-
-    Raises:
-        DivergedError: the descent ran away, or met what is not finite.
+    In float32 throughout: in 16 bits the KL of two nearly equal predictions is rounding. The model
+    is frozen in eval mode. DivergedError where the descent runs away or meets what is not finite.
     """
     with torch.no_grad():
         target = model(images).log_softmax(1)

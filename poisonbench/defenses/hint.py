@@ -41,6 +41,7 @@ Shapes     N training images, S selected, B of them in a pass, K classes, F feat
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -140,6 +141,14 @@ PROFILES: Profiles = {
 }
 
 RECIPE_CHANGES: Profiles = HINT_CODE_CHANGES
+
+#: A round's figures that are means over the selected images, in pixels of [0, 1] and shares.
+MEANS = (
+    "mean_abs_noise",
+    "share_clipped_at_beta",
+    "share_over_one_level",
+    "share_of_images_over_one_level",
+)
 
 
 def build(config: Config, recipe: Recipe) -> Defense:
@@ -242,8 +251,7 @@ class Hint(Defense):
         scale = model.std if config.pixel_space == "normalised" else torch.ones_like(model.std)
         images = state.train.images
         images = images.float().div_(255) if images.dtype == torch.uint8 else images.clone()
-        tally = NoiseFigures(config.beta)
-        labels = state.train.labels
+        tallies, labels = [], state.train.labels
         if config.noise == "wrong-label":
             labels = other_labels(labels, len(direction), state.generator("wrong labels"))
         generator = state.generator("gaussian noise")
@@ -260,19 +268,15 @@ class Hint(Defense):
             healthy = (clean + delta).clamp_(0, 1)
             if config.storage == "uint8":
                 healthy = (healthy * 255).floor_().div_(255)
-            tally.add(unclipped, healthy - clean)
+            tallies.append(tally_of(unclipped, healthy - clean, config.beta))
             images[rows] = healthy
-        return images, tally.figures(len(self.memory["selected"]))
+        return images, noise_figures(tallies, len(self.memory["selected"]))
 
 
 def noise_step(influence: Tensor, scale: Tensor, config: Config, gamma: float) -> Tensor:
-    """What one round adds to the noise (B, C, H, W) before it is clipped at beta.
+    """What one round adds to the noise (B, C, H, W) before it is clipped at beta, along -I_pert.
 
-    Args:
-        influence: I_pert, (B, C, H, W).
-        scale: (1, C, 1, 1), what the gradient's pixel space multiplies it by.
-        config: which step, and beta.
-        gamma: the literal step's size in this round.
+    The gradient's pixel space multiplies it by a scale (1, C, 1, 1); gamma is the literal step's.
     """
     if config.step == "literal":
         return -gamma * influence * scale
@@ -301,34 +305,27 @@ def select(scores: Tensor | None, num_images: int, ratio: float) -> Tensor:
     return order[:count].sort().values
 
 
-class NoiseFigures:
-    """How large one round's noise is, over all pixels of the selected images."""
+def tally_of(unclipped: Tensor, applied: Tensor, beta: float) -> Tensor:
+    """The two maxima of a pass's noise (B, C, H, W), as applied and unclipped, and MEANS' sums."""
+    size, asked = applied.abs(), unclipped.abs()
+    visible = size >= 1 / 255
+    figures = (
+        size.max(),
+        asked.max(),
+        size.mean((1, 2, 3)).double().sum(),
+        (asked >= beta).double().mean((1, 2, 3)).sum(),
+        visible.double().mean((1, 2, 3)).sum(),
+        visible.flatten(1).any(1).sum(),
+    )
+    return torch.stack([figure.double() for figure in figures])
 
-    def __init__(self, beta: float) -> None:
-        self.beta = beta
-        self.sums: dict[str, Tensor] = {}
 
-    def add(self, unclipped: Tensor, applied: Tensor) -> None:
-        """Count a batch: the noise before clipping at beta, and as applied, both (B, C, H, W)."""
-        size, asked = applied.abs(), unclipped.abs()
-        visible = size >= 1 / 255
-        parts = {
-            "mean_abs_noise": size.mean((1, 2, 3)).double().sum(),
-            "share_clipped_at_beta": (asked >= self.beta).double().mean((1, 2, 3)).sum(),
-            "share_over_one_level": visible.double().mean((1, 2, 3)).sum(),
-            "share_of_images_over_one_level": visible.flatten(1).any(1).double().sum(),
-        }
-        for name, value in parts.items():
-            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
-        for name, noise in (("max_abs_noise", size), ("max_unclipped", asked)):
-            largest = noise.max().double()
-            self.sums[name] = torch.maximum(self.sums.get(name, largest), largest)
-
-    def figures(self, num_selected: int) -> dict[str, Any]:
-        """Means over the selected images; DivergedError where some noise is not finite."""
-        largest, unclipped = (float(self.sums.pop(n)) for n in ("max_abs_noise", "max_unclipped"))
-        means = {name: float(value) / num_selected for name, value in self.sums.items()}
-        # The clip at beta makes something plausible of an infinite number.
-        if not math.isfinite(unclipped):
-            raise DivergedError(f"expected finite healthy noise, got {unclipped}; lower --gamma")
-        return {"selected": num_selected, "max_abs_noise": largest, **means}
+def noise_figures(tallies: Sequence[Tensor], num_selected: int) -> dict[str, Any]:
+    """How large a round's noise is; DivergedError where some is not finite."""
+    largest, unclipped = torch.stack(list(tallies))[:, :2].amax(0).tolist()
+    # The clip at beta makes something plausible of an infinite number.
+    if not math.isfinite(unclipped):
+        raise DivergedError(f"expected finite healthy noise, got {unclipped}; lower --gamma")
+    sums = sum(tallies, torch.zeros_like(tallies[0]))[2:].tolist()
+    means = {name: value / num_selected for name, value in zip(MEANS, sums, strict=True)}
+    return {"selected": num_selected, "max_abs_noise": largest, **means}

@@ -45,16 +45,9 @@ def finite_outputs(
     function: Callable[[Classifier, Tensor], Tensor],
     what: str,
 ) -> Tensor:
-    """What a network gives for each training image, not augmented, (N, ...) float32, in eval mode.
+    """What the function gives of a network, frozen in eval mode, and each image's pixels, (N, ...).
 
-    Args:
-        classifier: the network; passes run on a folded copy.
-        train: N images.
-        function: of the copy and pixels (B, C, H, W) in [0, 1].
-        what: its result in words.
-
-    Raises:
-        DivergedError: some are not finite.
+    Images are not augmented. DivergedError, which says ``what`` they give, if some is not finite.
     """
     model = folded(classifier)
     parts = train.images.split(pass_size(train.images, gradients=False))

@@ -207,13 +207,10 @@ def example_losses(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def shift_flip(images: Tensor, shifts: Tensor, flips: Tensor, fill: Tensor) -> Tensor:
-    """Shift and mirror each image, differentiably.
+    """Shift and mirror images (..., C, H, W), differentiably.
 
-    Args:
-        images: (..., C, H, W).
-        shifts: (..., 2), pixels to the right and down, fractions too (bilinear).
-        flips: (...) bool.
-        fill: (C, 1, 1), the colour outside.
+    Shifts (..., 2) are pixels to the right and down, fractions too (bilinear); flips (...) are
+    bool, and fill (C, 1, 1) is the colour outside.
     """
     # Kornia takes 0.3 s to import and few attacks augment.
     from kornia.geometry.transform import hflip, translate

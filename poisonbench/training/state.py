@@ -17,16 +17,13 @@ from poisonbench.models.classifier import Classifier
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The images that an epoch trains on; immutable, a defense returns a changed copy.
+    """The images that an epoch trains on; immutable, a defense returns a changed copy."""
 
-    Attributes:
-        images: (N, C, H, W), uint8, or float32 in [0, 1] once a defense has changed pixels.
-        labels: (N,) int64; a defense never changes them.
-        keep: (N,) bool, rows that are trained on; None keeps all.
-    """
-
+    #: (N, C, H, W), uint8, or float32 in [0, 1] once a defense has changed pixels.
     images: Tensor
+    #: (N,) int64; a defense never changes them.
     labels: Tensor
+    #: (N,) bool, rows that are trained on; None keeps all.
     keep: Tensor | None = None
 
     def __len__(self) -> int:
@@ -47,30 +44,27 @@ class TrainingSet:
 
 @dataclass
 class TrainingState:
-    """What a defense may look at: no test split and no poison indices exist here.
+    """What a defense may look at: no test split and no poison indices exist here."""
 
-    Attributes:
-        epoch: completed epochs, so 0 before the first.
-        step: batches done in this epoch.
-        model: the classifier in training, on the device, in train mode.
-        original: the training split as given, images uint8.
-        train: the current training set, what the last ``start_epoch`` returned.
-        validation: the clean, trusted validation split.
-        generator: CPU generator for a purpose, seeded by trial, epoch and step.
-        note: appends one row of figures to the run record, e.g. one update round's.
-        train_copy: trains a copy of the model, as it is, on a split by the run's recipe, with
-            batches and augmentation of its own, and returns it; named by its purpose. Interrupted,
-            it continues like the run; its time is the defense's.
-    """
-
+    #: Completed epochs, so 0 before the first.
     epoch: int
+    #: Batches done in this epoch.
     step: int
+    #: The classifier in training, on the device, in train mode.
     model: Classifier
+    #: The training split as given, images uint8.
     original: TrainingSet
+    #: The current training set, what the last ``start_epoch`` returned.
     train: TrainingSet
+    #: The clean, trusted validation split.
     validation: Split
+    #: CPU generator for a purpose, seeded by trial, epoch and step.
     generator: Callable[[str], torch.Generator]
+    #: Appends one row of figures to the run record, e.g. one update round's.
     note: Callable[[dict[str, Any]], None]
+    #: Trains a copy of the model, as it is, on a split by the run's recipe, with batches and
+    #: augmentation of its own, and returns it; named by its purpose. Interrupted, it continues like
+    #: the run; its time is the defense's.
     train_copy: Callable[[str, Split], Classifier]
 
 
@@ -140,19 +134,16 @@ class Oracle(Defense):
 
 @dataclass
 class FitResult:
-    """What a training run leaves besides the model.
+    """What a training run leaves besides the model."""
 
-    Attributes:
-        curve: one row an epoch: epoch, images (trained on), loss (their mean), validation_accuracy.
-        notes: the defense's rows of figures.
-        seconds: by phase: "training", "defense" (between epochs: what a defense does to a batch
-            counts as training), "validation".
-        digests: of the initial weights and of the first batch's rows.
-        interruptions: how often the run was stopped and continued.
-    """
-
+    #: One row an epoch: epoch, images (trained on), loss (their mean), validation_accuracy.
     curve: list[dict[str, float]] = field(default_factory=list)
+    #: The defense's rows of figures.
     notes: list[dict[str, Any]] = field(default_factory=list)
+    #: By phase: "training" (with what a defense does to a batch), "defense" (between epochs) and
+    #: "validation".
     seconds: dict[str, float] = field(default_factory=dict)
+    #: Of the initial weights and of the first batch's rows.
     digests: dict[str, str] = field(default_factory=dict)
+    #: How often the run was stopped and continued.
     interruptions: int = 0
