@@ -25,6 +25,7 @@ from poisonbench.data.splits import digest_tensors
 from poisonbench.training.state import TrainingSet
 
 _STATE = "state.safetensors"
+_UNREADABLE = (OSError, SafetensorError, KeyError, TypeError, ValueError)
 
 
 @dataclass
@@ -84,15 +85,15 @@ class Checkpoint:
         position, tensors = state
         train = None
         try:
-            self._edits = {key: position.pop(key) for key in ("edits", "edits_digest")}
-            if (name := self._edits["edits"]) is not None:
-                edits = load_file(self.folder / name)
-                if self._edits["edits_digest"] != _digest(edits):
+            names = {key: position.pop(key) for key in self._edits}
+            if names["edits"] is not None:
+                edits = load_file(self.folder / names["edits"])
+                if names["edits_digest"] != _digest(edits):
                     return None
                 train = _apply(edits, original)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        except _UNREADABLE:
             return None
-        self._train = train
+        self._train, self._edits = train, names
         return Snapshot(position, tensors, train)
 
     def write(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -114,12 +115,9 @@ class Checkpoint:
                 metadata = stream.metadata()
             position = json.loads(metadata["position"])
             tensors = load_file(path)
-            if position.pop("run") != self.run_id:
-                return None
-            if metadata["seal"] != _seal(metadata["position"], tensors):
-                return None
-            return position, tensors
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            is_whole = metadata["seal"] == _seal(metadata["position"], tensors)
+            return (position, tensors) if position.pop("run") == self.run_id and is_whole else None
+        except _UNREADABLE:
             return None
 
     def exists(self) -> bool:
@@ -150,13 +148,11 @@ def _edits(train: TrainingSet, original: TrainingSet) -> dict[str, Tensor]:
     """The rows that differ from the original, with their pixels, and the mask of kept rows."""
     tensors: dict[str, Tensor] = {}
     if train.images is not original.images:
-        changed = torch.cat(
-            [
-                (train.pixels(part) != original.pixels(part)).flatten(1).any(1)
-                for part in torch.arange(len(train), device=train.labels.device).split(4096)
-            ]
-        )
-        rows = changed.nonzero().flatten()
+        changed = [
+            (train.pixels(part) != original.pixels(part)).flatten(1).any(1)
+            for part in torch.arange(len(train), device=train.labels.device).split(4096)
+        ]
+        rows = torch.cat(changed).nonzero().flatten()
         tensors = {"rows": rows.cpu(), "pixels": train.images[rows].cpu().contiguous()}
     if train.keep is not None:
         tensors["keep"] = train.keep.cpu()

@@ -19,7 +19,7 @@ from torch import Tensor
 from poisonbench.core.errors import AbortedError, DivergedError, InterruptedRunError
 from poisonbench.core.progress import Reporter, silent
 from poisonbench.core.seeds import Seeds
-from poisonbench.data.splits import Split, digest_tensors, pixels_of
+from poisonbench.data.splits import Split, digest_tensors, pixels_of, rounded_up
 from poisonbench.models.classifier import Classifier
 from poisonbench.models.cpu.training_forward import quick_forward
 from poisonbench.models.norms import recalibrate
@@ -167,22 +167,15 @@ class _Run:
         if self.recipe.recalibrate and self.epoch + 1 == self.recipe.epochs:
             self._recalibrate()
             self._spend("defense")
-        validation_accuracy = self._validation_accuracy()
+        row = {"epoch": self.epoch + 1, "images": kept, "loss": loss}
+        self.result.curve.append(row | {"validation_accuracy": self._validation_accuracy()})
         self._spend("validation")
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum.zero_()
-        self.result.curve.append(
-            {
-                "epoch": self.epoch,
-                "images": kept,
-                "loss": loss,
-                "validation_accuracy": validation_accuracy,
-            }
-        )
 
     def _recalibrate(self) -> None:
         images, generator = self.validation.images, self.seeds.generator("recalibration")
-        count = math.ceil(self.recipe.recalibrate * len(images) - 1e-9)
+        count = rounded_up(self.recipe.recalibrate, len(images))
         rows = torch.randperm(len(images), generator=generator)[:count].to(self.device)
         batches = rows.tensor_split(max(1, round(count / 100)))
         recalibrate(self.model, (pixels_of(images[batch]) for batch in batches))
@@ -197,9 +190,8 @@ class _Run:
 
     def _batches(self) -> list[Tensor]:
         """The epoch's batches of rows. Dropped rows leave the order of the others as it was."""
-        order = torch.randperm(
-            len(self.original), generator=self.seeds.generator("batches", self.epoch)
-        )
+        generator = self.seeds.generator("batches", self.epoch)
+        order = torch.randperm(len(self.original), generator=generator)
         if self.train.keep is not None:
             order = order[self.train.keep.cpu()[order]]
         if len(order) == 0:
