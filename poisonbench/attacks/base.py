@@ -66,8 +66,6 @@ A whole attack::
         return (task.images + config.epsilon * share[:, None, None, None]).clamp(0, 1)
 '''
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

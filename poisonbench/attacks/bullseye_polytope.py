@@ -28,8 +28,6 @@ Deviations  HINT's printed settings are those of step 2, the default. The author
             Deviations of brewing apply.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

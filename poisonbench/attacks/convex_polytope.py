@@ -27,8 +27,6 @@ Deviations  a is solved by FISTA to a duality gap of 1e-6 of the largest squared
             layer's alone. MNIST's epsilon is the untargeted attacks'.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -35,8 +35,6 @@ Deviations  the code picks the round on the test set, by a second classifier lef
             minutes on two cores.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 from typing import Any, Literal

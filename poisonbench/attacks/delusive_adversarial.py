@@ -22,8 +22,6 @@ Deviations  HINT says only "a class other than y"; the permutation, 100 steps, e
             setting for MNIST; there it takes PGD's 40 steps of epsilon / 10.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

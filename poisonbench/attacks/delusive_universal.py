@@ -19,8 +19,6 @@ Deviations  the reference's default ball is L2 of radius 0.5; HINT's is L-infini
             pixels are black and half of the pattern is clipped away, as on MNIST.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

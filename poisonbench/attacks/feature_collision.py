@@ -38,8 +38,6 @@ Deviations  ``watermark`` in the papers adds poisons made of test images to the 
             still tell a digit at 0.3.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal

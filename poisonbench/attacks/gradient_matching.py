@@ -24,8 +24,6 @@ Deviations  those of brewing. The sample's surrogates are at several stages of t
             more than restarts do.
 """
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass
 

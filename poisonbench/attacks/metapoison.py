@@ -43,8 +43,6 @@ Deviations  Networks move along clean trajectories that are trained beforehand b
             third poisons and Adam on signs.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

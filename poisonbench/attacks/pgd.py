@@ -21,8 +21,6 @@ Deviations  HINT states neither steps, step size, start nor restarts: 40 steps o
             shift by whole pixels, theirs by fractions.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

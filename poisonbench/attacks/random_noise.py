@@ -11,8 +11,6 @@ Cost        none.
 Deviations  none: it is this project's.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

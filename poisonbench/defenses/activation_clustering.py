@@ -28,8 +28,6 @@ Deviations Principal components instead of independent ones: the same subspace u
            ("smaller": the second).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

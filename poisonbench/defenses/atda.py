@@ -30,8 +30,6 @@ Deviations FAT adds Gaussian noise of 0.001 at each step; left out. The recipe i
            The network searches in the training's precision; the pixels stay float32.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -18,8 +18,6 @@ Scenarios  all; in transfer the statistics are the frozen features' too.
 Limits     repairs what poisons do to the statistics, not what they do to weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass
 

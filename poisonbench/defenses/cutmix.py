@@ -20,8 +20,6 @@ Profiles   "paper" mixes every batch; "code" every other one (``--cutmix_prob 0.
 Deviations none. As in the paper one lambda and one box serve a batch.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

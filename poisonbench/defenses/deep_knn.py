@@ -24,8 +24,6 @@ Deviations Examples that tie with the k-th neighbour to the last bit all vote, s
            the data decides nothing.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -32,8 +32,6 @@ Deviations k is rounded class by class; the reference rounds up and takes the ex
            classes only; elsewhere large clusters are dropped and lone ones stay.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

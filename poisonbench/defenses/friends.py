@@ -30,8 +30,6 @@ Deviations The loss is summed over images with the step size scaled to the refer
            and covers the padding too.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -38,8 +38,6 @@ Deviations The paper gives no damping; 0.5 is what the code's LiSSA constants am
 Shapes     N training images, S selected, B of them in a pass, K classes, F features.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

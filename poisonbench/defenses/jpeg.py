@@ -16,8 +16,6 @@ Deviations none. Colour images have their colours at half the resolution (4:2:0)
            default; images of other than three channels are encoded channel by channel, as grey.
 """
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass
 

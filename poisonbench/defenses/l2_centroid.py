@@ -16,8 +16,6 @@ Settings   epsilon is the share of poisons that is feared: 0.01 for the paper's 
            and the 9.1 % of clean examples that went fit 0.1.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

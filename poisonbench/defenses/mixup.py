@@ -16,8 +16,6 @@ Settings   alpha 1, the paper's for CIFAR-10: lambda is uniform.
 Deviations none. As in the paper's code one lambda serves a batch.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -9,8 +9,6 @@ Extension  ``--with-validation true``, not the paper's, is a control: the clean 
            was trained on and says nothing.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -23,8 +23,6 @@ Deviations gamma is not printed; it is scikit-learn's "scale", 1 / (F var(featur
            fewer than two examples is not judged.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -14,8 +14,6 @@ Settings   the paper's text says 1 % for feature collision, its Table 1 shows 10
            To compare with another filter, give the share that its record says it removed.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

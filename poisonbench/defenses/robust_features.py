@@ -25,8 +25,6 @@ Deviations The paper gives the norm, the bound (8/255) and the number of steps (
            untargeted attacks', and on the sample half of it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

@@ -20,8 +20,6 @@ Deviations v is the top eigenvector of M^T M (of M M^T where a class has fewer e
            once, as here.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

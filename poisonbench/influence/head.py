@@ -19,8 +19,6 @@ Shapes: N examples, B batch, F features, K classes; v, gradients: (K, F + 1), th
 The model must be frozen in eval mode: in train mode batch norm mixes the examples of a batch.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

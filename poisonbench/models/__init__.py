@@ -1,7 +1,5 @@
 """From a network's name to a classifier."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -11,8 +11,6 @@ Deviations  widths (64 and 64 channels of 5 x 5, 384 and 192 units) are the tuto
             both sides, where TensorFlow's pads on the right and below. Other image sizes work.
 """
 
-from __future__ import annotations
-
 from torch import nn
 
 

@@ -6,8 +6,6 @@ Input       (B, C, H, W); 3 x 32 x 32 gives 512 features and 11,173,962 paramete
 Deviations  the last pool averages whatever is left (4 x 4 at 32 x 32), so other sizes work.
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -7,8 +7,6 @@ Deviations  for CIFAR-10 the paper prints a network of five convolutions, its co
             here. Its pools round up and the last one averages, so images need not be 32 x 32.
 """
 
-from __future__ import annotations
-
 from torch import nn
 
 from poisonbench.models.generators import check_size, normed, scaled

@@ -6,8 +6,6 @@ are one convolution: the same function up to rounding, with two fewer passes ove
 (``models/cpu/first_block.py``), and convolutions of 5 x 5 of many channels by Winograd's algorithm.
 """
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -10,8 +10,6 @@ Deviations  the paper prints an autoencoder of eight 4x4 convolutions for MNIST,
             sizes that are no multiple of 8 work.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -5,8 +5,6 @@ Input       (B, C, H, W); 1 x 28 x 28 gives 1,600 features and 117,430 parameter
 Deviations  other image sizes are accepted: the head's input follows from them.
 """
 
-from __future__ import annotations
-
 from torch import nn
 
 

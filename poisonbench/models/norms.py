@@ -1,7 +1,5 @@
 """Batch norm's running statistics, taken anew from given images."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

@@ -1,7 +1,5 @@
 """Accuracy of a classifier on a split, in float32, in eval mode."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """The arithmetic of a network: float32, or bfloat16 where a device has it."""
 
-from __future__ import annotations
-
 import torch
 
 

@@ -8,8 +8,6 @@ Shapes: P images of shape (C, H, W) in [0, 1], B of them in a batch, M of those 
 are int64. Radius and step sizes are in the images' unit.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field

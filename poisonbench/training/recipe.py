@@ -1,7 +1,5 @@
 """The optimiser's settings, as the HINT paper trains (section VI-A; code f58a718)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal

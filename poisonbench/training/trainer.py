@@ -5,8 +5,6 @@ defense (common random numbers). The whole split lies on the device as uint8 and
 training waits for the device once an epoch, for the loss.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import time

@@ -1,7 +1,5 @@
 """Adam's state in the checkpoint of an attack."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

@@ -13,8 +13,6 @@ Deviations  the code interpolates the shifted colours, so that a pixel whose V l
             and takes the border's shift. The result is clamped to [0, 1].
 """
 
-from __future__ import annotations
-
 import itertools
 
 import torch

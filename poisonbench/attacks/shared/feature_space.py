@@ -3,8 +3,6 @@
 T targets, P poisons each, F features: the input of the classifier's head.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

@@ -21,8 +21,6 @@ MNIST       has no published setting: there poisons are not augmented, as the vi
             long steps and few.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

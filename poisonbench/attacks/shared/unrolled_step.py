@@ -1,7 +1,5 @@
 """A training step as a function: its result is differentiable in the images it was taken on."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

@@ -9,8 +9,6 @@ where candidates tie to the last bits, which changes the order of medoids and ha
 Shapes: n points of D dimensions, k medoids, G sets. Memory: n^2 floats a set, on a GPU G n^2.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Sequence
 

@@ -14,8 +14,6 @@ as they are; rows of the transfer set go.
 Shapes: N training images, K classes, n_c images of class c, F features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal

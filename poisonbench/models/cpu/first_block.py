@@ -10,8 +10,6 @@ below):
 Only images get a gradient, and z is all that is kept for it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ Passes are small, so that their activations stay in a cache, and so small that a
 the same pass waits most of the time. Here each of PyTorch's threads does passes of its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event

@@ -17,8 +17,6 @@ Buffers are used again from step to step, so each forward pass must be followed 
 before the next; otherwise that one raises. Layers that do not fit run as they are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

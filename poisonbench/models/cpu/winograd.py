@@ -18,8 +18,6 @@ Deviations  none in what is computed. float32 rounds more: about 1e-5 of the lar
 Shapes      B images, C channels to O; output 4a x 4b of images 4(a+1) x 4(b+1); N = B a b tiles.
 """
 
-from __future__ import annotations
-
 import math
 from functools import cache
 from typing import Any
