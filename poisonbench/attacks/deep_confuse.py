@@ -199,12 +199,8 @@ def loss_after_pseudo_step(
 ) -> Tensor:
     """The loss on one batch after an SGD step on another, differentiable in the latter's images.
 
-    Args:
-        model: the classifier in training mode, which stays as it is.
-        scratch: a copy of its buffers, which the two passes write their running statistics to.
-        seen: images (B, C, H, W) and labels (B,) of the step.
-        judged: images and labels of the loss.
-        rate: length of the step.
+    The classifier, in training mode, stays as it is: ``scratch`` is a copy of its buffers, which
+    the two passes write to. The step is on images and labels seen, the loss of those judged.
     """
     weights = weights_of(model)
     logits = functional_call(model, (weights, scratch), seen[0])

@@ -150,13 +150,8 @@ def forward_backward(
 ) -> Tensor:
     """Images (P, C, H, W) of small distance that stay near the start w; each is on its own.
 
-    Args:
-        start: (P, C, H, W).
-        distances: of images to (P,), what falls.
-        project: puts images back into what is allowed.
-        config: the most steps, and beta.
-        step_size: (C, 1, 1), Adam's first learning rate in pixels of [0, 1].
-        report: called with (steps done, steps in all).
+    The distances, (P,), fall; ``project`` puts images back into what is allowed. ``step_size``
+    (C, 1, 1) is Adam's first learning rate in pixels of [0, 1].
     """
     images = start
     length = step_size.expand(len(start), *step_size.shape)

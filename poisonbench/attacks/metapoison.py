@@ -242,13 +242,9 @@ def unrolled_loss(
 ) -> Tensor:
     """Mean over i = 1..K of the target's loss after i SGD steps, differentiable in all images.
 
-    Args:
-        model: in the mode that its batch norm shall work in; weights and buffers stay as they are.
-        batches: K + 1 pairs of images (B, C, H, W) and labels (B,); the last one is not trained
-            on, and its images serve the target's batch norm alone.
-        target: (C, H, W).
-        intended: () int64, the class that it shall be given.
-        rate: length of a step.
+    The model is in the mode that its batch norm shall work in, and stays as it is. Of the K + 1
+    batches of images (B, C, H, W) and labels (B,) the last one is not trained on: its images serve
+    the batch norm of the target (C, H, W) alone.
     """
     weights = weights_of(model)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}

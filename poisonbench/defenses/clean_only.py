@@ -16,15 +16,13 @@ Scenarios  drops the poisons of what the scenario trains on. Where they are thei
            in the paper's transfer sets, that class goes, and a warning says so.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from poisonbench.core.settings import BaseConfig, Profiles, require
-from poisonbench.defenses.base import Oracle, Recipe, TrainingSet, TrainingState
+from poisonbench.defenses.base import Defense, Oracle, Recipe, TrainingSet, TrainingState
 
 VERSION = 1
 
@@ -37,7 +35,7 @@ class Config(BaseConfig):
 PROFILES: Profiles = {"paper": {}}
 
 
-def build(config: Config, recipe: Recipe) -> CleanOnly:
+def build(config: Config, recipe: Recipe) -> Defense:
     """The control for one run."""
     return CleanOnly()
 

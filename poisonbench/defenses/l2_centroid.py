@@ -1,8 +1,7 @@
 """L2 centroid: drop the training examples that lie farthest from their class's mean.
 
 Paper      Peri et al., "Deep k-NN Defense against Clean-label Data Poisoning Attacks", ECCV
-           Workshops 2020 (ICLR 2020 submission "Strong Baseline Defenses Against Clean-Label
-           Poisoning Attacks"), section on L2-norm outliers; there a baseline of deep k-NN.
+           Workshops 2020, section on L2-norm outliers; there a baseline of deep k-NN.
 Cost       a second training; the filter itself is a pass over the features.
 
 Algorithm  (numbers reappear below)

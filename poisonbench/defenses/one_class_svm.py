@@ -1,10 +1,9 @@
 """One-class SVM: drop the training examples at the rim of their class's support.
 
 Paper      Peri et al., "Deep k-NN Defense against Clean-label Data Poisoning Attacks", ECCV
-           Workshops 2020 (ICLR 2020 submission "Strong Baseline Defenses Against Clean-Label
-           Poisoning Attacks"), section on one-class SVMs; there a baseline of deep k-NN. The model
-           is of Schoelkopf et al., "Estimating the Support of a High-Dimensional Distribution",
-           Neural Computation 2001.
+           Workshops 2020, section on one-class SVMs; there a baseline of deep k-NN. The model is of
+           Schoelkopf et al., "Estimating the Support of a High-Dimensional Distribution", Neural
+           Computation 2001.
 Library    scikit-learn's ``OneClassSVM`` (libsvm, float64).
 Cost       a second training, and a quadratic program a class.
 

@@ -1,8 +1,7 @@
 """Random filtering: drop training examples by lot.
 
 Paper      Peri et al., "Deep k-NN Defense against Clean-label Data Poisoning Attacks", ECCV
-           Workshops 2020 (ICLR 2020 submission "Strong Baseline Defenses Against Clean-Label
-           Poisoning Attacks"), the control of its tables: what a filter gains by removing as many
+           Workshops 2020, the control of its tables: what a filter gains by removing as many
            examples without looking at them.
 Cost       none; training is shorter by what went.
 

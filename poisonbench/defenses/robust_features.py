@@ -1,10 +1,8 @@
 """Robust features: transfer from a network that was pretrained adversarially, on clean data.
 
-Paper      Peri, Gupta, Huang, Fowl, Zhu, Feizi, Goldstein, Dickerson, "Deep k-NN Defense against
-           Clean-label Data Poisoning Attacks", ECCV Workshops 2020 (ICLR 2020 submission "Strong
-           Baseline Defenses Against Clean-Label Poisoning Attacks"), section on robust feature
-           extractors; adversarial training of Madry et al., "Towards Deep Learning Models Resistant
-           to Adversarial Attacks", ICLR 2018.
+Paper      Peri et al., "Deep k-NN Defense against Clean-label Data Poisoning Attacks", ECCV
+           Workshops 2020, section on robust feature extractors; adversarial training of Madry et
+           al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018.
 Cost       of pretraining: ``steps`` forward and input-gradient passes an image more, some six times
            as long with 8. The second stage costs nothing more.
 

@@ -15,10 +15,9 @@ Two solvers:
 Shapes: n examples, K classes, F features; vectors are (K, F + 1).
 """
 
-from __future__ import annotations
-
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -39,9 +38,9 @@ class HeadHessian:
         curved = moved - self.probabilities * moved.sum(1, keepdim=True)
         return curved.T @ self.inputs / len(self.inputs)
 
-    def rows(self, rows: Tensor) -> HeadHessian:
+    def rows(self, rows: Tensor) -> Self:
         """The Hessian over some of the examples."""
-        return HeadHessian(self.inputs[rows], self.probabilities[rows])
+        return replace(self, inputs=self.inputs[rows], probabilities=self.probabilities[rows])
 
 
 @dataclass(frozen=True)

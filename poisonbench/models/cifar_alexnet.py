@@ -17,8 +17,7 @@ from torch import nn
 def features(channels: int, height: int, width: int) -> tuple[nn.Module, int]:
     """The layers before the head, and how many features F they give.
 
-    Raises:
-        ValueError: images under 4 x 4 pixels are nothing but padding to the pools.
+    Images under 4 x 4 pixels are nothing but padding to the pools: ValueError.
     """
     if height < 4 or width < 4:
         raise ValueError(f"expected images of at least 4 x 4 pixels, got {height} x {width}")

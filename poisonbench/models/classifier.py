@@ -4,10 +4,9 @@ Normalisation is inside, so budgets and noise live in pixels of [0, 1]. Influenc
 attacks use ``embed`` and ``head`` directly.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +46,7 @@ class Classifier(nn.Module):
         """Whether training leaves the layers before the head as they are."""
         return self.holds_norms and not any(p.requires_grad for p in self.features.parameters())
 
-    def train(self, mode: bool = True) -> Classifier:
+    def train(self, mode: bool = True) -> Self:
         """Set the mode as PyTorch does, but for batch norm that is held."""
         super().train(mode)
         if mode and self.holds_norms:

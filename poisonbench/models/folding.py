@@ -7,7 +7,6 @@ are one convolution: the same function up to rounding, with two fewer passes ove
 """
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from poisonbench.models.cifar_resnet18 import BasicBlock
 from poisonbench.models.classifier import Classifier
 from poisonbench.models.cpu import winograd
-from poisonbench.models.cpu.first_block import FrozenBlock
+from poisonbench.models.cpu.first_block import FrozenBlock, is_first_block
 
 
 def folded(model: Classifier) -> Classifier:
@@ -37,7 +36,7 @@ def folded(model: Classifier) -> Classifier:
         # Of a copy that is copied.
         if isinstance(module, winograd.WinogradConv) or _is_laid_out(module):
             continue
-        if isinstance(module, nn.Sequential) and FrozenBlock.fits(list(module)):
+        if isinstance(module, nn.Sequential) and is_first_block(list(module), nn.Identity):
             module[0] = FrozenBlock(module[0])  # type: ignore[arg-type]
             module[2], module[3] = nn.Identity(), nn.Identity()
         for name, child in module.named_children():
@@ -65,15 +64,11 @@ class GradientLayout(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) as it is."""
-        output: Tensor = _LayOut.apply(images)
-        return output
+        view = images.view_as(images)
+        if view.requires_grad:
+            view.register_hook(_laid_out)
+        return view
 
 
-class _LayOut(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, images: Tensor) -> Tensor:
-        return images.view_as(images)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.contiguous(memory_format=torch.channels_last)
+def _laid_out(gradient: Tensor) -> Tensor:
+    return gradient.contiguous(memory_format=torch.channels_last)

@@ -11,8 +11,7 @@ from torch import nn
 def features(channels: int, height: int, width: int) -> tuple[nn.Module, int]:
     """The layers before the head, and how many features F they give.
 
-    Raises:
-        ValueError: images under 16 x 16 pixels leave nothing after two 5x5 convolutions and pools.
+    Images under 16 x 16 pixels leave nothing after two 5x5 convolutions and pools: ValueError.
     """
     if height < 16 or width < 16:
         raise ValueError(f"expected images of at least 16 x 16 pixels, got {height} x {width}")

@@ -5,8 +5,6 @@ momentum, the defense's memory, the position and, when a defense has edited the 
 edits. Edits are large and change rarely: they get a file of their own, written once a change.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
@@ -30,16 +28,12 @@ _UNREADABLE = (OSError, SafetensorError, KeyError, TypeError, ValueError)
 
 @dataclass
 class Snapshot:
-    """A run between two batches.
+    """A run between two batches."""
 
-    Attributes:
-        position: JSON values, any but "edits", "edits_digest" and "run".
-        tensors: the model's, the momentum's and the defense's, under prefixed names.
-        train: the epoch's training set, or None when it is the original.
-    """
-
+    #: JSON values by any name but "edits", "edits_digest" and "run".
     position: dict[str, Any]
     tensors: dict[str, Tensor]
+    #: The epoch's training set, or None when it is the original.
     train: TrainingSet | None
 
 
@@ -57,7 +51,7 @@ class Checkpoint:
         self._train: TrainingSet | None = None
         self._edits: dict[str, str | None] = {"edits": None, "edits_digest": None}
 
-    def part(self, name: str) -> Checkpoint:
+    def part(self, name: str) -> "Checkpoint":
         """A checkpoint inside this one, for a training run that belongs to the run."""
         return Checkpoint(self.folder / name, f"{self.run_id}: {name}", self.every)
 

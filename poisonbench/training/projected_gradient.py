@@ -96,12 +96,8 @@ class ProjectedGradient:
     ) -> Tensor:
         """One batch, (B, C, H, W), where its steps end; those that stopped cost nothing more.
 
-        Args:
-            network: frozen, in eval mode.
-            centres: (B, C, H, W) in [0, 1].
-            labels: (B,), where the loss is taken.
-            start: (B, C, H, W) in the ball, the first iterate.
-            hooks: what a method adds.
+        The network is frozen, in eval mode; the loss is taken at the labels (B,). The first iterate
+        ``start`` lies in the balls around the centres, (B, C, H, W).
         """
         hooks = hooks or StepHooks()
         points = start.clone()

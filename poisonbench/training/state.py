@@ -1,10 +1,8 @@
 """What a defense sees and may change: the types of the shared training loop."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -33,11 +31,11 @@ class TrainingSet:
         """float32 images in [0, 1] of the given rows, channels last in memory."""
         return pixels_of(self.images[rows])
 
-    def with_images(self, images: Tensor) -> TrainingSet:
+    def with_images(self, images: Tensor) -> Self:
         """A copy with other images (N, C, H, W), uint8 or float32 in [0, 1]."""
         return replace(self, images=images)
 
-    def with_keep(self, keep: Tensor) -> TrainingSet:
+    def with_keep(self, keep: Tensor) -> Self:
         """A copy that trains on the rows where ``keep`` (N,) is true."""
         return replace(self, keep=keep)
 
@@ -99,7 +97,7 @@ class Defense:
         """The split that the run trains on; new rows come last. Called once, before the run."""
         return train
 
-    def pretraining(self) -> Defense | None:
+    def pretraining(self) -> "Defense | None":
         """How the network of a run that starts from a pretrained one is trained, on clean data.
 
         None trains it plainly. A defense that pretrains has no run without that stage.

@@ -56,16 +56,11 @@ def through_pool(gradient: Tensor, kept: Tensor, out: Tensor) -> None:
 
 
 class FrozenBlock(nn.Module):
-    """Convolution, ReLU and average pool of 2 x 2, of a frozen convolution of one channel."""
+    """A frozen convolution of one channel, ReLU and average pool of 2 x 2; no norm is left."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.conv, self.workspace = conv, Workspace()
-
-    @staticmethod
-    def fits(layers: Sequence[nn.Module]) -> bool:
-        """Whether layers begin with such a block, of whose norm an Identity is left."""
-        return is_first_block(layers, nn.Identity)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 1, H, W) to (B, O, H', W')."""
