@@ -93,8 +93,7 @@ class AttackConfig(BaseConfig):
 class AttackCheckpoint:
     """A checkpoint of an attack in progress; this one keeps nothing.
 
-    An attack that wants one calls :meth:`load` before its loop and :meth:`save_if_due` between any
-    two steps. Without the calls a signal ends it with nothing saved.
+    An attack that does not call :meth:`load` is ended by a signal with nothing saved.
     """
 
     def load(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:

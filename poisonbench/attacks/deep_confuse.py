@@ -102,12 +102,7 @@ class Config(AttackConfig):
 
 
 def craft(task: AttackTask, config: Config) -> Tensor:
-    """Poisoned images (P, C, H, W) float32 in [0, 1] for the task's images.
-
-    Raises:
-        UsageError: too few images or classes, or images too small for the networks.
-        DivergedError: a loss or a perturbation is no longer finite.
-    """
+    """Poisoned images (P, C, H, W) float32 in [0, 1] for the task's images."""
     generator, blank = _networks(task, config)
     clean = task.images.contiguous(memory_format=torch.channels_last)
     batch_size = min(config.batch_size, len(clean))

@@ -59,7 +59,7 @@ class Config(AttackConfig):
 
 
 def craft(task: AttackTask, config: Config) -> Tensor:
-    """Poisoned images (P, C, H, W) float32 in [0, 1]; UsageError where there is one class only."""
+    """Poisoned images (P, C, H, W) float32 in [0, 1] for the task's images."""
     if task.num_classes < 2:
         raise UsageError(
             f"dap: expected at least 2 classes, got {task.num_classes}; choose another attack"

@@ -148,17 +148,15 @@ class Config(AttackConfig):
 
 
 def craft(task: TargetedTask, config: Config) -> Tensor:
-    """Poisoned images (T, P, C, H, W) float32 in [0, 1] for the task's images.
-
-    Raises:
-        UsageError: colours of images without colours.
-        DivergedError: an unrolled step went to infinity.
-    """
+    """Poisoned images (T, P, C, H, W) float32 in [0, 1] for the task's images."""
     base = task.images
     if config.color > 0 and base.shape[2] != 3:
         raise UsageError(f"mp: --color expected images of 3 channels, got {base.shape[2]}")
     networks = _networks(task, config)
-    poison_of_row = _poison_of_row(task)
+    # (T, N) on the CPU: which poison each training row is, -1 for none.
+    poison_of_row = torch.full((len(task.rows), len(task.train)), -1)
+    numbers = torch.arange(task.rows.shape[1]).expand_as(task.rows)
+    poison_of_row.scatter_(1, task.rows.cpu(), numbers)
 
     saved = task.checkpoint.load()
     delta = torch.zeros_like(base)
@@ -210,7 +208,6 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
                     "mp: expected a finite gradient of the poisons, got nan or infinity in craft "
                     f"step {step + 1}; lower --inner-learning-rate"
                 )
-
             # 3. The average over networks.
             adam.zero_grad()
             poisons.backward(gradient / len(networks))
@@ -328,14 +325,6 @@ def _networks(task: TargetedTask, config: Config) -> list[list[Classifier]]:
     ends = [task.epochs] if config.start == "trained" else list(range(config.surrogates))
     networks = [task.snapshots(number, ends) for number in range(config.surrogates)]
     return [[model.train(config.bn == "batch") for model in states] for states in networks]
-
-
-def _poison_of_row(task: TargetedTask) -> Tensor:
-    """(T, N) int64 on the CPU: which poison each training row is, -1 for none."""
-    poison_of_row = torch.full((len(task.rows), len(task.train)), -1)
-    return poison_of_row.scatter_(
-        1, task.rows.cpu(), torch.arange(task.rows.shape[1]).expand_as(task.rows)
-    )
 
 
 @torch.no_grad()

@@ -101,9 +101,7 @@ def suspects(points: NDArray[np.float64], seed: int, config: Config) -> NDArray[
     smaller: NDArray[np.bool_] = side == (0 if share > 0.5 else 1)
     if config.analysis == "smaller":
         return smaller
-    if min(share, 1 - share) >= config.largest_share:
-        return nobody
-    is_silhouette = config.analysis == "silhouette"
-    if is_silhouette and silhouette_score(points, side) <= config.least_silhouette:
-        return nobody
-    return smaller
+    is_small = min(share, 1 - share) < config.largest_share
+    if is_small and config.analysis == "silhouette":
+        is_small = silhouette_score(points, side) > config.least_silhouette
+    return smaller if is_small else nobody

@@ -12,9 +12,8 @@ Algorithm  (numbers reappear below)
   3  keep it if its label is among the most frequent labels of those k; drop it otherwise
   4  train on the rest
 
-Settings   k is the number of examples of a class, as in the paper's experiments (5,000 for feature
-           collision, 50 for convex polytope; its rule for p poisons is 2 p + 1). With unequal
-           classes it is their mean.
+Settings   k is the mean number of examples of a class, as in the paper's experiments (5,000 for
+           feature collision, 50 for convex polytope; its rule for p poisons is 2 p + 1).
 Rules      "modes" is the paper's: ties keep. "lowest-mode" keeps only the lowest of the most
            frequent labels, as scikit-learn's classifier votes, which the reference code calls.
            "half" keeps what at least half of the neighbours agree with (an absolute majority).

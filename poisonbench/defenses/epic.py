@@ -15,8 +15,7 @@ Algorithm  (numbers reappear below)
   4    drop, for good, every medoid that stands for itself alone
   5    train on the rest
 
-"EPIC-0.1" is the fraction of medoids, not of drops. HINT (arXiv 2309.08549) ran EPIC-0.1, by the
-settings here.
+"EPIC-0.1" is the fraction of medoids, not of drops; HINT (arXiv 2309.08549) ran the defaults here.
 
 Profiles   "paper" is Algorithm 1. "code" is the reference: medoids are sought among all examples,
            dropped ones too; rounds fall on multiples of T up to the last milestone of the learning

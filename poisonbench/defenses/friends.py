@@ -46,10 +46,8 @@ from poisonbench.models.cpu.parallel_passes import in_parallel
 VERSION = 1
 
 #: The batch that the reference's learning rate belongs to, and the start of its noise.
-REFERENCE_BATCH = 128
-START = 8 / 255
+REFERENCE_BATCH, START = 128, 8 / 255
 MOMENTUM = 0.9
-
 #: Mean noise before the last clip, in pixels of [0, 1], beyond which the descent has run away.
 RUNAWAY = 100.0
 

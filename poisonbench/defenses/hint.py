@@ -28,8 +28,7 @@ Extensions Not the paper's. ``select_by`` chooses step 3's images by something e
            "wrong-label" takes I_pert of another class drawn for each image, "gaussian" takes white
            noise with the L2 norm of each image's own step.
 Scenarios  in transfer the head alone trains, as influence is of it anyway, and rounds come at the
-           same epochs of that stage; pixel maps go through the frozen layers. In fine-tuning
-           as from scratch, from the trained network on.
+           same epochs of that stage; pixel maps go through the frozen layers.
 Deviations The paper gives no damping; 0.5 is what the code's LiSSA constants amount to
            (damp 0.01 x scale 50). The default solver is exact instead of stochastic. The loss is
            the mean over all images, where eq. 1 sums the means of two parts (equal at ratio 0.5).
@@ -289,9 +288,8 @@ def noise_step(influence: Tensor, scale: Tensor, config: Config, gamma: float) -
 def white_noise_like(step: Tensor, generator: torch.Generator) -> Tensor:
     """Gaussian noise (B, C, H, W) with the L2 norm that each image's step (B, C, H, W) has."""
     noise = torch.randn(step.shape, generator=generator).to(step.device)
-    norms = step.flatten(1).norm(dim=1) / noise.flatten(1).norm(dim=1)
-    scaled: Tensor = noise * norms[:, None, None, None]
-    return scaled
+    norms: Tensor = step.flatten(1).norm(dim=1) / noise.flatten(1).norm(dim=1)
+    return noise * norms[:, None, None, None]
 
 
 def select(scores: Tensor | None, num_images: int, ratio: float) -> Tensor:

@@ -12,8 +12,8 @@ Algorithm  encode and decode every training image at the given quality before th
 
 Settings   PureGen tries qualities 25, 50, 75 and 85; lower removes more of a perturbation and of
            the image. 75 is also Pillow's own default.
-Deviations none. Colour images have their colours at half the resolution (4:2:0), as encoders do by
-           default; images of other than three channels are encoded channel by channel, as grey.
+Deviations none. Colours are at half the resolution (4:2:0), as encoders do by default; images of
+           other than three channels are encoded channel by channel, as grey.
 """
 
 import io

@@ -8,9 +8,8 @@ positive semidefinite and always singular (a vector added to every class changes
 so it is damped: (H + damping I) v = g. Labels do not enter. Its products need only the cached
 inputs and probabilities, 4 n K (F + 1) operations each.
 
-Two solvers:
-  conjugate_gradient  exact to a stated residual; deterministic; the default
-  lissa               the stochastic recursion of the HINT paper (Agarwal et al., JMLR 2017)
+Two solvers: ``conjugate_gradient``, exact to a stated residual, and ``lissa``, the stochastic
+recursion of the HINT paper (Agarwal et al., JMLR 2017).
 
 Shapes: n examples, K classes, F features; vectors are (K, F + 1).
 """
@@ -95,15 +94,15 @@ def conjugate_gradient(
 
 @dataclass(frozen=True)
 class LissaSettings:
-    """Settings of :func:`lissa`."""
+    """Settings of :func:`lissa`: the mean of ``repeats`` recursions, each step on other examples.
+
+    The scale must exceed half the largest eigenvalue of every batch's damped Hessian.
+    """
 
     damping: float
-    #: Must exceed half the largest eigenvalue of every batch's damped Hessian.
     scale: float
     steps: int
-    #: Examples a step, drawn with replacement.
     batch_size: int
-    #: Independent recursions that are averaged.
     repeats: int
 
 

@@ -11,6 +11,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from poisonbench.models.norms import norms_of
+
 
 class Classifier(nn.Module):
     """An image classifier on pixels of [0, 1].
@@ -50,9 +52,8 @@ class Classifier(nn.Module):
         """Set the mode as PyTorch does, but for batch norm that is held."""
         super().train(mode)
         if mode and self.holds_norms:
-            for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
-                    module.eval()
+            for norm in norms_of(self):
+                norm.eval()
         return self
 
     def normalise(self, images: Tensor) -> Tensor:

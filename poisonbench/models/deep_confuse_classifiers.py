@@ -1,7 +1,6 @@
 """The classifiers that DeepConfuse's generators are trained against.
 
-Source      Feng, Cai and Zhou, "Learning to Confuse: Generating Training Time Adversarial Data with
-            Auto-Encoder", NeurIPS 2019; shapes as in kingfengji/DeepConfuse @ 1f49274.
+Source      as the generators (``models/generators.py``).
 Input       (B, C, H, W) in [0, 1], not normalised; the output is (B, K) logits.
 Deviations  for CIFAR-10 the paper prints a network of five convolutions, its code has the VGG-11
             here. Its pools round up and the last one averages, so images need not be 32 x 32.

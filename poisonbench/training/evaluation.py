@@ -71,8 +71,7 @@ def head_accuracy(model: Classifier, features: list[Tensor], labels: Tensor) -> 
 def right_answers(model: Classifier, split: Split) -> Tensor:
     """Which of the split's N images are classified right, (N,) bool, on the model's device.
 
-    Raises:
-        DivergedError: the outputs are not finite: a network of nan has an accuracy too.
+    DivergedError where the outputs are not finite: a network of nan has an accuracy too.
     """
     return _right(logits_of(model, split.images), split.labels)
 

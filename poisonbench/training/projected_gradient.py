@@ -76,14 +76,13 @@ class ProjectedGradient:
     Only the network runs in bfloat16: its values near 1 are 1/256 apart, more than a step of an
     iterate would be. The loss is a sum, so an image's step does not depend on its batch.
 
-    Attributes:
-        step_size: length of a step up the loss; a negative one goes down.
-        precision: bfloat16 runs the network under autocast.
     """
 
     ball: Ball
+    #: Length of a step up the loss; a negative one goes down.
     step_size: float
     steps: int
+    #: bfloat16 runs the network under autocast.
     precision: torch.dtype = torch.float32
 
     def perturb_batch(
@@ -132,17 +131,13 @@ class ProjectedGradient:
     ) -> tuple[Tensor, Tensor]:
         """All images, a pass after the other; by a frozen copy of the model, which stays as it is.
 
-        Args:
-            model: on the images' device.
-            images: (P, C, H, W) in [0, 1], the centres of the balls.
-            labels: (P,), where the loss is taken.
-            start: (P, C, H, W) in the ball; ``images`` unless given.
-            draws: from :func:`draw_crop_flip`, to differentiate through a crop and flip a step.
-            report: called with (steps done, steps in all), summed over passes.
+        The images (P, C, H, W) are the centres, and the start unless another is given; the loss is
+        taken at the labels (P,). With draws of :func:`draw_crop_flip` the network sees a crop and
+        flip a step. Progress is summed over passes.
 
         Returns:
-            The last iterate (P, C, H, W), and the share () of images whose gradient was zero in
-            every pixel at the first step, on the device: no step moves those.
+            The last iterate, and the share () of images whose gradient was zero in every pixel at
+            the first step, on the device: no step moves those.
         """
         start = images if start is None else start
         result, network = torch.empty_like(images), folded(model)

@@ -77,14 +77,9 @@ class Defense:
         self.memory: dict[str, Tensor] = {}
 
     def check_run(self, scenario: str, given: Collection[str]) -> None:
-        """Refuse a run that makes no sense; called before anything is crafted or trained.
+        """Refuse a run that makes no sense, by ValueError, before anything is crafted or trained.
 
-        Args:
-            scenario: how the network is trained: scratch, transfer or finetune.
-            given: names of the settings that the user gave.
-
-        Raises:
-            ValueError: says what was expected, and what to do.
+        The scenario is scratch, transfer or finetune; ``given`` names the user's settings.
         """
         require(
             scenario != "scratch" or self.pretraining() is None,

@@ -53,11 +53,8 @@ class Trainer:
     ) -> FitResult:
         """Train a model in place and return how it went.
 
-        Args:
-            model: freshly initialised; moved to the device, channels last.
-            train: the (poisoned) training split.
-            validation: clean, trusted; for the curve and for defenses that use it.
-            defense: edits of the loop; None trains plainly.
+        The model is moved to the device, channels last. The validation split is clean and trusted,
+        for the curve and for defenses that use it.
 
         Raises:
             DivergedError: the loss or the network's outputs stopped being finite, or a defense left

@@ -155,10 +155,8 @@ def brew(
 def _draw_shift_flip(
     restarts: int, num_poisons: int, base: Tensor, generators: Sequence[torch.Generator]
 ) -> tuple[Tensor, Tensor]:
-    """Shifts (G, P, 2) and flips (G, P) of one step, in the targets' own draws.
-
-    The range is the code's: 4 of 32 pixels to each side, in proportion for other sizes.
-    """
+    """Shifts (G, P, 2) and flips (G, P) of one step, in the targets' own draws."""
+    # The range is the code's: 4 of 32 pixels to each side, in proportion for other sizes.
     reach = torch.tensor([base.shape[-1] / 8, base.shape[-2] / 8])
     shifts, flips = [], []
     for generator in generators:

@@ -23,13 +23,9 @@ def medoid_clusters(
 ) -> list[tuple[Tensor, Tensor]]:
     """Which greedy medoid of its set stands for each point, and for how many each stands.
 
-    Args:
-        sets: G sets of points, each (n, D) float with n >= 1; n may differ.
-        num_medoids: k of each set, in 1..n.
-
-    Returns:
-        (owner, size) of each set: owner (n,) int64 in 0..k-1, by order of selection; size (k,)
-        int64, the medoid itself included. A medoid whose twin was taken before it stands for none.
+    Of G sets of points (n, D), of which n may differ, and k of each, in 1..n, come (owner, size):
+    owner (n,) in 0..k-1, by order of selection; size (k,), the medoid itself included. A medoid
+    whose twin was taken before it stands for none.
     """
     if sets[0].is_cuda:
         return batched_greedy(sets, num_medoids)

@@ -55,11 +55,10 @@ def quick_forward(model: Classifier, size: tuple[int, int]) -> Callable[[Tensor]
 
 def _is_plain(model: Classifier) -> bool:
     """Whether all is float32 and trained, nothing held, and nobody listens to the layers."""
-    layers = list(model.modules())
     return (
         all(weight.dtype == torch.float32 and weight.requires_grad for weight in model.parameters())
         and not model.holds_norms
-        and not any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
+        and not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     )
 
 
