@@ -95,5 +95,5 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
 
 def relative_distance(features: Tensor, target: Tensor) -> Tensor:
     """Distance (G,) of the mean of features (G, P, F) from the target's (G, F), over its norm."""
-    distance: Tensor = (features.mean(1) - target).norm(dim=1)
-    return distance / target.norm(dim=1).clamp(min=1e-12)
+    share: Tensor = (features.mean(1) - target).norm(dim=1) / target.norm(dim=1).clamp(min=1e-12)
+    return share

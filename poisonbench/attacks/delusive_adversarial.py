@@ -18,8 +18,8 @@ Given a surrogate f trained on clean data, images x with labels y of K classes:
 Deviations  HINT says only "a class other than y"; the permutation, 100 steps, epsilon / 5 and the
             zero start are the reference code's. Its default ball is L2 of radius 0.5 and its
             surrogate VGG-16; HINT's is L-infinity and here the surrogate is the victim's
-            architecture. Images are rounded to grey levels, not truncated. Nobody published a
-            setting for MNIST; there it takes PGD's 40 steps of epsilon / 10.
+            architecture. Images are rounded to grey levels, not truncated. MNIST takes PGD's 40
+            steps of epsilon / 10.
 """
 
 from dataclasses import dataclass

@@ -99,10 +99,9 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
 def parameter_gradient(
     model: Classifier, images: Tensor, labels: Tensor, *, create_graph: bool = False
 ) -> Tensor:
-    """Gradient (D,) of the mean cross-entropy with respect to all D parameters.
+    """Gradient (D,) of the mean cross-entropy of images with respect to all D parameters.
 
-    The model is in eval mode; images are (P, C, H, W), labels (P,). With ``create_graph`` the
-    gradient itself can be differentiated.
+    With ``create_graph`` the gradient itself can be differentiated.
     """
     parameters = weights_of(model)
     loss = F.cross_entropy(functional_call(model, parameters, (images,)), labels)

@@ -19,8 +19,8 @@ Where      scenarios "transfer" and "finetune" alone, which pretrain a network. 
            surrogates are pretrained plainly, as the paper's are.
 Deviations The paper gives the norm, the bound (8/255) and the number of steps (8) and neither their
            length nor their start: here a quarter of the bound, and random. The recipe of
-           pretraining is the scenario's. MNIST has no published setting: there the bound is the
-           untargeted attacks', and on the sample half of it.
+           pretraining is the scenario's. MNIST's bound is the untargeted attacks', and on the
+           sample half of it.
 """
 
 from dataclasses import dataclass

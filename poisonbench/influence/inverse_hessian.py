@@ -69,9 +69,7 @@ def conjugate_gradient(
             finite; names what to change.
     """
     target = float(gradient.norm()) * tolerance
-    solution = torch.zeros_like(gradient)
-    remainder = gradient.clone()
-    search = remainder.clone()
+    solution, remainder, search = torch.zeros_like(gradient), gradient.clone(), gradient.clone()
     squared = remainder.square().sum()
     if not math.isfinite(target):
         raise DivergedError(

@@ -22,8 +22,7 @@ def build_model(
 ) -> Classifier:
     """A fresh classifier with initial weights drawn from the generator, on the CPU.
 
-    Raises:
-        UsageError: the name is unknown or the images are too small for the network.
+    UsageError where the name is unknown or the images are too small for the network.
     """
     # PyTorch's layers draw initial weights of their own from the global generator.
     with torch.random.fork_rng(devices=[]):

@@ -17,10 +17,8 @@ from poisonbench.models.norms import norms_of
 class Classifier(nn.Module):
     """An image classifier on pixels of [0, 1].
 
-    Args:
-        features: maps normalised (B, C, H, W) to (B, F).
-        head: Linear from F features to K logits, the "top layer" of the papers.
-        mean, std: per-channel normalisation, in [0, 1] units.
+    The features map normalised (B, C, H, W) to (B, F), the head, the "top layer" of the papers,
+    (B, F) to K logits; mean and std are the channels', in [0, 1] units.
     """
 
     def __init__(

@@ -38,12 +38,9 @@ class Snapshot:
 
 
 class Checkpoint:
-    """A folder that holds the last snapshot of one run.
+    """A folder that holds the last snapshot of one run, made on the first save.
 
-    Args:
-        folder: where; created on the first save, removed by :meth:`discard`.
-        run_id: the run's id; a snapshot of another run is ignored.
-        every: seconds between snapshots.
+    A snapshot of another run's id is ignored. ``every`` are the seconds between snapshots.
     """
 
     def __init__(self, folder: Path, run_id: str, every: float = 60.0) -> None:

@@ -75,7 +75,6 @@ class ProjectedGradient:
 
     Only the network runs in bfloat16: its values near 1 are 1/256 apart, more than a step of an
     iterate would be. The loss is a sum, so an image's step does not depend on its batch.
-
     """
 
     ball: Ball

@@ -31,21 +31,18 @@ from poisonbench.training.state import Defense, FitResult, TrainingSet, Training
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """How and where networks are trained, and who hears of it; may train several.
-
-    Attributes:
-        checkpoint: where to save and resume; None does neither.
-        report: told of every batch.
-        should_stop: asked after every batch; true saves a checkpoint and stops.
-        name: the phase's name in progress reports.
-    """
+    """How and where networks are trained, and who hears of it; may train several."""
 
     recipe: Recipe
     seeds: Seeds
     device: torch.device
+    #: Where to save and resume; None does neither.
     checkpoint: Checkpoint | None = None
+    #: Told of every batch.
     report: Reporter = silent
+    #: Asked after every batch; true saves a checkpoint and stops.
     should_stop: Callable[[], bool] = lambda: False
+    #: The phase's, in progress reports.
     name: str = "training"
 
     def fit(
@@ -62,7 +59,12 @@ class Trainer:
             InterruptedRunError: stopped by ``should_stop`` with a checkpoint saved.
             AbortedError: stopped by ``should_stop`` where there is no checkpoint.
         """
-        return _Run(self, model, train, validation, defense or Defense()).fit()
+        run = _Run(self, model, train, validation, defense or Defense())
+        try:
+            return run.fit()
+        except DivergedError as error:
+            error.epoch = run.epoch + 1
+            raise
 
 
 class _Run:
@@ -95,13 +97,6 @@ class _Run:
         self.clock = self.saved_at = time.monotonic()
 
     def fit(self) -> FitResult:
-        try:
-            return self._fit()
-        except DivergedError as error:
-            error.epoch = self.epoch + 1
-            raise
-
-    def _fit(self) -> FitResult:
         resumed = self._resume()
         while self.epoch < self.recipe.epochs:
             if not resumed:

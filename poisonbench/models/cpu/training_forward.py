@@ -17,7 +17,7 @@ Buffers are used again from step to step, so each forward pass must be followed 
 before the next; otherwise that one raises. Layers that do not fit run as they are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -88,12 +88,11 @@ class FirstBlock:
         self.conv, self.norm, self.workspace = conv, norm, Workspace()
 
     @staticmethod
-    def fits(layers: list[nn.Module], height: int, width: int) -> bool:
+    def fits(layers: Sequence[Any], height: int, width: int) -> bool:
         """Whether a network begins with such a block, and its output can be pooled evenly."""
         if not is_first_block(layers, nn.BatchNorm2d):
             return False
-        conv: Any = layers[0]
-        norm: Any = layers[1]
+        conv, norm = layers[:2]
         return bool(
             conv.kernel_size == (5, 5)
             and norm.affine

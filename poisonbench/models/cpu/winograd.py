@@ -237,8 +237,7 @@ def cook_toom() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Each finite point p stands for evaluating polynomials there: row i of G evaluates g, divided by
     the product of p_i - p_j; row i of B' are the coefficients of the product of x - p_j.
     """
-    into, kernel = np.zeros((TILE, TILE)), np.zeros((TILE, KERNEL))
-    out_of = np.zeros((OUTPUT, TILE))
+    into, kernel, out_of = (np.zeros(n) for n in ((TILE, TILE), (TILE, KERNEL), (OUTPUT, TILE)))
     for row, point in enumerate(POINTS):
         others = [other for other in POINTS if other != point]
         into[row, :-1] = np.polynomial.polynomial.polyfromroots(others)
