@@ -198,7 +198,6 @@ def state_of(
         original=train,
         train=train,
         validation=dataset.validation.to(device),
-        batch_rows=None,
         generator=lambda purpose: Seeds().generator(purpose),
         note=lambda row: None,
         train_copy=lambda purpose, split: model,

@@ -66,8 +66,6 @@ A whole attack::
         return (task.images + config.epsilon * share[:, None, None, None]).clamp(0, 1)
 '''
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,8 +93,7 @@ class AttackConfig(BaseConfig):
 class AttackCheckpoint:
     """A checkpoint of an attack in progress; this one keeps nothing.
 
-    An attack that wants one calls :meth:`load` before its loop and :meth:`save_if_due` between any
-    two steps. Without the calls a signal ends it with nothing saved.
+    An attack that does not call :meth:`load` is ended by a signal with nothing saved.
     """
 
     def load(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
@@ -124,12 +121,7 @@ NO_CHECKPOINT = AttackCheckpoint()
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images and what they show.
-
-    Attributes:
-        images: (N, C, H, W) float32 in [0, 1], on the device.
-        labels: (N,) int64.
-    """
+    """Images (N, C, H, W), float32 in [0, 1], on the device, and their labels (N,), int64."""
 
     images: Tensor
     labels: Tensor

@@ -7,7 +7,6 @@ Code        JonasGeiping/poisoning-gradient-matching @ 90bd7d2, recipe "bullseye
             ucsb-seclab/BullseyePoison @ 65af294 (``--profile original``).
 Goal        targeted: whoever trains a new head on features like the surrogates' classifies the
             target image as the poisons' class.
-Budget      L-infinity epsilon around each base image, inside [0, 1].
 Cost        steps x restarts x surrogates forward and backward passes over the poisons, without
             gradients of weights. HINT's 490 poisons, 4,000 steps and 8 restarts cost as much as
             215 epochs of ResNet-18 on CIFAR-10 (estimated from a pass's share of a training step).
@@ -26,12 +25,8 @@ trained on clean data:
 Deviations  HINT's printed settings are those of step 2, the default. The authors' substitutes are
             six architectures with dropout at three rates; here they are six networks of the
             victim's architecture, without dropout, and features are those of the last layer alone.
-            Deviations of brewing apply. MNIST has no published setting: there poisons are not
-            augmented, as the victims' images are not, and epsilon is the untargeted attacks'. The
-            sample's setting is this project's: larger steps and few.
+            Deviations of brewing apply.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
@@ -39,7 +34,12 @@ from typing import Literal
 from torch import Tensor
 
 from poisonbench.attacks.base import TargetedTask
-from poisonbench.attacks.shared.feature_space import MNIST_PRESETS, FeatureSpace, adam_steps
+from poisonbench.attacks.shared.feature_space import (
+    MNIST_PRESETS,
+    FeatureSpace,
+    adam_steps,
+    mean_distance,
+)
 from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, surrogate_models
 from poisonbench.core.settings import Profiles, require, setting
 
@@ -86,28 +86,14 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
     """Poisons (T, P, C, H, W) float32 in [0, 1] for the task's targets."""
     # 1. The targets' features.
     space = FeatureSpace(surrogate_models(task.snapshots, task.epochs, config), task.targets)
-
-    def objective(number: int, images: Tensor, rows: Tensor) -> Tensor:
-        features, target = space.embed(number, images), space.targets[number][rows]
-        return bullseye(features, target, relative=config.form == "authors")
-
     # 2.
     if config.form == "mean":
-        return brew(task, config, objective, space.models)
+        return brew(task, config, space.objective(mean_distance), space.models)
     # 2'.
-    return adam_steps(task, config, objective, space.models)
+    return adam_steps(task, config, space.objective(relative_distance), space.models)
 
 
-def bullseye(features: Tensor, target: Tensor, *, relative: bool) -> Tensor:
-    """Distance (G,) of the mean poison from the target, in one surrogate's features.
-
-    Args:
-        features: (G, P, F) of the poisons.
-        target: (G, F).
-        relative: the distance as a share of the target's norm, else the mean squared difference.
-    """
-    difference = features.mean(1) - target
-    if relative:
-        share: Tensor = difference.norm(dim=1) / target.norm(dim=1).clamp(min=1e-12)
-        return share
-    return difference.square().mean(1)
+def relative_distance(features: Tensor, target: Tensor) -> Tensor:
+    """Distance (G,) of the mean of features (G, P, F) from the target's (G, F), over its norm."""
+    share: Tensor = (features.mean(1) - target).norm(dim=1) / target.norm(dim=1).clamp(min=1e-12)
+    return share

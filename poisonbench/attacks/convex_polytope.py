@@ -6,8 +6,7 @@ Source      Zhu et al., "Transferable Clean-Label Poisoning Attacks on Deep Neur
 Code        zhuchen03/ConvexPolytopePosioning @ bb3959d.
 Goal        targeted: a linear head that puts every poison into its class puts the target there
             too, since it lies in their convex hull.
-Budget      L-infinity epsilon around each base image, inside [0, 1]; five poisons in the papers.
-Cost        steps x surrogates forward and backward passes over the poisons.
+Cost        steps x surrogates forward and backward passes over the poisons, five in the papers.
 
 Given a target t, base images x_1..x_P of the intended class and surrogates m with features h_m:
 
@@ -25,11 +24,8 @@ Deviations  a is solved by FISTA to a duality gap of 1e-6 of the largest squared
             poison, or 200 steps; the code's projected gradient takes up to 10,000 steps. The code's
             surrogates are of six architectures with dropout at three rates; here they are six
             networks of the victim's architecture, without dropout, and features are the last
-            layer's alone. MNIST has no published setting: epsilon is the untargeted attacks', and
-            the sample's setting is this project's.
+            layer's alone. MNIST's epsilon is the untargeted attacks'.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -74,12 +70,8 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
     models = [task.snapshots(number, [task.epochs])[0] for number in range(config.surrogates)]
     space = FeatureSpace(models, task.targets)
     num_targets, num_poisons = task.images.shape[:2]
-    coefficients = torch.full(
-        (len(models), num_targets, num_poisons),
-        1 / num_poisons,
-        dtype=torch.float64,
-        device=task.images.device,
-    )
+    shape = (len(models), num_targets, num_poisons)
+    coefficients = task.images.new_full(shape, 1 / num_poisons, dtype=torch.float64)
 
     def objective(number: int, images: Tensor, rows: Tensor) -> Tensor:
         target = space.targets[number][rows]
@@ -96,13 +88,7 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
 
 
 def polytope_distance(offsets: Tensor, coefficients: Tensor, target: Tensor) -> Tensor:
-    """The losses (G,) of step b in one surrogate's features.
-
-    Args:
-        offsets: (G, P, F), the poisons' features less the target's.
-        coefficients: (G, P), each row sums to 1.
-        target: (G, F).
-    """
+    """Step b's losses (G,), of the poisons' features less the target's, (G, P, F), and c (G, P)."""
     residual = (coefficients.to(offsets.dtype)[..., None] * offsets).sum(1)
     return residual.square().sum(1) / (2 * target.square().sum(1)).clamp(min=1e-12)
 
@@ -110,19 +96,10 @@ def polytope_distance(offsets: Tensor, coefficients: Tensor, target: Tensor) -> 
 def simplex_coefficients(
     gram: Tensor, start: Tensor, *, steps: int = 200, tolerance: float = 1e-6
 ) -> Tensor:
-    """The minimum over the simplex of c' G c, by FISTA with restarts.
+    """Where c' gram c, (G, P, P), has its minimum over the simplex, (G, P), by FISTA with restarts.
 
     A group's result does not depend on the others': it stays as it is once its duality gap,
-    c' G c - min_i (G c)_i, is small.
-
-    Args:
-        gram: (G, P, P), positive semidefinite, float64.
-        start: (G, P) on the simplex, float64.
-        steps: at most.
-        tolerance: of the gap, as a share of the largest diagonal element.
-
-    Returns:
-        (G, P) float64, at least 0; each row sums to 1.
+    c' G c - min_i (G c)_i, is within the tolerance, a share of the largest diagonal element.
     """
     # The largest row sum bounds the largest eigenvalue.
     rate = 1 / gram.abs().sum(-1).amax(-1, keepdim=True).clamp(min=1e-300)

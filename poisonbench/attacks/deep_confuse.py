@@ -4,10 +4,9 @@ Source      Feng, Cai and Zhou, "Learning to Confuse: Generating Training Time A
             Auto-Encoder", NeurIPS 2019, algorithm 2; used as a poison by HINT (arXiv 2309.08549),
             section V-A1.
 Code        kingfengji/DeepConfuse @ 1f49274, MNIST/train.py, CIFAR/train.py.
-Goal        untargeted: lower the clean accuracy of whoever trains on the images;
-            ``--objective next-class``: have clean images of class y called y + 1 (section 5.5).
-Budget      L-infinity epsilon around each image, inside [0, 1]: x' = clip(x + epsilon g(x)), where
-            g ends in tanh. It sees the image alone, never the label.
+Goal        untargeted; ``--objective next-class``: have clean images of class y called y + 1
+            (section 5.5).
+Budget      x' = clip(x + epsilon g(x)), where g ends in tanh and sees the image, never the label.
 Cost        per batch a double backward through the classifier, a forward and backward pass of the
             generator and one plain step. The defaults, 30 rounds of 10 epochs, have the arithmetic
             of ten training runs of ResNet-18 on CIFAR-10; the paper's budget took its authors 5-7
@@ -36,8 +35,6 @@ Deviations  the code picks the round on the test set, by a second classifier lef
             minutes on two cores.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -45,13 +42,16 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from poisonbench.attacks.base import AttackConfig, AttackTask
 from poisonbench.attacks.shared.adam_state import adam_tensors, restore_adam
+from poisonbench.attacks.shared.unrolled_step import sgd_step, weights_of
 from poisonbench.core.errors import DivergedError, UsageError
 from poisonbench.core.settings import Profiles, setting
 from poisonbench.models import deep_confuse_classifiers, generators
 from poisonbench.models.classifier import initialise, pass_size
+from poisonbench.training.checkpoint import part, under
 from poisonbench.training.evaluation import logits_of
 
 VERSION = 1
@@ -74,10 +74,7 @@ PROFILES: Profiles = {
             "generator_width": 0.5,
         },
     },
-    "code": {
-        "*": {"rounds": 1000, "epochs_per_round": 20},
-        "mnist": _MNIST,
-    },
+    "code": {"*": {"rounds": 1000, "epochs_per_round": 20}, "mnist": _MNIST},
 }
 
 
@@ -105,12 +102,7 @@ class Config(AttackConfig):
 
 
 def craft(task: AttackTask, config: Config) -> Tensor:
-    """Poisoned images (P, C, H, W) float32 in [0, 1] for the task's images.
-
-    Raises:
-        UsageError: too few images or classes, or images too small for the networks.
-        DivergedError: a loss or a perturbation is no longer finite.
-    """
+    """Poisoned images (P, C, H, W) float32 in [0, 1] for the task's images."""
     generator, blank = _networks(task, config)
     clean = task.images.contiguous(memory_format=torch.channels_last)
     batch_size = min(config.batch_size, len(clean))
@@ -120,20 +112,26 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     # 1. A random generator.
     generator = _fresh(generator, task).to(memory_format=torch.channels_last).train()
     adam = torch.optim.Adam(generator.parameters(), lr=config.generator_rate)
-    state = _State(generator, adam, order=torch.arange(len(clean)))
-    saved = task.checkpoint.load()
-    if saved is not None:
-        state.restore(*saved, blank)
+    networks = {
+        "generator": generator,
+        "frozen": copy.deepcopy(generator).eval(),
+        "best": copy.deepcopy(generator).eval(),
+        "surrogate": copy.deepcopy(blank).to_empty(device=clean.device).train(),
+    }
+    losses = torch.zeros(2, device=clean.device)
+    state = _State(networks, adam, torch.arange(len(clean)), losses)
+    if (saved := task.checkpoint.load()) is not None:
+        state.restore(*saved)
 
     while state.number <= config.rounds:
         # 2. Freeze a copy, whose output is the same all through the round; a new classifier.
         if state.step == 0:
-            state.frozen = copy.deepcopy(generator).eval()
-            state.surrogate = _fresh(blank, task).train()
-            state.losses = torch.zeros(2, device=clean.device)
-        poisoned = _perturb_all(state.frozen, clean, config.epsilon)
+            networks["frozen"] = copy.deepcopy(generator).eval()
+            networks["surrogate"] = _fresh(blank, task).train()
+            losses.zero_()
+        poisoned = _perturb_all(networks["frozen"], clean, config.epsilon)
         _check_finite(poisoned, "perturbation", state.number, "--generator-rate")
-        surrogate, losses = state.surrogate, state.losses
+        surrogate = networks["surrogate"]
         sgd = torch.optim.SGD(surrogate.parameters(), lr=config.surrogate_rate)
         scratch = {name: buffer.clone() for name, buffer in surrogate.named_buffers()}
         while state.step < steps:
@@ -176,9 +174,9 @@ def craft(task: AttackTask, config: Config) -> Tensor:
         share = float(hits.double().mean())
         score = 1 - share if config.objective == "untargeted" else share
         if state.number > 0 and score > state.best_score:
-            state.best, state.best_score = state.frozen, score
+            networks["best"], state.best_score = networks["frozen"], score
         state.number, state.step = state.number + 1, 0
-    return _perturb_all(state.best, clean, config.epsilon)
+    return _perturb_all(networks["best"], clean, config.epsilon)
 
 
 def perturb(generator: nn.Module, images: Tensor, epsilon: float) -> Tensor:
@@ -196,22 +194,13 @@ def loss_after_pseudo_step(
 ) -> Tensor:
     """The loss on one batch after an SGD step on another, differentiable in the latter's images.
 
-    Args:
-        model: the classifier in training mode; its weights, gradients and buffers stay as they are.
-        scratch: a copy of its buffers, which the two passes write their running statistics to.
-        seen: images (B, C, H, W) and labels (B,) of the step.
-        judged: images and labels of the loss.
-        rate: length of the step.
+    The classifier, in training mode, stays as it is: ``scratch`` is a copy of its buffers, which
+    the two passes write to. The step is on images and labels seen, the loss of those judged.
     """
-    weights = {name: weight.detach().requires_grad_() for name, weight in model.named_parameters()}
-    logits = torch.func.functional_call(model, (weights, scratch), seen[0])
-    before = F.cross_entropy(logits, seen[1])
-    gradients = torch.autograd.grad(before, list(weights.values()), create_graph=True)
-    stepped = {
-        name: weight - rate * gradient
-        for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
-    }
-    logits = torch.func.functional_call(model, (stepped, scratch), judged[0])
+    weights = weights_of(model)
+    logits = functional_call(model, (weights, scratch), seen[0])
+    stepped = sgd_step(weights, F.cross_entropy(logits, seen[1]), rate)
+    logits = functional_call(model, (stepped, scratch), judged[0])
     return F.cross_entropy(logits, judged[1])
 
 
@@ -224,11 +213,7 @@ def _networks(task: AttackTask, config: Config) -> tuple[nn.Module, nn.Module]:
         )
     channels, height, width = task.images.shape[1:]
     kind = generators.UNet if config.generator == "unet" else generators.Autoencoder
-    build = (
-        deep_confuse_classifiers.vgg11
-        if config.surrogate == "vgg11"
-        else deep_confuse_classifiers.cnn
-    )
+    build = getattr(deep_confuse_classifiers, config.surrogate)
     try:
         # On the meta device layers draw no initial weights, which would come from the global RNG.
         with torch.device("meta"):
@@ -240,55 +225,35 @@ def _networks(task: AttackTask, config: Config) -> tuple[nn.Module, nn.Module]:
         raise UsageError(f"dc: {error}; resize the images or choose another network") from None
 
 
+@dataclass
 class _State:
-    """What a step leaves to the next one; a checkpoint holds it.
+    """What a step leaves to the next one; a checkpoint holds it."""
 
-    Attributes:
-        generator: g', in training mode.
-        adam: its optimiser.
-        order: (P,) the epoch's rows.
-        frozen: g, in eval mode.
-        surrogate: f, in training mode.
-        losses: (2,) sums over the round's steps: after the pseudo step, of the classifier.
-        best: the best trained g so far.
-        number, step: round and step in it, from 0.
-        best_score: of ``best``.
-    """
-
-    frozen: nn.Module
-    surrogate: nn.Module
+    #: g' ("generator") and f ("surrogate") in training mode, g ("frozen") and "best" in eval mode.
+    networks: dict[str, nn.Module]
+    adam: torch.optim.Adam
+    #: (P,), the epoch's rows.
+    order: Tensor
+    #: (2,), sums over the round's steps: after the pseudo step, of the classifier.
     losses: Tensor
-
-    def __init__(self, generator: nn.Module, adam: torch.optim.Adam, order: Tensor) -> None:
-        self.generator, self.adam, self.order = generator, adam, order
-        self.best = generator
-        self.number, self.step, self.best_score = 0, 0, -1.0
+    #: Round, and step in it, from 0.
+    number: int = 0
+    step: int = 0
+    best_score: float = -1.0
 
     def saved(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Its position and tensors for the checkpoint."""
-        tensors = {"order": self.order, "losses": self.losses}
-        for part in ("generator", "frozen", "surrogate", "best"):
-            module: nn.Module = getattr(self, part)
-            tensors |= {f"{part}.{name}": value for name, value in module.state_dict().items()}
-        tensors |= adam_tensors(self.adam)
-        position = {"number": self.number, "step": self.step, "best_score": self.best_score}
-        return position, tensors
+        tensors = {"order": self.order, "losses": self.losses, **adam_tensors(self.adam)}
+        for name, network in self.networks.items():
+            tensors |= under(name, network.state_dict())
+        return {name: getattr(self, name) for name in ("number", "step", "best_score")}, tensors
 
-    def restore(
-        self, position: dict[str, Any], tensors: dict[str, Tensor], blank: nn.Module
-    ) -> None:
-        """Be what :meth:`saved` gave; ``blank`` is the classifier without weights."""
-        self.number, self.step = position["number"], position["step"]
-        self.best_score = position["best_score"]
-        device = next(self.generator.parameters()).device
-        self.order, self.losses = tensors["order"], tensors["losses"].to(device)
-        self.frozen = copy.deepcopy(self.generator).eval()
-        self.best = copy.deepcopy(self.frozen)
-        self.surrogate = copy.deepcopy(blank).to_empty(device=device).train()
-        for part in ("generator", "frozen", "surrogate", "best"):
-            module: nn.Module = getattr(self, part)
-            names = module.state_dict()
-            module.load_state_dict({name: tensors[f"{part}.{name}"] for name in names})
+    def restore(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        for name, value in position.items():
+            setattr(self, name, value)
+        for name, network in self.networks.items():
+            network.load_state_dict(part(name, tensors))
+        self.order = tensors["order"]
+        self.losses.copy_(tensors["losses"])
         restore_adam(self.adam, tensors)
 
 

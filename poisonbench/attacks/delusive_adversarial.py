@@ -3,9 +3,8 @@
 Source      Tao et al., "Better Safe Than Sorry: Preventing Delusive Adversaries with Adversarial
             Training", NeurIPS 2021, section 4 ("P1"); HINT (arXiv 2309.08549), section V-A1.
 Code        TLMichael/Delusive-Adversary @ 8f033e0, poison.py.
-Goal        untargeted: lower the test accuracy of whoever trains on the images. Such a model sees
-            features of class t = y + 1 under label y, so it calls clean images of t class t - 1.
-Budget      L-infinity epsilon around each image, inside [0, 1].
+Goal        untargeted: whoever trains on the images sees features of class t = y + 1 under label
+            y, and so calls clean images of t class t - 1.
 Cost        steps forward and backward passes of the surrogate over the images; 100 steps on
             49,000 CIFAR-10 images cost about one training run of ResNet-18.
 
@@ -19,11 +18,9 @@ Given a surrogate f trained on clean data, images x with labels y of K classes:
 Deviations  HINT says only "a class other than y"; the permutation, 100 steps, epsilon / 5 and the
             zero start are the reference code's. Its default ball is L2 of radius 0.5 and its
             surrogate VGG-16; HINT's is L-infinity and here the surrogate is the victim's
-            architecture. Images are rounded to grey levels, not truncated. Nobody published a
-            setting for MNIST; there it takes PGD's 40 steps of epsilon / 10.
+            architecture. Images are rounded to grey levels, not truncated. MNIST takes PGD's 40
+            steps of epsilon / 10.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
@@ -35,11 +32,7 @@ from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import Profiles, setting
 from poisonbench.data.splits import other_labels
 from poisonbench.training.precision import network_precision
-from poisonbench.training.projected_gradient import (
-    Ball,
-    ProjectedGradient,
-    warn_of_zero_gradients,
-)
+from poisonbench.training.projected_gradient import Ball, ProjectedGradient, warn_of_zero_gradients
 
 VERSION = 1
 
@@ -66,11 +59,7 @@ class Config(AttackConfig):
 
 
 def craft(task: AttackTask, config: Config) -> Tensor:
-    """Poisoned images (P, C, H, W) float32 in [0, 1] for the task's images.
-
-    Raises:
-        UsageError: there is one class only, so no other to descend towards.
-    """
+    """Poisoned images (P, C, H, W) float32 in [0, 1] for the task's images."""
     if task.num_classes < 2:
         raise UsageError(
             f"dap: expected at least 2 classes, got {task.num_classes}; choose another attack"
@@ -87,6 +76,6 @@ def craft(task: AttackTask, config: Config) -> Tensor:
         steps=config.steps,
         precision=network_precision(task.images.device, config.precision),
     )
-    perturbed = descent.perturb(task.surrogate(), task.images, targets, report=task.report)
-    warn_of_zero_gradients(perturbed.zero_gradient_share, "dap")
-    return perturbed.images
+    images, zero_share = descent.perturb(task.surrogate(), task.images, targets, report=task.report)
+    warn_of_zero_gradients(zero_share, "dap")
+    return images

@@ -3,9 +3,8 @@
 Source      Tao et al., "Better Safe Than Sorry: Preventing Delusive Adversaries with Adversarial
             Training", NeurIPS 2021, section 4 ("P5"); HINT (arXiv 2309.08549), section V-A1.
 Code        TLMichael/Delusive-Adversary @ 8f033e0, poison.py.
-Goal        untargeted: lower the test accuracy of whoever trains on the images, because the
-            pattern is an easier feature than the object.
-Budget      L-infinity epsilon around each image, inside [0, 1].
+Goal        untargeted: whoever trains on the images learns the pattern, an easier feature than the
+            object.
 Cost        one addition; no model.
 
 Given images x with labels y of K classes:
@@ -19,8 +18,6 @@ Deviations  the reference's default ball is L2 of radius 0.5; HINT's is L-infini
             deviation epsilon, cut off at the ball) are additions: they are stronger where most
             pixels are black and half of the pattern is clipped away, as on MNIST.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal

@@ -8,8 +8,7 @@ Code        JonasGeiping/poisoning-gradient-matching @ 90bd7d2, recipe "poison-f
             neeharperi/DeepKNNDefense @ ae19815, folder FeatureCollision_AlexNet (``watermark``).
 Goal        targeted: whoever trains on from features like the surrogates' classifies the target
             image as the poisons' class.
-Budget      L-infinity epsilon around each base image, inside [0, 1]; with ``--profile watermark``
-            epsilon is 1, so [0, 1] alone bounds.
+Budget      epsilon around each base image; it is 1 with ``--profile watermark``.
 Cost        steps x restarts x surrogates forward and backward passes over the poisons, without
             gradients of weights; watermark takes another forward pass a step.
 
@@ -35,13 +34,9 @@ Deviations  ``watermark`` in the papers adds poisons made of test images to the 
             around 0..255 that it never clips, with one network. With a small epsilon the bound
             clips the watermark too, as in the code of Schwarzschild et al. (ICML 2021). The
             one-shot form, which tries bases until one comes close, is not here. Deviations of
-            brewing apply. MNIST has no published setting: there poisons are not augmented, as the
-            victims' images are not, and epsilon is the untargeted attacks'. The sample's setting is
-            this project's: larger steps and few, and a watermark of 0.7, under
-            which networks that are trained on as a whole still tell a digit at 0.3.
+            brewing apply. The sample's watermark is 0.7, as networks that are trained on as a whole
+            still tell a digit at 0.3.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,7 +46,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import TargetedTask
-from poisonbench.attacks.shared.feature_space import MNIST_PRESETS, FeatureSpace
+from poisonbench.attacks.shared.feature_space import MNIST_PRESETS, FeatureSpace, mean_distance
 from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, surrogate_models
 from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.training.projected_gradient import project_linf
@@ -108,18 +103,9 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
     space = FeatureSpace(surrogate_models(task.snapshots, task.epochs, config), task.targets)
     if config.form == "watermark":
         return _watermarked(task, config, space)
-    loss = mean_collision if config.form == "mean" else collision
-
-    def objective(number: int, images: Tensor, rows: Tensor) -> Tensor:
-        return loss(space.embed(number, images), space.targets[number][rows])
-
     # 2.
-    return brew(task, config, objective, space.models)
-
-
-def mean_collision(features: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference (G,) of the mean of features (G, P, F) from the target's (G, F)."""
-    return (features.mean(1) - target).square().mean(1)
+    distance = mean_distance if config.form == "mean" else collision
+    return brew(task, config, space.objective(distance), space.models)
 
 
 def collision(features: Tensor, target: Tensor) -> Tensor:
@@ -131,10 +117,12 @@ def collision(features: Tensor, target: Tensor) -> Tensor:
 def _watermarked(task: TargetedTask, config: Config, space: FeatureSpace) -> Tensor:
     """2'. for one target after the other, (T, P, C, H, W)."""
     step_size = config.step_size * config.unit(space.models[0].std[0])
-    num_targets = len(task.targets)
 
     def poisons_of(row: int) -> Tensor:
         base = task.images[row]
+
+        def project(images: Tensor) -> Tensor:
+            return project_linf(images, base, config.epsilon)
 
         def distances(images: Tensor) -> Tensor:
             parts = [
@@ -143,16 +131,13 @@ def _watermarked(task: TargetedTask, config: Config, space: FeatureSpace) -> Ten
             ]
             return torch.stack(parts).sum(0)
 
-        return forward_backward(
-            project_linf(base.lerp(task.targets[row], config.opacity), base, config.epsilon),
-            distances,
-            lambda images: project_linf(images, base, config.epsilon),
-            config,
-            step_size,
-            lambda done, total: task.report(row * total + done, num_targets * total),
-        )
+        def report(done: int, total: int) -> None:
+            task.report(row * total + done, len(task.targets) * total)
 
-    return torch.stack([poisons_of(row) for row in range(num_targets)])
+        start = project(base.lerp(task.targets[row], config.opacity))
+        return forward_backward(start, distances, project, config, step_size, report)
+
+    return torch.stack([poisons_of(row) for row in range(len(task.targets))])
 
 
 def forward_backward(
@@ -163,15 +148,10 @@ def forward_backward(
     step_size: Tensor,
     report: Callable[[int, int], None],
 ) -> Tensor:
-    """Images (P, C, H, W) of small distance that stay near the start; each is on its own.
+    """Images (P, C, H, W) of small distance that stay near the start w; each is on its own.
 
-    Args:
-        start: (P, C, H, W), the images w.
-        distances: of images to (P,), what falls.
-        project: puts images back into what is allowed.
-        config: the most steps, and beta.
-        step_size: (C, 1, 1), Adam's first learning rate in pixels of [0, 1].
-        report: called with (steps done, steps in all).
+    The distances, (P,), fall; ``project`` puts images back into what is allowed. ``step_size``
+    (C, 1, 1) is Adam's first learning rate in pixels of [0, 1].
     """
     images = start
     length = step_size.expand(len(start), *step_size.shape)

@@ -4,8 +4,7 @@ Source      Geiping et al., "Witches' Brew: Industrial Scale Data Poisoning via 
             ICLR 2021, Algorithm 1 and equation (4); HINT (arXiv 2309.08549), section V-A2.
 Code        JonasGeiping/poisoning-gradient-matching @ 90bd7d2, which HINT used.
 Goal        targeted: whoever trains on the poisons from scratch takes one test image for the
-            intended class. The labels of the poisons are right.
-Budget      L-infinity epsilon around each image, inside [0, 1].
+            intended class.
 Cost        steps x restarts x surrogates passes over the poisons, each as dear as two or three
             training steps where convolutions are all (a second backward pass goes through the
             first), and up to eight on the small network (docs/benchmarks.md).
@@ -16,19 +15,14 @@ Given surrogates f trained on clean data, base images of the intended class and 
     cross-entropy of the target image at the intended class; not augmented, computed once.
 2.  Brew (``attacks/shared/targeted_optimiser.py``) with the loss 1 - cos(gradient of the mean
     cross-entropy of the augmented poisons at their labels, goal), one cosine over all parameters
-    together. Training on
-    the poisons then lowers the target's loss at the intended class too.
+    together. Training on the poisons then lowers the target's loss at the intended class too.
 
 Surrogates are in eval mode: with the statistics of the batch of poisons in batch norm the attack
 hardly works (2 of 16 targets instead of 13, on MNIST).
 
-Deviations  those of brewing. MNIST has no published setting: there poisons are not augmented, as
-            the victims' images are not, and epsilon is the untargeted attacks'. The sample's
-            setting is this project's: surrogates at several stages of training, which do more
-            than restarts do, long steps and few.
+Deviations  those of brewing. The sample's surrogates are at several stages of training, which do
+            more than restarts do.
 """
-
-from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
@@ -40,6 +34,7 @@ from torch.func import functional_call
 
 from poisonbench.attacks.base import TargetedTask
 from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, surrogate_models
+from poisonbench.attacks.shared.unrolled_step import weights_of
 from poisonbench.core.settings import Profiles
 from poisonbench.models.classifier import Classifier
 
@@ -104,23 +99,17 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
 def parameter_gradient(
     model: Classifier, images: Tensor, labels: Tensor, *, create_graph: bool = False
 ) -> Tensor:
-    """Gradient (D,) of the mean cross-entropy with respect to all D parameters.
+    """Gradient (D,) of the mean cross-entropy of images with respect to all D parameters.
 
-    Args:
-        model: in eval mode; may be frozen, and is left as it is.
-        images: (P, C, H, W) in [0, 1].
-        labels: (P,) int64.
-        create_graph: whether the gradient itself is to be differentiated.
+    With ``create_graph`` the gradient itself can be differentiated.
     """
-    parameters = {
-        name: parameter.detach().requires_grad_() for name, parameter in model.named_parameters()
-    }
+    parameters = weights_of(model)
     loss = F.cross_entropy(functional_call(model, parameters, (images,)), labels)
     gradients = torch.autograd.grad(loss, list(parameters.values()), create_graph=create_graph)
     return torch.cat([gradient.flatten() for gradient in gradients])
 
 
 def matching_loss(gradient: Tensor, goal: Tensor) -> Tensor:
-    """1 - cosine (), of a gradient (D,) and a goal (D,) of length 1."""
+    """1 - cosine of a gradient (D,) and a goal (D,) of length 1."""
     cosine: Tensor = (gradient * goal).sum() / gradient.norm().clamp_min(1e-12)
     return 1 - cosine

@@ -4,9 +4,7 @@ Source      Huang et al., "MetaPoison: Practical General-purpose Clean-label Dat
             NeurIPS 2020, algorithm 1 and equations 2 to 5; HINT (arXiv 2309.08549), section V-A2.
 Code        wronnyhuang/metapoison @ 298f2c0, whose poisons HINT took.
 Goal        targeted: whoever trains on the poisons takes one test image for the intended class.
-            The labels of the poisons are right.
-Budget      L-infinity epsilon around each image, inside [0, 1]; ``--color`` adds to it
-            (``Config.budget``).
+Budget      epsilon around each image; ``--color`` adds to it (``Config.budget``).
 Cost        an epoch of meta-batches a surrogate and step, of which a share
             1 - (1 - rho)^inner_batch_size holds poisons and is computed, each as dear as some ten
             plain training steps. The default attack on CIFAR-10 is thousands of epochs of work a
@@ -45,8 +43,6 @@ Deviations  Networks move along clean trajectories that are trained beforehand b
             third poisons and Adam on signs.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -60,6 +56,7 @@ from torch.func import functional_call
 from poisonbench.attacks.base import AttackConfig, TargetedTask
 from poisonbench.attacks.shared.adam_state import adam_tensors, restore_adam
 from poisonbench.attacks.shared.colour_shift import LARGEST_SHIFT, Palette, clamp_shifts, roughness
+from poisonbench.attacks.shared.unrolled_step import sgd_step, weights_of
 from poisonbench.core.errors import DivergedError, UsageError
 from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.models.classifier import Classifier
@@ -151,17 +148,15 @@ class Config(AttackConfig):
 
 
 def craft(task: TargetedTask, config: Config) -> Tensor:
-    """Poisoned images (T, P, C, H, W) float32 in [0, 1] for the task's images.
-
-    Raises:
-        UsageError: colours of images without colours.
-        DivergedError: an unrolled step went to infinity.
-    """
+    """Poisoned images (T, P, C, H, W) float32 in [0, 1] for the task's images."""
     base = task.images
     if config.color > 0 and base.shape[2] != 3:
         raise UsageError(f"mp: --color expected images of 3 channels, got {base.shape[2]}")
     networks = _networks(task, config)
-    poison_of_row = _poison_of_row(task)
+    # (T, N) on the CPU: which poison each training row is, -1 for none.
+    poison_of_row = torch.full((len(task.rows), len(task.train)), -1)
+    numbers = torch.arange(task.rows.shape[1]).expand_as(task.rows)
+    poison_of_row.scatter_(1, task.rows.cpu(), numbers)
 
     saved = task.checkpoint.load()
     delta = torch.zeros_like(base)
@@ -213,7 +208,6 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
                     "mp: expected a finite gradient of the poisons, got nan or infinity in craft "
                     f"step {step + 1}; lower --inner-learning-rate"
                 )
-
             # 3. The average over networks.
             adam.zero_grad()
             poisons.backward(gradient / len(networks))
@@ -245,15 +239,11 @@ def unrolled_loss(
 ) -> Tensor:
     """Mean over i = 1..K of the target's loss after i SGD steps, differentiable in all images.
 
-    Args:
-        model: in the mode that its batch norm shall work in; weights and buffers stay as they are.
-        batches: K + 1 pairs of images (B, C, H, W) and labels (B,); the last one is not trained
-            on, and its images serve the target's batch norm alone.
-        target: (C, H, W).
-        intended: () int64, the class that it shall be given.
-        rate: length of a step.
+    The model is in the mode that its batch norm shall work in, and stays as it is. Of the K + 1
+    batches of images (B, C, H, W) and labels (B,) the last one is not trained on: its images serve
+    the batch norm of the target (C, H, W) alone.
     """
-    weights = {name: weight.detach().requires_grad_() for name, weight in model.named_parameters()}
+    weights = weights_of(model)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     losses = []
     for number, (images, labels) in enumerate(batches):
@@ -261,22 +251,12 @@ def unrolled_loss(
         if number > 0:
             losses.append(carlini_wagner(logits[-1], intended))
         if number + 1 < len(batches):
-            loss = F.cross_entropy(logits[:-1], labels)
-            slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
-            weights = {
-                name: weight - rate * slope
-                for (name, weight), slope in zip(weights.items(), slopes, strict=True)
-            }
+            weights = sgd_step(weights, F.cross_entropy(logits[:-1], labels), rate)
     return torch.stack(losses).mean()
 
 
 def carlini_wagner(logits: Tensor, intended: Tensor) -> Tensor:
-    """By how much the best other class leads over the intended one, at least -100.
-
-    Args:
-        logits: (K,).
-        intended: () int64.
-    """
+    """By how much the best other class of logits (K,) leads over the intended (), at least -100."""
     is_intended = torch.arange(len(logits), device=logits.device) == intended
     best_other = logits.masked_fill(is_intended, -math.inf).max()
     return (best_other - logits.gather(0, intended[None])[0]).clamp_min(-_CONFIDENT)
@@ -285,19 +265,12 @@ def carlini_wagner(logits: Tensor, intended: Tensor) -> Tensor:
 def meta_batches(
     poison_of_row: Tensor, config: Config, generator: torch.Generator
 ) -> Iterator[MetaBatch]:
-    """Poisons of each batch of an epoch that has any, and rows of it and its successors.
+    """Poisons (B',) of each batch of an epoch that has any, and K + 1 tensors of rows beside them.
 
-    The rows beside a batch's poisons are clean ones; those of its successors are too with
-    ``poisons_per_batch``, and otherwise whatever comes, other poisons' images without their
-    perturbation among them.
-
-    Args:
-        poison_of_row: (N,) int64 on the CPU, which poison each training row is, -1 for none.
-        config: sizes.
-        generator: of the order.
-
-    Yields:
-        (B',) int64 poisons, and K + 1 tensors of rows of the training split beside them.
+    The rows are of the batch and its successors. Those of the batch are clean; those of the
+    successors are too with ``poisons_per_batch``, and otherwise whatever comes, other poisons'
+    images without their perturbation among them. ``poison_of_row`` (N,) says on the CPU which
+    poison each training row is, -1 for none.
     """
     order = torch.randperm(len(poison_of_row), generator=generator)
     size, dense = config.inner_batch_size, config.poisons_per_batch
@@ -337,9 +310,9 @@ def _poison_gradient(
     numbers, others = batch
     own = task.labels[target, numbers.to(poisons.device)]
     batches = []
-    for number, rows in enumerate(others):
+    for first, rows in zip([moved] + [poisons] * config.unroll, others, strict=True):
         clean = task.train.rows(rows.to(poisons.device))
-        images = torch.cat([moved if number == 0 else poisons, clean.images.to(poisons) / 255])
+        images = torch.cat([first, clean.images.to(poisons) / 255])
         batches.append((images, torch.cat([own, clean.labels])))
     loss = unrolled_loss(
         model, batches, task.targets[target], task.intended[target], config.inner_learning_rate
@@ -351,18 +324,7 @@ def _networks(task: TargetedTask, config: Config) -> list[list[Classifier]]:
     """For each network its states: one, or one an epoch."""
     ends = [task.epochs] if config.start == "trained" else list(range(config.surrogates))
     networks = [task.snapshots(number, ends) for number in range(config.surrogates)]
-    for states in networks:
-        for model in states:
-            model.train(config.bn == "batch")
-    return networks
-
-
-def _poison_of_row(task: TargetedTask) -> Tensor:
-    """(T, N) int64 on the CPU: which poison each training row is, -1 for none."""
-    poison_of_row = torch.full((len(task.rows), len(task.train)), -1)
-    return poison_of_row.scatter_(
-        1, task.rows.cpu(), torch.arange(task.rows.shape[1]).expand_as(task.rows)
-    )
+    return [[model.train(config.bn == "batch") for model in states] for states in networks]
 
 
 @torch.no_grad()

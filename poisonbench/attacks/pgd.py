@@ -5,8 +5,6 @@ Source      Madry et al., "Towards Deep Learning Models Resistant to Adversarial
             with restarts and augmentation, by Fowl et al., "Adversarial Examples Make Strong
             Poisons", NeurIPS 2021.
 Code        HINT publishes none for its attacks; lhfowl/adversarial_poisons for Fowl et al.
-Goal        untargeted: lower the test accuracy of whoever trains on the images.
-Budget      L-infinity epsilon around each image, inside [0, 1].
 Cost        steps x restarts forward and backward passes of the surrogate over the images; 40 steps
             on 49,000 CIFAR-10 images cost a third of a training run of ResNet-18.
 
@@ -22,8 +20,6 @@ Deviations  HINT states neither steps, step size, start nor restarts: 40 steps o
             --step-ratio 0.05 --restarts 8 --augment crop-flip`` for all but the Gaussian. Crops
             shift by whole pixels, theirs by fractions.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
@@ -69,15 +65,15 @@ class Config(AttackConfig):
 
 def craft(task: AttackTask, config: Config) -> Tensor:
     """Poisoned images (P, C, H, W) float32 in [0, 1] for the task's images."""
-    model = task.surrogate()
-    device = task.images.device
+    model, device = task.surrogate(), task.images.device
     ascent = ProjectedGradient(
         ball=Ball(config.epsilon),
         step_size=config.step_ratio * config.epsilon,
         steps=config.steps,
         precision=network_precision(device, config.precision),
     )
-    best_images, best_losses = task.images, torch.empty(0)
+    best_images = task.images
+    best_losses = torch.full((len(task.images),), -torch.inf, device=device)
     for restart in range(config.restarts):
         # 1. A random start.
         start = ascent.ball.random_start(task.images, task.generator)
@@ -86,7 +82,7 @@ def craft(task: AttackTask, config: Config) -> Tensor:
         draws = None
         if config.augment == "crop-flip":
             draws = draw_crop_flip(config.steps, len(task.images), task.generator, device)
-        perturbed = ascent.perturb(
+        images, zero_share = ascent.perturb(
             model,
             task.images,
             task.labels,
@@ -96,16 +92,13 @@ def craft(task: AttackTask, config: Config) -> Tensor:
                 before * total + done, config.restarts * total
             ),
         )
-        warn_of_zero_gradients(perturbed.zero_gradient_share, "pgd")
+        warn_of_zero_gradients(zero_share, "pgd")
         if config.restarts == 1:
-            return perturbed.images
+            return images
 
         # 3. Keep the highest loss.
-        losses = example_losses(model, perturbed.images, task.labels)
-        if restart == 0:
-            best_images, best_losses = perturbed.images, losses
-        else:
-            better = losses > best_losses
-            best_images = torch.where(better[:, None, None, None], perturbed.images, best_images)
-            best_losses = torch.maximum(losses, best_losses)
+        losses = example_losses(model, images, task.labels)
+        better = losses > best_losses
+        best_images = torch.where(better[:, None, None, None], images, best_images)
+        best_losses = torch.maximum(losses, best_losses)
     return best_images

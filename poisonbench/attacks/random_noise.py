@@ -2,16 +2,11 @@
 
 Source      none; Geiping et al. and others report such a control.
 Goal        none: what happens to the target without an attack, on images that differ as much.
-Budget      L-infinity epsilon, inside [0, 1].
-
-Cost        none.
 
 1.  Draw epsilon or -epsilon for every pixel of every poison, each as likely.
 
 Deviations  none: it is this project's.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 

@@ -21,17 +21,12 @@ Settings   10 dimensions and two clusters are the paper's; 35 % and 0.1 are the 
 Profiles   "paper"; "code" is the form whose figures EPIC and FRIENDS print (JonasGeiping/data-
            poisoning @ 88d929c): clusters of the features themselves, and the smaller one of every
            class goes, poisoned or not, which costs much accuracy.
-Scenarios  features are those of a copy trained as the run will be; in transfer those of the frozen
-           pretraining, and rows of the transfer set go.
 Deviations Principal components instead of independent ones: the same subspace up to whitening, and
            without an iteration that may not converge. The paper's third analysis, to classify
            suspects by a network trained without them, takes another training a class and is left
            out. Classes of fewer than three examples are not judged. Ties of size suspect neither
-           ("smaller": the second). A class is never emptied: one cluster stays.
-Shapes     N training examples, n_c of class c, F features.
+           ("smaller": the second).
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
@@ -43,7 +38,7 @@ from torch import Tensor
 
 from poisonbench.core.settings import Profiles, setting
 from poisonbench.defenses.base import Defense, Recipe
-from poisonbench.defenses.shared.feature_filter import FeatureFilter, FilterConfig
+from poisonbench.defenses.shared.feature_filter import FeatureFilter, FilterConfig, rows_by_class
 
 VERSION = 1
 
@@ -77,8 +72,7 @@ def build(config: Config, recipe: Recipe) -> Defense:
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:
     """Steps 2-4: the rows to keep, (N,) bool; the generator seeds the starts of k-means."""
     keep = torch.ones_like(labels, dtype=torch.bool)
-    for label in labels.unique():
-        rows = (labels == label).nonzero().flatten()
+    for rows in rows_by_class(labels):
         seed = int(torch.randint(2**31 - 1, (), generator=generator))
         if len(rows) >= 3:
             is_suspect = suspects(features[rows].double().cpu().numpy(), seed, config)
@@ -107,11 +101,7 @@ def suspects(points: NDArray[np.float64], seed: int, config: Config) -> NDArray[
     smaller: NDArray[np.bool_] = side == (0 if share > 0.5 else 1)
     if config.analysis == "smaller":
         return smaller
-    if min(share, 1 - share) >= config.largest_share:
-        return nobody
-    if (
-        config.analysis == "silhouette"
-        and silhouette_score(points, side) <= config.least_silhouette
-    ):
-        return nobody
-    return smaller
+    is_small = min(share, 1 - share) < config.largest_share
+    if is_small and config.analysis == "silhouette":
+        is_small = silhouette_score(points, side) > config.least_silhouette
+    return smaller if is_small else nobody

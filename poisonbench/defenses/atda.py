@@ -16,9 +16,8 @@ Algorithm  for every batch, after augmentation (numbers reappear below)
      ball, then into [0, 1]
   3  fit the batch where each example stopped
 
-tau is 0, then 1 from 5/12 and 2 from 3/4 of the epochs on (FAT: after 50 and 90 of 120).
-
-tau counts, as in FAT; HINT describes a threshold on the loss.
+tau is 0, then 1 from 5/12 and 2 from 3/4 of the epochs on (FAT: after 50 and 90 of 120). It counts,
+as in FAT; HINT describes a threshold on the loss.
 
 Profiles   "paper" is HINT's column (arXiv 2309.08549), which names FAT, a radius of 0.25 and ATDA's
            code, and no norm. L2 with 7 steps is that code's default; in L-infinity 0.25 would ruin
@@ -29,10 +28,7 @@ Scenarios  the search goes through the whole network; in transfer the head alone
 Deviations FAT adds Gaussian noise of 0.001 at each step; left out. The recipe is the one that all
            defenses share; ATDA's trains 150 epochs and picks its checkpoint on poisoned images.
            The network searches in the training's precision; the pixels stay float32.
-Shapes     B batch, A active examples, C H W image.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
@@ -81,8 +77,7 @@ class AdversarialTraining(Defense):
 
     def __init__(self, config: Config, recipe: Recipe) -> None:
         super().__init__()
-        self.config = config
-        self.recipe = recipe
+        self.config, self.recipe = config, recipe
 
     def perturb_batch(self, state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
         """The batch (B, C, H, W) where its search stopped."""
@@ -91,9 +86,8 @@ class AdversarialTraining(Defense):
         # 1 random start
         start = search.ball.random_start(images, state.generator("start"))
         # 2 search
-        stop = EarlyStop(
-            labels, tau(state.epoch, self.recipe.epochs) if config.early_stop else None
-        )
+        patience = tau(state.epoch, self.recipe.epochs) if config.early_stop else None
+        stop = EarlyStop(labels, patience)
         # The copy is made anew for each batch, since the weights move; a step costs far more.
         points = search.perturb_batch(folded(state.model), images, labels, start, stop)
         self._tally(state, stop.steps)
@@ -128,11 +122,7 @@ class EarlyStop(StepHooks):
     """Step 2's rule for a batch: who steps on, and how many steps all have taken together.
 
     Finding those who do is the one host synchronisation a step on a GPU; masks would need none, but
-    cost all steps of all examples, several times the mean.
-
-    Args:
-        labels: (B,) int64.
-        patience: tau; None never stops early.
+    cost all steps of all examples, several times the mean. A patience of None never stops early.
     """
 
     def __init__(self, labels: Tensor, patience: int | None) -> None:

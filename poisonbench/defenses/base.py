@@ -81,8 +81,6 @@ A whole defense::
             return images.lerp(images.mean((2, 3), keepdim=True), self.config.share)
 '''
 
-from __future__ import annotations
-
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, Oracle, TrainingSet, TrainingState
 

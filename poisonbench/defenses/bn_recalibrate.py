@@ -18,12 +18,10 @@ Scenarios  all; in transfer the statistics are the frozen features' too.
 Limits     repairs what poisons do to the statistics, not what they do to weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from poisonbench.core.settings import BaseConfig, Profiles
+from poisonbench.core.settings import BaseConfig, Profiles, require
 from poisonbench.defenses.base import Defense, Recipe
 
 VERSION = 1
@@ -52,8 +50,8 @@ class Recalibration(Defense):
 
     def check_run(self, scenario: str, given: Collection[str]) -> None:
         """Refuse a recipe that recalibrates nothing."""
-        if not self.recipe.recalibrate:
-            raise ValueError(
-                "expected a share of the validation images above 0 as --recalibrate, got 0; "
-                "--method none trains without"
-            )
+        require(
+            self.recipe.recalibrate > 0,
+            "expected a share of the validation images above 0 as --recalibrate, got 0; "
+            "--method none trains without",
+        )

@@ -16,15 +16,13 @@ Scenarios  drops the poisons of what the scenario trains on. Where they are thei
            in the paper's transfer sets, that class goes, and a warning says so.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from poisonbench.core.settings import BaseConfig, Profiles, require
-from poisonbench.defenses.base import Oracle, Recipe, TrainingSet, TrainingState
+from poisonbench.defenses.base import Defense, Oracle, Recipe, TrainingSet, TrainingState
 
 VERSION = 1
 
@@ -37,7 +35,7 @@ class Config(BaseConfig):
 PROFILES: Profiles = {"paper": {}}
 
 
-def build(config: Config, recipe: Recipe) -> CleanOnly:
+def build(config: Config, recipe: Recipe) -> Defense:
     """The control for one run."""
     return CleanOnly()
 
@@ -46,11 +44,7 @@ class CleanOnly(Oracle):
     """Drops the poisons before the first epoch."""
 
     def reveal(self, is_poison: Tensor) -> None:
-        """Take which images are poisons, (N,) bool.
-
-        Raises:
-            ValueError: no image is clean.
-        """
+        """As the base class says; ValueError where no image is clean."""
         require(
             not bool(is_poison.all()),
             "expected clean images to train on, got poisons alone; choose a smaller --rho",
@@ -61,9 +55,9 @@ class CleanOnly(Oracle):
         """Steps 1-2; after the first epoch the training set stays as it is."""
         if state.epoch > 0:
             return state.train
-        keep = ~self.is_poison.to(state.train.labels.device)
         labels = state.train.labels
-        emptied = labels.unique()[~torch.isin(labels.unique(), labels[keep].unique())].tolist()
+        keep = ~self.is_poison.to(labels.device)
+        emptied = labels.unique()[~torch.isin(labels.unique(), labels[keep])].tolist()
         state.note({"round": "filter", "classes_emptied": emptied})
         self.memory["keep"] = keep
         return state.train.with_keep(keep)

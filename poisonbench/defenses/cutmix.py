@@ -17,12 +17,8 @@ Algorithm  (numbers reappear below), for each batch (x, y), with the given proba
 
 Profiles   "paper" mixes every batch; "code" every other one (``--cutmix_prob 0.5``, as the
            reference's commands for CIFAR have it).
-Scenarios  patches what the scenario trains on; in transfer the head learns from such features.
 Deviations none. As in the paper one lambda and one box serve a batch.
-Shapes     B batch, C H W image, K classes.
 """
-
-from __future__ import annotations
 
 import math
 from dataclasses import dataclass
@@ -54,20 +50,8 @@ def build(config: Config, recipe: Recipe) -> Defense:
     return CutMix(config)
 
 
-@dataclass(frozen=True)
-class Cut:
-    """One batch's draws.
-
-    Attributes:
-        partner: (B,) rows of the batch.
-        lines, columns: of the box.
-        weight: lambda, the share of the image outside the box.
-    """
-
-    partner: Tensor
-    lines: slice
-    columns: slice
-    weight: float
+#: Lines and columns.
+Box = tuple[slice, slice]
 
 
 class CutMix(Defense):
@@ -79,38 +63,32 @@ class CutMix(Defense):
 
     def perturb_batch(self, state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
         """Step 3."""
-        cut = self._draw(state, labels)
+        _, partner, (lines, columns) = self._draw(state, labels)
         mixed = images.clone()
-        mixed[:, :, cut.lines, cut.columns] = images[cut.partner, :, cut.lines, cut.columns]
+        mixed[:, :, lines, columns] = images[partner, :, lines, columns]
         return mixed
 
     def batch_loss(self, state: TrainingState, logits: Tensor, labels: Tensor) -> Tensor:
         """Step 4."""
-        cut = self._draw(state, labels)
+        weight, partner, _ = self._draw(state, labels)
         own = F.cross_entropy(logits, labels)
-        return cut.weight * own + (1 - cut.weight) * F.cross_entropy(logits, labels[cut.partner])
+        return weight * own + (1 - weight) * F.cross_entropy(logits, labels[partner])
 
-    def _draw(self, state: TrainingState, labels: Tensor) -> Cut:
-        """Steps 1 and 2; an empty box for a batch that is not mixed."""
+    def _draw(self, state: TrainingState, labels: Tensor) -> tuple[float, Tensor, Box]:
+        """Steps 1 and 2: lambda, partners (B,), and the box, empty where nothing is mixed."""
         generator = state.generator("cutmix")
         height, width = state.train.images.shape[2:]
         chance, line, column = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
         partner = torch.randperm(len(labels), generator=generator).to(labels.device)
         if chance >= self.config.probability:
-            return Cut(partner, slice(0, 0), slice(0, 0), 1.0)
+            return 1.0, partner, (slice(0, 0), slice(0, 0))
         outside = draw_beta(self.config.alpha, generator)
         lines, columns = box_side(height, outside, line), box_side(width, outside, column)
         area = (lines.stop - lines.start) * (columns.stop - columns.start)
-        return Cut(partner, lines, columns, 1 - area / (height * width))
+        return 1 - area / (height * width), partner, (lines, columns)
 
 
 def box_side(length: int, outside: float, centre: float) -> slice:
-    """Step 2 along one side of the image: pixels that lie in the box.
-
-    Args:
-        length: of the image's side.
-        outside: lambda as it was drawn.
-        centre: of the box, as a share of the side, in [0, 1).
-    """
+    """Step 2 along a side of some length: pixels in the box, of lambda and centre as drawn."""
     size, middle = int(length * math.sqrt(1 - outside)), int(length * centre)
     return slice(max(middle - size // 2, 0), min(middle + size // 2, length))

@@ -12,22 +12,16 @@ Algorithm  (numbers reappear below)
   3  keep it if its label is among the most frequent labels of those k; drop it otherwise
   4  train on the rest
 
-Settings   k is the number of examples of a class, as in the paper's experiments (5,000 for feature
-           collision, 50 for convex polytope; its rule for p poisons is 2 p + 1). With unequal
-           classes it is their mean.
+Settings   k is the mean number of examples of a class, as in the paper's experiments (5,000 for
+           feature collision, 50 for convex polytope; its rule for p poisons is 2 p + 1).
 Rules      "modes" is the paper's: ties keep. "lowest-mode" keeps only the lowest of the most
            frequent labels, as scikit-learn's classifier votes, which the reference code calls.
            "half" keeps what at least half of the neighbours agree with (an absolute majority).
 Profiles   "paper"; "code" is the reference: "lowest-mode", and an example is its own neighbour,
            on which the paper says nothing.
-Scenarios  features are those of a copy trained as the run will be; in transfer those of the frozen
-           pretraining, and rows of the transfer set go.
 Deviations Examples that tie with the k-th neighbour to the last bit all vote, so that the order of
-           the data decides nothing. A class that would be emptied is kept whole.
-Shapes     N training examples, F features, K classes.
+           the data decides nothing.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Iterator
@@ -71,9 +65,7 @@ def build(config: Config, recipe: Recipe) -> Defense:
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:
     """Steps 2 and 3: the rows to keep, (N,) bool, of features (N, F); nothing is random."""
     num_classes = int(labels.max()) + 1
-    k = config.k
-    if k is None:
-        k = max(1, round(len(labels) / len(labels.unique())))
+    k = config.k or max(1, round(len(labels) / len(labels.unique())))
     # 2 neighbours
     votes = neighbour_votes(features, labels, num_classes, k, count_self=config.count_self)
     # 3 vote
@@ -91,14 +83,7 @@ def neighbour_votes(
     """How many of the k nearest examples have each label, (N, K) int64, on the features' device.
 
     No neighbour is looked up: the k-th smallest distance is selected, and each class's distances
-    up to it are counted. So the time hardly depends on k.
-
-    Args:
-        features: (N, F) float.
-        labels: (N,) int64, in 0..K-1.
-        num_classes: K.
-        k: more than there are neighbours means all.
-        count_self: whether an example is its own nearest neighbour.
+    up to it are counted. So the time hardly depends on k; more than there are means all.
     """
     k = min(k, len(labels) - (not count_self))
     if k < 1:

@@ -15,14 +15,12 @@ Algorithm  (numbers reappear below)
   4    drop, for good, every medoid that stands for itself alone
   5    train on the rest
 
-"EPIC-0.1" is the fraction of medoids, not of drops. HINT (arXiv 2309.08549) ran EPIC-0.1, with
-K = 10 and T = 4 on CIFAR-10 and K = 5 and T = 2 on MNIST, which are the settings here.
+"EPIC-0.1" is the fraction of medoids, not of drops; HINT (arXiv 2309.08549) ran the defaults here.
 
 Profiles   "paper" is Algorithm 1. "code" is the reference: medoids are sought among all examples,
            dropped ones too; rounds fall on multiples of T up to the last milestone of the learning
            rate (at 3/4 of the epochs without one).
-Scenarios  gradients are of the last layer in all of them; in transfer and fine-tuning the rounds
-           are counted by the second stage's epochs and drop rows of its training set.
+Scenarios  in transfer and fine-tuning rounds are counted by the second stage's epochs.
 Deviations k is rounded class by class; the reference rounds up and takes the excess from classes
            drawn at random. k shrinks with its class, where the paper keeps it: a fixed k leaves
            ever more of a shrinking class alone. A class that a round would empty is kept as it was,
@@ -31,10 +29,7 @@ Deviations k is rounded class by class; the reference rounds up and takes the ex
            ``offset_bug`` reproduces the reference's indexing of unequal classes: a class's cluster
            sizes are looked up c k_c places into the concatenated sizes, which is right for equal
            classes only; elsewhere large clusters are dropped and lone ones stay.
-Shapes     N training examples, K classes, n_c examples of class c.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -72,25 +67,19 @@ class Config(BaseConfig):
     offset_bug: bool = setting(False, "Index cluster sizes as the reference code does.")
 
 
+_BY_DATA = {
+    "mnist": {"warmup": 5, "interval": 2},
+    "mnist-sample": {"warmup": 2, "interval": 1},
+}
+
 PROFILES: Profiles = {
-    "paper": {
-        "mnist": {"warmup": 5, "interval": 2},
-        "mnist-sample": {"warmup": 2, "interval": 1},
-    },
-    "code": {
-        "*": {"rounds": "multiples", "until_milestone": True, "universe": "all"},
-        "mnist": {"warmup": 5, "interval": 2},
-        "mnist-sample": {"warmup": 2, "interval": 1},
-    },
+    "paper": _BY_DATA,
+    "code": {"*": {"rounds": "multiples", "until_milestone": True, "universe": "all"}, **_BY_DATA},
 }
 
 
 def build(config: Config, recipe: Recipe) -> Defense:
-    """EPIC for one run.
-
-    Raises:
-        ValueError: no round falls inside the recipe's epochs.
-    """
+    """EPIC for one run; ValueError where no round falls inside the recipe's epochs."""
     last = recipe.epochs - 1
     if config.until_milestone:
         last = min(last, max(recipe.milestones, default=int(0.75 * recipe.epochs)))
@@ -110,20 +99,22 @@ class Epic(Defense):
 
     def __init__(self, config: Config, rounds: range) -> None:
         super().__init__()
-        self.config = config
-        self.rounds = rounds
+        self.config, self.rounds = config, rounds
 
     def start_epoch(self, state: TrainingState) -> TrainingSet:
         """Steps 2-5 at a round; between rounds the training set stays as it is."""
         if state.epoch not in self.rounds:
             return state.train
-        labels = state.train.labels
-        keep = state.train.keep
-        keep = torch.ones_like(labels, dtype=torch.bool) if keep is None else keep
-        # 2 gradients at the logits
-        gradients = logit_gradients(state.model, state.train)
+        labels, everything = (
+            state.train.labels,
+            torch.ones_like(state.train.labels, dtype=torch.bool),
+        )
+        keep = everything if state.train.keep is None else state.train.keep
+        # 2 gradients at the logits; never in 16 bits, which would make twins of other examples
+        logits = finite_outputs(state.model, state.train, Classifier.__call__, "logits")
+        gradients = residuals(logits.softmax(1), labels)
         # 3 medoids and their clusters, class by class
-        pool = keep if self.config.universe == "remaining" else torch.ones_like(keep)
+        pool = keep if self.config.universe == "remaining" else everything
         members = [
             ((labels == label) & pool).nonzero().flatten() for label in labels[pool].unique()
         ]
@@ -148,25 +139,8 @@ class Epic(Defense):
         return state.train.with_keep(kept)
 
 
-def logit_gradients(classifier: Classifier, train: TrainingSet) -> Tensor:
-    """Step 2: softmax - onehot of every training image, (N, K) float32.
-
-    Never in 16 bits, which would make twins of examples that are not.
-
-    Raises:
-        DivergedError: some are not finite.
-    """
-    logits = finite_outputs(classifier, train, Classifier.__call__, "logits")
-    return residuals(logits.softmax(1), train.labels)
-
-
 def lone(clusters: Sequence[tuple[Tensor, Tensor]], offset_bug: bool) -> list[Tensor]:
-    """Step 4: for each class, which of its examples (n_c,) are a cluster of their own.
-
-    Args:
-        clusters: (owner, size) of each class.
-        offset_bug: look the sizes up where the reference does.
-    """
+    """Step 4: of each class's (owner, size), which of its examples (n_c,) are clusters alone."""
     if not offset_bug:
         return [size[owner] == 1 for owner, size in clusters]
     # The reference counts the empty cluster of a twin as one, and reads past the end when the last

@@ -18,8 +18,7 @@ Profiles   "paper" has the paper's settings; it searched the step size among 10,
            lambda among 1, 10, and 10 fills the zeta ball as in its figures. "code" has the
            reference's defaults (30 steps, lambda 1, random noise of 8/255), with E0 = 5 as in its
            README.
-Ablations  ``--random-noise none`` is friendly noise alone, ``--friendly false`` random noise
-           alone; the paper takes 32/255 for either.
+Ablations  ``--random-noise none`` and ``--friendly false``; the paper takes 32/255 for either.
 Scenarios  friendly noise is made for the network of the second stage after E0 of its epochs;
            in transfer the noise is for frozen features with a new head (the paper and the
            reference make it before the first epoch there: ``--begin-epoch 0``).
@@ -28,11 +27,8 @@ Deviations The loss is summed over images with the step size scaled to the refer
            steps). The KL is the code's; the paper writes its arguments the other way round. The
            magnitude is the code's mean square; the paper writes a norm and finds no difference.
            Random noise is added after augmentation: with whole-pixel crops that is the same noise,
-           and covers the padding too. On a CPU a pass holds 125 images, for its caches.
-Shapes     N training images, B batch, C H W image, K classes.
+           and covers the padding too.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
@@ -50,10 +46,8 @@ from poisonbench.models.cpu.parallel_passes import in_parallel
 VERSION = 1
 
 #: The batch that the reference's learning rate belongs to, and the start of its noise.
-REFERENCE_BATCH = 128
-START = 8 / 255
+REFERENCE_BATCH, START = 128, 8 / 255
 MOMENTUM = 0.9
-
 #: Mean noise before the last clip, in pixels of [0, 1], beyond which the descent has run away.
 RUNAWAY = 100.0
 
@@ -95,11 +89,7 @@ PROFILES: Profiles = {
 
 
 def build(config: Config, recipe: Recipe) -> Defense:
-    """FRIENDS for one run.
-
-    Raises:
-        ValueError: friendly noise would begin after the last epoch.
-    """
+    """FRIENDS for one run; ValueError where friendly noise would begin after the last epoch."""
     require(
         not config.friendly or config.begin_epoch < recipe.epochs,
         f"begin_epoch: expected under {recipe.epochs}, got {config.begin_epoch}",
@@ -157,16 +147,8 @@ def unit_noise(shape: torch.Size, kind: str, generator: torch.Generator) -> Tens
 def friendly_noise(model: Classifier, images: Tensor, start: Tensor, config: Config) -> Tensor:
     """Step 2 for a batch: noise (B, C, H, W), within +-zeta.
 
-    In float32 throughout: in 16 bits the KL of two nearly equal predictions is rounding.
-
-    Args:
-        model: frozen, in eval mode.
-        images: (B, C, H, W) in [0, 1].
-        start: (B, C, H, W), the first noise.
-        config: step size, steps, lambda, zeta.
-
-    Raises:
-        DivergedError: the descent ran away, or met what is not finite.
+    In float32 throughout: in 16 bits the KL of two nearly equal predictions is rounding. The model
+    is frozen in eval mode. DivergedError where the descent runs away or meets what is not finite.
     """
     with torch.no_grad():
         target = model(images).log_softmax(1)

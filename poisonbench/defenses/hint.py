@@ -19,8 +19,8 @@ Profiles   "paper" is the paper's text; "code" is what the reference code does w
            MNIST trains 10 epochs with one update before the last; gamma is divided by 10 from epoch
            40 on; LiSSA of 980 steps; later rounds take H over the selected images alone; the
            gradient is of the normalised image; noisy images are truncated to 8 bits.
-Extensions Not the paper's; each makes a run's variant "custom". ``select_by`` chooses step 3's
-           images by something else than |I_up|: the highest training loss, or at random.
+Extensions Not the paper's. ``select_by`` chooses step 3's images by something else than |I_up|: the
+           highest training loss, or at random.
            ``step`` takes a step of another size in step 4, along -I_pert as before and without
            gamma: "sign" moves every pixel by beta, "linf" scales each image's step so that its
            largest pixel moves by beta. Steps of several rounds add up and are clipped as always.
@@ -28,19 +28,17 @@ Extensions Not the paper's; each makes a run's variant "custom". ``select_by`` c
            "wrong-label" takes I_pert of another class drawn for each image, "gaussian" takes white
            noise with the L2 norm of each image's own step.
 Scenarios  in transfer the head alone trains, as influence is of it anyway, and rounds come at the
-           same epochs of that stage; pixel maps go through the frozen layers. In fine-tuning
-           as from scratch, from the trained network on.
+           same epochs of that stage; pixel maps go through the frozen layers.
 Deviations The paper gives no damping; 0.5 is what the code's LiSSA constants amount to
            (damp 0.01 x scale 50). The default solver is exact instead of stochastic. The loss is
            the mean over all images, where eq. 1 sums the means of two parts (equal at ratio 0.5).
            "code" keeps this project's augmentation (the code shifts CIFAR-10 by bilinear sampling
            after normalisation) and its class-balanced validation split (the code's is not).
-Shapes     N training images, S selected, C H W image, K classes, F features.
+Shapes     N training images, S selected, B of them in a pass, K classes, F features.
 """
 
-from __future__ import annotations
-
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -139,16 +137,19 @@ PROFILES: Profiles = {
     },
 }
 
-#: What a profile changes in the training recipe.
 RECIPE_CHANGES: Profiles = HINT_CODE_CHANGES
+
+#: A round's figures that are means over the selected images, in pixels of [0, 1] and shares.
+MEANS = (
+    "mean_abs_noise",
+    "share_clipped_at_beta",
+    "share_over_one_level",
+    "share_of_images_over_one_level",
+)
 
 
 def build(config: Config, recipe: Recipe) -> Defense:
-    """HINT for one run.
-
-    Raises:
-        ValueError: no update round falls inside the recipe's epochs.
-    """
+    """HINT for one run; ValueError where no update falls inside the recipe's epochs."""
     require(
         min(config.schedule) < recipe.epochs,
         f"schedule: expected an update before epoch {recipe.epochs}, got {config.schedule}",
@@ -176,9 +177,8 @@ class Hint(Defense):
                 scores = None
                 if self.config.ratio < 1:
                     scores = self._scores(model, state, inputs, probabilities, solution.vector)
-                self.memory["selected"] = select(scores, len(state.train), self.config.ratio).to(
-                    state.train.labels.device
-                )
+                selected = select(scores, len(state.train), self.config.ratio)
+                self.memory["selected"] = selected.to(state.train.labels.device)
             del inputs, probabilities
             # 4 healthy noise
             images, figures = self._add_noise(model, state, solution.vector)
@@ -197,7 +197,7 @@ class Hint(Defense):
     def _direction(
         self, model: Classifier, state: TrainingState
     ) -> tuple[Tensor, Tensor, Solution]:
-        """v, with the head's inputs (N, F + 1) and probabilities (N, K) of the training set."""
+        """The head's inputs (N, F + 1) and probabilities (N, K) of the training set, and v."""
         config = self.config
         weights = head_weights(model)
         inputs = embed_all(model, state.train.images)
@@ -207,8 +207,7 @@ class Hint(Defense):
         gradient = mean_gradient(validation, residual)
         hessian = HeadHessian(inputs, probabilities)
         if config.hessian_set == "selected" and "selected" in self.memory:
-            rows = self.memory["selected"]
-            hessian = HeadHessian(inputs[rows], probabilities[rows])
+            hessian = hessian.rows(self.memory["selected"])
         if config.solver == "cg":
             solution = conjugate_gradient(hessian, gradient, damping=config.damping)
         else:
@@ -249,8 +248,7 @@ class Hint(Defense):
         scale = model.std if config.pixel_space == "normalised" else torch.ones_like(model.std)
         images = state.train.images
         images = images.float().div_(255) if images.dtype == torch.uint8 else images.clone()
-        tally = NoiseFigures(config.beta)
-        labels = state.train.labels
+        tallies, labels = [], state.train.labels
         if config.noise == "wrong-label":
             labels = other_labels(labels, len(direction), state.generator("wrong labels"))
         generator = state.generator("gaussian noise")
@@ -267,19 +265,15 @@ class Hint(Defense):
             healthy = (clean + delta).clamp_(0, 1)
             if config.storage == "uint8":
                 healthy = (healthy * 255).floor_().div_(255)
-            tally.add(unclipped, healthy - clean)
+            tallies.append(tally_of(unclipped, healthy - clean, config.beta))
             images[rows] = healthy
-        return images, tally.figures(len(self.memory["selected"]))
+        return images, noise_figures(tallies, len(self.memory["selected"]))
 
 
 def noise_step(influence: Tensor, scale: Tensor, config: Config, gamma: float) -> Tensor:
-    """What one round adds to the noise before it is clipped at beta, (B, C, H, W).
+    """What one round adds to the noise (B, C, H, W) before it is clipped at beta, along -I_pert.
 
-    Args:
-        influence: I_pert, (B, C, H, W).
-        scale: (1, C, 1, 1), what the gradient's pixel space multiplies it by.
-        config: which step, and beta.
-        gamma: the literal step's size in this round.
+    The gradient's pixel space multiplies it by a scale (1, C, 1, 1); gamma is the literal step's.
     """
     if config.step == "literal":
         return -gamma * influence * scale
@@ -292,26 +286,14 @@ def noise_step(influence: Tensor, scale: Tensor, config: Config, gamma: float) -
 
 
 def white_noise_like(step: Tensor, generator: torch.Generator) -> Tensor:
-    """Gaussian noise (B, C, H, W) with the L2 norm that each image's step (B, C, H, W) has.
-
-    Args:
-        step: in pixels of [0, 1].
-        generator: a CPU generator.
-    """
+    """Gaussian noise (B, C, H, W) with the L2 norm that each image's step (B, C, H, W) has."""
     noise = torch.randn(step.shape, generator=generator).to(step.device)
-    norms = step.flatten(1).norm(dim=1) / noise.flatten(1).norm(dim=1)
-    scaled: Tensor = noise * norms[:, None, None, None]
-    return scaled
+    norms: Tensor = step.flatten(1).norm(dim=1) / noise.flatten(1).norm(dim=1)
+    return noise * norms[:, None, None, None]
 
 
 def select(scores: Tensor | None, num_images: int, ratio: float) -> Tensor:
-    """Rows of the ceil(ratio N) largest |score|, ties by row, increasing, (S,) int64.
-
-    Args:
-        scores: I_up or another score, (N,), or None to select every row.
-        num_images: N.
-        ratio: r in (0, 1].
-    """
+    """Rows (S,) of the ceil(ratio N) largest |scores| (N,), ties by row, increasing; None: all."""
     if scores is None:
         return torch.arange(num_images)
     count = rounded_up(ratio, num_images)
@@ -319,38 +301,27 @@ def select(scores: Tensor | None, num_images: int, ratio: float) -> Tensor:
     return order[:count].sort().values
 
 
-class NoiseFigures:
-    """How large one round's noise is, over all pixels of the selected images."""
+def tally_of(unclipped: Tensor, applied: Tensor, beta: float) -> Tensor:
+    """The two maxima of a pass's noise (B, C, H, W), as applied and unclipped, and MEANS' sums."""
+    size, asked = applied.abs(), unclipped.abs()
+    visible = size >= 1 / 255
+    figures = (
+        size.max(),
+        asked.max(),
+        size.mean((1, 2, 3)).double().sum(),
+        (asked >= beta).double().mean((1, 2, 3)).sum(),
+        visible.double().mean((1, 2, 3)).sum(),
+        visible.flatten(1).any(1).sum(),
+    )
+    return torch.stack([figure.double() for figure in figures])
 
-    def __init__(self, beta: float) -> None:
-        self.beta = beta
-        self.sums: dict[str, Tensor] = {}
 
-    def add(self, unclipped: Tensor, applied: Tensor) -> None:
-        """Count a batch: the noise before clipping at beta, and as applied, both (B, C, H, W)."""
-        size, asked = applied.abs(), unclipped.abs()
-        visible = size >= 1 / 255
-        parts = {
-            "mean_abs_noise": size.mean((1, 2, 3)).double().sum(),
-            "share_clipped_at_beta": (asked >= self.beta).double().mean((1, 2, 3)).sum(),
-            "share_over_one_level": visible.double().mean((1, 2, 3)).sum(),
-            "share_of_images_over_one_level": visible.flatten(1).any(1).double().sum(),
-        }
-        for name, value in parts.items():
-            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
-        for name, noise in (("max_abs_noise", size), ("max_unclipped", asked)):
-            largest = noise.max().double()
-            self.sums[name] = torch.maximum(self.sums.get(name, largest), largest)
-
-    def figures(self, num_selected: int) -> dict[str, Any]:
-        """Means over the selected images, in pixels of [0, 1] and shares.
-
-        Raises:
-            DivergedError: some noise is not finite.
-        """
-        largest, unclipped = (float(self.sums.pop(n)) for n in ("max_abs_noise", "max_unclipped"))
-        means = {name: float(value) / num_selected for name, value in self.sums.items()}
-        # The clip at beta makes something plausible of an infinite number.
-        if not math.isfinite(unclipped):
-            raise DivergedError(f"expected finite healthy noise, got {unclipped}; lower --gamma")
-        return {"selected": num_selected, "max_abs_noise": largest, **means}
+def noise_figures(tallies: Sequence[Tensor], num_selected: int) -> dict[str, Any]:
+    """How large a round's noise is; DivergedError where some is not finite."""
+    largest, unclipped = torch.stack(list(tallies))[:, :2].amax(0).tolist()
+    # The clip at beta makes something plausible of an infinite number.
+    if not math.isfinite(unclipped):
+        raise DivergedError(f"expected finite healthy noise, got {unclipped}; lower --gamma")
+    sums = sum(tallies, torch.zeros_like(tallies[0]))[2:].tolist()
+    means = {name: value / num_selected for name, value in zip(MEANS, sums, strict=True)}
+    return {"selected": num_selected, "max_abs_noise": largest, **means}

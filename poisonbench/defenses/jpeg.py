@@ -7,19 +7,14 @@ Source     the compression of Das et al., "Keeping the Bad Guys Out: Protecting 
 Library    Pillow's encoder and decoder (libjpeg-turbo).
 Cost       seconds, once.
 
-Algorithm
-  1  before the first epoch, encode and decode every training image at the given quality
-  2  train on the result
+Algorithm  encode and decode every training image at the given quality before the first epoch, and
+           train on the result
 
 Settings   PureGen tries qualities 25, 50, 75 and 85; lower removes more of a perturbation and of
            the image. 75 is also Pillow's own default.
-Scenarios  re-encodes what the scenario trains on: all images, or the transfer set.
-Deviations none. Colour images have their colours at half the resolution (4:2:0), as encoders do by
-           default; images of other than three channels are encoded channel by channel, as grey.
-Shapes     N training images, C H W image.
+Deviations none. Colours are at half the resolution (4:2:0), as encoders do by default; images of
+           other than three channels are encoded channel by channel, as grey.
 """
-
-from __future__ import annotations
 
 import io
 from dataclasses import dataclass
@@ -59,33 +54,26 @@ class Jpeg(Defense):
         self.config = config
 
     def start_epoch(self, state: TrainingState) -> TrainingSet:
-        """Step 1; the training set then stays as it is."""
+        """The encoded images at first; the training set then stays as it is."""
         if state.epoch != 0:
             return state.train
         images = state.train.images
         encoded = reencoded(images.cpu(), self.config.quality).to(images.device)
-        change = torch.stack(
-            [
-                (one.short() - other.short()).abs().double().sum()
-                for one, other in zip(encoded.split(4096), images.split(4096), strict=True)
-            ]
-        )
-        mean = float(change.sum()) / images.numel() / 255
+        pairs = zip(encoded.split(4096), images.split(4096), strict=True)
+        change = sum(int((one.short() - other.short()).abs().sum()) for one, other in pairs)
+        mean = change / images.numel() / 255
         state.note({"round": "jpeg", "mean_abs_change": mean})
         return state.train.with_images(encoded)
 
 
 def reencoded(images: Tensor, quality: int) -> Tensor:
     """Images (N, C, H, W) uint8, on the CPU, after encoding and decoding each by itself."""
-    if images.shape[1] == 3:
-        pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
-    else:
-        pixels = images.flatten(0, 1).contiguous().numpy()
+    has_colours = images.shape[1] == 3
+    pixels = images.permute(0, 2, 3, 1) if has_colours else images.flatten(0, 1)
     # One by one: the codec is a library's, and has no batches.
-    decoded = torch.from_numpy(np.stack([round_trip(image, quality) for image in pixels]))
-    if images.shape[1] == 3:
-        return decoded.permute(0, 3, 1, 2).contiguous()
-    return decoded.view(images.shape)
+    decoded = [round_trip(image, quality) for image in pixels.contiguous().numpy()]
+    result = torch.from_numpy(np.stack(decoded))
+    return result.permute(0, 3, 1, 2).contiguous() if has_colours else result.view(images.shape)
 
 
 def round_trip(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:

@@ -1,8 +1,7 @@
 """L2 centroid: drop the training examples that lie farthest from their class's mean.
 
 Paper      Peri et al., "Deep k-NN Defense against Clean-label Data Poisoning Attacks", ECCV
-           Workshops 2020 (ICLR 2020 submission "Strong Baseline Defenses Against Clean-Label
-           Poisoning Attacks"), section on L2-norm outliers; there a baseline of deep k-NN.
+           Workshops 2020, section on L2-norm outliers; there a baseline of deep k-NN.
 Cost       a second training; the filter itself is a pass over the features.
 
 Algorithm  (numbers reappear below)
@@ -14,13 +13,7 @@ Algorithm  (numbers reappear below)
 Settings   epsilon is the share of poisons that is feared: 0.01 for the paper's feature collision
            (50 in a class of 5,000); for its convex polytope (5 in a class of 50) it is not printed,
            and the 9.1 % of clean examples that went fit 0.1.
-Scenarios  features are those of a copy trained as the run will be; in transfer those of the frozen
-           pretraining, and rows of the transfer set go.
-Deviations A class that would be emptied is kept whole.
-Shapes     N training examples, n_c of class c, F features.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 

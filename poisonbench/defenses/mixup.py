@@ -13,12 +13,8 @@ Algorithm  (numbers reappear below), for each batch (x, y)
      one-hot labels
 
 Settings   alpha 1, the paper's for CIFAR-10: lambda is uniform.
-Scenarios  blends what the scenario trains on; in transfer the head learns from features of blends.
 Deviations none. As in the paper's code one lambda serves a batch.
-Shapes     B batch, C H W image, K classes.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 

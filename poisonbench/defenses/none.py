@@ -7,11 +7,7 @@ Extension  ``--with-validation true``, not the paper's, is a control: the clean 
            nothing else: batches and augmentation are drawn for N + M rows, not N, and an epoch has
            (N + M) / N times the steps. The validation accuracy of its record is that of images it
            was trained on and says nothing.
-Scenarios  plain training of the layers that the scenario leaves free.
-Shapes     N training images, M validation images.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 

@@ -1,10 +1,9 @@
 """One-class SVM: drop the training examples at the rim of their class's support.
 
 Paper      Peri et al., "Deep k-NN Defense against Clean-label Data Poisoning Attacks", ECCV
-           Workshops 2020 (ICLR 2020 submission "Strong Baseline Defenses Against Clean-Label
-           Poisoning Attacks"), section on one-class SVMs; there a baseline of deep k-NN. The model
-           is of Schoelkopf et al., "Estimating the Support of a High-Dimensional Distribution",
-           Neural Computation 2001.
+           Workshops 2020, section on one-class SVMs; there a baseline of deep k-NN. The model is of
+           Schoelkopf et al., "Estimating the Support of a High-Dimensional Distribution", Neural
+           Computation 2001.
 Library    scikit-learn's ``OneClassSVM`` (libsvm, float64).
 Cost       a second training, and a quadratic program a class.
 
@@ -19,14 +18,9 @@ Cuts       "ranked" drops the ceil(nu n_c) examples of the lowest scores. "sklea
            every one is a support vector on the boundary, and rounding puts many of them outside:
            at nu = 0.01 and 512 features it flags 39 % of a class of 50, 9 % of 500 and 1.5 % of
            5,000. The paper's convex polytope row (7.1 % of clean examples gone) looks like it.
-Scenarios  features are those of a copy trained as the run will be; in transfer those of the frozen
-           pretraining, and rows of the transfer set go.
 Deviations gamma is not printed; it is scikit-learn's "scale", 1 / (F var(features)). A class of
-           fewer than two examples is not judged; one that would be emptied is kept whole.
-Shapes     N training examples, n_c of class c, F features.
+           fewer than two examples is not judged.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
@@ -36,7 +30,12 @@ from torch import Tensor
 
 from poisonbench.core.settings import Profiles, setting
 from poisonbench.defenses.base import Defense, Recipe
-from poisonbench.defenses.shared.feature_filter import FeatureFilter, FilterConfig, keep_lowest
+from poisonbench.defenses.shared.feature_filter import (
+    FeatureFilter,
+    FilterConfig,
+    keep_lowest,
+    rows_by_class,
+)
 
 VERSION = 1
 
@@ -66,8 +65,7 @@ def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: C
 
     keep = torch.ones(len(labels), dtype=torch.bool)
     outlyingness = torch.zeros(len(labels), dtype=torch.float64)
-    for label in labels.unique():
-        rows = (labels == label).nonzero().flatten()
+    for rows in rows_by_class(labels):
         if len(rows) < 2:
             continue
         data = features[rows].double().cpu().numpy()

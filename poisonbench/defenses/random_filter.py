@@ -1,8 +1,7 @@
 """Random filtering: drop training examples by lot.
 
 Paper      Peri et al., "Deep k-NN Defense against Clean-label Data Poisoning Attacks", ECCV
-           Workshops 2020 (ICLR 2020 submission "Strong Baseline Defenses Against Clean-Label
-           Poisoning Attacks"), the control of its tables: what a filter gains by removing as many
+           Workshops 2020, the control of its tables: what a filter gains by removing as many
            examples without looking at them.
 Cost       none; training is shorter by what went.
 
@@ -12,11 +11,7 @@ Algorithm
 
 Settings   the paper's text says 1 % for feature collision, its Table 1 shows 10 % in both settings.
            To compare with another filter, give the share that its record says it removed.
-Scenarios  drops rows of what the scenario trains on: all images, or the transfer set.
-Deviations A class that would be emptied is kept whole.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 

@@ -1,10 +1,8 @@
 """Robust features: transfer from a network that was pretrained adversarially, on clean data.
 
-Paper      Peri, Gupta, Huang, Fowl, Zhu, Feizi, Goldstein, Dickerson, "Deep k-NN Defense against
-           Clean-label Data Poisoning Attacks", ECCV Workshops 2020 (ICLR 2020 submission "Strong
-           Baseline Defenses Against Clean-Label Poisoning Attacks"), section on robust feature
-           extractors; adversarial training of Madry et al., "Towards Deep Learning Models Resistant
-           to Adversarial Attacks", ICLR 2018.
+Paper      Peri et al., "Deep k-NN Defense against Clean-label Data Poisoning Attacks", ECCV
+           Workshops 2020, section on robust feature extractors; adversarial training of Madry et
+           al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018.
 Cost       of pretraining: ``steps`` forward and input-gradient passes an image more, some six times
            as long with 8. The second stage costs nothing more.
 
@@ -21,12 +19,9 @@ Where      scenarios "transfer" and "finetune" alone, which pretrain a network. 
            surrogates are pretrained plainly, as the paper's are.
 Deviations The paper gives the norm, the bound (8/255) and the number of steps (8) and neither their
            length nor their start: here a quarter of the bound, and random. The recipe of
-           pretraining is the scenario's. MNIST has no published setting: there the bound is the
-           untargeted attacks', and on the sample half of it.
-Shapes     B batch, C H W image.
+           pretraining is the scenario's. MNIST's bound is the untargeted attacks', and on the
+           sample half of it.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -65,12 +60,11 @@ class RobustFeatures(Defense):
 
     def __init__(self, config: Config, recipe: Recipe) -> None:
         super().__init__()
-        self.config = config
-        self.recipe = recipe
+        self.adversarial = AdversarialPretraining(config, recipe)
 
     def pretraining(self) -> Defense:
         """Step 1."""
-        return AdversarialPretraining(self.config, self.recipe)
+        return self.adversarial
 
 
 class AdversarialPretraining(Defense):
@@ -78,8 +72,7 @@ class AdversarialPretraining(Defense):
 
     def __init__(self, config: Config, recipe: Recipe) -> None:
         super().__init__()
-        self.config = config
-        self.recipe = recipe
+        self.config, self.recipe = config, recipe
 
     def perturb_batch(self, state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
         """The batch (B, C, H, W) at the end of its search."""

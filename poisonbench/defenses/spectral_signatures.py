@@ -15,15 +15,10 @@ Algorithm  (numbers reappear below)
 Settings   epsilon bounds the share of poisons in a class. 0.1 with the paper's 1.5 removes 15 % of
            each class: of CIFAR-10's 5,000 images the 750 that the comparisons in EPIC and FRIENDS
            remove, whose poisons are 1 % of the data, all in one class.
-Scenarios  features are those of a copy trained as the run will be; in transfer those of the frozen
-           pretraining, and rows of the transfer set go.
 Deviations v is the top eigenvector of M^T M (of M M^T where a class has fewer examples than
-           features), in float64: the same scores, faster. A class that would be emptied is kept
-           whole. The paper retrains for all classes at once, as here.
-Shapes     N training examples, n_c of class c, F features.
+           features), in float64: the same scores, faster. The paper retrains for all classes at
+           once, as here.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -32,7 +27,12 @@ from torch import Tensor
 
 from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.defenses.base import Defense, Recipe
-from poisonbench.defenses.shared.feature_filter import FeatureFilter, FilterConfig, keep_lowest
+from poisonbench.defenses.shared.feature_filter import (
+    FeatureFilter,
+    FilterConfig,
+    keep_lowest,
+    rows_by_class,
+)
 
 VERSION = 1
 
@@ -66,8 +66,7 @@ def build(config: Config, recipe: Recipe) -> Defense:
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:
     """Steps 2-4: the rows to keep, (N,) bool, of features (N, F); nothing is random."""
     scores = torch.zeros(len(labels), dtype=torch.float64, device=labels.device)
-    for label in labels.unique():
-        rows = (labels == label).nonzero().flatten()
+    for rows in rows_by_class(labels):
         scores[rows] = spectral_scores(features[rows])
     # 4 the highest
     return keep_lowest(scores, labels, config.multiplier * config.epsilon)

@@ -107,7 +107,6 @@ def healthy_noise(
             original=original,
             train=original,
             validation=dataset.validation.to(bench.device),
-            batch_rows=None,
             generator=lambda purpose: seeds.generator("defense", purpose, epoch, 0),
             note=notes.append,
             # HINT looks at the model that it is given and trains no other.

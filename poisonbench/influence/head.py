@@ -19,8 +19,6 @@ Shapes: N examples, B batch, F features, K classes; v, gradients: (K, F + 1), th
 The model must be frozen in eval mode: in train mode batch norm mixes the examples of a batch.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,14 +34,12 @@ def head_inputs(model: Classifier, images: Tensor) -> Tensor:
 
 def embed_all(model: Classifier, images: Tensor) -> Tensor:
     """The head's inputs (N, F + 1) of all images (N, C, H, W), uint8 or float in [0, 1]."""
-    embedded: Tensor | None = None
+    # Filled, as joined passes would need twice the memory.
+    embedded = model.head.weight.new_empty(len(images), model.head.in_features + 1)
     size = pass_size(images, gradients=False)
     for start in range(0, len(images), size):
-        inputs = head_inputs(model, pixels_of(images[start : start + size]))
-        if embedded is None:
-            embedded = inputs.new_empty(len(images), inputs.shape[1])
-        embedded[start : start + len(inputs)] = inputs
-    assert embedded is not None
+        rows = slice(start, start + size)
+        embedded[rows] = head_inputs(model, pixels_of(images[rows]))
     return embedded
 
 
@@ -54,8 +50,7 @@ def head_weights(model: Classifier) -> Tensor:
 
 def residuals(probabilities: Tensor, labels: Tensor) -> Tensor:
     """Softmax - onehot, (N, K), from probabilities (N, K) and labels (N,)."""
-    one_hot = F.one_hot(labels, probabilities.shape[1])
-    return probabilities - one_hot
+    return probabilities - F.one_hot(labels, probabilities.shape[1])
 
 
 def mean_gradient(inputs: Tensor, residual: Tensor) -> Tensor:
@@ -69,14 +64,7 @@ def upweight_influence(inputs: Tensor, residual: Tensor, direction: Tensor) -> T
 
 
 def pixel_influence(model: Classifier, images: Tensor, labels: Tensor, direction: Tensor) -> Tensor:
-    """I_pert = -grad_x s of every image, (B, C, H, W); HINT eq. 9. Not divided by N.
-
-    Args:
-        model: frozen, in eval mode.
-        images: (B, C, H, W) float in [0, 1].
-        labels: (B,) int64.
-        direction: v, (K, F + 1).
-    """
+    """I_pert = -grad_x s of every image (B, C, H, W), float in [0, 1]; HINT eq. 9, not over N."""
     with torch.enable_grad():
         images = images.detach().requires_grad_(True)
         inputs = head_inputs(model, images)

@@ -8,17 +8,15 @@ positive semidefinite and always singular (a vector added to every class changes
 so it is damped: (H + damping I) v = g. Labels do not enter. Its products need only the cached
 inputs and probabilities, 4 n K (F + 1) operations each.
 
-Two solvers:
-  conjugate_gradient  exact to a stated residual; deterministic; the default
-  lissa               the stochastic recursion of the HINT paper (Agarwal et al., JMLR 2017)
+Two solvers: ``conjugate_gradient``, exact to a stated residual, and ``lissa``, the stochastic
+recursion of the HINT paper (Agarwal et al., JMLR 2017).
 
 Shapes: n examples, K classes, F features; vectors are (K, F + 1).
 """
 
-from __future__ import annotations
-
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -28,39 +26,31 @@ from poisonbench.core.errors import DivergedError
 
 @dataclass(frozen=True)
 class HeadHessian:
-    """The head's Hessian over a set of examples, as products.
-
-    Attributes:
-        inputs: a, (n, F + 1).
-        probabilities: p, (n, K).
-    """
+    """The head's Hessian over n examples, as products, of their inputs a and probabilities p."""
 
     inputs: Tensor
     probabilities: Tensor
 
     def product(self, vector: Tensor) -> Tensor:
         """H times a vector (K, F + 1), undamped."""
-        return _product(self.inputs, self.probabilities, vector)
+        moved = self.probabilities * (self.inputs @ vector.T)
+        curved = moved - self.probabilities * moved.sum(1, keepdim=True)
+        return curved.T @ self.inputs / len(self.inputs)
 
-
-def _product(inputs: Tensor, probabilities: Tensor, vector: Tensor) -> Tensor:
-    moved = probabilities * (inputs @ vector.T)
-    curved = moved - probabilities * moved.sum(1, keepdim=True)
-    return curved.T @ inputs / len(inputs)
+    def rows(self, rows: Tensor) -> Self:
+        """The Hessian over some of the examples."""
+        return replace(self, inputs=self.inputs[rows], probabilities=self.probabilities[rows])
 
 
 @dataclass(frozen=True)
 class Solution:
-    """A solve's result.
+    """A solve's result."""
 
-    Attributes:
-        vector: v, (K, F + 1).
-        iterations: products with the Hessian.
-        residual: |(H + damping I) v - g| / |g|.
-    """
-
+    #: v, (K, F + 1).
     vector: Tensor
+    #: Products with the Hessian.
     iterations: int
+    #: |(H + damping I) v - g| / |g|.
     residual: float
 
 
@@ -74,21 +64,12 @@ def conjugate_gradient(
 ) -> Solution:
     """Solve (H + damping I) v = g to a relative residual (Hestenes & Stiefel 1952).
 
-    Args:
-        hessian: over the training examples.
-        gradient: g, (K, F + 1).
-        damping: lambda > 0; H alone is singular.
-        tolerance: on |(H + damping I) v - g| / |g|.
-        max_iterations: where to give up.
-
     Raises:
         DivergedError: not reached within ``max_iterations``, or the gradient or a product is not
             finite; names what to change.
     """
     target = float(gradient.norm()) * tolerance
-    solution = torch.zeros_like(gradient)
-    remainder = gradient.clone()
-    search = remainder.clone()
+    solution, remainder, search = torch.zeros_like(gradient), gradient.clone(), gradient.clone()
     squared = remainder.square().sum()
     if not math.isfinite(target):
         raise DivergedError(
@@ -111,14 +92,9 @@ def conjugate_gradient(
 
 @dataclass(frozen=True)
 class LissaSettings:
-    """Settings of :func:`lissa`.
+    """Settings of :func:`lissa`: the mean of ``repeats`` recursions, each step on other examples.
 
-    Attributes:
-        damping: lambda, absolute.
-        scale: must exceed half the largest eigenvalue of every batch's damped Hessian.
-        steps: recursion depth.
-        batch_size: examples a step, drawn with replacement.
-        repeats: independent recursions that are averaged.
+    The scale must exceed half the largest eigenvalue of every batch's damped Hessian.
     """
 
     damping: float
@@ -135,12 +111,6 @@ def lissa(
 
     Its fixed point solves (H + damping I) v = g. The reference code's "damp" is damping / scale.
 
-    Args:
-        hessian: over the training examples; each step draws some of them.
-        gradient: g, (K, F + 1).
-        settings: of the recursion.
-        generator: CPU generator of the draws.
-
     Raises:
         DivergedError: the recursion left the finite numbers; names the scale.
     """
@@ -151,7 +121,7 @@ def lissa(
         draws = torch.randint(len(hessian.inputs), shape, generator=generator)
         estimate = gradient.clone()
         for rows in draws.to(gradient.device):
-            curvature = _product(hessian.inputs[rows], hessian.probabilities[rows], estimate)
+            curvature = hessian.rows(rows).product(estimate)
             estimate = gradient + (1 - damping / scale) * estimate - curvature / scale
         total += estimate / scale
     vector = total / settings.repeats

@@ -1,7 +1,5 @@
 """From a network's name to a classifier."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -24,8 +22,7 @@ def build_model(
 ) -> Classifier:
     """A fresh classifier with initial weights drawn from the generator, on the CPU.
 
-    Raises:
-        UsageError: the name is unknown or the images are too small for the network.
+    UsageError where the name is unknown or the images are too small for the network.
     """
     # PyTorch's layers draw initial weights of their own from the global generator.
     with torch.random.fork_rng(devices=[]):
@@ -40,14 +37,7 @@ def check_model(
 ) -> None:
     """Raise what :func:`build_model` would, without the work: before a long run, not in it.
 
-    Args:
-        name: the network's.
-        image_shape: (C, H, W).
-        recalibrates: whether its recipe takes batch norm's statistics anew.
-
-    Raises:
-        UsageError: the name is unknown, the images are too small for the network, or it has no
-            batch norm to recalibrate.
+    UsageError too where the recipe takes batch norm's statistics anew and the network has none.
     """
     with torch.device("meta"):
         layers, num_features = _features(name, image_shape)
@@ -61,14 +51,7 @@ def check_model(
 
 
 def default_network(presets: Sequence[str]) -> str:
-    """The network that a paper trains on data of this kind.
-
-    Args:
-        presets: the data set's, most general first.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """The network that a paper trains on data of these presets; UsageError where there is none."""
     for entry in networks().values():
         if presets[0] in entry.default_for:
             return entry.name

@@ -11,16 +11,13 @@ Deviations  widths (64 and 64 channels of 5 x 5, 384 and 192 units) are the tuto
             both sides, where TensorFlow's pads on the right and below. Other image sizes work.
 """
 
-from __future__ import annotations
-
 from torch import nn
 
 
 def features(channels: int, height: int, width: int) -> tuple[nn.Module, int]:
     """The layers before the head, and how many features F they give.
 
-    Raises:
-        ValueError: images under 4 x 4 pixels are nothing but padding to the pools.
+    Images under 4 x 4 pixels are nothing but padding to the pools: ValueError.
     """
     if height < 4 or width < 4:
         raise ValueError(f"expected images of at least 4 x 4 pixels, got {height} x {width}")

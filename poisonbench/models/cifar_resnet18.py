@@ -6,8 +6,6 @@ Input       (B, C, H, W); 3 x 32 x 32 gives 512 features and 11,173,962 paramete
 Deviations  the last pool averages whatever is left (4 x 4 at 32 x 32), so other sizes work.
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -36,9 +34,8 @@ class BasicBlock(nn.Module):
 def features(channels: int, height: int, width: int) -> tuple[nn.Module, int]:
     """The layers before the head, and how many features F they give.
 
-    Raises:
-        ValueError: images of 8 x 8 pixels and less shrink to one pixel in the three strided stages,
-            where batch norm fails on a last batch of one image.
+    ValueError for images of 8 x 8 pixels and less, which shrink to one in the strided stages, where
+    batch norm fails on a last batch of one image.
     """
     if height <= 8 or width <= 8:
         raise ValueError(f"expected images of at least 9 x 9 pixels, got {height} x {width}")

@@ -4,22 +4,21 @@ Normalisation is inside, so budgets and noise live in pixels of [0, 1]. Influenc
 attacks use ``embed`` and ``head`` directly.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
+
+from poisonbench.models.norms import norms_of
 
 
 class Classifier(nn.Module):
     """An image classifier on pixels of [0, 1].
 
-    Args:
-        features: maps normalised (B, C, H, W) to (B, F).
-        head: Linear from F features to K logits, the "top layer" of the papers.
-        mean, std: per-channel normalisation, in [0, 1] units.
+    The features map normalised (B, C, H, W) to (B, F), the head, the "top layer" of the papers,
+    (B, F) to K logits; mean and std are the channels', in [0, 1] units.
     """
 
     def __init__(
@@ -37,12 +36,7 @@ class Classifier(nn.Module):
     std: Tensor
 
     def hold(self, *, features: bool, norms: bool) -> None:
-        """Keep parts of a trained classifier as they are while the rest trains.
-
-        Args:
-            features: keep the weights of the layers before the head.
-            norms: keep batch norm in eval mode, so that its statistics stay.
-        """
+        """Keep the layers before the head, or batch norm's statistics, while the rest trains."""
         self.features.requires_grad_(not features)
         self.holds_norms = norms
         self.train(self.training)
@@ -52,13 +46,12 @@ class Classifier(nn.Module):
         """Whether training leaves the layers before the head as they are."""
         return self.holds_norms and not any(p.requires_grad for p in self.features.parameters())
 
-    def train(self, mode: bool = True) -> Classifier:
+    def train(self, mode: bool = True) -> Self:
         """Set the mode as PyTorch does, but for batch norm that is held."""
         super().train(mode)
         if mode and self.holds_norms:
-            for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
-                    module.eval()
+            for norm in norms_of(self):
+                norm.eval()
         return self
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -77,7 +70,7 @@ class Classifier(nn.Module):
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """PyTorch's default initial weights, drawn from a generator that is passed.
+    """Draw PyTorch's default initial weights from a generator that is passed.
 
     Convolutions and linear layers: Kaiming uniform with a = sqrt(5), i.e. U(-1/sqrt(fan_in),
     1/sqrt(fan_in)), and biases from the same range; batch norm: weight 1, bias 0.
@@ -91,9 +84,7 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
                 if layer.bias is not None:
                     layer.bias.uniform_(-bound, bound, generator=generator)
         elif isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
-            layer.reset_running_stats()
-            nn.init.ones_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            layer.reset_parameters()
 
 
 def renew_head(model: Classifier, generator: torch.Generator) -> None:

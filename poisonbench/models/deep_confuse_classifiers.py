@@ -1,17 +1,14 @@
 """The classifiers that DeepConfuse's generators are trained against.
 
-Source      Feng, Cai and Zhou, "Learning to Confuse: Generating Training Time Adversarial Data with
-            Auto-Encoder", NeurIPS 2019; shapes as in kingfengji/DeepConfuse @ 1f49274.
+Source      as the generators (``models/generators.py``).
 Input       (B, C, H, W) in [0, 1], not normalised; the output is (B, K) logits.
 Deviations  for CIFAR-10 the paper prints a network of five convolutions, its code has the VGG-11
             here. Its pools round up and the last one averages, so images need not be 32 x 32.
 """
 
-from __future__ import annotations
-
 from torch import nn
 
-from poisonbench.models.generators import scaled
+from poisonbench.models.generators import check_size, normed, scaled
 
 
 def cnn(
@@ -19,28 +16,16 @@ def cnn(
 ) -> nn.Sequential:
     """Two 5x5 convolutions and two linear layers; batch norm after each, the logits too.
 
-    Args:
-        channels: C of the images.
-        height: H, at least 16.
-        width: W, at least 16.
-        num_classes: K.
-        share: of the channels (20, 50 and 500), in (0, 1].
-
-    Raises:
-        ValueError: smaller images leave nothing after two convolutions and pools.
+    ``share`` is of the channels (20, 50 and 500), in (0, 1]. ValueError for images under 16 x 16
+    pixels, of which nothing is left.
     """
-    if height < 16 or width < 16:
-        raise ValueError(f"cnn: expected images of at least 16 x 16 pixels, got {height} x {width}")
+    check_size("cnn", height, width, 16)
     first, second, hidden = (scaled(count, share) for count in (20, 50, 500))
     rows, columns = (((side - 4) // 2 - 4) // 2 for side in (height, width))
     return nn.Sequential(
-        nn.Conv2d(channels, first, 5),
-        nn.BatchNorm2d(first),
-        nn.ReLU(),
+        *normed(nn.Conv2d(channels, first, 5)),
         nn.AvgPool2d(2),
-        nn.Conv2d(first, second, 5),
-        nn.BatchNorm2d(second),
-        nn.ReLU(),
+        *normed(nn.Conv2d(first, second, 5)),
         nn.AvgPool2d(2),
         nn.Flatten(),
         nn.Linear(second * rows * columns, hidden),
@@ -56,21 +41,12 @@ def vgg11(
 ) -> nn.Sequential:
     """VGG-11 with batch norm, its 512 features squeezed into two before the last layer.
 
-    Args:
-        channels: C of the images.
-        height: H, any.
-        width: W, any.
-        num_classes: K.
-        share: of the channels (64 to 512), in (0, 1]; the squeezed features stay two.
+    ``share`` is of the channels (64 to 512), in (0, 1]. Images may be of any size.
     """
     layers: list[nn.Module] = []
     for stage in ((64,), (128,), (256, 256), (512, 512), (512, 512)):
         for count in stage:
-            layers += [
-                nn.Conv2d(channels, scaled(count, share), 3, padding=1),
-                nn.BatchNorm2d(scaled(count, share)),
-                nn.ReLU(),
-            ]
+            layers += normed(nn.Conv2d(channels, scaled(count, share), 3, padding=1))
             channels = scaled(count, share)
         layers.append(nn.MaxPool2d(2, ceil_mode=True))
     return nn.Sequential(

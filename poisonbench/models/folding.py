@@ -6,10 +6,7 @@ are one convolution: the same function up to rounding, with two fewer passes ove
 (``models/cpu/first_block.py``), and convolutions of 5 x 5 of many channels by Winograd's algorithm.
 """
 
-from __future__ import annotations
-
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from poisonbench.models.cifar_resnet18 import BasicBlock
 from poisonbench.models.classifier import Classifier
 from poisonbench.models.cpu import winograd
-from poisonbench.models.cpu.first_block import FrozenBlock
+from poisonbench.models.cpu.first_block import FrozenBlock, is_first_block
 
 
 def folded(model: Classifier) -> Classifier:
@@ -36,15 +33,15 @@ def folded(model: Classifier) -> Classifier:
             _fold(module, module.conv1, module.norm1)
             _fold(module, module.conv2, module.norm2)
     for module in list(copied.modules()):
-        if isinstance(module, WinogradConv) or _is_laid_out(module):
-            # Of a copy that is copied.
+        # Of a copy that is copied.
+        if isinstance(module, winograd.WinogradConv) or _is_laid_out(module):
             continue
-        if isinstance(module, nn.Sequential) and FrozenBlock.fits(list(module)):
+        if isinstance(module, nn.Sequential) and is_first_block(list(module), nn.Identity):
             module[0] = FrozenBlock(module[0])  # type: ignore[arg-type]
             module[2], module[3] = nn.Identity(), nn.Identity()
         for name, child in module.named_children():
             if isinstance(child, nn.Conv2d) and winograd.fits(child):
-                setattr(module, name, WinogradConv(child))
+                setattr(module, name, winograd.WinogradConv(child))
             elif isinstance(child, nn.Flatten):
                 setattr(module, name, nn.Sequential(GradientLayout(), child))
     return copied
@@ -67,32 +64,11 @@ class GradientLayout(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) as it is."""
-        output: Tensor = _LayOut.apply(images)
-        return output
+        view = images.view_as(images)
+        if view.requires_grad:
+            view.register_hook(_laid_out)
+        return view
 
 
-class _LayOut(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, images: Tensor) -> Tensor:
-        return images.view_as(images)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.contiguous(memory_format=torch.channels_last)
-
-
-class WinogradConv(nn.Module):
-    """A frozen convolution of 5 x 5 by Winograd's algorithm, where the images' size allows it."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.conv, self.workspace = conv, winograd.Workspace()
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, O, H', W')."""
-        conv = self.conv
-        # In 16 bits the transforms would lose the image.
-        if torch.is_autocast_enabled("cpu") or not winograd.covers(images):
-            output: Tensor = conv(images)
-            return output
-        return winograd.convolve(images, conv.weight, conv.bias, self.workspace, keep=False)
+def _laid_out(gradient: Tensor) -> Tensor:
+    return gradient.contiguous(memory_format=torch.channels_last)

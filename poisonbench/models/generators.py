@@ -10,8 +10,6 @@ Deviations  the paper prints an autoencoder of eight 4x4 convolutions for MNIST,
             sizes that are no multiple of 8 work.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,27 +18,21 @@ from torch import Tensor, nn
 class Autoencoder(nn.Module):
     """Two strided convolutions down, three transposed ones up; 289,000 parameters.
 
-    Args:
-        channels: C of the images.
-        height: H, at least 16.
-        width: W, at least 16.
-        share: of the code's channels (16, 64 and 128), in (0, 1].
-
-    Raises:
-        ValueError: smaller images leave nothing to pool.
+    ``share`` is of the code's channels (16, 64 and 128), in (0, 1]. ValueError for images under
+    16 x 16 pixels, which leave nothing to pool.
     """
 
     def __init__(self, channels: int, height: int, width: int, share: float = 1.0) -> None:
         super().__init__()
-        _check_size("autoencoder", height, width, 16)
+        check_size("autoencoder", height, width, 16)
         first, second, third = (scaled(count, share) for count in (16, 64, 128))
         self.layers = nn.Sequential(
-            *_normed(nn.Conv2d(channels, first, 3, stride=3, padding=1)),
+            *normed(nn.Conv2d(channels, first, 3, stride=3, padding=1)),
             nn.MaxPool2d(2),
-            *_normed(nn.Conv2d(first, second, 3, stride=2, padding=1)),
+            *normed(nn.Conv2d(first, second, 3, stride=2, padding=1)),
             nn.MaxPool2d(2, stride=1),
-            *_normed(nn.ConvTranspose2d(second, third, 3, stride=2)),
-            *_normed(nn.ConvTranspose2d(third, second, 5, stride=3, padding=1)),
+            *normed(nn.ConvTranspose2d(second, third, 3, stride=2)),
+            *normed(nn.ConvTranspose2d(third, second, 5, stride=3, padding=1)),
             nn.ConvTranspose2d(second, channels, 2, stride=2, padding=1),
         )
         self.norm = nn.BatchNorm2d(channels)
@@ -53,35 +45,18 @@ class Autoencoder(nn.Module):
 class UNet(nn.Module):
     """Three levels of double convolutions with skip connections; 7.79 million parameters.
 
-    Args:
-        channels: C of the images.
-        height: H, at least 8.
-        width: W, at least 8.
-        share: of the code's channels (64 to 512), in (0, 1].
-
-    Raises:
-        ValueError: smaller images vanish in the three pools.
+    ``share`` is of the code's channels (64 to 512), in (0, 1]. ValueError for images under 8 x 8
+    pixels, which vanish in the three pools.
     """
 
     def __init__(self, channels: int, height: int, width: int, share: float = 1.0) -> None:
         super().__init__()
-        _check_size("unet", height, width, 8)
+        check_size("unet", height, width, 8)
         first, second, third, fourth = (scaled(count, share) for count in (64, 128, 256, 512))
-        self.down = nn.ModuleList(
-            (
-                _double(channels, first),
-                _double(first, second),
-                _double(second, third),
-                _double(third, fourth),
-            )
-        )
-        self.up = nn.ModuleList(
-            (
-                _double(fourth + third, third),
-                _double(third + second, second),
-                _double(second + first, first),
-            )
-        )
+        down = (channels, first), (first, second), (second, third), (third, fourth)
+        up = (fourth + third, third), (third + second, second), (second + first, first)
+        self.down = nn.ModuleList(_double(*widths) for widths in down)
+        self.up = nn.ModuleList(_double(*widths) for widths in up)
         self.last = nn.Conv2d(first, channels, 1)
         self.norm = nn.BatchNorm2d(channels)
 
@@ -102,14 +77,15 @@ def scaled(count: int, share: float) -> int:
     return max(1, round(count * share))
 
 
-def _normed(layer: nn.Conv2d | nn.ConvTranspose2d) -> tuple[nn.Module, ...]:
+def normed(layer: nn.Conv2d | nn.ConvTranspose2d) -> tuple[nn.Module, ...]:
+    """A convolution with batch norm and ReLU."""
     return layer, nn.BatchNorm2d(layer.out_channels), nn.ReLU()
 
 
 def _double(width_in: int, width: int) -> nn.Sequential:
     return nn.Sequential(
-        *_normed(nn.Conv2d(width_in, width, 3, padding=1)),
-        *_normed(nn.Conv2d(width, width, 3, padding=1)),
+        *normed(nn.Conv2d(width_in, width, 3, padding=1)),
+        *normed(nn.Conv2d(width, width, 3, padding=1)),
     )
 
 
@@ -120,7 +96,8 @@ def _resized(maps: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(maps, size=like.shape[2:], mode="bilinear", align_corners=True)
 
 
-def _check_size(name: str, height: int, width: int, least: int) -> None:
+def check_size(name: str, height: int, width: int, least: int) -> None:
+    """Raise ValueError where a side of the images has fewer pixels than a network needs."""
     if height < least or width < least:
         raise ValueError(
             f"{name}: expected images of at least {least} x {least} pixels, got {height} x {width}"

@@ -5,16 +5,13 @@ Input       (B, C, H, W); 1 x 28 x 28 gives 1,600 features and 117,430 parameter
 Deviations  other image sizes are accepted: the head's input follows from them.
 """
 
-from __future__ import annotations
-
 from torch import nn
 
 
 def features(channels: int, height: int, width: int) -> tuple[nn.Module, int]:
     """The layers before the head, and how many features F they give.
 
-    Raises:
-        ValueError: images under 16 x 16 pixels leave nothing after two 5x5 convolutions and pools.
+    Images under 16 x 16 pixels leave nothing after two 5x5 convolutions and pools: ValueError.
     """
     if height < 16 or width < 16:
         raise ValueError(f"expected images of at least 16 x 16 pixels, got {height} x {width}")

@@ -1,7 +1,5 @@
 """Batch norm's running statistics, taken anew from given images."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch
@@ -17,11 +15,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace the running statistics by the mean of the batches' own, in place.
 
     No weight changes and no label is needed. A norm sees what the norms below it make of the same
-    batch by its own statistics, as in training.
-
-    Args:
-        model: on the images' device; left in the mode it is in.
-        batches: one or more, of images (B, C, H, W) in [0, 1].
+    batch, (B, C, H, W) in [0, 1], by its own statistics, as in training.
     """
     norms = norms_of(model)
     modes = [(module, module.training) for module in model.modules()]

@@ -5,9 +5,8 @@ Deviations  integer shifts of a zero-padded image (what "random crop" means in t
             paper's code shifts by bilinear sampling after normalisation.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -27,18 +26,15 @@ def draw_beta(alpha: float, generator: torch.Generator) -> float:
 
 @dataclass(frozen=True)
 class CropFlip:
-    """One epoch's draws, by row of the training set, so dropping rows changes no other draw.
+    """One epoch's draws, by row of the training set, so dropping rows changes no other draw."""
 
-    Attributes:
-        shifts: (N, 2) int64 in [0, 8], the crop's corner in the padded image.
-        flips: (N,) bool.
-    """
-
+    #: (N, 2) int64 in [0, 8], the crop's corner in the padded image.
     shifts: Tensor
+    #: (N,) bool.
     flips: Tensor
 
     @classmethod
-    def draw(cls, num_images: int, generator: torch.Generator, device: torch.device) -> CropFlip:
+    def draw(cls, num_images: int, generator: torch.Generator, device: torch.device) -> Self:
         """Draws for N images, made on the CPU and moved to the device."""
         shifts = torch.randint(0, 2 * PADDING + 1, (num_images, 2), generator=generator)
         flips = torch.randint(0, 2, (num_images,), generator=generator, dtype=torch.uint8).bool()

@@ -5,11 +5,10 @@ momentum, the defense's memory, the position and, when a defense has edited the 
 edits. Edits are large and change rarely: they get a file of their own, written once a change.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,57 +23,49 @@ from poisonbench.data.splits import digest_tensors
 from poisonbench.training.state import TrainingSet
 
 _STATE = "state.safetensors"
+_UNREADABLE = (OSError, SafetensorError, KeyError, TypeError, ValueError)
 
 
 @dataclass
 class Snapshot:
-    """A run between two batches.
+    """A run between two batches."""
 
-    Attributes:
-        position: JSON values: epoch, step, loss_sum, curve, notes, seconds, digests, interruptions.
-        tensors: the model's, the momentum's and the defense's, under prefixed names.
-        train: the epoch's training set, or None when it is the original.
-    """
-
+    #: JSON values by any name but "edits", "edits_digest" and "run".
     position: dict[str, Any]
     tensors: dict[str, Tensor]
+    #: The epoch's training set, or None when it is the original.
     train: TrainingSet | None
 
 
 class Checkpoint:
-    """A folder that holds the last snapshot of one run.
+    """A folder that holds the last snapshot of one run, made on the first save.
 
-    Args:
-        folder: where; created on the first save, removed by :meth:`discard`.
-        run_id: the run's id; a snapshot of another run is ignored.
-        every: seconds between snapshots.
+    A snapshot of another run's id is ignored. ``every`` are the seconds between snapshots.
     """
 
     def __init__(self, folder: Path, run_id: str, every: float = 60.0) -> None:
-        self.folder = folder
-        self.run_id = run_id
-        self.every = every
-        self._saved_set: TrainingSet | None = None
-        self._edits_name: str | None = None
-        self._edits_digest: str | None = None
+        self.folder, self.run_id, self.every = folder, run_id, every
+        self._train: TrainingSet | None = None
+        self._edits: dict[str, str | None] = {"edits": None, "edits_digest": None}
 
-    def part(self, name: str) -> Checkpoint:
+    def part(self, name: str) -> "Checkpoint":
         """A checkpoint inside this one, for a training run that belongs to the run."""
         return Checkpoint(self.folder / name, f"{self.run_id}: {name}", self.every)
 
     def save(self, snapshot: Snapshot, original: TrainingSet) -> None:
         """Write a snapshot; the old one stays until the new one is whole."""
-        if snapshot.train is not None and snapshot.train is not self._saved_set:
-            self._edits_name = f"edits-{snapshot.position['epoch']}.safetensors"
-            changes = _edits(snapshot.train, original)
-            write_bytes(self.folder / self._edits_name, save(changes))
-            self._edits_digest = _digest(changes)
-            self._saved_set = snapshot.train
-        edits = None if snapshot.train is None else self._edits_name
-        digest = None if snapshot.train is None else self._edits_digest
-        self.write({**snapshot.position, "edits": edits, "edits_digest": digest}, snapshot.tensors)
+        train = snapshot.train
+        if train is not self._train:
+            name = digest = None
+            if train is not None:
+                edits = _edits(train, original)
+                name = f"edits-{snapshot.position['epoch']}.safetensors"
+                write_bytes(self.folder / name, save(edits))
+                digest = _digest(edits)
+            self._train, self._edits = train, {"edits": name, "edits_digest": digest}
+        self.write({**snapshot.position, **self._edits}, snapshot.tensors)
         for stale in self.folder.glob("edits-*.safetensors"):
-            if stale.name != edits:
+            if stale.name != self._edits["edits"]:
                 stale.unlink(missing_ok=True)
 
     def load(self, original: TrainingSet) -> Snapshot | None:
@@ -83,19 +74,17 @@ class Checkpoint:
         if state is None:
             return None
         position, tensors = state
-        train, digest = None, None
+        train = None
         try:
-            edits, digest = position.pop("edits"), position.pop("edits_digest")
-            if edits is not None:
-                changes = load_file(self.folder / edits)
-                if digest != _digest(changes):
+            names = {key: position.pop(key) for key in self._edits}
+            if names["edits"] is not None:
+                edits = load_file(self.folder / names["edits"])
+                if names["edits_digest"] != _digest(edits):
                     return None
-                device = original.labels.device
-                changes = {name: tensor.to(device) for name, tensor in changes.items()}
-                train = _apply(changes, original)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+                train = _apply(edits, original)
+        except _UNREADABLE:
             return None
-        self._saved_set, self._edits_name, self._edits_digest = train, edits, digest
+        self._train, self._edits = train, names
         return Snapshot(position, tensors, train)
 
     def write(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -117,12 +106,9 @@ class Checkpoint:
                 metadata = stream.metadata()
             position = json.loads(metadata["position"])
             tensors = load_file(path)
-            if position.pop("run") != self.run_id:
-                return None
-            if metadata["seal"] != _seal(metadata["position"], tensors):
-                return None
-            return position, tensors
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            is_whole = metadata["seal"] == _seal(metadata["position"], tensors)
+            return (position, tensors) if position.pop("run") == self.run_id and is_whole else None
+        except _UNREADABLE:
             return None
 
     def exists(self) -> bool:
@@ -153,13 +139,11 @@ def _edits(train: TrainingSet, original: TrainingSet) -> dict[str, Tensor]:
     """The rows that differ from the original, with their pixels, and the mask of kept rows."""
     tensors: dict[str, Tensor] = {}
     if train.images is not original.images:
-        changed = torch.cat(
-            [
-                (train.pixels(part) != original.pixels(part)).flatten(1).any(1)
-                for part in torch.arange(len(train), device=train.labels.device).split(4096)
-            ]
-        )
-        rows = changed.nonzero().flatten()
+        changed = [
+            (train.pixels(part) != original.pixels(part)).flatten(1).any(1)
+            for part in torch.arange(len(train), device=train.labels.device).split(4096)
+        ]
+        rows = torch.cat(changed).nonzero().flatten()
         tensors = {"rows": rows.cpu(), "pixels": train.images[rows].cpu().contiguous()}
     if train.keep is not None:
         tensors["keep"] = train.keep.cpu()
@@ -167,10 +151,21 @@ def _edits(train: TrainingSet, original: TrainingSet) -> dict[str, Tensor]:
 
 
 def _apply(edits: dict[str, Tensor], original: TrainingSet) -> TrainingSet:
-    train = original
+    device, train = original.labels.device, original
     if "rows" in edits:
-        pixels, images = edits["pixels"], original.images
+        pixels, images = edits["pixels"].to(device), original.images
         images = images.clone() if pixels.dtype == torch.uint8 else images.float().div_(255)
-        images[edits["rows"]] = pixels
+        images[edits["rows"].to(device)] = pixels
         train = train.with_images(images)
-    return train.with_keep(edits["keep"]) if "keep" in edits else train
+    return train.with_keep(edits["keep"].to(device)) if "keep" in edits else train
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with names that begin with the prefix and a dot."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the tensors that :func:`under` gave such names, by their own."""
+    start = f"{prefix}."
+    return {n.removeprefix(start): tensor for n, tensor in tensors.items() if n.startswith(start)}

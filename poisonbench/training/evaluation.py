@@ -1,7 +1,5 @@
 """Accuracy of a classifier on a split, in float32, in eval mode."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 
@@ -45,49 +43,37 @@ def finite_outputs(
     function: Callable[[Classifier, Tensor], Tensor],
     what: str,
 ) -> Tensor:
-    """What a network gives for each training image, not augmented, (N, ...) float32, in eval mode.
+    """What the function gives of a network, frozen in eval mode, and each image's pixels, (N, ...).
 
-    Args:
-        classifier: the network; passes run on a folded copy.
-        train: N images.
-        function: of the copy and pixels (B, C, H, W) in [0, 1].
-        what: its result in words.
-
-    Raises:
-        DivergedError: some are not finite.
+    Images are not augmented. DivergedError, which says ``what`` they give, if some is not finite.
     """
     model = folded(classifier)
-    rows = torch.arange(len(train), device=train.labels.device)
-    parts = rows.split(pass_size(train.images, gradients=False))
+    parts = train.images.split(pass_size(train.images, gradients=False))
     with torch.no_grad():
-        outputs = torch.cat([function(model, train.pixels(part)) for part in parts])
+        outputs = torch.cat([function(model, pixels_of(part)) for part in parts])
     if not bool(outputs.isfinite().all()):
         raise DivergedError(f"expected finite {what}, got others; lower --learning-rate")
     return outputs
 
 
 def accuracy(model: Classifier, split: Split) -> float:
-    """Share of the split's images that are classified right.
-
-    Raises:
-        DivergedError: the outputs are not finite: a network of nan has an accuracy too.
-    """
-    return float(_right(logits_of(model, split.images), split.labels).mean())
+    """Share of the split's images that are classified right."""
+    return float(right_answers(model, split).double().mean())
 
 
 def head_accuracy(model: Classifier, features: list[Tensor], labels: Tensor) -> float:
     """The same of images whose features, from :func:`features_of`, are known: to the last bit."""
     with torch.inference_mode():
-        return float(_right(torch.cat([model.head(part) for part in features]), labels).mean())
+        logits = torch.cat([model.head(part) for part in features])
+        return float(_right(logits, labels).double().mean())
 
 
 def right_answers(model: Classifier, split: Split) -> Tensor:
     """Which of the split's N images are classified right, (N,) bool, on the model's device.
 
-    Raises:
-        DivergedError: the outputs are not finite.
+    DivergedError where the outputs are not finite: a network of nan has an accuracy too.
     """
-    return _right(logits_of(model, split.images), split.labels).bool()
+    return _right(logits_of(model, split.images), split.labels)
 
 
 def right_by_batch_statistics(
@@ -96,18 +82,8 @@ def right_by_batch_statistics(
     """The same with batch norm's statistics taken from the batch at hand, (N,) bool.
 
     A diagnostic: what a poison did to the running statistics alone does not show here. No label
-    enters a prediction; labels only spread the classes evenly over the batches.
-
-    Args:
-        model: a trained network; it is left as it is.
-        split: N images.
-        generator: a CPU generator, of the order in a class.
-
-    Returns:
-        None for a network without batch norm.
-
-    Raises:
-        DivergedError: the outputs are not finite.
+    enters a prediction; labels only spread the classes evenly over the batches, whose order in a
+    class the generator draws. None for a network without batch norm.
     """
     copied = copy.deepcopy(model).eval()
     norms = norms_of(copied)
@@ -120,17 +96,14 @@ def right_by_batch_statistics(
     with torch.inference_mode():
         for rows in stratified_batches(split.labels.cpu(), generator):
             part = split.rows(rows.to(split.labels.device))
-            logits = copied(pixels_of(part.images))
-            right[rows] = _right(logits, part.labels).bool()
+            right[rows] = _right(copied(pixels_of(part.images)), part.labels)
     return right
 
 
 def stratified_batches(labels: Tensor, generator: torch.Generator) -> list[Tensor]:
     """Rows in batches of about 100 that have the whole's shares of the classes, as far as it goes.
 
-    Args:
-        labels: (N,) int64, on the CPU.
-        generator: draws the order in a class.
+    The labels (N,) are on the CPU; the generator draws the order in a class.
     """
     # An image's position in its class, between 0 and 1: sorted by it, the classes alternate.
     positions = torch.empty(len(labels), dtype=torch.float64)
@@ -143,13 +116,7 @@ def stratified_batches(labels: Tensor, generator: torch.Generator) -> list[Tenso
 
 
 def accuracy_by_class(right: Tensor, labels: Tensor, num_classes: int) -> list[float]:
-    """Share of right answers in each class; 0 for a class without images.
-
-    Args:
-        right: (N,) bool, from :func:`right_answers`.
-        labels: (N,) int64 in 0..K-1.
-        num_classes: K.
-    """
+    """Share of the right answers (N,) bool in each class; 0 for a class without images."""
     total = torch.bincount(labels, minlength=num_classes)
     correct = torch.bincount(labels, weights=right.double(), minlength=num_classes)
     shares: list[float] = (correct / total.clamp(min=1)).tolist()
@@ -157,9 +124,8 @@ def accuracy_by_class(right: Tensor, labels: Tensor, num_classes: int) -> list[f
 
 
 def _right(logits: Tensor, labels: Tensor) -> Tensor:
-    """1 for an image that is classified right, else 0, (N,) float64."""
     if not bool(logits.isfinite().all()):
         raise DivergedError(
             "expected finite outputs of the trained network, got others; lower --learning-rate"
         )
-    return (logits.argmax(1) == labels).double()
+    return logits.argmax(1) == labels

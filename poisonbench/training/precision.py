@@ -1,7 +1,5 @@
 """The arithmetic of a network: float32, or bfloat16 where a device has it."""
 
-from __future__ import annotations
-
 import torch
 
 
@@ -18,5 +16,5 @@ def network_precision(device: torch.device, precision: str) -> torch.dtype:
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
     """A context in which networks run in that precision; float32 leaves them as they are."""
-    is_half = precision is torch.bfloat16
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_half)
+    enabled = precision is torch.bfloat16
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)

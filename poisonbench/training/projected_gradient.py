@@ -1,19 +1,17 @@
 """Projected gradient steps around images: what attacks and adversarial training share.
 
-:class:`ProjectedGradient` is the loop. Its parts are a :class:`Ball`, which says by its norm where
-to start at random, how to step and how to come back, and :class:`StepHooks`, by which a method
-changes what the network sees or ends the search of some images early.
+:class:`ProjectedGradient` is the loop. A :class:`Ball` says by its norm where it starts, how it
+steps and comes back; by :class:`StepHooks` a method changes what the network sees or ends the
+search of some images early.
 
-Shapes: P images of shape (C, H, W) in [0, 1], B of them in a batch, M of those still moving. Radius
-and step sizes are in the same unit, not normalised.
+Shapes: P images of shape (C, H, W) in [0, 1], B of them in a batch, M of those still moving; labels
+are int64. Radius and step sizes are in the images' unit.
 """
-
-from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +19,8 @@ from torch import Tensor
 
 from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.models.folding import folded
+from poisonbench.training.augmentation import PADDING
 from poisonbench.training.precision import autocast
-
-#: Largest shift of the differentiable crop, in pixels: the training augmentation's.
-MAX_SHIFT = 4
 
 
 @dataclass(frozen=True)
@@ -66,29 +62,11 @@ class StepHooks:
         return images
 
     def moving(self, logits: Tensor, labels: Tensor) -> Tensor | None:
-        """Which of the M images take the step, as rows; None is all. The others stop for good.
-
-        Args:
-            logits: (M, K) float32, where the images are.
-            labels: (M,) int64.
-        """
+        """Which take the step, as rows of logits (M, K); None is all. The others stop for good."""
         return None
 
     def stepped(self, gradient: Tensor, step: int) -> None:
         """Called after each step with the gradient (M, C, H, W) of the images that took it."""
-
-
-class Perturbed(NamedTuple):
-    """What :meth:`ProjectedGradient.perturb` returns.
-
-    Attributes:
-        images: (P, C, H, W), the last iterate.
-        zero_gradient_share: () float32 on the device, the share of images whose gradient was zero
-            in every pixel at the first step. No step moves those images.
-    """
-
-    images: Tensor
-    zero_gradient_share: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,17 +75,13 @@ class ProjectedGradient:
 
     Only the network runs in bfloat16: its values near 1 are 1/256 apart, more than a step of an
     iterate would be. The loss is a sum, so an image's step does not depend on its batch.
-
-    Attributes:
-        ball: where the images may go.
-        step_size: length of a step up the loss; a negative one goes down.
-        steps: how many.
-        precision: bfloat16 runs the network under autocast.
     """
 
     ball: Ball
+    #: Length of a step up the loss; a negative one goes down.
     step_size: float
     steps: int
+    #: bfloat16 runs the network under autocast.
     precision: torch.dtype = torch.float32
 
     def perturb_batch(
@@ -120,12 +94,8 @@ class ProjectedGradient:
     ) -> Tensor:
         """One batch, (B, C, H, W), where its steps end; those that stopped cost nothing more.
 
-        Args:
-            network: frozen, in eval mode.
-            centres: (B, C, H, W) in [0, 1].
-            labels: (B,) int64, where the loss is taken.
-            start: (B, C, H, W) in the ball, the first iterate.
-            hooks: what else is done.
+        The network is frozen, in eval mode; the loss is taken at the labels (B,). The first iterate
+        ``start`` lies in the balls around the centres, (B, C, H, W).
         """
         hooks = hooks or StepHooks()
         points = start.clone()
@@ -157,51 +127,42 @@ class ProjectedGradient:
         start: Tensor | None = None,
         draws: tuple[Tensor, Tensor] | None = None,
         report: Callable[[int, int], None] = lambda done, total: None,
-    ) -> Perturbed:
+    ) -> tuple[Tensor, Tensor]:
         """All images, a pass after the other; by a frozen copy of the model, which stays as it is.
 
-        Args:
-            model: on the images' device.
-            images: (P, C, H, W) in [0, 1], the centres of the balls.
-            labels: (P,) int64, where the loss is taken.
-            start: (P, C, H, W) in the ball; ``images`` unless given.
-            draws: from :func:`draw_crop_flip`, to differentiate through a crop and flip a step.
-            report: called with (steps done, steps in all), summed over passes.
+        The images (P, C, H, W) are the centres, and the start unless another is given; the loss is
+        taken at the labels (P,). With draws of :func:`draw_crop_flip` the network sees a crop and
+        flip a step. Progress is summed over passes.
+
+        Returns:
+            The last iterate, and the share () of images whose gradient was zero in every pixel at
+            the first step, on the device: no step moves those.
         """
         start = images if start is None else start
         result, network = torch.empty_like(images), folded(model)
         size = pass_size(images, gradients=True)
         firsts = range(0, len(images), size)
-        hooks = _Passes(draws, report, total=len(firsts) * self.steps, device=images.device)
+        num_zero = torch.zeros((), device=images.device)
+        hooks = _Passes(draws, report, len(firsts) * self.steps, num_zero)
         for first in firsts:
             hooks.rows = rows = slice(first, first + size)
             centres, starts = (
                 part[rows].contiguous(memory_format=torch.channels_last) for part in (images, start)
             )
             result[rows] = self.perturb_batch(network, centres, labels[rows], starts, hooks)
-        return Perturbed(result, hooks.num_zero / max(len(images), 1))
+        return result, num_zero / max(len(images), 1)
 
 
+@dataclass
 class _Passes(StepHooks):
-    """What :meth:`ProjectedGradient.perturb` adds: augmentation, figures and progress.
+    """What :meth:`ProjectedGradient.perturb` adds: augmentation, figures and progress."""
 
-    Attributes:
-        rows: of the pass that is on.
-        num_zero: () float32 on the device, images whose gradient was zero at their first step.
-    """
-
-    rows: slice
-
-    def __init__(
-        self,
-        draws: tuple[Tensor, Tensor] | None,
-        report: Callable[[int, int], None],
-        total: int,
-        device: torch.device,
-    ) -> None:
-        self.draws, self.report = draws, report
-        self.done, self.total = 0, total
-        self.num_zero = torch.zeros((), device=device)
+    draws: tuple[Tensor, Tensor] | None
+    report: Callable[[int, int], None]
+    total: int
+    num_zero: Tensor
+    done: int = 0
+    rows: slice = field(init=False)
 
     def view(self, images: Tensor, step: int) -> Tensor:
         if self.draws is None:
@@ -217,37 +178,27 @@ class _Passes(StepHooks):
 
 
 def project_linf(images: Tensor, base: Tensor, epsilon: float) -> Tensor:
-    """The closest images within ``epsilon`` of ``base``, clamped to [0, 1] afterwards.
-
-    Args:
-        images: (..., C, H, W), any values.
-        base: the same shape, in [0, 1].
-        epsilon: the ball's radius.
-    """
+    """The closest images (..., C, H, W) within ``epsilon`` of ``base``, then clamped to [0, 1]."""
     in_ball = torch.minimum(torch.maximum(images, base - epsilon), base + epsilon)
     return in_ball.clamp(0, 1)
 
 
 def example_losses(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy (P,) of images (P, C, H, W) in [0, 1] at labels (P,), model in eval mode."""
-    size = pass_size(images, gradients=False)
-    network = folded(model)
+    size, network = pass_size(images, gradients=False), folded(model)
     with torch.no_grad():
         parts = [
             F.cross_entropy(_logits(network, part), at, reduction="none")
             for part, at in zip(images.split(size), labels.split(size), strict=True)
         ]
-    return torch.cat(parts) if parts else images.new_zeros(0)
+    return torch.cat(parts)
 
 
 def shift_flip(images: Tensor, shifts: Tensor, flips: Tensor, fill: Tensor) -> Tensor:
-    """Shift and mirror each image, differentiably.
+    """Shift and mirror images (..., C, H, W), differentiably.
 
-    Args:
-        images: (..., C, H, W).
-        shifts: (..., 2), pixels to the right and down, fractions too (bilinear).
-        flips: (...) bool.
-        fill: (C, 1, 1), the colour outside.
+    Shifts (..., 2) are pixels to the right and down, fractions too (bilinear); flips (...) are
+    bool, and fill (C, 1, 1) is the colour outside.
     """
     # Kornia takes 0.3 s to import and few attacks augment.
     from kornia.geometry.transform import hflip, translate
@@ -274,7 +225,7 @@ def draw_crop_flip(
 ) -> tuple[Tensor, Tensor]:
     """Shifts (steps, P, 2) int8 and flips (steps, P) bool, moved to the device once."""
     shifts = torch.randint(
-        -MAX_SHIFT, MAX_SHIFT + 1, (steps, num_images, 2), generator=generator, dtype=torch.int8
+        -PADDING, PADDING + 1, (steps, num_images, 2), generator=generator, dtype=torch.int8
     )
     flips = torch.randint(0, 2, (steps, num_images), generator=generator, dtype=torch.uint8).bool()
     return shifts.to(device), flips.to(device)

@@ -1,7 +1,5 @@
 """The optimiser's settings, as the HINT paper trains (section VI-A; code f58a718)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -50,12 +48,7 @@ RECIPE_PRESETS: Profiles = {
             "milestones": (),
             "augment": "none",
         },
-        "mnist-sample": {
-            "epochs": 7,
-            "learning_rate": 0.02,
-            "momentum": 0.9,
-            "milestones": (5,),
-        },
+        "mnist-sample": {"epochs": 7, "learning_rate": 0.02, "momentum": 0.9, "milestones": (5,)},
         "mnist-sample@1000": {
             "epochs": 15,
             "learning_rate": 0.1,
@@ -77,9 +70,7 @@ def recipe_profiles(
 ) -> Profiles:
     """The paper's recipes with a method's own changes, for each profile that it changes.
 
-    Args:
-        changes: profile -> preset -> {field: value}; a profile without changes is the paper's.
-        presets: preset -> {field: value}, what networks and data sets change in every profile.
+    ``presets`` is what networks and data sets change in every profile.
     """
     paper = {**RECIPE_PRESETS["paper"], **(presets or {})}
     changed = {

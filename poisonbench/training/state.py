@@ -1,10 +1,8 @@
 """What a defense sees and may change: the types of the shared training loop."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -17,16 +15,13 @@ from poisonbench.models.classifier import Classifier
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The images that an epoch trains on; immutable, a defense returns a changed copy.
+    """The images that an epoch trains on; immutable, a defense returns a changed copy."""
 
-    Attributes:
-        images: (N, C, H, W), uint8, or float32 in [0, 1] once a defense has changed pixels.
-        labels: (N,) int64; a defense never changes them.
-        keep: (N,) bool, rows that are trained on; None keeps all.
-    """
-
+    #: (N, C, H, W), uint8, or float32 in [0, 1] once a defense has changed pixels.
     images: Tensor
+    #: (N,) int64; a defense never changes them.
     labels: Tensor
+    #: (N,) bool, rows that are trained on; None keeps all.
     keep: Tensor | None = None
 
     def __len__(self) -> int:
@@ -36,67 +31,55 @@ class TrainingSet:
         """float32 images in [0, 1] of the given rows, channels last in memory."""
         return pixels_of(self.images[rows])
 
-    def with_images(self, images: Tensor) -> TrainingSet:
-        """A copy with other images, (N, C, H, W) float32 in [0, 1] or uint8."""
+    def with_images(self, images: Tensor) -> Self:
+        """A copy with other images (N, C, H, W), uint8 or float32 in [0, 1]."""
         return replace(self, images=images)
 
-    def with_keep(self, keep: Tensor) -> TrainingSet:
+    def with_keep(self, keep: Tensor) -> Self:
         """A copy that trains on the rows where ``keep`` (N,) is true."""
         return replace(self, keep=keep)
 
 
 @dataclass
 class TrainingState:
-    """What a defense may look at: no test split and no poison indices exist here.
+    """What a defense may look at: no test split and no poison indices exist here."""
 
-    Attributes:
-        epoch: completed epochs, so 0 before the first.
-        step: batches done in this epoch.
-        model: the classifier in training, on the device, in train mode.
-        original: the training split as given, images uint8.
-        train: the current training set, what the last ``start_epoch`` returned.
-        validation: the clean, trusted validation split.
-        batch_rows: (B,) rows of ``train`` in the current batch; null between batches.
-        generator: CPU generator for a purpose, seeded by trial, epoch and step.
-        note: appends one row of figures to the run record, e.g. one update round's.
-        train_copy: trains a copy of the model, as it is, on a split by the run's recipe, with
-            batches and augmentation of its own, and returns it; named by its purpose. Interrupted,
-            it continues like the run; its time is the defense's.
-    """
-
+    #: Completed epochs, so 0 before the first.
     epoch: int
+    #: Batches done in this epoch.
     step: int
+    #: The classifier in training, on the device, in train mode.
     model: Classifier
+    #: The training split as given, images uint8.
     original: TrainingSet
+    #: The current training set, what the last ``start_epoch`` returned.
     train: TrainingSet
+    #: The clean, trusted validation split.
     validation: Split
-    batch_rows: Tensor | None
+    #: CPU generator for a purpose, seeded by trial, epoch and step.
     generator: Callable[[str], torch.Generator]
+    #: Appends one row of figures to the run record, e.g. one update round's.
     note: Callable[[dict[str, Any]], None]
+    #: Trains a copy of the model, as it is, on a split by the run's recipe, with batches and
+    #: augmentation of its own, and returns it; named by its purpose. Interrupted, it continues like
+    #: the run; its time is the defense's.
     train_copy: Callable[[str, Split], Classifier]
 
 
 class Defense:
     """A defense is some optional edits of the shared training loop; all default to nothing.
 
-    One instance serves one run. What it must remember between epochs goes into ``memory`` as
-    named tensors, so that a killed run resumes to the same bytes. Two names are read after the
-    run and go into the record: ``keep``, (N,) bool, the rows that a filter still trains on, and
-    ``selected``, (S,) int64, the rows that were chosen for treatment; N is without added rows.
+    Of ``memory`` two names go into the record: ``keep``, (N,) bool, the rows that a filter still
+    trains on, and ``selected``, (S,) int64, those chosen for treatment; N is without added rows.
     """
 
     def __init__(self) -> None:
         self.memory: dict[str, Tensor] = {}
 
     def check_run(self, scenario: str, given: Collection[str]) -> None:
-        """Refuse a run that makes no sense; called before anything is crafted or trained.
+        """Refuse a run that makes no sense, by ValueError, before anything is crafted or trained.
 
-        Args:
-            scenario: how the network is trained: scratch, transfer or finetune.
-            given: names of the settings that the user gave.
-
-        Raises:
-            ValueError: says what was expected, and what to do.
+        The scenario is scratch, transfer or finetune; ``given`` names the user's settings.
         """
         require(
             scenario != "scratch" or self.pretraining() is None,
@@ -109,7 +92,7 @@ class Defense:
         """The split that the run trains on; new rows come last. Called once, before the run."""
         return train
 
-    def pretraining(self) -> Defense | None:
+    def pretraining(self) -> "Defense | None":
         """How the network of a run that starts from a pretrained one is trained, on clean data.
 
         None trains it plainly. A defense that pretrains has no run without that stage.
@@ -133,37 +116,27 @@ class Oracle(Defense):
     """A control that is told which images are poisoned, which no defense may know.
 
     A run tells it before training, and only where the registry calls the method an oracle.
-
-    Attributes:
-        is_poison: (N,) bool, of the training split's images.
     """
 
     is_poison: Tensor
 
     def reveal(self, is_poison: Tensor) -> None:
-        """Take which images are poisons, (N,) bool.
-
-        Raises:
-            ValueError: the control can do nothing with them.
-        """
+        """Take which training images are poisons, (N,) bool; ValueError if none can be used."""
         self.is_poison = is_poison
 
 
 @dataclass
 class FitResult:
-    """What a training run leaves besides the model.
+    """What a training run leaves besides the model."""
 
-    Attributes:
-        curve: one row an epoch: epoch, images (trained on), loss (their mean), validation_accuracy.
-        notes: the defense's rows of figures.
-        seconds: by phase: "training", "defense" (between epochs: what a defense does to a batch
-            counts as training), "validation".
-        digests: of the initial weights and of the first batch's rows.
-        interruptions: how often the run was stopped and continued.
-    """
-
+    #: One row an epoch: epoch, images (trained on), loss (their mean), validation_accuracy.
     curve: list[dict[str, float]] = field(default_factory=list)
+    #: The defense's rows of figures.
     notes: list[dict[str, Any]] = field(default_factory=list)
+    #: By phase: "training" (with what a defense does to a batch), "defense" (between epochs) and
+    #: "validation".
     seconds: dict[str, float] = field(default_factory=dict)
+    #: Of the initial weights and of the first batch's rows.
     digests: dict[str, str] = field(default_factory=dict)
+    #: How often the run was stopped and continued.
     interruptions: int = 0

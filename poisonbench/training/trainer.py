@@ -5,27 +5,24 @@ defense (common random numbers). The whole split lies on the device as uint8 and
 training waits for the device once an epoch, for the loss.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from poisonbench.core.errors import AbortedError, DivergedError, InterruptedRunError, check_returned
 from poisonbench.core.progress import Reporter, silent
 from poisonbench.core.seeds import Seeds
-from poisonbench.data.splits import Split, digest_tensors, pixels_of
+from poisonbench.data.splits import Split, digest_tensors, pixels_of, rounded_up
 from poisonbench.models.classifier import Classifier
 from poisonbench.models.cpu.training_forward import quick_forward
 from poisonbench.models.norms import recalibrate
 from poisonbench.training.augmentation import CropFlip
-from poisonbench.training.checkpoint import Checkpoint, Snapshot
+from poisonbench.training.checkpoint import Checkpoint, Snapshot, part, under
 from poisonbench.training.evaluation import accuracy, features_of, head_accuracy
 from poisonbench.training.precision import autocast, network_precision
 from poisonbench.training.recipe import Recipe
@@ -34,24 +31,18 @@ from poisonbench.training.state import Defense, FitResult, TrainingSet, Training
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """How and where networks are trained, and who hears of it; may train several.
-
-    Attributes:
-        recipe: epochs, optimiser, augmentation, precision.
-        seeds: root seed and trial.
-        device: where to train.
-        checkpoint: where to save and resume; None does neither.
-        report: told of every batch.
-        should_stop: asked after every batch; true saves a checkpoint and stops.
-        name: the phase's name in progress reports.
-    """
+    """How and where networks are trained, and who hears of it; may train several."""
 
     recipe: Recipe
     seeds: Seeds
     device: torch.device
+    #: Where to save and resume; None does neither.
     checkpoint: Checkpoint | None = None
+    #: Told of every batch.
     report: Reporter = silent
+    #: Asked after every batch; true saves a checkpoint and stops.
     should_stop: Callable[[], bool] = lambda: False
+    #: The phase's, in progress reports.
     name: str = "training"
 
     def fit(
@@ -59,11 +50,8 @@ class Trainer:
     ) -> FitResult:
         """Train a model in place and return how it went.
 
-        Args:
-            model: freshly initialised; moved to the device, channels last.
-            train: the (poisoned) training split.
-            validation: clean, trusted; for the curve and for defenses that use it.
-            defense: edits of the loop; None trains plainly.
+        The model is moved to the device, channels last. The validation split is clean and trusted,
+        for the curve and for defenses that use it.
 
         Raises:
             DivergedError: the loss or the network's outputs stopped being finite, or a defense left
@@ -71,19 +59,19 @@ class Trainer:
             InterruptedRunError: stopped by ``should_stop`` with a checkpoint saved.
             AbortedError: stopped by ``should_stop`` where there is no checkpoint.
         """
-        return _Run(self, model, train, validation, defense or Defense()).fit()
+        run = _Run(self, model, train, validation, defense or Defense())
+        try:
+            return run.fit()
+        except DivergedError as error:
+            error.epoch = run.epoch + 1
+            raise
 
 
 class _Run:
     """One call of :meth:`Trainer.fit`: its state between two batches."""
 
     def __init__(
-        self,
-        trainer: Trainer,
-        model: Classifier,
-        train: Split,
-        validation: Split,
-        defense: Defense,
+        self, trainer: Trainer, model: Classifier, train: Split, validation: Split, defense: Defense
     ) -> None:
         self.trainer, self.defense = trainer, defense
         self.recipe, self.seeds = trainer.recipe, trainer.seeds
@@ -109,29 +97,14 @@ class _Run:
         self.clock = self.saved_at = time.monotonic()
 
     def fit(self) -> FitResult:
-        try:
-            return self._fit()
-        except DivergedError as error:
-            error.epoch = self.epoch + 1
-            raise
-
-    def _fit(self) -> FitResult:
         resumed = self._resume()
-        num_steps = math.ceil(len(self.original) / self.recipe.batch_size)
         while self.epoch < self.recipe.epochs:
             if not resumed:
                 self._spend("training")
-                self.train = self._checked(self.defense.start_epoch(self._state(None)))
+                self.train = self._checked(self.defense.start_epoch(self._state()))
                 self._spend("defense")
             resumed = False
-            self._train_epoch(
-                lambda step: self.trainer.report(
-                    self.trainer.name,
-                    self.epoch * num_steps + step,
-                    self.recipe.epochs * num_steps,
-                    f"epoch {self.epoch + 1}/{self.recipe.epochs}",
-                )
-            )
+            self._train_epoch()
             self._end_epoch()
         return self.result
 
@@ -150,12 +123,12 @@ class _Run:
         check_returned("start_epoch", fits, "the labels of state.train", train.labels)
         return train
 
-    def _train_epoch(self, report: Callable[[int], None]) -> None:
-        batches = self._batches()
-        augment = self._augmentation()
+    def _train_epoch(self) -> None:
+        batches, augment = self._batches(), self._augmentation()
+        recipe, num_steps = self.recipe, math.ceil(len(self.original) / self.recipe.batch_size)
         for group in self.optimizer.param_groups:
-            decays = sum(milestone <= self.epoch for milestone in self.recipe.milestones)
-            group["lr"] = self.recipe.learning_rate * 0.1**decays
+            decays = sum(milestone <= self.epoch for milestone in recipe.milestones)
+            group["lr"] = recipe.learning_rate * 0.1**decays
         # Where no defense looks at batches, nobody is shown them: the loop is plain training's.
         perturbs = type(self.defense).perturb_batch is not Defense.perturb_batch
         self.model.train()
@@ -168,7 +141,7 @@ class _Run:
             images, labels = self.train.pixels(rows), self.train.labels[rows]
             if augment is not None:
                 images = augment(images, rows)
-            state = self._state(rows)
+            state = self._state()
             if perturbs:
                 shape = images.shape
                 images = self.defense.perturb_batch(state, images, labels)
@@ -184,7 +157,12 @@ class _Run:
             self.optimizer.step()
             self.loss_sum += loss.detach() * len(rows)
             self.step += 1
-            report(self.step)
+            self.trainer.report(
+                self.trainer.name,
+                self.epoch * num_steps + self.step,
+                recipe.epochs * num_steps,
+                f"epoch {self.epoch + 1}/{recipe.epochs}",
+            )
             self._save_if_due(self.trainer.should_stop())
 
     def _end_epoch(self) -> None:
@@ -199,22 +177,15 @@ class _Run:
         if self.recipe.recalibrate and self.epoch + 1 == self.recipe.epochs:
             self._recalibrate()
             self._spend("defense")
-        validation_accuracy = self._validation_accuracy()
+        row = {"epoch": self.epoch + 1, "images": kept, "loss": loss}
+        self.result.curve.append(row | {"validation_accuracy": self._validation_accuracy()})
         self._spend("validation")
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum.zero_()
-        self.result.curve.append(
-            {
-                "epoch": self.epoch,
-                "images": kept,
-                "loss": loss,
-                "validation_accuracy": validation_accuracy,
-            }
-        )
 
     def _recalibrate(self) -> None:
         images, generator = self.validation.images, self.seeds.generator("recalibration")
-        count = math.ceil(self.recipe.recalibrate * len(images) - 1e-9)
+        count = rounded_up(self.recipe.recalibrate, len(images))
         rows = torch.randperm(len(images), generator=generator)[:count].to(self.device)
         batches = rows.tensor_split(max(1, round(count / 100)))
         recalibrate(self.model, (pixels_of(images[batch]) for batch in batches))
@@ -229,9 +200,8 @@ class _Run:
 
     def _batches(self) -> list[Tensor]:
         """The epoch's batches of rows. Dropped rows leave the order of the others as it was."""
-        order = torch.randperm(
-            len(self.original), generator=self.seeds.generator("batches", self.epoch)
-        )
+        generator = self.seeds.generator("batches", self.epoch)
+        order = torch.randperm(len(self.original), generator=generator)
         if self.train.keep is not None:
             order = order[self.train.keep.cpu()[order]]
         if len(order) == 0:
@@ -250,7 +220,7 @@ class _Run:
         generator = self.seeds.generator("augmentation", self.epoch)
         return CropFlip.draw(len(self.original), generator, self.device)
 
-    def _state(self, rows: Tensor | None) -> TrainingState:
+    def _state(self) -> TrainingState:
         epoch, step = self.epoch, self.step
         return TrainingState(
             epoch=epoch,
@@ -259,7 +229,6 @@ class _Run:
             original=self.original,
             train=self.train,
             validation=self.validation,
-            batch_rows=rows,
             generator=lambda purpose: self.seeds.generator("defense", purpose, epoch, step),
             note=lambda row: self.result.notes.append({"epoch": epoch, **row}),
             train_copy=self._train_copy,
@@ -313,56 +282,33 @@ class _Run:
             )
 
     def _snapshot(self) -> Snapshot:
-        result = self.result
-        position: dict[str, Any] = {
-            "epoch": self.epoch,
-            "step": self.step,
-            "curve": result.curve,
-            "notes": result.notes,
-            "seconds": result.seconds,
-            "digests": result.digests,
-            "interruptions": result.interruptions,
+        position = {"epoch": self.epoch, "step": self.step, **vars(self.result)}
+        states = {name: self.optimizer.state[p] for name, p in self.model.named_parameters()}
+        momenta = {n: s["momentum_buffer"] for n, s in states.items() if "momentum_buffer" in s}
+        tensors = {
+            "loss_sum": self.loss_sum,
+            **under("model", self.model.state_dict()),
+            **under("defense", self.defense.memory),
+            **under("momentum", momenta),
         }
-        tensors = {"loss_sum": self.loss_sum}
-        tensors |= {f"model.{key}": value for key, value in self.model.state_dict().items()}
-        tensors |= {f"defense.{key}": value for key, value in self.defense.memory.items()}
-        tensors |= {f"momentum.{key}": value for key, value in self._momenta().items()}
         return Snapshot(position, tensors, None if self.train is self.original else self.train)
-
-    def _momenta(self) -> dict[str, Tensor]:
-        buffers = {}
-        for key, parameter in self.model.named_parameters():
-            buffer = self.optimizer.state[parameter].get("momentum_buffer")
-            if buffer is not None:
-                buffers[key] = buffer
-        return buffers
 
     def _resume(self) -> bool:
         """Continue from the checkpoint if there is one; true when that is inside an epoch."""
         snapshot = self.checkpoint.load(self.original) if self.checkpoint else None
         if snapshot is None:
             return False
-        position, groups = snapshot.position, _by_prefix(snapshot.tensors)
+        position, tensors = snapshot.position, snapshot.tensors
         self.epoch, self.step = position["epoch"], position["step"]
-        kept = ("curve", "notes", "seconds", "digests", "interruptions")
-        self.result = FitResult(**{key: position[key] for key in kept})
-        self.loss_sum.copy_(snapshot.tensors["loss_sum"])
-        self.model.load_state_dict(groups["model"])
-        self.defense.memory = {
-            key: value.to(self.device) for key, value in groups["defense"].items()
-        }
-        parameters: dict[str, nn.Parameter] = dict(self.model.named_parameters())
-        for key, value in groups["momentum"].items():
-            buffer = torch.empty_like(parameters[key]).copy_(value)
-            self.optimizer.state[parameters[key]]["momentum_buffer"] = buffer
+        self.result = FitResult(**{f.name: position[f.name] for f in fields(FitResult)})
+        self.loss_sum.copy_(tensors["loss_sum"])
+        self.model.load_state_dict(part("model", tensors))
+        memory = part("defense", tensors)
+        self.defense.memory = {name: tensor.to(self.device) for name, tensor in memory.items()}
+        momenta = part("momentum", tensors)
+        for name, parameter in self.model.named_parameters():
+            if name in momenta:
+                buffer = torch.empty_like(parameter).copy_(momenta[name])
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer
         self.train = snapshot.train if snapshot.train is not None else self.original
         return True
-
-
-def _by_prefix(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "momentum": {}, "defense": {}}
-    for key, value in tensors.items():
-        prefix, _, rest = key.partition(".")
-        if rest:
-            groups[prefix][rest] = value
-    return groups

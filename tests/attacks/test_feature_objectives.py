@@ -11,7 +11,7 @@ from torch import nn
 
 from helpers.feature_tasks import BREWED, EPOCHS, P, T, double, surrogate, task
 from poisonbench.attacks import bullseye_polytope, convex_polytope, feature_collision
-from poisonbench.attacks.shared.feature_space import FeatureSpace
+from poisonbench.attacks.shared.feature_space import FeatureSpace, mean_distance
 
 # Objectives against loops, in float64
 
@@ -20,7 +20,8 @@ FEATURES, TARGET = double(0, T, P, 7), double(1, T, 7)
 
 @pytest.mark.parametrize("relative", [False, True])
 def test_bullseye_is_its_formula(relative):
-    found = bullseye_polytope.bullseye(FEATURES, TARGET, relative=relative)
+    distance = bullseye_polytope.relative_distance if relative else mean_distance
+    found = distance(FEATURES, TARGET)
     for t in range(T):
         squares = norm = 0.0
         for f in range(7):
@@ -32,7 +33,7 @@ def test_bullseye_is_its_formula(relative):
 
 
 def test_collisions_are_their_formulas():
-    mean = feature_collision.mean_collision(FEATURES, TARGET)
+    mean = mean_distance(FEATURES, TARGET)
     each = feature_collision.collision(FEATURES, TARGET)
     for t in range(T):
         norm = sum(float(value) ** 2 for value in TARGET[t])
@@ -58,16 +59,14 @@ def test_polytope_distance_is_its_formula():
         assert float(found[t]) == pytest.approx(expected, rel=1e-12)
 
 
-def gradient_of(loss, *settings, **named):
+def gradient_of(loss):
     features = FEATURES.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(features, TARGET, *settings, **named).sum(), features)
+    (gradient,) = torch.autograd.grad(loss(features, TARGET).sum(), features)
     return gradient
 
 
 def test_the_mean_collision_is_bullseye_polytope():
-    bullseye = gradient_of(bullseye_polytope.bullseye, relative=False)
-    assert torch.equal(gradient_of(feature_collision.mean_collision), bullseye)
-    assert not torch.allclose(gradient_of(feature_collision.collision), bullseye)
+    assert not torch.allclose(gradient_of(feature_collision.collision), gradient_of(mean_distance))
     settings = BREWED | {"brew_augment": "shift-flip"}
     poisons = [
         module.craft(task(), module.Config(**settings))
@@ -87,15 +86,15 @@ def test_collide_pulls_every_poison_where_mean_pulls_their_mean():
     )
     by_mean, by_each = (
         loss(mean, space.targets[0]) - loss(each, space.targets[0])
-        for loss in (feature_collision.mean_collision, feature_collision.collision)
+        for loss in (mean_distance, feature_collision.collision)
     )
     assert (by_mean < 0).all()
     assert (by_each > 0).all()
 
 
 def test_both_forms_of_bullseye_pull_in_one_direction():
-    mean = gradient_of(bullseye_polytope.bullseye, relative=False).flatten(1)
-    relative = gradient_of(bullseye_polytope.bullseye, relative=True).flatten(1)
+    mean = gradient_of(mean_distance).flatten(1)
+    relative = gradient_of(bullseye_polytope.relative_distance).flatten(1)
     assert torch.allclose(torch.cosine_similarity(mean, relative), torch.ones(T).double())
 
 

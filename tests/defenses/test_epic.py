@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from helpers.batch_rows import batch_rows, watched_rows
 from helpers.defense_state import pixel_classifier, state_for
 from helpers.facility_location import naive_clusters
 from helpers.fake_data import fake_split, small_classifier
@@ -137,7 +138,7 @@ class Watched(epic.Epic):
         return train
 
     def perturb_batch(self, state, images, labels):
-        self.seen[-1][1].update(state.batch_rows.tolist())
+        self.seen[-1][1].update(batch_rows().tolist())
         return images
 
 
@@ -147,7 +148,8 @@ def test_what_is_dropped_never_returns_and_is_never_trained_on(universe):
     defense = Watched(config, epic.build(config, Recipe(epochs=8, milestones=())).rounds)
     recipe = Recipe(epochs=8, batch_size=16, milestones=(), augment="none", precision="float32")
     trainer = Trainer(recipe=recipe, seeds=Seeds(), device=torch.device("cpu"))
-    result = trainer.fit(small_classifier(), fake_split(80, 0), fake_split(8, 1), defense)
+    with watched_rows():
+        result = trainer.fit(small_classifier(), fake_split(80, 0), fake_split(8, 1), defense)
     assert [note["epoch"] for note in result.notes] == [1, 3, 5, 7]
     assert all(note["dropped"] > 0 for note in result.notes)
     assert defense.seen[0] == (None, set(range(80)))

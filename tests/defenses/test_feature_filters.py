@@ -26,9 +26,10 @@ from poisonbench.defenses.shared.feature_filter import (
     FeatureFilter,
     FilterConfig,
     keep_lowest,
-    penultimate_features,
     restore_emptied_classes,
 )
+from poisonbench.models.classifier import Classifier
+from poisonbench.training.evaluation import finite_outputs
 from poisonbench.training.state import TrainingSet
 
 FILTERS = (
@@ -229,7 +230,7 @@ def test_features_are_the_heads_input_of_images_as_they_are():
     handle = model.head.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     model.eval()(split.images.float() / 255)
     handle.remove()
-    found = penultimate_features(model.train(), train)
+    found = finite_outputs(model.train(), train, Classifier.embed, "features")
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, inputs[0].detach(), rtol=1e-4, atol=1e-5)
     assert model.training
@@ -238,8 +239,9 @@ def test_features_are_the_heads_input_of_images_as_they_are():
 def test_a_feature_network_that_diverged_is_refused():
     model, split = small_classifier(), fake_split(8, 0)
     torch.nn.init.constant_(model.features[0].weight, math.nan)
+    train = TrainingSet(split.images, split.labels)
     with pytest.raises(DivergedError, match="--learning-rate"):
-        penultimate_features(model, TrainingSet(split.images, split.labels))
+        finite_outputs(model, train, Classifier.embed, "features")
 
 
 @pytest.mark.parametrize(("source", "size"), [("poisoned", 22), ("clean", 12), (None, None)])
@@ -297,7 +299,7 @@ def test_frozen_features_are_taken_as_they_are():
     state = state_for(model, train)
     state.train_copy = refuse
     FeatureFilter(rule, FilterConfig()).start_epoch(state)
-    assert torch.equal(seen[0], penultimate_features(model, train))
+    assert torch.equal(seen[0], finite_outputs(model, train, Classifier.embed, "features"))
 
 
 def test_another_trial_has_another_feature_network():

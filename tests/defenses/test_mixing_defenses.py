@@ -132,23 +132,22 @@ def test_weights_are_of_the_beta_distribution(alpha):
 def test_cutmix_pastes_a_box_and_its_share_of_the_label(step):
     images, labels, logits = batch()
     defense, state = cutmix.build(cutmix.Config(), RECIPE), state_at(1, step)
-    cut = defense._draw(state, labels)
+    weight, partner, (lines, columns) = defense._draw(state, labels)
     mixed = defense.perturb_batch(state, images, labels)
     targets = F.one_hot(labels, K).float()
     mixed_labels = torch.empty(8, K)
-    for row, other in enumerate(cut.partner.tolist()):
+    for row, other in enumerate(partner.tolist()):
         inside = 0
         for line in range(8):
             for column in range(8):
                 is_inside = (
-                    cut.lines.start <= line < cut.lines.stop
-                    and cut.columns.start <= column < cut.columns.stop
+                    lines.start <= line < lines.stop and columns.start <= column < columns.stop
                 )
                 source = images[other if is_inside else row]
                 assert torch.equal(mixed[row, :, line, column], source[:, line, column])
                 inside += is_inside
-        assert cut.weight == pytest.approx(1 - inside / 64)
-        mixed_labels[row] = cut.weight * targets[row] + (1 - cut.weight) * targets[other]
+        assert weight == pytest.approx(1 - inside / 64)
+        mixed_labels[row] = weight * targets[row] + (1 - weight) * targets[other]
     loss = defense.batch_loss(state, logits, labels)
     torch.testing.assert_close(loss, soft_cross_entropy(logits, mixed_labels))
 
@@ -175,7 +174,7 @@ def test_cutmix_leaves_the_other_batches_alone():
     mixed = 0
     for step in range(60):
         state = state_at(0, step)
-        weight = defense._draw(state, labels).weight
+        weight, *_ = defense._draw(state, labels)
         if weight == 1:
             assert torch.equal(defense.perturb_batch(state, images, labels), images)
             loss = defense.batch_loss(state, logits, labels)
@@ -191,8 +190,7 @@ def test_draws_differ_by_step_epoch_and_trial_and_are_the_same_again(module):
     defense = module.build(module.Config(), RECIPE)
 
     def draw(*place):
-        drawn = defense._draw(state_at(*place), labels)
-        return drawn[1].tolist() if module is mixup else drawn.partner.tolist()
+        return defense._draw(state_at(*place), labels)[1].tolist()
 
     assert draw(0, 0) == draw(0, 0)
     assert all(draw(0, 0) != draw(*other) for other in [(0, 1), (1, 0), (0, 0, 1)])

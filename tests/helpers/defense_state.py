@@ -16,7 +16,6 @@ def state_for(model, train: TrainingSet, *, epoch=0, step=0, trial=0, notes=None
         original=train,
         train=train,
         validation=fake_split(4, 1),
-        batch_rows=None,
         generator=lambda purpose: Seeds(0, trial).generator("defense", purpose, epoch, step),
         note=(notes if notes is not None else []).append,
         train_copy=lambda purpose, split: model,

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from helpers.batch_rows import batch_rows, watched_rows
 from poisonbench.core.seeds import Seeds
 from poisonbench.data.splits import Split, digest_tensors
 from poisonbench.models.classifier import Classifier, initialise
@@ -69,7 +70,8 @@ def train(
     model = network(seeds, shape)
     trainer = Trainer(recipe=recipe or Recipe(**BASE), seeds=seeds, device=CPU, **options)
     data = data if data is not None else split(shape=shape)
-    return model, trainer.fit(model, data, split(12, seed=1, shape=shape), defense)
+    with watched_rows():
+        return model, trainer.fit(model, data, split(12, seed=1, shape=shape), defense)
 
 
 def weights_digest(model: Classifier) -> str:
@@ -94,7 +96,6 @@ def state_of(
         original=original,
         train=original if train is None else train,
         validation=validation,
-        batch_rows=None,
         generator=lambda purpose: Seeds().generator("defense", purpose, epoch, 0),
         note=(notes if notes is not None else []).append,
         train_copy=lambda purpose, split: model,
@@ -114,7 +115,7 @@ class Recorder(Defense):
         return state.train
 
     def perturb_batch(self, state, images, labels):
-        self.batches.append((state.epoch, state.batch_rows, images.clone(), labels))
+        self.batches.append((state.epoch, batch_rows(), images.clone(), labels))
         return images
 
     def rows(self, epoch: int):

@@ -8,7 +8,7 @@ from helpers.frozen import frozen
 from poisonbench.influence.head import head_inputs, pixel_influence
 from poisonbench.models import build_model
 from poisonbench.models.classifier import Classifier, initialise
-from poisonbench.models.cpu.first_block import FrozenBlock
+from poisonbench.models.cpu.first_block import FrozenBlock, is_first_block
 from poisonbench.models.folding import folded
 
 SHAPES = {"mnist-cnn": (1, 28, 28), "cifar-resnet18": (3, 16, 16)}
@@ -106,7 +106,7 @@ def test_the_frozen_block_is_float32_under_autocast():
     ],
 )
 def test_which_blocks_are_replaced(layers, fits):
-    assert FrozenBlock.fits(layers) == fits
+    assert is_first_block(layers, nn.Identity) == fits
 
 
 def test_the_mnist_network_has_one():

@@ -12,8 +12,8 @@ from poisonbench.models import build_model
 from poisonbench.models.classifier import Classifier
 from poisonbench.models.cpu import training_forward as quick_module
 from poisonbench.models.cpu import winograd
-from poisonbench.models.cpu.training_forward import FirstBlock, QuickConv, quick_forward
-from poisonbench.models.cpu.winograd import Workspace, cook_toom
+from poisonbench.models.cpu.training_forward import FirstBlock, quick_forward
+from poisonbench.models.cpu.winograd import WinogradConv, Workspace, cook_toom
 
 
 def generator(seed=0):
@@ -150,7 +150,9 @@ def test_tiles_cover_some_sizes(height, width, expected):
     assert winograd.covers(images) == expected
     conv = nn.Conv2d(8, 8, 5, padding=0)
     if height >= 5:
-        torch.testing.assert_close(QuickConv(conv)(images), conv(images), rtol=0, atol=1e-4)
+        torch.testing.assert_close(
+            WinogradConv(conv, keep=True)(images), conv(images), rtol=0, atol=1e-4
+        )
 
 
 # The training pass
@@ -162,7 +164,7 @@ def stages_of(model, size):
 
 def test_the_networks_of_mnist_size_take_both_ways():
     kinds = [type(stage) for stage in stages_of(cnn(), 28)]
-    assert kinds[:2] == [FirstBlock, QuickConv]
+    assert kinds[:2] == [FirstBlock, WinogradConv]
     assert nn.Conv2d not in kinds
 
 

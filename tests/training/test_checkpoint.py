@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 
+from helpers.batch_rows import batch_rows
 from helpers.tiny import CPU, recipe, split, train, weights_digest
 from poisonbench.core.errors import InterruptedRunError, StoreError
 from poisonbench.data.splits import digest_tensors
@@ -27,7 +28,7 @@ class DropSome(Defense):
         return state.train.with_keep(keep)
 
     def perturb_batch(self, state, images, labels):
-        self.memory["seen"][state.batch_rows] += 1
+        self.memory["seen"][batch_rows()] += 1
         noise = torch.rand(images.shape, generator=state.generator("noise"))
         return (images + 0.1 * noise * self.memory["seen"].mean()).clamp(0, 1)
 

@@ -1,11 +1,11 @@
 """Adam's state in the checkpoint of an attack."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+from poisonbench.training.checkpoint import part
 
 
 def adam_tensors(adam: torch.optim.Adam) -> dict[str, Tensor]:
@@ -20,13 +20,10 @@ def adam_tensors(adam: torch.optim.Adam) -> dict[str, Tensor]:
 def restore_adam(adam: torch.optim.Adam, tensors: Mapping[str, Tensor]) -> None:
     """Put what :func:`adam_tensors` gave into a new optimiser of the same parameters."""
     for number, parameter in enumerate(_parameters(adam)):
-        prefix = f"adam.{number}."
-        for key, value in tensors.items():
-            if key.startswith(prefix):
-                name = key.removeprefix(prefix)
-                # Steps are counted on the CPU.
-                restored = value if name == "step" else torch.empty_like(parameter).copy_(value)
-                adam.state[parameter][name] = restored.detach()
+        for name, value in part(f"adam.{number}", tensors).items():
+            # Steps are counted on the CPU.
+            restored = value if name == "step" else torch.empty_like(parameter).copy_(value)
+            adam.state[parameter][name] = restored.detach()
 
 
 def _parameters(adam: torch.optim.Adam) -> list[Tensor]:

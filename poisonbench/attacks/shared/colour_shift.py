@@ -13,8 +13,6 @@ Deviations  the code interpolates the shifted colours, so that a pixel whose V l
             and takes the border's shift. The result is clamped to [0, 1].
 """
 
-from __future__ import annotations
-
 import itertools
 
 import torch
@@ -28,11 +26,7 @@ LARGEST_SHIFT = 3.0325
 
 
 class Palette:
-    """Where each pixel of some images lies in the grid of colours.
-
-    Args:
-        images: (..., 3, H, W) RGB in [0, 1].
-    """
+    """Where each pixel of images (..., 3, H, W), RGB in [0, 1], lies in the grid of colours."""
 
     def __init__(self, images: Tensor) -> None:
         # Kornia takes 0.3 s to import and few attacks recolour.
@@ -59,12 +53,7 @@ class Palette:
         return self.weights.new_zeros((*self.shape, *[RESOLUTION] * 3, 3))
 
     def recolor(self, images: Tensor, shifts: Tensor) -> Tensor:
-        """The images with shifted colours, in [0, 1]; differentiable in the shifts.
-
-        Args:
-            images: those that the palette was made of.
-            shifts: (..., 10, 10, 10, 3) in YUV.
-        """
+        """The palette's images by shifts (..., 10, 10, 10, 3) in YUV, differentiable in these."""
         from kornia.color import yuv_to_rgb
 
         # Its gradients add up in a fixed order, unlike those of an index or of grid_sample.

@@ -3,9 +3,7 @@
 T targets, P poisons each, F features: the input of the classifier's head.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,13 +30,9 @@ MNIST_PRESETS: dict[str, dict[str, Any]] = {
 
 
 class FeatureSpace:
-    """The surrogates as feature extractors, and where the targets lie in each.
+    """The surrogates as feature extractors: frozen copies in eval mode.
 
-    They are frozen copies in eval mode, so a gradient is of images alone.
-
-    Attributes:
-        models: the surrogates.
-        targets: (T, F) features of each surrogate, computed once.
+    ``targets`` are the targets' features (T, F) at each.
     """
 
     def __init__(self, models: Sequence[Classifier], targets: Tensor) -> None:
@@ -57,6 +51,17 @@ class FeatureSpace:
         features = self._networks[number].embed(flat)
         return features.view(*images.shape[:2], -1)
 
+    def objective(self, distance: Callable[[Tensor, Tensor], Tensor]) -> Objective:
+        """The distance (G,) of the poisons' features (G, P, F) from the targets' (G, F)."""
+        return lambda number, images, rows: distance(
+            self.embed(number, images), self.targets[number][rows]
+        )
+
+
+def mean_distance(features: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference (G,) of the mean of features (G, P, F) from the target's (G, F)."""
+    return (features.mean(1) - target).square().mean(1)
+
 
 def adam_steps(
     task: TargetedTask,
@@ -67,16 +72,9 @@ def adam_steps(
 ) -> Tensor:
     """Poisons (T, P, C, H, W) from the base images by Adam, as Bullseye and Convex Polytope brew.
 
-    Each step minimises the sum of the surrogates' losses and is projected onto the bound and onto
-    [0, 1]. There is no randomness, decay or augmentation.
-
-    Args:
-        task: its base images, progress and checkpoint.
-        config: epsilon, steps and Adam's learning rate.
-        objective: the losses that fall.
-        models: the surrogates that the objective knows; the data's standard deviation is theirs.
-        memory: tensors that the objective changes in place, to be saved too; by any name but
-            "images", "moved" and "adam...".
+    Each step descends the sum of the surrogates' losses and is projected onto the bound and onto
+    [0, 1]. There is no randomness, decay or augmentation. ``memory`` are tensors that the objective
+    changes in place, to be saved too; by any name but "images", "moved" and "adam...".
     """
     base, unit = task.images, config.unit(models[0].std[0])
     memory = memory or {}
@@ -84,8 +82,8 @@ def adam_steps(
     moved = torch.zeros_like(base, requires_grad=True)
     adam = torch.optim.Adam([moved], lr=config.step_size)
     size = groups_in_a_pass(base)
-    images, first_step, saved = base, 0, task.checkpoint.load()
-    if saved is not None:
+    images, first_step = base, 0
+    if (saved := task.checkpoint.load()) is not None:
         position, tensors = saved
         first_step, images = position["step"], tensors["images"].to(base)
         restore_adam(adam, tensors)

@@ -16,9 +16,10 @@ Deviations  Adam on signs divides by the root of a second moment that is 1, exce
             number: the code splits more than 512. The code divides tau by the number of
             surrogates; here the step is what the config says. For MNIST the code shifts by up to
             2 pixels, here by an eighth of the side as for all other data.
+MNIST       has no published setting: there poisons are not augmented, as the victims' images are
+            not, and epsilon is the untargeted attacks'. The sample's settings are this project's:
+            long steps and few.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
@@ -83,13 +84,7 @@ class BrewingConfig(OptimiserConfig):
 def surrogate_models(
     snapshots: Callable[[int, Sequence[int]], list[Classifier]], epochs: int, config: BrewingConfig
 ) -> list[Classifier]:
-    """The attacker's models, staggered as the config says.
-
-    Args:
-        snapshots: see :class:`poisonbench.attacks.base.TargetedTask`.
-        epochs: of a full training.
-        config: how many, and how staggered.
-    """
+    """The attacker's models, staggered as the config says; ``epochs`` are a full training's."""
     count = config.surrogates
     ends = [max(1, round(epochs * (number + 1) / count)) for number in range(count)]
     if config.stagger == "snapshots":
@@ -104,27 +99,20 @@ def brew(
 ) -> Tensor:
     """Poisons (T, P, C, H, W) in [0, 1], within epsilon of their base images.
 
-    Args:
-        task: its base images, generators, progress and checkpoint.
-        config: the settings.
-        objective: the losses that fall.
-        models: the surrogates that the objective knows. The data's mean, the colour outside a
-            shifted image, and standard deviation, the unit of steps, are theirs.
+    The objective's losses fall. The models are the surrogates that it knows; the data's mean, the
+    colour outside a shifted image, and standard deviation, the unit of steps, are theirs.
     """
-    base, generators = task.images, task.generators
-    mean, std = models[0].mean[0], models[0].std[0]
-    num_targets, num_poisons = base.shape[:2]
-    restarts = config.restarts
+    base, mean, unit = task.images, models[0].mean[0], config.unit(models[0].std[0])
+    (num_targets, num_poisons), restarts = base.shape[:2], config.restarts
     targets = torch.arange(num_targets, device=base.device).repeat_interleave(restarts)
     centre = base.repeat_interleave(restarts, 0)
-    unit = config.unit(std)
     size = groups_in_a_pass(base)
 
     # 1. Random starts, or where it was interrupted.
     first_step, saved = 0, task.checkpoint.load()
     if saved is None:
         shape = (restarts, *base.shape[1:])
-        noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+        noise = torch.cat([torch.randn(shape, generator=draws) for draws in task.generators])
         images = centre + (config.epsilon * noise).clamp_(-config.epsilon, config.epsilon).to(base)
         momentum = torch.zeros_like(images)
         losses = torch.zeros(len(images), dtype=base.dtype, device=base.device)
@@ -136,7 +124,7 @@ def brew(
     for step in range(first_step, config.steps):
         draws = None
         if config.brew_augment == "shift-flip":
-            draws = _draw_shift_flip(restarts, num_poisons, base, generators)
+            draws = _draw_shift_flip(restarts, num_poisons, base, task.generators)
         for first in range(0, len(images), size):
             groups = slice(first, first + size)
             gradient = torch.zeros_like(images[groups])
@@ -158,8 +146,7 @@ def brew(
             {"step": step + 1}, {"images": images, "momentum": momentum, "losses": losses}
         )
 
-    # 3. The best restart of each target.
-    # One that diverged is no best.
+    # 3. The best restart of each target; one that diverged is no best.
     comparable = losses.nan_to_num(nan=math.inf).view(num_targets, restarts)
     best = comparable.argmin(1)
     return images[torch.arange(num_targets, device=base.device) * restarts + best]
@@ -168,10 +155,8 @@ def brew(
 def _draw_shift_flip(
     restarts: int, num_poisons: int, base: Tensor, generators: Sequence[torch.Generator]
 ) -> tuple[Tensor, Tensor]:
-    """Shifts (G, P, 2) and flips (G, P) of one step, in the targets' own draws.
-
-    The range is the code's: 4 of 32 pixels to each side, in proportion for other sizes.
-    """
+    """Shifts (G, P, 2) and flips (G, P) of one step, in the targets' own draws."""
+    # The range is the code's: 4 of 32 pixels to each side, in proportion for other sizes.
     reach = torch.tensor([base.shape[-1] / 8, base.shape[-2] / 8])
     shifts, flips = [], []
     for generator in generators:

@@ -9,8 +9,6 @@ where candidates tie to the last bits, which changes the order of medoids and ha
 Shapes: n points of D dimensions, k medoids, G sets. Memory: n^2 floats a set, on a GPU G n^2.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Sequence
 
@@ -25,13 +23,9 @@ def medoid_clusters(
 ) -> list[tuple[Tensor, Tensor]]:
     """Which greedy medoid of its set stands for each point, and for how many each stands.
 
-    Args:
-        sets: G sets of points, each (n, D) float with n >= 1; n may differ.
-        num_medoids: k of each set, in 1..n.
-
-    Returns:
-        (owner, size) of each set: owner (n,) int64 in 0..k-1, by order of selection; size (k,)
-        int64, the medoid itself included. A medoid whose twin was taken before it stands for none.
+    Of G sets of points (n, D), of which n may differ, and k of each, in 1..n, come (owner, size):
+    owner (n,) in 0..k-1, by order of selection; size (k,), the medoid itself included. A medoid
+    whose twin was taken before it stands for none.
     """
     if sets[0].is_cuda:
         return batched_greedy(sets, num_medoids)
@@ -96,13 +90,11 @@ def batched_greedy(
     for step in range(max(num_medoids)):
         # F after taking each candidate: the gain plus what is covered already. Set by set, since
         # the intermediate matrix is as large as the similarities.
-        value = torch.stack(
-            [
-                torch.maximum(rows, cover).sum(1, dtype=torch.float64)
-                for rows, cover in zip(similarity, covered, strict=True)
-            ]
-        )
-        chosen = value.masked_fill_(~free, -1).argmax(1)
+        values = [
+            torch.maximum(rows, cover).sum(1, dtype=torch.float64)
+            for rows, cover in zip(similarity, covered, strict=True)
+        ]
+        chosen = torch.stack(values).masked_fill_(~free, -1).argmax(1)
         order[:, step] = chosen
         free[group, chosen] = False
         covered = torch.maximum(covered, similarity[group, chosen])

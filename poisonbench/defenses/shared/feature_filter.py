@@ -2,18 +2,17 @@
 
 Before the first epoch a copy of the network is trained as the run itself will be, by the same
 recipe but in other batches; the filter sees what its last hidden layer makes of the training
-images; the run then trains from its own initial weights on the rows that are kept.
+images; the run then trains from its own initial weights on the rows that are kept. A class that a
+filter would empty is kept whole.
 
 The copy is trained on the poisoned training set, or on clean data. Clean data is the validation
 split: the only images that a defender here can trust. It is small (1,000 images in the paper's
 splits), so such a network is far weaker than the pretrained ones of the papers. Where the run's
 features are frozen, as in transfer learning, they are those of its clean pretraining and are taken
-as they are.
+as they are; rows of the transfer set go.
 
 Shapes: N training images, K classes, n_c images of class c, F features.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -28,8 +27,8 @@ from poisonbench.defenses.base import Defense, TrainingSet, TrainingState
 from poisonbench.models.classifier import Classifier
 from poisonbench.training.evaluation import finite_outputs
 
-#: A filter, ``kept(features, labels, generator, config)``: of features (N, F) float32, labels (N,)
-#: int64, a CPU generator and the config the rows to keep, (N,) bool.
+#: ``kept(features, labels, generator, config)``: the rows to keep, (N,) bool, of features (N, F)
+#: float32 and labels (N,) int64, on one device; the generator is on the CPU.
 Rule = Callable[[Tensor, Tensor, torch.Generator, Any], Tensor]
 
 
@@ -45,12 +44,7 @@ class FilterConfig(BaseConfig):
 
 
 class FeatureFilter(Defense):
-    """Drops what a rule finds, once; a class that it would empty is kept whole.
-
-    Args:
-        rule: the algorithm.
-        config: its settings; without a :class:`FilterConfig` the rule gets features (N, 0).
-    """
+    """Drops what a rule finds, once; without a :class:`FilterConfig` it gets features (N, 0)."""
 
     def __init__(self, rule: Rule, config: BaseConfig) -> None:
         super().__init__()
@@ -70,10 +64,21 @@ class FeatureFilter(Defense):
         if state.epoch != 0:
             return state.train
         train, generator = state.train, state.generator("filter")
-        proposed = self.rule(self._features(state), train.labels, generator, self.config)
+        labels = train.labels
+        proposed = self.rule(self._features(state), labels, generator, self.config)
         keep = proposed.clone()
-        spared = restore_emptied_classes(train.labels, torch.ones_like(keep), keep)
-        state.note(_figures(train.labels, proposed, keep, spared))
+        spared = restore_emptied_classes(labels, torch.ones_like(keep), keep)
+        by_class = torch.bincount(labels[~keep], minlength=int(labels.max()) + 1)
+        state.note(
+            {
+                "round": "filter",
+                "removed": int((~keep).sum()),
+                "kept": int(keep.sum()),
+                "removed_by_class": by_class.tolist(),
+                "classes_spared": spared,
+                "spared": int((keep & ~proposed).sum()),
+            }
+        )
         self.memory["keep"] = keep
         return train.with_keep(keep)
 
@@ -82,60 +87,31 @@ class FeatureFilter(Defense):
         if not isinstance(self.config, FilterConfig):
             return torch.empty(len(train), 0, device=train.labels.device)
         if not any(weight.requires_grad for weight in state.model.features.parameters()):
-            return penultimate_features(state.model, train)
+            return finite_outputs(state.model, train, Classifier.embed, "features")
         split = state.validation
         if self.config.features_from == "poisoned":
             split = Split(state.original.images, state.original.labels)
-        return penultimate_features(state.train_copy("features", split), train)
-
-
-def penultimate_features(classifier: Classifier, train: TrainingSet) -> Tensor:
-    """The head's input (N, F), float32, in eval mode, for images that are not augmented.
-
-    Raises:
-        DivergedError: some are not finite.
-    """
-    return finite_outputs(classifier, train, Classifier.embed, "features")
+        network = state.train_copy("features", split)
+        return finite_outputs(network, train, Classifier.embed, "features")
 
 
 def keep_lowest(scores: Tensor, labels: Tensor, share: float) -> Tensor:
-    """Keep (N,) bool all but the ceil(share n_c) highest scores of each class; ties by row.
-
-    Args:
-        scores: (N,), higher is more suspicious.
-        labels: (N,) int64.
-        share: to remove of each class, in [0, 1).
-    """
+    """Keep (N,) bool all but the ceil(share n_c) highest scores (N,) of each class; ties by row."""
     keep = torch.ones_like(labels, dtype=torch.bool)
-    for label in labels.unique():
-        rows = (labels == label).nonzero().flatten()
+    for rows in rows_by_class(labels):
         order = scores[rows].sort(descending=True, stable=True).indices
         keep[rows[order[: rounded_up(share, len(rows))]]] = False
     return keep
 
 
-def restore_emptied_classes(labels: Tensor, before: Tensor, kept: Tensor) -> list[int]:
-    """Give classes without a kept example theirs of before back, in place; which they were.
+def rows_by_class(labels: Tensor) -> list[Tensor]:
+    """The rows of each class that labels (N,) hold."""
+    return [(labels == label).nonzero().flatten() for label in labels.unique()]
 
-    Args:
-        labels: (N,) int64.
-        before: (N,) bool, examples in use before the round.
-        kept: (N,) bool, after it.
-    """
+
+def restore_emptied_classes(labels: Tensor, before: Tensor, kept: Tensor) -> list[int]:
+    """Keep classes without a kept example, (N,) bool, in place, as they were before; which."""
     have, left = labels[before].unique(), labels[kept].unique()
     emptied = have[~torch.isin(have, left)]
     kept |= before & torch.isin(labels, emptied)
     return [int(label) for label in emptied]
-
-
-def _figures(labels: Tensor, proposed: Tensor, keep: Tensor, spared: list[int]) -> dict[str, Any]:
-    """The record's row: what went, class by class, and what a spared class would have lost."""
-    num_classes = int(labels.max()) + 1
-    return {
-        "round": "filter",
-        "removed": int((~keep).sum()),
-        "kept": int(keep.sum()),
-        "removed_by_class": torch.bincount(labels[~keep], minlength=num_classes).tolist(),
-        "classes_spared": spared,
-        "spared": int((keep & ~proposed).sum()),
-    }

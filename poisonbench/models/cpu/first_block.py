@@ -10,8 +10,6 @@ below):
 Only images get a gradient, and z is all that is kept for it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,35 +21,46 @@ from torch.autograd.function import once_differentiable
 from poisonbench.models.cpu.winograd import Workspace
 
 
-class FrozenBlock(nn.Module):
-    """Convolution, ReLU and average pool of 2 x 2 of images of one channel.
+def is_first_block(layers: Sequence[Any], norm: type[nn.Module]) -> bool:
+    """Whether layers begin with a convolution of one channel, that norm, ReLU and such a pool."""
+    if [type(layer) for layer in layers[:4]] != [nn.Conv2d, norm, nn.ReLU, nn.AvgPool2d]:
+        return False
+    conv, _, _, pool = layers[:4]
+    return bool(
+        conv.in_channels == 1
+        and conv.stride == conv.dilation == (1, 1)
+        and conv.padding == (0, 0)
+        and conv.weight.device.type == "cpu"
+        and (pool.kernel_size, pool.stride, pool.padding) == (2, 2, 0)
+        and not pool.ceil_mode
+        and pool.divisor_override is None
+    )
 
-    Args:
-        conv: stride 1, no padding, frozen.
-    """
+
+def patches_of(images: Tensor, kernel: Sequence[int]) -> Tensor:
+    """A view (k, k, B, H', W') of images of one channel: runs of a row are copied at once."""
+    (down, right), (batch, _, height, width) = kernel, images.shape
+    image, _, row, column = images.stride()
+    shape = (down, right, batch, height - down + 1, width - right + 1)
+    return images.as_strided(shape, (row, column, image, row, column))
+
+
+def through_pool(gradient: Tensor, kept: Tensor, out: Tensor) -> None:
+    """Step 3: the gradient of kept pixels (R, O) into ``out`` from the pools' (B, O, H', W')."""
+    batch, outputs, rows, columns = gradient.shape
+    pools = (batch, rows, 2, columns, 2, outputs)
+    quarter = (gradient * 0.25).permute(0, 2, 3, 1)[:, :, None, :, None].expand(pools)
+    torch.ops.aten.threshold_backward.grad_input(
+        quarter, kept.view(pools), 0, grad_input=out.view(pools)
+    )
+
+
+class FrozenBlock(nn.Module):
+    """A frozen convolution of one channel, ReLU and average pool of 2 x 2; no norm is left."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.conv, self.workspace = conv, Workspace()
-
-    @staticmethod
-    def fits(layers: Sequence[nn.Module]) -> bool:
-        """Whether layers begin with such a block, of whose norm an Identity is left."""
-        expected = [nn.Conv2d, nn.Identity, nn.ReLU, nn.AvgPool2d]
-        if [type(layer) for layer in layers[:4]] != expected:
-            return False
-        conv, _, _, pool = layers[:4]
-        assert isinstance(conv, nn.Conv2d)
-        assert isinstance(pool, nn.AvgPool2d)
-        return (
-            conv.in_channels == 1
-            and conv.stride == conv.dilation == (1, 1)
-            and conv.padding == (0, 0)
-            and conv.weight.device.type == "cpu"
-            and (pool.kernel_size, pool.stride, pool.padding) == (2, 2, 0)
-            and not pool.ceil_mode
-            and pool.divisor_override is None
-        )
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 1, H, W) to (B, O, H', W')."""
@@ -71,14 +80,8 @@ class _Block(torch.autograd.Function):
     def forward(
         ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, work: Workspace
     ) -> Tensor:
-        images = images.contiguous()
-        batch, down, right = len(images), *weight.shape[2:]
-        height, width = images.shape[2] - down + 1, images.shape[3] - right + 1
-        # (k, R), so that runs of a row are copied at once.
-        image, _, row, column = images.stride()
-        cut = images.as_strided(
-            (down, right, batch, height, width), (row, column, image, row, column)
-        )
+        cut = patches_of(images.contiguous(), weight.shape[2:])
+        down, right, batch, height, width = ctx.shape = cut.shape
         patches = work.take("patches", cut.shape, images).copy_(cut).view(down * right, -1)
         # 1
         flat = weight.flatten(1)
@@ -86,7 +89,7 @@ class _Block(torch.autograd.Function):
         kept = torch.addmm(start, patches.t(), flat.t()).relu_()
         # 2
         ctx.save_for_backward(flat, kept)
-        ctx.work, ctx.shape = work, cut.shape
+        ctx.work = work
         maps = kept.view(batch, height, width, len(flat)).permute(0, 3, 1, 2)
         return F.avg_pool2d(maps, 2)
 
@@ -96,15 +99,11 @@ class _Block(torch.autograd.Function):
         flat, kept = ctx.saved_tensors
         down, right, batch, height, width = ctx.shape
         # 3
-        pools = (batch, height // 2, 2, width // 2, 2, len(flat))
-        quarter = (gradient * 0.25).permute(0, 2, 3, 1)[:, :, None, :, None]
-        through = ctx.work.take("through", pools, gradient)
-        torch.ops.aten.threshold_backward.grad_input(
-            quarter.expand(pools), kept.view(pools), 0, grad_input=through
-        )
+        through = ctx.work.take("through", kept.shape, gradient)
+        through_pool(gradient, kept, through)
         # 4
         patches = ctx.work.take("patches", (down * right, kept.shape[0]), gradient)
-        torch.mm(flat.t(), through.view(kept.shape).t(), out=patches)
+        torch.mm(flat.t(), through.t(), out=patches)
         parts = patches.view(ctx.shape)
         images = gradient.new_zeros(batch, height + down - 1, width + right - 1)
         for i in range(down):

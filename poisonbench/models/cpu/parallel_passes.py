@@ -4,8 +4,6 @@ Passes are small, so that their activations stay in a cache, and so small that a
 the same pass waits most of the time. Here each of PyTorch's threads does passes of its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -31,14 +29,9 @@ def in_parallel(
     On a GPU, or with one thread, one part after the other. With at least as many parts as threads,
     what a part gives does not depend on the threads; threads that share one may round otherwise.
 
-    Args:
-        model: folded for ``work``, once for each thread: copies keep buffers.
-        parts: independent of each other.
-        work: draws no random numbers, waits for nobody and sets autocast itself.
-
-    Raises:
-        Exception: one that ``work`` raised; the other threads end with the part that they are at,
-            as they do at Ctrl-C.
+    The model is folded for ``work`` once for each thread, as copies keep buffers. ``work`` draws no
+    random numbers, waits for nobody and sets autocast itself; where it raises, the other threads
+    end with the part that they are at, as they do at Ctrl-C.
     """
     threads = torch.get_num_threads()
     count = 1 if model.mean.is_cuda else min(threads, len(parts), MOST_THREADS)

@@ -17,9 +17,7 @@ Buffers are used again from step to step, so each forward pass must be followed 
 before the next; otherwise that one raises. Layers that do not fit run as they are.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,21 +27,20 @@ from torch.autograd.function import once_differentiable
 
 from poisonbench.models.classifier import Classifier
 from poisonbench.models.cpu import winograd
-from poisonbench.models.cpu.winograd import Workspace
+from poisonbench.models.cpu.first_block import is_first_block, patches_of, through_pool
+from poisonbench.models.cpu.winograd import WinogradConv, Workspace
 from poisonbench.models.folding import GradientLayout
 
 
 def quick_forward(model: Classifier, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
     """A function that the training loop calls instead of a model, in train mode, float32 on a CPU.
 
-    Args:
-        model: on the CPU; its layers' train modes and frozen weights are those of now.
-        size: height and width of the images.
+    The layers' train modes and frozen weights are those of now; ``size`` is the images'.
     """
     if not isinstance(model.features, nn.Sequential) or not _is_plain(model):
         return model
     stages = _stages(list(model.features), size)
-    if not any(isinstance(stage, FirstBlock | QuickConv) for stage in stages):
+    if not any(isinstance(stage, FirstBlock | WinogradConv) for stage in stages):
         return model
 
     def forward(images: Tensor) -> Tensor:
@@ -58,11 +55,10 @@ def quick_forward(model: Classifier, size: tuple[int, int]) -> Callable[[Tensor]
 
 def _is_plain(model: Classifier) -> bool:
     """Whether all is float32 and trained, nothing held, and nobody listens to the layers."""
-    layers = list(model.modules())
     return (
         all(weight.dtype == torch.float32 and weight.requires_grad for weight in model.parameters())
         and not model.holds_norms
-        and not any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
+        and not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     )
 
 
@@ -74,7 +70,7 @@ def _stages(layers: list[nn.Module], size: tuple[int, int]) -> list[Callable[[Te
         layers = layers[4:]
     for layer in layers:
         if isinstance(layer, nn.Conv2d) and winograd.fits(layer):
-            stages.append(QuickConv(layer))
+            stages.append(WinogradConv(layer, keep=True))
         elif isinstance(layer, nn.ReLU) and stages and isinstance(stages[-1], nn.BatchNorm2d):
             # In place: batch norm's gradient does not need its output.
             stages.append(F.relu_)
@@ -85,82 +81,38 @@ def _stages(layers: list[nn.Module], size: tuple[int, int]) -> list[Callable[[Te
     return stages
 
 
-class QuickConv:
-    """A convolution of 5 x 5 by Winograd's algorithm, where the images' size allows it."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        self.conv, self.workspace = conv, Workspace()
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, O, H - 4, W - 4)."""
-        conv = self.conv
-        if not winograd.covers(images):
-            output: Tensor = conv(images)
-            return output
-        return winograd.convolve(images, conv.weight, conv.bias, self.workspace, keep=True)
-
-
 class FirstBlock:
-    """Convolution, batch norm in train mode, ReLU and average pool of 2 x 2.
+    """Convolution of one channel, batch norm in train mode, ReLU and average pool of 2 x 2."""
 
-    Args:
-        conv: of one channel, stride 1, no padding.
-        norm: directly behind it.
-    """
-
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    def __init__(self, conv: nn.Conv2d, norm: Any) -> None:
         self.conv, self.norm, self.workspace = conv, norm, Workspace()
 
     @staticmethod
-    def fits(layers: list[nn.Module], height: int, width: int) -> bool:
+    def fits(layers: Sequence[Any], height: int, width: int) -> bool:
         """Whether a network begins with such a block, and its output can be pooled evenly."""
-        if [type(layer) for layer in layers[:4]] != [
-            nn.Conv2d,
-            nn.BatchNorm2d,
-            nn.ReLU,
-            nn.AvgPool2d,
-        ]:
+        if not is_first_block(layers, nn.BatchNorm2d):
             return False
-        conv, norm, _, pool = layers[:4]
-        assert isinstance(conv, nn.Conv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
-        assert isinstance(pool, nn.AvgPool2d)
-        return (
-            conv.in_channels == 1
-            and conv.kernel_size == (5, 5)
-            and conv.stride == conv.dilation == (1, 1)
-            and conv.padding == (0, 0)
+        conv, norm = layers[:2]
+        return bool(
+            conv.kernel_size == (5, 5)
             and norm.affine
             and norm.track_running_stats
             and norm.momentum is not None
-            and (pool.kernel_size, pool.stride, pool.padding) == (2, 2, 0)
             and height % 2 == width % 2 == 0
         )
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, 1, H, W), without a gradient, to (B, O, (H - 4) / 2, (W - 4) / 2)."""
-        norm = self.norm
-        output: tuple[Tensor, Tensor, Tensor] = _FirstBlock.apply(
-            images,
-            self.conv.weight,
-            self.conv.bias,
-            norm.weight,
-            norm.bias,
-            norm.eps,
-            self.workspace,
+        conv, norm = self.conv, self.norm
+        pooled: Tensor
+        pooled, mean, variance = _FirstBlock.apply(
+            images, conv.weight, conv.bias, norm.weight, norm.bias, norm.eps, self.workspace
         )
-        pooled, mean, variance = output
         # As batch norm keeps them: with the variance of a sample.
         count = pooled[:, 0].numel() * 4
         with torch.no_grad():
-            for kept, seen in (
-                (norm.running_mean, mean),
-                (norm.running_var, variance * (count / max(count - 1, 1))),
-            ):
-                assert kept is not None
-                assert norm.momentum is not None
-                kept.lerp_(seen, norm.momentum)
-            assert norm.num_batches_tracked is not None
+            norm.running_mean.lerp_(mean, norm.momentum)
+            norm.running_var.lerp_(variance * (count / max(count - 1, 1)), norm.momentum)
             norm.num_batches_tracked.add_(1)
         return pooled
 
@@ -183,14 +135,11 @@ class _FirstBlock(torch.autograd.Function):
 
         Parameters: autograd wants each tensor that needs a gradient as one of its own.
         """
-        batch, _, height, width = images.shape
-        height, width = height - 4, width - 4
+        cut = patches_of(images, weight.shape[2:])
+        batch, height, width = cut.shape[2:]
         outputs, kernel = len(weight), weight[0].numel()
-        image, _, row, column = images.stride()
-        # (26, R), so that runs of a row are copied at once; the last is of ones, which makes sums
-        # and constants parts of the products.
+        # (26, R); the last is of ones, which makes sums and constants parts of the products.
         patches = work.take("patches", (kernel + 1, batch * height * width), images)
-        cut = images.as_strided((5, 5, batch, height, width), (row, column, image, row, column))
         # Less their mean pixel, which batch norm takes away: sums of squares then lose no digits.
         level = images.mean()
         torch.sub(cut, level, out=patches[:kernel].view(cut.shape))
@@ -210,10 +159,8 @@ class _FirstBlock(torch.autograd.Function):
         # 3 ReLU and pool
         activations.relu_()
         maps = activations.view(batch, height, width, outputs).permute(0, 3, 1, 2)
-        ctx.work, ctx.turn = work, work.begin()
-        ctx.size, ctx.eps = (batch, height, width), eps
+        ctx.work, ctx.turn, ctx.eps, ctx.shape = work, work.begin(), eps, weight.shape
         ctx.save_for_backward(flat, means, covariance, mean, variance, scale)
-        ctx.shape = weight.shape
         shifted = mean + level.double() * flat.sum(1) + (0 if bias is None else bias)
         statistics = shifted.to(images.dtype), variance.to(images.dtype)
         ctx.mark_non_differentiable(*statistics)
@@ -226,19 +173,13 @@ class _FirstBlock(torch.autograd.Function):
     ) -> tuple[None, Tensor, Tensor | None, Tensor, Tensor, None, None]:
         ctx.work.finish(ctx.turn)
         flat, means, covariance, mean, variance, scale = ctx.saved_tensors
-        batch, height, width = ctx.size
-        outputs, kernel = flat.shape
-        patches = ctx.work.take("patches", (kernel + 1, batch * height * width), gradient)
-        activations = ctx.work.take("activations", (patches.shape[1], outputs), gradient)
+        (outputs, kernel), num_pixels = flat.shape, 4 * gradient[:, 0].numel()
+        patches = ctx.work.take("patches", (kernel + 1, num_pixels), gradient)
+        activations = ctx.work.take("activations", (num_pixels, outputs), gradient)
         # 3 a quarter to each pixel of a pool, where ReLU let it through
-        pools = (batch, height // 2, 2, width // 2, 2, outputs)
-        quarter = (gradient * 0.25).permute(0, 2, 3, 1)[:, :, None, :, None]
-        through = activations.view(pools)
-        torch.ops.aten.threshold_backward.grad_input(
-            quarter.expand(pools), through, 0, grad_input=through
-        )
+        through_pool(gradient, activations, activations)
         # 4 all that is needed of the gradient behind the norm
-        products = (patches @ through.view(-1, outputs)).t().double()
+        products = (patches @ activations).t().double()
         seen, total = products[:, :kernel], products[:, kernel]
         deviation = (variance + ctx.eps).sqrt()
         # g . y^, also gamma's gradient

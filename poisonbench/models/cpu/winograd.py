@@ -18,8 +18,6 @@ Deviations  none in what is computed. float32 rounds more: about 1e-5 of the lar
 Shapes      B images, C channels to O; output 4a x 4b of images 4(a+1) x 4(b+1); N = B a b tiles.
 """
 
-from __future__ import annotations
-
 import math
 from functools import cache
 from typing import Any
@@ -56,11 +54,7 @@ class Workspace:
         return self.turn
 
     def finish(self, turn: int) -> None:
-        """End the turn, from that backward pass.
-
-        Raises:
-            RuntimeError: it is not the first that follows its forward pass.
-        """
+        """End the turn, from that backward pass; RuntimeError if it is not the first and next."""
         if turn != self.turn:
             raise RuntimeError(
                 "expected one backward pass directly after its forward pass, got another forward "
@@ -102,16 +96,28 @@ def convolve(
 ) -> Tensor:
     """conv2d of images (B, C, H, W), channels last, with a weight (O, C, 5, 5).
 
-    Args:
-        images: (B, C, H, W), of a size that the tiles cover, see :func:`covers`.
-        weight: (O, C, 5, 5).
-        bias: (O,).
-        workspace: of this layer.
-        keep: leave V in the workspace for the weight's gradient, which must then be computed
-            before the workspace is used again; without it the weight gets no gradient.
+    Tiles must cover the images. With ``keep`` V is left in the layer's workspace for the weight's
+    gradient, to be computed before that is used again; without, the weight gets no gradient.
     """
     output: Tensor = _Convolve.apply(images, weight, bias, workspace, keep)
     return output
+
+
+class WinogradConv(nn.Module):
+    """A convolution of 5 x 5 as :func:`convolve`, where the images' size allows it."""
+
+    def __init__(self, conv: nn.Conv2d, *, keep: bool = False) -> None:
+        super().__init__()
+        self.conv, self.keep, self.workspace = conv, keep, Workspace()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, O, H', W')."""
+        conv = self.conv
+        # In 16 bits the transforms would lose the image.
+        if torch.is_autocast_enabled("cpu") or not covers(images):
+            output: Tensor = conv(images)
+            return output
+        return convolve(images, conv.weight, conv.bias, self.workspace, keep=self.keep)
 
 
 def apply_kernel(images: Tensor, kernel: Tensor, bias: Tensor | None, work: Workspace) -> Tensor:
@@ -219,10 +225,10 @@ class _Convolve(torch.autograd.Function):
 @cache
 def _transforms(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """B' x B' (64, 64), G x G (64, 25) and A' x A' (16, 64): the 1D matrices' Kronecker squares."""
-    into, kernel, out_of = cook_toom()
-    squares = (torch.from_numpy(np.kron(matrix, matrix)) for matrix in (into, kernel, out_of))
-    first, second, third = (square.to(dtype) for square in squares)
-    return first, second, third
+    into, kernel, out_of = (
+        torch.from_numpy(np.kron(matrix, matrix)).to(dtype) for matrix in cook_toom()
+    )
+    return into, kernel, out_of
 
 
 def cook_toom() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -231,8 +237,7 @@ def cook_toom() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Each finite point p stands for evaluating polynomials there: row i of G evaluates g, divided by
     the product of p_i - p_j; row i of B' are the coefficients of the product of x - p_j.
     """
-    into, kernel = np.zeros((TILE, TILE)), np.zeros((TILE, KERNEL))
-    out_of = np.zeros((OUTPUT, TILE))
+    into, kernel, out_of = (np.zeros(n) for n in ((TILE, TILE), (TILE, KERNEL), (OUTPUT, TILE)))
     for row, point in enumerate(POINTS):
         others = [other for other in POINTS if other != point]
         into[row, :-1] = np.polynomial.polynomial.polyfromroots(others)
