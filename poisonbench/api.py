@@ -16,15 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import data_folder, results_folder
 from poisonbench.registry import register as register
-from poisonbench.requests import (
-    DEFAULT_DATASET,
-    CraftRequest,
-    PoisonRequest,
-    RunRequest,
-    attack_names,
-    mix_settings,
-    split_values,
-)
+from poisonbench.requests import DEFAULT_DATASET, CraftRequest, RunRequest, read_poison
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
 
@@ -75,8 +67,6 @@ def craft(
 ) -> Poison:
     """Make a poison, or find it in the results folder; see ``poisonbench craft --help``.
 
-    Each parameter is an option of the command.
-
     Parameters: the options of the command line, by name.
 
     Args:
@@ -102,15 +92,9 @@ def craft(
     """
     from poisonbench.runs import craft as run
 
-    poison = PoisonRequest(
-        attacks=attack_names(attack),
-        rho=rho,
-        trial=trial,
-        profile=profile,
-        surrogate=model,
-        settings=mix_settings(attack),
+    _, poison = read_poison(
+        attack, options, to_craft=True, rho=rho, trial=trial, profile=profile, surrogate=model
     )
-    _, poison = split_values(options, poison, to_craft=True)
     request = CraftRequest(dataset=dataset, poison=poison, seed=seed)
     (crafted,) = run.craft(_bench(results, data_root, device, seed), request)
     return crafted.poison
@@ -136,8 +120,6 @@ def defend(
 ) -> RunRecord:
     """Train under a defense, or find the record; see ``poisonbench defend --help``.
 
-    Each parameter is an option of the command.
-
     Parameters: the options of the command line, by name.
 
     Args:
@@ -153,8 +135,8 @@ def defend(
         attack_profile: "paper", or another that the targeted attack has.
         model: the network; by default the paper's for this kind of data.
         attack_model: the network of the attack's surrogate; by default the victim's.
-        results: the results folder; by default that of POISONBENCH_RESULTS, or results.
-        data_root: the folder of data sets; by default that of POISONBENCH_DATA, or data.
+        results: as for :func:`craft`, like the next three.
+        data_root: the folder of data sets.
         device: auto, cpu, cuda or cuda:N.
         seed: root seed.
         options: settings of the defense, the target or the recipe, e.g. ``ratio=0.5, epochs=3``;
@@ -171,19 +153,18 @@ def defend(
     path = poison if isinstance(poison, str | Path | None) else poison.path
     if poison is not None and path is None:
         raise UsageError("poison: expected one that was kept, got one without a path; craft it")
-    made_of = PoisonRequest(
-        attacks=attack_names(attack) if path is None else (),
+    settings, request_of_poison = read_poison(
+        attack if path is None else None,
+        options,
         path=None if path is None else Path(path),
         rho=rho,
         profile=attack_profile,
         surrogate=attack_model,
-        settings=mix_settings(attack) if path is None else {},
     )
-    settings, made_of = split_values(options, made_of)
     request = RunRequest(
         method=method,
         dataset=dataset,
-        poison=made_of,
+        poison=request_of_poison,
         profile=profile,
         settings=settings,
         model=model,

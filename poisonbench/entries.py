@@ -22,16 +22,12 @@ Needs = Mapping[str, tuple[str, Callable[[Any], bool]]]
 
 @dataclass(frozen=True)
 class Source:
-    """Where an entry came from.
-
-    Attributes:
-        name: the distribution's or the file's.
-        version: the distribution's, or the file's sha256.
-        path: the file's; empty for a distribution.
-    """
+    """The distribution or the file that an entry came from."""
 
     name: str
+    #: Of a file its sha256.
     version: str
+    #: Empty for a distribution.
     path: str = ""
 
     def __str__(self) -> str:
@@ -79,7 +75,7 @@ class Entry:
 
     @property
     def title(self) -> str:
-        """What tables print."""
+        """The label, or else the name."""
         return self.label or self.name
 
     @property
@@ -94,9 +90,7 @@ class Entry:
 
         return self.plug_in or Source("poisonbench", __version__)
 
-    @property
-    def needs(self) -> Needs:
-        """What the module must hold."""
+    def _needs(self) -> Needs:
         raise NotImplementedError
 
     def load(self) -> ModuleType:
@@ -117,7 +111,7 @@ class Entry:
             if self.plug_in is None:
                 raise
             return broken(self.source, reason_of(error))
-        for name, (what, fits) in self.needs.items():
+        for name, (what, fits) in self._needs().items():
             if not fits(value := getattr(module, name, None)):
                 where = self.source.name if self.source.path else self.module
                 return broken(self.source, f"expected {name} in {where}, {what}, got {value!r:.60}")
@@ -140,9 +134,9 @@ def reason_of(error: Exception) -> str:
 
 
 def _is_config(value: Any) -> bool:
-    # Whose own fields are options: a class that only derives from one has none.
-    is_dataclass = "__dataclass_params__" in vars(value) if isinstance(value, type) else False
-    return is_dataclass and issubclass(value, BaseConfig)
+    is_derived = isinstance(value, type) and issubclass(value, BaseConfig)
+    # Its own fields are options: a class that is no dataclass itself has none.
+    return is_derived and "__dataclass_params__" in vars(value)
 
 
 def _is_attack_config(value: Any) -> bool:
@@ -163,7 +157,7 @@ _METHOD: Needs = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AttackEntry(Entry):
     """An attack; the module is described in :mod:`poisonbench.attacks.base`.
 
@@ -179,7 +173,6 @@ class AttackEntry(Entry):
     group: ClassVar[str] = "poisonbench.attacks"
     oracle: ClassVar[bool] = False
 
-    _: KW_ONLY
     trains: bool = True
     scenario: str = ""
     scenario_by_preset: Mapping[str, str] = field(default_factory=dict)
@@ -187,27 +180,23 @@ class AttackEntry(Entry):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for scenario in (
-            self.scenario or "scratch",
-            *self.scenario_by_preset.values(),
-            *self.not_in,
-        ):
+        named = (self.scenario or "scratch", *self.scenario_by_preset.values(), *self.not_in)
+        for scenario in named:
             require(
                 scenario in SCENARIOS,
                 f"scenario of {self.name}: expected {', '.join(SCENARIOS)}, got {scenario!r}",
             )
 
-    @property
-    def needs(self) -> Needs:
-        """What the module must hold."""
+    def _needs(self) -> Needs:
+        config = ("a frozen dataclass that derives from AttackConfig", _is_attack_config)
         return {
             **_METHOD,
-            "Config": ("a frozen dataclass that derives from AttackConfig", _is_attack_config),
+            "Config": config,
             "craft": ("a function of a task and a Config", callable),
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DefenseEntry(Entry):
     """A defense; the module is described in :mod:`poisonbench.defenses.base`.
 
@@ -222,17 +211,21 @@ class DefenseEntry(Entry):
     trains: ClassVar[bool] = True
     scenario: ClassVar[str] = ""
 
-    _: KW_ONLY
     oracle: bool = False
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
-    @property
-    def needs(self) -> Needs:
-        """What the module must hold."""
+    def fault(self) -> str:
+        """Why a plug-in cannot be used; empty where it can."""
+        if self.plug_in is not None and self.oracle:
+            reason = "expected oracle=False: no plug-in is told which are poisons"
+            return broken(self.source, reason)
+        return super().fault()
+
+    def _needs(self) -> Needs:
         return {**_METHOD, "build": ("a function of a Config and a Recipe", callable)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NetworkEntry(Entry):
     """A network: ``builder(channels, height, width)`` gives its layers and their features' number.
 
@@ -248,18 +241,15 @@ class NetworkEntry(Entry):
     kind: ClassVar[str] = "a model"
     group: ClassVar[str] = "poisonbench.models"
 
-    _: KW_ONLY
     builder: str = "features"
     default_for: tuple[str, ...] = ()
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def needs(self) -> Needs:
-        """What the module must hold."""
+    def _needs(self) -> Needs:
         return {self.builder: ("a function of channels, height and width", callable)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DatasetEntry(Entry):
     """A data set: ``load(name, path, data_root)`` gives :class:`~poisonbench.data.splits.RawData`.
 
@@ -278,7 +268,6 @@ class DatasetEntry(Entry):
     kind: ClassVar[str] = "a data set"
     group: ClassVar[str] = "poisonbench.datasets"
 
-    _: KW_ONLY
     takes_path: bool = False
     presets: tuple[str, ...] = ()
     network: str = ""
@@ -292,12 +281,10 @@ class DatasetEntry(Entry):
         """How it is written on a command line."""
         return f"{self.name}:PATH" if self.takes_path else self.name
 
-    @property
-    def needs(self) -> Needs:
-        """What the module must hold."""
+    def _needs(self) -> Needs:
+        needs: Needs = {"load": ("a function of name, path and data root", callable)}
         fetch: Needs = {"fetch": ("a function of name, data root and say", callable)}
-        load: Needs = {"load": ("a function of name, path and data root", callable)}
-        return {**load, **fetch} if self.can_fetch else load
+        return {**needs, **fetch} if self.can_fetch else needs
 
 
 #: What has settings of its own and of the recipe.

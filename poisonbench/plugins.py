@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
 from poisonbench.core.errors import ArtefactError, UsageError
-from poisonbench.entries import DefenseEntry, Entry, Source, broken, reason_of
+from poisonbench.entries import Entry, Source, broken, reason_of
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -42,8 +42,7 @@ def _entry_of(point: EntryPoint, kind: type[EntryT], source: Source) -> EntryT |
         got = f"{entry.kind} {entry.name}" if isinstance(entry, Entry) else type(entry).__name__
         what = f"{point.value} to be {kind.kind} {point.name} or a module with that as ENTRY"
         return broken(source, f"expected {what}, got {got}")
-    entry = replace(entry, module=entry.module or point.module, plug_in=source)
-    return oracle_fault(entry) or entry
+    return replace(entry, module=entry.module or point.module, plug_in=source)
 
 
 def entries_of_file(path: Path) -> list[Entry]:
@@ -59,15 +58,17 @@ def entries_of_file(path: Path) -> list[Entry]:
         raise UsageError(
             f"--plugin: expected a Python file that can be imported, got {path}: {reason_of(error)}"
         ) from None
-    entries = [value for value in vars(module).values() if isinstance(value, Entry)]
+    entries = [
+        replace(value, module=value.module or module.__name__, plug_in=source)
+        for value in vars(module).values()
+        if isinstance(value, Entry)
+    ]
     if not entries:
         raise UsageError(
             "--plugin: expected a file with an entry, such as ENTRY = DefenseEntry(...), got none "
             f"in {path}"
         )
-    return [
-        replace(entry, module=entry.module or module.__name__, plug_in=source) for entry in entries
-    ]
+    return entries
 
 
 def source_of_file(path: Path) -> Source:
@@ -102,10 +103,3 @@ def _module_of(path: Path, name: str) -> ModuleType:
             del sys.modules[name]
             raise
     return sys.modules[name]
-
-
-def oracle_fault(entry: Entry) -> str:
-    """Why an entry is refused that wants to be told which images are poisoned."""
-    if isinstance(entry, DefenseEntry) and entry.oracle:
-        return broken(entry.source, "expected oracle=False: no plug-in is told which are poisons")
-    return ""

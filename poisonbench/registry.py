@@ -7,8 +7,10 @@ its kind is asked for. No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,72 +21,70 @@ from poisonbench.entries import (
     DatasetEntry,
     DefenseEntry,
     Entry,
+    MethodEntry,
     NetworkEntry,
     Source,
     unusable,
 )
-from poisonbench.plugins import entries_of_file, installed, oracle_fault, source_of_file
+from poisonbench.plugins import entries_of_file, installed, source_of_file
 
 EntryT = TypeVar("EntryT", bound=Entry)
 
-ATTACKS = (
+
+def _ours(folder: str, *entries: EntryT) -> tuple[EntryT, ...]:
+    """Our own entries; modules are named like them, methods' labels are names in capitals."""
+    return tuple(
+        replace(
+            entry,
+            module=f"poisonbench.{folder}.{entry.module or entry.name.replace('-', '_')}",
+            label=entry.label or (entry.name.upper() if isinstance(entry, MethodEntry) else ""),
+        )
+        for entry in entries
+    )
+
+
+ATTACKS = _ours(
+    "attacks",
+    AttackEntry("pgd", "climb the loss of the true label"),
+    AttackEntry("dap", "descend towards the next class's label", module="delusive_adversarial"),
     AttackEntry(
-        "pgd", "climb the loss of the true label", label="PGD", module="poisonbench.attacks.pgd"
-    ),
-    AttackEntry(
-        "dap",
-        "descend towards the next class's label",
-        label="DAP",
-        module="poisonbench.attacks.delusive_adversarial",
-    ),
-    AttackEntry(
-        "durp",
-        "one random perturbation a class",
-        label="DURP",
-        module="poisonbench.attacks.delusive_universal",
-        trains=False,
+        "durp", "one random perturbation a class", module="delusive_universal", trains=False
     ),
     AttackEntry(
         "dc",
         "a generator trained to mislead classifiers in training",
-        label="DC",
-        module="poisonbench.attacks.deep_confuse",
+        module="deep_confuse",
         trains=False,
     ),
     AttackEntry(
         "gm",
         "poisons whose gradient is the target's with the wrong label",
-        label="GM",
-        module="poisonbench.attacks.gradient_matching",
+        module="gradient_matching",
         scenario="scratch",
         not_in={"transfer": "leads the training of layers that are frozen there"},
     ),
     AttackEntry(
         "bp",
         "poisons whose mean feature is the target's",
-        label="BP",
-        module="poisonbench.attacks.bullseye_polytope",
+        module="bullseye_polytope",
         scenario="transfer",
     ),
     AttackEntry(
         "fc",
         "poisons that look like the target to the network",
-        label="FC",
-        module="poisonbench.attacks.feature_collision",
+        module="feature_collision",
         scenario="transfer",
     ),
     AttackEntry(
         "cp",
         "few poisons around the target's feature",
-        label="CP",
-        module="poisonbench.attacks.convex_polytope",
+        module="convex_polytope",
         scenario="transfer",
     ),
     AttackEntry(
         "mp",
         "MetaPoison: lead training steps towards the wrong class of the target",
-        label="MP",
-        module="poisonbench.attacks.metapoison",
+        module="metapoison",
         scenario="scratch",
         # From scratch it needs two dozen networks.
         scenario_by_preset={"mnist-sample@1000": "finetune"},
@@ -94,53 +94,39 @@ ATTACKS = (
         "noise",
         "control: as many images with random noise of the same size",
         label="Noise",
-        module="poisonbench.attacks.random_noise",
+        module="random_noise",
         trains=False,
         scenario="scratch",
     ),
 )
 
-DEFENSES = (
-    DefenseEntry(
-        "none",
-        "plain training: what every defense is held against",
-        label="W/o Defense",
-        module="poisonbench.defenses.none",
-    ),
+DEFENSES = _ours(
+    "defenses",
+    DefenseEntry("none", "plain training: what every defense is held against", label="W/o Defense"),
     DefenseEntry(
         "hint",
         "healthy noise on the most influential images",
-        label="HINT",
-        module="poisonbench.defenses.hint",
         when="untargeted poisons, with trusted images",
     ),
     DefenseEntry(
         "atda",
         "adversarial training, stopped early",
         label="ATDA (L2)",
-        module="poisonbench.defenses.atda",
         when="untargeted poisons, at several times the cost",
         labels={"norm": {"linf": "ATDA (Linf)"}},
     ),
     DefenseEntry(
         "friends",
         "noise that leaves predictions alone, and random noise",
-        label="FRIENDS",
-        module="poisonbench.defenses.friends",
         when="targeted poisons, none trusted",
     ),
     DefenseEntry(
-        "epic",
-        "drops examples that stand alone",
-        label="EPIC",
-        module="poisonbench.defenses.epic",
-        when="few, targeted poisons, nearly free",
+        "epic", "drops examples that stand alone", when="few, targeted poisons, nearly free"
     ),
     DefenseEntry(
         "clean-only",
         "the oracle: exactly the poisons go, whose places it is told",
         label="Clean only (oracle)",
-        module="poisonbench.defenses.clean_only",
         when="a bound for filters",
         oracle=True,
     ),
@@ -148,109 +134,97 @@ DEFENSES = (
         "knn",
         "drops examples whose neighbours have other labels",
         label="Deep k-NN",
-        module="poisonbench.defenses.deep_knn",
+        module="deep_knn",
         when="against few, targeted poisons",
     ),
     DefenseEntry(
         "l2",
         "drops a class's outliers",
         label="L2 centroid",
-        module="poisonbench.defenses.l2_centroid",
+        module="l2_centroid",
         when="the cheapest look, when the share of poisons is known",
     ),
     DefenseEntry(
         "ocsvm",
         "drops the rim of a class's support",
         label="One-class SVM",
-        module="poisonbench.defenses.one_class_svm",
+        module="one_class_svm",
         when="for comparison, l2 is better and cheaper",
     ),
     DefenseEntry(
         "random",
         "drops examples by lot",
         label="Random filter",
-        module="poisonbench.defenses.random_filter",
+        module="random_filter",
         when="the control beside every filter",
     ),
     DefenseEntry(
         "spectral",
         "drops a class's extremes along its main direction",
         label="Spectral signatures",
-        module="poisonbench.defenses.spectral_signatures",
+        module="spectral_signatures",
         when="against backdoors",
     ),
     DefenseEntry(
         "activation-clustering",
         "splits a class in two and drops a small part",
         label="Activation clustering",
-        module="poisonbench.defenses.activation_clustering",
         when="against backdoors in much of a class",
     ),
     DefenseEntry(
         "robust-features",
         "pretrains adversarially",
         label="Robust features",
-        module="poisonbench.defenses.robust_features",
         when="when a network is transferred or fine-tuned",
     ),
-    DefenseEntry(
-        "jpeg",
-        "re-encodes the training images",
-        label="JPEG",
-        module="poisonbench.defenses.jpeg",
-        when="costs seconds, so try it first",
-    ),
+    DefenseEntry("jpeg", "re-encodes the training images", when="costs seconds, so try it first"),
     DefenseEntry(
         "bn-recalibrate",
         "takes batch norm's statistics from clean images, after plain training",
         label="BN recalibrated",
-        module="poisonbench.defenses.bn_recalibrate",
         when="costs a second, with clean images that need no labels",
     ),
     DefenseEntry(
         "mixup",
         "trains on blends of pairs of images",
         label="mixup",
-        module="poisonbench.defenses.mixup",
         when="costs nothing, also against unknown poisons",
     ),
     DefenseEntry(
         "cutmix",
         "trains on images with a patch of another",
         label="CutMix",
-        module="poisonbench.defenses.cutmix",
         when="costs nothing, for images with detail",
     ),
 )
 
-NETWORKS = (
+NETWORKS = _ours(
+    "models",
     NetworkEntry(
         "mnist-cnn",
         "The HINT paper's MNIST network: two convolutions with batch norm and one linear layer",
-        module="poisonbench.models.mnist_cnn",
         default_for=("mnist",),
     ),
     NetworkEntry(
         "cifar-resnet18",
         "ResNet-18 for 32 x 32 images, as the CIFAR-10 papers use it",
-        module="poisonbench.models.cifar_resnet18",
         default_for=("cifar10",),
     ),
     NetworkEntry(
         "cifar-alexnet",
         "The AlexNet-like network for CIFAR-10 that feature collision is run against end to end",
-        module="poisonbench.models.cifar_alexnet",
         # Without batch norm a rate of 0.1 diverges; a tenth is that of Witches' Brew's code.
         recipe={"learning_rate": 0.01},
     ),
 )
 
-DATASETS = (
+DATASETS = _ours(
+    "data",
     DatasetEntry(
         "mnist",
         "handwritten digits: 59,000 train, 1,000 validation, 10,000 test, 1x28x28",
         label="MNIST",
-        module="poisonbench.data.standard",
+        module="standard",
         presets=("mnist",),
         can_fetch=True,
         paper_sizes=(60_000, 10_000),
@@ -259,7 +233,7 @@ DATASETS = (
         "cifar10",
         "small photographs: 49,000 train, 1,000 validation, 10,000 test, 3x32x32",
         label="CIFAR-10",
-        module="poisonbench.data.standard",
+        module="standard",
         presets=("cifar10",),
         can_fetch=True,
         paper_sizes=(50_000, 10_000),
@@ -267,7 +241,7 @@ DATASETS = (
     DatasetEntry(
         "fashion-mnist",
         "clothes: 59,000 train, 1,000 validation, 10,000 test, 1x28x28",
-        module="poisonbench.data.standard",
+        module="standard",
         presets=("mnist",),
         can_fetch=True,
     ),
@@ -275,7 +249,7 @@ DATASETS = (
         "mnist-sample",
         "part of mnist, comes with the package: 10,000 train, 1,000 validation, 2,000 test",
         label="MNIST sample (not the paper's data)",
-        module="poisonbench.data.sample",
+        module="sample",
         presets=("mnist", "mnist-sample"),
         can_fetch=True,
         parts_in_tables=(1000,),
@@ -283,13 +257,13 @@ DATASETS = (
     DatasetEntry(
         "npz",
         "one .npz file with x_train, y_train, x_test, y_test (uint8 images, integer labels)",
-        module="poisonbench.data.arrays",
+        module="arrays",
         takes_path=True,
     ),
     DatasetEntry(
         "folder",
         "a folder with train/CLASS/*.png and test/CLASS/*.png (also jpg, jpeg, bmp, webp)",
-        module="poisonbench.data.image_folders",
+        module="image_folders",
         takes_path=True,
     ),
 )
@@ -326,14 +300,11 @@ _registered: list[Entry] = []
 
 
 class Table(dict[str, EntryT]):
-    """Entries of one kind by name.
+    """Entries of one kind by name, and by name why something cannot be used."""
 
-    Attributes:
-        faults: by name, why what has the name cannot be used.
-    """
-
-    def __init__(self, kind: type[EntryT], built_in: Sequence[EntryT]) -> None:
-        super().__init__({entry.name: entry for entry in built_in})
+    def __init__(self, kind: type[EntryT]) -> None:
+        ours = (*ATTACKS, *DEFENSES, *NETWORKS, *DATASETS)
+        super().__init__({entry.name: entry for entry in ours if isinstance(entry, kind)})
         self.faults: dict[str, str] = {}
         for name, source, entry in installed(kind):  # type: ignore[arg-type]
             if name in self:
@@ -345,32 +316,11 @@ class Table(dict[str, EntryT]):
         self.update({entry.name: entry for entry in _registered if isinstance(entry, kind)})
 
 
-def attacks() -> dict[str, AttackEntry]:
-    """All attacks by name, plug-ins included."""
-    return Table(AttackEntry, ATTACKS)
-
-
-def defenses() -> dict[str, DefenseEntry]:
-    """All defenses by name, plug-ins included."""
-    return Table(DefenseEntry, DEFENSES)
-
-
-def networks() -> dict[str, NetworkEntry]:
-    """All networks by name, plug-ins included."""
-    return Table(NetworkEntry, NETWORKS)
-
-
-def datasets() -> dict[str, DatasetEntry]:
-    """All data sets by name, plug-ins included; ``npz`` and ``folder`` are prefixes."""
-    return Table(DatasetEntry, DATASETS)
-
-
-_TABLES: dict[type[Entry], Callable[[], Mapping[str, Entry]]] = {
-    AttackEntry: attacks,
-    DefenseEntry: defenses,
-    NetworkEntry: networks,
-    DatasetEntry: datasets,
-}
+#: All of a kind by name, plug-ins included; of data sets, ``npz`` and ``folder`` are prefixes.
+attacks = partial(Table, AttackEntry)
+defenses = partial(Table, DefenseEntry)
+networks = partial(Table, NetworkEntry)
+datasets = partial(Table, DatasetEntry)
 
 
 def find(kind: str, table: Mapping[str, EntryT], name: str) -> EntryT:
@@ -389,7 +339,7 @@ def find(kind: str, table: Mapping[str, EntryT], name: str) -> EntryT:
     return table[name]
 
 
-def faults(table: Mapping[str, Entry]) -> dict[str, str]:
+def faults(table: Mapping[str, Any]) -> dict[str, str]:
     """By name, why what has the name cannot be used."""
     return table.faults if isinstance(table, Table) else {}
 
@@ -404,39 +354,36 @@ def register(plug_in: Entry | str | Path) -> None:
         UsageError: the name is taken, or a file or module cannot be imported or lacks something.
     """
     if not isinstance(plug_in, Entry):
-        for entry in entries_of_file(Path(plug_in)):
-            _add(entry)
-        return
-    if not plug_in.module:
+        entries = entries_of_file(Path(plug_in))
+    elif plug_in.module:
+        entry = replace(plug_in, plug_in=Source(plug_in.module, "", plug_in.module))
+        path = getattr(entry.load(), "__file__", None)
+        entries = [replace(entry, plug_in=source_of_file(Path(path))) if path else entry]
+    else:
         raise UsageError(
             f"expected an entry with its module, such as module=__name__, got {plug_in.name} "
             "without one"
         )
-    entry = replace(plug_in, plug_in=Source(plug_in.module, "", plug_in.module))
-    path = getattr(entry.load(), "__file__", None)
-    _add(replace(entry, plug_in=source_of_file(Path(path))) if path else entry)
+    for entry in entries:
+        table = Table(type(entry))
+        taken = table.get(entry.name)
+        fault = table.faults.get(entry.name, "")
+        if taken is not None and taken.source.name != entry.source.name:
+            fault = _clash(taken.source, entry.source)
+        if fault := fault or entry.fault():
+            raise UsageError(unusable(entry.kind, entry.name, fault))
+        # The same file again, perhaps edited, takes its own place.
+        _registered[:] = [*(other for other in _registered if other is not taken), entry]
 
 
-def _add(entry: Entry) -> None:
-    table = _TABLES[type(entry)]()
-    taken = table.get(entry.name)
-    fault = faults(table).get(entry.name) or oracle_fault(entry)
-    if taken is not None and taken.source.name != entry.source.name:
-        fault = _clash(taken.source, entry.source)
-    if fault := fault or entry.fault():
-        raise UsageError(unusable(entry.kind, entry.name, fault))
-    # The same file again, perhaps edited, takes its own place.
-    _registered[:] = [*(other for other in _registered if other is not taken), entry]
-
-
-def remember() -> Callable[[], None]:
-    """A function that forgets what is registered from now on."""
+@contextmanager
+def forgetting() -> Iterator[None]:
+    """A block at whose end what was registered in it is forgotten."""
     before = list(_registered)
-
-    def forget() -> None:
+    try:
+        yield
+    finally:
         _registered[:] = before
-
-    return forget
 
 
 def plugin_files() -> dict[str, str]:
@@ -450,8 +397,8 @@ def _clash(first: Source, second: Source) -> str:
 
 def recipe_presets() -> dict[str, Mapping[str, Any]]:
     """By preset, what networks and data sets change of the recipe."""
-    presets = {entry.name: entry.recipe for entry in datasets().values() if entry.recipe}
-    return presets | {entry.name: entry.recipe for entry in networks().values() if entry.recipe}
+    entries: list[DatasetEntry | NetworkEntry] = [*datasets().values(), *networks().values()]
+    return {entry.name: entry.recipe for entry in entries if entry.recipe}
 
 
 def sources_of(
@@ -459,11 +406,7 @@ def sources_of(
 ) -> dict[str, Any]:
     """Where the code of a run came from, for its record's labels; null where it is not known.
 
-    Args:
-        method: the defense.
-        attack_names: what made its poison; unknown ones are left out.
-        network: its network.
-        dataset: the data set as the user wrote it.
+    Attacks that are not known are left out. The data set is as the user wrote it.
     """
 
     def source(table: Mapping[str, Entry], name: str) -> dict[str, str] | None:

@@ -24,7 +24,8 @@ from poisonbench.targeting import Targeting
 Value: TypeAlias = bool | int | float | str | tuple[int | float | str, ...] | None
 Values: TypeAlias = Mapping[str, Value]
 
-Selection: TypeAlias = Literal["stratified", "uniform"]
+#: How poisoned images are drawn.
+Sampling: TypeAlias = Literal["stratified", "uniform"]
 
 #: The embedded data set, which needs no download.
 DEFAULT_DATASET = "mnist-sample"
@@ -58,7 +59,7 @@ class PoisonRequest:
     attacks: tuple[str, ...] = MIX
     path: Path | None = None
     rho: float | None = None
-    selection: Selection = "stratified"
+    selection: Sampling = "stratified"
     trial: int = 0
     profile: str = "paper"
     surrogate: str | None = None
@@ -100,13 +101,7 @@ class PoisonRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class CraftRequest:
-    """A poison to craft.
-
-    Attributes:
-        dataset: the data set's name.
-        poison: what it is made of; never a path or clean data.
-        seed: root of every seed.
-    """
+    """A poison to craft; it is never a path or clean data."""
 
     dataset: str = DEFAULT_DATASET
     poison: PoisonRequest = field(default_factory=PoisonRequest)
@@ -126,13 +121,8 @@ class RunRequest:
     """A classifier to train under a defense.
 
     Attributes:
-        method: the defense's name.
-        dataset: the data set's name.
-        poison: what it is trained on.
-        profile: the defense's.
         settings: the defense's own and those of the training recipe.
         model: the network; None is the paper's for this kind of data.
-        seed: root of every seed.
         trial: seeds initial weights, batches and augmentation, the same for every defense.
         save_model: keep the trained weights; no result depends on it.
     """
@@ -202,9 +192,18 @@ def attack_names(text: str) -> tuple[str, ...]:
     return names
 
 
-def mix_settings(text: str) -> Mapping[str, Values]:
-    """By attack, the settings that a mix of this name has of its own; none of other texts."""
-    return MIXES[text.lower()].settings if text.lower() in MIXES else {}
+def read_poison(
+    attack: str | None, values: Values, *, to_craft: bool = False, **fields: Any
+) -> tuple[Values, PoisonRequest]:
+    """A method's own settings among flat ones, and the poison that an attack's text names.
+
+    The text is that of ``--attack``, None of an artefact or clean data; ``fields`` are further
+    ones of the poison. See :func:`split_values`.
+    """
+    names = () if attack is None else attack_names(attack)
+    mix = MIXES.get((attack or "").lower())
+    poison = PoisonRequest(attacks=names, settings=mix.settings if mix else {}, **fields)
+    return split_values(values, poison, to_craft=to_craft)
 
 
 def split_values(
@@ -258,24 +257,24 @@ def to_words(request: Request) -> list[str]:
     What has its default is left out, save the data set and the trial.
     """
     poison, trial = request.poison, request.poison.trial
-    options: dict[str, Value] = {"profile": poison.profile, "model": poison.surrogate}
     settings: Values = {}
+    options: dict[str, Value]
     if isinstance(request, CraftRequest):
         words = ["craft", "--attack", poison.text, "--dataset", request.dataset]
+        options = {"profile": poison.profile, "model": poison.surrogate}
     else:
         words = ["defend", "--method", request.method, "--dataset", request.dataset]
-        if poison.path is not None:
-            words += ["--poison"]
-        elif poison.attacks and poison.attacks != MIX:
-            words += ["--attack"]
-        words += [poison.text] if poison.attacks != MIX else []
-        options = {"attack_profile": poison.profile, "attack_model": poison.surrogate}
-        options |= {"poison_trial": trial or None, "profile": request.profile}
-        options |= {"model": request.model}
+        flag = ["--poison"] if poison.path else ["--attack"] if poison.attacks else []
+        words += [*flag, poison.text] if poison.attacks != MIX else []
+        options = {
+            "attack_profile": poison.profile,
+            "attack_model": poison.surrogate,
+            "poison_trial": trial or None,
+            "profile": request.profile,
+            "model": request.model,
+        }
         settings, trial = request.settings, request.trial
-    if poison.rho is not None:
-        words += ["--rho", number_text(poison.rho)]
-    options |= {"selection": poison.selection}
+    options = {"rho": poison.rho, **options, "selection": poison.selection}
     given = {name: value for name, value in options.items() if value not in _DEFAULTS}
     alone = isinstance(request, CraftRequest) and len(poison.attacks) == 1
     of_attacks = {
@@ -287,8 +286,8 @@ def to_words(request: Request) -> list[str]:
         words += ["--" + name.replace("_", "-"), value_text(value)]
     words += ["--trial", str(trial)]
     words += ["--seed", str(request.seed)] if request.seed else []
-    is_kept = isinstance(request, RunRequest) and request.save_model
-    return [*words, "--save-model"] if is_kept else words
+    words += ["--save-model"] if isinstance(request, RunRequest) and request.save_model else []
+    return words
 
 
 def command_of(request: Request, *more: str) -> str:
@@ -303,11 +302,7 @@ def to_json(request: Request) -> dict[str, Any]:
 
 
 def from_json(kind: str, plain: Any) -> Request:
-    """A request from :func:`to_json`'s values.
-
-    Args:
-        kind: "craft" or "defend".
-        plain: the values.
+    """A request of a kind, "craft" or "defend", from :func:`to_json`'s values.
 
     Raises:
         ValueError: they are not a request's.

@@ -78,22 +78,13 @@ PROFILES: Profiles = {
         "mnist/transfer": {"rho": 0.009},
         "mnist-sample/transfer": {"rho": 0.01},
         "mnist-sample@1000": {"rho": 0.05, "targets": "easy"},
-        "mnist-sample@1000/transfer": {
-            "rho": 0.025,
-            "transfer_share": 0.25,
-            "stage_epochs": 60,
-        },
+        "mnist-sample@1000/transfer": {"rho": 0.025, "transfer_share": 0.25, "stage_epochs": 60},
     }
 }
 
 
 def own_targeting(presets: Sequence[str], scenario: str) -> Targeting:
-    """What holds in a scenario where nothing else is asked for.
-
-    Args:
-        presets: of the data set, most general first.
-        scenario: see :class:`Targeting`.
-    """
+    """What holds in a scenario on data of these presets, the most general first."""
     return resolve(
         Targeting,
         PROFILES,
@@ -107,22 +98,16 @@ def own_targeting(presets: Sequence[str], scenario: str) -> Targeting:
 class Goal(
     msgspec.Struct, frozen=True, tag_field="kind", tag="targeted", forbid_unknown_fields=True
 ):
-    """One target, as specs and cards state it.
+    """One target, as specs and cards state it."""
 
-    Attributes:
-        target: row of the test split.
-        target_class: its label.
-        intended_class: what a poisoned victim shall call it.
-        poison_class: the class that poisons are taken from.
-        scenario: how the victim is trained.
-        targets: how the target was drawn: random, easy or given.
-    """
-
+    #: Row of the test split.
     target: int
     target_class: int
+    #: What a poisoned victim shall call it.
     intended_class: int
     poison_class: int
     scenario: str
+    #: How it was drawn: random, easy or given.
     targets: str
 
     def as_json(self) -> dict[str, Any]:

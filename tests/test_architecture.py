@@ -457,7 +457,7 @@ def test_help_imports_no_command(word):
 
 def test_help_and_completion_name_every_command_by_its_own_help():
     text = python("-m", "poisonbench", "--help")
-    for name, (_, line) in COMMANDS.items():
+    for name, line in COMMANDS.items():
         assert f"\n  {name} " in text
         assert " ".join(load_command(name).help.partition("\n\n")[0].split()) == line
     variables = {"_POISONBENCH_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "poisonbench d"}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import MISSING, Field, field, fields
+from functools import wraps
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -14,38 +19,82 @@ from typer.core import TyperCommand, TyperGroup
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import DATA_VARIABLE, RESULTS_VARIABLE, data_folder, results_folder
 from poisonbench.core.settings import Option
-from poisonbench.registry import DATASETS, register, remember
+from poisonbench.registry import DATASETS, forgetting, register
 
 DatasetOption = Annotated[
     str | None,
     typer.Option(
-        "--dataset",
         help=f"{', '.join(entry.pattern for entry in DATASETS)}, a part such as "
         "mnist-sample@1000, or another of `poisonbench list datasets`.",
     ),
 ]
 ResultsOption = Annotated[
-    Path,
-    typer.Option("--results", envvar=RESULTS_VARIABLE, help="Folder of poisons and run records."),
+    Path, typer.Option(envvar=RESULTS_VARIABLE, help="Folder of poisons and run records.")
 ]
 DataRootOption = Annotated[
-    Path,
-    typer.Option("--data-root", envvar=DATA_VARIABLE, help="Folder of the data sets."),
+    Path, typer.Option(envvar=DATA_VARIABLE, help="Folder of the data sets.")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-SeedOption = Annotated[
-    int, typer.Option("--seed", min=0, help="Root seed of everything random, 0 or more.")
-]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Root seed of everything random, 0 or more.")]
 PluginOption = Annotated[
     list[Path] | None,
     typer.Option(
-        "--plugin",
         metavar="FILE",
         help="A Python file with a defense, an attack, a network or a data set; may be repeated.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+#: Of ``--attack``.
+ATTACK_HELP = "One of `poisonbench list attacks`, untargeted ones joined by +, or a mix."
+
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress and no remarks on stderr.")]
+
+
+def option(default: Any, help: str, **attributes: Any) -> Any:
+    """A dataclass field that becomes an option of the commands that take the dataclass.
+
+    Args:
+        default: ``MISSING`` of one that must be given.
+        help: its text in ``--help``.
+        attributes: further ones of ``typer.Option``.
+    """
+    return field(default=default, metadata={"help": help, **attributes})
+
+
+def takes(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """For a command whose parameter ``options`` stands for the fields of a dataclass.
+
+    Typer makes options of a function's parameters: the signature that it reads has the fields in
+    place of the one parameter, those of the class before those of its bases.
+    """
+    kinds = get_type_hints(kind, include_extras=True)
+    by_name = {field.name: field for field in fields(kind)}
+    names = dict.fromkeys(chain.from_iterable(map(inspect.get_annotations, kind.__mro__)))
+    parameters = [_parameter(by_name[name], kinds[name]) for name in names]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        others = [one for one in signature.parameters.values() if one.name != "options"]
+
+        @wraps(command)
+        def with_fields(**values: Any) -> None:
+            given = {name: values.pop(name) for name in names}
+            command(**values, options=kind(**given))
+
+        with_fields.__signature__ = inspect.Signature([*others, *parameters])  # type: ignore[attr-defined]
+        return with_fields
+
+    return decorate
+
+
+def _parameter(field: Field[Any], kind: Any) -> inspect.Parameter:
+    if field.metadata:
+        flag = "--" + field.name.replace("_", "-")
+        kind = Annotated[kind, typer.Option(flag, **field.metadata)]
+    default = inspect.Parameter.empty if field.default is MISSING else field.default
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind
+    )
 
 
 def command_app(help: str | None = None, cls: type[TyperGroup] = TyperGroup) -> typer.Typer:
@@ -59,25 +108,23 @@ class Command(TyperCommand):
     """A command that refuses an option twice, or one as another's value, and loads plug-ins."""
 
     def make_context(self, *line: Any, **options: Any) -> Any:
-        """The context of a line; one that is refused leaves no plug-in."""
-        forget = remember()
-        try:
-            return super().make_context(*line, **options)
-        except BaseException:
-            forget()
-            raise
+        """The context of a line, at whose end, or if it is refused, its plug-ins are forgotten."""
+        with ExitStack() as stack:
+            stack.enter_context(forgetting())
+            context = super().make_context(*line, **options)
+            context.call_on_close(stack.pop_all().close)
+        return context
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Check the line, then read it as usual."""
-        given, _ = self.tokens(ctx, args)
-        load_plugins(ctx, given)
+        self.tokens(ctx, args)
         return super().parse_args(ctx, args)
 
     def tokens(self, ctx: Any, args: list[str]) -> tuple[dict[str, Any], list[str]]:
-        """The texts of a line by option, and the words that are of none.
+        """The texts of a line by option, and the words that are of none; plug-ins are registered.
 
         Raises:
-            UsageError: an option twice, or without its value.
+            UsageError: an option twice, or without its value; a plug-in that cannot be used.
         """
         given, others, order = self.make_parser(ctx).parse_args(args=list(args))
         for parameter in order:
@@ -89,21 +136,10 @@ class Command(TyperCommand):
             for text in (value or []) if is_list else [value]:
                 if isinstance(text, str) and text.startswith("--"):
                     raise UsageError(f"{flag}: expected a value after it, got the option {text}")
-        return given, others
-
-
-def load_plugins(ctx: Any, given: dict[str, Any]) -> None:
-    """Register the files of ``--plugin``, once, before anything asks what there is to choose from.
-
-    Args:
-        ctx: the command's context, at whose end they are forgotten.
-        given: texts by option.
-    """
-    if given.get("plugin") and not ctx.meta.setdefault("poisonbench.plugins", False):
-        ctx.meta["poisonbench.plugins"] = True
-        ctx.call_on_close(remember())
-        for path in given["plugin"]:
+        # Before anything asks what there is to choose from; the same file again changes nothing.
+        for path in given.get("plugin") or ():
             register(path)
+        return given, others
 
 
 def say(text: str, *, quiet: bool = False) -> None:
@@ -117,18 +153,39 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, sort_keys=True, allow_nan=False))
 
 
+def show(value: Any, lines: Iterable[str], as_json: bool) -> None:
+    """The result: one JSON object, or lines."""
+    if as_json:
+        print_json(value)
+    else:
+        for line in lines:
+            print(line)
+
+
+def print_items(name: str, items: Sequence[dict[str, Any]], is_single: bool) -> None:
+    """The one item as a JSON object, or all of them as a list under a name."""
+    print_json(items[0] if is_single else {name: items})
+
+
 def plugin_options(paths: Iterable[str]) -> list[str]:
     """The options that name a command's plug-ins."""
     return [word for path in paths for word in ("--plugin", path)]
 
 
-def folder_options(results: Path, data_root: Path) -> list[str]:
+def say_left_out(error: Exception) -> None:
+    """Name what cannot be read. Also with --quiet: what lacks runs must not look whole."""
+    say(f"warning: left out: {error}")
+
+
+def names_in(text: str | None) -> list[str]:
+    """The names in a list with commas."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def folder_options(results: Path, data_root: Path | None = None) -> list[str]:
     """The options that name a command's folders, but for those that it would use untold."""
-    words: list[str] = []
-    for flag, path, untold in (
+    folders = (
         ("--results", results, results_folder()),
-        ("--data-root", data_root, data_folder()),
-    ):
-        if path != untold:
-            words += [flag, str(path)]
-    return words
+        ("--data-root", data_root or data_folder(), data_folder()),
+    )
+    return [word for flag, path, untold in folders if path != untold for word in (flag, str(path))]

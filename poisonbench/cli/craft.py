@@ -3,108 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import MISSING, dataclass
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from poisonbench.cli.common import DatasetOption, command_app, print_json, say
+from poisonbench.cli import common
 from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings
-from poisonbench.cli.session import (
-    RunOptions,
-    choose_dataset,
-    open_bench,
-    takes,
-)
+from poisonbench.cli.session import RunOptions, choose_dataset, open_bench
 from poisonbench.core.settings import parse_value
-from poisonbench.requests import (
-    CraftRequest,
-    PoisonRequest,
-    Selection,
-    Values,
-    attack_names,
-    mix_settings,
-    split_values,
-)
+from poisonbench.requests import CraftRequest, Sampling, Values, read_poison
 
 if TYPE_CHECKING:
     from poisonbench.runs.poison import Crafted
 
 
-app = command_app()
+app = common.command_app()
 
 
 @dataclass(frozen=True, kw_only=True)
-class CraftOptions:
-    """The options of ``craft`` alone, in the order of its help."""
+class CraftOptions(RunOptions):
+    """The options of ``craft``."""
 
-    attack: Annotated[
-        str,
-        typer.Option(
-            "--attack",
-            help="One of `poisonbench list attacks`, untargeted ones joined by +, or a mix.",
-        ),
-    ]
-    dataset: DatasetOption = None
-    rho: Annotated[
-        float | None,
-        typer.Option(
-            "--rho",
-            help="Share of training images to poison; by default all, and 0.01 when targeted.",
-        ),
-    ] = None
-    trial: Annotated[int, typer.Option("--trial", min=0, help="Which draw of everything.")] = 0
-    trials: Annotated[
-        int | None,
-        typer.Option(
-            "--trials", min=1, help="Craft this many, from --trial on; targeted: at once."
-        ),
-    ] = None
+    attack: str = common.option(MISSING, common.ATTACK_HELP)
+    dataset: common.DatasetOption = None
+    rho: float | None = common.option(
+        None, "Share of training images to poison; by default all, and 0.01 when targeted."
+    )
+    trial: int = common.option(0, "Which draw of everything.", min=0)
+    trials: int | None = common.option(
+        None, "Craft this many, from --trial on; targeted: at once.", min=1
+    )
 
 
 @app.command("craft", cls=MethodCommand, context_settings=CONTEXT)
-@takes(CraftOptions, "asked")
-@takes(RunOptions)
-def craft(ctx: typer.Context, *, asked: CraftOptions, options: RunOptions) -> None:
+@common.takes(CraftOptions)
+def craft(ctx: typer.Context, options: CraftOptions) -> None:
     """Make poisons: an artefact in the results folder, found again the next time.
 
     poisonbench craft --attack pgd --dataset mnist-sample
     """
-    requests = read_requests(asked, options, method_settings(ctx))
-    poisons = run(requests, options)
+    poisons = run(read_requests(options, method_settings(ctx)), options)
     if options.json:
-        shown = [summary(crafted) for crafted in poisons]
-        print_json(shown[0] if asked.trials is None else {"poisons": shown})
+        common.print_items(
+            "poisons", [summary(crafted) for crafted in poisons], options.trials is None
+        )
 
 
-def read_requests(asked: CraftOptions, options: RunOptions, values: Values) -> list[CraftRequest]:
-    """The poisons that a line asks for, one a trial.
-
-    Raises:
-        UsageError: a bad value.
-    """
-    poison = PoisonRequest(
-        attacks=attack_names(asked.attack),
-        rho=asked.rho,
-        selection=parse_value(options.selection, Selection, "--selection"),
-        trial=asked.trial,
+def read_requests(options: CraftOptions, values: Values) -> list[CraftRequest]:
+    """The poisons that a line asks for, one a trial; raises UsageError for a bad value."""
+    _, poison = read_poison(
+        options.attack,
+        values,
+        to_craft=True,
+        rho=options.rho,
+        selection=parse_value(options.selection, Sampling, "--selection"),
+        trial=options.trial,
         profile=options.profile,
         surrogate=options.model,
-        settings=mix_settings(asked.attack),
     )
-    _, poison = split_values(values, poison, to_craft=True)
-    dataset = choose_dataset(asked.dataset, options.preset, options.quiet, asked.attack)
+    dataset = choose_dataset(options.dataset, options.preset, options.quiet, options.attack)
     request = CraftRequest(dataset=dataset, poison=poison, seed=options.seed)
-    return [request.at(asked.trial + number) for number in range(asked.trials or 1)]
+    return [request.at(options.trial + number) for number in range(options.trials or 1)]
 
 
 def run(requests: Sequence[CraftRequest], options: RunOptions) -> list[Crafted]:
-    """Craft what is asked for, or find it, and print its path unless it shall be JSON.
-
-    Args:
-        requests: that differ in their trial alone.
-        options: where, and how it is shown.
-    """
+    """Craft poisons that differ in their trial alone, or find them; print paths unless JSON."""
     from poisonbench.runs.craft import craft
 
     trials = [request.poison.trial for request in requests]
@@ -119,8 +83,8 @@ def show_crafted(crafted: Crafted, quiet: bool) -> None:
     """A poison's path on stdout, and remarks on it."""
     card = crafted.poison.card
     if not crafted.is_new:
-        say("made before; delete the folder to make it again", quiet=quiet)
-    say(
+        common.say("made before; delete the folder to make it again", quiet=quiet)
+    common.say(
         f"{card['num_poisons']:,} poisons, largest change "
         f"{card['measured']['max_abs_levels']}/255 of {card['levels']}/255 allowed",
         quiet=quiet,

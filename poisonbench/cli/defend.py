@@ -3,94 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from poisonbench.cli.common import DatasetOption, command_app, print_json, say
+from poisonbench.cli import common
 from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings
-from poisonbench.cli.session import (
-    RunOptions,
-    choose_dataset,
-    open_bench,
-    takes,
-)
+from poisonbench.cli.session import RunOptions, choose_dataset, open_bench
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import parse_value
 from poisonbench.data.names import shown_name
 from poisonbench.registry import plugin_files
-from poisonbench.requests import (
-    PoisonRequest,
-    RunRequest,
-    Selection,
-    Values,
-    attack_names,
-    mix_settings,
-    split_values,
-)
+from poisonbench.requests import RunRequest, Sampling, Values, read_poison
 
 if TYPE_CHECKING:
     from poisonbench.results.records import RunRecord
     from poisonbench.runs.defend import Defended
 
 
-app = command_app()
+app = common.command_app()
 
 
 @dataclass(frozen=True, kw_only=True)
-class DefendOptions:
-    """The options of ``defend`` alone, in the order of its help."""
+class DefendOptions(RunOptions):
+    """The options of ``defend``."""
 
-    method: Annotated[str, typer.Option("--method", help="One of `poisonbench list defenses`.")]
-    dataset: DatasetOption = None
-    attack: Annotated[
-        str | None,
-        typer.Option(
-            "--attack",
-            help="One of `poisonbench list attacks`, untargeted ones joined by +, or a mix.",
-        ),
-    ] = None
-    poison: Annotated[
-        Path | None, typer.Option("--poison", help="A poison artefact to train on, as it is.")
-    ] = None
-    clean: Annotated[bool, typer.Option("--clean", help="Train on clean data.")] = False
-    rho: Annotated[
-        float | None,
-        typer.Option(
-            "--rho",
-            help="Share of poisoned images; 0.6 by default, a targeted attack's own is 0.01.",
-        ),
-    ] = None
-    trial: Annotated[int, typer.Option("--trial", min=0, help="Which trial, from 0.")] = 0
-    trials: Annotated[
-        int | None, typer.Option("--trials", min=1, help="Run this many trials, from --trial on.")
-    ] = None
-    poison_trial: Annotated[
-        int, typer.Option("--poison-trial", min=0, help="Which draw of the poison.")
-    ] = 0
-    attack_profile: Annotated[
-        str, typer.Option("--attack-profile", help="A targeted attack's, e.g. fc's watermark.")
-    ] = "paper"
-    attack_model: Annotated[
-        str | None,
-        typer.Option(
-            "--attack-model", help="Network of the attack's surrogate; by default the run's."
-        ),
-    ] = None
-    save_model: Annotated[
-        bool, typer.Option("--save-model", help="Keep the trained weights, as safetensors.")
-    ] = False
-    plan: Annotated[
-        str | None, typer.Option("--plan", hidden=True, help="The sweep's plan, for the record.")
-    ] = None
+    method: str = common.option(MISSING, "One of `poisonbench list defenses`.")
+    dataset: common.DatasetOption = None
+    attack: str | None = common.option(None, common.ATTACK_HELP)
+    poison: Path | None = common.option(None, "A poison artefact to train on, as it is.")
+    clean: bool = common.option(False, "Train on clean data.")
+    rho: float | None = common.option(
+        None, "Share of poisoned images; 0.6 by default, a targeted attack's own is 0.01."
+    )
+    trial: int = common.option(0, "Which trial, from 0.", min=0)
+    trials: int | None = common.option(None, "Run this many trials, from --trial on.", min=1)
+    poison_trial: int = common.option(0, "Which draw of the poison.", min=0)
+    attack_profile: str = common.option("paper", "A targeted attack's, e.g. fc's watermark.")
+    attack_model: str | None = common.option(
+        None, "Network of the attack's surrogate; by default the run's."
+    )
+    save_model: bool = common.option(False, "Keep the trained weights, as safetensors.")
+    plan: str | None = common.option(None, "The sweep's plan, for the record.", hidden=True)
 
 
 @app.command("defend", cls=MethodCommand, context_settings=CONTEXT)
-@takes(DefendOptions, "asked")
-@takes(RunOptions)
-def defend(ctx: typer.Context, *, asked: DefendOptions, options: RunOptions) -> None:
+@common.takes(DefendOptions)
+def defend(ctx: typer.Context, options: DefendOptions) -> None:
     """Train a classifier on poisoned data under a defense; a record in the results folder.
 
     Poisons that are missing are crafted first and kept. A run that is done is not done again.
@@ -101,54 +62,40 @@ def defend(ctx: typer.Context, *, asked: DefendOptions, options: RunOptions) -> 
 
     poisonbench defend --method hint --ratio 0.5
     """
-    requests = read_requests(asked, options, method_settings(ctx))
-    done = run(requests, options, asked.plan)
+    done = run(read_requests(options, method_settings(ctx)), options, options.plan)
     if options.json:
-        runs = [_summary(item) for item in done]
-        print_json(runs[0] if asked.trials is None else {"runs": runs})
+        common.print_items("runs", [_summary(item) for item in done], options.trials is None)
 
 
-def read_requests(asked: DefendOptions, options: RunOptions, values: Values) -> list[RunRequest]:
-    """The runs that a line asks for, one a trial.
-
-    Raises:
-        UsageError: options that exclude each other, or a bad value.
-    """
-    given = [
-        flag
-        for flag, value in (
-            ("--attack", asked.attack),
-            ("--poison", asked.poison),
-            ("--clean", asked.clean or None),
-        )
-        if value is not None
-    ]
+def read_requests(options: DefendOptions, values: Values) -> list[RunRequest]:
+    """The runs that a line asks for, one a trial; raises UsageError for a bad value."""
+    sources = {"--attack": options.attack, "--poison": options.poison}
+    given = [flag for flag, value in sources.items() if value is not None]
+    given += ["--clean"] if options.clean else []
     if len(given) > 1:
         raise UsageError(f"expected one of --attack, --poison and --clean, got {', '.join(given)}")
-    attack = "" if asked.poison or asked.clean else asked.attack or "mix"
-    poison = PoisonRequest(
-        attacks=attack_names(attack) if attack else (),
-        path=asked.poison,
-        rho=asked.rho,
-        selection=parse_value(options.selection, Selection, "--selection"),
-        trial=asked.poison_trial,
-        profile=asked.attack_profile,
-        surrogate=asked.attack_model,
-        settings=mix_settings(attack),
+    settings, poison = read_poison(
+        None if options.poison or options.clean else options.attack or "mix",
+        values,
+        path=options.poison,
+        rho=options.rho,
+        selection=parse_value(options.selection, Sampling, "--selection"),
+        trial=options.poison_trial,
+        profile=options.attack_profile,
+        surrogate=options.attack_model,
     )
-    settings, poison = split_values(values, poison)
     request = RunRequest(
-        method=asked.method,
-        dataset=choose_dataset(asked.dataset, options.preset, options.quiet, asked.attack),
+        method=options.method,
+        dataset=choose_dataset(options.dataset, options.preset, options.quiet, options.attack),
         poison=poison,
         profile=options.profile,
         settings=settings,
         model=options.model,
         seed=options.seed,
-        trial=asked.trial,
-        save_model=asked.save_model,
+        trial=options.trial,
+        save_model=options.save_model,
     )
-    return [request.at(asked.trial + number) for number in range(asked.trials or 1)]
+    return [request.at(options.trial + number) for number in range(options.trials or 1)]
 
 
 def run(
@@ -156,10 +103,8 @@ def run(
 ) -> list[Defended]:
     """Train what is asked for, or find it, and print a line on each unless it shall be JSON.
 
-    Args:
-        requests: of one seed; all of them are checked before the first is trained.
-        options: where, and how it is shown.
-        plan: the digest of the sweep's plan, for the records.
+    All of them, of one seed, are checked before the first is trained; ``plan`` is the digest of
+    the sweep's plan.
     """
     from poisonbench.runs.defend import defend, resolve_run
 
@@ -179,11 +124,11 @@ def _print_line(item: Defended, quiet: bool) -> None:
 
     record = item.record
     if not item.is_new:
-        say("done before; here is its record", quiet=quiet)
+        common.say("done before; here is its record", quiet=quiet)
         source = repr(record.labels.source)
         for path, digest in plugin_files().items():
             if (name := Path(path).name) in source and digest not in source:
-                say(f"warning: done with another {name}; raise its VERSION", quiet=quiet)
+                common.say(f"warning: done with another {name}; raise its VERSION", quiet=quiet)
     accuracy = 100 * record.metrics.test_accuracy
     print(
         f"{record.spec.method} on {shown_name(record.labels.dataset)}, "
@@ -192,7 +137,7 @@ def _print_line(item: Defended, quiet: bool) -> None:
         f"{record.cost.seconds.total:.0f} s, {item.path}"
     )
     for sentence in record.warnings:
-        say(f"warning: {sentence}", quiet=quiet)
+        common.say(f"warning: {sentence}", quiet=quiet)
 
 
 def _verdict(record: RunRecord) -> str:

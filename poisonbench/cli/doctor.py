@@ -14,14 +14,7 @@ import typer
 from packaging.requirements import Requirement
 
 from poisonbench import __version__
-from poisonbench.cli.common import (
-    Command,
-    DataRootOption,
-    JsonOption,
-    ResultsOption,
-    command_app,
-    print_json,
-)
+from poisonbench.cli import common
 from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
 from poisonbench.sweep.folder_checks import Check, check_folder
 from poisonbench.sweep.slurm import describe
@@ -30,14 +23,14 @@ OLDEST_PYTHON = (3, 11)
 UPGRADE = "install poisonbench again, as in the README"
 
 
-app = command_app()
+app = common.command_app()
 
 
-@app.command("doctor", cls=Command)
+@app.command("doctor", cls=common.Command)
 def doctor(
-    results: ResultsOption = DEFAULT_RESULTS,
-    data_root: DataRootOption = DEFAULT_DATA_ROOT,
-    as_json: JsonOption = False,
+    results: common.ResultsOption = DEFAULT_RESULTS,
+    data_root: common.DataRootOption = DEFAULT_DATA_ROOT,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Check versions, devices, data, and whether the results folder is safe for many processes.
 
@@ -51,13 +44,11 @@ def doctor(
         *check_folder(results),
         Check("SLURM", True, describe()),
     ]
-    if as_json:
-        rows = [{"name": c.name, "ok": c.is_well, "detail": c.detail} for c in checks]
-        print_json({"ok": all(check.is_well for check in checks), "checks": rows})
-    else:
-        for check in checks:
-            print(f"{'ok  ' if check.is_well else 'BAD '}{check.name:<20}{check.detail}")
-    if not all(check.is_well for check in checks):
+    is_well = all(check.is_well for check in checks)
+    rows = [{"name": c.name, "ok": c.is_well, "detail": c.detail} for c in checks]
+    lines = [f"{'ok  ' if c.is_well else 'BAD '}{c.name:<20}{c.detail}" for c in checks]
+    common.show({"ok": is_well, "checks": rows}, lines, as_json)
+    if not is_well:
         raise typer.Exit(1)
 
 
@@ -68,21 +59,23 @@ def _versions() -> list[Check]:
         Check("python", sys.version_info >= OLDEST_PYTHON, platform.python_version()),
     ]
     try:
-        wanted = [Requirement(line) for line in requires("poisonbench") or []]
+        requirements = [Requirement(line) for line in requires("poisonbench") or []]
     except PackageNotFoundError:
         text = "run from a folder that was not installed, so versions are not checked"
         return [*checks, Check("packages", True, text)]
-    # Extras, such as the tools of development, have a marker that is false here.
-    for requirement in (one for one in wanted if one.marker is None or one.marker.evaluate()):
-        name = requirement.name
+    for requirement in requirements:
+        # Extras, such as the tools of development, have a marker that is false here.
+        if requirement.marker is not None and not requirement.marker.evaluate():
+            continue
         try:
-            found = version(name)
+            detail = version(requirement.name)
+            # A build of one's own or a pre-release counts by its number.
+            is_well = requirement.specifier.contains(detail, prereleases=True)
         except PackageNotFoundError:
-            found = "nothing"
-        # A build of one's own or a pre-release counts by its number.
-        is_well = found != "nothing" and requirement.specifier.contains(found, prereleases=True)
-        detail = found if is_well else f"expected {requirement}, found {found}; {UPGRADE}"
-        checks.append(Check(name, is_well, detail))
+            detail, is_well = "nothing", False
+        if not is_well:
+            detail = f"expected {requirement}, found {detail}; {UPGRADE}"
+        checks.append(Check(requirement.name, is_well, detail))
     return checks
 
 
@@ -120,14 +113,12 @@ def _data(data_root: Path) -> list[Check]:
 
     checks = []
     for name, standard in STANDARD.items():
-        if not is_present(standard, data_root):
-            text = f"not in {data_root}; `poisonbench data fetch {name}` gets it"
-            checks.append(Check(name, True, text))
-            continue
-        try:
-            dataset = load_dataset(name, data_root, 0)
-            text = f"{len(dataset.train):,} train images, digest {dataset.digest[:16]}"
-            checks.append(Check(name, True, text))
-        except PoisonbenchError as error:
-            checks.append(Check(name, False, str(error)))
+        is_well, text = True, f"not in {data_root}; `poisonbench data fetch {name}` gets it"
+        if is_present(standard, data_root):
+            try:
+                dataset = load_dataset(name, data_root, 0)
+                text = f"{len(dataset.train):,} train images, digest {dataset.digest[:16]}"
+            except PoisonbenchError as error:
+                is_well, text = False, str(error)
+        checks.append(Check(name, is_well, text))
     return checks

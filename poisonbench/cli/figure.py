@@ -1,50 +1,26 @@
-"""``poisonbench figure``: a paper's figures as PNG and SVG, with their numbers as JSON.
-
-Typer shows a command's own docstring to the user, so what they raise stands here: a UsageError for
-options that make no sense, an ArtefactError for runs or models that are missing, a StoreError for
-a folder that cannot be written.
-"""
+"""``poisonbench figure``: a paper's figures as PNG and SVG, with their numbers as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from poisonbench.cli.common import (
-    Command,
-    DataRootOption,
-    DatasetOption,
-    DeviceOption,
-    JsonOption,
-    QuietOption,
-    ResultsOption,
-    SeedOption,
-    command_app,
-    folder_options,
-    print_json,
-    say,
-)
+from poisonbench.cli import common
 from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings
-from poisonbench.cli.session import RunOptions, choose_dataset, open_bench, takes
+from poisonbench.cli.session import BenchOptions, choose_dataset, open_bench
 from poisonbench.core.errors import ArtefactError, UsageError
-from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
+from poisonbench.core.folders import DEFAULT_RESULTS
 from poisonbench.core.settings import did_you_mean, parse_value
 from poisonbench.figures.drawing import Figure, write_figure
-from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, attack_names, mix_settings
-from poisonbench.results.records import RunRecord
+from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, read_poison
 from poisonbench.results.store import Store
 from poisonbench.tables.cells import TARGETED_SAMPLE
 from poisonbench.tables.paper_table import dataset_labels
 from poisonbench.tables.table3 import find_row
-
-if TYPE_CHECKING:
-    from poisonbench.runs.workspace import Bench
 
 
 class FigureGroup(TyperGroup):
@@ -70,30 +46,27 @@ class FigureGroup(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-app = command_app(
+app = common.command_app(
     "Draw a figure as PNG and SVG, and write its numbers as JSON beside them.", FigureGroup
 )
+
+_SAYS = "What the model of each defense says"
 
 #: The attacks whose targets the figures are of.
 TARGETED = {"3": "mp", "4": "bp", "features": "bp"}
 
 AttackOption = Annotated[
-    str | None,
-    typer.Option("--attack", help="As for defend; mix by default, of 3 mp, of 4 and features bp."),
+    str | None, typer.Option(help="As for defend; mix by default, of 3 mp, of 4 and features bp.")
 ]
-RhoOption = Annotated[float | None, typer.Option("--rho", help="Poisoned share; 0.6 by default.")]
-TrialOption = Annotated[
-    int | None, typer.Option("--trial", min=0, help="Which trial; 0 by default.")
-]
-ImagesOption = Annotated[int, typer.Option("--images", min=1, max=20, help="How many images.")]
+RhoOption = Annotated[float | None, typer.Option(help="Poisoned share; 0.6 by default.")]
+TrialOption = Annotated[int | None, typer.Option(min=0, help="Which trial; 0 by default.")]
+ImagesOption = Annotated[int, typer.Option(min=1, max=20, help="How many images.")]
 MethodsOption = Annotated[
     str | None,
-    typer.Option(
-        "--methods", help="Names joined by commas; all that have models, or runs, if not said."
-    ),
+    typer.Option(help="Names joined by commas; all that have models, or runs, if not said."),
 ]
 RunsOption = Annotated[
-    str | None, typer.Option("--runs", help="Instead: ids of runs, of any settings and poison.")
+    str | None, typer.Option(help="Instead: ids of runs, of any settings and poison.")
 ]
 
 
@@ -101,16 +74,12 @@ RunsOption = Annotated[
 class FigureOptions:
     """The options of every figure."""
 
-    dataset: DatasetOption = None
-    preset: Annotated[
-        str | None, typer.Option("--preset", help="quick: the embedded sample, for a CPU.")
-    ] = None
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the files; RESULTS/figures by default.")
-    ] = None
-    results: ResultsOption = DEFAULT_RESULTS
-    json: JsonOption = False
-    quiet: QuietOption = False
+    dataset: common.DatasetOption = None
+    preset: str | None = common.option(None, "quick: the embedded sample, for a CPU.")
+    out: Path | None = common.option(None, "Folder of the files; RESULTS/figures by default.")
+    results: common.ResultsOption = DEFAULT_RESULTS
+    json: common.JsonOption = False
+    quiet: common.QuietOption = False
 
     @property
     def folder(self) -> Path:
@@ -119,17 +88,14 @@ class FigureOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions(FigureOptions):
+class DataOptions(FigureOptions, BenchOptions):
     """The options of every figure that reads images or models."""
-
-    data_root: DataRootOption = DEFAULT_DATA_ROOT
-    device: DeviceOption = "auto"
-    seed: SeedOption = 0
 
 
 @app.command("1", cls=MethodCommand, context_settings=CONTEXT)
-@takes(DataOptions)
+@common.takes(DataOptions)
 def healthy_noise(
+    options: DataOptions,
     ctx: typer.Context,
     attack: AttackOption = None,
     rho: RhoOption = None,
@@ -138,9 +104,7 @@ def healthy_noise(
     wrong_label: Annotated[
         bool, typer.Option("--wrong-label", help="Show the noise of a wrong label too.")
     ] = False,
-    profile: Annotated[str, typer.Option("--profile", help="HINT's profile.")] = "paper",
-    *,
-    options: DataOptions,
+    profile: Annotated[str, typer.Option(help="HINT's profile.")] = "paper",
 ) -> None:
     """HINT's noise on clean and on poisoned images, and what the model says of them.
 
@@ -158,30 +122,27 @@ def healthy_noise(
         trial=trial or 0,
     )
     name = _dataset(options, attack)
-    with _bench(options) as bench:
+    with open_bench(options) as bench:
         data = bench.dataset(name)
         Store(options.folder).check_writable()
         figure = healthy_noise(bench, data, request, images=images, wrong_label=wrong_label)
     _write("1", figure, options)
 
 
-@app.command("2", cls=Command)
-@takes(DataOptions)
+@app.command("2", cls=common.Command)
+@common.takes(DataOptions)
 def predictions(
+    options: DataOptions,
     attack: AttackOption = None,
     rho: RhoOption = None,
     trial: TrialOption = None,
     images: ImagesOption = 5,
-    pick: Annotated[
-        str, typer.Option("--pick", help="disagree or random: from which images.")
-    ] = "disagree",
+    pick: Annotated[str, typer.Option(help="disagree or random: from which images.")] = "disagree",
     methods: MethodsOption = None,
     runs: RunsOption = None,
     make: Annotated[
         bool, typer.Option("--make", help="Train the models that are missing.")
     ] = False,
-    *,
-    options: DataOptions,
 ) -> None:
     """What the model of each defense says of some test images.
 
@@ -195,30 +156,29 @@ def predictions(
     choice = ModelChoice(
         poison=_poison(attack, rho),
         trial=trial or 0,
-        methods=_names(methods),
-        runs=_names(runs),
+        methods=tuple(common.names_in(methods)),
+        runs=tuple(common.names_in(runs)),
         make=make,
-        folder_options=tuple(folder_options(options.results, options.data_root)),
+        folder_options=tuple(common.folder_options(options.results, options.data_root)),
     )
     which: Pick = parse_value(pick, Pick, "--pick")
     name = _dataset(options, attack)
-    with _bench(options) as bench:
+    with open_bench(options) as bench:
         data = bench.dataset(name)
         Store(options.folder).check_writable()
         figure = draw(bench, data, choice, images=images, pick=which)
     _write("2", figure, options)
 
 
-@app.command("4", cls=Command, help="What the model of each defense says of Bullseye Polytope's.")
-@app.command("3", cls=Command, help="What the model of each defense says of MetaPoison's targets.")
-@takes(DataOptions)
+@app.command("4", cls=common.Command, help=f"{_SAYS} of Bullseye Polytope's.")
+@app.command("3", cls=common.Command, help=f"{_SAYS} of MetaPoison's targets.")
+@common.takes(DataOptions)
 def target_predictions(
+    options: DataOptions,
     ctx: typer.Context,
     attack: AttackOption = None,
     images: ImagesOption = 5,
     methods: MethodsOption = None,
-    *,
-    options: DataOptions,
 ) -> None:
     """Figure 3 or 4."""
     from poisonbench.figures.runs_shown import runs_of_row
@@ -227,22 +187,22 @@ def target_predictions(
     number = str(ctx.info_name)
     name = _check_table_dataset(_targeted_dataset(options))
     row = find_row(name, attack or TARGETED[number])
-    with _bench(options) as bench:
+    with open_bench(options) as bench:
         data = bench.dataset(name)
-        runs = runs_of_row(_all_records(options.results), data, row, _names(methods))
+        known = Store(options.results).records(common.say_left_out)
+        runs = runs_of_row(known, data, row, common.names_in(methods))
         figure = draw(number, data, row.attack, row.training, runs, images=images)
     _write(number, figure, options)
 
 
-@app.command("features", cls=Command)
-@takes(DataOptions)
+@app.command("features", cls=common.Command)
+@common.takes(DataOptions)
 def feature_projection(
+    options: DataOptions,
     attack: AttackOption = None,
     trial: TrialOption = None,
     methods: MethodsOption = None,
     runs: RunsOption = None,
-    *,
-    options: DataOptions,
 ) -> None:
     """Where targets and poisons lie in each model's features, and what its defense removed.
 
@@ -252,22 +212,22 @@ def feature_projection(
     from poisonbench.figures.runs_shown import models_of_row, named_run
 
     _refuse_with_runs(runs, {"attack": attack, "trial": trial, "methods": methods})
-    name, ids = _targeted_dataset(options), _names(runs)
+    name, ids = _targeted_dataset(options), common.names_in(runs)
     row = None if ids else find_row(_check_table_dataset(name), attack or TARGETED["features"])
-    with _bench(options) as bench:
+    with open_bench(options) as bench:
         data = bench.dataset(name)
         if row is None:
             records = [named_run(bench, data, run) for run in ids]
         else:
-            known = _all_records(options.results)
-            records = models_of_row(bench, known, data, row, _names(methods), trial or 0)
+            known = Store(options.results).records(common.say_left_out)
+            records = models_of_row(bench, known, data, row, common.names_in(methods), trial or 0)
         Store(options.folder).check_writable()
         figure = draw(bench, data, records)
     _write("features", figure, options)
 
 
-@app.command("sensitivity", cls=Command)
-@takes(FigureOptions)
+@app.command("sensitivity", cls=common.Command)
+@common.takes(FigureOptions)
 def sensitivity(options: FigureOptions) -> None:
     """Table IV as curves: HINT's accuracy against r and against beta.
 
@@ -276,14 +236,14 @@ def sensitivity(options: FigureOptions) -> None:
     from poisonbench.figures.sensitivity_curves import sensitivity as draw
 
     name = _check_table_dataset(_dataset(options))
-    figure = draw(_all_records(options.results), name)
+    figure = draw(Store(options.results).records(common.say_left_out), name)
     hint = "poisonbench report --table 4 --missing prints them"
     _check_points(figure, f"runs of HINT at rho 0.6 on {name}", hint, options)
     _write("sensitivity", figure, options)
 
 
-@app.command("filter-k", cls=Command)
-@takes(FigureOptions)
+@app.command("filter-k", cls=common.Command)
+@common.takes(FigureOptions)
 def filter_k(options: FigureOptions) -> None:
     """Deep k-NN against its k: attack success and accuracy, as curves.
 
@@ -292,25 +252,13 @@ def filter_k(options: FigureOptions) -> None:
     from poisonbench.figures.filter_curve import filter_curve
 
     name = _check_table_dataset(_targeted_dataset(options))
-    figure = filter_curve(_all_records(options.results), name)
+    figure = filter_curve(Store(options.results).records(common.say_left_out), name)
     hint = (
         "poisonbench report --table baseline-1 --missing prints those that it is compared with, "
         "add --k to knn's"
     )
     _check_points(figure, f"runs of deep k-NN on {name}", hint, options)
     _write("filter-k", figure, options)
-
-
-def _bench(options: DataOptions) -> AbstractContextManager[Bench]:
-    return open_bench(
-        RunOptions(
-            results=options.results,
-            data_root=options.data_root,
-            device=options.device,
-            seed=options.seed,
-            quiet=options.quiet,
-        )
-    )
 
 
 def _dataset(options: FigureOptions, attack: str | None = None) -> str:
@@ -322,7 +270,7 @@ def _targeted_dataset(options: FigureOptions) -> str:
     if options.dataset is not None or options.preset is not None:
         return _dataset(options, "bp")
     text = f"data set: {TARGETED_SAMPLE}, embedded; the paper's is --dataset cifar10"
-    say(text, quiet=options.quiet)
+    common.say(text, quiet=options.quiet)
     return TARGETED_SAMPLE
 
 
@@ -336,28 +284,14 @@ def _check_table_dataset(name: str) -> str:
 
 
 def _poison(attack: str | None, rho: float | None) -> PoisonRequest:
-    name = attack or "mix"
-    return PoisonRequest(
-        attacks=attack_names(name),
-        rho=DEFAULT_RHO if rho is None else rho,
-        settings=mix_settings(name),
-    )
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+    _, poison = read_poison(attack or "mix", {}, rho=DEFAULT_RHO if rho is None else rho)
+    return poison
 
 
 def _refuse_with_runs(runs: str | None, others: dict[str, Any]) -> None:
-    """Refuse what the runs of ``--runs`` say themselves."""
     clash = next((name for name, value in others.items() if value not in (None, False)), None)
     if runs is not None and clash is not None:
         raise UsageError(f"expected --runs without --{clash}: runs say that themselves")
-
-
-def _all_records(results: Path) -> Sequence[RunRecord]:
-    # Said with --quiet too: a figure that lacks runs must not look whole.
-    return Store(results).records(lambda error: say(f"warning: left out: {error}"))
 
 
 def _check_points(figure: Figure, expected: str, hint: str, options: FigureOptions) -> None:
@@ -366,14 +300,12 @@ def _check_points(figure: Figure, expected: str, hint: str, options: FigureOptio
     if not any(point["records"] or point.get("published") for point in points):
         raise ArtefactError(f"expected {expected}, got none in {results}; {hint}")
     if empty := sum(not point["records"] for point in points):
-        say(f"{empty} of {len(points)} points have no run in {results}", quiet=options.quiet)
+        common.say(f"{empty} of {len(points)} points have no run in {results}", quiet=options.quiet)
 
 
 def _write(name: str, figure: Figure, options: FigureOptions) -> None:
     """Write a figure's files; print their paths, or with its numbers as JSON."""
     stem = f"figure-{name}" if isinstance(options, DataOptions) else name
     paths = [str(path) for path in write_figure(options.folder, stem, figure)]
-    if options.json:
-        print_json({"figure": name, "paths": paths, "numbers": figure.numbers})
-    else:
-        print("\n".join(paths))
+    result = {"figure": name, "paths": paths, "numbers": figure.numbers}
+    common.show(result, paths, options.json)

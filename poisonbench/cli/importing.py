@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from poisonbench.cli.common import (
-    Command,
-    DataRootOption,
-    DatasetOption,
-    JsonOption,
-    QuietOption,
-    ResultsOption,
-    SeedOption,
-    command_app,
-    print_json,
-)
+from poisonbench.cli import common
 from poisonbench.cli.craft import show_crafted, summary
-from poisonbench.cli.session import RunOptions, open_bench
+from poisonbench.cli.session import BenchOptions, open_bench
 from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
 from poisonbench.core.settings import options_of, parse_value
 from poisonbench.targeting import Targeting
@@ -28,51 +19,40 @@ from poisonbench.targeting import Targeting
 PUBLISHED_DATASET = "cifar10"
 
 
-app = command_app()
+app = common.command_app()
 
 
-@app.command("import", cls=Command)
-def import_(
+@dataclass(frozen=True, kw_only=True)
+class _ImportOptions:
     paths: Annotated[
         list[Path],
         typer.Argument(metavar="PATH...", help="Sets: folders for benchmark, else files."),
-    ],
-    form: Annotated[
-        str,
-        typer.Option(
-            "--format", help="benchmark, gradient-matching, metapoison, tensors or dc-generator."
-        ),
-    ],
-    dataset: DatasetOption = None,
-    std: Annotated[
-        str | None,
-        typer.Option("--std", help="gradient-matching: whose units deltas are in, hint or pgm."),
-    ] = None,
-    ids: Annotated[
-        str,
-        typer.Option(
-            "--ids", help="gradient-matching: what its ids count, hint's split or original images."
-        ),
-    ] = "hint",
-    attack: Annotated[
-        str | None, typer.Option("--attack", help="What made it, as a label; the format's name.")
-    ] = None,
-    scenario: Annotated[
-        str, typer.Option("--scenario", help="How its victims train: scratch, transfer, finetune.")
-    ] = "scratch",
-    epsilon: Annotated[
-        str | None,
-        typer.Option(
-            "--epsilon",
-            help="Budget to hold it to, such as 8/255; as measured, of a generator DC's.",
-        ),
-    ] = None,
-    results: ResultsOption = DEFAULT_RESULTS,
-    data_root: DataRootOption = DEFAULT_DATA_ROOT,
-    seed: SeedOption = 0,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
+    ]
+    format: str = common.option(
+        MISSING, "benchmark, gradient-matching, metapoison, tensors or dc-generator."
+    )
+    dataset: common.DatasetOption = None
+    std: str | None = common.option(
+        None, "gradient-matching: whose units deltas are in, hint or pgm."
+    )
+    ids: str = common.option(
+        "hint", "gradient-matching: what its ids count, hint's split or original images."
+    )
+    attack: str | None = common.option(None, "What made it, as a label; the format's name.")
+    scenario: str = common.option("scratch", "How its victims train: scratch, transfer, finetune.")
+    epsilon: str | None = common.option(
+        None, "Budget to hold it to, such as 8/255; as measured, of a generator DC's."
+    )
+    results: common.ResultsOption = DEFAULT_RESULTS
+    data_root: common.DataRootOption = DEFAULT_DATA_ROOT
+    seed: common.SeedOption = 0
+    json: common.JsonOption = False
+    quiet: common.QuietOption = False
+
+
+@app.command("import", cls=common.Command)
+@common.takes(_ImportOptions)
+def import_(options: _ImportOptions) -> None:
     """Read published poison sets into the results folder, for defend --poison.
 
     They are pickles; what they hold is read as data, and nothing in them is run. dc-generator takes
@@ -81,27 +61,32 @@ def import_(
     from poisonbench.data.poison_sets import Format, Ids, Std, files_of
     from poisonbench.runs.importing import import_poison
 
-    scenarios = {option.name: option.kind for option in options_of(Targeting)}["scenario"]
+    kind_of = {setting.name: setting.kind for setting in options_of(Targeting)}
+    kinds = {"std": Std, "ids": Ids, "scenario": kind_of["scenario"], "epsilon": float}
+    given = {name: getattr(options, name) for name in kinds}
     settings: dict[str, Any] = {
-        "std": None if std is None else parse_value(std, Std, "--std"),
-        "ids": parse_value(ids, Ids, "--ids"),
-        "scenario": parse_value(scenario, scenarios, "--scenario"),
-        "epsilon": None if epsilon is None else parse_value(epsilon, float, "--epsilon"),
-        "attack": attack,
+        name: None if text is None else parse_value(text, kinds[name], f"--{name}")
+        for name, text in given.items()
     }
-    kind: Format = parse_value(form, Format, "--format")
-    for path in paths:
+    kind: Format = parse_value(options.format, Format, "--format")
+    for path in options.paths:
         if not path.exists():
             files_of(path, kind)
-    options = RunOptions(
-        results=results, data_root=data_root, device="cpu", seed=seed, json=json, quiet=quiet
+    places = BenchOptions(
+        results=options.results,
+        data_root=options.data_root,
+        device="cpu",
+        seed=options.seed,
+        quiet=options.quiet,
     )
-    with open_bench(options) as bench:
-        data = bench.dataset(dataset or PUBLISHED_DATASET)
-        made = [import_poison(bench, path, kind, data, **settings) for path in paths]
-    if json:
-        poisons = [summary(crafted) for crafted in made]
-        print_json(poisons[0] if len(paths) == 1 else {"poisons": poisons})
+    with open_bench(places) as bench:
+        data = bench.dataset(options.dataset or PUBLISHED_DATASET)
+        poisons = [
+            import_poison(bench, path, kind, data, attack=options.attack, **settings)
+            for path in options.paths
+        ]
+    if options.json:
+        common.print_items("poisons", [summary(poison) for poison in poisons], len(poisons) == 1)
         return
-    for crafted in made:
-        show_crafted(crafted, quiet)
+    for poison in poisons:
+        show_crafted(poison, options.quiet)

@@ -3,68 +3,58 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
-from poisonbench.cli.common import (
-    Command,
-    DataRootOption,
-    DatasetOption,
-    JsonOption,
-    PluginOption,
-    ResultsOption,
-    SeedOption,
-    command_app,
-    print_json,
-)
+from poisonbench.cli import common
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.files import write_bytes
 from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.results.store import Store
-from poisonbench.targeting import Goal
 
-app = command_app()
+app = common.command_app()
 
 
-@app.command("inspect", cls=Command)
-def inspect(
+@dataclass(frozen=True, kw_only=True)
+class _InspectOptions:
     target: Annotated[
         str,
         typer.Argument(
             metavar="PATH|ID", help="An artefact or a record; an id's beginning will do."
         ),
-    ],
-    dataset: DatasetOption = None,
-    preview: Annotated[
-        Path | None,
-        typer.Option(
-            "--preview",
-            help="Write a poison's picture to this file: its target if it has one, then clean "
-            "images, poisoned ones and their difference.",
-        ),
-    ] = None,
-    results: ResultsOption = DEFAULT_RESULTS,
-    data_root: DataRootOption = DEFAULT_DATA_ROOT,
-    seed: SeedOption = 0,
-    plugin: PluginOption = None,
-    json: JsonOption = False,
-) -> None:
+    ]
+    dataset: common.DatasetOption = None
+    preview: Path | None = common.option(
+        None,
+        "Write a poison's picture to this file: its target if it has one, then clean images, "
+        "poisoned ones and their difference.",
+    )
+    results: common.ResultsOption = DEFAULT_RESULTS
+    data_root: common.DataRootOption = DEFAULT_DATA_ROOT
+    seed: common.SeedOption = 0
+    plugin: common.PluginOption = None
+    json: common.JsonOption = False
+
+
+@app.command("inspect", cls=common.Command)
+@common.takes(_InspectOptions)
+def inspect(options: _InspectOptions) -> None:
     """Check a poison against its data set (budget, labels, rows), or show a run record.
 
     The data set is the one that the artefact names, unless --dataset says where it lies.
     """
-    path = _find(target, Store(results))
+    path = _find(options.target, Store(options.results))
     if path.suffix != ".json":
-        _audit(path, dataset, data_root, seed, preview, json)
-    elif preview is not None:
+        _audit(path, options)
+    elif options.preview is not None:
         raise UsageError(f"--preview: expected a poison, got the run record {path}; leave it out")
     else:
-        _show_record(read_record(path), json)
+        _show_record(read_record(path), options.json)
 
 
 def _find(target: str, store: Store) -> Path:
@@ -86,22 +76,15 @@ def _find(target: str, store: Store) -> Path:
     )
 
 
-def _audit(
-    path: Path,
-    dataset: str | None,
-    data_root: Path,
-    seed: int,
-    preview: Path | None,
-    json: bool,
-) -> None:
+def _audit(path: Path, options: _InspectOptions) -> None:
     from poisonbench.data.artefacts import PREVIEW_NAME, read_poison
     from poisonbench.data.preview import preview_of
     from poisonbench.data.sources import load_dataset
 
     poison = read_poison(path)
     card = poison.card
-    name = dataset or card["dataset"]["name"]
-    data = load_dataset(name, data_root, seed)
+    name = options.dataset or card["dataset"]["name"]
+    data = load_dataset(name, options.data_root, options.seed)
     poison = read_poison(path, data)
     measured = poison.measure(data.train)
     shares = {
@@ -109,9 +92,9 @@ def _audit(
         for position, attack in enumerate(card["attacks"])
     }
     by_class = data.train.labels[poison.indices].bincount(minlength=data.num_classes).tolist()
-    picture = (path if path.is_dir() else path.parent) / PREVIEW_NAME
-    if preview is not None:
-        picture = preview
+    folder = path if path.is_dir() else path.parent
+    picture = options.preview or folder / PREVIEW_NAME
+    if options.preview is not None:
         write_bytes(picture, preview_of(poison, data))
     figures: dict[str, Any] = {
         "path": str(path),
@@ -129,39 +112,33 @@ def _audit(
         "preview": str(picture) if picture.is_file() else None,
         "made_by": card["spec"],
     }
-    if json:
-        print_json(figures)
-        return
+    shown = dict(figures)
     if poison.goal is not None:
-        figures["goal"] = _in_words(poison.goal, data.class_names)
-    for key, value in figures.items():
-        print(f"{key.replace('_', ' '):24}{_in_levels(value)}")
-    print(f"{'verdict':24}sound: seal, rows, data set and budget agree")
-
-
-def _in_words(goal: Goal, names: Sequence[str]) -> str:
-    return (
-        f"test image {goal.target} of class {names[goal.target_class]} shall be called "
-        f"{names[goal.intended_class]}; poisons of class {names[goal.poison_class]}; scenario "
-        f"{goal.scenario}; target {goal.targets}"
-    )
+        goal, names = poison.goal, data.class_names
+        shown["goal"] = (
+            f"test image {goal.target} of class {names[goal.target_class]} shall be called "
+            f"{names[goal.intended_class]}; poisons of class {names[goal.poison_class]}; scenario "
+            f"{goal.scenario}; target {goal.targets}"
+        )
+    shown["verdict"] = "sound: seal, rows, data set and budget agree"
+    lines = [f"{name.replace('_', ' '):24}{_in_levels(value)}" for name, value in shown.items()]
+    common.show(figures, lines, options.json)
 
 
 def _show_record(record: RunRecord, json: bool) -> None:
     fields = msgspec.to_builtins(record, order="sorted")
-    if json:
-        print_json(fields)
-        return
+    lines = []
     for section in ("spec", "labels", "metrics", "digests", "cost", "environment"):
-        print(f"{section}:")
-        for key, value in fields[section].items():
-            print(f"  {key:22}{_in_levels(value) if section == 'spec' else value}")
+        lines.append(f"{section}:")
+        for name, value in fields[section].items():
+            lines.append(f"  {name:22}{_in_levels(value) if section == 'spec' else value}")
     for title in ("curve", "notes"):
-        print(f"{title}:")
+        lines.append(f"{title}:")
         for row in fields[title]:
-            print("  " + "  ".join(f"{k} {_short(v)}" for k, v in row.items()))
-    for sentence in record.warnings:
-        print(f"warning: {sentence}")
+            shown = {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()}
+            lines.append("  " + "  ".join(f"{name} {text}" for name, text in shown.items()))
+    lines += [f"warning: {sentence}" for sentence in record.warnings]
+    common.show(fields, lines, json)
 
 
 def _in_levels(value: Any) -> str:
@@ -172,7 +149,3 @@ def _in_levels(value: Any) -> str:
         return f"{level}/255" if level / 255 == float(match[0]) else match[0]
 
     return re.sub(r"\b0\.\d{8,}", shown, str(value))
-
-
-def _short(value: Any) -> str:
-    return f"{value:.5g}" if isinstance(value, float) else str(value)

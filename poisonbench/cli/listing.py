@@ -8,13 +8,7 @@ from typing import Annotated
 import typer
 
 from poisonbench import registry
-from poisonbench.cli.common import (
-    Command,
-    JsonOption,
-    PluginOption,
-    command_app,
-    print_json,
-)
+from poisonbench.cli.common import Command, JsonOption, PluginOption, command_app, show
 from poisonbench.entries import DatasetEntry, Entry, MethodEntry
 
 app = command_app("List attacks, defenses, data sets, models, tables.")
@@ -29,7 +23,12 @@ def attacks(
     name: NameArgument = None, json: JsonOption = False, plugin: PluginOption = None
 ) -> None:
     """The attacks, or the options of one."""
-    _methods("an attack", name, json)
+    mixes = {
+        name: f"equal shares of {', '.join(mix.attacks)}, {mix.reading}"
+        for name, mix in registry.MIXES.items()
+    }
+    mixes["NAME+NAME"] = "equal shares of these untargeted ones"
+    _methods("an attack", registry.attacks(), name, json, mixes)
 
 
 @app.command(cls=Command)
@@ -37,7 +36,7 @@ def defenses(
     name: NameArgument = None, json: JsonOption = False, plugin: PluginOption = None
 ) -> None:
     """The defenses, or the options of one."""
-    _methods("a defense", name, json)
+    _methods("a defense", registry.defenses(), name, json, {})
 
 
 @app.command(cls=Command)
@@ -63,28 +62,19 @@ def tables(json: JsonOption = False) -> None:
     _print({number: table.title for number, table in TABLES.items()}, json)
 
 
-def _methods(kind: str, name: str | None, json: bool) -> None:
-    table: Mapping[str, MethodEntry] = (
-        registry.attacks() if kind == "an attack" else registry.defenses()
-    )
+def _methods(
+    kind: str, table: Mapping[str, MethodEntry], name: str | None, json: bool, more: dict[str, str]
+) -> None:
     if name is None:
         rows = {entry.name: f"{entry.title}: {entry.about}" for entry in table.values()}
-        if kind == "an attack":
-            rows |= {
-                name: f"equal shares of {', '.join(mix.attacks)}, {mix.reading}"
-                for name, mix in registry.MIXES.items()
-            }
-            rows["NAME+NAME"] = "equal shares of these untargeted ones"
-        _print(rows, json, table)
+        _print(rows | more, json, table)
         return
     from poisonbench.cli.method_options import method_help
     from poisonbench.core.settings import options_of
 
     entry = registry.find(kind, table, name)
-    if json:
-        print_json({option.flag: option.help for option in options_of(entry.load().Config)})
-    else:
-        print(method_help(entry))
+    helps = {option.flag: option.help for option in options_of(entry.load().Config)}
+    show(helps, [method_help(entry)], json)
 
 
 def _print(rows: dict[str, str], json: bool, table: Mapping[str, Entry] | None = None) -> None:
@@ -94,9 +84,5 @@ def _print(rows: dict[str, str], json: bool, table: Mapping[str, Entry] | None =
             name = entry.pattern if isinstance(entry, DatasetEntry) else entry.name
             rows[name] = entry.fault() or f"{rows[name]} [{entry.source}]"
     rows |= registry.faults(table or {})
-    if json:
-        print_json(rows)
-        return
     width = max(len(name) for name in rows) + 2
-    for name, text in rows.items():
-        print(f"{name:{width}}{text}")
+    show(rows, [f"{name:{width}}{text}" for name, text in rows.items()], json)

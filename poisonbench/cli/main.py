@@ -17,45 +17,29 @@ from poisonbench.core.errors import PoisonbenchError
 #: Exit code after SIGINT; Typer turns the exception into it.
 INTERRUPTED = 130
 
-#: Each command: its module in ``poisonbench.cli``, and the beginning of its own help.
+#: The commands, and the beginning of each one's own help.
 COMMANDS = {
-    "craft": (
-        "craft",
-        "Make poisons: an artefact in the results folder, found again the next time.",
-    ),
-    "defend": (
-        "defend",
-        "Train a classifier on poisoned data under a defense; a record in the results folder.",
-    ),
-    "import": (
-        "importing",
-        "Read published poison sets into the results folder, for defend --poison.",
-    ),
-    "report": (
-        "report",
-        "Show the run records as a paper's table, beside the published figures.",
-    ),
-    "figure": (
-        "figure",
-        "Draw a figure as PNG and SVG, and write its numbers as JSON beside them.",
-    ),
-    "inspect": (
-        "inspect",
-        "Check a poison against its data set (budget, labels, rows), or show a run record.",
-    ),
-    "doctor": (
-        "doctor",
-        "Check versions, devices, data, and whether the results folder is safe for many processes.",
-    ),
-    "list": ("listing", "List attacks, defenses, data sets, models, tables."),
-    "data": ("data", "List, show and fetch data sets."),
-    "sweep": ("sweep", "Plan, run and watch many runs, on one machine or on SLURM."),
+    "craft": "Make poisons: an artefact in the results folder, found again the next time.",
+    "defend": "Train a classifier on poisoned data under a defense; a record in the results "
+    "folder.",
+    "import": "Read published poison sets into the results folder, for defend --poison.",
+    "report": "Show the run records as a paper's table, beside the published figures.",
+    "figure": "Draw a figure as PNG and SVG, and write its numbers as JSON beside them.",
+    "inspect": "Check a poison against its data set (budget, labels, rows), or show a run record.",
+    "doctor": "Check versions, devices, data, and whether the results folder is safe for many "
+    "processes.",
+    "list": "List attacks, defenses, data sets, models, tables.",
+    "data": "List, show and fetch data sets.",
+    "sweep": "Plan, run and watch many runs, on one machine or on SLURM.",
 }
+#: Modules of ``poisonbench.cli`` that are not named like their command, a word of Python.
+MODULES = {"import": "importing", "list": "listing"}
 
 
 def load_command(name: str) -> Any:
     """Import a command's module and return the command as Typer builds it."""
-    return typer.main.get_command(import_module(f"poisonbench.cli.{COMMANDS[name][0]}").app)
+    module = import_module(f"poisonbench.cli.{MODULES.get(name, name)}")
+    return typer.main.get_command(module.app)
 
 
 class CommandTable(TyperGroup):
@@ -63,9 +47,7 @@ class CommandTable(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.commands = {
-            name: TyperCommand(name, help=text) for name, (_, text) in COMMANDS.items()
-        }
+        self.commands = {name: TyperCommand(name, help=text) for name, text in COMMANDS.items()}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """The command that a line names, imported."""
@@ -99,17 +81,15 @@ def _options(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit code; a known error is one line on stderr."""
+    """Run the program and return its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     return exit_code(lambda: app(args=words, prog_name="poisonbench", standalone_mode=False), words)
 
 
 def exit_code(command: Callable[[], Any], words: Sequence[str] = ()) -> int:
-    """Run a command and return its exit code; a known error is one line on stderr.
+    """Run a command; its exit code, after one line on stderr for a known error.
 
-    Args:
-        command: what to run; may return an exit code.
-        words: its line, which usage errors quote.
+    Usage errors quote the words of the line.
     """
     try:
         result = command()
@@ -159,9 +139,9 @@ def usage_text(error: Any, words: Sequence[str]) -> str:
 
 def value_of(flag: str, arguments: Sequence[str]) -> str:
     """The text after a flag, or nothing."""
-    for position, argument in enumerate(arguments):
-        if argument == flag and position + 1 < len(arguments):
-            return arguments[position + 1]
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument == flag:
+            return following
         if argument.startswith(flag + "="):
             return argument.partition("=")[2]
     return ""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from poisonbench.cli.common import Command, load_plugins
+from poisonbench.cli.common import Command
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import (
     Option,
@@ -20,7 +20,7 @@ from poisonbench.core.settings import (
     unknown_option,
     value_text,
 )
-from poisonbench.entries import DefenseEntry, MethodEntry, broken, unusable
+from poisonbench.entries import MethodEntry, broken, unusable
 from poisonbench.registry import attacks, defenses, find, networks, recipe_presets
 from poisonbench.requests import Value, attack_names, not_of
 from poisonbench.targeting import PROFILES as TARGETING_PROFILES
@@ -38,14 +38,10 @@ _NAMED: dict[str, tuple[str, Callable[[], Mapping[str, MethodEntry]]]] = {
     "defend": ("--method", defenses),
 }
 
-_LINE = "poisonbench.line"
-_OPTIONS = "poisonbench.options"
-_SETTINGS = "poisonbench.settings"
-
 
 def method_settings(ctx: Any) -> dict[str, Value]:
     """The settings of methods on a command's line, by the names of their options."""
-    settings: dict[str, Value] = ctx.meta[_SETTINGS]
+    settings: dict[str, Value] = ctx.meta["poisonbench.settings"]
     return settings
 
 
@@ -55,34 +51,30 @@ class MethodCommand(Command):
     def make_parser(self, ctx: Any) -> Any:
         """Click's parser, with the methods' options once they are known."""
         parser = super().make_parser(ctx)
-        for option in ctx.meta.get(_OPTIONS, ()):
+        for option in ctx.meta.get("poisonbench.options", ()):
             parser.add_option(option, opts=[option.flag, f"--{option.name}"], dest=option.name)
         return parser
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Look which methods the line names, then read it with their options."""
-        given, others, _ = self.make_parser(ctx).parse_args(args=list(args))
-        ctx.meta[_LINE] = given
-        load_plugins(ctx, given)
+        given, others = self.tokens(ctx, args)
+        ctx.meta["poisonbench.line"] = given
         if given.get("help") or ctx.resilient_parsing:
             return super().parse_args(ctx, args)
         lacking = [p.opts[0] for p in self.params if p.required and p.name not in given]
         if lacking:
             self._refuse_unnamed(others, lacking)
             return super().parse_args(ctx, args)
-        methods = named_methods(str(self.name), given)
+        methods = _named_methods(str(self.name), given)
         own = {flag for parameter in self.params for flag in parameter.opts}
-        if "" in methods:
-            # Others' have their method's name before them.
-            _refuse_hidden(methods[""], own)
-        options = [o for o in _line_options(str(self.name), methods) if o.flag not in own]
+        options = _line_options(str(self.name), methods, own)
         if args and args[-1] in {option.flag for option in options}:
             raise UsageError(f"{args[-1]}: expected a value after it, got nothing")
-        ctx.meta[_OPTIONS] = options
+        ctx.meta["poisonbench.options"] = options
         given, others = self.tokens(ctx, args)
         if others or "--" in args:
             raise UsageError(_unknown((others or ["--"])[0], own, methods, options))
-        ctx.meta[_SETTINGS] = {
+        ctx.meta["poisonbench.settings"] = {
             option.name: parse_value(given[option.name], option.kind, option.flag)
             for option in options
             if option.name in given
@@ -95,7 +87,7 @@ class MethodCommand(Command):
         if self.name not in _NAMED:
             return
         flag, table = _NAMED[self.name]
-        name = ctx.meta.get(_LINE, {}).get(flag.removeprefix("--"))
+        name = ctx.meta.get("poisonbench.line", {}).get(flag.removeprefix("--"))
         if name and (entry := table().get(name)):
             formatter.write(f"\n{method_help(entry)}\n")
         else:
@@ -117,50 +109,44 @@ class MethodCommand(Command):
             )
 
 
-def named_methods(command: str, given: Mapping[str, Any]) -> dict[str, MethodEntry]:
-    """The methods that a line names, by what stands before their options: nothing, or ``dc.``.
-
-    Args:
-        command: the command.
-        given: the line's texts by the command's own options.
-
-    Raises:
-        UsageError: a method that is not there.
-    """
+def _named_methods(command: str, given: Mapping[str, Any]) -> dict[str, MethodEntry]:
+    """The methods that a line names, by what stands before their options: nothing, or ``dc.``."""
     if command == "1":
         # The figure of HINT's noise.
         return {"": defenses()["hint"]}
     table = attacks()
-    is_default = command == "defend" and not {"poison", "clean"} & given.keys()
-    attack = given.get("attack", "mix" if is_default else None)
-    chosen: dict[str, MethodEntry] = {
-        f"{name}.": table[name] for name in (attack_names(attack) if attack is not None else ())
-    }
+    is_mix = command == "defend" and not {"poison", "clean"} & given.keys()
+    attack = given.get("attack", "mix" if is_mix else None)
+    names = () if attack is None else attack_names(attack)
+    if command == "craft" and len(names) == 1:
+        return {"": table[names[0]]}
+    chosen: dict[str, MethodEntry] = {f"{name}.": table[name] for name in names}
     if command == "defend":
-        return {"": find("a defense", defenses(), given["method"]), **chosen}
-    return chosen if len(chosen) > 1 else dict(zip([""], chosen.values(), strict=True))
+        chosen[""] = find("a defense", defenses(), given["method"])
+    return chosen
 
 
-def _refuse_hidden(entry: MethodEntry, flags: set[str]) -> None:
-    """Raise UsageError where a method's setting could not be reached, for an option of its name."""
-    has_target = isinstance(entry, DefenseEntry) or bool(entry.scenario)
-    taken = flags | {option.flag for option in options_of(Targeting) if has_target}
-    settings = [option.flag for option in options_of(entry.load().Config)]
-    if hidden := [flag for flag in settings if flag in taken]:
-        reason = f"expected settings of other names than the command's options, got {hidden[0]}"
-        raise UsageError(unusable(entry.kind, entry.name, broken(entry.source, reason)))
+def _line_options(
+    command: str, methods: Mapping[str, MethodEntry], taken: set[str]
+) -> list[Option]:
+    """The options of a line's methods; a run's poison may be an artefact that has a target.
 
-
-def _line_options(command: str, methods: Mapping[str, MethodEntry]) -> list[Option]:
-    """The options of a line's methods; a run's poison may be an artefact that has a target."""
+    Raises:
+        UsageError: a method's own is among the flags that are taken, so it could not be reached.
+    """
     options = []
     for prefix, entry in methods.items():
         own, shared, targeting = _options(entry)
         targeting = options_of(Targeting) if command == "defend" else targeting
+        hiding = taken | {option.flag for option in targeting}
+        # Those with their method's name before them have flags of their own.
+        if not prefix and (hidden := [option.flag for option in own if option.flag in hiding]):
+            reason = f"expected settings of other names than the command's options, got {hidden[0]}"
+            raise UsageError(unusable(entry.kind, entry.name, broken(entry.source, reason)))
         for option in (*own, *shared, *(() if prefix else targeting)):
             name = prefix + option.name
             options.append(replace(option, name=name, flag="--" + name.replace("_", "-")))
-    return options
+    return [option for option in options if option.flag not in taken]
 
 
 def _unknown(
@@ -184,53 +170,47 @@ def _unknown(
 def method_help(entry: MethodEntry) -> str:
     """The options of a method and of the training recipe, a line each."""
     lines = [f"Options of {entry.name} ({entry.about}):"]
-    own, shared, targeting = _options(entry)
-    for title, options in (
-        ("", own),
-        ("Options of the training recipe:", shared),
-        ("Options of the target, of defend too:", targeting),
-    ):
-        if title and options:
-            lines.append(title)
+    titles = ("", "Options of the training recipe:", "Options of the target, of defend too:")
+    for title, options in zip(titles, _options(entry), strict=True):
+        lines += [title] if title and options else []
         for option in options:
             words = f" [{'|'.join(option.choices)}]" if option.choices else ""
             value = entry.scenario if option.name == "scenario" else option.default
-            shown = value_text(value)
-            lines.append(f"  {option.flag:22} {option.help}{words} [default {shown}]")
-    return "\n".join([*lines, *_presets(entry, own, shared)])
+            lines.append(f"  {option.flag:22} {option.help}{words} [default {value_text(value)}]")
+    return "\n".join([*lines, *_presets(entry)])
 
 
-def _presets(entry: MethodEntry, own: Sequence[Option], shared: Sequence[Option]) -> list[str]:
+def _presets(entry: MethodEntry) -> list[str]:
     """What holds on other data, and under other profiles, than the defaults.
 
     A profile has the method's options to itself, and changes single values of the recipe.
     """
     from poisonbench.training.recipe import RECIPE_PRESETS
 
-    module = entry.load()
-    nets = networks()
+    module, nets = entry.load(), networks()
+    own, shared, _ = _options(entry)
+    targeting = options_of(Targeting) if entry.scenario else []
     recipes = {**RECIPE_PRESETS, "paper": {**RECIPE_PRESETS["paper"], **recipe_presets()}}
     parts = [
-        ("The method's options", own, [module.PROFILES]),
-        ("The recipe's", shared, [recipes, getattr(module, "RECIPE_CHANGES", {})]),
+        ("The method's options:", own, [module.PROFILES]),
+        ("The recipe's:", shared, [recipes, getattr(module, "RECIPE_CHANGES", {})]),
+        ("The target's:", targeting, [TARGETING_PROFILES]),
     ]
-    if entry.scenario:
-        parts.append(("The target's", options_of(Targeting), [TARGETING_PROFILES]))
     lines = [
         "Defaults are the paper's for CIFAR-10. On other data (a line adds to the more general "
         "ones above it; a profile has the method's options to itself):"
     ]
-    for title, options, tables in parts:
-        known = {option.name: option for option in options}
-        found = [
+    for title, options, profiles in parts:
+        flags = {option.name: option.flag for option in options}
+        rows = [
             f"  {_place(profile, preset, nets)}: "
-            + ", ".join(f"{known[name].flag} {value_text(values[name])}" for name in names)
-            for profiles in tables
-            for profile, presets in profiles.items()
+            + ", ".join(f"{flags[name]} {value_text(values[name])}" for name in names)
+            for table in profiles
+            for profile, presets in table.items()
             for preset, values in sorted(presets.items(), key=_generality)
-            if (names := [name for name in values if name in known])
+            if (names := [name for name in values if name in flags])
         ]
-        lines += [f"{title}:", *found] if found else []
+        lines += [title, *rows] if rows else []
     return lines
 
 

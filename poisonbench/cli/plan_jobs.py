@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from poisonbench.cli.request_words import from_words
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import UsageError
-from poisonbench.registry import plugin_files, remember
+from poisonbench.registry import forgetting, plugin_files
 from poisonbench.requests import CraftRequest, Request, RunRequest
 from poisonbench.results.store import Store
 from poisonbench.sweep.plan import Job, Plan, make_plan, run_key
@@ -22,21 +22,15 @@ if TYPE_CHECKING:
 
 
 def plan_lines(lines: Iterable[str], data_root: Path) -> Plan:
-    """A plan of what these lines ask for, with the poisons that they need.
+    """A plan of lines of ``poisonbench defend`` and ``craft``, with the poisons that they need.
 
-    Args:
-        lines: commands of ``poisonbench defend`` and ``craft``; empty ones and comments are passed
-            over. Of a craft line for several attacks, or for a share of the images, the poisons of
-            all images are planned: the mix is drawn from them by the runs that train on it.
-        data_root: where the data sets are, of whose contents job ids depend.
-
-    Raises:
-        PoisonbenchError: a line that its command would refuse; names it.
+    Of a craft line for several attacks, or for a share of the images, the poisons of all images
+    are planned: the mix is drawn from them by the runs that train on it. Job ids depend on the
+    contents of the data sets. The error of a line that its command would refuse names it.
     """
     planner = _Planner(data_root)
-    # Of the lines' own plug-ins.
-    forget = remember()
-    try:
+    # The lines' own plug-ins.
+    with forgetting():
         for number, line in enumerate(lines, 1):
             try:
                 words = _words(line)
@@ -45,8 +39,6 @@ def plan_lines(lines: Iterable[str], data_root: Path) -> Plan:
             except UsageError as error:
                 raise UsageError(f"line {number}: {error}") from None
         return make_plan(planner.jobs, plugin_files())
-    finally:
-        forget()
 
 
 def plan_requests(requests: Iterable[Request], data_root: Path) -> Plan:
@@ -87,16 +79,13 @@ class _Planner:
 
     def add(self, request: Request) -> None:
         """The poisons and the run of one request."""
-        bench = self._bench.seeded(request.seed)
-        if isinstance(request, CraftRequest):
-            self._add_crafting(bench, request)
-        else:
-            self._add_run(bench, request)
-
-    def _add_crafting(self, bench: Bench, request: CraftRequest) -> None:
         from poisonbench.runs.craft_targeted import check_targets
         from poisonbench.runs.poison import resolve_crafting
 
+        bench = self._bench.seeded(request.seed)
+        if isinstance(request, RunRequest):
+            self._add_run(bench, request)
+            return
         dataset = bench.dataset(request.dataset)
         poison = resolve_crafting(bench, dataset, request.poison)
         if poison.targeted is not None:
@@ -114,33 +103,20 @@ class _Planner:
         else:
             poison = f"{request.poison.text} at rho {spec.rho:g}" if spec else "clean"
         title = f"{request.method} {request.dataset} {poison} trial {request.trial}"
-        self.jobs.append(
-            Job(
-                id=run_key(run.spec, needs),
-                request=request,
-                title=title,
-                needs=tuple(needs.values()),
-            )
-        )
+        key = run_key(run.spec, needs)
+        self.jobs.append(Job(id=key, request=request, title=title, needs=tuple(needs.values())))
 
     def _add_pools(self, request: Request, poison: ResolvedPoison) -> dict[str, str]:
-        """The jobs that craft a poison's pools; their ids by attack.
-
-        Of the attacks on one surrogate, of all requests, the first trains it and the others wait
-        for it.
-        """
+        """The jobs that craft a poison's pools; their ids by attack."""
         ids = {}
         for name, pool_request in poison.request.pools().items():
             pool = poison.pools[name]
             trial = pool.spec["trial"]
-            job = Job(
-                id=pool.id,
-                request=CraftRequest(
-                    dataset=request.dataset, poison=pool_request, seed=request.seed
-                ),
-                title=f"poison {name} {request.dataset}" + (f" trial {trial}" if trial else ""),
-            )
+            craft = CraftRequest(dataset=request.dataset, poison=pool_request, seed=request.seed)
+            title = f"poison {name} {request.dataset}" + (f" trial {trial}" if trial else "")
+            job = Job(id=pool.id, request=craft, title=title)
             if pool.spec["surrogate"] is not None:
+                # Of all attacks on one surrogate the first trains it, and the others wait for it.
                 maker = self._makers.setdefault(spec_id(pool.spec["surrogate"]), job.id)
                 job = job if maker == job.id else replace(job, after=(maker,))
             self.jobs.append(job)

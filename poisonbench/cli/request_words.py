@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from poisonbench.cli import craft, defend
 from poisonbench.cli.method_options import method_settings
-from poisonbench.cli.session import RunOptions
 from poisonbench.core.errors import UsageError
 from poisonbench.requests import Request
 
@@ -30,12 +28,11 @@ def from_words(words: Sequence[str]) -> list[Request]:
         from poisonbench.cli.main import usage_text
 
         raise UsageError(usage_text(error, arguments)) from None
-    module: Any = {"craft": craft, "defend": defend}[name]
-    kind = {"craft": craft.CraftOptions, "defend": defend.DefendOptions}[name]
-    asked, options = (_options(of, context.params) for of in (kind, RunOptions))
-    options = replace(options, quiet=True)
-    requests: list[Request] = module.read_requests(asked, options, method_settings(context))
-    return requests
+    given = {**context.params, "quiet": True}
+    settings = method_settings(context)
+    if name == "craft":
+        return [*craft.read_requests(craft.CraftOptions(**given), settings)]
+    return [*defend.read_requests(defend.DefendOptions(**given), settings)]
 
 
 @cache
@@ -44,7 +41,3 @@ def _command(name: str) -> Any:
     from poisonbench.cli.main import load_command
 
     return load_command(name)
-
-
-def _options(kind: type[Any], given: Mapping[str, Any]) -> Any:
-    return kind(**{field.name: given[field.name] for field in fields(kind)})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
 
 from poisonbench.cli.common import print_json
 from poisonbench.core.progress import clock
@@ -12,9 +13,6 @@ from poisonbench.sweep import slurm
 from poisonbench.sweep.costs import Costs
 from poisonbench.sweep.job_states import JobStates, State
 from poisonbench.sweep.plan import Job, Plan
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def print_status(plan: Plan, board: JobStates, *, as_json: bool) -> None:
@@ -60,12 +58,10 @@ def _hours(left: Sequence[Job], costs: Costs) -> str:
 
 
 def _groups(jobs: Sequence[Job]) -> dict[str, list[Job]]:
-    groups: dict[str, list[Job]] = {}
+    groups = defaultdict(list)
     for job in jobs:
         kind = "poison " if job.kind == "craft" else ""
-        groups.setdefault(f"{kind}{job.method} {job.dataset.rpartition('/')[2]}"[:27], []).append(
-            job
-        )
+        groups[f"{kind}{job.method} {job.dataset.rpartition('/')[2]}"[:27]].append(job)
     return groups
 
 

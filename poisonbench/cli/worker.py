@@ -41,14 +41,19 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 def worker() -> None:
     """Do the jobs that arrive on stdin, one at a time; for sweeps, not for people."""
-    _import_all()
+    import torch
+
+    import poisonbench.runs.defend  # noqa: F401
+
+    # Forks have what every run needs; an optimiser imports for seconds.
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)])
     for number in _SIGNALS:
         # The sweep gets the signals and passes them on as requests.
         signal.signal(number, signal.SIG_IGN)
     answers = os.dup(1)
     os.dup2(2, 1)
     messages = _Messages()
-    while (message := messages.wait()) is not None:
+    while (message := messages.poll(None)) is not None:
         if "request" not in message:
             continue
         child = os.fork()
@@ -56,15 +61,6 @@ def worker() -> None:
             _run(message, answers)
         _answer(answers, {"pid": child})
         _answer(answers, {"code": _wait(child, messages)})
-
-
-def _import_all() -> None:
-    """Import what every run needs, so that forks have it; an optimiser imports for seconds."""
-    import torch
-
-    import poisonbench.runs.defend  # noqa: F401
-
-    torch.optim.SGD([torch.zeros(1, requires_grad=True)])
 
 
 class _Log(io.TextIOBase):
@@ -93,7 +89,7 @@ class _Messages:
         self.is_open = True
 
     def poll(self, seconds: float | None) -> dict[str, Any] | None:
-        """The next message that arrives within some seconds; None if there is none."""
+        """The next message that arrives within some seconds, or ever; None if there is none."""
         while b"\n" not in self.buffer and self.is_open:
             ready, _, _ = select.select([0], [], [], seconds)
             if not ready:
@@ -106,10 +102,6 @@ class _Messages:
         line, _, self.buffer = self.buffer.partition(b"\n")
         message: dict[str, Any] = json.loads(line)
         return message
-
-    def wait(self) -> dict[str, Any] | None:
-        """The next message; None at the end of stdin."""
-        return self.poll(None)
 
 
 def _wait(child: int, messages: _Messages) -> int:
@@ -133,7 +125,9 @@ def _run(message: dict[str, Any], answers: int) -> None:
     """In the fork: the job, its output in a log, its progress to the sweep. Never returns."""
     code = 1
     try:
-        _end_with_the_worker()
+        if sys.platform == "linux":
+            # A run is asked to stop when its worker dies, however that happened.
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number in _SIGNALS[1:]:
             signal.signal(number, signal.SIG_DFL)
@@ -186,16 +180,8 @@ def _do(
         defend.run([request], options, plan)
 
 
-def _end_with_the_worker() -> None:
-    """On Linux a run is asked to stop when its worker dies, however that happened."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 def _answer(descriptor: int, value: dict[str, Any]) -> None:
     """One line in one write, so that those of run and worker do not mix."""
-    try:
+    # Without its reader the sweep is gone; the end of stdin says so too.
+    with suppress(BrokenPipeError):
         os.write(descriptor, (json.dumps(value) + "\n").encode())
-    except BrokenPipeError:
-        # The sweep is gone; the end of stdin says so too.
-        return

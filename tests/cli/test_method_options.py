@@ -166,11 +166,13 @@ def test_a_group_without_a_command_shows_its_help():
 
 @pytest.mark.parametrize("command", ["craft", "defend"])
 def test_commands_that_run_methods_end_with_the_same_options(command):
-    shared = [field.name for field in fields(RunOptions)]
+    shared = {field.name: field for field in fields(RunOptions)}
     parameters = load_command(command).params
     ending = parameters[-len(shared) :]
-    assert [parameter.name for parameter in ending] == shared
-    for parameter, field in zip(ending, fields(RunOptions), strict=True):
+    assert {parameter.name for parameter in ending} == set(shared)
+    assert ending[-1].name == "quiet"
+    for parameter in ending:
+        field = shared[parameter.name]
         assert parameter.opts == ["--" + field.name.replace("_", "-")]
         assert parameter.default == field.default
     assert "options" not in [parameter.name for parameter in parameters]
