@@ -43,14 +43,11 @@ def write_bytes(path: Path, data: bytes) -> None:
         StoreError: the folder cannot be written or is full.
     """
     with store_errors(path.parent):
-        for left in reversed(range(_ATTEMPTS)):
-            try:
-                _write_once(path, data)
-                break
-            except FileNotFoundError:
-                # Another process of the same run ended and cleared the folder under our hands.
-                if not left:
-                    raise
+        for _ in range(_ATTEMPTS - 1):
+            # Another process of the same run may end and clear the folder under our hands.
+            with suppress(FileNotFoundError):
+                return _write_once(path, data)
+        _write_once(path, data)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -8,7 +8,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from poisonbench.core.progress import LINE_EVERY, Bars, clock
+from poisonbench.core.progress import LINE_EVERY, clock
 
 
 class View:
@@ -53,11 +53,11 @@ class Lines(View):
         print(f"{time.strftime('%H:%M:%S')} {self.state} {text}", file=sys.stderr, flush=True)
 
 
-class JobBars(Bars, View):
+class JobBars(Progress, View):
     """A bar for all jobs and one for each process; use as a context manager."""
 
     def __init__(self) -> None:
-        self.bar = Progress(
+        super().__init__(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
@@ -66,23 +66,23 @@ class JobBars(Bars, View):
             console=Console(stderr=True),
             redirect_stdout=sys.stdout.isatty(),
         )
-        self.all = self.bar.add_task("all jobs", total=None, note="")
+        self.all = self.add_task("all jobs", total=None, note="")
         self.slots: dict[int, TaskID] = {}
 
     def total(self, done: int, total: int, left: float | None) -> None:
         """See :class:`View`."""
         note = f"about {clock(left)} left" if left else ""
-        self.bar.update(self.all, completed=done, total=total, note=note)
+        self.update(self.all, completed=done, total=total, note=note)
 
     def started(self, slot: int, title: str) -> None:
         """See :class:`View`."""
-        self.slots[slot] = self.bar.add_task(title, total=None, completed=0, note="")
+        self.slots[slot] = self.add_task(title, total=None, completed=0, note="")
 
     def moved(self, slot: int, title: str, phase: str, done: int, total: int) -> None:
         """See :class:`View`."""
-        self.bar.update(self.slots[slot], completed=done, total=total, note=phase)
+        self.update(self.slots[slot], completed=done, total=total, note=phase)
 
     def ended(self, slot: int, title: str, how: str) -> None:
         """See :class:`View`."""
-        self.bar.remove_task(self.slots.pop(slot))
-        self.bar.console.print(f"{how} {title}", markup=False, highlight=False)
+        self.remove_task(self.slots.pop(slot))
+        self.console.print(f"{how} {title}", markup=False, highlight=False)
