@@ -97,14 +97,10 @@ class Option:
     """One field of a config as a command-line option."""
 
     name: str
+    flag: str
     kind: Any
     default: Any
     help: str
-
-    @property
-    def flag(self) -> str:
-        """The name as it is typed: ``--field-name``."""
-        return flag_of(self.name)
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -116,8 +112,8 @@ def options_of(config: type[Any]) -> list[Option]:
     """The settings of a config dataclass, in order of declaration."""
     hints = get_type_hints(config)
     return [
-        Option(field.name, hints[field.name], field.default, field.metadata.get("help", ""))
-        for field in dataclasses.fields(config)
+        Option(f.name, flag_of(f.name), hints[f.name], f.default, f.metadata.get("help", ""))
+        for f in dataclasses.fields(config)
     ]
 
 

@@ -6,7 +6,14 @@ import sys
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from poisonbench.core.progress import LINE_EVERY, clock
 
@@ -20,7 +27,7 @@ class View:
     def started(self, slot: int, title: str) -> None:
         """Show that a job begins."""
 
-    def moved(self, slot: int, title: str, phase: str, done: int, total: int) -> None:
+    def moved(self, slot: int, phase: str, done: int, total: int) -> None:
         """Show how far a job is."""
 
     def ended(self, slot: int, title: str, how: str) -> None:
@@ -60,7 +67,8 @@ class JobBars(Progress, View):
         super().__init__(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            # Which can show a total that is not known yet.
+            MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}"),
             console=Console(stderr=True),
@@ -76,9 +84,9 @@ class JobBars(Progress, View):
 
     def started(self, slot: int, title: str) -> None:
         """See :class:`View`."""
-        self.slots[slot] = self.add_task(title, total=None, completed=0, note="")
+        self.slots[slot] = self.add_task(title, total=None, note="")
 
-    def moved(self, slot: int, title: str, phase: str, done: int, total: int) -> None:
+    def moved(self, slot: int, phase: str, done: int, total: int) -> None:
         """See :class:`View`."""
         self.update(self.slots[slot], completed=done, total=total, note=phase)
 
