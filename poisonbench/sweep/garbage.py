@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -40,23 +39,20 @@ def find_garbage(store: Store, stale: float = STALE) -> list[Garbage]:
         store: the folder.
         stale: seconds without a change after which a temporary file is nobody's.
     """
-    garbage = [
-        Garbage(path, why, size_of(path))
-        for path, why in (
-            *_temporary(store, time.time() - stale),
-            *_dead_leases(store),
-            *_orphan_checkpoints(store),
-        )
-    ]
-    return sorted(garbage, key=lambda item: item.path)
+    reasons = {
+        **dict.fromkeys(_temporary(store, stale), "temporary file of a process that was killed"),
+        **dict.fromkeys(_dead_leases(store), "lease of a process that is gone"),
+        **{path: why for path, why in _checkpoints(store).items() if why},
+    }
+    return [Garbage(path, why, size_of(path)) for path, why in sorted(reasons.items())]
 
 
 def unfinished_checkpoints(store: Store) -> list[Garbage]:
     """The checkpoints of runs that were interrupted, or are under way; they are to be kept."""
     return [
         Garbage(path, "checkpoint of an unfinished run: kept, its command continues", size_of(path))
-        for path in _entries(store.root / "checkpoints")
-        if not path.name.startswith(".") and not _why_orphan(store, path.name)
+        for path, why in _checkpoints(store).items()
+        if not why and not path.name.startswith(".")
     ]
 
 
@@ -70,48 +66,48 @@ def delete(garbage: Garbage) -> None:
         if garbage.path.is_dir():
             shutil.rmtree(garbage.path)
         else:
-            garbage.path.unlink(missing_ok=True)
+            garbage.path.unlink()
     except FileNotFoundError:
         return
     except OSError as error:
         raise StoreError(f"expected to delete {garbage.path}, got {error.strerror}") from None
 
 
-def _temporary(store: Store, before: float) -> Iterator[tuple[Path, str]]:
+def _temporary(store: Store, stale: float) -> Iterator[Path]:
+    before = time.time() - stale
     checkpoints = [path for path in (store.root / "checkpoints").rglob("*") if path.is_dir()]
     for folder in (*(store.root / name for name in _FOLDERS), *checkpoints):
         for path in _entries(folder):
             if path.name.startswith(".") and (path.suffix == ".tmp" or ".probe-" in path.name):
                 with suppress(OSError):
                     if path.stat().st_mtime < before:
-                        yield path, "temporary file of a process that was killed"
+                        yield path
 
 
-def _dead_leases(store: Store) -> Iterator[tuple[Path, str]]:
+def _dead_leases(store: Store) -> Iterator[Path]:
     leases = Leases(store.sweep / "leases")
     for path in _entries(leases.folder):
         if path.suffix == ".lease" and not path.name.startswith("."):
             lease = leases.read(path.stem)
             if lease is not None and not lease.is_alive(leases.me):
-                yield path, "lease of a process that is gone"
+                yield path
 
 
-def _orphan_checkpoints(store: Store) -> Iterator[tuple[Path, str]]:
+def _checkpoints(store: Store) -> dict[Path, str]:
+    """Why nothing will continue from each checkpoint; empty where something may."""
+    reasons = {}
     for path in _entries(store.root / "checkpoints"):
-        if reason := _why_orphan(store, path.name):
-            yield path, reason
-
-
-def _why_orphan(store: Store, job_id: str) -> str:
-    """Why nothing will continue from the checkpoint of a job; empty while something may."""
-    results = (store.run_path(job_id), store.model_path(job_id), store.poison_path(job_id))
-    if any(path.exists() for path in results):
-        return "checkpoint of what is done"
-    return "checkpoint of a run that diverged" if store.failure_path(job_id).exists() else ""
+        results = (store.run_path, store.model_path, store.poison_path)
+        if any(path_of(path.name).exists() for path_of in results):
+            reasons[path] = "checkpoint of what is done"
+        else:
+            has_failed = store.failure_path(path.name).exists()
+            reasons[path] = "checkpoint of a run that diverged" if has_failed else ""
+    return reasons
 
 
 def _entries(folder: Path) -> list[Path]:
     try:
-        return [folder / name for name in sorted(os.listdir(folder))]
+        return sorted(folder.iterdir())
     except OSError:
         return []

@@ -36,14 +36,10 @@ _MAX_BYTES = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One thing to do of a plan.
+    """One thing to do of a plan; the title is what a progress view shows.
 
-    Attributes:
-        id: 16 hex digits, see the module.
-        request: what to craft or to train.
-        title: what a progress view shows.
-        needs: ids of poisons that must be there first.
-        after: ids of jobs to wait for, however they end: they make something that this one shares.
+    ``needs`` are ids of poisons that must be there first, ``after`` those of jobs to wait for,
+    however they end: they make something that this one shares.
     """
 
     id: str
@@ -83,10 +79,7 @@ class Job:
 class Plan:
     """Jobs, poisons before the runs that need them, and the digest that records repeat.
 
-    Attributes:
-        jobs: what to do.
-        digest: of the rest.
-        plugins: by path, the sha256 of each file of ``--plugin`` that the jobs need.
+    ``plugins`` has by path the sha256 of each file of ``--plugin`` that the jobs need.
     """
 
     jobs: tuple[Job, ...]
@@ -181,20 +174,26 @@ def read_plan(path: Path) -> Plan:
             f"{path}: expected a plan of schema {SCHEMA}, got {schema}; plan again with this "
             "version of poisonbench: what is done stays done"
         )
-    names = {"schema", "poisonbench", "digest", "jobs"}
-    if set(raw) - {"plugins"} != names or not isinstance(raw["jobs"], list):
-        raise ArtefactError(f"{path}: expected a plan's fields, got {', '.join(sorted(raw))[:200]}")
-    jobs = tuple(_read_job(path, item) for item in raw["jobs"])
-    plugins = raw.get("plugins", {})
-    if not isinstance(plugins, dict) or not all(isinstance(t, str) for t in plugins.values()):
-        raise ArtefactError(f"{path}: expected plug-ins' paths and digests, got {plugins!r}")
-    if raw["digest"] != (digest := _digest(jobs, plugins)):
+    try:
+        file = msgspec.convert(raw, _File)
+        jobs = tuple(line.job() for line in file.jobs)
+    except (ValueError, UsageError) as error:
         raise ArtefactError(
-            f"{path}: expected jobs with digest {raw['digest']}, got {digest}; the file was "
+            f"{path}: expected a plan's fields and sound jobs, got a fault: {error}"
+        ) from None
+    if file.digest != (digest := _digest(jobs, file.plugins)):
+        raise ArtefactError(
+            f"{path}: expected jobs with digest {file.digest}, got {digest}; the file was "
             "edited, make another plan instead"
         )
-    _check_order(path, jobs)
-    return Plan(jobs, digest, plugins)
+    ids: set[str] = set()
+    for job in jobs:
+        if job.id in ids or not {*job.needs, *job.after} <= ids:
+            raise ArtefactError(
+                f"{path}: expected each job once, behind the jobs that it needs, got {job.id}"
+            )
+        ids.add(job.id)
+    return Plan(jobs, digest, file.plugins)
 
 
 def run_key(spec: RunSpec, pools: Mapping[str, str]) -> str:
@@ -235,21 +234,18 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
     needs: tuple[str, ...]
     after: tuple[str, ...]
 
-
-def _read_job(path: Path, item: Any) -> Job:
-    try:
-        line = msgspec.convert(item, _Line)
-        request = from_json(line.kind, line.request)
-    except (ValueError, UsageError) as error:
-        raise ArtefactError(f"{path}: expected a sound job, got a fault: {error}") from None
-    return Job(id=line.id, request=request, title=line.title, needs=line.needs, after=line.after)
+    def job(self) -> Job:
+        """The job."""
+        fields = structs.asdict(self) | {"request": from_json(self.kind, self.request)}
+        del fields["kind"]
+        return Job(**fields)
 
 
-def _check_order(path: Path, jobs: Sequence[Job]) -> None:
-    seen: set[str] = set()
-    for job in jobs:
-        if job.id in seen or not {*job.needs, *job.after} <= seen:
-            raise ArtefactError(
-                f"{path}: expected each job once, behind the jobs that it needs, got {job.id}"
-            )
-        seen.add(job.id)
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    """A plan's file."""
+
+    schema: int
+    poisonbench: str
+    digest: str
+    jobs: list[_Line]
+    plugins: dict[str, str] = {}
