@@ -24,31 +24,24 @@ NUM_CONTROLS = 3
 def clean_probabilities(
     bench: Bench, dataset: Dataset, targeting: Targeting, recipe: Recipe, model: str | None
 ) -> Tensor:
-    """What the control models say of the test split, (M, N, K).
+    """What control models, trained by a recipe, say of the test split, (M, N, K).
 
     They share no seed with attacker or victim. For the scenario "transfer" they are heads on frozen
     features, as its victims are: such a head is less sure of itself than the network that it came
     from, and a target that is easy for the one is often lost without an attack for the other. What
     a poison does not depend on, its target must not either: the transfer set has the data set's
     own share and batch norm does not drift, whatever this victim's settings are.
-
-    Args:
-        bench: where.
-        dataset: whose test split is looked at.
-        targeting: the scenario and its epochs.
-        recipe: how the models are trained.
-        model: the network; by default the paper's for this kind of data.
     """
     images = dataset.test.images.to(bench.device)
-    found = []
+    probabilities = []
     for number in range(NUM_CONTROLS):
         spec = model_spec(bench, dataset, recipe, "control", 0, model, number)
         if targeting.scenario == "transfer":
             control = _transferred(bench, dataset, targeting, recipe, spec)
         else:
-            (control,) = trained_models(bench, dataset, recipe, spec, seeds=own_seeds(spec))
-        found.append(logits_of(control, images).softmax(1).cpu())
-    return torch.stack(found)
+            (control,) = trained_models(bench, dataset, recipe, spec)
+        probabilities.append(logits_of(control, images).softmax(1).cpu())
+    return torch.stack(probabilities)
 
 
 def _transferred(
@@ -56,11 +49,10 @@ def _transferred(
 ) -> Classifier:
     """A new head, trained on a clean transfer set, on features trained on the other images."""
     seeds = own_seeds(spec)
-    labels = dataset.train.labels
     none = torch.zeros(0, dtype=torch.int64)
-    generator = seeds.generator("transfer rows")
     share = own_targeting(dataset.presets, "transfer").transfer_share
-    rows = draw_transfer_rows(labels, none, share, generator)
+    generator = seeds.generator("transfer rows")
+    rows = draw_transfer_rows(dataset.train.labels, none, share, generator)
     rest, transfer = dataset.train.without(rows), dataset.train.rows(rows)
     about = spec | {"kind": "control extractor", "rows": rest.digest()}
     (start,) = trained_models(bench, dataset, recipe, about, seeds=seeds, train=rest)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from types import ModuleType
-from typing import Any
+from types import MappingProxyType, ModuleType
+from typing import Any, TypeVar
 
 from poisonbench.core.errors import UsageError
-from poisonbench.core.settings import options_of, resolve, typed, unknown_option
+from poisonbench.core.settings import (
+    BaseConfig,
+    Option,
+    Profiles,
+    options_of,
+    resolve,
+    typed,
+    unknown_option,
+)
 from poisonbench.data.splits import Dataset
 from poisonbench.entries import MethodEntry
 from poisonbench.registry import recipe_presets
 from poisonbench.runs.workspace import default_model
 from poisonbench.training.recipe import Recipe, recipe_profiles
+
+ConfigT = TypeVar("ConfigT", bound=BaseConfig)
 
 
 @dataclass(frozen=True)
@@ -21,9 +31,6 @@ class Settings:
     """A method, fully set.
 
     Attributes:
-        entry: its row in the registry.
-        module: its module.
-        config: its config.
         recipe: how its classifier is trained.
         profile: the profile's name.
         overrides: what the user set apart from the profile, by field name.
@@ -64,32 +71,53 @@ def read_settings(
         UsageError: an option that the method lacks, or a bad value.
     """
     module = entry.load()
-    kinds = {option.name: option for option in options_of(module.Config)}
-    recipe_options = options_of(Recipe) if entry.trains else []
-    recipe_kinds = {o.name: o for o in recipe_options if o.name not in kinds}
-    for name in values:
-        if name not in kinds and name not in recipe_kinds:
-            raise UsageError(unknown_option(name, (*kinds, *recipe_kinds), entry.name))
-    given = {
-        name: typed(value, (kinds | recipe_kinds)[name].kind, (kinds | recipe_kinds)[name].flag)
-        for name, value in values.items()
-    }
+    own = options_of(module.Config)
+    names = {option.name for option in own}
+    shared = [o for o in options_of(Recipe) if o.name not in names] if entry.trains else []
+    given = typed_values(values, [*own, *shared], entry.name)
     presets = (*dataset.presets, model or default_model(dataset))
-    build = {"profile": profile, "presets": presets, "owner": entry.name}
-    own = {name: value for name, value in given.items() if name in kinds}
-    shared = {name: value for name, value in given.items() if name in recipe_kinds}
-    config = resolve(module.Config, module.PROFILES, overrides=own, **build)  # type: ignore[arg-type]
+    build: dict[str, Any] = {"profile": profile, "presets": presets, "owner": entry.name}
     changes = getattr(module, "RECIPE_CHANGES", {})
     profiles = recipe_profiles(
         {name: changes.get(name, {}) for name in module.PROFILES}, recipe_presets()
     )
-    recipe = resolve(Recipe, profiles, overrides=shared, **build)  # type: ignore[arg-type]
-    plain_config = resolve(module.Config, module.PROFILES, overrides={}, **build)  # type: ignore[arg-type]
-    plain_recipe = resolve(Recipe, profiles, overrides={}, **build)  # type: ignore[arg-type]
-    overrides = {
-        field.name: getattr(built, field.name)
-        for built, plain in ((config, plain_config), (recipe, plain_recipe))
-        for field in fields(built)
-        if getattr(built, field.name) != getattr(plain, field.name)
+    of_config = {name: value for name, value in given.items() if name in names}
+    of_recipe = {name: value for name, value in given.items() if name not in names}
+    config, chosen = read_config(module.Config, module.PROFILES, of_config, **build)
+    recipe, changed = read_config(Recipe, profiles, of_recipe, **build)
+    return Settings(entry, module, config, recipe, profile, chosen | changed, frozenset(given))
+
+
+def typed_values(
+    values: Mapping[str, Any], options: Iterable[Option], owner: str
+) -> dict[str, Any]:
+    """Values by field name as the types that the options declare; text is parsed.
+
+    Raises:
+        UsageError: an option that the owner lacks, or a value that does not fit.
+    """
+    known = {option.name: option for option in options}
+    for name in values:
+        if name not in known:
+            raise UsageError(unknown_option(name, known, owner))
+    return {
+        name: typed(value, known[name].kind, known[name].flag) for name, value in values.items()
     }
-    return Settings(entry, module, config, recipe, profile, overrides, frozenset(given))
+
+
+def read_config(
+    config: type[ConfigT],
+    profiles: Profiles,
+    given: Mapping[str, Any],
+    plain: Mapping[str, Any] = MappingProxyType({}),
+    **build: Any,
+) -> tuple[ConfigT, dict[str, Any]]:
+    """A config of what the user gave, and by field name what differs from one of ``plain`` alone.
+
+    Raises:
+        UsageError: see :func:`~poisonbench.core.settings.resolve`, which has the other arguments.
+    """
+    built = resolve(config, profiles, overrides=given, **build)
+    other = resolve(config, profiles, overrides=plain, **build)
+    values = {field.name: getattr(built, field.name) for field in fields(config)}
+    return built, {name: v for name, v in values.items() if v != getattr(other, name)}

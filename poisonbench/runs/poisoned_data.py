@@ -11,7 +11,7 @@ from torch import Tensor
 from poisonbench.data.poison import Poison
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.runs.craft import craft_mix
-from poisonbench.runs.craft_targeted import craft_targeted, find_goal, poison_rows
+from poisonbench.runs.craft_targeted import craft_targeted, draw_target
 from poisonbench.runs.poison import ResolvedPoison
 from poisonbench.runs.victim import stage_rows
 from poisonbench.runs.workspace import Bench
@@ -40,35 +40,26 @@ class Material:
 
 
 def prepare(bench: Bench, dataset: Dataset, resolved: ResolvedPoison, trial: int) -> Material:
-    """Craft or find the poison, and put it into the training images.
-
-    Args:
-        bench: where.
-        dataset: the clean data.
-        resolved: the poison.
-        trial: the run's.
+    """Craft or find the poison of a run's trial, and put it into the training images.
 
     Raises:
         PoisonbenchError: see :mod:`poisonbench.core.errors`.
     """
     poison, origin = _find_poison(bench, dataset, resolved)
-    train = dataset.train if poison is None else poison.apply(dataset.train)
+    train, digest, goal = dataset.train, None, None
     is_poison = torch.zeros(len(train), dtype=torch.bool)
+    rows = torch.arange(len(train))
     if poison is not None:
+        train, digest, goal = poison.apply(train), poison.digest, poison.goal
         is_poison[poison.indices] = True
-    every = torch.arange(len(train))
-    digest = None if poison is None else poison.digest
-    if resolved.targeted is None:
-        return Material(train, is_poison, every, digest, origin)
-    targeting = resolved.targeted.targeting
-    if poison is not None and poison.goal is not None:
-        goal, poisoned = poison.goal, poison.indices
-    else:
-        goal = find_goal(bench, dataset, resolved, trial)
-        poisoned = poison_rows(bench, dataset, targeting, goal, trial)
-    rows = stage_rows(bench, dataset, targeting, poisoned, trial)
-    if len(rows) < len(train):
-        train, is_poison = train.rows(rows), is_poison[rows]
+    if resolved.targeted is not None:
+        if poison is not None and goal is not None:
+            poisoned = poison.indices
+        else:
+            goal, poisoned = draw_target(bench, dataset, resolved, trial)
+        rows = stage_rows(bench, dataset, resolved.targeted.targeting, poisoned, trial)
+        if len(rows) < len(train):
+            train, is_poison = train.rows(rows), is_poison[rows]
     return Material(train, is_poison, rows, digest, origin, goal)
 
 
