@@ -48,23 +48,15 @@ def stage_overrides(targeting: Targeting, settings: Settings) -> dict[str, Any]:
 def stage_rows(
     bench: Bench, dataset: Dataset, targeting: Targeting, rows: Tensor, trial: int
 ) -> Tensor:
-    """The rows of the training split that the victim is trained on, poisons among them.
-
-    Args:
-        bench: its seed.
-        dataset: trained on.
-        targeting: the scenario.
-        rows: (P,) of the poisons.
-        trial: the victim's.
+    """The rows of the training split that a trial's victim is trained on, poisons (P,) among them.
 
     Raises:
-        UsageError: the transfer set has no place for the poisons.
+        UsageError: the transfer set has no room for the poisons.
     """
     if targeting.scenario != "transfer":
         return torch.arange(len(dataset.train))
     generator = generator_for(bench.seed, "transfer rows", trial)
-    labels = dataset.train.labels
-    return draw_transfer_rows(labels, rows, targeting.transfer_share, generator)
+    return draw_transfer_rows(dataset.train.labels, rows, targeting.transfer_share, generator)
 
 
 def start_of_stage(
@@ -79,31 +71,21 @@ def start_of_stage(
 ) -> Classifier:
     """The classifier that meets the poisons: fresh, or trained on clean data.
 
-    "transfer" pre-trains on all images outside the transfer set, freezes the features and draws a
-    new head; "finetune" pre-trains on the clean training split. Every defense of a trial starts
-    from the same one, but for those that pretrain in a way of their own.
+    "transfer" pre-trains on all images outside the transfer set, whose rows are given, freezes the
+    features and draws a new head; "finetune" pre-trains on the clean training split, both by the
+    recipe of the defense's settings. Every defense of a trial starts from the same one, but for
+    those that pretrain in a way of their own.
 
     Parameters: a run's parts; only the scenario decides which are needed.
-
-    Args:
-        bench: where.
-        dataset: the clean data.
-        fresh: initial weights of the trial.
-        targeting: the scenario.
-        rows: of the transfer set.
-        settings: the defense's, whose recipe trains the start.
-        spec: the run's.
-        defense: says how to pretrain.
     """
-    scenario = targeting.scenario
-    if scenario == "scratch":
+    if targeting.scenario == "scratch":
         return fresh
-    seeds = Seeds(bench.seed, spec.trial)
-    kind = "pretrained" if scenario == "finetune" else "extractor"
-    recipe = settings.pretraining
+    seeds, recipe = Seeds(bench.seed, spec.trial), settings.pretraining
+    is_transfer = targeting.scenario == "transfer"
+    kind = "extractor" if is_transfer else "pretrained"
     about = model_spec(bench, dataset, recipe, kind, spec.trial, spec.model)
     train = dataset.train
-    if scenario == "transfer":
+    if is_transfer:
         train = train.without(rows)
         about["rows"] = train.digest()
     pretraining = defense.pretraining()
@@ -115,9 +97,9 @@ def start_of_stage(
         bench, dataset, recipe, about, seeds=seeds, train=train, defense=pretraining
     )
     start.requires_grad_(True)
-    if scenario == "transfer":
+    if is_transfer:
         renew_head(start, seeds.generator("transfer head"))
-    start.hold(features=scenario == "transfer", norms=not targeting.norm_drift)
+    start.hold(features=is_transfer, norms=not targeting.norm_drift)
     return start
 
 
