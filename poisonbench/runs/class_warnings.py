@@ -16,13 +16,8 @@ def class_warnings(
 ) -> list[str]:
     """One sentence for each class and what is wrong with it.
 
-    Classes without test images, those of which no test image is classified right, those that a
-    filter would have emptied, and those that an oracle did empty.
-
-    Args:
-        dataset: what was trained on.
-        by_class: test accuracy of each class.
-        notes: the run's, of its defense's rounds.
+    Classes without test images, those with a test accuracy of 0, and by the notes of the defense's
+    rounds those that a filter would have emptied, and those that an oracle did empty.
     """
     names = dataset.class_names
     counts = torch.bincount(dataset.test.labels, minlength=dataset.num_classes).tolist()

@@ -29,10 +29,7 @@ from poisonbench.runs.workspace import Bench
 def craft(bench: Bench, request: CraftRequest, trials: Sequence[int] = ()) -> list[Crafted]:
     """Craft a poison, or find it; several trials of a targeted attack side by side.
 
-    Args:
-        bench: where.
-        request: what to craft.
-        trials: instead of the request's own.
+    ``trials`` are crafted instead of the request's own.
 
     Raises:
         PoisonbenchError: see :mod:`poisonbench.core.errors`; every option is read before the

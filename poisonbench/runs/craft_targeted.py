@@ -54,11 +54,7 @@ def craft_targeted(
 ) -> list[Crafted]:
     """One attack's poisons for the targets of some trials; those that are missing side by side.
 
-    Args:
-        bench: where.
-        dataset: what to poison.
-        poisons: that differ in their trial alone; each draws its own target, poisons and
-            randomness.
+    They differ in their trial alone; each draws its own target, poisons and randomness.
 
     Raises:
         UsageError: a target that does not exist, too few images to poison.

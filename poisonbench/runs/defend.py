@@ -69,11 +69,8 @@ class Defended:
 class ResolvedRun:
     """A run as far as it is known before its poison is crafted.
 
-    Attributes:
-        settings: the defense's.
-        recipe: how the classifier is trained on the poisoned data.
-        defense: built for that recipe.
-        spec: without a crafted poison's digest and without a drawn target.
+    The recipe is that of the training on the poisoned data, for which the defense is built; the
+    spec is without a crafted poison's digest and without a drawn target.
     """
 
     request: RunRequest
@@ -101,9 +98,7 @@ class ResolvedRun:
 def defend(bench: Bench, request: RunRequest) -> Defended:
     """Train one classifier under a defense, or find the record of having done so.
 
-    Args:
-        bench: where.
-        request: what to train; attacks that are missing are crafted and kept.
+    Attacks that are missing are crafted and kept.
 
     Raises:
         PoisonbenchError: see :mod:`poisonbench.core.errors`; nothing half-made is left behind.

@@ -14,13 +14,7 @@ from poisonbench.results.records import FilterScores, RemovalCounts
 def filter_report(
     keep: Tensor, is_poison: Tensor, labels: Tensor, num_classes: int
 ) -> FilterScores:
-    """Counts and scores of what was removed.
-
-    Args:
-        keep: (N,) bool, images that are still trained on.
-        is_poison: (N,) bool.
-        labels: (N,) int64, in 0..K-1.
-        num_classes: K.
+    """Counts and scores of what was removed, by ``keep`` and ``is_poison`` (N,) bool, labels (N,).
 
     Raises:
         ValueError: the three tensors are not of one length.

@@ -28,13 +28,10 @@ ConfigT = TypeVar("ConfigT", bound=BaseConfig)
 
 @dataclass(frozen=True)
 class Settings:
-    """A method, fully set.
+    """A method, fully set, and the recipe that its classifier is trained by.
 
-    Attributes:
-        recipe: how its classifier is trained.
-        profile: the profile's name.
-        overrides: what the user set apart from the profile, by field name.
-        given: the names of all that the user set, to other values than the profile's or not.
+    ``overrides`` is what the user set apart from the profile, by field name; ``given`` names all
+    that the user set, to other values than the profile's or not.
     """
 
     entry: MethodEntry
@@ -60,12 +57,8 @@ def read_settings(
 ) -> Settings:
     """Check a method's settings and build its config and recipe.
 
-    Args:
-        entry: attack or defense.
-        dataset: names the presets.
-        profile: "paper", or another that the method has.
-        values: what the user set by field name, of the method's config or of the recipe.
-        model: the network, by default the data's; some have a recipe of their own.
+    ``values`` are what the user set by field name, of the method's config or of the recipe; the
+    model is by default the data's, and some have a recipe of their own.
 
     Raises:
         UsageError: an option that the method lacks, or a bad value.

@@ -48,10 +48,8 @@ class Crafted:
 class Pool:
     """One attack, fully set: what crafts the poison of every image, or of one target.
 
-    Attributes:
-        settings: the attack's, with its surrogate's recipe.
-        surrogate: the spec of the surrogate.
-        spec: all that determines the poison.
+    The recipe of the settings and the spec ``surrogate`` are the surrogate's; ``spec`` is all that
+    determines the poison.
     """
 
     settings: Settings
@@ -73,14 +71,10 @@ class Pool:
 
 @dataclass(frozen=True)
 class ResolvedPoison:
-    """All that is known of a poison before it is crafted.
+    """All that is known of a poison before it is crafted: its artefact, or what it is made of.
 
-    Attributes:
-        rho: poisoned share of the training images, 0 of clean data; None is every image, crafted
-            by one attack.
-        artefact: what a path named.
-        targeted: the settings of a targeted poison.
-        pools: by attack, what the poison is made of.
+    ``rho`` is the poisoned share of the training images, 0 of clean data; None is every image,
+    crafted by one attack.
     """
 
     request: PoisonRequest

@@ -20,15 +20,10 @@ from poisonbench.targeting import Goal
 
 @dataclass(frozen=True)
 class Material:
-    """What a run trains on.
+    """What a run trains on: the N images that the defense gets, poisons among them.
 
-    Attributes:
-        train: the images that the defense gets, poisons among them.
-        is_poison: (N,) bool.
-        rows: (N,) of the training split that they are.
-        digest: the poison's; None on clean data.
-        origin: where the poison came from, for the record's labels.
-        goal: the target of a targeted attack.
+    ``is_poison`` is (N,) bool, ``rows`` (N,) says which of the training split the images are. The
+    digest is the poison's, the origin is for the record's labels.
     """
 
     train: Split

@@ -102,12 +102,12 @@ def trained_models(
 
     Args:
         bench: where.
-        dataset: names the classes and the normalisation; its validation split gives the curve.
+        dataset: whose training split is the default, and whose validation split gives the curve.
         recipe: how it is trained.
         spec: identifies it, see :func:`model_spec`.
         seeds: of initial weights and batches; by default :func:`own_seeds`.
         epochs: when to look; at the end of the recipe by default. 0 is the initial state.
-        train: what to train on; the data set's training split by default.
+        train: what to train on.
         start: what to train, in place; a network with the seeds' initial weights by default.
         defense: what it is trained under, at the end of the recipe alone; plainly by default.
 
@@ -155,13 +155,7 @@ def read_model(
 ) -> Classifier:
     """A kept model, on the device, in eval mode, without parameter gradients.
 
-    Args:
-        bench: says which device.
-        path: its file.
-        network: the network's name.
-        dataset: what it classifies.
-        name: what to call the model in an error.
-        prefix: of its tensors' names, in a file of several models.
+    An error calls it by ``name``; ``prefix`` is that of its tensors, in a file of several models.
 
     Raises:
         ArtefactError: the file is missing, damaged or another network's.

@@ -35,9 +35,7 @@ class Garbage:
 def find_garbage(store: Store, stale: float = STALE) -> list[Garbage]:
     """Everything in a results folder that can be deleted without losing work.
 
-    Args:
-        store: the folder.
-        stale: seconds without a change after which a temporary file is nobody's.
+    ``stale`` seconds without a change make a temporary file nobody's.
     """
     reasons = {
         **dict.fromkeys(_temporary(store, stale), "temporary file of a process that was killed"),

@@ -41,12 +41,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class JobStates:
-    """The states of jobs in a results folder.
-
-    Args:
-        store: the folder.
-        on_error: told of each unreadable record, once.
-    """
+    """The states of jobs in a results folder; ``on_error`` is told of unreadable records once."""
 
     def __init__(
         self, store: Store, on_error: Callable[[ArtefactError], None] = lambda error: None

@@ -8,7 +8,6 @@ read from the records alone, whoever made them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ import msgspec
 from msgspec import structs
 
 from poisonbench import __version__
-from poisonbench.core.canonical import canonical_json, spec_id
+from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.files import read_shared, retried, write_text
 from poisonbench.requests import CraftRequest, Request, from_json, to_json, to_words
@@ -199,10 +198,8 @@ def read_plan(path: Path) -> Plan:
 def run_key(spec: RunSpec, pools: Mapping[str, str]) -> str:
     """A run's id in plans: of its spec, a crafted poison named by the pools that it is drawn from.
 
-    Args:
-        spec: a record's, or what is known of it before the poison is crafted.
-        pools: by attack, the id of the poison of every image; empty for a clean run or an artefact
-            that was given.
+    The spec is a record's, or what is known of it before the poison is crafted. The pools are the
+    ids of poisons by attack; there are none for a clean run or an artefact that was given.
     """
     # A drawn target follows from the rest, and is not known before.
     known = msgspec.to_builtins(structs.replace(spec, goal=None))
@@ -220,8 +217,7 @@ def record_key(record: RunRecord) -> str:
 
 
 def _digest(jobs: Sequence[Job], plugins: Mapping[str, str]) -> str:
-    text = canonical_json([*(job.to_json() for job in jobs), *([plugins] if plugins else [])])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return spec_id([*(job.to_json() for job in jobs), *([plugins] if plugins else [])])
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True):

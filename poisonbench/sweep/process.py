@@ -38,10 +38,9 @@ class Worker:
     def send(self, message: dict[str, Any]) -> None:
         """Start a job, or with ``{"stop": True}`` ask it to save a checkpoint and end.
 
-        Args:
-            message: of a job the ``kind`` and JSON values of its ``request``, ``options`` (results,
-                data_root and device), the digest of the ``plan``, its ``plugins`` and the path of
-                its ``log``.
+        The message of a job has its ``kind`` and JSON values of its ``request``, ``options``
+        (results, data_root and device), the digest of the ``plan``, its ``plugins`` and the path
+        of its ``log``.
         """
         # A worker that is dead says so in its answers.
         with suppress(OSError):
