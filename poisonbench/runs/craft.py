@@ -9,7 +9,6 @@ import torch
 from poisonbench.attacks.base import AttackTask, LabelledImages
 from poisonbench.core.seeds import generator_for, seed_for
 from poisonbench.data.mixing import mix
-from poisonbench.data.poison import make_poison
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.requests import CraftRequest
 from poisonbench.runs.craft_checkpoint import crafted_by, crafting
@@ -19,6 +18,7 @@ from poisonbench.runs.poison import (
     Pool,
     ResolvedPoison,
     publish,
+    publish_pool,
     resolve_crafting,
     stored,
 )
@@ -41,7 +41,7 @@ def craft(bench: Bench, request: CraftRequest, trials: Sequence[int] = ()) -> li
         resolve_crafting(bench, dataset, request.at(trial).poison)
         for trial in trials or [request.poison.trial]
     ]
-    if poisons[0].targeted is not None:
+    if poisons[0].targeting is not None:
         return craft_targeted(bench, dataset, poisons)
     return [craft_mix(bench, dataset, poison) for poison in poisons]
 
@@ -88,15 +88,7 @@ def _craft_pool(bench: Bench, dataset: Dataset, pool: Pool) -> Crafted:
         images = crafted_by(settings, task, train.images, bench.say)
         # Of a large data set it takes as much memory as what follows.
         del task
-        poison = make_poison(
-            images,
-            torch.arange(len(train)),
-            dataset,
-            attack=name,
-            epsilon=settings.config.budget,
-            spec=pool.spec,
-        )
-        return publish(bench, poison, dataset)
+        return publish_pool(bench, dataset, pool, images, torch.arange(len(train)))
 
 
 def _pixels(bench: Bench, split: Split) -> torch.Tensor:

@@ -13,13 +13,12 @@ from poisonbench.attacks.base import TargetedTask
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import UsageError
 from poisonbench.core.seeds import generator_for
-from poisonbench.data.poison import make_poison
 from poisonbench.data.splits import Dataset
 from poisonbench.data.targets import draw_goal, draw_poison_rows
 from poisonbench.models.classifier import Classifier
 from poisonbench.runs.craft_checkpoint import CraftCheckpoint, crafted_by, crafting
 from poisonbench.runs.easy_targets import clean_probabilities
-from poisonbench.runs.poison import Crafted, Pool, ResolvedPoison, publish, stored
+from poisonbench.runs.poison import Crafted, Pool, ResolvedPoison, publish_pool, stored
 from poisonbench.runs.trained_models import trained_models
 from poisonbench.runs.workspace import Bench
 from poisonbench.targeting import Goal, Targeting
@@ -37,8 +36,8 @@ def draw_target(
         UsageError: what was given does not exist or does not fit, or the poison class has too few
             images.
     """
-    assert poison.targeted is not None
-    targeting = poison.targeted.targeting
+    targeting = poison.targeting
+    assert targeting is not None
     probabilities = None
     if targeting.targets == "easy" and targeting.target is None:
         (pool,) = poison.pools.values()
@@ -59,11 +58,11 @@ def craft_targeted(
     Raises:
         UsageError: a target that does not exist, too few images to poison.
     """
-    first, targeted = poisons[0], poisons[0].targeted
-    assert targeted is not None
+    first = poisons[0]
+    assert first.targeting is not None
     (name,) = first.request.attacks
     pools = {poison.request.trial: poison.pools[name] for poison in poisons}
-    check_targets(bench, dataset, targeted.targeting, list(pools))
+    check_targets(bench, dataset, first.targeting, list(pools))
     bench.store.check_writable()
     missing = {
         trial: pool
@@ -81,16 +80,8 @@ def craft_targeted(
         with crafting(bench, name, _together(missing.values()), generators) as checkpoint:
             images = _attack(bench, dataset, pool, list(targets.values()), checkpoint)
             for (trial, (goal, rows)), poisoned in zip(targets.items(), images, strict=True):
-                poison = make_poison(
-                    poisoned,
-                    rows,
-                    dataset,
-                    attack=name,
-                    epsilon=pool.settings.config.budget,
-                    spec=missing[trial].spec,
-                    goal=goal.as_json(),
-                )
-                crafted[trial] = publish(bench, poison, dataset)
+                mine, card = missing[trial], goal.as_json()
+                crafted[trial] = publish_pool(bench, dataset, mine, poisoned, rows, card)
     else:
         # A kill may have come between publishing and discarding.
         bench.checkpoint(_together(pools.values())).discard()

@@ -90,8 +90,8 @@ class ResolvedRun:
             chosen["model"] = network
         if surrogate not in (None, network):
             chosen["attack_model"] = surrogate
-        if self.poison.targeted is not None:
-            chosen |= stage_overrides(self.poison.targeted.targeting, self.settings)
+        if self.poison.targeting is not None:
+            chosen |= stage_overrides(self.poison.targeting, self.settings)
         return chosen
 
 
@@ -128,9 +128,7 @@ def defend(bench: Bench, request: RunRequest) -> Defended:
         dataset=dataset.name,
         source=msgspec.convert(sources, records.Sources),
         sizes=records.Sizes(
-            train=len(dataset.train),
-            validation=len(dataset.validation),
-            test=len(dataset.test),
+            train=len(dataset.train), validation=len(dataset.validation), test=len(dataset.test)
         ),
     )
     try:
@@ -157,7 +155,7 @@ def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
     entry = find("a defense", defenses(), request.method)
     poison = resolve_poison(bench, dataset, request)
     settings = read_settings(entry, dataset, request.profile, request.settings, request.model)
-    targeting = None if poison.targeted is None else poison.targeted.targeting
+    targeting = poison.targeting
     scenario = "scratch" if targeting is None else targeting.scenario
     try:
         recipe = stage_recipe(targeting, settings)
@@ -213,8 +211,8 @@ def _train(
     check_returned("extend", isinstance(train, Split), "a Split", train)
     seeds = Seeds(bench.seed, spec.trial)
     classifier = fresh_network(dataset, spec.model, seeds)
-    if run.poison.targeted is not None:
-        start = (run.poison.targeted.targeting, material.rows, settings, spec, defense)
+    if run.poison.targeting is not None:
+        start = (run.poison.targeting, material.rows, settings, spec, defense)
         classifier = start_of_stage(bench, dataset, classifier, *start)
     bench.say(
         f"training {settings.entry.name} on {dataset.name}, "

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from torch import Tensor
+
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.files import publish_folder
 from poisonbench.core.settings import as_json, flag_of, options_of
 from poisonbench.data.artefacts import poison_files, read_poison
-from poisonbench.data.poison import Poison
+from poisonbench.data.poison import Poison, make_poison
 from poisonbench.data.splits import Dataset
-from poisonbench.entries import AttackEntry
 from poisonbench.models import check_model
 from poisonbench.registry import attacks
 from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, Values
@@ -22,18 +23,10 @@ from poisonbench.results.run_spec import PoisonSpec
 from poisonbench.runs.method_settings import Settings, read_config, read_settings, typed_values
 from poisonbench.runs.trained_models import model_spec
 from poisonbench.runs.workspace import Bench
-from poisonbench.targeting import PROFILES, Targeting
+from poisonbench.targeting import PROFILES, UNTARGETED, Targeting
 
 #: Settings of the victim that change no poison.
 VICTIMS_OWN = ("transfer_share", "norm_drift")
-
-
-@dataclass(frozen=True)
-class Targeted:
-    """Targeting settings, and which of them the user set apart from the defaults."""
-
-    targeting: Targeting
-    overrides: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -74,14 +67,16 @@ class ResolvedPoison:
     """All that is known of a poison before it is crafted: its artefact, or what it is made of.
 
     ``rho`` is the poisoned share of the training images, 0 of clean data; None is every image,
-    crafted by one attack.
+    crafted by one attack. Of a targeted poison there is the targeting, and which of its settings
+    the user set apart from the defaults.
     """
 
     request: PoisonRequest
     rho: float | None
     artefact: Poison | None = None
-    targeted: Targeted | None = None
     pools: Mapping[str, Pool] = field(default_factory=dict)
+    targeting: Targeting | None = None
+    targeting_overrides: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def spec(self) -> PoisonSpec | None:
@@ -89,7 +84,7 @@ class ResolvedPoison:
         request, artefact = self.request, self.artefact
         if artefact is None and not self.rho:
             return None
-        is_mixed = artefact is None and self.targeted is None
+        is_mixed = artefact is None and self.targeting is None
         return PoisonSpec(
             attacks=list(request.attacks) if artefact is None else artefact.card["attacks"],
             rho=self.rho or 0.0,
@@ -109,14 +104,14 @@ class ResolvedPoison:
         elif self.rho != 0:
             if request.selection != "stratified":
                 chosen["selection"] = request.selection
-            if self.targeted is None and request.trial != 0:
+            if self.targeting is None and request.trial != 0:
                 chosen["poison_trial"] = request.trial
             for name, pool in self.pools.items():
                 overrides = pool.settings.overrides
                 chosen |= {f"{name}.{setting}": value for setting, value in overrides.items()}
         if request.profile != "paper":
             chosen["attack_profile"] = request.profile
-        return chosen | (self.targeted.overrides if self.targeted is not None else {})
+        return {**chosen, **self.targeting_overrides}
 
 
 def resolve_crafting(bench: Bench, dataset: Dataset, poison: PoisonRequest) -> ResolvedPoison:
@@ -126,14 +121,30 @@ def resolve_crafting(bench: Bench, dataset: Dataset, poison: PoisonRequest) -> R
         UsageError: options that do not fit the attacks or each other, or bad values.
     """
     entry = poison.targeted
-    if entry is not None:
-        targeted = _targeted(entry, poison, dataset)
-        pools = _pools(bench, dataset, poison, targeted.targeting)
-        return ResolvedPoison(poison, targeted.targeting.rho, targeted=targeted, pools=pools)
-    _refuse_targeting(poison, poison.text)
-    _check_surrogate(poison, "--model")
-    rho = 1.0 if poison.rho is None and len(poison.attacks) > 1 else poison.rho
-    return ResolvedPoison(poison, rho, pools=_pools(bench, dataset, poison))
+    if entry is None:
+        _refuse_targeting(poison, poison.text)
+        _check_surrogate(poison, "--model")
+        rho = 1.0 if poison.rho is None and len(poison.attacks) > 1 else poison.rho
+        return ResolvedPoison(poison, rho, pools=_pools(bench, dataset, poison))
+    if poison.selection != "stratified":
+        raise UsageError(
+            f"--selection: expected an untargeted attack, got {entry.name}, whose poisons are of "
+            "one class; leave it out"
+        )
+    values = {**poison.targeting, **({} if poison.rho is None else {"rho": poison.rho})}
+    # The paper's scenario, or another for a data set too small for that.
+    by_preset = entry.scenario_by_preset
+    fitting = [by_preset[preset] for preset in dataset.presets if preset in by_preset]
+    targeting, overrides = _read_targeting(values, dataset, [entry.scenario, *fitting][-1])
+    scenario = targeting.scenario
+    if scenario in entry.not_in:
+        others = [other.name for other in attacks().values() if other.scenario == scenario]
+        raise UsageError(
+            f"--scenario: expected another than {scenario} with {entry.name}, which "
+            f"{entry.not_in[scenario]}; choose {' or '.join(others)}, made for it"
+        )
+    pools = _pools(bench, dataset, poison, targeting)
+    return ResolvedPoison(poison, targeting.rho, None, pools, targeting, overrides)
 
 
 def resolve_poison(bench: Bench, dataset: Dataset, run: RunRequest) -> ResolvedPoison:
@@ -164,6 +175,22 @@ def resolve_poison(bench: Bench, dataset: Dataset, run: RunRequest) -> ResolvedP
             "the trial's own; leave it out"
         )
     return resolve_crafting(bench, dataset, poison)
+
+
+def publish_pool(
+    bench: Bench,
+    dataset: Dataset,
+    pool: Pool,
+    images: Tensor,
+    rows: Tensor,
+    goal: Mapping[str, Any] = UNTARGETED,
+) -> Crafted:
+    """Put what an attack crafted of these rows into the store; see :func:`publish`."""
+    name, budget = pool.settings.entry.name, pool.settings.config.budget
+    poison = make_poison(
+        images, rows, dataset, attack=name, epsilon=budget, spec=pool.spec, goal=goal
+    )
+    return publish(bench, poison, dataset)
 
 
 def publish(bench: Bench, poison: Poison, dataset: Dataset) -> Crafted:
@@ -253,8 +280,8 @@ def _resolve_artefact(bench: Bench, dataset: Dataset, poison: PoisonRequest) -> 
                 "which settles it; leave it out"
             )
     values = {**poison.targeting, **settled, "scenario": goal.scenario}
-    targeted = _read_targeting(values, dataset, goal.scenario)
-    return ResolvedPoison(poison, rho, artefact, targeted)
+    targeting, overrides = _read_targeting(values, dataset, goal.scenario)
+    return ResolvedPoison(poison, rho, artefact, {}, targeting, overrides)
 
 
 def _refuse_targeting(poison: PoisonRequest, source: str) -> None:
@@ -266,31 +293,13 @@ def _refuse_targeting(poison: PoisonRequest, source: str) -> None:
         )
 
 
-def _targeted(entry: AttackEntry, poison: PoisonRequest, dataset: Dataset) -> Targeted:
-    """The settings of a targeted attack's poison."""
-    if poison.selection != "stratified":
-        raise UsageError(
-            f"--selection: expected an untargeted attack, got {entry.name}, whose poisons are of "
-            "one class; leave it out"
-        )
-    rho: Values = {} if poison.rho is None else {"rho": poison.rho}
-    # The paper's scenario, or another for a data set too small for that.
-    by_preset = entry.scenario_by_preset
-    fitting = [by_preset[preset] for preset in dataset.presets if preset in by_preset]
-    own_scenario = [entry.scenario, *fitting][-1]
-    targeted = _read_targeting({**poison.targeting, **rho}, dataset, own_scenario)
-    scenario = targeted.targeting.scenario
-    if scenario in entry.not_in:
-        others = [other.name for other in attacks().values() if other.scenario == scenario]
-        raise UsageError(
-            f"--scenario: expected another than {scenario} with {entry.name}, which "
-            f"{entry.not_in[scenario]}; choose {' or '.join(others)}, made for it"
-        )
-    return targeted
+def _read_targeting(
+    values: Values, dataset: Dataset, scenario: str
+) -> tuple[Targeting, dict[str, Any]]:
+    """Targeting settings with what the data set has of its own, and those set apart from these.
 
-
-def _read_targeting(values: Values, dataset: Dataset, scenario: str) -> Targeted:
-    """Targeting settings with what the data set has of its own; the scenario is the attack's."""
+    The scenario is the attack's.
+    """
     owner = "a targeted attack"
     given = typed_values(values, options_of(Targeting), owner)
     chosen = given.get("scenario", scenario)
@@ -309,4 +318,4 @@ def _read_targeting(values: Values, dataset: Dataset, scenario: str) -> Targeted
         owner=owner,
     )
     overrides.pop("rho", None)
-    return Targeted(targeting, overrides | ({"scenario": chosen} if chosen != scenario else {}))
+    return targeting, overrides | ({"scenario": chosen} if chosen != scenario else {})

@@ -47,12 +47,12 @@ def prepare(bench: Bench, dataset: Dataset, resolved: ResolvedPoison, trial: int
     if poison is not None:
         train, digest, goal = poison.apply(train), poison.digest, poison.goal
         is_poison[poison.indices] = True
-    if resolved.targeted is not None:
+    if resolved.targeting is not None:
         if poison is not None and goal is not None:
             poisoned = poison.indices
         else:
             goal, poisoned = draw_target(bench, dataset, resolved, trial)
-        rows = stage_rows(bench, dataset, resolved.targeted.targeting, poisoned, trial)
+        rows = stage_rows(bench, dataset, resolved.targeting, poisoned, trial)
         if len(rows) < len(train):
             train, is_poison = train.rows(rows), is_poison[rows]
     return Material(train, is_poison, rows, digest, origin, goal)
@@ -66,7 +66,7 @@ def _find_poison(
         return resolved.artefact, {"id": None, "made_by": resolved.artefact.card["spec"]}
     if resolved.rho == 0:
         return None, None
-    if resolved.targeted is None:
+    if resolved.targeting is None:
         poison = craft_mix(bench, dataset, resolved).poison
     else:
         poison = craft_targeted(bench, dataset, [resolved])[0].poison
