@@ -42,7 +42,7 @@ from poisonbench.sweep.execute import Sweep
 from poisonbench.sweep.garbage import STALE, delete, find_garbage, unfinished_checkpoints
 from poisonbench.sweep.job_states import JobStates
 from poisonbench.sweep.plan import Plan, read_plan, write_plan
-from poisonbench.sweep.progress_view import JobBars, Lines, View
+from poisonbench.sweep.progress_view import JobBars, View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -182,9 +182,8 @@ def run(
     stopping = Stopping()
     with ExitStack() as stack:
         stack.enter_context(stop_on_signals(stopping))
-        view = View()
-        if not quiet:
-            view = stack.enter_context(JobBars()) if sys.stderr.isatty() else Lines()
+        has_bars = sys.stderr.isatty() and not quiet
+        view = stack.enter_context(JobBars()) if has_bars else View(quiet=quiet)
         sweep = Sweep(
             made, mine, _board(results), data_root, names, jobs or len(names), view, stopping
         )

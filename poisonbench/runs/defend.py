@@ -22,15 +22,9 @@ from poisonbench.data.splits import Dataset
 from poisonbench.models import check_model
 from poisonbench.registry import defenses, find, sources_of
 from poisonbench.requests import RunRequest
-from poisonbench.results import records
+from poisonbench.results import records, run_spec
 from poisonbench.results.records import RunRecord, read_record
-from poisonbench.results.run_spec import (
-    DatasetRef,
-    PoisonSpec,
-    RunSpec,
-    TargetingSpec,
-    TrainingSpec,
-)
+from poisonbench.results.run_spec import PoisonSpec, RunSpec, TrainingSpec
 from poisonbench.runs.class_warnings import class_warnings
 from poisonbench.runs.craft_targeted import check_targets
 from poisonbench.runs.environment import environment, peak_memory, reset_peak_memory, utc_now
@@ -47,11 +41,7 @@ from poisonbench.runs.victim import (
     start_of_stage,
 )
 from poisonbench.runs.workspace import Bench, default_model
-from poisonbench.training.evaluation import (
-    accuracy_by_class,
-    right_answers,
-    right_by_batch_statistics,
-)
+from poisonbench.training import evaluation
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, Oracle
 
@@ -173,7 +163,7 @@ def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
     has_stages = scenario != "scratch"
     spec = RunSpec(
         loop=LOOP_NUMBER,
-        dataset=DatasetRef(name=dataset.name.partition(":")[0], digest=dataset.digest),
+        dataset=run_spec.DatasetRef(name=dataset.name.partition(":")[0], digest=dataset.digest),
         poison=poison.spec,
         method=entry.name,
         recipe_number=settings.module.VERSION,
@@ -181,7 +171,7 @@ def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
         model=network,
         seed=bench.seed,
         trial=request.trial,
-        targeting=None if targeting is None else TargetingSpec(**as_json(targeting)),
+        targeting=None if targeting is None else run_spec.TargetingSpec(**as_json(targeting)),
         pretraining=TrainingSpec(**as_json(settings.pretraining)) if has_stages else None,
         stage=STAGE_NUMBER if has_stages else None,
         training=TrainingSpec(**as_json(recipe)),
@@ -222,15 +212,15 @@ def _train(
     result = trainer.fit(classifier, train, dataset.validation, defense)
     tested = time.monotonic()
     test = dataset.test.to(bench.device)
-    right = right_answers(classifier, test)
-    by_class = accuracy_by_class(right, test.labels, dataset.num_classes)
+    right = evaluation.right_answers(classifier, test)
+    by_class = evaluation.accuracy_by_class(right, test.labels, dataset.num_classes)
     goal = material.goal
     answer = None if goal is None else judge(classifier, dataset, goal, bench.device)
     done = time.monotonic()
     seconds = {**result.seconds, "test": done - tested}
     images = sum(row.get("images", len(train)) for row in result.curve)
     # Not timed: a diagnostic, which no method needs.
-    right_anew = right_by_batch_statistics(
+    right_anew = evaluation.right_by_batch_statistics(
         classifier, test, seeds.generator("batches of the test split")
     )
     keep = defense.memory.get("keep")

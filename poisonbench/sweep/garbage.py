@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from poisonbench.core.errors import StoreError
@@ -37,11 +37,21 @@ def find_garbage(store: Store, stale: float = STALE) -> list[Garbage]:
 
     ``stale`` seconds without a change make a temporary file nobody's.
     """
-    reasons = {
-        **dict.fromkeys(_temporary(store, stale), "temporary file of a process that was killed"),
-        **dict.fromkeys(_dead_leases(store), "lease of a process that is gone"),
-        **{path: why for path, why in _checkpoints(store).items() if why},
-    }
+    before = time.time() - stale
+    leases = Leases(store.sweep / "leases")
+    folders = [store.root / name for name in _FOLDERS]
+    folders += [path for path in (store.root / "checkpoints").rglob("*") if path.is_dir()]
+    reasons = {path: why for path, why in _checkpoints(store).items() if why}
+    for path in chain.from_iterable(map(_entries, folders)):
+        is_hidden = path.name.startswith(".")
+        if is_hidden and (path.suffix == ".tmp" or ".probe-" in path.name):
+            with suppress(OSError):
+                if path.stat().st_mtime < before:
+                    reasons[path] = "temporary file of a process that was killed"
+        elif not is_hidden and path == leases.path(path.stem):
+            lease = leases.read(path.stem)
+            if lease is not None and not lease.is_alive(leases.me):
+                reasons[path] = "lease of a process that is gone"
     return [Garbage(path, why, size_of(path)) for path, why in sorted(reasons.items())]
 
 
@@ -69,26 +79,6 @@ def delete(garbage: Garbage) -> None:
         return
     except OSError as error:
         raise StoreError(f"expected to delete {garbage.path}, got {error.strerror}") from None
-
-
-def _temporary(store: Store, stale: float) -> Iterator[Path]:
-    before = time.time() - stale
-    checkpoints = [path for path in (store.root / "checkpoints").rglob("*") if path.is_dir()]
-    for folder in (*(store.root / name for name in _FOLDERS), *checkpoints):
-        for path in _entries(folder):
-            if path.name.startswith(".") and (path.suffix == ".tmp" or ".probe-" in path.name):
-                with suppress(OSError):
-                    if path.stat().st_mtime < before:
-                        yield path
-
-
-def _dead_leases(store: Store) -> Iterator[Path]:
-    leases = Leases(store.sweep / "leases")
-    for path in _entries(leases.folder):
-        if path.suffix == ".lease" and not path.name.startswith("."):
-            lease = leases.read(path.stem)
-            if lease is not None and not lease.is_alive(leases.me):
-                yield path
 
 
 def _checkpoints(store: Store) -> dict[Path, str]:

@@ -129,7 +129,11 @@ class Leases:
         if path.exists():
             if self.is_taken(job_id):
                 return False
-            self._clear(path)
+            # Of several processes that take a dead lease away, the rename lets one through.
+            aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+            with suppress(OSError):
+                path.rename(aside)
+                aside.unlink(missing_ok=True)
         with store_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
@@ -175,13 +179,6 @@ class Leases:
             return time.time()
         finally:
             probe.unlink(missing_ok=True)
-
-    def _clear(self, path: Path) -> None:
-        """Take a dead lease away. Of several processes that try, the rename lets one through."""
-        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        with suppress(OSError):
-            path.rename(aside)
-            aside.unlink(missing_ok=True)
 
 
 def _host() -> str:

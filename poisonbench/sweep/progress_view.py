@@ -19,45 +19,38 @@ from poisonbench.core.progress import LINE_EVERY, clock
 
 
 class View:
-    """A view that shows nothing; ``slot`` numbers the processes side by side."""
+    """Plain lines on stderr: each end of a job, and how far all is once a minute.
 
-    def total(self, done: int, total: int, left: float | None) -> None:
-        """Show how far all is, and the seconds left once they can be estimated."""
+    ``slot`` numbers the processes side by side.
+    """
 
-    def started(self, slot: int, title: str) -> None:
-        """Show that a job begins."""
-
-    def moved(self, slot: int, phase: str, done: int, total: int) -> None:
-        """Show how far a job is."""
-
-    def ended(self, slot: int, title: str, how: str) -> None:
-        """Show how a job has ended."""
-
-
-class Lines(View):
-    """Plain lines on stderr: each end of a job, and how far all is once a minute."""
-
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
         self.spoken = time.monotonic()
         self.state = ""
 
     def total(self, done: int, total: int, left: float | None) -> None:
-        """See :class:`View`."""
+        """Show how far all is, and the seconds left once they can be estimated."""
         self.state = f"[{done}/{total}]"
         if time.monotonic() - self.spoken >= LINE_EVERY:
             self._say("running" + (f", about {clock(left)} left" if left else ""))
 
     def started(self, slot: int, title: str) -> None:
-        """See :class:`View`."""
+        """Show that a job begins."""
         self._say(f"start {title}")
 
+    def moved(self, slot: int, phase: str, done: int, total: int) -> None:
+        """Show how far a job is, where there is room for it."""
+
     def ended(self, slot: int, title: str, how: str) -> None:
-        """See :class:`View`."""
+        """Show how a job has ended."""
         self._say(f"{how} {title}")
 
     def _say(self, text: str) -> None:
         self.spoken = time.monotonic()
-        print(f"{time.strftime('%H:%M:%S')} {self.state} {text}", file=sys.stderr, flush=True)
+        if not self.quiet:
+            now = time.strftime("%H:%M:%S")
+            print(f"{now} {self.state} {text}", file=sys.stderr, flush=True)
 
 
 class JobBars(Progress, View):

@@ -3,7 +3,7 @@
 import pytest
 
 from poisonbench.core import progress
-from poisonbench.sweep.progress_view import JobBars, Lines
+from poisonbench.sweep.progress_view import JobBars, View
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_bars_show_totals_that_are_not_known_yet_and_those_that_are(terminal, ca
 
 
 def test_lines_show_starts_and_ends_and_all_once_a_minute(capsys):
-    view = Lines()
+    view = View()
     follow(view)
     view.spoken -= progress.LINE_EVERY
     view.total(1, 2, 75.0)
@@ -47,3 +47,8 @@ def test_lines_show_starts_and_ends_and_all_once_a_minute(capsys):
         "[0/2] done hint [mnist] trial 0",
         "[1/2] running, about 1:15 left",
     ]
+
+
+def test_a_quiet_view_says_nothing(capsys):
+    follow(View(quiet=True))
+    assert capsys.readouterr() == ("", "")
