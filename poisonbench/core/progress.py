@@ -48,17 +48,15 @@ class LogReporter:
             return
         elapsed = now - self.started
         left = elapsed / max(done - self.first, 1) * (total - done)
-        if not self.spoken:
-            if elapsed < ESTIMATE_AFTER:
-                return
-            self._line(f"{phase}: about {clock(elapsed + left)} in all", now)
-        elif now - self.spoken >= LINE_EVERY:
+        if not self.spoken and elapsed >= ESTIMATE_AFTER:
+            text = f"about {clock(elapsed + left)} in all"
+        elif self.spoken and now - self.spoken >= LINE_EVERY:
             share = f"{100 * done / max(total, 1):.0f}% {detail}".strip()
-            self._line(f"{phase}: {share}, {clock(elapsed)} gone, {clock(left)} left", now)
-
-    def _line(self, text: str, now: float) -> None:
+            text = f"{share}, {clock(elapsed)} gone, {clock(left)} left"
+        else:
+            return
         self.spoken = now
-        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+        print(f"{time.strftime('%H:%M:%S')} {phase}: {text}", file=sys.stderr, flush=True)
 
 
 class BarReporter(Progress):

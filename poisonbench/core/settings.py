@@ -122,25 +122,10 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def parse_number(text: str) -> float:
-    """``"0.5"``, ``"8/255"`` or ``"1e-3"`` as a float.
-
-    Raises:
-        UsageError: the text is not a finite number.
-    """
-    try:
-        number = float(Fraction(text)) if "/" in text else float(text)
-    except (ValueError, ZeroDivisionError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise UsageError(
-            f"expected a number such as 0.5 or 8/255, got {text!r}; write it with digits"
-        )
-    return number
-
-
 def parse_value(text: str, kind: Any, flag: str) -> Any:
     """Read the text of one option as the type its config field declares.
+
+    A number may be written as ``0.5``, ``8/255`` or ``1e-3``.
 
     Raises:
         UsageError: the text does not fit the type.
@@ -177,9 +162,15 @@ def parse_value(text: str, kind: Any, flag: str) -> Any:
         return number
     if kind is float:
         try:
-            return parse_number(text)
-        except UsageError as error:
-            raise UsageError(f"{flag}: {error}") from None
+            real = float(Fraction(text)) if "/" in text else float(text)
+        except (ValueError, ZeroDivisionError, OverflowError):
+            real = math.nan
+        if not math.isfinite(real):
+            raise UsageError(
+                f"{flag}: expected a number such as 0.5 or 8/255, got {text!r}; write it with "
+                "digits"
+            )
+        return real
     return text
 
 
@@ -204,7 +195,7 @@ def typed(value: Any, kind: Any, flag: str) -> Any:
 
 
 def number_text(number: float) -> str:
-    """A number as short text that :func:`parse_number` reads as the same number.
+    """A number as short text that :func:`parse_value` reads as the same number.
 
     Pixels are whole grey levels where they are: ``8/255``.
     """

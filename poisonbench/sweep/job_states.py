@@ -13,6 +13,7 @@ from msgspec import structs
 
 from poisonbench.core.errors import ArtefactError
 from poisonbench.core.files import read_shared, write_text
+from poisonbench.requests import to_words
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.results.store import Store
 from poisonbench.sweep.lease import Leases
@@ -104,7 +105,7 @@ class JobStates:
         Raises:
             StoreError: the folder cannot be written.
         """
-        fields = {"id": job.id, "words": job.words, "host": self.leases.me.host}
+        fields = {"id": job.id, "words": to_words(job.request), "host": self.leases.me.host}
         text = json.dumps(fields | structs.asdict(failure), indent=1)
         write_text(self.failure_path(job), text + "\n")
 

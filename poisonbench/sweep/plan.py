@@ -22,7 +22,7 @@ from poisonbench import __version__
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.files import read_shared, retried, write_text
-from poisonbench.requests import CraftRequest, Request, from_json, to_json, to_words
+from poisonbench.requests import CraftRequest, Request, from_json, to_json
 from poisonbench.results.records import RunRecord
 from poisonbench.results.run_spec import RunSpec
 
@@ -62,11 +62,6 @@ class Job:
         """The defense's or the attack's name."""
         request = self.request
         return request.poison.text if isinstance(request, CraftRequest) else request.method
-
-    @property
-    def words(self) -> list[str]:
-        """The command line that does it, after ``poisonbench``, for people."""
-        return to_words(self.request)
 
     def to_json(self) -> dict[str, Any]:
         """The job as plain JSON values."""

@@ -106,13 +106,9 @@ def script(array: ArrayJob, digest: str) -> str:
         words += ["--devices", ",".join(f"cuda:{number}" for number in range(array.gpus))]
     if array.only:
         words += ["--only", ONLY[array.only]]
-    lines = [f"#SBATCH {option}" for option in options if option]
-    return (
-        "#!/bin/bash\n"
-        + "\n".join(lines)
-        + f"\nset -eu\ncd {shlex.quote(os.getcwd())}\n"
-        + f'exec {shlex.join(words)} --requeue --shard "$SLURM_ARRAY_TASK_ID/{array.shards}"\n'
-    )
+    lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options if option), "set -eu"]
+    lines += [f"cd {shlex.quote(os.getcwd())}", f"exec {shlex.join(words)} --requeue --shard "]
+    return "\n".join(lines) + f'"$SLURM_ARRAY_TASK_ID/{array.shards}"\n'
 
 
 def submit(array: ArrayJob, store: Store, digest: str, after: str | None = None) -> str:
@@ -152,12 +148,8 @@ def queue(store: Store, digest: str) -> dict[str, int] | None:
         return None
     command = ["squeue", "--noheader", "--array", "--format=%T", f"--name={_name(digest)}"]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if done.returncode:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
         return None
     states = re.findall(r"^[A-Z_]+$", done.stdout, re.MULTILINE)
     return dict(Counter(map(str.lower, states)))
