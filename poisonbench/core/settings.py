@@ -254,16 +254,13 @@ def resolve(
     try:
         return config(**values)
     except (ValueError, TypeError) as error:
-        raise UsageError(f"{owner}: {error}{_meant_levels(config, overrides)}") from None
-
-
-def _meant_levels(config: type[Any], overrides: Mapping[str, Any]) -> str:
-    """``"; did you mean --epsilon 8/255?"`` where grey levels were given for pixels of [0, 1]."""
-    for option in options_of(config):
-        value = overrides.get(option.name)
-        if isinstance(value, float) and 1 < value <= 255 and "pixels" in option.help:
-            return f"; did you mean {option.flag} {value:g}/255?"
-    return ""
+        meant = ""
+        for option in options_of(config):
+            value = overrides.get(option.name)
+            if isinstance(value, float) and 1 < value <= 255 and "pixels" in option.help:
+                # Grey levels that were given for pixels of [0, 1].
+                meant = meant or f"; did you mean {option.flag} {value:g}/255?"
+        raise UsageError(f"{owner}: {error}{meant}") from None
 
 
 def unknown_option(name: str, names: Iterable[str], owner: str) -> str:

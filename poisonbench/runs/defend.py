@@ -32,7 +32,7 @@ from poisonbench.runs.filter_scores import filter_report
 from poisonbench.runs.method_settings import Settings, read_settings
 from poisonbench.runs.poison import ResolvedPoison, resolve_poison
 from poisonbench.runs.poisoned_data import Material, prepare
-from poisonbench.runs.trained_models import KEPT, LOOP_NUMBER, fresh_network
+from poisonbench.runs.trained_models import KEPT, LOOP_NUMBER
 from poisonbench.runs.victim import (
     STAGE_NUMBER,
     judge,
@@ -200,10 +200,7 @@ def _train(
     train = defense.extend(material.train, dataset.validation)
     check_returned("extend", isinstance(train, Split), "a Split", train)
     seeds = Seeds(bench.seed, spec.trial)
-    classifier = fresh_network(dataset, spec.model, seeds)
-    if run.poison.targeting is not None:
-        start = (run.poison.targeting, material.rows, settings, spec, defense)
-        classifier = start_of_stage(bench, dataset, classifier, *start)
+    classifier = start_of_stage(bench, run, material.rows)
     bench.say(
         f"training {settings.entry.name} on {dataset.name}, "
         f"{describe_poison(spec.poison)}, trial {spec.trial}"

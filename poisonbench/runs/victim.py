@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,14 +13,15 @@ from poisonbench.data.splits import Dataset
 from poisonbench.data.targets import draw_transfer_rows
 from poisonbench.models.classifier import Classifier, renew_head
 from poisonbench.results.records import TargetAnswer
-from poisonbench.results.run_spec import RunSpec
 from poisonbench.runs.method_settings import Settings
-from poisonbench.runs.trained_models import lengthen, model_spec, trained_models
+from poisonbench.runs.trained_models import fresh_network, lengthen, model_spec, trained_models
 from poisonbench.runs.workspace import Bench
 from poisonbench.targeting import STAGE_CHANGES, Goal, Targeting
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.recipe import Recipe
-from poisonbench.training.state import Defense
+
+if TYPE_CHECKING:
+    from poisonbench.runs.defend import ResolvedRun
 
 #: Raised when the second stage's results change for the same settings.
 STAGE_NUMBER = 2
@@ -59,42 +60,31 @@ def stage_rows(
     return draw_transfer_rows(dataset.train.labels, rows, targeting.transfer_share, generator)
 
 
-def start_of_stage(
-    bench: Bench,
-    dataset: Dataset,
-    fresh: Classifier,
-    targeting: Targeting,
-    rows: Tensor,
-    settings: Settings,
-    spec: RunSpec,
-    defense: Defense,
-) -> Classifier:
+def start_of_stage(bench: Bench, run: ResolvedRun, rows: Tensor) -> Classifier:
     """The classifier that meets the poisons: fresh, or trained on clean data.
 
     "transfer" pre-trains on all images outside the transfer set, whose rows are given, freezes the
-    features and draws a new head; "finetune" pre-trains on the clean training split, both by the
-    recipe of the defense's settings. Every defense of a trial starts from the same one, but for
-    those that pretrain in a way of their own.
-
-    Parameters: a run's parts; only the scenario decides which are needed.
+    features and draws a new head; "finetune" pre-trains on the clean training split. Every defense
+    of a trial starts from the same one, but for those that pretrain in a way of their own.
     """
-    if targeting.scenario == "scratch":
-        return fresh
-    seeds, recipe = Seeds(bench.seed, spec.trial), settings.pretraining
+    targeting, recipe, spec = run.poison.targeting, run.settings.pretraining, run.spec
+    seeds = Seeds(bench.seed, spec.trial)
+    if targeting is None or targeting.scenario == "scratch":
+        return fresh_network(run.dataset, spec.model, seeds)
     is_transfer = targeting.scenario == "transfer"
     kind = "extractor" if is_transfer else "pretrained"
-    about = model_spec(bench, dataset, recipe, kind, spec.trial, spec.model)
-    train = dataset.train
+    about = model_spec(bench, run.dataset, recipe, kind, spec.trial, spec.model)
+    train = run.dataset.train
     if is_transfer:
         train = train.without(rows)
         about["rows"] = train.digest()
-    pretraining = defense.pretraining()
+    pretraining = run.defense.pretraining()
     if pretraining is not None:
         about["defense"] = {
             name: getattr(spec, name) for name in ("method", "recipe_number", "config")
         }
     (start,) = trained_models(
-        bench, dataset, recipe, about, seeds=seeds, train=train, defense=pretraining
+        bench, run.dataset, recipe, about, seeds=seeds, train=train, defense=pretraining
     )
     start.requires_grad_(True)
     if is_transfer:
