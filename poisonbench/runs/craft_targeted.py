@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from msgspec import structs
@@ -13,15 +14,20 @@ from poisonbench.attacks.base import TargetedTask
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import UsageError
 from poisonbench.core.seeds import generator_for
+from poisonbench.core.settings import as_json
 from poisonbench.data.splits import Dataset
-from poisonbench.data.targets import draw_goal, draw_poison_rows
-from poisonbench.models.classifier import Classifier
+from poisonbench.data.targets import draw_goal, draw_poison_rows, draw_transfer_rows
+from poisonbench.models.classifier import Classifier, renew_head
 from poisonbench.runs.craft_checkpoint import CraftCheckpoint, crafted_by, crafting
-from poisonbench.runs.easy_targets import clean_probabilities
 from poisonbench.runs.poison import Crafted, Pool, ResolvedPoison, publish_pool, stored
-from poisonbench.runs.trained_models import trained_models
+from poisonbench.runs.trained_models import lengthen, model_spec, own_seeds, trained_models
 from poisonbench.runs.workspace import Bench
-from poisonbench.targeting import Goal, Targeting
+from poisonbench.targeting import Goal, Targeting, own_targeting
+from poisonbench.training.evaluation import logits_of
+from poisonbench.training.recipe import Recipe
+
+#: How many agree before a target is called easy.
+NUM_CONTROLS = 3
 
 
 def draw_target(
@@ -42,7 +48,7 @@ def draw_target(
     if targeting.targets == "easy" and targeting.target is None:
         (pool,) = poison.pools.values()
         recipe, network = pool.settings.recipe, poison.request.surrogate
-        probabilities = clean_probabilities(bench, dataset, targeting, recipe, network)
+        probabilities = _clean_probabilities(bench, dataset, targeting, recipe, network)
     generator = generator_for(bench.seed, "target", trial)
     goal = draw_goal(dataset, targeting, generator, probabilities)
     return goal, _poison_rows(bench, dataset, targeting, goal, trial)
@@ -159,3 +165,48 @@ def _poison_rows(
 ) -> Tensor:
     generator = generator_for(bench.seed, "poison rows", trial)
     return draw_poison_rows(dataset.train.labels, goal, targeting, generator)
+
+
+def _clean_probabilities(
+    bench: Bench, dataset: Dataset, targeting: Targeting, recipe: Recipe, model: str | None
+) -> Tensor:
+    """What control models, trained by a recipe, say of the test split, (M, N, K).
+
+    They share no seed with attacker or victim. For the scenario "transfer" they are heads on frozen
+    features, as its victims are: such a head is less sure of itself than the network that it came
+    from, and a target that is easy for the one is often lost without an attack for the other. What
+    a poison does not depend on, its target must not either: the transfer set has the data set's
+    own share and batch norm does not drift, whatever this victim's settings are.
+    """
+    images = dataset.test.images.to(bench.device)
+    probabilities = []
+    for number in range(NUM_CONTROLS):
+        spec = model_spec(bench, dataset, recipe, "control", 0, model, number)
+        if targeting.scenario == "transfer":
+            control = _transferred(bench, dataset, targeting, recipe, spec)
+        else:
+            (control,) = trained_models(bench, dataset, recipe, spec)
+        probabilities.append(logits_of(control, images).softmax(1).cpu())
+    return torch.stack(probabilities)
+
+
+def _transferred(
+    bench: Bench, dataset: Dataset, targeting: Targeting, recipe: Recipe, spec: dict[str, Any]
+) -> Classifier:
+    """A new head, trained on a clean transfer set, on features trained on the other images."""
+    seeds = own_seeds(spec)
+    none = torch.zeros(0, dtype=torch.int64)
+    share = own_targeting(dataset.presets, "transfer").transfer_share
+    generator = seeds.generator("transfer rows")
+    rows = draw_transfer_rows(dataset.train.labels, none, share, generator)
+    rest, transfer = dataset.train.without(rows), dataset.train.rows(rows)
+    about = spec | {"kind": "control extractor", "rows": rest.digest()}
+    (start,) = trained_models(bench, dataset, recipe, about, seeds=seeds, train=rest)
+    renew_head(start, seeds.generator("transfer head"))
+    start.hold(features=True, norms=True)
+    last = lengthen(recipe, targeting.stage_epochs)
+    about |= {"kind": "control head", "head": as_json(last)}
+    (control,) = trained_models(
+        bench, dataset, last, about, seeds=seeds, train=transfer, start=start
+    )
+    return control
