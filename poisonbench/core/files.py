@@ -56,11 +56,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_shared(path: Path) -> bytes:
-    """Read a file's bytes as :func:`retried` does.
-
-    Raises:
-        OSError: as from any read.
-    """
+    """Read a file's bytes as :func:`retried` does."""
     return retried(path, path.read_bytes)
 
 
@@ -69,9 +65,7 @@ def retried(path: Path, read: Callable[[], T]) -> T:
 
     A network file system may show for a moment a name whose file has been replaced or is not there
     yet; such a read is tried again after listing the folder, which renews what is cached of it.
-
-    Raises:
-        OSError: as from any read.
+    Errors are those of any read.
     """
     for wait in _WAITS:
         try:

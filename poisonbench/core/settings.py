@@ -226,13 +226,9 @@ def resolve(
 ) -> ConfigT:
     """Build a config: defaults < profile for the data set < what the user gave.
 
-    Args:
-        config: a frozen dataclass whose ``__post_init__`` raises ValueError on bad values.
-        profiles: the owner's; an absent ``"paper"`` means the defaults.
-        profile: its name.
-        presets: the data set's, most general first.
-        overrides: explicit values by field name.
-        owner: the algorithm's name, for error messages.
+    The config is a dataclass whose ``__post_init__`` raises ValueError on bad values. Profiles are
+    the owner's, an algorithm's; an absent ``"paper"`` means the defaults. Presets are the data
+    set's, most general first.
 
     Raises:
         UsageError: unknown profile or field, or a value out of range.

@@ -25,6 +25,7 @@ from poisonbench.requests import RunRequest
 from poisonbench.results import records, run_spec
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.results.run_spec import PoisonSpec, RunSpec, TrainingSpec
+from poisonbench.runs import victim
 from poisonbench.runs.class_warnings import class_warnings
 from poisonbench.runs.craft_targeted import check_targets
 from poisonbench.runs.environment import environment, peak_memory, reset_peak_memory, utc_now
@@ -33,13 +34,6 @@ from poisonbench.runs.method_settings import Settings, read_settings
 from poisonbench.runs.poison import ResolvedPoison, resolve_poison
 from poisonbench.runs.poisoned_data import Material, prepare
 from poisonbench.runs.trained_models import KEPT, LOOP_NUMBER
-from poisonbench.runs.victim import (
-    STAGE_NUMBER,
-    judge,
-    stage_overrides,
-    stage_recipe,
-    start_of_stage,
-)
 from poisonbench.runs.workspace import Bench, default_model
 from poisonbench.training import evaluation
 from poisonbench.training.recipe import Recipe
@@ -81,7 +75,7 @@ class ResolvedRun:
         if surrogate not in (None, network):
             chosen["attack_model"] = surrogate
         if self.poison.targeting is not None:
-            chosen |= stage_overrides(self.poison.targeting, self.settings)
+            chosen |= victim.stage_overrides(self.poison.targeting, self.settings)
         return chosen
 
 
@@ -148,7 +142,7 @@ def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
     targeting = poison.targeting
     scenario = "scratch" if targeting is None else targeting.scenario
     try:
-        recipe = stage_recipe(targeting, settings)
+        recipe = victim.stage_recipe(targeting, settings)
         defense: Defense = settings.module.build(settings.config, recipe)
         if poison.rho == 1 and targeting is None:
             # Before the poison is crafted.
@@ -173,7 +167,7 @@ def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
         trial=request.trial,
         targeting=None if targeting is None else run_spec.TargetingSpec(**as_json(targeting)),
         pretraining=TrainingSpec(**as_json(settings.pretraining)) if has_stages else None,
-        stage=STAGE_NUMBER if has_stages else None,
+        stage=victim.STAGE_NUMBER if has_stages else None,
         training=TrainingSpec(**as_json(recipe)),
     )
     return ResolvedRun(request, dataset, settings, recipe, defense, poison, spec)
@@ -200,7 +194,7 @@ def _train(
     train = defense.extend(material.train, dataset.validation)
     check_returned("extend", isinstance(train, Split), "a Split", train)
     seeds = Seeds(bench.seed, spec.trial)
-    classifier = start_of_stage(bench, run, material.rows)
+    classifier = victim.start_of_stage(bench, run, material.rows)
     bench.say(
         f"training {settings.entry.name} on {dataset.name}, "
         f"{describe_poison(spec.poison)}, trial {spec.trial}"
@@ -212,7 +206,7 @@ def _train(
     right = evaluation.right_answers(classifier, test)
     by_class = evaluation.accuracy_by_class(right, test.labels, dataset.num_classes)
     goal = material.goal
-    answer = None if goal is None else judge(classifier, dataset, goal, bench.device)
+    answer = None if goal is None else victim.judge(classifier, dataset, goal, bench.device)
     done = time.monotonic()
     seconds = {**result.seconds, "test": done - tested}
     images = sum(row.get("images", len(train)) for row in result.curve)
