@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poisonbench.data.poison import Poison
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.runs.craft import craft_mix
 from poisonbench.runs.craft_targeted import craft_targeted, draw_target
@@ -40,7 +39,16 @@ def prepare(bench: Bench, dataset: Dataset, resolved: ResolvedPoison, trial: int
     Raises:
         PoisonbenchError: see :mod:`poisonbench.core.errors`.
     """
-    poison, origin = _find_poison(bench, dataset, resolved)
+    poison, origin = resolved.artefact, None
+    if poison is not None:
+        origin = {"id": None, "made_by": poison.card["spec"]}
+    elif resolved.rho != 0:
+        if resolved.targeting is None:
+            poison = craft_mix(bench, dataset, resolved).poison
+        else:
+            poison = craft_targeted(bench, dataset, [resolved])[0].poison
+        pools = {name: {"id": pool.id, "spec": pool.spec} for name, pool in resolved.pools.items()}
+        origin = {"id": poison.id, "pools": pools}
     train, digest, goal = dataset.train, None, None
     is_poison = torch.zeros(len(train), dtype=torch.bool)
     rows = torch.arange(len(train))
@@ -56,19 +64,3 @@ def prepare(bench: Bench, dataset: Dataset, resolved: ResolvedPoison, trial: int
         if len(rows) < len(train):
             train, is_poison = train.rows(rows), is_poison[rows]
     return Material(train, is_poison, rows, digest, origin, goal)
-
-
-def _find_poison(
-    bench: Bench, dataset: Dataset, resolved: ResolvedPoison
-) -> tuple[Poison | None, dict[str, Any] | None]:
-    """The poison and where it came from; nothing for a clean run."""
-    if resolved.artefact is not None:
-        return resolved.artefact, {"id": None, "made_by": resolved.artefact.card["spec"]}
-    if resolved.rho == 0:
-        return None, None
-    if resolved.targeting is None:
-        poison = craft_mix(bench, dataset, resolved).poison
-    else:
-        poison = craft_targeted(bench, dataset, [resolved])[0].poison
-    pools = {name: {"id": pool.id, "spec": pool.spec} for name, pool in resolved.pools.items()}
-    return poison, {"id": poison.id, "pools": pools}
