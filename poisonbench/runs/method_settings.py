@@ -4,26 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from types import MappingProxyType, ModuleType
-from typing import Any, TypeVar
+from types import ModuleType
+from typing import Any
 
 from poisonbench.core.errors import UsageError
-from poisonbench.core.settings import (
-    BaseConfig,
-    Option,
-    Profiles,
-    options_of,
-    resolve,
-    typed,
-    unknown_option,
-)
+from poisonbench.core.settings import BaseConfig, Option, options_of, resolve, typed, unknown_option
 from poisonbench.data.splits import Dataset
 from poisonbench.entries import MethodEntry
 from poisonbench.registry import recipe_presets
 from poisonbench.runs.workspace import default_model
 from poisonbench.training.recipe import Recipe, recipe_profiles
-
-ConfigT = TypeVar("ConfigT", bound=BaseConfig)
 
 
 @dataclass(frozen=True)
@@ -76,9 +66,11 @@ def read_settings(
     )
     of_config = {name: value for name, value in given.items() if name in names}
     of_recipe = {name: value for name, value in given.items() if name not in names}
-    config, chosen = read_config(module.Config, module.PROFILES, of_config, **build)
-    recipe, changed = read_config(Recipe, profiles, of_recipe, **build)
-    return Settings(entry, module, config, recipe, profile, chosen | changed, frozenset(given))
+    config = resolve(module.Config, module.PROFILES, overrides=of_config, **build)
+    recipe = resolve(Recipe, profiles, overrides=of_recipe, **build)
+    overrides = differing(config, resolve(module.Config, module.PROFILES, overrides={}, **build))
+    overrides |= differing(recipe, resolve(Recipe, profiles, overrides={}, **build))
+    return Settings(entry, module, config, recipe, profile, overrides, frozenset(given))
 
 
 def typed_values(
@@ -98,19 +90,7 @@ def typed_values(
     }
 
 
-def read_config(
-    config: type[ConfigT],
-    profiles: Profiles,
-    given: Mapping[str, Any],
-    plain: Mapping[str, Any] = MappingProxyType({}),
-    **build: Any,
-) -> tuple[ConfigT, dict[str, Any]]:
-    """A config of what the user gave, and by field name what differs from one of ``plain`` alone.
-
-    Raises:
-        UsageError: see :func:`~poisonbench.core.settings.resolve`, which has the other arguments.
-    """
-    built = resolve(config, profiles, overrides=given, **build)
-    other = resolve(config, profiles, overrides=plain, **build)
-    values = {field.name: getattr(built, field.name) for field in fields(config)}
-    return built, {name: v for name, v in values.items() if v != getattr(other, name)}
+def differing(config: BaseConfig, other: BaseConfig) -> dict[str, Any]:
+    """The values of a config, by field name, that another of its kind has not."""
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    return {name: value for name, value in values.items() if value != getattr(other, name)}

@@ -20,10 +20,10 @@ from poisonbench.models import check_model
 from poisonbench.registry import attacks
 from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, Values
 from poisonbench.results.run_spec import PoisonSpec
-from poisonbench.runs.method_settings import Settings, read_config, read_settings, typed_values
+from poisonbench.runs.method_settings import Settings, differing, read_settings, typed_values
 from poisonbench.runs.trained_models import model_spec
 from poisonbench.runs.workspace import Bench
-from poisonbench.targeting import PROFILES, UNTARGETED, Targeting
+from poisonbench.targeting import UNTARGETED, Targeting, own_targeting
 
 #: Settings of the victim that change no poison.
 VICTIMS_OWN = ("transfer_share", "norm_drift")
@@ -300,22 +300,14 @@ def _read_targeting(
 
     The scenario is the attack's.
     """
-    owner = "a targeted attack"
-    given = typed_values(values, options_of(Targeting), owner)
+    given = typed_values(values, options_of(Targeting), "a targeted attack")
     chosen = given.get("scenario", scenario)
     if "transfer_share" in given and chosen != "transfer":
         raise UsageError(
             f"--transfer-share: expected --scenario transfer, got {chosen}; leave it out"
         )
-    targeting, overrides = read_config(
-        Targeting,
-        {"paper": {**PROFILES["paper"], "*": {"scenario": scenario}}},
-        given,
-        # What a scenario's preset says goes with the scenario, which is compared by itself.
-        plain={"scenario": chosen},
-        profile="paper",
-        presets=[name for preset in dataset.presets for name in (preset, f"{preset}/{chosen}")],
-        owner=owner,
-    )
+    targeting = own_targeting(dataset.presets, chosen, given)
+    # What a scenario's preset says goes with the scenario, which is compared by itself.
+    overrides = differing(targeting, own_targeting(dataset.presets, chosen))
     overrides.pop("rho", None)
     return targeting, overrides | ({"scenario": chosen} if chosen != scenario else {})
