@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch
 
 from poisonbench.attacks.base import AttackTask, LabelledImages
+from poisonbench.core.errors import UsageError
 from poisonbench.core.seeds import generator_for, seed_for
 from poisonbench.data.mixing import mix
 from poisonbench.data.splits import Dataset, Split
+from poisonbench.models.classifier import Classifier
 from poisonbench.requests import CraftRequest
 from poisonbench.runs.craft_checkpoint import crafted_by, crafting
 from poisonbench.runs.craft_targeted import craft_targeted
@@ -71,6 +73,12 @@ def _craft_pool(bench: Bench, dataset: Dataset, pool: Pool) -> Crafted:
     settings, train = pool.settings, dataset.train
     name, recipe = settings.entry.name, settings.recipe
     generator = generator_for(bench.seed, "craft", name, pool.spec["trial"])
+
+    def surrogate() -> Classifier:
+        if not settings.entry.trains:
+            raise UsageError(f"{name}: expected trains=True in the entry, got use of a surrogate")
+        return trained_models(bench, dataset, recipe, pool.surrogate)[0]
+
     with crafting(bench, name, pool.id, [generator]) as checkpoint:
         bench.say(f"crafting {name} on {dataset.name} ({len(train):,} images{pool.surrogate_text})")
         task = AttackTask(
@@ -80,7 +88,7 @@ def _craft_pool(bench: Bench, dataset: Dataset, pool: Pool) -> Crafted:
                 _pixels(bench, dataset.validation), dataset.validation.labels.to(bench.device)
             ),
             num_classes=dataset.num_classes,
-            surrogate=lambda: trained_models(bench, dataset, recipe, pool.surrogate)[0],
+            surrogate=surrogate,
             generator=generator,
             report=checkpoint.report,
             checkpoint=checkpoint,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackCheckpoint
-from poisonbench.core.errors import DivergedError, InterruptedRunError, UsageError
+from poisonbench.core.errors import DivergedError, InterruptedRunError, check_returned
 from poisonbench.data.poison import overstep
 from poisonbench.runs.method_settings import Settings
 from poisonbench.runs.workspace import Bench
@@ -37,20 +37,15 @@ def crafted_by(settings: Settings, task: Any, base: Tensor, say: Callable[[str],
     for warning in caught:
         say(f"warning: {warning.message}")
     name, budget = settings.entry.name, settings.config.budget
-    is_tensor = isinstance(images, Tensor)
-    if not (is_tensor and images.shape == base.shape and images.is_floating_point()):
-        got = f"{tuple(images.shape)} {images.dtype}" if is_tensor else type(images).__name__
-        raise UsageError(
-            f"{name}: expected floating-point images of shape {tuple(base.shape)} from craft, got "
-            f"{got}; mend the attack"
-        )
-    if (excess := overstep(images, base, budget)) > _TOLERANCE:
+    shape = tuple(base.shape)
+    fits = hasattr(images, "detach") and images.shape == shape and images.is_floating_point()
+    check_returned(name, fits, f"floating-point images of shape {shape} from craft", images)
+    if (excess := overstep(images.detach(), base, budget)) > _TOLERANCE:
         say(
             f"warning: {name} leaves its budget, {255 * budget:.4g}/255 around each image inside "
             f"[0, 1], by up to {excess:.3g}/255; its poisons are clipped to it"
         )
-    checked: Tensor = images
-    return checked
+    return images
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from poisonbench.core.errors import DivergedError, UsageError, check_returned
 from poisonbench.core.files import write_bytes
 from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import as_json
-from poisonbench.data.splits import Dataset
+from poisonbench.data.splits import Dataset, Split
 from poisonbench.models import check_model
 from poisonbench.registry import defenses, find, sources_of
 from poisonbench.requests import RunRequest
@@ -144,6 +144,8 @@ def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
     try:
         recipe = victim.stage_recipe(targeting, settings)
         defense: Defense = settings.module.build(settings.config, recipe)
+        fits = isinstance(defense, Defense) and hasattr(defense, "memory")  # type: ignore[redundant-expr]
+        check_returned("build", fits, "a Defense whose __init__ calls super().__init__()", defense)
         if poison.rho == 1 and targeting is None:
             # Before the poison is crafted.
             _reveal(settings, defense, torch.ones(len(dataset.train), dtype=torch.bool))
