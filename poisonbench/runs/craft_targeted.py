@@ -86,8 +86,8 @@ def craft_targeted(
         with crafting(bench, name, _together(missing.values()), generators) as checkpoint:
             images = _attack(bench, dataset, pool, list(targets.values()), checkpoint)
             for (trial, (goal, rows)), poisoned in zip(targets.items(), images, strict=True):
-                mine, card = missing[trial], goal.as_json()
-                crafted[trial] = publish_pool(bench, dataset, mine, poisoned, rows, card)
+                own_pool, card = missing[trial], goal.as_json()
+                crafted[trial] = publish_pool(bench, dataset, own_pool, poisoned, rows, card)
     else:
         # A kill may have come between publishing and discarding.
         bench.checkpoint(_together(pools.values())).discard()

@@ -271,6 +271,6 @@ def threads(num_processes: int) -> int:
     if allotted := os.environ.get("SLURM_CPUS_PER_TASK"):
         count = int(allotted)
     else:
-        mine = getattr(os, "sched_getaffinity", None)
-        count = len(mine(0)) if mine else os.cpu_count() or 1
+        affinity = getattr(os, "sched_getaffinity", None)
+        count = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, count // num_processes)

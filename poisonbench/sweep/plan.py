@@ -104,10 +104,10 @@ class Plan:
         if count < 1 or not 0 <= index < count:
             raise UsageError(f"--shard: expected i/n with 0 <= i < n, got {index}/{count}")
         main = kind or ("defend" if self.only("defend") else "craft")
-        mine = set(sorted(job.id for job in self.only(main))[index::count])
+        ids = set(sorted(job.id for job in self.only(main))[index::count])
         if kind is None:
-            mine |= {name for job in self.jobs if job.id in mine for name in job.needs}
-        return tuple(job for job in self.jobs if job.id in mine)
+            ids |= {name for job in self.jobs if job.id in ids for name in job.needs}
+        return tuple(job for job in self.jobs if job.id in ids)
 
     def to_json(self) -> str:
         """The file's text: a line a job, so that two plans can be compared by eye."""
