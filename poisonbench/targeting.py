@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -83,14 +83,19 @@ PROFILES: Profiles = {
 }
 
 
-def own_targeting(presets: Sequence[str], scenario: str) -> Targeting:
-    """What holds in a scenario on data of these presets, the most general first."""
+def own_targeting(
+    presets: Sequence[str], scenario: str, given: Mapping[str, Any] | None = None
+) -> Targeting:
+    """What holds in a scenario where nothing else is asked for than what is given.
+
+    Presets are the data set's, most general first.
+    """
     return resolve(
         Targeting,
         PROFILES,
         profile="paper",
         presets=[name for preset in presets for name in (preset, f"{preset}/{scenario}")],
-        overrides={"scenario": scenario},
+        overrides={"scenario": scenario, **(given or {})},
         owner="a targeted attack",
     )
 

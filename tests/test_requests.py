@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from poisonbench.cli.request_words import from_words
 from poisonbench.core.errors import UsageError
-from poisonbench.core.settings import number_text, options_of, parse_number, typed
+from poisonbench.core.settings import number_text, options_of, parse_value, typed
 from poisonbench.registry import MIX, attacks, defenses, networks
 from poisonbench.requests import (
     TARGETING,
@@ -128,7 +128,7 @@ def test_a_request_is_what_its_words_and_its_json_say(request):
 
 @given(number=NUMBERS)
 def test_a_number_is_its_text(number):
-    assert parse_number(number_text(number)) == number
+    assert parse_value(number_text(number), float, "--x") == number
 
 
 @pytest.mark.parametrize(

@@ -88,8 +88,8 @@ class _Planner:
             return
         dataset = bench.dataset(request.dataset)
         poison = resolve_crafting(bench, dataset, request.poison)
-        if poison.targeted is not None:
-            check_targets(bench, dataset, poison.targeted.targeting, [request.poison.trial])
+        if poison.targeting is not None:
+            check_targets(bench, dataset, poison.targeting, [request.poison.trial])
         self._add_pools(request, poison)
 
     def _add_run(self, bench: Bench, request: RunRequest) -> None:

@@ -30,7 +30,7 @@ from poisonbench.sweep.execute import Sweep
 from poisonbench.sweep.garbage import STALE, delete, find_garbage, unfinished_checkpoints
 from poisonbench.sweep.job_states import JobStates
 from poisonbench.sweep.plan import Plan, read_plan, write_plan
-from poisonbench.sweep.progress_view import JobBars, Lines, View
+from poisonbench.sweep.progress_view import JobBars, View
 
 app = common.command_app("Plan, run and watch many runs, on one machine or on SLURM.")
 
@@ -152,9 +152,8 @@ def run(plan: PlanArgument, options: _SweepOptions) -> None:
     stopping = Stopping()
     with ExitStack() as stack:
         stack.enter_context(stop_on_signals(stopping))
-        view = View()
-        if not options.quiet:
-            view = stack.enter_context(JobBars()) if sys.stderr.isatty() else Lines()
+        has_bars = sys.stderr.isatty() and not options.quiet
+        view = stack.enter_context(JobBars()) if has_bars else View(quiet=options.quiet)
         states, slots = _job_states(options.results), options.jobs or len(devices)
         sweep = Sweep(planned, jobs, states, options.data_root, devices, slots, view, stopping)
         try:

@@ -67,7 +67,7 @@ def _groups(jobs: Sequence[Job]) -> dict[str, list[Job]]:
 
 def _job_status(job: Job, state: State, board: JobStates) -> dict[str, Any]:
     detail = ""
-    lease = board.lease(job) if state in (State.RUNNING, State.INTERRUPTED) else None
+    lease = board.leases.read(job.id) if state in (State.RUNNING, State.INTERRUPTED) else None
     if lease is not None and lease.owner is not None:
         host, process = lease.owner.host.split(" ")[0], lease.owner.process.partition(":")[0]
         detail = f"{host} process {process}"

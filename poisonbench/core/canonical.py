@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
 
@@ -18,6 +17,6 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def spec_id(spec: Mapping[str, Any]) -> str:
-    """16 hex digits of the sha256 of the canonical spec: the name of a run or a poison."""
+def spec_id(spec: Any) -> str:
+    """16 hex digits of the sha256 of the canonical spec: the name of a run, a poison or a plan."""
     return hashlib.sha256(canonical_json(spec).encode()).hexdigest()[:16]

@@ -52,13 +52,9 @@ class AbortedError(PoisonbenchError):
 
 
 class DivergedError(PoisonbenchError):
-    """A loss or a solve stopped being finite; the message names the setting to change.
+    """A loss or a solve stopped being finite; the message names the setting to change."""
 
-    Attributes:
-        epoch: of the training that it was in, from 1; null where there was none.
-    """
-
-    exit_code = 1
+    #: Of the training that it was in, from 1; None where there was none.
     epoch: int | None = None
 
 

@@ -43,14 +43,11 @@ def write_bytes(path: Path, data: bytes) -> None:
         StoreError: the folder cannot be written or is full.
     """
     with store_errors(path.parent):
-        for left in reversed(range(_ATTEMPTS)):
-            try:
-                _write_once(path, data)
-                break
-            except FileNotFoundError:
-                # Another process of the same run ended and cleared the folder under our hands.
-                if not left:
-                    raise
+        for _ in range(_ATTEMPTS - 1):
+            # Another process of the same run may end and clear the folder under our hands.
+            with suppress(FileNotFoundError):
+                return _write_once(path, data)
+        _write_once(path, data)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -59,11 +56,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_shared(path: Path) -> bytes:
-    """Read a file's bytes as :func:`retried` does.
-
-    Raises:
-        OSError: as from any read.
-    """
+    """Read a file's bytes as :func:`retried` does."""
     return retried(path, path.read_bytes)
 
 
@@ -72,9 +65,7 @@ def retried(path: Path, read: Callable[[], T]) -> T:
 
     A network file system may show for a moment a name whose file has been replaced or is not there
     yet; such a read is tried again after listing the folder, which renews what is cached of it.
-
-    Raises:
-        OSError: as from any read.
+    Errors are those of any read.
     """
     for wait in _WAITS:
         try:

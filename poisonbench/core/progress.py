@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextvars import ContextVar
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -49,42 +48,22 @@ class LogReporter:
             return
         elapsed = now - self.started
         left = elapsed / max(done - self.first, 1) * (total - done)
-        if not self.spoken:
-            if elapsed < ESTIMATE_AFTER:
-                return
-            self._line(f"{phase}: about {clock(elapsed + left)} in all", now)
-        elif now - self.spoken >= LINE_EVERY:
+        if not self.spoken and elapsed >= ESTIMATE_AFTER:
+            text = f"about {clock(elapsed + left)} in all"
+        elif self.spoken and now - self.spoken >= LINE_EVERY:
             share = f"{100 * done / max(total, 1):.0f}% {detail}".strip()
-            self._line(f"{phase}: {share}, {clock(elapsed)} gone, {clock(left)} left", now)
-
-    def _line(self, text: str, now: float) -> None:
+            text = f"{share}, {clock(elapsed)} gone, {clock(left)} left"
+        else:
+            return
         self.spoken = now
-        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+        print(f"{time.strftime('%H:%M:%S')} {phase}: {text}", file=sys.stderr, flush=True)
 
 
-class Bars:
-    """Rich progress bars, shown inside a ``with`` statement."""
-
-    bar: Progress
-
-    def __enter__(self) -> Self:
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.bar.stop()
-
-
-class BarReporter(Bars):
+class BarReporter(Progress):
     """A rich progress bar; use as a context manager."""
 
     def __init__(self) -> None:
-        self.bar = Progress(
+        super().__init__(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%"),
@@ -105,12 +84,12 @@ class BarReporter(Bars):
         """Move the bar, at most ten times a second."""
         now = time.monotonic()
         if phase != self.phase or done < self.last:
-            for task in self.bar.task_ids:
-                self.bar.remove_task(task)
-            self.bar.add_task(phase, total=total, completed=done, detail=detail)
+            for task in self.task_ids:
+                self.remove_task(task)
+            self.add_task(phase, total=total, completed=done, detail=detail)
             self.phase = phase
         elif now - self.shown >= 0.1 or done >= total:
-            self.bar.update(self.bar.task_ids[-1], completed=done, total=total, detail=detail)
+            self.update(self.task_ids[-1], completed=done, total=total, detail=detail)
             self.shown = now
         self.last = done
 

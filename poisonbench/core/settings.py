@@ -14,6 +14,7 @@ import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import ge, gt, le, lt
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from poisonbench.core.errors import UsageError
@@ -36,12 +37,8 @@ class Bounds:
 
     def __contains__(self, value: Any) -> bool:
         # Comparisons that must hold, so that nan is in no bounds.
-        return (
-            (self.low is None or value >= self.low)
-            and (self.over is None or value > self.over)
-            and (self.high is None or value <= self.high)
-            and (self.under is None or value < self.under)
-        )
+        sides = ((ge, self.low), (gt, self.over), (le, self.high), (lt, self.under))
+        return all(bound is None or holds(value, bound) for holds, bound in sides)
 
     def __str__(self) -> str:
         """``in (0, 1]``, ``at least 1``, ``0 or more`` or ``over 0``; nothing if unbounded."""
@@ -57,34 +54,20 @@ class Bounds:
         return f"over {over}" if over else ""
 
 
-def setting(
-    default: Any,
-    help: str,
-    *,
-    low: float | None = None,
-    over: float | None = None,
-    high: float | None = None,
-    under: float | None = None,
-    extension: bool = False,
-) -> Any:
+def setting(default: Any, help: str, *, extension: bool = False, **bounds: float) -> Any:
     """A dataclass field with its help text; becomes the option ``--field-name``.
-
-    A :class:`BaseConfig` checks the bounds; None is in them, and a tuple whose members are.
-
-    Parameters: each bound that may be among the values or not.
 
     Args:
         default: its value where nothing else is said.
         help: its text in ``--help``, where its bounds follow.
-        low: the least value.
-        over: what it must be over.
-        high: the largest value.
-        under: what it must be under.
         extension: not the paper's; the default is the method without it. :func:`as_json` leaves it
             out then, so that a run's id does not depend on extensions that it does not use.
+        bounds: those of :class:`Bounds` (low, over, high, under), which a :class:`BaseConfig`
+            checks; None is in them, and a tuple whose members are.
     """
-    bounds = Bounds(low, over, high, under)
-    metadata = {"help": help, "bounds": bounds, "extension": extension}
+    interval = Bounds(**bounds)
+    text = f"{help} {str(interval).capitalize()}." if bounds else help
+    metadata = {"help": text, "bounds": interval, "extension": extension}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -129,51 +112,28 @@ def options_of(config: type[Any]) -> list[Option]:
     """The settings of a config dataclass, in order of declaration."""
     hints = get_type_hints(config)
     return [
-        Option(
-            name=field.name,
-            flag="--" + field.name.replace("_", "-"),
-            kind=hints[field.name],
-            default=field.default,
-            help=_help_of(field),
-        )
-        for field in dataclasses.fields(config)
+        Option(f.name, flag_of(f.name), hints[f.name], f.default, f.metadata.get("help", ""))
+        for f in dataclasses.fields(config)
     ]
 
 
-def _help_of(field: dataclasses.Field[Any]) -> str:
-    """A setting's text, and its bounds as a sentence."""
-    help, bounds = field.metadata.get("help", ""), str(field.metadata.get("bounds", ""))
-    return f"{help} {bounds.capitalize()}." if bounds else help
-
-
-def parse_number(text: str) -> float:
-    """``"0.5"``, ``"8/255"`` or ``"1e-3"`` as a float.
-
-    Raises:
-        UsageError: the text is not a finite number.
-    """
-    try:
-        number = float(Fraction(text)) if "/" in text else float(text)
-    except (ValueError, ZeroDivisionError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise UsageError(
-            f"expected a number such as 0.5 or 8/255, got {text!r}; write it with digits"
-        )
-    return number
+def flag_of(name: str) -> str:
+    """A setting's option: ``from_epoch`` as ``--from-epoch``."""
+    return "--" + name.replace("_", "-")
 
 
 def parse_value(text: str, kind: Any, flag: str) -> Any:
     """Read the text of one option as the type its config field declares.
+
+    A number may be written as ``0.5``, ``8/255`` or ``1e-3``.
 
     Raises:
         UsageError: the text does not fit the type.
     """
     origin = get_origin(kind)
     if origin is Literal:
-        if text in get_args(kind):
+        if text in (known := get_args(kind)):
             return text
-        known = get_args(kind)
         raise UsageError(
             f"{flag}: expected one of {', '.join(known)}, got {text!r}{did_you_mean(text, known)}"
         )
@@ -202,9 +162,15 @@ def parse_value(text: str, kind: Any, flag: str) -> Any:
         return number
     if kind is float:
         try:
-            return parse_number(text)
-        except UsageError as error:
-            raise UsageError(f"{flag}: {error}") from None
+            real = float(Fraction(text)) if "/" in text else float(text)
+        except (ValueError, ZeroDivisionError, OverflowError):
+            real = math.nan
+        if not math.isfinite(real):
+            raise UsageError(
+                f"{flag}: expected a number such as 0.5 or 8/255, got {text!r}; write it with "
+                "digits"
+            )
+        return real
     return text
 
 
@@ -229,7 +195,7 @@ def typed(value: Any, kind: Any, flag: str) -> Any:
 
 
 def number_text(number: float) -> str:
-    """A number as short text that :func:`parse_number` reads as the same number.
+    """A number as short text that :func:`parse_value` reads as the same number.
 
     Pixels are whole grey levels where they are: ``8/255``.
     """
@@ -260,13 +226,9 @@ def resolve(
 ) -> ConfigT:
     """Build a config: defaults < profile for the data set < what the user gave.
 
-    Args:
-        config: a frozen dataclass whose ``__post_init__`` raises ValueError on bad values.
-        profiles: the owner's profiles; an absent ``"paper"`` means the defaults.
-        profile: the profile's name.
-        presets: the data set's presets, most general first.
-        overrides: explicit values by field name.
-        owner: the algorithm's name, for error messages.
+    The config is a dataclass whose ``__post_init__`` raises ValueError on bad values. Profiles are
+    the owner's, an algorithm's; an absent ``"paper"`` means the defaults. Presets are the data
+    set's, most general first.
 
     Raises:
         UsageError: unknown profile or field, or a value out of range.
@@ -282,30 +244,25 @@ def resolve(
         if name not in names:
             raise UsageError(unknown_option(name, names, owner))
     values: dict[str, Any] = {}
-    by_preset = profiles.get(profile, {})
     for preset in ("*", *presets):
-        values.update(by_preset.get(preset, {}))
-    values.update(overrides)
+        values |= profiles.get(profile, {}).get(preset, {})
+    values |= overrides
     try:
         return config(**values)
     except (ValueError, TypeError) as error:
-        raise UsageError(f"{owner}: {error}{_meant_levels(config, overrides)}") from None
-
-
-def _meant_levels(config: type[Any], overrides: Mapping[str, Any]) -> str:
-    """``"; did you mean --epsilon 8/255?"`` where grey levels were given for pixels of [0, 1]."""
-    for option in options_of(config):
-        value = overrides.get(option.name)
-        if isinstance(value, float) and 1 < value <= 255 and "pixels" in option.help:
-            return f"; did you mean {option.flag} {value:g}/255?"
-    return ""
+        meant = ""
+        for option in options_of(config):
+            value = overrides.get(option.name)
+            if isinstance(value, float) and 1 < value <= 255 and "pixels" in option.help:
+                # Grey levels that were given for pixels of [0, 1].
+                meant = meant or f"; did you mean {option.flag} {value:g}/255?"
+        raise UsageError(f"{owner}: {error}{meant}") from None
 
 
 def unknown_option(name: str, names: Iterable[str], owner: str) -> str:
     """The message for an option that an algorithm lacks; lists its own."""
-    flags = ["--" + known.replace("_", "-") for known in names]
-    flag = "--" + name.replace("_", "-")
-    own = ", ".join(flags) if flags else "none"
+    flags, flag = [flag_of(known) for known in names], flag_of(name)
+    own = ", ".join(flags) or "none"
     return f"{owner} has no option {flag}; its own options: {own}{did_you_mean(flag, flags)}"
 
 
@@ -328,14 +285,10 @@ def as_json(config: Any) -> dict[str, Any]:
     """
     values = {field: getattr(config, field.name) for field in dataclasses.fields(config)}
     return {
-        field.name: _plain(value)
+        field.name: list(value) if isinstance(value, tuple) else value
         for field, value in values.items()
         if not (field.metadata.get("extension") and value == field.default)
     }
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def require(condition: bool, message: str) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackCheckpoint
-from poisonbench.core.errors import InterruptedRunError, check_returned
+from poisonbench.core.errors import DivergedError, InterruptedRunError, check_returned
 from poisonbench.data.poison import overstep
 from poisonbench.runs.method_settings import Settings
 from poisonbench.runs.workspace import Bench
@@ -25,11 +26,7 @@ _TOLERANCE = 0.01
 def crafted_by(settings: Settings, task: Any, base: Tensor, say: Callable[[str], None]) -> Tensor:
     """What an attack makes of its task; its warnings are said, and whether it leaves its budget.
 
-    Args:
-        settings: the attack's.
-        task: its task.
-        base: the task's images as uint8.
-        say: told of warnings.
+    ``base`` are the task's images as uint8.
 
     Raises:
         UsageError: not as many images as the task has.
@@ -51,17 +48,25 @@ def crafted_by(settings: Settings, task: Any, base: Tensor, say: Callable[[str],
     return images
 
 
+@contextmanager
+def crafting(
+    bench: Bench, name: str, poison_id: str, generators: Sequence[torch.Generator]
+) -> Iterator[CraftCheckpoint]:
+    """The checkpoint of an attack, discarded once its poison is kept, or when it has diverged."""
+    checkpoint = CraftCheckpoint(bench, name, poison_id, generators)
+    try:
+        yield checkpoint
+    except DivergedError:
+        checkpoint.file.discard()
+        raise
+    checkpoint.file.discard()
+
+
 class CraftCheckpoint(AttackCheckpoint):
-    """Saves an attack under the id of the poison that it makes.
+    """Saves an attack, and its task's generators, under the id of the poison that it makes.
 
-    Args:
-        bench: where; its signals stop the attack.
-        name: the attack's, for messages.
-        poison_id: of what is crafted; a state of another is ignored.
-        generators: the task's; saved and restored with the attack's own state.
-
-    Attributes:
-        is_used: whether the attack has asked for it: then a signal waits for the next save.
+    A state of another poison is ignored. Once the attack has asked for its state (``is_used``), a
+    signal waits for the next save.
     """
 
     def __init__(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from msgspec import structs
@@ -11,56 +12,46 @@ from torch import Tensor
 
 from poisonbench.attacks.base import TargetedTask
 from poisonbench.core.canonical import spec_id
-from poisonbench.core.errors import DivergedError, UsageError
+from poisonbench.core.errors import UsageError
 from poisonbench.core.seeds import generator_for
-from poisonbench.data.poison import make_poison
+from poisonbench.core.settings import as_json
 from poisonbench.data.splits import Dataset
-from poisonbench.data.targets import draw_goal, draw_poison_rows
-from poisonbench.models.classifier import Classifier
-from poisonbench.runs.craft_checkpoint import CraftCheckpoint, crafted_by
-from poisonbench.runs.easy_targets import clean_probabilities
-from poisonbench.runs.poison import Crafted, Pool, ResolvedPoison, publish, stored
-from poisonbench.runs.trained_models import own_seeds, trained_models
+from poisonbench.data.targets import draw_goal, draw_poison_rows, draw_transfer_rows
+from poisonbench.models.classifier import Classifier, renew_head
+from poisonbench.runs.craft_checkpoint import CraftCheckpoint, crafted_by, crafting
+from poisonbench.runs.poison import Crafted, Pool, ResolvedPoison, publish_pool, stored
+from poisonbench.runs.trained_models import lengthen, model_spec, own_seeds, trained_models
 from poisonbench.runs.workspace import Bench
-from poisonbench.targeting import Goal, Targeting
+from poisonbench.targeting import Goal, Targeting, own_targeting
+from poisonbench.training.evaluation import logits_of
+from poisonbench.training.recipe import Recipe
+
+#: How many agree before a target is called easy.
+NUM_CONTROLS = 3
 
 
-def find_goal(bench: Bench, dataset: Dataset, poison: ResolvedPoison, trial: int) -> Goal:
-    """The target of a trial: the same for every attack and every defense.
+def draw_target(
+    bench: Bench, dataset: Dataset, poison: ResolvedPoison, trial: int
+) -> tuple[Goal, Tensor]:
+    """A trial's target, and the rows (P,) of the training split that become poisons.
 
-    Args:
-        bench: where.
-        dataset: whose test split the target is of.
-        poison: a targeted one; an easy target is one to models that are trained by the recipe of
-            its attack's surrogate.
-        trial: the target's.
+    They are the same for every attack and every defense. An easy target is one to models that are
+    trained by the recipe of the attack's surrogate.
 
     Raises:
-        UsageError: what was given does not exist or does not fit.
+        UsageError: what was given does not exist or does not fit, or the poison class has too few
+            images.
     """
-    assert poison.targeted is not None
-    targeting = poison.targeted.targeting
-    generator = generator_for(bench.seed, "target", trial)
+    targeting = poison.targeting
+    assert targeting is not None
     probabilities = None
     if targeting.targets == "easy" and targeting.target is None:
         (pool,) = poison.pools.values()
-        network = poison.request.surrogate
-        probabilities = clean_probabilities(
-            bench, dataset, targeting, pool.settings.recipe, network
-        )
-    return draw_goal(dataset, targeting, generator, probabilities)
-
-
-def poison_rows(
-    bench: Bench, dataset: Dataset, targeting: Targeting, goal: Goal, trial: int
-) -> Tensor:
-    """The rows (P,) of the training split that become poisons.
-
-    Raises:
-        UsageError: the poison class has too few images.
-    """
-    generator = generator_for(bench.seed, "poison rows", trial)
-    return draw_poison_rows(dataset.train.labels, goal, targeting, generator)
+        recipe, network = pool.settings.recipe, poison.request.surrogate
+        probabilities = _clean_probabilities(bench, dataset, targeting, recipe, network)
+    generator = generator_for(bench.seed, "target", trial)
+    goal = draw_goal(dataset, targeting, generator, probabilities)
+    return goal, _poison_rows(bench, dataset, targeting, goal, trial)
 
 
 def craft_targeted(
@@ -68,21 +59,16 @@ def craft_targeted(
 ) -> list[Crafted]:
     """One attack's poisons for the targets of some trials; those that are missing side by side.
 
-    Args:
-        bench: where.
-        dataset: what to poison.
-        poisons: that differ in their trial alone; each draws its own target, poisons and
-            randomness.
+    They differ in their trial alone; each draws its own target, poisons and randomness.
 
     Raises:
         UsageError: a target that does not exist, too few images to poison.
     """
-    first, targeted = poisons[0], poisons[0].targeted
-    assert targeted is not None
-    targeting = targeted.targeting
+    first = poisons[0]
+    assert first.targeting is not None
     (name,) = first.request.attacks
     pools = {poison.request.trial: poison.pools[name] for poison in poisons}
-    check_targets(bench, dataset, targeting, list(pools))
+    check_targets(bench, dataset, first.targeting, list(pools))
     bench.store.check_writable()
     missing = {
         trial: pool
@@ -91,80 +77,60 @@ def craft_targeted(
     }
     crafted = {}
     if missing:
-        jobs = []
-        for trial in missing:
-            goal = find_goal(bench, dataset, first, trial)
-            jobs.append(_Job(trial, goal, poison_rows(bench, dataset, targeting, goal, trial)))
-        settings = first.pools[name].settings
-        surrogate = first.pools[name].surrogate_text
-        bench.say(f"crafting {name} on {dataset.name} for {len(missing)} target(s){surrogate}")
-        craft_id = together([pool.id for pool in missing.values()])
-        try:
-            images = _attack(bench, dataset, first.pools[name], jobs, craft_id)
-        except DivergedError:
-            bench.checkpoint(craft_id).discard()
-            raise
-        for job, poisoned in zip(jobs, images, strict=True):
-            poison = make_poison(
-                poisoned,
-                job.rows,
-                dataset,
-                attack=name,
-                epsilon=settings.config.budget,
-                spec=missing[job.trial].spec,
-                goal=job.goal.as_json(),
-            )
-            crafted[job.trial] = publish(bench, poison, dataset)
-        bench.checkpoint(craft_id).discard()
+        pool = first.pools[name]
+        targets = {trial: draw_target(bench, dataset, first, trial) for trial in missing}
+        bench.say(
+            f"crafting {name} on {dataset.name} for {len(missing)} target(s){pool.surrogate_text}"
+        )
+        generators = [generator_for(bench.seed, "craft", name, trial) for trial in missing]
+        with crafting(bench, name, _together(missing.values()), generators) as checkpoint:
+            images = _attack(bench, dataset, pool, list(targets.values()), checkpoint)
+            for (trial, (goal, rows)), poisoned in zip(targets.items(), images, strict=True):
+                own_pool, card = missing[trial], goal.as_json()
+                crafted[trial] = publish_pool(bench, dataset, own_pool, poisoned, rows, card)
     else:
         # A kill may have come between publishing and discarding.
-        bench.checkpoint(together([pool.id for pool in pools.values()])).discard()
+        bench.checkpoint(_together(pools.values())).discard()
     return [crafted.get(trial) or stored(bench, pool.id, dataset) for trial, pool in pools.items()]
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One target, and what to poison."""
-
-    trial: int
-    goal: Goal
-    rows: Tensor
-
-
 def _attack(
-    bench: Bench, dataset: Dataset, pool: Pool, jobs: Sequence[_Job], craft_id: str
+    bench: Bench,
+    dataset: Dataset,
+    pool: Pool,
+    targets: Sequence[tuple[Goal, Tensor]],
+    checkpoint: CraftCheckpoint,
 ) -> Tensor:
-    name, recipe = pool.settings.entry.name, pool.settings.recipe
-    generators = [generator_for(bench.seed, "craft", name, job.trial) for job in jobs]
-    checkpoint = CraftCheckpoint(bench, name, craft_id, generators)
+    recipe = pool.settings.recipe
 
     def snapshots(number: int, epochs: Sequence[int]) -> list[Classifier]:
         spec = pool.surrogate | ({"number": number} if number else {})
-        return trained_models(bench, dataset, recipe, spec, seeds=own_seeds(spec), epochs=epochs)
+        return trained_models(bench, dataset, recipe, spec, epochs=epochs)
 
     train = dataset.train.to(bench.device)
-    rows = torch.stack([job.rows for job in jobs]).to(bench.device)
-    targets = dataset.test.images[[job.goal.target for job in jobs]].to(bench.device)
+    rows = torch.stack([poisoned for _, poisoned in targets]).to(bench.device)
+    images = dataset.test.images[[goal.target for goal, _ in targets]].to(bench.device)
     task = TargetedTask(
         images=train.images[rows].float().div_(255),
         labels=train.labels[rows],
         rows=rows,
-        targets=targets.float().div_(255),
-        intended=torch.tensor([job.goal.intended_class for job in jobs], device=bench.device),
+        targets=images.float().div_(255),
+        intended=torch.tensor([goal.intended_class for goal, _ in targets], device=bench.device),
         train=train,
         num_classes=dataset.num_classes,
         epochs=recipe.epochs,
         snapshots=snapshots,
-        generators=generators,
+        generators=list(checkpoint.generators.values()),
         report=checkpoint.report,
         checkpoint=checkpoint,
     )
     return crafted_by(pool.settings, task, train.images[rows], bench.say)
 
 
-def together(ids: Sequence[str]) -> str:
+def _together(pools: Iterable[Pool]) -> str:
     """The name of the checkpoint of poisons that are crafted in one call."""
-    return ids[0] if len(ids) == 1 else spec_id({"kind": "craft together", "poisons": list(ids)})
+    ids = [pool.id for pool in pools]
+    return ids[0] if len(ids) == 1 else spec_id({"kind": "craft together", "poisons": ids})
 
 
 def check_targets(
@@ -180,15 +146,67 @@ def check_targets(
         goal = draw_goal(dataset, random, generator_for(bench.seed, "target", trial))
         given = (targeting.target, targeting.intended_class, targeting.poison_class)
         if targeting.targets == "random" or any(value is not None for value in given):
-            poison_rows(bench, dataset, targeting, goal, trial)
+            _poison_rows(bench, dataset, targeting, goal, trial)
             continue
         # Which class an easy target's poisons are of, clean models will say: one must have room.
         reasons = []
         for label in range(dataset.num_classes):
             try:
                 goal = structs.replace(goal, poison_class=label)
-                poison_rows(bench, dataset, targeting, goal, trial)
+                _poison_rows(bench, dataset, targeting, goal, trial)
             except UsageError as error:
                 reasons.append(error)
         if len(reasons) == dataset.num_classes:
             raise reasons[0]
+
+
+def _poison_rows(
+    bench: Bench, dataset: Dataset, targeting: Targeting, goal: Goal, trial: int
+) -> Tensor:
+    generator = generator_for(bench.seed, "poison rows", trial)
+    return draw_poison_rows(dataset.train.labels, goal, targeting, generator)
+
+
+def _clean_probabilities(
+    bench: Bench, dataset: Dataset, targeting: Targeting, recipe: Recipe, model: str | None
+) -> Tensor:
+    """What control models, trained by a recipe, say of the test split, (M, N, K).
+
+    They share no seed with attacker or victim. For the scenario "transfer" they are heads on frozen
+    features, as its victims are: such a head is less sure of itself than the network that it came
+    from, and a target that is easy for the one is often lost without an attack for the other. What
+    a poison does not depend on, its target must not either: the transfer set has the data set's
+    own share and batch norm does not drift, whatever this victim's settings are.
+    """
+    images = dataset.test.images.to(bench.device)
+    probabilities = []
+    for number in range(NUM_CONTROLS):
+        spec = model_spec(bench, dataset, recipe, "control", 0, model, number)
+        if targeting.scenario == "transfer":
+            control = _transferred(bench, dataset, targeting, recipe, spec)
+        else:
+            (control,) = trained_models(bench, dataset, recipe, spec)
+        probabilities.append(logits_of(control, images).softmax(1).cpu())
+    return torch.stack(probabilities)
+
+
+def _transferred(
+    bench: Bench, dataset: Dataset, targeting: Targeting, recipe: Recipe, spec: dict[str, Any]
+) -> Classifier:
+    """A new head, trained on a clean transfer set, on features trained on the other images."""
+    seeds = own_seeds(spec)
+    none = torch.zeros(0, dtype=torch.int64)
+    share = own_targeting(dataset.presets, "transfer").transfer_share
+    generator = seeds.generator("transfer rows")
+    rows = draw_transfer_rows(dataset.train.labels, none, share, generator)
+    rest, transfer = dataset.train.without(rows), dataset.train.rows(rows)
+    about = spec | {"kind": "control extractor", "rows": rest.digest()}
+    (start,) = trained_models(bench, dataset, recipe, about, seeds=seeds, train=rest)
+    renew_head(start, seeds.generator("transfer head"))
+    start.hold(features=True, norms=True)
+    last = lengthen(recipe, targeting.stage_epochs)
+    about |= {"kind": "control head", "head": as_json(last)}
+    (control,) = trained_models(
+        bench, dataset, last, about, seeds=seeds, train=transfer, start=start
+    )
+    return control

@@ -19,18 +19,13 @@ from poisonbench.core.files import write_bytes
 from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import as_json
 from poisonbench.data.splits import Dataset, Split
-from poisonbench.models import build_model, check_model
+from poisonbench.models import check_model
 from poisonbench.registry import defenses, find, sources_of
 from poisonbench.requests import RunRequest
-from poisonbench.results import records
+from poisonbench.results import records, run_spec
 from poisonbench.results.records import RunRecord, read_record
-from poisonbench.results.run_spec import (
-    DatasetRef,
-    PoisonSpec,
-    RunSpec,
-    TargetingSpec,
-    TrainingSpec,
-)
+from poisonbench.results.run_spec import PoisonSpec, RunSpec, TrainingSpec
+from poisonbench.runs import victim
 from poisonbench.runs.class_warnings import class_warnings
 from poisonbench.runs.craft_targeted import check_targets
 from poisonbench.runs.environment import environment, peak_memory, reset_peak_memory, utc_now
@@ -39,22 +34,10 @@ from poisonbench.runs.method_settings import Settings, read_settings
 from poisonbench.runs.poison import ResolvedPoison, resolve_poison
 from poisonbench.runs.poisoned_data import Material, prepare
 from poisonbench.runs.trained_models import KEPT, LOOP_NUMBER
-from poisonbench.runs.victim import (
-    STAGE_NUMBER,
-    judge,
-    stage_overrides,
-    stage_recipe,
-    start_of_stage,
-)
 from poisonbench.runs.workspace import Bench, default_model
-from poisonbench.training.evaluation import (
-    accuracy_by_class,
-    right_answers,
-    right_by_batch_statistics,
-)
+from poisonbench.training import evaluation
 from poisonbench.training.recipe import Recipe
-from poisonbench.training.state import Defense, FitResult, Oracle
-from poisonbench.training.trainer import Trainer
+from poisonbench.training.state import Defense, Oracle
 
 
 @dataclass(frozen=True)
@@ -70,14 +53,8 @@ class Defended:
 class ResolvedRun:
     """A run as far as it is known before its poison is crafted.
 
-    Attributes:
-        request: what was asked for.
-        dataset: what it is trained on.
-        settings: the defense's.
-        recipe: how the classifier is trained on the poisoned data.
-        defense: built for that recipe.
-        poison: what the data are poisoned with.
-        spec: without a crafted poison's digest and without a drawn target.
+    The recipe is that of the training on the poisoned data, for which the defense is built; the
+    spec is without a crafted poison's digest and without a drawn target.
     """
 
     request: RunRequest
@@ -97,22 +74,15 @@ class ResolvedRun:
             chosen["model"] = network
         if surrogate not in (None, network):
             chosen["attack_model"] = surrogate
-        if self.poison.targeted is not None:
-            chosen |= stage_overrides(self.poison.targeted.targeting, self.settings)
+        if self.poison.targeting is not None:
+            chosen |= victim.stage_overrides(self.poison.targeting, self.settings)
         return chosen
-
-    def full_spec(self, material: Material) -> RunSpec:
-        """The spec with what is known once the poison is there."""
-        poison = self.spec.poison and structs.replace(self.spec.poison, digest=material.digest)
-        return structs.replace(self.spec, poison=poison, goal=material.goal)
 
 
 def defend(bench: Bench, request: RunRequest) -> Defended:
     """Train one classifier under a defense, or find the record of having done so.
 
-    Args:
-        bench: where.
-        request: what to train; attacks that are missing are crafted and kept.
+    Attacks that are missing are crafted and kept.
 
     Raises:
         PoisonbenchError: see :mod:`poisonbench.core.errors`; nothing half-made is left behind.
@@ -122,20 +92,13 @@ def defend(bench: Bench, request: RunRequest) -> Defended:
     dataset = run.dataset
     bench.store.check_writable()
     material = prepare(bench, dataset, run.poison, request.trial)
-    spec = run.full_spec(material)
-    run_id = spec.id
-    path = bench.store.run_path(run_id)
-    model_path = bench.store.model_path(run_id)
+    # With what is known once the poison is there.
+    poison = run.spec.poison and structs.replace(run.spec.poison, digest=material.digest)
+    spec = structs.replace(run.spec, poison=poison, goal=material.goal)
+    path, model_path = bench.store.run_path(spec.id), bench.store.model_path(spec.id)
     if path.exists() and (model_path.exists() or not request.save_model):
         return Defended(read_record(path), path, False)
-    if run.settings.entry.oracle and isinstance(run.defense, Oracle):
-        _reveal(request.method, run.defense, material.is_poison)
-    try:
-        measured, weights = _train(bench, run, spec, material, run_id)
-    except DivergedError as error:
-        bench.store.write_failure(run_id, spec, str(error), error.epoch)
-        bench.checkpoint(run_id).discard()
-        raise
+    _reveal(run.settings, run.defense, material.is_poison)
     overrides = run.overrides
     made_by = () if spec.poison is None else spec.poison.attacks
     sources = sources_of(request.method, made_by, spec.model, dataset.name)
@@ -149,16 +112,19 @@ def defend(bench: Bench, request: RunRequest) -> Defended:
         dataset=dataset.name,
         source=msgspec.convert(sources, records.Sources),
         sizes=records.Sizes(
-            train=len(dataset.train),
-            validation=len(dataset.validation),
-            test=len(dataset.test),
+            train=len(dataset.train), validation=len(dataset.validation), test=len(dataset.test)
         ),
     )
-    record = RunRecord(id=run_id, spec=spec, labels=labels, **measured)
+    try:
+        record, weights = _train(bench, run, spec, material, labels)
+    except DivergedError as error:
+        bench.store.write_failure(spec.id, spec, str(error), error.epoch)
+        bench.checkpoint(spec.id).discard()
+        raise
     if request.save_model:
         write_bytes(model_path, save(weights))
     bench.store.write_record(record)
-    bench.checkpoint(run_id).discard()
+    bench.checkpoint(spec.id).discard()
     return Defended(record.kept_at(path), path, True)
 
 
@@ -173,19 +139,16 @@ def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
     entry = find("a defense", defenses(), request.method)
     poison = resolve_poison(bench, dataset, request)
     settings = read_settings(entry, dataset, request.profile, request.settings, request.model)
-    targeting = None if poison.targeted is None else poison.targeted.targeting
-    try:
-        recipe = stage_recipe(targeting, settings)
-        defense: Defense = settings.module.build(settings.config, recipe)
-    except ValueError as error:
-        raise UsageError(f"{entry.name}: {error}") from None
-    fits = isinstance(defense, Defense) and hasattr(defense, "memory")  # type: ignore[redundant-expr]
-    check_returned("build", fits, "a Defense whose __init__ calls super().__init__()", defense)
-    if poison.rho == 1 and targeting is None and entry.oracle and isinstance(defense, Oracle):
-        # Before the poison is crafted.
-        _reveal(entry.name, defense, torch.ones(len(dataset.train), dtype=torch.bool))
+    targeting = poison.targeting
     scenario = "scratch" if targeting is None else targeting.scenario
     try:
+        recipe = victim.stage_recipe(targeting, settings)
+        defense: Defense = settings.module.build(settings.config, recipe)
+        fits = isinstance(defense, Defense) and hasattr(defense, "memory")  # type: ignore[redundant-expr]
+        check_returned("build", fits, "a Defense whose __init__ calls super().__init__()", defense)
+        if poison.rho == 1 and targeting is None:
+            # Before the poison is crafted.
+            _reveal(settings, defense, torch.ones(len(dataset.train), dtype=torch.bool))
         defense.check_run(scenario, settings.given)
     except ValueError as error:
         raise UsageError(f"{entry.name}: {error}") from None
@@ -196,7 +159,7 @@ def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
     has_stages = scenario != "scratch"
     spec = RunSpec(
         loop=LOOP_NUMBER,
-        dataset=DatasetRef(name=dataset.name.partition(":")[0], digest=dataset.digest),
+        dataset=run_spec.DatasetRef(name=dataset.name.partition(":")[0], digest=dataset.digest),
         poison=poison.spec,
         method=entry.name,
         recipe_number=settings.module.VERSION,
@@ -204,138 +167,118 @@ def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
         model=network,
         seed=bench.seed,
         trial=request.trial,
-        targeting=None if targeting is None else TargetingSpec(**as_json(targeting)),
+        targeting=None if targeting is None else run_spec.TargetingSpec(**as_json(targeting)),
         pretraining=TrainingSpec(**as_json(settings.pretraining)) if has_stages else None,
-        stage=STAGE_NUMBER if has_stages else None,
+        stage=victim.STAGE_NUMBER if has_stages else None,
         training=TrainingSpec(**as_json(recipe)),
     )
     return ResolvedRun(request, dataset, settings, recipe, defense, poison, spec)
 
 
-def _reveal(method: str, oracle: Oracle, is_poison: Tensor) -> None:
-    try:
-        oracle.reveal(is_poison)
-    except ValueError as error:
-        raise UsageError(f"{method}: {error}") from None
+def _reveal(settings: Settings, defense: Defense, is_poison: Tensor) -> None:
+    """Tell a defense which images are poisons, if it is one of our controls that may know."""
+    if settings.entry.oracle and isinstance(defense, Oracle):
+        try:
+            defense.reveal(is_poison)
+        except ValueError as error:
+            raise UsageError(f"{settings.entry.name}: {error}") from None
 
 
 def _train(
-    bench: Bench, run: ResolvedRun, spec: RunSpec, material: Material, run_id: str
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Train and evaluate: a record's measured fields, and the weights."""
+    bench: Bench, run: ResolvedRun, spec: RunSpec, material: Material, labels: records.Labels
+) -> tuple[RunRecord, dict[str, Tensor]]:
+    """Train and evaluate: the record, and the weights."""
     settings, defense, recipe, dataset = run.settings, run.defense, run.recipe, run.dataset
     started, clock = utc_now(), time.monotonic()
     # Before the run: a checkout may move on while it lasts.
-    surroundings = environment(bench.device, recipe.precision) | {"plan": bench.plan}
+    surroundings = environment(bench.device, recipe.precision)
     reset_peak_memory(bench.device)
     train = defense.extend(material.train, dataset.validation)
     check_returned("extend", isinstance(train, Split), "a Split", train)
     seeds = Seeds(bench.seed, spec.trial)
-    classifier = build_model(
-        spec.model,
-        dataset.image_shape,
-        dataset.num_classes,
-        dataset.mean,
-        dataset.std,
-        seeds.generator("initial weights"),
-    )
-    if run.poison.targeted is not None:
-        start = (run.poison.targeted.targeting, material.rows, settings, spec, defense)
-        classifier = start_of_stage(bench, dataset, classifier, *start)
+    classifier = victim.start_of_stage(bench, run, material.rows)
     bench.say(
         f"training {settings.entry.name} on {dataset.name}, "
         f"{describe_poison(spec.poison)}, trial {spec.trial}"
     )
-    trainer = Trainer(
-        recipe=recipe,
-        seeds=seeds,
-        device=bench.device,
-        checkpoint=bench.checkpoint(run_id),
-        report=bench.report,
-        should_stop=bench.stopping.is_set,
-        name=settings.entry.name,
-    )
+    trainer = bench.trainer(recipe, seeds, spec.id, settings.entry.name)
     result = trainer.fit(classifier, train, dataset.validation, defense)
     tested = time.monotonic()
     test = dataset.test.to(bench.device)
-    right = right_answers(classifier, test)
-    by_class = accuracy_by_class(right, test.labels, dataset.num_classes)
-    answer = None
-    if material.goal is not None:
-        answer = judge(classifier, dataset, material.goal, bench.device)
+    right = evaluation.right_answers(classifier, test)
+    by_class = evaluation.accuracy_by_class(right, test.labels, dataset.num_classes)
+    goal = material.goal
+    answer = None if goal is None else victim.judge(classifier, dataset, goal, bench.device)
     done = time.monotonic()
     seconds = {**result.seconds, "test": done - tested}
+    images = sum(row.get("images", len(train)) for row in result.curve)
     # Not timed: a diagnostic, which no method needs.
-    right_anew = right_by_batch_statistics(
+    right_anew = evaluation.right_by_batch_statistics(
         classifier, test, seeds.generator("batches of the test split")
     )
-    measured: dict[str, Any] = {
-        "metrics": records.Metrics(
-            test_accuracy=float(right.double().mean()),
-            batch_statistics_accuracy=None
-            if right_anew is None
-            else float(right_anew.double().mean()),
+    keep = defense.memory.get("keep")
+    record = RunRecord(
+        id=spec.id,
+        spec=spec,
+        labels=labels,
+        metrics=records.Metrics(
+            test_accuracy=_share(right),
+            batch_statistics_accuracy=None if right_anew is None else _share(right_anew),
             per_class_accuracy=by_class,
             validation_accuracy=result.curve[-1]["validation_accuracy"],
             attack_success=answer.success if answer else None,
             target=answer,
-            poison=_bystander(material, defense),
-            filter=_filtering(defense, material, dataset),
+            poison=_poison_share(material, defense),
+            filter=None
+            if keep is None
+            else filter_report(
+                keep.cpu(), material.is_poison, material.train.labels, dataset.num_classes
+            ),
         ),
-        "outcomes": records.Outcomes(
+        outcomes=records.Outcomes(
             test=records.Bits.pack(right.tolist()),
             test_by_batch_statistics=None
             if right_anew is None
             else records.Bits.pack(right_anew.tolist()),
         ),
-        "curve": msgspec.convert(result.curve, list[records.Epoch]),
+        curve=msgspec.convert(result.curve, list[records.Epoch]),
         # A defense may note numbers of numpy's types.
-        "notes": json.loads(json.dumps(result.notes)),
-        "digests": records.Digests(**result.digests),
-        "cost": records.Cost(
+        notes=json.loads(json.dumps(result.notes)),
+        digests=records.Digests(**result.digests),
+        cost=records.Cost(
             seconds=records.Seconds(**seconds, total=sum(seconds.values())),
             session_seconds=done - clock,
-            images_per_second=_speed(result, train),
+            # Those that a defense dropped are not among them.
+            images_per_second=float(images) / max(result.seconds["training"], 1e-9),
             peak_memory_bytes=peak_memory(bench.device),
             interruptions=result.interruptions,
         ),
-        "environment": records.Environment(**surroundings, started=started, finished=utc_now()),
-        "warnings": class_warnings(dataset, by_class, result.notes),
-    }
-    weights = dict(classifier.state_dict())
-    if "keep" in defense.memory:
-        weights[KEPT] = defense.memory["keep"]
-    return measured, {key: value.cpu().contiguous() for key, value in weights.items()}
+        environment=records.Environment(
+            **surroundings, plan=bench.plan, started=started, finished=utc_now()
+        ),
+        warnings=class_warnings(dataset, by_class, result.notes),
+    )
+    weights = classifier.state_dict() | ({} if keep is None else {KEPT: keep})
+    return record, {key: value.cpu().contiguous() for key, value in weights.items()}
 
 
-def _bystander(material: Material, defense: Defense) -> records.PoisonShare | None:
+def _share(is_right: Tensor) -> float:
+    return float(is_right.double().mean())
+
+
+def _poison_share(material: Material, defense: Defense) -> records.PoisonShare | None:
     """Score the defense by the poisons' rows, which it never saw."""
     if material.digest is None:
         return None
-    is_poison = material.is_poison
-    count, selected = int(is_poison.sum()), None
-    if "selected" in defense.memory:
-        selected = float(is_poison[defense.memory["selected"].cpu()].float().mean())
+    is_poison, selected = material.is_poison, defense.memory.get("selected")
+    count = int(is_poison.sum())
     return records.PoisonShare(
-        count=count, share=count / len(is_poison), share_of_selected=selected
+        count=count,
+        share=count / len(is_poison),
+        share_of_selected=None
+        if selected is None
+        else float(is_poison[selected.cpu()].float().mean()),
     )
-
-
-def _filtering(
-    defense: Defense, material: Material, dataset: Dataset
-) -> records.FilterScores | None:
-    """What a defense that drops images made of the poisons; nothing for one that drops none."""
-    if "keep" not in defense.memory:
-        return None
-    keep = defense.memory["keep"].cpu()
-    labels = material.train.labels
-    return filter_report(keep, material.is_poison, labels, dataset.num_classes)
-
-
-def _speed(result: FitResult, train: Split) -> float:
-    """Images a second of the training, those that a defense dropped not among them."""
-    images = float(sum(row.get("images", len(train)) for row in result.curve))
-    return images / max(result.seconds["training"], 1e-9)
 
 
 def describe_poison(poison: PoisonSpec | None) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from types import ModuleType
 from typing import Any
 
 from poisonbench.core.errors import UsageError
-from poisonbench.core.settings import options_of, resolve, typed, unknown_option
+from poisonbench.core.settings import BaseConfig, Option, options_of, resolve, typed, unknown_option
 from poisonbench.data.splits import Dataset
 from poisonbench.entries import MethodEntry
 from poisonbench.registry import recipe_presets
@@ -18,16 +18,10 @@ from poisonbench.training.recipe import Recipe, recipe_profiles
 
 @dataclass(frozen=True)
 class Settings:
-    """A method, fully set.
+    """A method, fully set, and the recipe that its classifier is trained by.
 
-    Attributes:
-        entry: its row in the registry.
-        module: its module.
-        config: its config.
-        recipe: how its classifier is trained.
-        profile: the profile's name.
-        overrides: what the user set apart from the profile, by field name.
-        given: the names of all that the user set, to other values than the profile's or not.
+    ``overrides`` is what the user set apart from the profile, by field name; ``given`` names all
+    that the user set, to other values than the profile's or not.
     """
 
     entry: MethodEntry
@@ -53,43 +47,50 @@ def read_settings(
 ) -> Settings:
     """Check a method's settings and build its config and recipe.
 
-    Args:
-        entry: attack or defense.
-        dataset: names the presets.
-        profile: "paper", or another that the method has.
-        values: what the user set by field name, of the method's config or of the recipe.
-        model: the network, by default the data's; some have a recipe of their own.
+    ``values`` are what the user set by field name, of the method's config or of the recipe; the
+    model is by default the data's, and some have a recipe of their own.
 
     Raises:
         UsageError: an option that the method lacks, or a bad value.
     """
     module = entry.load()
-    kinds = {option.name: option for option in options_of(module.Config)}
-    recipe_options = options_of(Recipe) if entry.trains else []
-    recipe_kinds = {o.name: o for o in recipe_options if o.name not in kinds}
-    for name in values:
-        if name not in kinds and name not in recipe_kinds:
-            raise UsageError(unknown_option(name, (*kinds, *recipe_kinds), entry.name))
-    given = {
-        name: typed(value, (kinds | recipe_kinds)[name].kind, (kinds | recipe_kinds)[name].flag)
-        for name, value in values.items()
-    }
+    own = options_of(module.Config)
+    names = {option.name for option in own}
+    shared = [o for o in options_of(Recipe) if o.name not in names] if entry.trains else []
+    given = typed_values(values, [*own, *shared], entry.name)
     presets = (*dataset.presets, model or default_model(dataset))
-    build = {"profile": profile, "presets": presets, "owner": entry.name}
-    own = {name: value for name, value in given.items() if name in kinds}
-    shared = {name: value for name, value in given.items() if name in recipe_kinds}
-    config = resolve(module.Config, module.PROFILES, overrides=own, **build)  # type: ignore[arg-type]
+    build: dict[str, Any] = {"profile": profile, "presets": presets, "owner": entry.name}
     changes = getattr(module, "RECIPE_CHANGES", {})
     profiles = recipe_profiles(
         {name: changes.get(name, {}) for name in module.PROFILES}, recipe_presets()
     )
-    recipe = resolve(Recipe, profiles, overrides=shared, **build)  # type: ignore[arg-type]
-    plain_config = resolve(module.Config, module.PROFILES, overrides={}, **build)  # type: ignore[arg-type]
-    plain_recipe = resolve(Recipe, profiles, overrides={}, **build)  # type: ignore[arg-type]
-    overrides = {
-        field.name: getattr(built, field.name)
-        for built, plain in ((config, plain_config), (recipe, plain_recipe))
-        for field in fields(built)
-        if getattr(built, field.name) != getattr(plain, field.name)
-    }
+    of_config = {name: value for name, value in given.items() if name in names}
+    of_recipe = {name: value for name, value in given.items() if name not in names}
+    config = resolve(module.Config, module.PROFILES, overrides=of_config, **build)
+    recipe = resolve(Recipe, profiles, overrides=of_recipe, **build)
+    overrides = differing(config, resolve(module.Config, module.PROFILES, overrides={}, **build))
+    overrides |= differing(recipe, resolve(Recipe, profiles, overrides={}, **build))
     return Settings(entry, module, config, recipe, profile, overrides, frozenset(given))
+
+
+def typed_values(
+    values: Mapping[str, Any], options: Iterable[Option], owner: str
+) -> dict[str, Any]:
+    """Values by field name as the types that the options declare; text is parsed.
+
+    Raises:
+        UsageError: an option that the owner lacks, or a value that does not fit.
+    """
+    known = {option.name: option for option in options}
+    for name in values:
+        if name not in known:
+            raise UsageError(unknown_option(name, known, owner))
+    return {
+        name: typed(value, known[name].kind, known[name].flag) for name, value in values.items()
+    }
+
+
+def differing(config: BaseConfig, other: BaseConfig) -> dict[str, Any]:
+    """The values of a config, by field name, that another of its kind has not."""
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    return {name: value for name, value in values.items() if value != getattr(other, name)}

@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
+
+from torch import Tensor
 
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.files import publish_folder
-from poisonbench.core.settings import as_json, options_of, resolve, typed
+from poisonbench.core.settings import as_json, flag_of, options_of
 from poisonbench.data.artefacts import poison_files, read_poison
-from poisonbench.data.poison import Poison
+from poisonbench.data.poison import Poison, make_poison
 from poisonbench.data.splits import Dataset
-from poisonbench.entries import AttackEntry
 from poisonbench.models import check_model
-from poisonbench.registry import attacks, find
+from poisonbench.registry import attacks
 from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, Values
 from poisonbench.results.run_spec import PoisonSpec
-from poisonbench.runs.method_settings import Settings, read_settings
+from poisonbench.runs.method_settings import Settings, differing, read_settings, typed_values
 from poisonbench.runs.trained_models import model_spec
 from poisonbench.runs.workspace import Bench
-from poisonbench.targeting import PROFILES, Targeting
+from poisonbench.targeting import UNTARGETED, Targeting, own_targeting
 
 #: Settings of the victim that change no poison.
 VICTIMS_OWN = ("transfer_share", "norm_drift")
-
-
-@dataclass(frozen=True)
-class Targeted:
-    """Targeting settings, and which of them the user set apart from the defaults."""
-
-    targeting: Targeting
-    overrides: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,10 +41,8 @@ class Crafted:
 class Pool:
     """One attack, fully set: what crafts the poison of every image, or of one target.
 
-    Attributes:
-        settings: the attack's, with its surrogate's recipe.
-        surrogate: the spec of the surrogate.
-        spec: all that determines the poison.
+    The recipe of the settings and the spec ``surrogate`` are the surrogate's; ``spec`` is all that
+    determines the poison.
     """
 
     settings: Settings
@@ -73,22 +64,19 @@ class Pool:
 
 @dataclass(frozen=True)
 class ResolvedPoison:
-    """All that is known of a poison before it is crafted.
+    """All that is known of a poison before it is crafted: its artefact, or what it is made of.
 
-    Attributes:
-        request: what was asked for.
-        rho: poisoned share of the training images, 0 of clean data; None is every image, crafted
-            by one attack.
-        artefact: what a path named.
-        targeted: the settings of a targeted poison.
-        pools: by attack, what the poison is made of.
+    ``rho`` is the poisoned share of the training images, 0 of clean data; None is every image,
+    crafted by one attack. Of a targeted poison there is the targeting, and which of its settings
+    the user set apart from the defaults.
     """
 
     request: PoisonRequest
     rho: float | None
     artefact: Poison | None = None
-    targeted: Targeted | None = None
     pools: Mapping[str, Pool] = field(default_factory=dict)
+    targeting: Targeting | None = None
+    targeting_overrides: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def spec(self) -> PoisonSpec | None:
@@ -96,7 +84,7 @@ class ResolvedPoison:
         request, artefact = self.request, self.artefact
         if artefact is None and not self.rho:
             return None
-        is_mixed = artefact is None and self.targeted is None
+        is_mixed = artefact is None and self.targeting is None
         return PoisonSpec(
             attacks=list(request.attacks) if artefact is None else artefact.card["attacks"],
             rho=self.rho or 0.0,
@@ -116,14 +104,14 @@ class ResolvedPoison:
         elif self.rho != 0:
             if request.selection != "stratified":
                 chosen["selection"] = request.selection
-            if self.targeted is None and request.trial != 0:
+            if self.targeting is None and request.trial != 0:
                 chosen["poison_trial"] = request.trial
             for name, pool in self.pools.items():
-                given = pool.settings.overrides
-                chosen |= {f"{name}.{setting}": value for setting, value in given.items()}
+                overrides = pool.settings.overrides
+                chosen |= {f"{name}.{setting}": value for setting, value in overrides.items()}
         if request.profile != "paper":
             chosen["attack_profile"] = request.profile
-        return chosen | (self.targeted.overrides if self.targeted is not None else {})
+        return {**chosen, **self.targeting_overrides}
 
 
 def resolve_crafting(bench: Bench, dataset: Dataset, poison: PoisonRequest) -> ResolvedPoison:
@@ -133,17 +121,30 @@ def resolve_crafting(bench: Bench, dataset: Dataset, poison: PoisonRequest) -> R
         UsageError: options that do not fit the attacks or each other, or bad values.
     """
     entry = poison.targeted
-    if entry is not None:
-        targeted = _targeted(entry, poison, dataset)
-        pools = {entry.name: _targeted_pool(bench, dataset, poison, targeted.targeting)}
-        return ResolvedPoison(poison, targeted.targeting.rho, targeted=targeted, pools=pools)
-    _refuse_targeting(poison, poison.text)
-    if poison.surrogate and not any(attacks()[name].trains for name in poison.attacks):
+    if entry is None:
+        _refuse_targeting(poison, poison.text)
+        _check_surrogate(poison, "--model")
+        rho = 1.0 if poison.rho is None and len(poison.attacks) > 1 else poison.rho
+        return ResolvedPoison(poison, rho, pools=_pools(bench, dataset, poison))
+    if poison.selection != "stratified":
         raise UsageError(
-            f"--model: expected an attack with a surrogate, got {poison.text}; leave it out"
+            f"--selection: expected an untargeted attack, got {entry.name}, whose poisons are of "
+            "one class; leave it out"
         )
-    rho = 1.0 if poison.rho is None and len(poison.attacks) > 1 else poison.rho
-    return ResolvedPoison(poison, rho, pools=_pools(bench, dataset, poison))
+    values = {**poison.targeting, **({} if poison.rho is None else {"rho": poison.rho})}
+    # The paper's scenario, or another for a data set too small for that.
+    by_preset = entry.scenario_by_preset
+    fitting = [by_preset[preset] for preset in dataset.presets if preset in by_preset]
+    targeting, overrides = _read_targeting(values, dataset, [entry.scenario, *fitting][-1])
+    scenario = targeting.scenario
+    if scenario in entry.not_in:
+        others = [other.name for other in attacks().values() if other.scenario == scenario]
+        raise UsageError(
+            f"--scenario: expected another than {scenario} with {entry.name}, which "
+            f"{entry.not_in[scenario]}; choose {' or '.join(others)}, made for it"
+        )
+    pools = _pools(bench, dataset, poison, targeting)
+    return ResolvedPoison(poison, targeting.rho, None, pools, targeting, overrides)
 
 
 def resolve_poison(bench: Bench, dataset: Dataset, run: RunRequest) -> ResolvedPoison:
@@ -154,11 +155,7 @@ def resolve_poison(bench: Bench, dataset: Dataset, run: RunRequest) -> ResolvedP
         ArtefactError: an unreadable poison, or one made for another scenario than asked for.
     """
     poison = run.crafted
-    given = run.poison
-    if given.surrogate is not None and not _has_surrogate(given):
-        raise UsageError(
-            f"--attack-model: expected an attack with a surrogate, got {given.text}; leave it out"
-        )
+    _check_surrogate(run.poison, "--attack-model")
     if poison.path is not None:
         return _resolve_artefact(bench, dataset, poison)
     entry = poison.targeted
@@ -172,12 +169,28 @@ def resolve_poison(bench: Bench, dataset: Dataset, run: RunRequest) -> ResolvedP
         rho = float(DEFAULT_RHO if poison.rho is None else poison.rho) if poison.attacks else 0.0
         pools = _pools(bench, dataset, poison) if rho > 0 else {}
         return ResolvedPoison(poison, rho, pools=pools)
-    if given.trial:
+    if run.poison.trial:
         raise UsageError(
             f"--poison-trial: expected an untargeted attack, got {entry.name}, whose poison is "
             "the trial's own; leave it out"
         )
     return resolve_crafting(bench, dataset, poison)
+
+
+def publish_pool(
+    bench: Bench,
+    dataset: Dataset,
+    pool: Pool,
+    images: Tensor,
+    rows: Tensor,
+    goal: Mapping[str, Any] = UNTARGETED,
+) -> Crafted:
+    """Put what an attack crafted of these rows into the store; see :func:`publish`."""
+    name, budget = pool.settings.entry.name, pool.settings.config.budget
+    poison = make_poison(
+        images, rows, dataset, attack=name, epsilon=budget, spec=pool.spec, goal=goal
+    )
+    return publish(bench, poison, dataset)
 
 
 def publish(bench: Bench, poison: Poison, dataset: Dataset) -> Crafted:
@@ -194,60 +207,44 @@ def stored(bench: Bench, poison_id: str, dataset: Dataset) -> Crafted:
     return Crafted(read_poison(bench.store.poison_path(poison_id), dataset), False)
 
 
-def own_scenario(entry: AttackEntry, dataset: Dataset) -> str:
-    """A targeted attack's scenario: the paper's, or another for a data set too small for that."""
-    small = entry.scenario_by_preset
-    fitting = [small[preset] for preset in dataset.presets if preset in small]
-    return [entry.scenario, *fitting][-1]
+def _check_surrogate(poison: PoisonRequest, flag: str) -> None:
+    if poison.surrogate and not any(attacks()[name].trains for name in poison.attacks):
+        raise UsageError(
+            f"{flag}: expected an attack with a surrogate, got {poison.text}; leave it out"
+        )
 
 
-def _has_surrogate(poison: PoisonRequest) -> bool:
-    return any(attacks()[name].trains for name in poison.attacks)
-
-
-def _pools(bench: Bench, dataset: Dataset, poison: PoisonRequest) -> dict[str, Pool]:
-    return {
-        name: _pool(bench, dataset, request, request.trial)
-        for name, request in poison.pools().items()
-    }
-
-
-def _pool(bench: Bench, dataset: Dataset, poison: PoisonRequest, surrogate_trial: int) -> Pool:
-    """One attack's pool, without a target."""
-    (name,) = poison.attacks
-    entry = find("an attack", attacks(), name)
-    values = poison.settings.get(name, {})
-    settings = read_settings(entry, dataset, poison.profile, values, poison.surrogate)
-    surrogate = model_spec(
-        bench, dataset, settings.recipe, "surrogate", surrogate_trial, poison.surrogate
-    )
-    if entry.trains or entry.scenario:
-        check_model(surrogate["model"], dataset.image_shape)
-    spec: dict[str, Any] = {
-        "kind": "craft",
-        "attack": name,
-        "recipe_number": settings.module.VERSION,
-        "config": as_json(settings.config),
-        "dataset": dataset.digest,
-        "surrogate": surrogate if entry.trains or entry.scenario else None,
-        "seed": bench.seed,
-        "trial": poison.trial,
-    }
-    return Pool(settings, surrogate, spec)
-
-
-def _targeted_pool(
-    bench: Bench, dataset: Dataset, poison: PoisonRequest, targeting: Targeting
-) -> Pool:
-    """A targeted attack's pool: the target is drawn from what its spec says.
-
-    How the victim's set is made up around the poison is not among it, and the surrogates are the
-    same for all trials.
-    """
-    pool = _pool(bench, dataset, poison, surrogate_trial=0)
-    shown = as_json(targeting)
-    attacker = {name: value for name, value in shown.items() if name not in VICTIMS_OWN}
-    return replace(pool, spec=pool.spec | {"targeting": attacker})
+def _pools(
+    bench: Bench, dataset: Dataset, poison: PoisonRequest, targeting: Targeting | None = None
+) -> dict[str, Pool]:
+    """By attack, what crafts its part of a poison; a target is drawn from what its spec says."""
+    pools = {}
+    for name, request in poison.pools().items():
+        entry, network = attacks()[name], request.surrogate
+        values = request.settings.get(name, {})
+        settings = read_settings(entry, dataset, request.profile, values, network)
+        # The surrogates of a targeted attack are the same for all trials.
+        trial = request.trial if targeting is None else 0
+        surrogate = model_spec(bench, dataset, settings.recipe, "surrogate", trial, network)
+        has_surrogate = entry.trains or bool(entry.scenario)
+        if has_surrogate:
+            check_model(surrogate["model"], dataset.image_shape)
+        spec: dict[str, Any] = {
+            "kind": "craft",
+            "attack": name,
+            "recipe_number": settings.module.VERSION,
+            "config": as_json(settings.config),
+            "dataset": dataset.digest,
+            "surrogate": surrogate if has_surrogate else None,
+            "seed": bench.seed,
+            "trial": request.trial,
+        }
+        if targeting is not None:
+            # How the victim's set is made up around the poison is not among it.
+            settled = as_json(targeting).items()
+            spec["targeting"] = {key: value for key, value in settled if key not in VICTIMS_OWN}
+        pools[name] = Pool(settings, surrogate, spec)
+    return pools
 
 
 def _resolve_artefact(bench: Bench, dataset: Dataset, poison: PoisonRequest) -> ResolvedPoison:
@@ -271,88 +268,46 @@ def _resolve_artefact(bench: Bench, dataset: Dataset, poison: PoisonRequest) -> 
             f"{goal.scenario}; leave --scenario out or craft one for it"
         )
     settled: Values = {
-        "scenario": goal.scenario,
         "rho": rho,
         "target": goal.target,
         "intended_class": goal.intended_class,
         "poison_class": goal.poison_class,
     }
     for name in (*settled, "targets"):
-        if name in poison.targeting and name != "scenario":
+        if name in poison.targeting:
             raise UsageError(
-                f"--{name.replace('_', '-')}: expected it with --attack, got it with --poison, "
+                f"{flag_of(name)}: expected it with --attack, got it with --poison, "
                 "which settles it; leave it out"
             )
-    targeted = _read_targeting({**poison.targeting, **settled}, dataset, goal.scenario)
-    return ResolvedPoison(poison, rho, artefact, targeted)
+    values = {**poison.targeting, **settled, "scenario": goal.scenario}
+    targeting, overrides = _read_targeting(values, dataset, goal.scenario)
+    return ResolvedPoison(poison, rho, artefact, {}, targeting, overrides)
 
 
 def _refuse_targeting(poison: PoisonRequest, source: str) -> None:
     """Raise UsageError if there are targeting settings beside what has no target."""
     for name in poison.targeting:
         raise UsageError(
-            f"--{name.replace('_', '-')}: expected a targeted attack, got {source}, which has no "
+            f"{flag_of(name)}: expected a targeted attack, got {source}, which has no "
             "target or scenario; leave it out"
         )
 
 
-def _targeted(entry: AttackEntry, poison: PoisonRequest, dataset: Dataset) -> Targeted:
-    """The settings of a targeted attack's poison.
+def _read_targeting(
+    values: Values, dataset: Dataset, scenario: str
+) -> tuple[Targeting, dict[str, Any]]:
+    """Targeting settings with what the data set has of its own, and those set apart from these.
 
-    Raises:
-        UsageError: a bad value, or a scenario that the attack has no form for.
+    The scenario is the attack's.
     """
-    if poison.selection != "stratified":
-        raise UsageError(
-            f"--selection: expected an untargeted attack, got {entry.name}, whose poisons are of "
-            "one class; leave it out"
-        )
-    rho: Values = {} if poison.rho is None else {"rho": poison.rho}
-    targeted = _read_targeting({**poison.targeting, **rho}, dataset, own_scenario(entry, dataset))
-    scenario = targeted.targeting.scenario
-    if scenario in entry.not_in:
-        others = [other.name for other in attacks().values() if other.scenario == scenario]
-        raise UsageError(
-            f"--scenario: expected another than {scenario} with {entry.name}, which "
-            f"{entry.not_in[scenario]}; choose {' or '.join(others)}, made for it"
-        )
-    return targeted
-
-
-def _read_targeting(values: Values, dataset: Dataset, scenario: str) -> Targeted:
-    """Targeting settings with what the data set has of its own.
-
-    Args:
-        values: what the user set, by field name.
-        dataset: names the presets.
-        scenario: the attack's own.
-
-    Raises:
-        UsageError: a bad value.
-    """
-    kinds = {option.name: option for option in options_of(Targeting)}
-    given = {
-        name: typed(value, kinds[name].kind, kinds[name].flag) for name, value in values.items()
-    }
-    profiles = {"paper": {**PROFILES["paper"], "*": {"scenario": scenario}}}
+    given = typed_values(values, options_of(Targeting), "a targeted attack")
     chosen = given.get("scenario", scenario)
     if "transfer_share" in given and chosen != "transfer":
         raise UsageError(
             f"--transfer-share: expected --scenario transfer, got {chosen}; leave it out"
         )
-    settings: dict[str, Any] = {
-        "profile": "paper",
-        "presets": [name for preset in dataset.presets for name in (preset, f"{preset}/{chosen}")],
-        "owner": "a targeted attack",
-    }
-    built = resolve(Targeting, profiles, overrides=given, **settings)
+    targeting = own_targeting(dataset.presets, chosen, given)
     # What a scenario's preset says goes with the scenario, which is compared by itself.
-    plain = resolve(Targeting, profiles, overrides={"scenario": chosen}, **settings)
-    overrides = {
-        field.name: getattr(built, field.name)
-        for field in fields(Targeting)
-        if field.name != "rho" and getattr(built, field.name) != getattr(plain, field.name)
-    }
-    if chosen != scenario:
-        overrides["scenario"] = chosen
-    return Targeted(built, overrides)
+    overrides = differing(targeting, own_targeting(dataset.presets, chosen))
+    overrides.pop("rho", None)
+    return targeting, overrides | ({"scenario": chosen} if chosen != scenario else {})

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poisonbench.data.poison import Poison
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.runs.craft import craft_mix
-from poisonbench.runs.craft_targeted import craft_targeted, find_goal, poison_rows
+from poisonbench.runs.craft_targeted import craft_targeted, draw_target
 from poisonbench.runs.poison import ResolvedPoison
 from poisonbench.runs.victim import stage_rows
 from poisonbench.runs.workspace import Bench
@@ -20,15 +19,10 @@ from poisonbench.targeting import Goal
 
 @dataclass(frozen=True)
 class Material:
-    """What a run trains on.
+    """What a run trains on: the N images that the defense gets, poisons among them.
 
-    Attributes:
-        train: the images that the defense gets, poisons among them.
-        is_poison: (N,) bool.
-        rows: (N,) of the training split that they are.
-        digest: the poison's; None on clean data.
-        origin: where the poison came from, for the record's labels.
-        goal: the target of a targeted attack.
+    ``is_poison`` is (N,) bool, ``rows`` (N,) says which of the training split the images are. The
+    digest is the poison's, the origin is for the record's labels.
     """
 
     train: Split
@@ -40,49 +34,33 @@ class Material:
 
 
 def prepare(bench: Bench, dataset: Dataset, resolved: ResolvedPoison, trial: int) -> Material:
-    """Craft or find the poison, and put it into the training images.
-
-    Args:
-        bench: where.
-        dataset: the clean data.
-        resolved: the poison.
-        trial: the run's.
+    """Craft or find the poison of a run's trial, and put it into the training images.
 
     Raises:
         PoisonbenchError: see :mod:`poisonbench.core.errors`.
     """
-    poison, origin = _find_poison(bench, dataset, resolved)
-    train = dataset.train if poison is None else poison.apply(dataset.train)
-    is_poison = torch.zeros(len(train), dtype=torch.bool)
+    poison, origin = resolved.artefact, None
     if poison is not None:
+        origin = {"id": None, "made_by": poison.card["spec"]}
+    elif resolved.rho != 0:
+        if resolved.targeting is None:
+            poison = craft_mix(bench, dataset, resolved).poison
+        else:
+            poison = craft_targeted(bench, dataset, [resolved])[0].poison
+        pools = {name: {"id": pool.id, "spec": pool.spec} for name, pool in resolved.pools.items()}
+        origin = {"id": poison.id, "pools": pools}
+    train, digest, goal = dataset.train, None, None
+    is_poison = torch.zeros(len(train), dtype=torch.bool)
+    rows = torch.arange(len(train))
+    if poison is not None:
+        train, digest, goal = poison.apply(train), poison.digest, poison.goal
         is_poison[poison.indices] = True
-    every = torch.arange(len(train))
-    digest = None if poison is None else poison.digest
-    if resolved.targeted is None:
-        return Material(train, is_poison, every, digest, origin)
-    targeting = resolved.targeted.targeting
-    if poison is not None and poison.goal is not None:
-        goal, poisoned = poison.goal, poison.indices
-    else:
-        goal = find_goal(bench, dataset, resolved, trial)
-        poisoned = poison_rows(bench, dataset, targeting, goal, trial)
-    rows = stage_rows(bench, dataset, targeting, poisoned, trial)
-    if len(rows) < len(train):
-        train, is_poison = train.rows(rows), is_poison[rows]
+    if resolved.targeting is not None:
+        if poison is not None and goal is not None:
+            poisoned = poison.indices
+        else:
+            goal, poisoned = draw_target(bench, dataset, resolved, trial)
+        rows = stage_rows(bench, dataset, resolved.targeting, poisoned, trial)
+        if len(rows) < len(train):
+            train, is_poison = train.rows(rows), is_poison[rows]
     return Material(train, is_poison, rows, digest, origin, goal)
-
-
-def _find_poison(
-    bench: Bench, dataset: Dataset, resolved: ResolvedPoison
-) -> tuple[Poison | None, dict[str, Any] | None]:
-    """The poison and where it came from; nothing for a clean run."""
-    if resolved.artefact is not None:
-        return resolved.artefact, {"id": None, "made_by": resolved.artefact.card["spec"]}
-    if resolved.rho == 0:
-        return None, None
-    if resolved.targeted is None:
-        poison = craft_mix(bench, dataset, resolved).poison
-    else:
-        poison = craft_targeted(bench, dataset, [resolved])[0].poison
-    pools = {name: {"id": pool.id, "spec": pool.spec} for name, pool in resolved.pools.items()}
-    return poison, {"id": poison.id, "pools": pools}

@@ -23,7 +23,6 @@ from poisonbench.models.classifier import Classifier
 from poisonbench.runs.workspace import Bench, default_model
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
-from poisonbench.training.trainer import Trainer
 
 #: In a victim's file: (N,) bool, the training images that its defense kept to the end.
 KEPT = "defense.keep"
@@ -43,16 +42,9 @@ def model_spec(
 ) -> dict[str, Any]:
     """What determines a model trained on clean data.
 
-    Parameters: all that determines a model, each a field of its spec.
-
-    Args:
-        bench: its seed.
-        dataset: trained on.
-        recipe: how.
-        kind: "surrogate", or another purpose with seeds of its own.
-        trial: which draw.
-        model: the network; by default the paper's for this kind of data.
-        number: among several of a kind; they differ in initial weights and batches.
+    Parameters: all that determines a model, each a field of its spec. ``kind`` is "surrogate", or
+    another purpose with seeds of its own; ``model`` the network, by default the paper's for this
+    kind of data; models of several ``number`` differ in initial weights and batches.
     """
     spec: dict[str, Any] = {
         "kind": kind,
@@ -80,13 +72,25 @@ def own_seeds(spec: dict[str, Any]) -> Seeds:
     return Seeds(seed_for(spec["seed"], spec["kind"], *parts), spec["trial"])
 
 
+def fresh_network(dataset: Dataset, network: str, seeds: Seeds) -> Classifier:
+    """A network for a data set, with the initial weights of these seeds."""
+    return build_model(
+        network,
+        dataset.image_shape,
+        dataset.num_classes,
+        dataset.mean,
+        dataset.std,
+        seeds.generator("initial weights"),
+    )
+
+
 def trained_models(
     bench: Bench,
     dataset: Dataset,
     recipe: Recipe,
     spec: dict[str, Any],
     *,
-    seeds: Seeds,
+    seeds: Seeds | None = None,
     epochs: Sequence[int] | None = None,
     train: Split | None = None,
     start: Classifier | None = None,
@@ -94,16 +98,16 @@ def trained_models(
 ) -> list[Classifier]:
     """A trained classifier after some numbers of epochs, frozen, in eval mode; cached.
 
-    Parameters: what a model is trained from; most calls give the first five.
+    Parameters: what a model is trained from; most calls give the first four.
 
     Args:
         bench: where.
-        dataset: names the classes and the normalisation; its validation split gives the curve.
+        dataset: whose training split is the default, and whose validation split gives the curve.
         recipe: how it is trained.
         spec: identifies it, see :func:`model_spec`.
-        seeds: of initial weights and batches.
+        seeds: of initial weights and batches; by default :func:`own_seeds`.
         epochs: when to look; at the end of the recipe by default. 0 is the initial state.
-        train: what to train on; the data set's training split by default.
+        train: what to train on.
         start: what to train, in place; a network with the seeds' initial weights by default.
         defense: what it is trained under, at the end of the recipe alone; plainly by default.
 
@@ -111,29 +115,29 @@ def trained_models(
         ArtefactError: the cached file is damaged.
         DivergedError: the training diverged.
     """
-    wanted = sorted({recipe.epochs} if epochs is None else set(epochs))
-    whole = wanted == [recipe.epochs]
-    model_id = spec_id(spec if whole else spec | {"after_epochs": wanted})
+    ends = sorted({recipe.epochs} if epochs is None else set(epochs))
+    is_whole = ends == [recipe.epochs]
+    model_id = spec_id(spec if is_whole else spec | {"after_epochs": ends})
     path = bench.store.model_path(model_id)
     if not path.exists():
-        blank = _build(dataset, spec["model"], seeds) if start is None else start
-        trainer = Trainer(
-            recipe=recipe,
-            seeds=seeds,
-            device=bench.device,
-            checkpoint=bench.checkpoint(model_id),
-            report=bench.report,
-            should_stop=bench.stopping.is_set,
-            name=spec["kind"],
-        )
-        split = dataset.train if train is None else train
-        tensors = _train(trainer, blank, split, dataset.validation, wanted, defense)
-        if whole:
-            tensors = {key.partition(".")[2]: value for key, value in tensors.items()}
-        write_bytes(path, save(tensors))
+        seeds = seeds or own_seeds(spec)
+        model = fresh_network(dataset, spec["model"], seeds) if start is None else start
+        watcher = _Watcher(ends)
+        if ends[-1] > 0:
+            shortened = replace(recipe, epochs=ends[-1])
+            trainer = bench.trainer(shortened, seeds, model_id, spec["kind"])
+            split = dataset.train if train is None else train
+            try:
+                trainer.fit(model, split, dataset.validation, defense or watcher)
+            except DivergedError as error:
+                error.args = (f"the {trainer.name} model: {error}",)
+                raise
+        prefix = "" if is_whole else f"{ends[-1]}."
+        last = {f"{prefix}{key}": value for key, value in model.state_dict().items()}
+        weights = {key: value.cpu().contiguous() for key, value in (watcher.memory | last).items()}
+        write_bytes(path, save(weights))
         bench.checkpoint(model_id).discard()
-    asked = wanted if epochs is None else epochs
-    prefixes = ["" if whole else f"{epoch}." for epoch in asked]
+    prefixes = ["" if is_whole else f"{epoch}." for epoch in epochs or ends]
     return [
         read_model(bench, path, spec["model"], dataset, name=spec["kind"], prefix=prefix)
         for prefix in prefixes
@@ -151,27 +155,19 @@ def read_model(
 ) -> Classifier:
     """A kept model, on the device, in eval mode, without parameter gradients.
 
-    Args:
-        bench: says which device.
-        path: its file.
-        network: the network's name.
-        dataset: what it classifies.
-        name: what to call the model in an error.
-        prefix: of its tensors' names, in a file of several models.
+    An error calls it by ``name``; ``prefix`` is that of its tensors, in a file of several models.
 
     Raises:
         ArtefactError: the file is missing, damaged or another network's.
     """
-    model = _build(dataset, network, Seeds())
+    model = fresh_network(dataset, network, Seeds())
     try:
-        stored = load(read_shared(path))
-        model.load_state_dict(
-            {
-                key.removeprefix(prefix): value
-                for key, value in stored.items()
-                if key.startswith(prefix) and key != KEPT
-            }
-        )
+        weights = {
+            key.removeprefix(prefix): value
+            for key, value in load(read_shared(path)).items()
+            if key.startswith(prefix) and key != KEPT
+        }
+        model.load_state_dict(weights)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ArtefactError(
             f"{path}: expected a {name} model, got {error}; delete it to train it again"
@@ -201,50 +197,16 @@ def read_kept(path: Path, count: int) -> Tensor:
     return keep
 
 
-def _build(dataset: Dataset, network: str, seeds: Seeds) -> Classifier:
-    return build_model(
-        network,
-        dataset.image_shape,
-        dataset.num_classes,
-        dataset.mean,
-        dataset.std,
-        seeds.generator("initial weights"),
-    )
-
-
-def _train(
-    trainer: Trainer,
-    model: Classifier,
-    train: Split,
-    validation: Split,
-    epochs: Sequence[int],
-    defense: Defense | None,
-) -> dict[str, Tensor]:
-    """Train in place; the weights after each of the numbers of epochs as ``"EPOCH.KEY"``."""
-    watcher = _Watcher(epochs)
-    last = epochs[-1]
-    try:
-        if last > 0:
-            shortened = replace(trainer, recipe=replace(trainer.recipe, epochs=last))
-            shortened.fit(model, train, validation, defense or watcher)
-    except DivergedError as error:
-        diverged = DivergedError(f"the {trainer.name} model: {error}")
-        diverged.epoch = error.epoch
-        raise diverged from None
-    ends = {f"{last}.{key}": value for key, value in model.state_dict().items()}
-    return {key: value.cpu().contiguous() for key, value in (watcher.memory | ends).items()}
-
-
 class _Watcher(Defense):
-    """Changes nothing; remembers the weights at the start of some epochs."""
+    """Changes nothing; remembers the weights at the start of some epochs, as ``"EPOCH.KEY"``."""
 
-    def __init__(self, wanted: Sequence[int]) -> None:
+    def __init__(self, epochs: Sequence[int]) -> None:
         super().__init__()
-        self.wanted = wanted
+        self.epochs = epochs
 
     def start_epoch(self, state: TrainingState) -> TrainingSet:
         """Copy the weights."""
-        if state.epoch in self.wanted:
+        if state.epoch in self.epochs:
             for key, value in state.model.state_dict().items():
                 self.memory[f"{state.epoch}.{key}"] = value.clone()
         return state.train

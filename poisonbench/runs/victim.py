@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,14 +13,15 @@ from poisonbench.data.splits import Dataset
 from poisonbench.data.targets import draw_transfer_rows
 from poisonbench.models.classifier import Classifier, renew_head
 from poisonbench.results.records import TargetAnswer
-from poisonbench.results.run_spec import RunSpec
 from poisonbench.runs.method_settings import Settings
-from poisonbench.runs.trained_models import lengthen, model_spec, trained_models
+from poisonbench.runs.trained_models import fresh_network, lengthen, model_spec, trained_models
 from poisonbench.runs.workspace import Bench
 from poisonbench.targeting import STAGE_CHANGES, Goal, Targeting
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.recipe import Recipe
-from poisonbench.training.state import Defense
+
+if TYPE_CHECKING:
+    from poisonbench.runs.defend import ResolvedRun
 
 #: Raised when the second stage's results change for the same settings.
 STAGE_NUMBER = 2
@@ -48,76 +49,47 @@ def stage_overrides(targeting: Targeting, settings: Settings) -> dict[str, Any]:
 def stage_rows(
     bench: Bench, dataset: Dataset, targeting: Targeting, rows: Tensor, trial: int
 ) -> Tensor:
-    """The rows of the training split that the victim is trained on, poisons among them.
-
-    Args:
-        bench: its seed.
-        dataset: trained on.
-        targeting: the scenario.
-        rows: (P,) of the poisons.
-        trial: the victim's.
+    """The rows of the training split that a trial's victim is trained on, poisons (P,) among them.
 
     Raises:
-        UsageError: the transfer set has no place for the poisons.
+        UsageError: the transfer set has no room for the poisons.
     """
     if targeting.scenario != "transfer":
         return torch.arange(len(dataset.train))
     generator = generator_for(bench.seed, "transfer rows", trial)
-    labels = dataset.train.labels
-    return draw_transfer_rows(labels, rows, targeting.transfer_share, generator)
+    return draw_transfer_rows(dataset.train.labels, rows, targeting.transfer_share, generator)
 
 
-def start_of_stage(
-    bench: Bench,
-    dataset: Dataset,
-    fresh: Classifier,
-    targeting: Targeting,
-    rows: Tensor,
-    settings: Settings,
-    spec: RunSpec,
-    defense: Defense,
-) -> Classifier:
+def start_of_stage(bench: Bench, run: ResolvedRun, rows: Tensor) -> Classifier:
     """The classifier that meets the poisons: fresh, or trained on clean data.
 
-    "transfer" pre-trains on all images outside the transfer set, freezes the features and draws a
-    new head; "finetune" pre-trains on the clean training split. Every defense of a trial starts
-    from the same one, but for those that pretrain in a way of their own.
-
-    Parameters: a run's parts; only the scenario decides which are needed.
-
-    Args:
-        bench: where.
-        dataset: the clean data.
-        fresh: initial weights of the trial.
-        targeting: the scenario.
-        rows: of the transfer set.
-        settings: the defense's, whose recipe trains the start.
-        spec: the run's.
-        defense: says how to pretrain.
+    "transfer" pre-trains on all images outside the transfer set, whose rows are given, freezes the
+    features and draws a new head; "finetune" pre-trains on the clean training split. Every defense
+    of a trial starts from the same one, but for those that pretrain in a way of their own.
     """
-    scenario = targeting.scenario
-    if scenario == "scratch":
-        return fresh
+    targeting, recipe, spec = run.poison.targeting, run.settings.pretraining, run.spec
     seeds = Seeds(bench.seed, spec.trial)
-    kind = "pretrained" if scenario == "finetune" else "extractor"
-    recipe = settings.pretraining
-    about = model_spec(bench, dataset, recipe, kind, spec.trial, spec.model)
-    train = dataset.train
-    if scenario == "transfer":
+    if targeting is None or targeting.scenario == "scratch":
+        return fresh_network(run.dataset, spec.model, seeds)
+    is_transfer = targeting.scenario == "transfer"
+    kind = "extractor" if is_transfer else "pretrained"
+    about = model_spec(bench, run.dataset, recipe, kind, spec.trial, spec.model)
+    train = run.dataset.train
+    if is_transfer:
         train = train.without(rows)
         about["rows"] = train.digest()
-    pretraining = defense.pretraining()
+    pretraining = run.defense.pretraining()
     if pretraining is not None:
         about["defense"] = {
             name: getattr(spec, name) for name in ("method", "recipe_number", "config")
         }
     (start,) = trained_models(
-        bench, dataset, recipe, about, seeds=seeds, train=train, defense=pretraining
+        bench, run.dataset, recipe, about, seeds=seeds, train=train, defense=pretraining
     )
     start.requires_grad_(True)
-    if scenario == "transfer":
+    if is_transfer:
         renew_head(start, seeds.generator("transfer head"))
-    start.hold(features=scenario == "transfer", norms=not targeting.norm_drift)
+    start.hold(features=is_transfer, norms=not targeting.norm_drift)
     return start
 
 

@@ -12,6 +12,7 @@ import torch
 
 from poisonbench.core.errors import AbortedError, UsageError
 from poisonbench.core.progress import Reporter, silent
+from poisonbench.core.seeds import Seeds
 from poisonbench.data.artefacts import read_poison
 from poisonbench.data.poison import Poison
 from poisonbench.data.sources import load_dataset
@@ -19,6 +20,8 @@ from poisonbench.data.splits import Dataset
 from poisonbench.models import default_network
 from poisonbench.results.store import Store
 from poisonbench.training.checkpoint import Checkpoint
+from poisonbench.training.recipe import Recipe
+from poisonbench.training.trainer import Trainer
 
 
 def _mute(text: str) -> None:
@@ -30,9 +33,6 @@ class Bench:
     """The surroundings that several runs share.
 
     Attributes:
-        store: the results folder.
-        data_root: the folder of data sets.
-        device: where tensors live.
         seed: root of every seed.
         report: told of progress.
         say: told of what happens, a line at a time.
@@ -77,6 +77,18 @@ class Bench:
         """The checkpoint of a run."""
         return Checkpoint(self.store.checkpoint_path(run_id), run_id)
 
+    def trainer(self, recipe: Recipe, seeds: Seeds, run_id: str, name: str) -> Trainer:
+        """What trains here, with the checkpoint of a run; the name is of its progress reports."""
+        return Trainer(
+            recipe=recipe,
+            seeds=seeds,
+            device=self.device,
+            checkpoint=self.checkpoint(run_id),
+            report=self.report,
+            should_stop=self.stopping.is_set,
+            name=name,
+        )
+
     def abort_if_stopping(self) -> None:
         """Raise AbortedError after a signal, where there is no checkpoint to save."""
         if self.stopping.is_set():
@@ -91,6 +103,8 @@ def default_model(dataset: Dataset) -> str:
 def find_device(text: str) -> torch.device:
     """The device that a user means by auto, cpu, cuda or cuda:N.
 
+    A GPU computes float32 in float32, and trains to the same bytes for the same spec.
+
     Raises:
         UsageError: unknown, or not on this machine.
     """
@@ -98,21 +112,16 @@ def find_device(text: str) -> torch.device:
     if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdigit())):
         raise UsageError(f"--device: expected auto, cpu, cuda or cuda:N, got {text!r}")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if kind == "auto":
-        return _cuda(0) if count else torch.device("cpu")
-    if kind == "cuda" and int(number or 0) >= count:
+    if kind == "cpu" or (kind == "auto" and not count):
+        return torch.device("cpu")
+    if int(number or 0) >= count:
         raise UsageError(
             f"--device: expected a CUDA device that exists, got {text!r} where there are {count}; "
             "use --device cpu"
         )
-    return torch.device("cpu") if kind == "cpu" else _cuda(int(number or 0))
-
-
-def _cuda(number: int) -> torch.device:
-    """A GPU that computes float32 in float32, and trains to the same bytes for the same spec."""
     # cuBLAS reads it when it first runs.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-    return torch.device("cuda", number)
+    return torch.device("cuda", int(number or 0))

@@ -14,7 +14,7 @@ class Costs:
     """Mean seconds of a run by data set and method."""
 
     def __init__(self, records: Iterable[RunRecord]) -> None:
-        seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+        seconds = defaultdict(list)
         for record in records:
             key = (record.labels.dataset, record.spec.method)
             seconds[key].append(record.cost.seconds.total)
@@ -22,9 +22,7 @@ class Costs:
 
     def of(self, job: Job) -> float | None:
         """Seconds of a run like this one; None for a poison or when there is none yet."""
-        if job.kind != "defend":
-            return None
-        return self.means.get((job.dataset, job.method))
+        return self.means.get((job.dataset, job.method)) if job.kind == "defend" else None
 
     def left(self, jobs: Iterable[Job]) -> float | None:
         """Seconds of these runs one after another; None while one of them is not known."""

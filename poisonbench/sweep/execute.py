@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,17 +48,9 @@ class Slot:
 
 @dataclass
 class Sweep:
-    """Jobs of a plan, being run.
+    """Jobs of a plan, being run; the devices are shared out over the processes.
 
-    Attributes:
-        plan: what the jobs are from.
-        jobs: those to run.
-        board: the states.
-        data_root: the folder of data sets.
-        devices: shared out over the processes.
-        num_processes: how many runs side by side.
-        view: told of what happens.
-        stopping: set by a signal.
+    ``failed`` says which jobs failed, and why.
     """
 
     plan: Plan
@@ -69,8 +62,7 @@ class Sweep:
     view: View
     stopping: Stopping
     failed: dict[str, str] = field(default_factory=dict)
-    _mine: frozenset[str] = frozenset()
-    _attempts: dict[str, int] = field(default_factory=dict)
+    _attempts: Counter[str] = field(default_factory=Counter)
     _interrupted: set[str] = field(default_factory=set)
     _full: str = ""
     _has_news: bool = True
@@ -78,7 +70,8 @@ class Sweep:
     _asked: float = 0.0
 
     def __post_init__(self) -> None:
-        self._mine = frozenset(job.id for job in self.jobs)
+        self._mine = {job.id for job in self.jobs}
+        self._logs = self.board.store.sweep / "logs"
 
     def run(self) -> None:
         """Run everything; returns when each job is done.
@@ -93,9 +86,12 @@ class Sweep:
             Slot(number, self.devices[number % len(self.devices)])
             for number in range(self.num_processes)
         ]
-        self._logs().mkdir(parents=True, exist_ok=True)
+        self._logs.mkdir(parents=True, exist_ok=True)
         self.board.refresh()
-        self._note_failures()
+        for job in self.jobs:
+            # Left alone until it is retried.
+            if (failure := self.board.failure(job)) is not None:
+                self.failed[job.id] = failure.reason
         try:
             while self._step(slots):
                 time.sleep(_ROUND)
@@ -113,20 +109,22 @@ class Sweep:
         for slot in slots:
             self._hear(slot)
         self.board.leases.beat()
-        busy = [slot for slot in slots if slot.job is not None]
+        now = time.monotonic()
         if self.stopping.is_set() or self._full:
-            if self.stopping.is_set() and time.monotonic() - self._asked > _ASK:
-                self._asked = time.monotonic()
-                for slot in busy:
-                    if slot.worker is not None:
-                        slot.worker.stop()
+            busy = [slot.worker for slot in slots if slot.job is not None]
+            if self.stopping.is_set() and now - self._asked > _ASK:
+                self._asked = now
+                for worker in filter(None, busy):
+                    worker.send({"stop": True})
             return bool(busy)
-        if not self._has_news and time.monotonic() - self._looked < _LOOK:
+        if not self._has_news and now - self._looked < _LOOK:
             return True
-        self._looked, self._has_news = time.monotonic(), False
+        self._looked, self._has_news = now, False
         self.board.refresh()
         left = self._left()
-        self._show(left)
+        seconds = Costs(self.board.records.values()).left(left)
+        num_done = len(self.jobs) - len(left)
+        self.view.total(num_done, len(self.jobs), seconds and seconds / self.num_processes)
         for slot in slots:
             if slot.job is None and not self._start_next(slot, left):
                 break
@@ -138,14 +136,11 @@ class Sweep:
         for job in self.jobs:
             if job.id in self.failed or job.id in self._interrupted or self.board.is_done(job):
                 continue
-            for name in job.needs:
-                title = self.plan.job(name).title
-                if name in self.failed:
-                    self.failed[job.id] = f"needs {title}, which failed"
-                elif (
-                    name not in self._mine and self.board.state(self.plan.job(name)) not in _COMING
-                ):
-                    self.failed[job.id] = f"needs {title}, which is not there; run it first"
+            for poison in map(self.plan.job, job.needs):
+                if poison.id in self.failed:
+                    self.failed[job.id] = f"needs {poison.title}, which failed"
+                elif poison.id not in self._mine and self.board.state(poison) not in _COMING:
+                    self.failed[job.id] = f"needs {poison.title}, which is not there; run it first"
             if job.id not in self.failed:
                 left.append(job)
         return left
@@ -159,33 +154,31 @@ class Sweep:
                 continue
             # Another process may have ended it between our look and our lease.
             self.board.refresh()
-            if self.board.is_done(job):
-                leases.release(job.id)
-            elif (failure := self.board.failure(job)) is not None:
-                self.failed[job.id] = failure.reason
-                leases.release(job.id)
-            else:
+            failure = self.board.failure(job)
+            if failure is None and not self.board.is_done(job):
                 self._start(slot, job)
                 return True
+            if failure is not None:
+                self.failed[job.id] = failure.reason
+            leases.release(job.id)
         return False
 
     def _is_ready(self, job: Job) -> bool:
-        def is_settled(name: str) -> bool:
-            other = self.plan.job(name)
-            if name not in self._mine:
+        def is_settled(other: Job) -> bool:
+            if other.id not in self._mine:
                 # Another shard's, which may wait in a queue behind this one.
                 return self.board.state(other) is not State.RUNNING
-            unknown = name in self.failed or name in self._interrupted
+            unknown = other.id in self.failed or other.id in self._interrupted
             return unknown or self.board.is_done(other) or self.board.failure(other) is not None
 
-        needed = all(self.board.is_done(self.plan.job(name)) for name in job.needs)
-        return needed and all(is_settled(name) for name in job.after)
+        needed = all(map(self.board.is_done, map(self.plan.job, job.needs)))
+        return needed and all(map(is_settled, map(self.plan.job, job.after)))
 
     def _start(self, slot: Slot, job: Job) -> None:
         if slot.worker is None:
             slot.worker = Worker(threads(self.num_processes))
         slot.job, slot.error = job, ""
-        self._attempts[job.id] = self._attempts.get(job.id, 0) + 1
+        self._attempts[job.id] += 1
         folders = {"results": str(self.board.store.root), "data_root": str(self.data_root)}
         slot.worker.send(
             {
@@ -204,19 +197,18 @@ class Sweep:
         if worker is None:
             return
         for answer in worker.answers():
-            if "error" in answer:
-                slot.error = str(answer["error"])
-            elif "phase" in answer and slot.job is not None:
-                self.view.moved(
-                    slot.number, slot.job.title, answer["phase"], answer["done"], answer["total"]
-                )
-            elif "code" in answer:
-                self._end(slot, int(answer["code"]))
-            elif "dead" in answer:
-                # Of a signal, say; its run goes with it, to start again from its checkpoint.
-                worker.kill()
-                slot.worker = None
-                self._end(slot, -9)
+            match answer:
+                case {"error": error}:
+                    slot.error = str(error).removeprefix("error: ")
+                case {"phase": phase, "done": done, "total": total} if slot.job is not None:
+                    self.view.moved(slot.number, phase, done, total)
+                case {"code": code}:
+                    self._end(slot, int(code))
+                case {"dead": _}:
+                    # Of a signal, say; its run goes with it, to start again from its checkpoint.
+                    worker.kill()
+                    slot.worker = None
+                    self._end(slot, -9)
 
     def _end(self, slot: Slot, code: int) -> None:
         """Note how a job ended, by its exit code, negative for a signal."""
@@ -226,54 +218,39 @@ class Sweep:
         self._has_news = True
         self.board.refresh()
         is_done = self.board.is_done(job)
-        is_stopped = not is_done and (
-            code in _STOPPED or self.stopping.is_set() or code == _CANNOT_WRITE
-        )
         if code == _CANNOT_WRITE:
-            self._full = (
-                slot.error.removeprefix("error: ") or "the results folder cannot be written"
-            )
-        how = "done" if is_done else "stopped"
+            self._full = slot.error or "the results folder cannot be written"
+        is_stopped = code in (*_STOPPED, _CANNOT_WRITE) or self.stopping.is_set()
+        is_interrupted = is_stopped and not is_done
         if is_done:
+            how = "done"
             self.board.clear_failure(job)
-        elif is_stopped:
+        elif is_interrupted:
+            how = "stopped"
             self._interrupted.add(job.id)
         elif code < 0 and self._attempts[job.id] < _ATTEMPTS:
             how = f"killed by signal {-code}, again:"
         else:
             how = "FAILED"
             self._fail(job, code, slot.error)
-        self.board.leases.release(job.id, is_interrupted=is_stopped)
+        self.board.leases.release(job.id, is_interrupted=is_interrupted)
         self.view.ended(slot.number, job.title, how)
 
     def _fail(self, job: Job, code: int, error: str) -> None:
-        reason = error.removeprefix("error: ") or f"ended with code {code}"
+        reason = error or f"ended with code {code}"
         if code < 0:
             reason = f"killed by signal {-code}, {_ATTEMPTS} times; is there memory enough?"
         elif code == 0:
             reason = "ended well, but its result is not that of the plan; was it made elsewhere?"
         self.failed[job.id] = reason
-        log = str(self.board.log_path(job))
         try:
-            self.board.write_failure(job, Failure(code, reason, log))
+            self.board.write_failure(job, Failure(code, reason, str(self.board.log_path(job))))
         except StoreError as full:
             self._full = str(full)
 
-    def _note_failures(self) -> None:
-        """Leave jobs that failed before alone until they are retried."""
-        for job in self.jobs:
-            if (failure := self.board.failure(job)) is not None:
-                self.failed[job.id] = failure.reason
-
-    def _show(self, left: Sequence[Job]) -> None:
-        seconds = Costs(self.board.records.values()).left(left)
-        self.view.total(
-            len(self.jobs) - len(left), len(self.jobs), seconds and seconds / self.num_processes
-        )
-
     def _conclude(self) -> None:
-        done = sum(self.board.is_done(job) for job in self.jobs)
-        progress = f"{done} of {len(self.jobs)} jobs are done"
+        num_done = sum(map(self.board.is_done, self.jobs))
+        progress = f"{num_done} of {len(self.jobs)} jobs are done"
         if self._full:
             raise StoreError(f"{self._full} ({progress}; run the same command to continue)")
         if self.stopping.is_set() or self._interrupted:
@@ -282,12 +259,9 @@ class Sweep:
             )
         if self.failed:
             raise JobsFailedError(
-                f"{len(self.failed)} job(s) failed, {progress}; see their logs in {self._logs()}, "
+                f"{len(self.failed)} job(s) failed, {progress}; see their logs in {self._logs}, "
                 "then `poisonbench sweep retry PLAN --failed` and run the same command again"
             )
-
-    def _logs(self) -> Path:
-        return self.board.store.sweep / "logs"
 
 
 def threads(num_processes: int) -> int:
@@ -297,6 +271,6 @@ def threads(num_processes: int) -> int:
     if allotted := os.environ.get("SLURM_CPUS_PER_TASK"):
         count = int(allotted)
     else:
-        mine = getattr(os, "sched_getaffinity", None)
-        count = len(mine(0)) if mine else os.cpu_count() or 1
+        affinity = getattr(os, "sched_getaffinity", None)
+        count = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, count // num_processes)

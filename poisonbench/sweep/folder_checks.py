@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,48 +59,46 @@ def check_folder(root: Path) -> list[Check]:
     """
     with store_errors(root):
         root.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=root, prefix=".doctor-", suffix=".tmp"))
-    try:
-        return [
-            _tried("exclusive create", _exclusive_create, folder),
-            _tried("atomic rename", _atomic_rename, folder),
-            _tried("rename of folders", _folder_rename, folder),
-            _tried("clock", _clock, folder),
-            _space(root),
-        ]
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _tried(name: str, check: Callable[[Path], str], folder: Path) -> Check:
-    try:
-        return Check(name, True, check(folder))
-    except (OSError, ValueError, subprocess.SubprocessError, StoreError) as error:
-        return Check(name, False, f"{error}; use another folder for --results")
+        folder = tempfile.TemporaryDirectory(
+            dir=root, prefix=".doctor-", suffix=".tmp", ignore_cleanup_errors=True
+        )
+    checks = []
+    with folder as path:
+        for name, check in (
+            ("exclusive create", _exclusive_create),
+            ("atomic rename", _atomic_rename),
+            ("rename of folders", _folder_rename),
+            ("clock", _clock),
+        ):
+            try:
+                checks.append(Check(name, True, check(Path(path))))
+            except (OSError, ValueError, subprocess.SubprocessError, StoreError) as error:
+                checks.append(Check(name, False, f"{error}; use another folder for --results"))
+    free = shutil.disk_usage(root).free
+    return [*checks, Check("space", free > 2**30, f"{free / 2**30:.1f} GiB free")]
 
 
 def _exclusive_create(folder: Path) -> str:
     racers = [_start(_RACE, folder, _ROUNDS) for _ in range(_RACERS)]
-    got = [int(racer.communicate(timeout=_TIMEOUT)[0]) for racer in racers]
-    if sum(got) != _ROUNDS:
-        raise ValueError(f"{_RACERS} processes made {_ROUNDS} files {sum(got)} times")
+    total = sum(int(racer.communicate(timeout=_TIMEOUT)[0]) for racer in racers)
+    if total != _ROUNDS:
+        raise ValueError(f"{_RACERS} processes made {_ROUNDS} files {total} times")
     return f"{_RACERS} processes made each of {_ROUNDS} files once"
 
 
 def _atomic_rename(folder: Path) -> str:
     path = folder / "replaced"
     path.write_text("x" * 100_000)
-    writer = _start(_REPLACE, path, 10 * _ROUNDS)
     reads = 0
-    try:
-        while writer.poll() is None:
-            text = path.read_text()
-            if len(text) != 100_000 or len(set(text)) != 1:
-                raise ValueError("a reader found a torn file")
-            reads += 1
-    finally:
-        writer.kill()
-        writer.communicate()
+    with _start(_REPLACE, path, 10 * _ROUNDS) as writer:
+        try:
+            while writer.poll() is None:
+                text = path.read_text()
+                if len(text) != 100_000 or len(set(text)) != 1:
+                    raise ValueError("a reader found a torn file")
+                reads += 1
+        finally:
+            writer.kill()
     if writer.returncode:
         raise ValueError("a file could not be replaced by rename")
     return f"{reads} reads during {10 * _ROUNDS} replacements, each whole"
@@ -129,11 +125,6 @@ def _clock(folder: Path) -> str:
     return f"the file server's clock is {ahead:+.1f} s from this machine's (leases use its own)"
 
 
-def _space(root: Path) -> Check:
-    free = shutil.disk_usage(root).free
-    return Check("space", free > 2**30, f"{free / 2**30:.1f} GiB free")
-
-
 def _start(program: str, *arguments: object) -> subprocess.Popen[str]:
     words = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)

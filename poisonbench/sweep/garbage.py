@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from poisonbench.core.errors import StoreError
@@ -36,27 +35,32 @@ class Garbage:
 def find_garbage(store: Store, stale: float = STALE) -> list[Garbage]:
     """Everything in a results folder that can be deleted without losing work.
 
-    Args:
-        store: the folder.
-        stale: seconds without a change after which a temporary file is nobody's.
+    ``stale`` seconds without a change make a temporary file nobody's.
     """
-    garbage = [
-        Garbage(path, why, size_of(path))
-        for path, why in (
-            *_temporary(store, time.time() - stale),
-            *_dead_leases(store),
-            *_orphan_checkpoints(store),
-        )
-    ]
-    return sorted(garbage, key=lambda item: item.path)
+    before = time.time() - stale
+    leases = Leases(store.sweep / "leases")
+    folders = [store.root / name for name in _FOLDERS]
+    folders += [path for path in (store.root / "checkpoints").rglob("*") if path.is_dir()]
+    reasons = {path: why for path, why in _checkpoints(store).items() if why}
+    for path in chain.from_iterable(map(_entries, folders)):
+        is_hidden = path.name.startswith(".")
+        if is_hidden and (path.suffix == ".tmp" or ".probe-" in path.name):
+            with suppress(OSError):
+                if path.stat().st_mtime < before:
+                    reasons[path] = "temporary file of a process that was killed"
+        elif not is_hidden and path == leases.path(path.stem):
+            lease = leases.read(path.stem)
+            if lease is not None and not lease.is_alive(leases.me):
+                reasons[path] = "lease of a process that is gone"
+    return [Garbage(path, why, size_of(path)) for path, why in sorted(reasons.items())]
 
 
 def unfinished_checkpoints(store: Store) -> list[Garbage]:
     """The checkpoints of runs that were interrupted, or are under way; they are to be kept."""
     return [
         Garbage(path, "checkpoint of an unfinished run: kept, its command continues", size_of(path))
-        for path in _entries(store.root / "checkpoints")
-        if not path.name.startswith(".") and not _why_orphan(store, path.name)
+        for path, why in _checkpoints(store).items()
+        if not why and not path.name.startswith(".")
     ]
 
 
@@ -70,48 +74,28 @@ def delete(garbage: Garbage) -> None:
         if garbage.path.is_dir():
             shutil.rmtree(garbage.path)
         else:
-            garbage.path.unlink(missing_ok=True)
+            garbage.path.unlink()
     except FileNotFoundError:
         return
     except OSError as error:
         raise StoreError(f"expected to delete {garbage.path}, got {error.strerror}") from None
 
 
-def _temporary(store: Store, before: float) -> Iterator[tuple[Path, str]]:
-    checkpoints = [path for path in (store.root / "checkpoints").rglob("*") if path.is_dir()]
-    for folder in (*(store.root / name for name in _FOLDERS), *checkpoints):
-        for path in _entries(folder):
-            if path.name.startswith(".") and (path.suffix == ".tmp" or ".probe-" in path.name):
-                with suppress(OSError):
-                    if path.stat().st_mtime < before:
-                        yield path, "temporary file of a process that was killed"
-
-
-def _dead_leases(store: Store) -> Iterator[tuple[Path, str]]:
-    leases = Leases(store.sweep / "leases")
-    for path in _entries(leases.folder):
-        if path.suffix == ".lease" and not path.name.startswith("."):
-            lease = leases.read(path.stem)
-            if lease is not None and not lease.is_alive(leases.me):
-                yield path, "lease of a process that is gone"
-
-
-def _orphan_checkpoints(store: Store) -> Iterator[tuple[Path, str]]:
+def _checkpoints(store: Store) -> dict[Path, str]:
+    """Why nothing will continue from each checkpoint; empty where something may."""
+    reasons = {}
     for path in _entries(store.root / "checkpoints"):
-        if reason := _why_orphan(store, path.name):
-            yield path, reason
-
-
-def _why_orphan(store: Store, job_id: str) -> str:
-    """Why nothing will continue from the checkpoint of a job; empty while something may."""
-    results = (store.run_path(job_id), store.model_path(job_id), store.poison_path(job_id))
-    if any(path.exists() for path in results):
-        return "checkpoint of what is done"
-    return "checkpoint of a run that diverged" if store.failure_path(job_id).exists() else ""
+        results = (store.run_path, store.model_path, store.poison_path)
+        if any(path_of(path.name).exists() for path_of in results):
+            reasons[path] = "checkpoint of what is done"
+        else:
+            has_failed = store.failure_path(path.name).exists()
+            reasons[path] = "checkpoint of a run that diverged" if has_failed else ""
+    return reasons
 
 
 def _entries(folder: Path) -> list[Path]:
     try:
-        return [folder / name for name in sorted(os.listdir(folder))]
+        return sorted(folder.iterdir())
     except OSError:
         return []

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+
+import msgspec
+from msgspec import structs
 
 from poisonbench.core.errors import ArtefactError
 from poisonbench.core.files import read_shared, write_text
+from poisonbench.requests import to_words
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.results.store import Store
-from poisonbench.sweep.lease import Lease, Leases
+from poisonbench.sweep.lease import Leases
 from poisonbench.sweep.plan import Job, record_key
 
 #: More than any failure that is written here.
@@ -31,8 +33,7 @@ class State(StrEnum):
     DONE = "done"
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """The reason why a job failed: the exit code, the last words, and where all of them are."""
 
     code: int
@@ -41,41 +42,30 @@ class Failure:
 
 
 class JobStates:
-    """The states of jobs in a results folder.
-
-    Args:
-        store: the folder.
-        leases: this process's; None makes them.
-        on_error: told of each unreadable record, once.
-    """
+    """The states of jobs in a results folder; ``on_error`` is told of unreadable records once."""
 
     def __init__(
-        self,
-        store: Store,
-        leases: Leases | None = None,
-        on_error: Callable[[ArtefactError], None] = lambda error: None,
+        self, store: Store, on_error: Callable[[ArtefactError], None] = lambda error: None
     ) -> None:
         self.store = store
-        self.leases = leases or Leases(store.sweep / "leases")
+        self.leases = Leases(store.sweep / "leases")
         self.records: dict[str, RunRecord] = {}
         self._on_error = on_error
-        self._seen: set[str] = set()
+        self._read: set[Path] = set()
 
     def refresh(self) -> None:
         """Read the records that are new since the last time."""
-        folder = self.store.root / "runs"
-        try:
-            names = {name for name in os.listdir(folder) if _is_record(name)}
-        except OSError:
-            return
-        for name in sorted(names - self._seen):
-            self._seen.add(name)
+        paths: set[Path] = set()
+        with suppress(OSError):
+            paths = set(self.store.record_paths())
+        for path in sorted(paths - self._read):
+            self._read.add(path)
             try:
-                record = read_record(folder / name)
+                record = read_record(path)
             except ArtefactError as error:
                 self._on_error(error)
-                continue
-            self.records[record_key(record)] = record
+            else:
+                self.records[record_key(record)] = record
 
     def is_done(self, job: Job) -> bool:
         """Whether its result is there, as of the last :meth:`refresh` for a run."""
@@ -89,20 +79,15 @@ class JobStates:
         if self.is_done(job) or not path.exists():
             return None
         try:
-            raw = json.loads(read_shared(path)[:_MAX_BYTES])
-            return Failure(int(raw["code"]), str(raw["reason"]), str(raw["log"]))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return msgspec.json.decode(read_shared(path)[:_MAX_BYTES], type=Failure)
+        except (OSError, ValueError, RecursionError):
             return Failure(1, f"unreadable: {path}", str(self.log_path(job)))
-
-    def lease(self, job: Job) -> Lease | None:
-        """The lease of whoever is at work on it."""
-        return self.leases.read(job.id)
 
     def state(self, job: Job) -> State:
         """The state of one job."""
         if self.is_done(job):
             return State.DONE
-        lease = self.lease(job)
+        lease = self.leases.read(job.id)
         if lease is not None and lease.is_alive(self.leases.me):
             return State.RUNNING
         if self.failure(job) is not None:
@@ -120,16 +105,16 @@ class JobStates:
         Raises:
             StoreError: the folder cannot be written.
         """
-        fields: dict[str, Any] = {"id": job.id, "words": job.words, "host": self.leases.me.host}
-        fields |= {"code": failure.code, "reason": failure.reason, "log": failure.log}
-        write_text(self.failure_path(job), json.dumps(fields, indent=1) + "\n")
+        fields = {"id": job.id, "words": to_words(job.request), "host": self.leases.me.host}
+        text = json.dumps(fields | structs.asdict(failure), indent=1)
+        write_text(self.failure_path(job), text + "\n")
 
     def clear_failure(self, job: Job) -> bool:
         """Forget that a job failed; whether it had."""
         path = self.failure_path(job)
-        had = path.exists()
+        had_failed = path.exists()
         path.unlink(missing_ok=True)
-        return had
+        return had_failed
 
     def failure_path(self, job: Job) -> Path:
         """The file of the reason why a job failed."""
@@ -138,7 +123,3 @@ class JobStates:
     def log_path(self, job: Job) -> Path:
         """The file of what the job printed, all attempts."""
         return self.store.sweep / "logs" / f"{job.id}.log"
-
-
-def _is_record(name: str) -> bool:
-    return name.endswith(".json") and not name.endswith(".failed.json") and name[0] != "."

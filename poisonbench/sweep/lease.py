@@ -8,14 +8,16 @@ records appear atomically: a lease that is lost, stolen or left behind costs tim
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
 import uuid
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import msgspec
+from msgspec import structs
 
 from poisonbench.core.files import store_errors
 
@@ -26,9 +28,8 @@ LIFETIME = 90.0
 _MAX_BYTES = 10_000
 
 
-@dataclass(frozen=True, kw_only=True)
-class Owner:
-    """A process that can hold leases.
+class Owner(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A process that can hold leases, as their files state it.
 
     Attributes:
         token: unlike any other owner's.
@@ -36,6 +37,7 @@ class Owner:
         process: id and start time, so that a reused id is not taken for it.
         slurm: the SLURM job (array job and task), or nothing.
         restarts: how often SLURM has started that job again.
+        is_interrupted: it has stopped with the job unfinished.
     """
 
     token: str
@@ -43,6 +45,7 @@ class Owner:
     process: str
     slurm: str = ""
     restarts: int = 0
+    is_interrupted: bool = False
 
     @staticmethod
     def me() -> Owner:
@@ -61,34 +64,27 @@ class Owner:
         if self.slurm and self.slurm == observer.slurm and self.restarts < observer.restarts:
             return True
         number = self.process.partition(":")[0]
-        return (
-            self.host == observer.host
-            and number.isdigit()
-            and _process(int(number)) != self.process
-        )
+        is_near = self.host == observer.host and number.isdigit()
+        return is_near and _process(int(number)) != self.process
 
 
 @dataclass(frozen=True)
 class Lease:
-    """The content of a lease file.
+    """What a lease file says: its owner, where it can be read (yet), and the seconds untouched."""
 
-    Attributes:
-        path: the file.
-        owner: who made it; None when that cannot be read (yet).
-        age: seconds since it was touched, by the file server's clock.
-        is_interrupted: its owner stopped with the job unfinished.
-    """
-
-    path: Path
     owner: Owner | None
     age: float
-    is_interrupted: bool
 
     def is_alive(self, observer: Owner) -> bool:
         """Whether its owner is at work, as far as the observer can tell."""
-        if self.is_interrupted or self.age > LIFETIME:
+        owner = self.owner
+        if owner is not None and (owner.is_interrupted or owner.is_known_to_be_gone(observer)):
             return False
-        return self.owner is None or not self.owner.is_known_to_be_gone(observer)
+        return self.age <= LIFETIME
+
+    def is_of(self, owner: Owner) -> bool:
+        """Whether it is this owner's."""
+        return self.owner is not None and self.owner.token == owner.token
 
 
 class Leases:
@@ -105,24 +101,23 @@ class Leases:
         return self.folder / f"{job_id}.lease"
 
     def read(self, job_id: str) -> Lease | None:
-        """A job's lease, or None."""
-        path = self.path(job_id)
+        """A job's lease, or None; without an owner from a file half-written or damaged."""
         try:
-            with path.open("rb") as stream:
+            with self.path(job_id).open("rb") as stream:
                 # Of the open file: opening renews what a network file system has cached of it.
                 stamp = os.fstat(stream.fileno()).st_mtime
                 text = stream.read(_MAX_BYTES)
         except OSError:
             return None
-        owner, is_interrupted = _parse(text)
-        return Lease(path, owner, self._now() - stamp, is_interrupted)
+        owner = None
+        with suppress(ValueError):
+            owner = msgspec.json.decode(text, type=Owner)
+        return Lease(owner, self._now() - stamp)
 
     def is_taken(self, job_id: str) -> bool:
         """Whether another process is at work on the job."""
         lease = self.read(job_id)
-        if lease is None or (lease.owner is not None and lease.owner.token == self.me.token):
-            return False
-        return lease.is_alive(self.me)
+        return lease is not None and not lease.is_of(self.me) and lease.is_alive(self.me)
 
     def take(self, job_id: str) -> bool:
         """Take a job unless another process is at work on it.
@@ -134,15 +129,18 @@ class Leases:
         if path.exists():
             if self.is_taken(job_id):
                 return False
-            self._clear(path)
+            # Of several processes that take a dead lease away, the rename lets one through.
+            aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+            with suppress(OSError):
+                path.rename(aside)
+                aside.unlink(missing_ok=True)
         with store_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+                with path.open("xb") as stream:
+                    stream.write(msgspec.json.encode(self.me) + b"\n")
             except FileExistsError:
                 return False
-            with os.fdopen(handle, "w") as stream:
-                stream.write(self._text(is_interrupted=False))
         self.held.add(job_id)
         return True
 
@@ -152,29 +150,24 @@ class Leases:
             return
         self._touched = time.monotonic()
         for job_id in self.held:
-            try:
+            # One taken from us, or on a server that is away: the work goes on, its result counts.
+            with suppress(OSError):
                 os.utime(self.path(job_id))
-            except OSError:
-                # Taken from us or on a server that is away: the work goes on, its result counts.
-                continue
 
     def release(self, job_id: str, *, is_interrupted: bool = False) -> None:
         """Give a job back; one that was interrupted keeps a note of it until it is taken again."""
         self.held.discard(job_id)
         lease = self.read(job_id)
-        if lease is None or lease.owner is None or lease.owner.token != self.me.token:
+        if lease is None or not lease.is_of(self.me):
             return
-        try:
+        path = self.path(job_id)
+        # A full disk or a server that is away: the lease dies by itself.
+        with suppress(OSError):
             if is_interrupted:
-                lease.path.write_text(self._text(is_interrupted=True))
+                note = structs.replace(self.me, is_interrupted=True)
+                path.write_bytes(msgspec.json.encode(note) + b"\n")
             else:
-                lease.path.unlink(missing_ok=True)
-        except OSError:
-            # A full disk or a server that is away: the lease dies by itself.
-            return
-
-    def _text(self, *, is_interrupted: bool) -> str:
-        return json.dumps({**asdict(self.me), "is_interrupted": is_interrupted}) + "\n"
+                path.unlink(missing_ok=True)
 
     def _now(self) -> float:
         """The file server's clock, which also stamps the leases; this machine's may differ."""
@@ -186,28 +179,6 @@ class Leases:
             return time.time()
         finally:
             probe.unlink(missing_ok=True)
-
-    def _clear(self, path: Path) -> None:
-        """Take a dead lease away. Of several processes that try, the rename lets one through."""
-        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            path.rename(aside)
-            aside.unlink(missing_ok=True)
-        except OSError:
-            return
-
-
-def _parse(text: bytes) -> tuple[Owner | None, bool]:
-    """Read the owner and the note; nothing from a file half-written or damaged."""
-    try:
-        raw = json.loads(text)
-        is_interrupted = raw.pop("is_interrupted") is True
-        owner = Owner(**raw)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None, False
-    kinds: dict[str, Any] = {"restarts": int}
-    fits = all(isinstance(v, kinds.get(name, str)) for name, v in asdict(owner).items())
-    return (owner if fits else None), is_interrupted and fits
 
 
 def _host() -> str:
@@ -222,18 +193,15 @@ def _host() -> str:
 
 def _process(number: int) -> str:
     """``"1234:5678"``: a process by id and start time; empty when it is gone."""
-    try:
+    with suppress(OSError, IndexError, ValueError):
         text = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace")
         state, *rest = text.rpartition(")")[2].split()
         return "" if state in ("Z", "X") else f"{number}:{rest[18]}"
-    except (OSError, IndexError, ValueError):
-        pass
     if Path("/proc/self/stat").exists():
         return ""
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return ""
-    except PermissionError:
-        pass
+    with suppress(PermissionError):
+        try:
+            os.kill(number, 0)
+        except ProcessLookupError:
+            return ""
     return f"{number}:"

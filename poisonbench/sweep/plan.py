@@ -8,7 +8,6 @@ read from the records alone, whoever made them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +19,10 @@ import msgspec
 from msgspec import structs
 
 from poisonbench import __version__
-from poisonbench.core.canonical import canonical_json, spec_id
+from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.files import read_shared, retried, write_text
-from poisonbench.requests import CraftRequest, Request, from_json, to_json, to_words
+from poisonbench.requests import CraftRequest, Request, from_json, to_json
 from poisonbench.results.records import RunRecord
 from poisonbench.results.run_spec import RunSpec
 
@@ -36,14 +35,10 @@ _MAX_BYTES = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One thing to do of a plan.
+    """One thing to do of a plan; the title is what a progress view shows.
 
-    Attributes:
-        id: 16 hex digits, see the module.
-        request: what to craft or to train.
-        title: what a progress view shows.
-        needs: ids of poisons that must be there first.
-        after: ids of jobs to wait for, however they end: they make something that this one shares.
+    ``needs`` are ids of poisons that must be there first, ``after`` those of jobs to wait for,
+    however they end: they make something that this one shares.
     """
 
     id: str
@@ -68,11 +63,6 @@ class Job:
         request = self.request
         return request.poison.text if isinstance(request, CraftRequest) else request.method
 
-    @property
-    def words(self) -> list[str]:
-        """The command line that does it, after ``poisonbench``, for people."""
-        return to_words(self.request)
-
     def to_json(self) -> dict[str, Any]:
         """The job as plain JSON values."""
         plain = {**vars(self), "kind": self.kind, "request": to_json(self.request)}
@@ -83,10 +73,7 @@ class Job:
 class Plan:
     """Jobs, poisons before the runs that need them, and the digest that records repeat.
 
-    Attributes:
-        jobs: what to do.
-        digest: of the rest.
-        plugins: by path, the sha256 of each file of ``--plugin`` that the jobs need.
+    ``plugins`` has by path the sha256 of each file of ``--plugin`` that the jobs need.
     """
 
     jobs: tuple[Job, ...]
@@ -117,10 +104,10 @@ class Plan:
         if count < 1 or not 0 <= index < count:
             raise UsageError(f"--shard: expected i/n with 0 <= i < n, got {index}/{count}")
         main = kind or ("defend" if self.only("defend") else "craft")
-        mine = set(sorted(job.id for job in self.only(main))[index::count])
+        ids = set(sorted(job.id for job in self.only(main))[index::count])
         if kind is None:
-            mine |= {name for job in self.jobs if job.id in mine for name in job.needs}
-        return tuple(job for job in self.jobs if job.id in mine)
+            ids |= {name for job in self.jobs if job.id in ids for name in job.needs}
+        return tuple(job for job in self.jobs if job.id in ids)
 
     def to_json(self) -> str:
         """The file's text: a line a job, so that two plans can be compared by eye."""
@@ -181,29 +168,33 @@ def read_plan(path: Path) -> Plan:
             f"{path}: expected a plan of schema {SCHEMA}, got {schema}; plan again with this "
             "version of poisonbench: what is done stays done"
         )
-    names = {"schema", "poisonbench", "digest", "jobs"}
-    if set(raw) - {"plugins"} != names or not isinstance(raw["jobs"], list):
-        raise ArtefactError(f"{path}: expected a plan's fields, got {', '.join(sorted(raw))[:200]}")
-    jobs = tuple(_read_job(path, item) for item in raw["jobs"])
-    plugins = raw.get("plugins", {})
-    if not isinstance(plugins, dict) or not all(isinstance(t, str) for t in plugins.values()):
-        raise ArtefactError(f"{path}: expected plug-ins' paths and digests, got {plugins!r}")
-    if raw["digest"] != (digest := _digest(jobs, plugins)):
+    try:
+        file = msgspec.convert(raw, _File)
+        jobs = tuple(line.job() for line in file.jobs)
+    except (ValueError, UsageError) as error:
         raise ArtefactError(
-            f"{path}: expected jobs with digest {raw['digest']}, got {digest}; the file was "
+            f"{path}: expected a plan's fields and sound jobs, got a fault: {error}"
+        ) from None
+    if file.digest != (digest := _digest(jobs, file.plugins)):
+        raise ArtefactError(
+            f"{path}: expected jobs with digest {file.digest}, got {digest}; the file was "
             "edited, make another plan instead"
         )
-    _check_order(path, jobs)
-    return Plan(jobs, digest, plugins)
+    ids: set[str] = set()
+    for job in jobs:
+        if job.id in ids or not {*job.needs, *job.after} <= ids:
+            raise ArtefactError(
+                f"{path}: expected each job once, behind the jobs that it needs, got {job.id}"
+            )
+        ids.add(job.id)
+    return Plan(jobs, digest, file.plugins)
 
 
 def run_key(spec: RunSpec, pools: Mapping[str, str]) -> str:
     """A run's id in plans: of its spec, a crafted poison named by the pools that it is drawn from.
 
-    Args:
-        spec: a record's, or what is known of it before the poison is crafted.
-        pools: by attack, the id of the poison of every image; empty for a clean run or an artefact
-            that was given.
+    The spec is a record's, or what is known of it before the poison is crafted. The pools are the
+    ids of poisons by attack; there are none for a clean run or an artefact that was given.
     """
     # A drawn target follows from the rest, and is not known before.
     known = msgspec.to_builtins(structs.replace(spec, goal=None))
@@ -221,8 +212,7 @@ def record_key(record: RunRecord) -> str:
 
 
 def _digest(jobs: Sequence[Job], plugins: Mapping[str, str]) -> str:
-    text = canonical_json([*(job.to_json() for job in jobs), *([plugins] if plugins else [])])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return spec_id([*(job.to_json() for job in jobs), *([plugins] if plugins else [])])
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True):
@@ -235,21 +225,18 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
     needs: tuple[str, ...]
     after: tuple[str, ...]
 
-
-def _read_job(path: Path, item: Any) -> Job:
-    try:
-        line = msgspec.convert(item, _Line)
-        request = from_json(line.kind, line.request)
-    except (ValueError, UsageError) as error:
-        raise ArtefactError(f"{path}: expected a sound job, got a fault: {error}") from None
-    return Job(id=line.id, request=request, title=line.title, needs=line.needs, after=line.after)
+    def job(self) -> Job:
+        """The job."""
+        fields = structs.asdict(self) | {"request": from_json(self.kind, self.request)}
+        del fields["kind"]
+        return Job(**fields)
 
 
-def _check_order(path: Path, jobs: Sequence[Job]) -> None:
-    seen: set[str] = set()
-    for job in jobs:
-        if job.id in seen or not {*job.needs, *job.after} <= seen:
-            raise ArtefactError(
-                f"{path}: expected each job once, behind the jobs that it needs, got {job.id}"
-            )
-        seen.add(job.id)
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    """A plan's file."""
+
+    schema: int
+    poisonbench: str
+    digest: str
+    jobs: list[_Line]
+    plugins: dict[str, str] = {}

@@ -29,35 +29,33 @@ class Worker:
             env=os.environ | {"OMP_NUM_THREADS": str(threads)},
             start_new_session=True,
         )
+        assert self.process.stdin is not None
         assert self.process.stdout is not None
-        os.set_blocking(self.process.stdout.fileno(), False)
+        self._stdin, self._stdout = self.process.stdin, self.process.stdout
+        os.set_blocking(self._stdout.fileno(), False)
         self._buffer = b""
 
-    def send(self, task: dict[str, Any]) -> None:
-        """Start a job.
+    def send(self, message: dict[str, Any]) -> None:
+        """Start a job, or with ``{"stop": True}`` ask it to save a checkpoint and end.
 
-        Args:
-            task: the ``kind`` and JSON values of its ``request``, ``options`` (results, data_root
-                and device), the digest of the ``plan``, its ``plugins`` and the path of its
-                ``log``.
+        The message of a job has its ``kind`` and JSON values of its ``request``, ``options``
+        (results, data_root and device), the digest of the ``plan``, its ``plugins`` and the path
+        of its ``log``.
         """
-        self._write(task)
-
-    def stop(self) -> None:
-        """Ask the job to save a checkpoint and end."""
-        self._write({"stop": True})
+        # A worker that is dead says so in its answers.
+        with suppress(OSError):
+            self._stdin.write((json.dumps(message) + "\n").encode())
+            self._stdin.flush()
 
     def answers(self) -> Iterator[dict[str, Any]]:
         """What has come since the last time; ends with a code when the worker itself is dead."""
-        assert self.process.stdout is not None
         # Before reading: what it wrote before it died is then in the pipe.
         code = self.process.poll()
         with suppress(BlockingIOError):
-            while data := os.read(self.process.stdout.fileno(), 65536):
+            while data := os.read(self._stdout.fileno(), 65536):
                 self._buffer += data
         *lines, self._buffer = self._buffer.split(b"\n")
-        for line in lines:
-            yield json.loads(line)
+        yield from map(json.loads, lines)
         if code is not None:
             yield {"dead": code}
 
@@ -65,15 +63,7 @@ class Worker:
         """End it and its job at once."""
         with suppress(OSError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        for pipe in (self.process.stdin, self.process.stdout):
+        for pipe in (self._stdin, self._stdout):
             with suppress(OSError):
-                if pipe is not None:
-                    pipe.close()
+                pipe.close()
         self.process.wait()
-
-    def _write(self, value: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
-        # A worker that is dead says so in its answers.
-        with suppress(OSError):
-            self.process.stdin.write((json.dumps(value) + "\n").encode())
-            self.process.stdin.flush()

@@ -18,25 +18,22 @@ from poisonbench.results.store import Store
 #: Many sites allow arrays of 1,000 tasks.
 MOST_SHARDS = 1000
 
+#: ``--only``'s words by kind of job.
+ONLY = {"craft": "poisons", "defend": "runs"}
+
 _SECONDS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayJob:
-    """An array job and what it asks for.
+    """An array job: a plan's file, folders that all nodes share, and what each task asks for.
 
     Attributes:
-        plan: the plan's file.
-        results: the results folder, on a file system that all nodes share.
-        data_root: the folder of data sets, likewise.
         shards: tasks of the array.
         at_once: how many tasks run at a time; None leaves it to SLURM.
         time: the limit of a task, in SLURM's form; None takes the partition's.
-        cpus: processors of a task.
-        gpus: GPUs of a task.
         jobs: runs side by side in a task.
         notice: seconds before the limit at which a task saves its checkpoints.
-        partition: None takes the default.
         only: "craft", "defend" or None for both.
         options: further options of sbatch.
         program: the command that runs poisonbench on the nodes.
@@ -89,54 +86,35 @@ def script(array: ArrayJob, digest: str) -> str:
     reaches it. The number of shards is written down: SLURM's own count changes when a user submits
     some indices again.
     """
-    logs = array.results.resolve() / "sweep" / "logs"
-    limit = f"%{array.at_once}" if array.at_once else ""
+    results = array.results.resolve()
     options = [
         f"--job-name={_name(digest)}",
-        f"--array=0-{array.shards - 1}{limit}",
+        f"--array=0-{array.shards - 1}" + (f"%{array.at_once}" if array.at_once else ""),
         "--requeue",
         "--open-mode=append",
-        f"--output={logs}/slurm-%A_%a.out",
+        f"--output={results}/sweep/logs/slurm-%A_%a.out",
         f"--signal=B:USR1@{array.notice}",
         f"--cpus-per-task={array.cpus}",
+        array.gpus and f"--gres=gpu:{array.gpus}",
+        array.time and f"--time={array.time}",
+        array.partition and f"--partition={array.partition}",
+        *array.options,
     ]
-    if array.gpus:
-        options.append(f"--gres=gpu:{array.gpus}")
-    if array.time:
-        options.append(f"--time={array.time}")
-    if array.partition:
-        options.append(f"--partition={array.partition}")
-    words = [*array.program, "sweep", "run", str(array.plan.resolve())]
-    words += ["--results", str(array.results.resolve())]
+    words = [*array.program, "sweep", "run", str(array.plan.resolve()), "--results", str(results)]
     words += ["--data-root", str(array.data_root.resolve()), "--jobs", str(array.jobs)]
     if array.gpus:
         words += ["--devices", ",".join(f"cuda:{number}" for number in range(array.gpus))]
     if array.only:
         words += ["--only", ONLY[array.only]]
-    lines = [f"#SBATCH {option}" for option in (*options, *array.options)]
-    return (
-        "#!/bin/bash\n"
-        + "\n".join(lines)
-        + f"\nset -eu\ncd {shlex.quote(os.getcwd())}\n"
-        + f'exec {shlex.join(words)} --requeue --shard "$SLURM_ARRAY_TASK_ID/{array.shards}"\n'
-    )
-
-
-#: ``--only``'s words by kind of job.
-ONLY = {"craft": "poisons", "defend": "runs"}
+    lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options if option), "set -eu"]
+    lines += [f"cd {shlex.quote(os.getcwd())}", f"exec {shlex.join(words)} --requeue --shard "]
+    return "\n".join(lines) + f'"$SLURM_ARRAY_TASK_ID/{array.shards}"\n'
 
 
 def submit(array: ArrayJob, store: Store, digest: str, after: str | None = None) -> str:
-    """Submit the script.
+    """Submit the script of a plan with this digest; SLURM's job id.
 
-    Args:
-        array: what to submit.
-        store: see :func:`prepare`.
-        digest: the plan's.
-        after: a SLURM job that must have ended first, well or not.
-
-    Returns:
-        SLURM's job id.
+    ``after`` is a SLURM job that must have ended first, well or not.
 
     Raises:
         UsageError: no sbatch, or it refuses.
@@ -170,15 +148,11 @@ def queue(store: Store, digest: str) -> dict[str, int] | None:
         return None
     command = ["squeue", "--noheader", "--array", "--format=%T", f"--name={_name(digest)}"]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
         return None
-    if done.returncode:
-        return None
-    words = re.findall(r"^[A-Z_]+$", done.stdout, re.MULTILINE)
-    return dict(Counter(word.lower() for word in words))
+    states = re.findall(r"^[A-Z_]+$", done.stdout, re.MULTILINE)
+    return dict(Counter(map(str.lower, states)))
 
 
 def requeue() -> bool:

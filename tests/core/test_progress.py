@@ -106,7 +106,7 @@ def test_bar_moves_ten_times_a_second_and_starts_over_with_a_phase_or_trial(time
         ):
             time.now += 0.06
             report(phase, done, 10, f"at {done}")
-            (task,) = report.bar.tasks
+            (task,) = report.tasks
             seen.append((task.id, task.description, task.completed, task.fields["detail"]))
     assert seen == [
         (0, "surrogate", 1, "at 1"),

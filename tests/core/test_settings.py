@@ -19,7 +19,6 @@ from poisonbench.core.settings import (
     as_json,
     did_you_mean,
     options_of,
-    parse_number,
     parse_value,
     resolve,
     setting,
@@ -115,13 +114,13 @@ def test_texts_that_do_not_fit_name_the_option_and_the_text(name, text, message)
 @calm
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_finite_float_survives_its_text(value):
-    assert parse_number(str(value)) == value
+    assert parse_value(str(value), float, "--x") == value
 
 
 @calm
 @given(st.integers(-(10**6), 10**6), st.integers(1, 10**6))
 def test_fractions_are_the_nearest_floats(above, below):
-    assert parse_number(f"{above}/{below}") == float(Fraction(above, below))
+    assert parse_value(f"{above}/{below}", float, "--x") == float(Fraction(above, below))
 
 
 @calm
@@ -134,7 +133,7 @@ def test_lists_survive_their_text(values):
 @given(st.text())
 def test_any_text_is_a_number_or_a_usage_error(text):
     try:
-        value = parse_number(text)
+        value = parse_value(text, float, "--x")
     except UsageError:
         return
     assert canonical_json(value)

@@ -35,6 +35,7 @@ from helpers.processes import (
     start,
     unreadable,
 )
+from poisonbench.requests import to_words
 from poisonbench.results.records import read_record
 from poisonbench.sweep.plan import read_plan
 
@@ -160,7 +161,7 @@ def duplicates(folder, processes):
     runs = [job for job in jobs if job.kind == "defend"]
     figures = {"runs asked for": len(runs), "processes": processes}
     broken = False
-    lines = [job.words for job in runs for _ in range(2)]
+    lines = [to_words(job.request) for job in runs for _ in range(2)]
     shell = folder / "shell"
     waiting, busy, codes = list(lines), [], []
     while waiting or busy:

@@ -13,7 +13,7 @@ from poisonbench import registry
 from poisonbench.cli.plan_jobs import plan_lines
 from poisonbench.data.artefacts import read_poison
 from poisonbench.models import mnist_cnn
-from poisonbench.requests import command_of
+from poisonbench.requests import command_of, to_words
 from poisonbench.results.records import read_record
 from poisonbench.sweep.plan import record_key
 
@@ -95,7 +95,7 @@ def test_a_plan_knows_the_poisons_of_such_runs(tiny, folder, tmp_path):
     poisons, runs = plan.only("craft"), plan.only("defend")
     assert (len(poisons), len(runs)) == (2, 3)
     for job in plan.jobs:
-        done(*job.words, "--results", folder)
+        done(*to_words(job.request), "--results", folder)
     assert all((folder / "poisons" / job.id).is_dir() for job in poisons)
     keys = {record_key(read_record(path)) for path in (folder / "runs").glob("*.json")}
     assert {job.id for job in runs} <= keys

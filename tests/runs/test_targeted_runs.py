@@ -13,6 +13,7 @@ from poisonbench.cli.plan_jobs import plan_lines
 from poisonbench.data.artefacts import read_poison
 from poisonbench.data.sources import load_dataset
 from poisonbench.registry import attacks
+from poisonbench.requests import to_words
 from poisonbench.results.records import read_record
 from poisonbench.results.store import Store
 from poisonbench.sweep.plan import record_key
@@ -383,7 +384,7 @@ def test_a_plans_ids_are_those_of_its_poisons_and_records(data, artefacts, resul
     jobs = {kind: plan.only(kind) for kind in ("craft", "defend")}
     assert (len(jobs["craft"]), len(jobs["defend"])) == (5, 7)
     for job in plan.jobs:
-        done(*job.words, "--results", results)
+        done(*to_words(job.request), "--results", results)
         if job.kind == "craft":
             assert (results / "poisons" / job.id).is_dir()
     assert {path.name for path in (results / "poisons").iterdir()} == {

@@ -57,7 +57,7 @@ def test_a_lease_dies_when_it_is_not_touched(two, monkeypatch):
     assert second.is_taken("a")
     os.utime(first.path("a"), (old, old))
     assert second.take("a")
-    assert second.read("a").owner == second.me
+    assert second.read("a").is_of(second.me)
     assert [path.name for path in files_in(second.folder)] == ["a.lease"]
 
 

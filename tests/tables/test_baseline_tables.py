@@ -193,12 +193,10 @@ def test_a_run_of_a_cells_command_is_the_cells(key, dataset, presets):
             dataset=dataset,
             overrides=made.overrides | poison.overrides | chosen,
             poison=msgspec.to_builtins(poison.spec),
-            targeting=as_json(poison.targeted.targeting),
+            targeting=as_json(poison.targeting),
         )
         assert [c.method for c in wanted if c.matches(record)] == [cell.method]
-        rows = math.ceil(
-            poison.targeted.targeting.rho * (49_000 if dataset == "cifar10" else 1_000)
-        )
+        rows = math.ceil(poison.targeting.rho * (49_000 if dataset == "cifar10" else 1_000))
         poisons = {"baseline-1": 50 if dataset == "cifar10" else 30, "baseline-2": 5}
         assert rows == poisons[key]
 

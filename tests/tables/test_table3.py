@@ -262,7 +262,7 @@ def test_a_run_of_a_cells_command_is_recorded_as_the_cells(dataset, presets):
             method=cell.method,
             trial=2,
             overrides=made.overrides | poison.overrides,
-            targeting=as_json(poison.targeted.targeting),
+            targeting=as_json(poison.targeting),
             poison=poison.spec and msgspec.to_builtins(poison.spec),
         )
         fitting = [c.keys for c in wanted if c.matches(record)]

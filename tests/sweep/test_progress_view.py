@@ -1,0 +1,54 @@
+"""What a sweep shows on a terminal and in a log."""
+
+import pytest
+
+from poisonbench.core import progress
+from poisonbench.sweep.progress_view import JobBars, View
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Standard error as a terminal that is wide enough for a line a bar."""
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+def follow(view):
+    view.total(0, 2, None)
+    view.started(0, "hint [mnist] trial 0")
+    view.moved(0, "surrogate", 1, 4)
+    view.ended(0, "hint [mnist] trial 0", "done")
+    view.total(1, 2, 75.0)
+
+
+def test_bars_show_totals_that_are_not_known_yet_and_those_that_are(terminal, capsys):
+    with JobBars() as view:
+        view.refresh()
+        follow(view)
+        view.started(1, "none mnist trial 0")
+        view.refresh()
+    shown = capsys.readouterr().err
+    assert "0/?" in shown
+    assert "done hint [mnist] trial 0" in shown
+    assert "1/2" in shown
+    assert "about 1:15 left" in shown
+    assert len(view.tasks) == 2
+
+
+def test_lines_show_starts_and_ends_and_all_once_a_minute(capsys):
+    view = View()
+    follow(view)
+    view.spoken -= progress.LINE_EVERY
+    view.total(1, 2, 75.0)
+    lines = [line[9:] for line in capsys.readouterr().err.splitlines()]
+    assert lines == [
+        "[0/2] start hint [mnist] trial 0",
+        "[0/2] done hint [mnist] trial 0",
+        "[1/2] running, about 1:15 left",
+    ]
+
+
+def test_a_quiet_view_says_nothing(capsys):
+    follow(View(quiet=True))
+    assert capsys.readouterr() == ("", "")
