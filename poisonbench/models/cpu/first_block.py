@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from poisonbench.core.devices import is_accelerator
 from poisonbench.models.cpu.winograd import Workspace
 
 
@@ -47,7 +48,7 @@ class FrozenBlock(nn.Module):
             conv.in_channels == 1
             and conv.stride == conv.dilation == (1, 1)
             and conv.padding == (0, 0)
-            and conv.weight.device.type == "cpu"
+            and not is_accelerator(conv.weight.device)
             and (pool.kernel_size, pool.stride, pool.padding) == (2, 2, 0)
             and not pool.ceil_mode
             and pool.divisor_override is None
