@@ -10,6 +10,7 @@ from torch import nn
 
 from helpers.pretended_gpu import GPU, PretendedTensor, pretended_gpu
 from helpers.tiny import network, split
+from poisonbench.core.devices import Flag, send
 
 
 @pytest.fixture
@@ -82,6 +83,7 @@ def test_a_cpu_tensor_without_dimensions_passes_for_a_number(waits):
         ("copy to the device", lambda here: torch.zeros(4).to(here)),
         ("copy to the device", lambda here: here.copy_(torch.zeros(4))),
         ("copy to the device", lambda here: torch.tensor([1.0], device=GPU)),
+        ("copy to the device", lambda here: here.new_tensor([1.0])),
         ("index from the CPU", lambda here: here[torch.tensor([1, 0])]),
         ("index from the CPU", lambda here: here.__setitem__(torch.tensor([1]), 0.0)),
         ("bincount", lambda here: torch.bincount(here.argsort())),
@@ -101,6 +103,24 @@ def test_what_does_not_wait_is_not_counted(waits):
     here[here > 0] = 1.0
     here.sort().values.cumsum(0).to(torch.float64).clone().view(2, 2).split(1)
     assert not waits
+
+
+def test_only_page_locked_memory_is_taken_without_waiting(waits):
+    numbers(4).to(GPU, non_blocking=True)
+    assert list(waits) == [("copy to the device", "outside")]
+    waits.clear()
+    sent = send(numbers(4), GPU)
+    assert not waits
+    assert torch.equal(sent.inner, numbers(4))
+
+
+def test_a_flag_is_read_once_the_device_has_come_there(waits):
+    flag = Flag(numbers(4).to(GPU).isfinite().all())
+    waits.clear()
+    assert [flag.is_true() for _ in range(4)] == [False, False, True, True]
+    assert not waits
+    assert not Flag(numbers(4).to(GPU).isnan().any()).is_true()
+    assert Flag(torch.tensor(True)).is_true()
 
 
 def test_a_wait_is_counted_with_the_line_of_the_package(waits):

@@ -48,6 +48,7 @@ from torch import Tensor, nn
 
 from poisonbench.attacks.base import AttackConfig, AttackTask
 from poisonbench.attacks.shared.adam_state import adam_tensors, restore_adam
+from poisonbench.core.devices import send
 from poisonbench.core.errors import DivergedError, UsageError
 from poisonbench.core.settings import Profiles, setting
 from poisonbench.models import deep_confuse_classifiers, generators
@@ -120,7 +121,7 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     # 1. A random generator.
     generator = _fresh(generator, task).to(memory_format=torch.channels_last).train()
     adam = torch.optim.Adam(generator.parameters(), lr=config.generator_rate)
-    state = _State(generator, adam, order=torch.arange(len(clean)))
+    state = _State(generator, adam, order=torch.arange(len(clean), device=clean.device))
     saved = task.checkpoint.load()
     if saved is not None:
         state.restore(*saved, blank)
@@ -139,8 +140,9 @@ def craft(task: AttackTask, config: Config) -> Tensor:
         while state.step < steps:
             number = state.step % epoch_steps
             if number == 0:
-                state.order = torch.randperm(len(clean), generator=task.generator)
-            rows = state.order[number * batch_size : (number + 1) * batch_size].to(clean.device)
+                order = torch.randperm(len(clean), generator=task.generator)
+                state.order = send(order, clean.device)
+            rows = state.order[number * batch_size : (number + 1) * batch_size]
             images, labels = clean[rows], task.labels[rows]
             if state.number < config.rounds:
                 # a, b.
@@ -281,7 +283,7 @@ class _State:
         self.number, self.step = position["number"], position["step"]
         self.best_score = position["best_score"]
         device = next(self.generator.parameters()).device
-        self.order, self.losses = tensors["order"], tensors["losses"].to(device)
+        self.order, self.losses = (tensors[name].to(device) for name in ("order", "losses"))
         self.frozen = copy.deepcopy(self.generator).eval()
         self.best = copy.deepcopy(self.frozen)
         self.surrogate = copy.deepcopy(blank).to_empty(device=device).train()

@@ -60,6 +60,7 @@ from torch.func import functional_call
 from poisonbench.attacks.base import AttackConfig, TargetedTask
 from poisonbench.attacks.shared.adam_state import adam_tensors, restore_adam
 from poisonbench.attacks.shared.colour_shift import LARGEST_SHIFT, Palette, clamp_shifts, roughness
+from poisonbench.core.devices import send
 from poisonbench.core.errors import DivergedError, UsageError
 from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.models.classifier import Classifier
@@ -202,7 +203,8 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
         model = networks[number][(number + step) % len(networks[number])]
         for target, generator in enumerate(task.generators):
             # 2.
-            for batch in meta_batches(poison_of_row[target], config, generator):
+            for numbers, others in meta_batches(poison_of_row[target], config, generator):
+                batch = send(numbers, base.device), [send(rows, base.device) for rows in others]
                 gradient[target, batch[0]] += _poison_gradient(
                     task, target, model, poisons[target, batch[0]].detach(), batch, config
                 )
@@ -335,10 +337,10 @@ def _poison_gradient(
     """Gradient (B', C, H, W) of the unrolled loss with respect to a batch's poisons."""
     moved = poisons.clone().requires_grad_()
     numbers, others = batch
-    own = task.labels[target, numbers.to(poisons.device)]
+    own = task.labels[target, numbers]
     batches = []
     for number, rows in enumerate(others):
-        clean = task.train.rows(rows.to(poisons.device))
+        clean = task.train.rows(rows)
         images = torch.cat([moved if number == 0 else poisons, clean.images.to(poisons) / 255])
         batches.append((images, torch.cat([own, clean.labels])))
     loss = unrolled_loss(

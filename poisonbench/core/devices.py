@@ -1,4 +1,4 @@
-"""What kind of device tensors are on; the one place that asks."""
+"""What kind of device tensors are on, asked here alone, and how not to wait for it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 
 def is_accelerator(device: torch.device) -> bool:
@@ -14,3 +15,35 @@ def is_accelerator(device: torch.device) -> bool:
     ``torch.get_device_module(device)`` is what such a device is asked by.
     """
     return device.type != "cpu"
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on the device, which takes it while Python goes on.
+
+    A plain ``to`` of memory that is not page-locked waits until all work before it is done.
+    """
+    return tensor.pin_memory().to(device, non_blocking=True) if is_accelerator(device) else tensor
+
+
+class Flag:
+    """A condition on a device, read without waiting: a GPU answers once it has come there.
+
+    Args:
+        condition: () bool.
+    """
+
+    def __init__(self, condition: Tensor) -> None:
+        import torch
+
+        self._condition, self._event = condition.to("cpu", non_blocking=True), None
+        if is_accelerator(condition.device):
+            self._event = torch.get_device_module(condition.device).Event()
+            self._event.record()
+
+    def is_known(self) -> bool:
+        """Tell if the device has come there; a CPU always has."""
+        return self._event is None or bool(self._event.query())
+
+    def is_true(self) -> bool:
+        """The condition; false until it is known."""
+        return self.is_known() and bool(self._condition)

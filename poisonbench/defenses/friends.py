@@ -41,6 +41,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from poisonbench.core.devices import send
 from poisonbench.core.errors import DivergedError
 from poisonbench.core.settings import BaseConfig, Profiles, require, setting
 from poisonbench.defenses.base import Defense, Recipe, TrainingSet, TrainingState
@@ -121,7 +122,7 @@ class Friends(Defense):
         train, config = state.train, self.config
         generator = state.generator("friendly noise")
         images = torch.rand(train.images.shape, generator=generator).mul_(2).sub_(1)
-        images = images.to(train.images.device)
+        images = send(images, train.images.device)
         rows = torch.arange(len(train), device=images.device)
 
         def add_noise(model: Classifier, part: Tensor) -> Tensor:
@@ -143,7 +144,7 @@ class Friends(Defense):
         if self.config.random_noise == "none":
             return images
         noise = unit_noise(images.shape, self.config.random_noise, state.generator("random noise"))
-        return images + self.config.mu * noise.to(images)
+        return images + self.config.mu * send(noise, images.device)
 
 
 def unit_noise(shape: torch.Size, kind: str, generator: torch.Generator) -> Tensor:

@@ -43,9 +43,26 @@ class _DeviceModule(backend_registration._DummyBackendModule):
     def synchronize(self, device):
         pass
 
+    class Event:
+        """Something that the device comes to after Python has asked for it twice."""
+
+        def record(self):
+            self.asked, self.copies = 0, list(LATE)
+            LATE.clear()
+
+        def query(self):
+            self.asked += 1
+            if self.asked > 2:
+                for tensor, value in self.copies:
+                    tensor.copy_(value)
+                self.copies.clear()
+            return self.asked > 2
+
 
 backend_registration._setup_privateuseone_for_python_backend("gpu", backend_module=_DeviceModule())
 GPU = torch.device("gpu", 0)
+_autocast = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
+_autocast.fallback(torch.library.fallthrough_kernel)
 
 #: Operations whose result Python needs, or whose result's shape depends on values.
 WAITING = {
@@ -67,6 +84,9 @@ INDEXING = {
 }
 #: Here a CPU tensor of no dimension does not pass for a number.
 JOINING = {aten.cat.default, aten.stack.default}
+
+#: Copies to the CPU that Python has not waited for: until an event they hold zeros.
+LATE = []
 
 #: By (what, line), how often Python has waited for the device.
 WAITS: Counter[tuple[str, str]] = Counter()
@@ -113,6 +133,10 @@ class PretendedTensor(torch.Tensor):
         _count("value")
         return self.inner.tolist()
 
+    def new_tensor(self, data, **options):
+        _count("copy to the device")
+        return PretendedTensor(self.inner.new_tensor(data, **options))
+
     def numpy(self, **_):
         raise TypeError(f"expected a CPU tensor, got one on {GPU}, at {package_line()}; copy it")
 
@@ -133,6 +157,12 @@ class _Pretending(TorchDispatchMode):
         is_asked_for = device is not None and torch.device(device).type == GPU.type
         if is_asked_for or _any_pretended(args) or _any_pretended(kwargs):
             return _run(func, args, kwargs)
+        if func is aten.is_pinned.default:
+            return hasattr(args[0], "is_page_locked")
+        if func is aten._pin_memory.default:
+            copied = args[0].clone()
+            copied.is_page_locked = True
+            return copied
         return func(*args, **kwargs)
 
 
@@ -151,7 +181,12 @@ def _run(func, args, kwargs):
     if func in WAITING and any(ours):
         _count(WAITING[func])
     if func is aten._to_copy.default:
-        if ours[0] != lands_here:
+        is_late = kwargs.get("non_blocking", False)
+        if ours[0] and not lands_here and is_late:
+            value = args[0].inner.clone()
+            LATE.append((torch.zeros_like(value), value))
+            return LATE[-1][0]
+        if ours[0] != lands_here and not (is_late and hasattr(args[0], "is_page_locked")):
             _count("copy to the device" if lands_here else "copy to the CPU")
     elif func is aten.copy_.default:
         lands_here = ours[0]
