@@ -18,7 +18,7 @@ from helpers.targeted_runs import shortened
 from poisonbench import registry
 from poisonbench.core.progress import relay
 from poisonbench.entries import NetworkEntry
-from poisonbench.runs import workspace
+from poisonbench.runs import easy_targets, workspace
 from poisonbench.training import recipe
 
 #: Options with which each attack does all its work in few steps.
@@ -51,6 +51,7 @@ DEFENSES = {
     "activation-clustering": (),
     "robust-features": ("--steps", "2"),
     "jpeg": (),
+    "bn-recalibrate": (),
     "mixup": (),
     "cutmix": (),
 }
@@ -61,6 +62,8 @@ NARROW = ("--generator-width", "0.05", "--surrogate-width", "0.05")
 #: Forms of attacks that other steps are made of.
 FORMS = [
     ("fc", "--profile", "watermark", "--steps", "3"),
+    # All stop at once, which a GPU tells a few steps later.
+    ("fc", "--profile", "watermark", "--steps", "9", "--step-size", "1e-8"),
     ("bp", "--profile", "original", "--steps", "2", "--surrogates", "1"),
     ("mp", "--color", "0.04", "--steps", "1", "--surrogates", "2", "--inner-batch-size", "15"),
     ("dc", *NARROW, "--rounds", "1", "--epochs-per-round", "1", "--batch-size", "20"),
@@ -74,18 +77,20 @@ class Meter:
     """Waits between two reports of progress, by phase; it stands in for a command's reporter.
 
     Attributes:
-        steps: of each phase, (what, line) of the waits in a step; the first step of an epoch, in
-            which the epoch begins, is left out.
+        steps: of each phase, (what, line) of the waits in a step.
+        epochs: the same of the first step of an epoch, with what ends the epoch before.
         stop_at: (phase, steps done) at which it sends what Ctrl-C sends.
     """
 
     def __init__(self, stop_at=None):
-        self.steps, self.stop_at = {}, stop_at
+        self.steps, self.epochs, self.stop_at = {}, {}, stop_at
         self._before, self._last = Counter(), None
 
     def __call__(self, phase, done, total, detail=""):
         if self._last == (phase, detail):
             self.steps.setdefault(phase, []).append(WAITS - self._before)
+        elif self._last is not None and self._last[0] == phase:
+            self.epochs.setdefault(phase, []).append(WAITS - self._before)
         self._before, self._last = Counter(WAITS), (phase, detail)
         if (phase, done) == self.stop_at:
             os.kill(os.getpid(), signal.SIGINT)
@@ -179,6 +184,9 @@ def test_defenses_never_wait_in_a_step_of_training(name, data, tmp_path):
     words = ("defend", "--method", name, "--dataset", data, *attack, *SHORT)
     meter = rehearse(tmp_path, *words, *words_of(DEFENSES, name))
     assert len(meter.steps[name]) >= 3
+    if name == "none":
+        # The mean loss, the next batches, and two of the validation images.
+        assert [epoch.total() for epoch in meter.epochs[name]] == [4, 4]
     # Those who move on are gathered, once a search step.
     most = 2 if name == "atda" else 0
     for steps in meter.steps.values():
@@ -186,9 +194,11 @@ def test_defenses_never_wait_in_a_step_of_training(name, data, tmp_path):
 
 
 @pytest.mark.parametrize("scenario", ["scratch", "transfer", "finetune"])
-def test_scenarios(scenario, data, tmp_path):
+def test_scenarios(scenario, data, tmp_path, monkeypatch):
+    # One of the clean models that say which targets are easy, since few steps leave weak ones.
+    monkeypatch.setattr(easy_targets, "NUM_CONTROLS", 1)
     words = ("defend", "--method", "none", "--attack", "bp", "--scenario", scenario, *RHO)
-    words += ("--batch-size", "6")
+    words += ("--targets", "easy", "--batch-size", "6", "--bp.epochs", "3", "--bp.batch-size", "18")
     meter = rehearse(tmp_path, *words, "--dataset", data)
     assert not any(meter.steps["none"])
 

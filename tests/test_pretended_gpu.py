@@ -10,7 +10,7 @@ from torch import nn
 
 from helpers.pretended_gpu import GPU, PretendedTensor, pretended_gpu
 from helpers.tiny import network, split
-from poisonbench.core.devices import Flag, send
+from poisonbench.core.devices import LARGEST_LOCKED, Flag, send
 
 
 @pytest.fixture
@@ -112,6 +112,9 @@ def test_only_page_locked_memory_is_taken_without_waiting(waits):
     sent = send(numbers(4), GPU)
     assert not waits
     assert torch.equal(sent.inner, numbers(4))
+    send(torch.zeros(LARGEST_LOCKED + 1, dtype=torch.uint8), GPU)
+    ((what, line),) = waits
+    assert (what, line.partition(":")[0]) == ("copy to the device", "core/devices.py")
 
 
 def test_a_flag_is_read_once_the_device_has_come_there(waits):

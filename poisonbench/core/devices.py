@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+#: Bytes that are page-locked at most: PyTorch keeps such memory for what is sent next.
+LARGEST_LOCKED = 2**26
+
+
 def is_accelerator(device: torch.device) -> bool:
     """Tell a GPU or its like from the CPU: Python hands it work and waits where it reads results.
 
@@ -18,11 +22,13 @@ def is_accelerator(device: torch.device) -> bool:
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """A CPU tensor on the device, which takes it while Python goes on.
+    """A CPU tensor on the device, which takes it while Python goes on; a large one is waited for.
 
     A plain ``to`` of memory that is not page-locked waits until all work before it is done.
     """
-    return tensor.pin_memory().to(device, non_blocking=True) if is_accelerator(device) else tensor
+    if not is_accelerator(device) or tensor.nbytes > LARGEST_LOCKED:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 class Flag:
@@ -37,8 +43,9 @@ class Flag:
 
         self._condition, self._event = condition.to("cpu", non_blocking=True), None
         if is_accelerator(condition.device):
-            self._event = torch.get_device_module(condition.device).Event()
-            self._event.record()
+            module = torch.get_device_module(condition.device)
+            self._event = module.Event()
+            self._event.record(module.current_stream(condition.device))
 
     def is_known(self) -> bool:
         """Tell if the device has come there; a CPU always has."""

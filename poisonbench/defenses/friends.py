@@ -122,7 +122,7 @@ class Friends(Defense):
         train, config = state.train, self.config
         generator = state.generator("friendly noise")
         images = torch.rand(train.images.shape, generator=generator).mul_(2).sub_(1)
-        images = send(images, train.images.device)
+        images = images.to(train.images.device)
         rows = torch.arange(len(train), device=images.device)
 
         def add_noise(model: Classifier, part: Tensor) -> Tensor:

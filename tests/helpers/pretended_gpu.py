@@ -43,10 +43,13 @@ class _DeviceModule(backend_registration._DummyBackendModule):
     def synchronize(self, device):
         pass
 
+    def current_stream(self, device):
+        return None
+
     class Event:
         """Something that the device comes to after Python has asked for it twice."""
 
-        def record(self):
+        def record(self, stream):
             self.asked, self.copies = 0, list(LATE)
             LATE.clear()
 
