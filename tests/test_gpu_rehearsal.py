@@ -69,7 +69,8 @@ FORMS = [
     ("dc", *NARROW, "--rounds", "1", "--epochs-per-round", "1", "--batch-size", "20"),
 ]
 #: In how many of the rehearsed steps an attack may wait, since something ends there: DeepConfuse
-#: looks at a round's network, MetaPoison at the gradient of all networks.
+#: looks at a round's network, MetaPoison at the gradient of all networks, and sends matrices of
+#: colours for each network.
 BETWEEN_STEPS = {"dc": 1, "mp": 2}
 
 
@@ -170,7 +171,6 @@ def test_attacks_never_wait_in_a_gradient_step(name, data, tmp_path):
 def test_forms_of_attacks_never_wait_in_a_gradient_step(words, data, colour, tmp_path):
     is_colour = words[0] != "fc" and "original" not in words
     line = ("craft", "--attack", *words, "--dataset", colour if is_colour else data)
-
     meter = rehearse(tmp_path, *line, *(RHO if registry.attacks()[words[0]].scenario else ()))
     waiting = [step for step in meter.steps[words[0]] if step]
     assert len(waiting) <= BETWEEN_STEPS.get(words[0], 0), waiting
