@@ -27,7 +27,7 @@ Budget      No pixel may change by more than ``config.budget``: epsilon, unless 
 Seen        clean images and labels (poisons keep theirs), and surrogates trained on clean data.
             Not seen: test images but the target, the defense, the victim's weights and seeds.
 Randomness  comes from the task's generators alone. They are on the CPU: draw there, then ``send``
-            (``core/devices.py``), which no GPU's work waits for. What becomes of a target depends
+            (``core/devices.py``), which does not wait for a GPU. What becomes of a target depends
             on its own rows and its own generator.
 Memory      Everything is on the images' device. Networks get ``pass_size`` images at a time
             (``models/classifier.py``), frozen copies from ``models/folding.py`` being fastest.
