@@ -73,7 +73,7 @@ def test_a_cpu_tensor_without_dimensions_passes_for_a_number(waits):
         ("value", lambda here: float(here[0])),
         ("value", lambda here: bool((here > 0).any())),
         ("value", lambda here: here.tolist()),
-        ("value", lambda here: torch.equal(here, here)),
+        ("value", lambda here: torch.equal(here, here + 0)),
         ("shape", lambda here: (here > 0).nonzero()),
         ("shape", lambda here: here[here > 0]),
         ("shape", lambda here: here.unique()),
@@ -101,6 +101,7 @@ def test_what_does_not_wait_is_not_counted(waits):
     waits.clear()
     here[here.argsort()] = here[here.argsort()] * 2 - torch.zeros(4, device=GPU)
     here[here > 0] = 1.0
+    assert torch.equal(here, here)
     here.sort().values.cumsum(0).to(torch.float64).clone().view(2, 2).split(1)
     assert not waits
 

@@ -181,7 +181,9 @@ def _run(func, args, kwargs):
     if kwargs.get("device") is not None:
         lands_here = torch.device(kwargs["device"]).type == GPU.type
         kwargs["device"] = torch.device("cpu")
-    if func in WAITING and any(ours):
+    # A tensor equals itself without a look at its values.
+    is_itself = func is aten.equal.default and args[0] is args[1]
+    if func in WAITING and any(ours) and not is_itself:
         _count(WAITING[func])
     if func is aten._to_copy.default:
         is_late = kwargs.get("non_blocking", False)
