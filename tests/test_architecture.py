@@ -414,6 +414,33 @@ def test_the_checks_let_through_what_is_fine(check, line):
     assert check("file.py", line) == []
 
 
+# Devices
+
+#: What asks for the kind of a device, the function that answers, and who looks for GPUs.
+ASKS = re.compile(r"\.is_cuda\b|\.type\s*[!=]=|\.type\s+(?:not\s+)?in\b|torch\.cuda\b")
+MAY_ASK = {"core/devices.py", "runs/workspace.py", "cli/doctor.py"}
+
+
+def test_one_function_tells_an_accelerator_from_a_cpu():
+    asking = {
+        str(path.relative_to(PACKAGE)) for path in FILES if ASKS.search(path.read_text())
+    } - MAY_ASK
+    assert not asking, "ask poisonbench.core.devices.is_accelerator"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "if images.is_cuda:",
+        'if device.type == "cuda":',
+        'if device.type in ("cuda", "xpu"):',
+        "torch.cuda.synchronize()",
+    ],
+)
+def test_who_asks_for_a_kind_of_device_is_seen(line):
+    assert ASKS.search(line)
+
+
 # Imports that cost time
 
 

@@ -26,8 +26,9 @@ Budget      No pixel may change by more than ``config.budget``: epsilon, unless 
             What does is said and clipped. Poisons are then rounded to 256 grey levels.
 Seen        clean images and labels (poisons keep theirs), and surrogates trained on clean data.
             Not seen: test images but the target, the defense, the victim's weights and seeds.
-Randomness  comes from the task's generators alone. They are on the CPU: draw there, then move. What
-            becomes of a target depends on its own rows and its own generator.
+Randomness  comes from the task's generators alone. They are on the CPU: draw there, then ``send``
+            (``core/devices.py``), which does not wait for a GPU. What becomes of a target depends
+            on its own rows and its own generator.
 Memory      Everything is on the images' device. Networks get ``pass_size`` images at a time
             (``models/classifier.py``), frozen copies from ``models/folding.py`` being fastest.
 Progress    ``task.report(done, total)`` after each step; a signal ends the attack there.

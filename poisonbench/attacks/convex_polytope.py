@@ -35,6 +35,7 @@ from torch import Tensor
 from poisonbench.attacks.base import TargetedTask
 from poisonbench.attacks.shared.feature_space import FeatureSpace, adam_steps
 from poisonbench.attacks.shared.targeted_optimiser import OptimiserConfig
+from poisonbench.core.devices import Flag
 from poisonbench.core.settings import Profiles, setting
 
 VERSION = 1
@@ -110,7 +111,10 @@ def simplex_coefficients(
         slope = (gram @ current[..., None])[..., 0]
         gap = (current * slope).sum(-1, keepdim=True) - slope.amin(-1, keepdim=True)
         open_ = gap > allowed
-        if step % _LOOK_EVERY == 0 and not bool(open_.any()):
+        if step % _LOOK_EVERY == 0:
+            all_closed = Flag(~open_.any())
+        # Steps in which a GPU has not answered change nothing that is closed.
+        if all_closed.is_true():
             break
         following = project_simplex(ahead - rate * (gram @ ahead[..., None])[..., 0])
         # Momentum that points uphill starts anew.

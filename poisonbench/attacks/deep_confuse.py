@@ -47,6 +47,7 @@ from torch.func import functional_call
 from poisonbench.attacks.base import AttackConfig, AttackTask
 from poisonbench.attacks.shared.adam_state import adam_tensors, restore_adam
 from poisonbench.attacks.shared.unrolled_step import sgd_step, weights_of
+from poisonbench.core.devices import send
 from poisonbench.core.errors import DivergedError, UsageError
 from poisonbench.core.settings import Profiles, setting
 from poisonbench.models import deep_confuse_classifiers, generators
@@ -119,7 +120,7 @@ def craft(task: AttackTask, config: Config) -> Tensor:
         "surrogate": copy.deepcopy(blank).to_empty(device=clean.device).train(),
     }
     losses = torch.zeros(2, device=clean.device)
-    state = _State(networks, adam, torch.arange(len(clean)), losses)
+    state = _State(networks, adam, torch.arange(len(clean), device=clean.device), losses)
     if (saved := task.checkpoint.load()) is not None:
         state.restore(*saved)
 
@@ -137,8 +138,9 @@ def craft(task: AttackTask, config: Config) -> Tensor:
         while state.step < steps:
             number = state.step % epoch_steps
             if number == 0:
-                state.order = torch.randperm(len(clean), generator=task.generator)
-            rows = state.order[number * batch_size : (number + 1) * batch_size].to(clean.device)
+                order = torch.randperm(len(clean), generator=task.generator)
+                state.order = send(order, clean.device)
+            rows = state.order[number * batch_size : (number + 1) * batch_size]
             images, labels = clean[rows], task.labels[rows]
             if state.number < config.rounds:
                 # a, b.
@@ -252,7 +254,7 @@ class _State:
             setattr(self, name, value)
         for name, network in self.networks.items():
             network.load_state_dict(part(name, tensors))
-        self.order = tensors["order"]
+        self.order = tensors["order"].to(self.losses.device)
         self.losses.copy_(tensors["losses"])
         restore_adam(self.adam, tensors)
 

@@ -48,6 +48,7 @@ from torch import Tensor
 from poisonbench.attacks.base import TargetedTask
 from poisonbench.attacks.shared.feature_space import MNIST_PRESETS, FeatureSpace, mean_distance
 from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, surrogate_models
+from poisonbench.core.devices import Flag
 from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.training.projected_gradient import project_linf
 
@@ -157,6 +158,7 @@ def forward_backward(
     length = step_size.expand(len(start), *step_size.shape)
     first, second = torch.zeros_like(start), torch.zeros_like(start)
     moving = torch.ones(len(start), dtype=torch.bool, device=start.device)
+    all_stopped = Flag(~moving.any())
     for step in range(config.steps):
         # a. Forward.
         variable = images.detach().requires_grad_()
@@ -177,7 +179,10 @@ def forward_backward(
         fell = (after < before)[:, None, None, None]
         images = torch.where(fell & moving[:, None, None, None], drawn, images)
         length = torch.where(fell, length, length / 5)
-        if not bool(moving.any()):
+        if all_stopped.is_known():
+            all_stopped = Flag(~moving.any())
+        # Steps in which a GPU has not answered change no image.
+        if all_stopped.is_true():
             report(config.steps, config.steps)
             break
         report(step + 1, config.steps)

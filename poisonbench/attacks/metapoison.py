@@ -57,6 +57,7 @@ from poisonbench.attacks.base import AttackConfig, TargetedTask
 from poisonbench.attacks.shared.adam_state import adam_tensors, restore_adam
 from poisonbench.attacks.shared.colour_shift import LARGEST_SHIFT, Palette, clamp_shifts, roughness
 from poisonbench.attacks.shared.unrolled_step import sgd_step, weights_of
+from poisonbench.core.devices import send
 from poisonbench.core.errors import DivergedError, UsageError
 from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.models.classifier import Classifier
@@ -197,7 +198,8 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
         model = networks[number][(number + step) % len(networks[number])]
         for target, generator in enumerate(task.generators):
             # 2.
-            for batch in meta_batches(poison_of_row[target], config, generator):
+            for numbers, others in meta_batches(poison_of_row[target], config, generator):
+                batch = send(numbers, base.device), [send(rows, base.device) for rows in others]
                 gradient[target, batch[0]] += _poison_gradient(
                     task, target, model, poisons[target, batch[0]].detach(), batch, config
                 )
@@ -308,10 +310,10 @@ def _poison_gradient(
     """Gradient (B', C, H, W) of the unrolled loss with respect to a batch's poisons."""
     moved = poisons.clone().requires_grad_()
     numbers, others = batch
-    own = task.labels[target, numbers.to(poisons.device)]
+    own = task.labels[target, numbers]
     batches = []
     for first, rows in zip([moved] + [poisons] * config.unroll, others, strict=True):
-        clean = task.train.rows(rows.to(poisons.device))
+        clean = task.train.rows(rows)
         images = torch.cat([first, clean.images.to(poisons) / 255])
         batches.append((images, torch.cat([own, clean.labels])))
     loss = unrolled_loss(

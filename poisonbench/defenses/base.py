@@ -32,8 +32,9 @@ Units       Images are in [0, 1], not normalised (networks normalise); uint8 in 
 Seen        :class:`TrainingState`: the model in training, the training set, the clean validation
             split. Not seen: the test split, which images are poisoned, the attack.
 Randomness  comes from ``state.generator(purpose)`` alone, on the CPU and seeded by trial, epoch
-            and step: draw there, then move. Initial weights, batches and augmentation are those of
-            every defense of the trial.
+            and step: draw there, then ``send`` (``core/devices.py``), which does not wait
+            for a GPU. Initial weights, batches and augmentation are those of every defense of the
+            trial.
 Model       ``state.model`` is in train mode and must be left as it is. For passes of a frozen one
             take ``models/folding.py``'s copy. ``state.train_copy`` trains another network.
 Memory      One instance serves one run. What must last goes into ``self.memory`` as tensors, which

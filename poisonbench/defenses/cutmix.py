@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from poisonbench.core.devices import send
 from poisonbench.core.settings import BaseConfig, Profiles, setting
 from poisonbench.defenses.base import Defense, Recipe, TrainingState
 from poisonbench.training.augmentation import draw_beta
@@ -79,7 +80,7 @@ class CutMix(Defense):
         generator = state.generator("cutmix")
         height, width = state.train.images.shape[2:]
         chance, line, column = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
-        partner = torch.randperm(len(labels), generator=generator).to(labels.device)
+        partner = send(torch.randperm(len(labels), generator=generator), labels.device)
         if chance >= self.config.probability:
             return 1.0, partner, (slice(0, 0), slice(0, 0))
         outside = draw_beta(self.config.alpha, generator)

@@ -33,6 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from poisonbench.core.devices import is_accelerator
 from poisonbench.core.settings import Profiles, setting
 from poisonbench.defenses.base import Defense, Recipe
 from poisonbench.defenses.shared.feature_filter import FeatureFilter, FilterConfig
@@ -40,7 +41,7 @@ from poisonbench.defenses.shared.feature_filter import FeatureFilter, FilterConf
 VERSION = 1
 
 #: Distances that are held at once: 64 MiB on a CPU, 512 MiB on a GPU.
-BLOCK = {"cpu": 2**24, "cuda": 2**27}
+BLOCK = {"cpu": 2**24, "accelerator": 2**27}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ def neighbour_votes(
     ends = torch.bincount(labels, minlength=num_classes).cumsum(0).tolist()
     classes = list(zip([0, *ends], ends, strict=False))
     own = -math.inf if count_self else math.inf
-    count = _count_cuda if features.is_cuda else _count_cpu
+    count = _count_at_once if is_accelerator(features.device) else _count_cpu
     votes = torch.empty(len(labels), num_classes, dtype=torch.int64, device=labels.device)
     for rows, block in count(points, classes, k, own):
         votes[order[rows]] = block
@@ -123,12 +124,12 @@ def _count_cpu(
         yield torch.from_numpy(rows), torch.from_numpy(np.stack(votes, 1))
 
 
-def _count_cuda(
+def _count_at_once(
     points: Tensor, classes: list[tuple[int, int]], k: int, own: float
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The same as :func:`_count_cpu`, where the points are."""
     norms = points.square().sum(1)
-    size = max(1, BLOCK["cuda"] // len(points))
+    size = max(1, BLOCK["accelerator"] // len(points))
     for rows in torch.arange(len(points), device=points.device).split(size):
         distances = torch.addmm(norms, points[rows], points.T, alpha=-2)
         distances[torch.arange(len(rows), device=rows.device), rows] = own

@@ -37,6 +37,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from poisonbench.core.devices import send
 from poisonbench.core.errors import DivergedError
 from poisonbench.core.settings import BaseConfig, Profiles, require, setting
 from poisonbench.defenses.base import Defense, Recipe, TrainingSet, TrainingState
@@ -133,7 +134,7 @@ class Friends(Defense):
         if self.config.random_noise == "none":
             return images
         noise = unit_noise(images.shape, self.config.random_noise, state.generator("random noise"))
-        return images + self.config.mu * noise.to(images)
+        return images + self.config.mu * send(noise, images.device)
 
 
 def unit_noise(shape: torch.Size, kind: str, generator: torch.Generator) -> Tensor:

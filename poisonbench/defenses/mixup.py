@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from poisonbench.core.devices import send
 from poisonbench.core.settings import BaseConfig, Profiles, setting
 from poisonbench.defenses.base import Defense, Recipe, TrainingState
 from poisonbench.training.augmentation import draw_beta
@@ -68,4 +69,4 @@ class Mixup(Defense):
         """Step 1: lambda, and each image's partner, (B,) rows of the batch."""
         generator = state.generator("mixup")
         weight = draw_beta(self.config.alpha, generator)
-        return weight, torch.randperm(len(labels), generator=generator).to(labels.device)
+        return weight, send(torch.randperm(len(labels), generator=generator), labels.device)

@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from poisonbench.core.devices import is_accelerator
 from poisonbench.models.norms import norms_of
 
 
@@ -99,7 +100,7 @@ def pass_size(images: Tensor, *, gradients: bool) -> int:
 
     A CPU is fastest when a pass's activations stay in its caches.
     """
-    if not images.is_cuda:
+    if not is_accelerator(images.device):
         return 125
     return 500 if gradients else 2000
 
@@ -109,6 +110,6 @@ def groups_in_a_pass(groups: Tensor) -> int:
 
     So no neighbour changes a rounding there. A GPU needs the larger pass where P is small.
     """
-    if not groups.is_cuda:
+    if not is_accelerator(groups.device):
         return 1
     return max(1, pass_size(groups, gradients=True) // groups.shape[1])

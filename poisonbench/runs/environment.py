@@ -14,21 +14,24 @@ import numpy
 import torch
 
 import poisonbench
+from poisonbench.core.devices import is_accelerator
 from poisonbench.training.precision import network_precision
 
 
 def environment(device: torch.device, precision: str) -> dict[str, Any]:
     """Versions, machine, device, threads, precision and, in a checkout, the commit."""
-    is_cuda = device.type == "cuda"
+    on_accelerator = is_accelerator(device)
     return {
         "poisonbench": poisonbench.__version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": numpy.__version__,
-        "cuda": torch.version.cuda if is_cuda else None,
+        "cuda": torch.version.cuda if on_accelerator else None,
         "platform": platform.platform(),
         "processor": _processor(),
-        "device": torch.cuda.get_device_name(device) if is_cuda else "cpu",
+        "device": torch.get_device_module(device).get_device_name(device)
+        if on_accelerator
+        else "cpu",
         "threads": torch.get_num_threads(),
         "precision": str(network_precision(device, precision)).removeprefix("torch."),
         "commit": _commit(),
@@ -37,16 +40,16 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
 
 def peak_memory(device: torch.device) -> int:
     """Most bytes in use: of the process on a CPU, of tensors on a GPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+    if is_accelerator(device):
+        return int(torch.get_device_module(device).max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def reset_peak_memory(device: torch.device) -> None:
     """Start counting anew, where the device can; a process on a CPU keeps its peak."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    if is_accelerator(device):
+        torch.get_device_module(device).reset_peak_memory_stats(device)
 
 
 def utc_now() -> str:

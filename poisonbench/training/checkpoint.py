@@ -91,7 +91,7 @@ class Checkpoint:
         """Write tensors and JSON values; what was written before stays until these are whole."""
         # Copies, because safetensors refuses tensors that share memory, as a defense's may.
         copies = {
-            name: tensor.detach().clone(memory_format=torch.contiguous_format)
+            name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
             for name, tensor in tensors.items()
         }
         header = json.dumps({**position, "run": self.run_id})

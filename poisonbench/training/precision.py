@@ -2,13 +2,15 @@
 
 import torch
 
+from poisonbench.core.devices import is_accelerator
+
 
 def network_precision(device: torch.device, precision: str) -> torch.dtype:
     """The arithmetic of the network in training: bfloat16 where "auto" finds it in hardware."""
     if precision != "auto":
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
-    if device.type == "cuda":
-        has = torch.cuda.get_device_capability(device) >= (8, 0)
+    if is_accelerator(device):
+        has = torch.get_device_module(device).get_device_capability(device) >= (8, 0)
     else:
         has = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
     return torch.bfloat16 if has else torch.float32

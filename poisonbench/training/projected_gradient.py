@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from poisonbench.core.devices import send
 from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.models.folding import folded
 from poisonbench.training.augmentation import PADDING
@@ -37,7 +38,7 @@ class Ball:
         else:
             offsets = torch.randn(centres.shape, generator=generator)
             offsets /= _norms(offsets)
-        return (centres + self.radius * offsets.to(centres)).clamp_(0, 1)
+        return (centres + self.radius * send(offsets, centres.device)).clamp_(0, 1)
 
     def step(self, points: Tensor, gradient: Tensor, length: float) -> Tensor:
         """Points a step of a length up the gradient, in each pixel or as a whole; < 0 is down."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from poisonbench.core.devices import is_accelerator
 from poisonbench.core.errors import AbortedError, DivergedError, InterruptedRunError, check_returned
 from poisonbench.core.progress import Reporter, silent
 from poisonbench.core.seeds import Seeds
@@ -133,7 +134,7 @@ class _Run:
         perturbs = type(self.defense).perturb_batch is not Defense.perturb_batch
         self.model.train()
         forward: Callable[[Tensor], Tensor] = self.model
-        if self.device.type == "cpu" and self.precision is torch.float32:
+        if not is_accelerator(self.device) and self.precision is torch.float32:
             height, width = self.original.images.shape[2:]
             forward = quick_forward(self.model, (height, width))
         while self.step < len(batches):
@@ -258,8 +259,8 @@ class _Run:
 
     def _spend(self, phase: str) -> None:
         """Book the time since the last booking, after the device has done its work."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if is_accelerator(self.device):
+            torch.get_device_module(self.device).synchronize(self.device)
         now = time.monotonic()
         self.result.seconds[phase] += now - self.clock
         self.clock = now

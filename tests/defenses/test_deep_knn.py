@@ -37,8 +37,8 @@ def test_votes_agree_with_loops(k, count_self, monkeypatch):
     single = deep_knn.neighbour_votes(features.float(), labels, 4, k, count_self=count_self)
     assert torch.equal(single, found)
     # What a GPU runs.
-    monkeypatch.setitem(deep_knn.BLOCK, "cuda", 11 * 60)
-    monkeypatch.setattr(deep_knn, "_count_cpu", deep_knn._count_cuda)
+    monkeypatch.setitem(deep_knn.BLOCK, "accelerator", 11 * 60)
+    monkeypatch.setattr(deep_knn, "_count_cpu", deep_knn._count_at_once)
     other = deep_knn.neighbour_votes(features, labels, 4, k, count_self=count_self)
     assert torch.equal(other, found)
 

@@ -6,6 +6,7 @@ import torch
 from poisonbench.attacks.base import AttackTask, LabelledImages
 from poisonbench.attacks.pgd import Config as PgdConfig
 from poisonbench.attacks.pgd import craft
+from poisonbench.core.devices import Flag, send
 from poisonbench.core.errors import InterruptedRunError
 from poisonbench.core.seeds import Seeds
 from poisonbench.data.splits import Split
@@ -101,6 +102,20 @@ def test_neighbours_vote_as_on_a_cpu():
             for at in ("cpu", device)
         ]
         assert torch.equal(*votes)
+
+
+def test_draws_are_sent_and_flags_are_read_without_waiting():
+    device = find_device("cuda")
+    values = torch.rand(1000, generator=torch.Generator().manual_seed(7))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        sent = send(values, device)
+        flags = [Flag((sent >= 0).all()), Flag((sent > 1).any())]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(sent.cpu(), values)
+    torch.cuda.synchronize(device)
+    assert [flag.is_true() for flag in flags] == [True, False]
 
 
 def test_float32_is_float32():

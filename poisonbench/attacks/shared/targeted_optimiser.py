@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackConfig, TargetedTask
+from poisonbench.core.devices import send
 from poisonbench.core.settings import setting
 from poisonbench.models.classifier import Classifier, groups_in_a_pass
 from poisonbench.training.projected_gradient import project_linf, shift_flip
@@ -163,4 +164,4 @@ def _draw_shift_flip(
         uniform = torch.rand((restarts, num_poisons, 2), generator=generator)
         shifts.append((2 * uniform - 1) * reach)
         flips.append(torch.rand((restarts, num_poisons), generator=generator) < 0.5)
-    return torch.cat(shifts).to(base), torch.cat(flips).to(base.device)
+    return send(torch.cat(shifts), base.device), send(torch.cat(flips), base.device)

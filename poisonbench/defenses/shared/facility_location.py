@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from poisonbench.core.devices import is_accelerator
+
 
 def medoid_clusters(
     sets: Sequence[Tensor], num_medoids: Sequence[int]
@@ -27,7 +29,7 @@ def medoid_clusters(
     owner (n,) in 0..k-1, by order of selection; size (k,), the medoid itself included. A medoid
     whose twin was taken before it stands for none.
     """
-    if sets[0].is_cuda:
+    if is_accelerator(sets[0].device):
         return batched_greedy(sets, num_medoids)
     clusters = []
     for points, count in zip(sets, num_medoids, strict=True):

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from poisonbench.core.devices import is_accelerator
 from poisonbench.models.cpu.winograd import Workspace
 
 
@@ -30,7 +31,7 @@ def is_first_block(layers: Sequence[Any], norm: type[nn.Module]) -> bool:
         conv.in_channels == 1
         and conv.stride == conv.dilation == (1, 1)
         and conv.padding == (0, 0)
-        and conv.weight.device.type == "cpu"
+        and not is_accelerator(conv.weight.device)
         and (pool.kernel_size, pool.stride, pool.padding) == (2, 2, 0)
         and not pool.ceil_mode
         and pool.divisor_override is None

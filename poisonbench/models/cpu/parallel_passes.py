@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import torch
 
+from poisonbench.core.devices import is_accelerator
 from poisonbench.models.classifier import Classifier
 from poisonbench.models.folding import folded
 
@@ -34,7 +35,7 @@ def in_parallel(
     end with the part that they are at, as they do at Ctrl-C.
     """
     threads = torch.get_num_threads()
-    count = 1 if model.mean.is_cuda else min(threads, len(parts), MOST_THREADS)
+    count = 1 if is_accelerator(model.mean.device) else min(threads, len(parts), MOST_THREADS)
     if count <= 1:
         network = folded(model)
         return [work(network, part) for part in parts]

@@ -27,6 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from poisonbench.core.devices import is_accelerator
+
 KERNEL, OUTPUT, TILE = 5, 4, 8
 POINTS = (0, 1, -1, 2, -2, 1 / 2, -1 / 2)
 
@@ -71,7 +73,7 @@ def fits(layer: nn.Module) -> bool:
         and layer.stride == layer.dilation == (1, 1)
         and layer.padding == (0, 0)
         and layer.groups == 1
-        and layer.weight.device.type == "cpu"
+        and not is_accelerator(layer.weight.device)
         # The transforms are worth their cost where many channels share them.
         and min(layer.in_channels, layer.out_channels) >= TILE
     )

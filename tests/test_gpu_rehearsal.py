@@ -1,0 +1,249 @@
+"""Whole commands on the pretended accelerator: they give what they give on a CPU, byte for byte.
+
+It proves that tensors are where they must be and how often Python waits, not that a GPU's own
+arithmetic agrees.
+"""
+
+import os
+import signal
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from helpers.command_line import cli, done, tiny_arrays
+from helpers.pretended_gpu import WAITS, pretended_gpu
+from helpers.processes import contents
+from helpers.targeted_runs import shortened
+from poisonbench import registry
+from poisonbench.core.progress import relay
+from poisonbench.entries import NetworkEntry
+from poisonbench.runs import easy_targets, workspace
+from poisonbench.training import recipe
+
+#: Options with which each attack does all its work in few steps.
+ATTACKS = {
+    "pgd": ("--steps", "2", "--augment", "crop-flip", "--precision", "float32"),
+    "dap": ("--steps", "2", "--precision", "float32"),
+    "durp": (),
+    "dc": ("--rounds", "1", "--batch-size", "32"),
+    "gm": ("--steps", "3", "--restarts", "2", "--brew-augment", "shift-flip"),
+    "bp": ("--steps", "3", "--restarts", "2", "--brew-augment", "shift-flip"),
+    "fc": ("--steps", "3", "--restarts", "2", "--brew-augment", "shift-flip"),
+    "cp": ("--steps", "3", "--surrogates", "2"),
+    "mp": ("--steps", "2", "--surrogates", "2", "--inner-batch-size", "32"),
+    "noise": (),
+}
+
+#: The same for each defense in three epochs.
+DEFENSES = {
+    "none": (),
+    "hint": ("--schedule", "1,2"),
+    "atda": ("--steps", "2"),
+    "friends": ("--begin-epoch", "1", "--steps", "2"),
+    "epic": ("--warmup", "1", "--interval", "1"),
+    "clean-only": (),
+    "knn": (),
+    "l2": (),
+    "ocsvm": (),
+    "random": (),
+    "spectral": (),
+    "activation-clustering": (),
+    "robust-features": ("--steps", "2"),
+    "jpeg": (),
+    "bn-recalibrate": (),
+    "mixup": (),
+    "cutmix": (),
+}
+SHORT = ("--epochs", "3", "--batch-size", "32")
+RHO = ("--rho", "0.03")
+
+NARROW = ("--generator-width", "0.05", "--surrogate-width", "0.05")
+#: Forms of attacks that other steps are made of.
+FORMS = [
+    ("fc", "--profile", "watermark", "--steps", "3"),
+    # All stop at once, which a GPU tells a few steps later.
+    ("fc", "--profile", "watermark", "--steps", "9", "--step-size", "1e-8"),
+    ("bp", "--profile", "original", "--steps", "2", "--surrogates", "1"),
+    ("mp", "--color", "0.04", "--steps", "1", "--surrogates", "2", "--inner-batch-size", "15"),
+    ("dc", *NARROW, "--rounds", "1", "--epochs-per-round", "1", "--batch-size", "20"),
+]
+#: In how many of the rehearsed steps an attack may wait, since something ends there: DeepConfuse
+#: looks at a round's network, MetaPoison at the gradient of all networks, and sends matrices of
+#: colours for each network.
+BETWEEN_STEPS = {"dc": 1, "mp": 2}
+
+
+class Meter:
+    """Waits between two reports of progress, by phase; it stands in for a command's reporter.
+
+    Attributes:
+        steps: of each phase, (what, line) of the waits in a step.
+        epochs: the same of the first step of an epoch, with what ends the epoch before.
+        stop_at: (phase, steps done) at which it sends what Ctrl-C sends.
+    """
+
+    def __init__(self, stop_at=None):
+        self.steps, self.epochs, self.stop_at = {}, {}, stop_at
+        self._before, self._last = Counter(), None
+
+    def __call__(self, phase, done, total, detail=""):
+        if self._last == (phase, detail):
+            self.steps.setdefault(phase, []).append(WAITS - self._before)
+        elif self._last is not None and self._last[0] == phase:
+            self.epochs.setdefault(phase, []).append(WAITS - self._before)
+        self._before, self._last = Counter(WAITS), (phase, detail)
+        if (phase, done) == self.stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    """The network of few operations is everyone's; attacks and trainings are short."""
+    forget = registry.remember()
+    registry.register(NetworkEntry("tiny", "of few operations", module="helpers.rehearsal_network"))
+    with shortened(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workspace, "default_network", lambda presets: "tiny")
+        # Where a CPU has bfloat16, "auto" would take it there alone.
+        presets = recipe.RECIPE_PRESETS["paper"]
+        patch.setitem(presets["mnist"], "precision", "float32")
+        patch.setitem(presets, "cifar10", {"precision": "float32", "epochs": 2})
+        yield
+    forget()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "tiny.npz"
+    np.savez(path, **tiny_arrays(train=110, test=24))
+    return f"npz:{path}"
+
+
+@pytest.fixture(scope="module")
+def colour(tmp_path_factory):
+    random = np.random.default_rng(1)
+    arrays = {}
+    for part, size in (("train", 45), ("test", 12)):
+        images = random.integers(0, 256, (size, 16, 16, 3), dtype=np.uint8)
+        arrays |= {f"x_{part}": images, f"y_{part}": np.arange(size) % 3}
+    path = tmp_path_factory.mktemp("data") / "colour.npz"
+    np.savez(path, **arrays)
+    return f"npz:{path}"
+
+
+def on_gpu(results, *words, meter=None):
+    """A command on the pretended accelerator; its end and its meter."""
+    meter = meter or Meter()
+    with pretended_gpu():
+        token = relay.set(meter)
+        try:
+            outcome = cli(*words, "--results", results, "--device", "cuda")
+        finally:
+            relay.reset(token)
+    return outcome, meter
+
+
+def rehearse(folder, *words):
+    """A command on both devices leaves the same; the meter of the accelerator's."""
+    outcome, meter = on_gpu(folder / "gpu", *words)
+    assert outcome.code == 0, outcome.err
+    done(*words, "--results", folder / "cpu", "--device", "cpu")
+    expected = contents(folder / "cpu")
+    assert expected
+    assert contents(folder / "gpu") == expected
+    return meter
+
+
+def words_of(table, name):
+    assert name in table, f"{name} has no rehearsal: add its options to this file's table"
+    return table[name]
+
+
+@pytest.mark.parametrize("name", registry.attacks())
+def test_attacks_never_wait_in_a_gradient_step(name, data, tmp_path):
+    words = ("craft", "--attack", name, "--dataset", data, *words_of(ATTACKS, name))
+    meter = rehearse(tmp_path, *words, *(RHO if registry.attacks()[name].scenario else ()))
+    waiting = [step for step in meter.steps.get(name, []) if step]
+    assert len(waiting) <= BETWEEN_STEPS.get(name, 0), waiting
+
+
+@pytest.mark.parametrize("words", FORMS, ids=" ".join)
+def test_forms_of_attacks_never_wait_in_a_gradient_step(words, data, colour, tmp_path):
+    is_colour = words[0] != "fc" and "original" not in words
+    line = ("craft", "--attack", *words, "--dataset", colour if is_colour else data)
+    meter = rehearse(tmp_path, *line, *(RHO if registry.attacks()[words[0]].scenario else ()))
+    waiting = [step for step in meter.steps[words[0]] if step]
+    assert len(waiting) <= BETWEEN_STEPS.get(words[0], 0), waiting
+
+
+@pytest.mark.parametrize("name", registry.defenses())
+def test_defenses_never_wait_in_a_step_of_training(name, data, tmp_path):
+    attack = ("--attack", "durp")
+    if name == "robust-features":
+        attack = ("--attack", "noise", "--scenario", "finetune", *RHO)
+    words = ("defend", "--method", name, "--dataset", data, *attack, *SHORT)
+    meter = rehearse(tmp_path, *words, *words_of(DEFENSES, name))
+    assert len(meter.steps[name]) >= 3
+    if name == "none":
+        # The mean loss, the next batches, and two of the validation images.
+        assert [epoch.total() for epoch in meter.epochs[name]] == [4, 4]
+    # Those who move on are gathered, once a search step.
+    most = 2 if name == "atda" else 0
+    for steps in meter.steps.values():
+        assert all(step.total() <= most for step in steps), steps
+
+
+@pytest.mark.parametrize("scenario", ["scratch", "transfer", "finetune"])
+def test_scenarios(scenario, data, tmp_path, monkeypatch):
+    # One of the clean models that say which targets are easy, since few steps leave weak ones.
+    monkeypatch.setattr(easy_targets, "NUM_CONTROLS", 1)
+    words = ("defend", "--method", "none", "--attack", "bp", "--scenario", scenario, *RHO)
+    words += ("--targets", "easy", "--batch-size", "6", "--bp.epochs", "3", "--bp.batch-size", "18")
+    meter = rehearse(tmp_path, *words, "--dataset", data)
+    assert not any(meter.steps["none"])
+
+
+@pytest.mark.parametrize("network", ["mnist-cnn", "cifar-resnet18", "cifar-alexnet"])
+def test_the_networks_of_the_papers(network, data, colour, tmp_path):
+    """In the GPU's own forms, of which the CPU has quicker ones; bfloat16 is asked for as well."""
+    words = ("defend", "--method", "hint", "--schedule", "1", "--epochs", "2", "--clean")
+    words += ("--dataset", data if network == "mnist-cnn" else colour, "--model", network)
+    outcome, meter = on_gpu(tmp_path, *words, "--batch-size", "20", "--precision", "bfloat16")
+    assert outcome.code == 0, outcome.err
+    assert meter.steps["hint"]
+    assert not any(meter.steps["hint"])
+
+
+def figures_of(results):
+    return {path.name: path.read_bytes() for path in (results / "figures").iterdir()}
+
+
+FIGURE_1 = ("1", "--wrong-label", "--schedule", "1", "--epochs", "2")
+FIGURE_2 = ("2", "--make", "--methods", "none,atda")
+
+
+@pytest.mark.parametrize("words", [FIGURE_1, FIGURE_2], ids=["1", "2"])
+def test_figures(words, data, tmp_path):
+    rehearse(tmp_path, "figure", *words, "--attack", "durp", "--dataset", data)
+    files = figures_of(tmp_path / "cpu")
+    assert len(files) == 3
+    assert figures_of(tmp_path / "gpu") == files
+
+
+@pytest.mark.parametrize("name", ["hint", "atda", "epic"])
+def test_a_run_resumes_from_its_checkpoint(name, data, tmp_path):
+    words = ("defend", "--method", name, "--dataset", data, "--attack", "durp", *SHORT)
+    resume(tmp_path, Meter(stop_at=(name, 10)), *words, *DEFENSES[name])
+
+
+@pytest.mark.parametrize("name", ["dc", "gm", "cp", "mp"])
+def test_an_attack_resumes_from_its_checkpoint(name, data, tmp_path):
+    words = ("craft", "--attack", name, "--dataset", data, *ATTACKS[name])
+    resume(tmp_path, Meter((name, 2)), *words, *(RHO if registry.attacks()[name].scenario else ()))
+
+
+def resume(folder, meter, *words):
+    """A command is stopped on the accelerator and continued there, and leaves the same."""
+    outcome, _ = on_gpu(folder / "gpu", *words, meter=meter)
+    assert outcome.code == 75, outcome.err
+    rehearse(folder, *words)
