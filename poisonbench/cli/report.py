@@ -39,12 +39,11 @@ from poisonbench.tables.poison_selection import (
     dataset_of,
     on_poisons,
     ratios_of,
-    with_note,
 )
 from poisonbench.tables.render import FORMATS, check_format, print_rich, render
 from poisonbench.tables.summary import sentences
 
-#: Exit code of ``--check`` when a figure differs from the paper's or a claim is not reproduced.
+#: Exit code of ``--check`` when a figure differs from the paper's or a claim is refuted.
 DEVIATION = 3
 #: Exit code of ``--check`` when nothing deviates and runs are missing.
 MISSING = 4
@@ -102,8 +101,8 @@ def report(
         bool,
         typer.Option(
             "--check",
-            help="Exit with 3 when a figure differs from the published one or a claim is not "
-            "reproduced, else with 4 when runs are missing.",
+            help="Exit with 3 when a figure differs from the published one or a claim is "
+            "refuted, else with 4 when runs are missing.",
         ),
     ] = False,
     output: Annotated[
@@ -141,6 +140,7 @@ def report(
         say(f"{failed} failed run(s) are in no table; {results}/runs/ID.failed.json says why")
     if not records:
         say(f"no run records in {results}; --missing prints the commands to make some", quiet=quiet)
+    chosen = None
     if poison:
         records, chosen = on_poisons(records, poison, cards)
         dataset = dataset_of(records, poison, dataset)
@@ -152,9 +152,9 @@ def report(
     if filters:
         made = build_filters(records, dataset)
     else:
-        made = build_runs(records, dataset) if runs else catalogue.build(key, records, dataset)
-    if poison:
-        made = with_note(made, chosen)
+        made = (
+            build_runs(records, dataset) if runs else catalogue.build(key, records, dataset, chosen)
+        )
     if missing:
         where = [] if results == results_folder() else ["--results", str(results)]
         commands = [
@@ -206,11 +206,11 @@ def _check(outcome: catalogue.TableCheck, *, quiet: bool) -> None:
     """Exit with 3 when anything deviates, else with 4 when anything is missing."""
     say(
         f"check: {outcome.differing} of {outcome.compared} compared figure(s) differ, "
-        f"{outcome.not_reproduced} of {outcome.judged} tested claim(s) not reproduced, "
+        f"{outcome.refuted} of {outcome.judged} judged claim(s) refuted, "
         f"{outcome.missing} run(s) missing",
         quiet=quiet,
     )
-    if outcome.differing or outcome.not_reproduced:
+    if outcome.differing or outcome.refuted:
         raise typer.Exit(DEVIATION)
     if outcome.missing:
         raise typer.Exit(MISSING)

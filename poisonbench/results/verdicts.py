@@ -76,6 +76,9 @@ class EquivalenceRule:
         """Two-sided, of no difference."""
         return min(1.0, 2 * min(evidence.p_above(0.0), evidence.p_below(0.0)))
 
+    #: Of a difference, which speaks against the published value.
+    p_against = p_value
+
     def verdict(self, evidence: Evidence) -> Verdict:
         """Differs, equivalent or inconclusive."""
         if max(evidence.p_above(-self.delta), evidence.p_below(self.delta)) < SIGNIFICANCE:
@@ -113,6 +116,10 @@ class ClaimRule:
         """One-sided, of a difference that is not over ``null``."""
         return evidence.p_above(self.null)
 
+    def p_against(self, evidence: Evidence) -> float:
+        """One-sided, of a difference that is not under ``least``."""
+        return evidence.p_below(self.least)
+
     def verdict(self, evidence: Evidence, comparisons: int = 1) -> Verdict:
         """Reproduced, refuted or inconclusive.
 
@@ -122,7 +129,7 @@ class ClaimRule:
         """
         if evidence.effect >= self.least and self.p_value(evidence) < SIGNIFICANCE:
             return Verdict.REPRODUCED
-        is_refuted = evidence.p_below(self.least) < SIGNIFICANCE / comparisons
+        is_refuted = self.p_against(evidence) < SIGNIFICANCE / comparisons
         return Verdict.REFUTED if is_refuted else Verdict.INCONCLUSIVE
 
 
@@ -134,38 +141,43 @@ class Basis:
     """What a verdict rests on; null where the thing does not occur.
 
     Attributes:
-        seeds: trainings that differ in initial weights and batches.
         poisons: draws of the poison.
         targets: of targeted attacks.
+        seeds: trainings that differ in initial weights and batches.
         images: of the test split, where they are counted as a sample.
     """
 
-    seeds: int | None = None
     poisons: int | None = None
     targets: int | None = None
+    seeds: int | None = None
     images: int | None = None
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict with what it says and rests on.
+    """A verdict with what it says and rests on; the word alone where nothing was tested.
 
     Attributes:
         verdict: the word.
         effect: the difference; of several comparisons the one that bears a claim out least.
         interval: its two-sided 95 % interval.
         p_value: two-sided beside a published value, one-sided for a claim, there the largest.
+        p_against: of what speaks against the paper: the same beside a published value, of a
+            refutation for a claim, corrected for its comparisons.
         detectable: the true difference that as many trials find with a power of 0.8; null where
             they can find none.
         basis: what it rests on.
+        is_complete: whether it is of as many trials as planned.
     """
 
     verdict: Verdict
-    effect: float | None
-    interval: tuple[float, float] | None
-    p_value: float | None
-    detectable: float | None
-    basis: Basis
+    effect: float | None = None
+    interval: tuple[float, float] | None = None
+    p_value: float | None = None
+    p_against: float | None = None
+    detectable: float | None = None
+    basis: Basis = Basis()
+    is_complete: bool = False
 
 
 def judge_equivalence(
@@ -207,9 +219,10 @@ def _judgement(
     comparisons: Sequence[tuple[Evidence, Rule]], basis: Basis, is_complete: bool
 ) -> Judgement:
     if not comparisons:
-        return Judgement(Verdict.INCONCLUSIVE, None, None, None, None, basis)
+        return Judgement(Verdict.INCONCLUSIVE, basis=basis)
     p_values = [rule.p_value(evidence) for evidence, rule in comparisons]
-    worst, worst_rule = comparisons[p_values.index(max(p_values))]
+    weakest = max(range(len(p_values)), key=lambda i: (p_values[i], -comparisons[i][0].effect))
+    worst, _ = comparisons[weakest]
     # All are found with a power of 0.8 where each is missed in at most its part of the rest.
     power = 1 - (1 - POWER) / len(comparisons)
     least = [detectable(evidence, rule, power) for evidence, rule in comparisons]
@@ -218,9 +231,11 @@ def _judgement(
         verdict=_word(comparisons) if is_complete else Verdict.INCONCLUSIVE,
         effect=worst.effect,
         interval=worst.interval(),
-        p_value=worst_rule.p_value(worst),
+        p_value=max(p_values),
+        p_against=min(1.0, len(comparisons) * min(rule.p_against(e) for e, rule in comparisons)),
         detectable=max(reachable, key=abs) if len(reachable) == len(least) else None,
         basis=basis,
+        is_complete=is_complete,
     )
 
 

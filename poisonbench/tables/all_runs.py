@@ -9,15 +9,10 @@ from collections.abc import Sequence
 
 from poisonbench.results.records import RunRecord
 from poisonbench.tables import run_groups
-from poisonbench.tables.comparisons import (
-    Block,
-    Comparison,
-    Table,
-    compare_accuracy,
-    compare_success,
-    distinct_trials,
-)
+from poisonbench.tables.cells import distinct_trials
+from poisonbench.tables.comparisons import Block, Comparison, Table
 from poisonbench.tables.layout import DASH, show_measured
+from poisonbench.tables.measured import compare_accuracy, compare_success
 from poisonbench.tables.paper_table import Records
 
 #: Digits of an untargeted poison's digest that are shown.

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Summary, Verdict, summarise
+from poisonbench.results.verdicts import Judgement
 from poisonbench.tables import run_groups
-from poisonbench.tables.comparisons import Block, Comparison, Table, Unit, distinct_trials
+from poisonbench.tables.cells import distinct_trials
+from poisonbench.tables.comparisons import Block, Comparison, Table, Unit
 from poisonbench.tables.layout import DASH, show_measured
 from poisonbench.tables.paper_table import Records
 
@@ -79,7 +81,7 @@ def _row(runs: Sequence[RunRecord]) -> list[Comparison]:
                 measured=summarise([value for value in values if value is not None]),
                 published=None,
                 trials=0,
-                verdict=Verdict.UNPUBLISHED,
+                judgement=Judgement(Verdict.UNPUBLISHED),
                 records=tuple(record.id for record in trials),
                 unit=unit,
             )

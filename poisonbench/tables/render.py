@@ -11,6 +11,7 @@ import html
 import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from poisonbench.core.errors import UsageError
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 _STYLES = {
-    Verdict.AGREES: "green",
-    Verdict.DIFFERS: "bold red",
+    Verdict.EQUAL: "green",
+    Verdict.EQUIVALENT: "green",
     Verdict.REPRODUCED: "green",
-    Verdict.NOT_REPRODUCED: "bold red",
+    Verdict.DIFFERS: "bold red",
+    Verdict.REFUTED: "bold red",
 }
 
 #: Wider than any grid, so that rich never folds or crops one.
@@ -61,7 +63,7 @@ def print_rich(table: Table, console: Console) -> None:
     from rich.text import Text
 
     console.print(Text(table.title, style="bold"), soft_wrap=True)
-    for block in table.filled_blocks:
+    for block in map(_short, table.filled_blocks):
         console.print()
         console.print(Text(block.title, style="bold"), soft_wrap=True)
         grid = _grid(block)
@@ -162,6 +164,13 @@ def render_html(table: Table) -> str:
     return _PAGE.format(title=html.escape(table.title), style=_CSS, body="\n".join(body))
 
 
+def _short(block: Block) -> Block:
+    """The block without what stands behind its verdicts."""
+    end = len(block.columns) - block.details
+    rows = tuple(row[:end] for row in block.rows)
+    return replace(block, columns=block.columns[:end], rows=rows)
+
+
 def _grid(block: Block) -> RichTable:
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -181,8 +190,8 @@ def _style(cell: str) -> str:
 
 
 def _verdict(cell: str) -> Verdict | None:
-    """The verdict that a text starts with, where it is one that has a colour."""
-    return next((verdict for verdict in _STYLES if cell.startswith(verdict.value)), None)
+    """The verdict that a text is, where it is one that has a colour."""
+    return next((verdict for verdict in _STYLES if cell == verdict), None)
 
 
 def _stacked(block: Block) -> list[str]:
@@ -251,7 +260,7 @@ def _html_row(row: Sequence[str], keys: int) -> str:
 
 
 def _html_class(cell: str) -> str:
-    return (_verdict(cell) or "figure").replace(" ", "-")
+    return _verdict(cell) or "figure"
 
 
 _CSS = """
@@ -262,8 +271,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .8rem; text-align: right; white-space: nowrap; }
 th[scope=row], thead th:first-child { text-align: left; font-weight: normal; }
 thead th { border-bottom: 1px solid; }
-.agrees, .reproduced { color: light-dark(#116329, #56d364); }
-.differs, .not-reproduced { color: light-dark(#b3141d, #ff8a80); font-weight: bold; }
+.equal, .equivalent, .reproduced { color: light-dark(#116329, #56d364); }
+.differs, .refuted { color: light-dark(#b3141d, #ff8a80); font-weight: bold; }
 """
 
 _PAGE = """<!doctype html>

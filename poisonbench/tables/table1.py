@@ -8,8 +8,9 @@ from dataclasses import replace
 from poisonbench.results import published
 from poisonbench.results.records import RunRecord
 from poisonbench.tables.cells import Cell
-from poisonbench.tables.comparisons import Block, Comparison, compare_fact
+from poisonbench.tables.comparisons import Block, Comparison
 from poisonbench.tables.layout import comparison_block
+from poisonbench.tables.measured import compare_fact
 from poisonbench.tables.paper_table import PaperTable, Records, dataset_labels
 from poisonbench.tables.table2 import accuracy_cells
 

@@ -14,11 +14,11 @@ from poisonbench import registry
 from poisonbench.requests import Values
 from poisonbench.results import published
 from poisonbench.results.records import RunRecord
-from poisonbench.results.statistics import SIGNIFICANCE
 from poisonbench.tables.cells import TARGETED_SAMPLE, TRIALS, Cell
 from poisonbench.tables.claims import Claim, SuccessOrder, Superiority
-from poisonbench.tables.comparisons import Block, Comparison, compare_success
+from poisonbench.tables.comparisons import Block, Comparison
 from poisonbench.tables.layout import comparison_block, matrix_block
+from poisonbench.tables.measured import compare_success
 from poisonbench.tables.paper_table import (
     TARGETED_DATASET,
     PaperTable,
@@ -260,27 +260,22 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
 
 
 def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Records) -> list[str]:
-    notes = [
+    success = (
         "Attack success: targets called the intended class at the last epoch, of the trials, with "
-        "Wilson's 95 % interval in percent. Accuracy: percent at the last epoch, mean±sample "
-        "standard deviation (trials).",
-        f"Published accuracy: {published.source('3').plus_minus}.",
-        "Verdict: Fisher's exact test of the two counts, and Welch's t-test of the two accuracies "
-        "(one trial is not enough, and its p is of Student's with the published spread); "
-        f"differs at p < {SIGNIFICANCE:g}. Agrees means that no difference was found, not that "
-        "there is none: with five trials a side 0/5 agrees with 3/5.",
-        "Claims on being hit count the trials of all attacks together and are one-sided Fisher's "
-        'exact tests; "not enough trials" where even the paper\'s own rates would not pass at as '
-        "many.",
+        "Wilson's 95 % interval in percent; claims on it need the same targets under all attacks. "
+        "Accuracy: percent at the last epoch, mean±sample standard deviation (trials)."
+    )
+    targets = (
         "Targets are drawn as the data set's settings say; runs with --target, --targets or "
-        "--intended-class of their own are not averaged here.",
-    ]
+        "--intended-class of their own are not averaged here."
+    )
     if any(cell.keys["quantity"] == "net_attack_success" for cell in compared):
-        notes.append(
-            "Net: without the targets that plain training without poison, on the same trial and in "
-            "the same scenario, calls the intended class anyway, and without trials that lack it."
+        targets += (
+            " Net: without the targets that plain training without poison, on the same trial and "
+            "in the same scenario, calls the intended class anyway, and without trials that lack "
+            "it."
         )
-    return notes
+    return [success, targets]
 
 
 TABLE = PaperTable(

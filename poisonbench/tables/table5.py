@@ -20,8 +20,9 @@ from poisonbench.tables.cells import (
     paired,
 )
 from poisonbench.tables.claims import SECONDS, Claim, Superiority, Trend
-from poisonbench.tables.comparisons import Block, Comparison, compare_time
+from poisonbench.tables.comparisons import Block, Comparison
 from poisonbench.tables.layout import DASH, comparison_block, show_measured
+from poisonbench.tables.measured import compare_time
 from poisonbench.tables.paper_table import (
     NORM_NOTE,
     PaperTable,
@@ -154,27 +155,26 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
 
 def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Records) -> list[str]:
     runs = [record for record in records if any(cell.matches(record) for cell in cells)]
-    source = published.source("5")
-    notes = [
-        f"Runs on the mix at rho {RHO:g}; the paper does not say which attack it timed. Crafting "
-        "is not in the times.",
-        "Measured: mean±sample standard deviation (trials). A ratio divides a run by plain "
-        "training of the same trial on the same device, with the same threads, precision and "
-        "torch; times of different devices are never divided.",
-        f"Published: {source.title}; one time each, without a spread, so no test against it.",
-        "The claims are what the paper's figures show.",
-        NORM_NOTE,
-    ]
+    measured = (
+        "Measured: mean±sample standard deviation (trials), without crafting. A ratio divides a "
+        "run by plain training of the same trial on the same device, with the same threads, "
+        "precision and torch; times of different devices are never divided."
+    )
     if untimed := sum(not is_timed(record) for record in runs):
-        notes.append(
-            f"{untimed} run(s) are not timed: interrupted and continued, or without their device."
+        measured += (
+            f" {untimed} run(s) are not timed: interrupted and continued, or without their device."
         )
     if len({device_of(record) for record in runs if is_timed(record)}) > 1:
-        notes.append(
-            "Runs lie on more than one device; to time all on one, run --missing's commands with "
+        measured += (
+            " Runs lie on more than one device; to time all on one, run --missing's commands with "
             "an empty folder as --results."
         )
-    return notes
+    paper = (
+        f"Published, {published.source('5').title}: one time each, without a spread, so no test "
+        f"against it; runs on the mix at rho {RHO:g}, as the paper does not say which attack it "
+        f"timed. The claims are what its figures show. {NORM_NOTE}"
+    )
+    return [measured, paper]
 
 
 TABLE = PaperTable(
