@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from statistics import median
+from statistics import fmean, median, stdev
 from typing import Any
 
 import torch
@@ -244,10 +244,15 @@ def _show_accuracies(options: argparse.Namespace, dataset: Dataset, device: torc
 
 
 def _welch(first: Sequence[float], second: Sequence[float]) -> str:
-    """p-value of Welch's t-test of two means; empty where one trial has no spread."""
-    if min(len(first), len(second)) < 2:
+    """p-value of Welch's t-test of two means; empty where nothing has any spread."""
+    if min(len(first), len(second)) < 2 or stdev(first) == stdev(second) == 0:
         return ""
-    return f"{stats.ttest_ind(first, second, equal_var=False).pvalue:.2f}"
+    samples = (number for values in (first, second) for number in _moments(values))
+    return f"{stats.ttest_ind_from_stats(*samples, equal_var=False).pvalue:.2f}"
+
+
+def _moments(values: Sequence[float]) -> tuple[float, float, int]:
+    return fmean(values), stdev(values), len(values)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

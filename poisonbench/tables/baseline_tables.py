@@ -22,7 +22,7 @@ from poisonbench.results.verdicts import Judgement
 from poisonbench.tables.cells import TARGETED_SAMPLE, Cell, is_run_on
 from poisonbench.tables.comparisons import Block, Comparison, Statistic
 from poisonbench.tables.layout import DASH, DETAILS, show_details, show_measured
-from poisonbench.tables.measured import compare_success
+from poisonbench.tables.measured import compare_success, share_hit
 from poisonbench.tables.paper_table import (
     TARGETED_DATASET,
     PaperTable,
@@ -40,24 +40,17 @@ METHODS = ("none", "knn", "l2", "ocsvm", "random")
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """One attack as the paper ran it.
-
-    Attributes:
-        key: the table's.
-        attack: its name.
-        scenario: how the victims are trained.
-        rho: poisoned share of the training images, by data set.
-        overrides: settings of every run, by data set.
-        method_overrides: settings of one defense, by data set and defense.
-        averages_networks: whether the paper prints averages over several victims' networks.
-    """
+    """One attack as the paper ran it."""
 
     key: str
     attack: str
     scenario: str
+    #: Poisoned share of the training images, by data set.
     rho: Mapping[str, float]
+    #: Settings of every run, by data set, and of one defense, by data set and defense.
     overrides: Mapping[str, Values] = field(default_factory=dict)
     method_overrides: Mapping[tuple[str, str], Values] = field(default_factory=dict)
+    #: Whether the paper prints averages over several victims' networks.
     averages_networks: bool = False
 
 
@@ -299,13 +292,11 @@ def _compare(
 
 def _over_networks(runs: Sequence[RunRecord]) -> Proportion | Summary | None:
     """Targets hit: counts of one network, or the average over several."""
-    by_network: dict[str, list[bool]] = {}
-    for run in runs:
-        by_network.setdefault(run.spec.model, []).append(bool(run.metrics.attack_success))
-    shares = [Proportion(sum(hits), len(hits)) for hits in by_network.values()]
-    if len(shares) > 1:
-        return Summary(mean_over_networks(shares), None, len(shares))
-    return shares[0] if shares else None
+    networks = {run.spec.model for run in runs}
+    if len(networks) < 2:
+        return share_hit(runs)
+    shares = [share_hit([r for r in runs if r.spec.model == network]) for network in networks]
+    return Summary(mean_over_networks(list(filter(None, shares))), None, len(shares))
 
 
 def _printed(cell: Comparison) -> str:
@@ -321,10 +312,7 @@ def _networks_block() -> Block:
     networks = published.baseline_networks()
     methods = list(networks[0].successes)
     rows = [
-        (
-            row.network,
-            *(f"{row.successes[m].successes}/{row.successes[m].trials}" for m in methods),
-        )
+        (row.network, *(f"{share.successes}/{share.trials}" for share in row.successes.values()))
         for row in networks
     ]
     means = [mean_over_networks([row.successes[m] for row in networks]) for m in methods]

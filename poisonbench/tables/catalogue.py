@@ -27,29 +27,20 @@ from poisonbench.tables.paper_table import PaperTable, Records, dataset_labels
 
 @dataclass(frozen=True)
 class TableCheck:
-    """The outcome of a table in short, of the paper's data sets or of the one asked for.
+    """The outcome of a table in short, of the paper's data sets or of the one asked for."""
 
-    Attributes:
-        differing: cells that differ from the published figure.
-        compared: cells that were judged against it.
-        refuted: claims that the paper's own means bear out and the runs refute.
-        judged: claims that were judged, of those.
-        missing: runs.
-    """
-
+    #: Cells that differ from the published figure, of those that were judged against it.
     differing: int
     compared: int
+    #: Claims that are refuted, of those that were judged and that the paper's means bear out.
     refuted: int
     judged: int
+    #: Runs.
     missing: int
 
 
 def find_table(key: str) -> PaperTable:
-    """The table of that number.
-
-    Raises:
-        UsageError: it is not there; names those that are.
-    """
+    """The table of that number; a UsageError names those that there are."""
     if key not in TABLES:
         known = ", ".join(f"{name} ({table.title})" for name, table in TABLES.items())
         raise UsageError(f"expected a table among {known}, got {key!r}; choose one with --table")
@@ -68,7 +59,7 @@ def cells(
         methods: defenses that are wanted without runs too.
 
     Raises:
-        UsageError: unknown table or data set.
+        UsageError: unknown table or data set, here and below.
     """
     table = find_table(key)
     records = table.own(records)
@@ -99,7 +90,7 @@ def missing_runs(
         rhos: only cells of these poison ratios; null for all.
 
     Raises:
-        UsageError: unknown table, data set or method, or a method that the table has no cells of.
+        UsageError: an unknown method too, or one that the table has no cells of.
     """
     known = registry.defenses()
     named = [registry.find("a defense", known, name).name for name in methods]
@@ -132,9 +123,6 @@ def build(
         dataset: show only this one.
         poisons: names of the poisons that the runs are on instead of the table's own, and what
             each is made of.
-
-    Raises:
-        UsageError: unknown table or data set.
     """
     table = find_table(key)
     records = table.own(records)
@@ -150,14 +138,18 @@ def build(
             blocks.append(claims_block(f"{dataset_labels()[name]}: the paper's claims", findings))
     compared = [cell for block in blocks for cell in block.cells]
     source = published.source(key)
-    state = [
-        *_about_datasets(names, table),
-        *([] if table.is_targeted else _several_poisons(compared, records)),
-        *_lacking(key, dataset, every, records, is_own=not poisons),
-        *_left_out(names, compared, records),
-    ]
+    state = _about_datasets(names, table)
+    state += [] if table.is_targeted else _several_poisons(compared, records)
+    # Of chosen poisons the commands would make others.
+    if not poisons and (short := sum(bool(cell.missing(records)) for cell in every)):
+        where = f"--table {key}" + (f" --dataset {dataset}" if dataset else "")
+        state.append(
+            f"{short} cell(s) lack runs: poisonbench report {where} --missing prints the commands."
+        )
+    state += _left_out(names, compared, records)
     notes = [
-        _of_poisons(poisons or {}) + f"Published: {source.citation}; {source.plus_minus}.",
+        (_of_poisons(poisons) if poisons else "")
+        + f"Published: {source.citation}; {source.plus_minus}.",
         *table.notes(every, compared, records),
         _VERDICTS if key != "1" else "",
         " ".join(state),
@@ -188,23 +180,18 @@ def check(
         dataset: only this one.
         rhos: the poison ratios whose missing runs count; null for all.
         declared: the claims, in words, that were declared before their runs.
-
-    Raises:
-        UsageError: unknown table or data set.
     """
     names = [dataset] if dataset else find_table(key).datasets
     table = build(key, records, dataset)
     compared = [cell.judgement for cell in table.cells if cell.keys["dataset"] in names]
-    claims = [
-        finding
-        for finding in table.findings
-        if finding.keys["dataset"] in names and finding.bears_out is not False
+    findings = [
+        f for f in table.findings if f.keys["dataset"] in names and f.bears_out is not False
     ]
-    judged = [finding.judgement for finding in claims]
-    exploratory = [*compared, *(f.judgement for f in claims if f.claim not in declared)]
-    tested = [j for j in exploratory if j.is_complete and j.p_against is not None]
-    adjusted = holm([j.p_against for j in tested if j.p_against is not None])
-    by_chance = {id(j) for j, p in zip(tested, adjusted, strict=True) if p >= SIGNIFICANCE}
+    judged = [finding.judgement for finding in findings]
+    exploratory = [*compared, *(f.judgement for f in findings if f.claim not in declared)]
+    tested = [(j, j.p_against) for j in exploratory if j.is_complete and j.p_against is not None]
+    adjusted = zip(tested, holm([p for _, p in tested]), strict=True)
+    by_chance = {id(judgement) for (judgement, _), p in adjusted if p >= SIGNIFICANCE}
     missing = {run for name in names for run in missing_runs(key, records, name, rhos=rhos)}
     facts = (Verdict.EQUAL, Verdict.DIFFERS)
     return TableCheck(
@@ -227,8 +214,6 @@ _VERDICTS = (
 
 
 def _of_poisons(poisons: Mapping[str, str]) -> str:
-    if not poisons:
-        return ""
     named = ", ".join(f"{name} ({attacks})" for name, attacks in poisons.items())
     return (
         f"The runs above rho 0 are on {named}. Where that is not the mix by its own settings, a "
@@ -243,20 +228,6 @@ def _about_datasets(names: Sequence[str], table: PaperTable) -> list[str]:
         f"{name} is a part of MNIST with settings for a CPU; the paper has no figures for it."
         for name in names
         if name in SAMPLES
-    ]
-
-
-def _lacking(
-    key: str, dataset: str | None, every: Sequence[Cell], records: Records, *, is_own: bool
-) -> list[str]:
-    """How many cells lack runs; of chosen poisons the commands would make others."""
-    short = sum(bool(cell.missing(records)) for cell in every)
-    if not short or not is_own:
-        return []
-    where = f"--dataset {dataset} " if dataset else ""
-    return [
-        f"{short} cell(s) lack runs: poisonbench report --table {key} {where}--missing prints the "
-        "commands."
     ]
 
 

@@ -36,8 +36,6 @@ class Cell:
     """The runs that make one cell.
 
     Attributes:
-        dataset: the data set's name.
-        method: the defense's name.
         rho: poisoned share of the training images, in [0, 1]; 0 is a clean run.
         profile: the defense's.
         overrides: settings that differ from the profile's, by field name, e.g. {"ratio": 0.25};
@@ -223,14 +221,15 @@ def device_of(record: RunRecord) -> str | None:
     about = record.environment
     if not about.processor:
         return None
-    parts = [] if about.device == "cpu" else [about.device]
-    parts += [
+    parts = [
+        "" if about.device == "cpu" else about.device,
         about.processor,
         f"{about.threads} thread(s)",
         about.precision,
         f"torch {about.torch}",
+        f"CUDA {about.cuda}" if about.cuda else "",
     ]
-    return ", ".join(parts + ([f"CUDA {about.cuda}"] if about.cuda else []))
+    return ", ".join(filter(None, parts))
 
 
 def paired(
@@ -246,15 +245,14 @@ def paired(
             ratios.
     """
     tables = [{_circumstances(record, same_poison): record for record in group} for group in groups]
-    shared = set.intersection(*(set(table) for table in tables)) if tables else set()
-    keys = [key for key in tables[0] if key in shared] if tables else []
-    return [tuple(table[key] for table in tables) for key in keys]
+    shared = [key for key in tables[0] if all(key in table for table in tables)] if tables else []
+    return [tuple(table[key] for table in tables) for key in shared]
 
 
 def _circumstances(record: RunRecord, same_poison: bool) -> tuple[Any, ...]:
     spec = record.spec
-    digest = spec.poison_digest if same_poison else None
-    return spec.seed, spec.trial, spec.loop, spec.dataset.digest, digest, record.digests
+    poison = spec.poison_digest if same_poison else None
+    return spec.seed, spec.trial, spec.loop, spec.dataset.digest, poison, record.digests
 
 
 def _same(first: Any, second: Any) -> bool:

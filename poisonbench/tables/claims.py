@@ -68,10 +68,6 @@ class Superiority:
 
     Attributes:
         claim: in words.
-        first: the cell that is said to be better.
-        others: those that it is compared with.
-        keys: what the claim is about.
-        measure: what is compared.
         margin: how much worse still passes, in the measure's unit; 0 asks for better.
     """
 
@@ -82,19 +78,14 @@ class Superiority:
     measure: Measure = ACCURACY
     margin: float = 0.0
 
-    @property
-    def rule(self) -> ClaimRule:
-        """How each comparison is judged."""
-        if self.margin:
-            return ClaimRule(-self.margin, -self.margin)
-        return ClaimRule(0.0, self.measure.least)
-
     def judge(self, records: Sequence[RunRecord]) -> Finding:
         """Judge the claim by the planned trials."""
         own = self.first.select(records)
         pairs = [paired([own, other.select(records)]) for other in self.others]
-        margin = f", margin {self.margin:g}" if self.margin else ""
-        return _finding(self, self.measure, pairs, self.rule, self.measure.test + margin)
+        if self.margin:
+            test = f"{self.measure.test}, margin {self.margin:g}"
+            return _finding(self, pairs, ClaimRule(-self.margin, -self.margin), test)
+        return _finding(self, pairs, ClaimRule(0.0, self.measure.least), self.measure.test)
 
     @property
     def planned(self) -> int:
@@ -117,10 +108,7 @@ class Trend:
 
     Attributes:
         claim: in words.
-        levels: the cells in order.
         direction: 1 where values rise, -1 where they fall.
-        keys: what the claim is about.
-        measure: what rises or falls.
         same_poison: whether the levels train on one poison; false for poison ratios.
     """
 
@@ -139,7 +127,7 @@ class Trend:
         order = 1 if self.direction * self.measure.better < 0 else -1
         steps = [[runs[i : i + 2][::order] for runs in sets] for i in range(len(groups) - 1)]
         rule = ClaimRule(0.0, self.measure.least)
-        return _finding(self, self.measure, steps, rule, f"each step, {self.measure.test}")
+        return _finding(self, steps, rule, f"each step, {self.measure.test}")
 
     @property
     def planned(self) -> int:
@@ -164,7 +152,6 @@ class SuccessOrder:
         first: one defense's cells, one an attack.
         others: other defenses' cells, in the same order of attacks.
         direction: -1 where the first is said to be hit less, 1 where more.
-        keys: what the claim is about.
     """
 
     claim: str
@@ -240,13 +227,10 @@ Claim: TypeAlias = Superiority | Trend | SuccessOrder
 
 
 def _finding(
-    claim: Superiority | Trend,
-    measure: Measure,
-    compared: Sequence[Sets],
-    rule: ClaimRule,
-    test: str,
+    claim: Superiority | Trend, compared: Sequence[Sets], rule: ClaimRule, test: str
 ) -> Finding:
     """Judge comparisons of runs in pairs, the first of which is said to be better."""
+    measure = claim.measure
     planned = [planned_sets(pairs, claim.planned) for pairs in compared]
     fewest = min((pairs for pairs, _ in planned), key=len)
     evidence: list[Evidence | None]

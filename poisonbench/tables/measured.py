@@ -1,11 +1,13 @@
 """Cells from run records: what was measured, and what a test says of it beside the paper's value.
 
-No torch here.
+Each function takes what the cell is about, its runs (one for each seed and trial) or their values
+by record id, the published value, null where the paper has none, and how many trials the cell
+shall have. No torch here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from poisonbench.results.estimates import as_printed, mean_difference
@@ -33,34 +35,24 @@ def compare_accuracy(
     *,
     trials: int,
 ) -> Comparison:
-    """Average the test accuracies of one cell and set them beside the published ones.
-
-    Args:
-        keys: what the cell is about.
-        records: of this cell and no other, one for each (seed, trial).
-        published: as fractions; null where the paper has no value.
-        trials: how many the cell shall have.
-    """
+    """Average the test accuracies of one cell and set them beside the published ones."""
+    judgement = Judgement(Verdict.UNPUBLISHED)
+    if published is not None:
+        sets, is_complete = planned_sets([(run,) for run in records], trials)
+        judged = summarise(accuracies([run for (run,) in sets]))
+        judgement = judge_equivalence(
+            mean_difference(judged, as_printed(published, _DIGIT)),
+            EquivalenceRule(LEAST_ACCURACY),
+            basis_of(sets),
+            is_complete=is_complete,
+        )
     return Comparison(
         keys={**keys, "quantity": "test_accuracy"},
         measured=summarise(accuracies(records)),
         published=published,
         trials=trials,
-        judgement=Judgement(Verdict.UNPUBLISHED)
-        if published is None
-        else _judge_accuracy(records, published, trials),
+        judgement=judgement,
         records=tuple(run.id for run in records),
-    )
-
-
-def _judge_accuracy(records: Sequence[RunRecord], published: Summary, trials: int) -> Judgement:
-    sets, is_complete = planned_sets([(run,) for run in records], trials)
-    measured = summarise(accuracies([run for (run,) in sets]))
-    return judge_equivalence(
-        mean_difference(measured, as_printed(published, _DIGIT)),
-        EquivalenceRule(LEAST_ACCURACY),
-        basis_of(sets),
-        is_complete=is_complete,
     )
 
 
@@ -74,41 +66,36 @@ def compare_success(
 ) -> Comparison:
     """Count the targets of one cell that were hit, and set the share beside the published one.
 
-    Args:
-        keys: what the cell is about, the quantity included.
-        records: of this cell and no other, one for each (seed, trial), of targeted attacks.
-        published: null where the paper has no value.
-        trials: how many the cell shall have.
-        planned: at how many it is judged, where not at these.
+    It is judged at as many trials as it shall have, or at the number ``planned``; a target that
+    several trials have counts once.
     """
+    judgement = Judgement(Verdict.UNPUBLISHED)
+    if published is not None:
+        sets, is_complete = planned_sets(
+            [(run,) for run in records], trials if planned is None else planned
+        )
+        targets = {run.on_target[0].target: run for (run,) in reversed(sets)}
+        judged = share_hit(targets.values())
+        judgement = judge_equivalence(
+            None if judged is None else ShareDifference(judged, published),
+            EquivalenceRule(LEAST_SUCCESS),
+            basis_of(sets),
+            is_complete=is_complete,
+        )
     return Comparison(
         keys=keys,
-        measured=_share(records),
+        measured=share_hit(records),
         published=published,
         trials=trials,
-        judgement=Judgement(Verdict.UNPUBLISHED)
-        if published is None
-        else _judge_success(records, published, trials if planned is None else planned),
+        judgement=judgement,
         records=tuple(record.id for record in records),
     )
 
 
-def _judge_success(records: Sequence[RunRecord], published: Proportion, planned: int) -> Judgement:
-    sets, is_complete = planned_sets([(run,) for run in records], planned)
-    # A target that several trials have counts once.
-    targets = {run.on_target[0].target: run for (run,) in reversed(sets)}
-    measured = _share(list(targets.values()))
-    return judge_equivalence(
-        None if measured is None else ShareDifference(measured, published),
-        EquivalenceRule(LEAST_SUCCESS),
-        basis_of(sets),
-        is_complete=is_complete,
-    )
-
-
-def _share(records: Sequence[RunRecord]) -> Proportion | None:
-    hits = [bool(record.metrics.attack_success) for record in records]
-    return Proportion(sum(hits), len(hits)) if hits else None
+def share_hit(records: Collection[RunRecord]) -> Proportion | None:
+    """Targets hit of the runs'; null without any."""
+    hits = sum(bool(record.metrics.attack_success) for record in records)
+    return Proportion(hits, len(records)) if records else None
 
 
 def compare_time(
@@ -119,16 +106,9 @@ def compare_time(
     trials: int,
     unit: Unit,
 ) -> Comparison:
-    """Average seconds, or ratios of them, and set them beside the published one, untested.
+    """Average seconds of one device, or ratios of them, and set them beside the published one.
 
-    The published time is one run without a spread, on a device that nobody else has.
-
-    Args:
-        keys: what the cell is about.
-        values: one a run, by record id; all of one device.
-        published: null where the paper has none.
-        trials: how many the cell shall have.
-        unit: of the values.
+    Untested: the published time is one run without a spread, on a device that nobody else has.
     """
     return Comparison(
         keys=keys,
@@ -148,14 +128,7 @@ def compare_fact(
     *,
     aliases: Mapping[Any, int | str],
 ) -> Comparison:
-    """Set a setting that runs recorded beside the published one.
-
-    Args:
-        keys: what the cell is about.
-        values: the setting by record id.
-        published: as printed; null where the paper does not say.
-        aliases: our names by the paper's.
-    """
+    """Set a setting that runs recorded beside the published one; aliases are our names for it."""
     distinct = sorted(set(values.values()), key=str)
     measured = distinct[0] if len(distinct) == 1 else ", ".join(map(str, distinct)) or None
     if published is None:

@@ -19,11 +19,7 @@ MIN_DIGITS = 8
 
 
 def check_table(key: str) -> None:
-    """Refuse a table whose poison is each trial's own.
-
-    Raises:
-        UsageError: it is one of targeted attacks.
-    """
+    """Refuse, by a UsageError, a table of targeted attacks, whose poison is each trial's own."""
     others = [name for name, table in TABLES.items() if not table.is_targeted]
     if key not in others:
         raise UsageError(

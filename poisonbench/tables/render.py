@@ -12,7 +12,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import did_you_mean
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-_STYLES = {
+#: The words that have a colour.
+_STYLES: dict[str, str] = {
     Verdict.EQUAL: "green",
     Verdict.EQUIVALENT: "green",
     Verdict.REPRODUCED: "green",
@@ -45,17 +46,17 @@ def render(table: Table, kind: str) -> str:
     Raises:
         UsageError: unknown format.
     """
-    check_format(kind)
-    return FORMATS[kind](table)
+    return FORMATS[check_format(kind)](table)
 
 
-def check_format(kind: str) -> None:
-    """Raise UsageError unless it is one of ``FORMATS``."""
+def check_format(kind: str) -> str:
+    """The format, if it is one of ``FORMATS``, and else a UsageError."""
     if kind not in FORMATS:
         raise UsageError(
             f"expected a format among {', '.join(FORMATS)}, got {kind!r}"
             f"{did_you_mean(kind, FORMATS)}"
         )
+    return kind
 
 
 def print_rich(table: Table, console: Console) -> None:
@@ -177,21 +178,10 @@ def _grid(block: Block) -> RichTable:
 
     grid = RichTable(box=None, pad_edge=False, padding=(0, 1))
     for index, name in enumerate(block.columns):
-        side: Literal["left", "right"] = "left" if index < block.keys else "right"
-        grid.add_column(Text(name), justify=side)
+        grid.add_column(Text(name), justify="left" if index < block.keys else "right")
     for row in block.rows:
-        grid.add_row(*(Text(cell, style=_style(cell)) for cell in row))
+        grid.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     return grid
-
-
-def _style(cell: str) -> str:
-    verdict = _verdict(cell)
-    return _STYLES[verdict] if verdict else ""
-
-
-def _verdict(cell: str) -> Verdict | None:
-    """The verdict that a text is, where it is one that has a colour."""
-    return next((verdict for verdict in _STYLES if cell == verdict), None)
 
 
 def _stacked(block: Block) -> list[str]:
@@ -254,13 +244,10 @@ def _tex_row(cells: Sequence[str]) -> str:
 def _html_row(row: Sequence[str], keys: int) -> str:
     names = "".join(f'<th scope="row">{html.escape(cell)}</th>' for cell in row[:keys])
     figures = "".join(
-        f'<td class="{_html_class(cell)}">{html.escape(cell)}</td>' for cell in row[keys:]
+        f'<td class="{cell if cell in _STYLES else "figure"}">{html.escape(cell)}</td>'
+        for cell in row[keys:]
     )
     return f"<tr>{names}{figures}</tr>"
-
-
-def _html_class(cell: str) -> str:
-    return _verdict(cell) or "figure"
 
 
 _CSS = """

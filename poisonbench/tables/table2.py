@@ -85,25 +85,20 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
     rivals = [name for name in methods if name not in ("none", "hint")]
     claims: list[Claim] = []
     for rho in RHOS:
-        keys = {"dataset": dataset, "rho": rho}
-        if rivals:
-            claims.append(
-                Superiority(
-                    claim="HINT beats every other defense",
-                    keys=keys,
-                    first=at[rho, "hint"],
-                    others=tuple(at[rho, name] for name in rivals),
-                )
-            )
-        claims.append(
+        claims += [
             Superiority(
-                claim="HINT is at least as good as none",
-                keys=keys,
+                claim=claim,
+                keys={"dataset": dataset, "rho": rho},
                 first=at[rho, "hint"],
-                others=(at[rho, "none"],),
-                margin=MARGIN,
+                others=tuple(at[rho, name] for name in others),
+                margin=margin,
             )
-        )
+            for claim, others, margin in (
+                ("HINT beats every other defense", rivals, 0.0),
+                ("HINT is at least as good as none", ["none"], MARGIN),
+            )
+            if others
+        ]
     return claims + [
         Trend(
             claim=f"accuracy falls as rho grows: {labels[name]}",
