@@ -138,13 +138,9 @@ Rule = EquivalenceRule | ClaimRule
 
 @dataclass(frozen=True)
 class Basis:
-    """What a verdict rests on; null where the thing does not occur.
+    """What a verdict rests on: draws of the poison, targets, seeds of training, test images.
 
-    Attributes:
-        poisons: draws of the poison.
-        targets: of targeted attacks.
-        seeds: trainings that differ in initial weights and batches.
-        images: of the test split, where they are counted as a sample.
+    Null where there are none, and of the images where they are not counted as a sample.
     """
 
     poisons: int | None = None
@@ -158,7 +154,6 @@ class Judgement:
     """A verdict with what it says and rests on; the word alone where nothing was tested.
 
     Attributes:
-        verdict: the word.
         effect: the difference; of several comparisons the one that bears a claim out least.
         interval: its two-sided 95 % interval.
         p_value: two-sided beside a published value, one-sided for a claim, there the largest.
@@ -166,7 +161,6 @@ class Judgement:
             refutation for a claim, corrected for its comparisons.
         detectable: the true difference that as many trials find with a power of 0.8; null where
             they can find none.
-        basis: what it rests on.
         is_complete: whether it is of as many trials as planned.
     """
 
@@ -180,59 +174,35 @@ class Judgement:
     is_complete: bool = False
 
 
-def judge_equivalence(
-    evidence: Evidence | None, rule: EquivalenceRule, basis: Basis, *, is_complete: bool = True
+def judge(
+    comparisons: Sequence[tuple[Evidence | None, Rule]], basis: Basis, *, is_complete: bool = True
 ) -> Judgement:
-    """Hold a measured value against a published one.
-
-    Args:
-        evidence: their difference, measured minus published; null where there are too few trials.
-        rule: the difference that counts.
-        basis: what it rests on.
-        is_complete: whether there are as many trials as planned; a look before that is no verdict.
-    """
-    return _judgement([] if evidence is None else [(evidence, rule)], basis, is_complete)
-
-
-def judge_claim(
-    comparisons: Sequence[tuple[Evidence | None, ClaimRule]],
-    basis: Basis,
-    *,
-    is_complete: bool = True,
-) -> Judgement:
-    """Judge a claim that consists of one or several comparisons, all of which must hold.
+    """Hold a value against a published one, or judge a claim, all comparisons of which must hold.
 
     "Falls as rho grows" is the differences of adjacent levels; "best of all" is those from each
     other method.
 
     Args:
-        comparisons: the differences, positive where they bear the claim out, each with its rule;
-            null where there are too few trials.
+        comparisons: the differences, measured minus published, or positive where they bear the
+            claim out, each with its rule; null where there are too few trials.
         basis: what it rests on.
         is_complete: whether there are as many trials as planned; a look before that is no verdict.
     """
     known = [(evidence, rule) for evidence, rule in comparisons if evidence is not None]
-    return _judgement(known, basis, is_complete and len(known) == len(comparisons))
-
-
-def _judgement(
-    comparisons: Sequence[tuple[Evidence, Rule]], basis: Basis, is_complete: bool
-) -> Judgement:
-    if not comparisons:
+    if not known:
         return Judgement(Verdict.INCONCLUSIVE, basis=basis)
-    p_values = [rule.p_value(evidence) for evidence, rule in comparisons]
-    weakest = max(range(len(p_values)), key=lambda i: (p_values[i], -comparisons[i][0].effect))
-    worst, _ = comparisons[weakest]
+    is_complete = is_complete and len(known) == len(comparisons)
+    worst, rule = max(known, key=lambda one: (one[1].p_value(one[0]), -one[0].effect))
     # All are found with a power of 0.8 where each is missed in at most its part of the rest.
-    power = 1 - (1 - POWER) / len(comparisons)
-    least = [detectable(evidence, rule, power) for evidence, rule in comparisons]
+    power = 1 - (1 - POWER) / len(known)
+    least = [detectable(evidence, rule, power) for evidence, rule in known]
     reachable = [difference for difference in least if difference is not None]
     return Judgement(
-        verdict=_word(comparisons) if is_complete else Verdict.INCONCLUSIVE,
+        verdict=_word(known) if is_complete else Verdict.INCONCLUSIVE,
         effect=worst.effect,
         interval=worst.interval(),
-        p_value=max(p_values),
-        p_against=min(1.0, len(comparisons) * min(rule.p_against(e) for e, rule in comparisons)),
+        p_value=rule.p_value(worst),
+        p_against=min(1.0, len(known) * min(rule.p_against(one) for one, rule in known)),
         detectable=max(reachable, key=abs) if len(reachable) == len(least) else None,
         basis=basis,
         is_complete=is_complete,
@@ -279,10 +249,17 @@ def detectable(evidence: Evidence, rule: Rule, power: float = POWER) -> float | 
         high = low + step
     elif not is_found(high):
         return None
-    for _ in range(30):
-        middle = (low + high) / 2
-        low, high = (low, middle) if is_found(middle) else (middle, high)
-    return high
+    return halve(low, high, lambda effect: not is_found(effect), 30)[1]
+
+
+def halve(
+    outside: float, inside: float, is_out: Callable[[float], bool], steps: int
+) -> tuple[float, float]:
+    """Bring two values, one on each side of an edge, nearer to it, by halving."""
+    for _ in range(steps):
+        middle = (outside + inside) / 2
+        outside, inside = (middle, inside) if is_out(middle) else (outside, middle)
+    return outside, inside
 
 
 def enough(chance: Callable[[int], float], least: int, most: int) -> int | None:

@@ -324,9 +324,7 @@ def _networks_block() -> Block:
     )
 
 
-def _notes(
-    protocol: Protocol, cells: Sequence[Cell], compared: Sequence[Comparison], records: Records
-) -> list[str]:
+def _notes(protocol: Protocol, cells: Sequence[Cell], records: Records) -> list[str]:
     counted = (
         "A defense's row counts the attacks that succeed undefended, as the paper's do; the row "
         "without defense counts all. Targets: counts with Wilson's 95 % interval; poisons: counts, "

@@ -150,7 +150,8 @@ def build(
     notes = [
         (_of_poisons(poisons) if poisons else "")
         + f"Published: {source.citation}; {source.plus_minus}.",
-        *table.notes(every, compared, records),
+        *table.remarks,
+        *table.notes(every, records),
         _VERDICTS if key != "1" else "",
         " ".join(state),
     ]

@@ -12,7 +12,6 @@ from poisonbench import registry
 from poisonbench.core.seeds import Seeds
 from poisonbench.requests import PoisonRequest, RunRequest, Values, split_values
 from poisonbench.results.records import Labels, RunRecord
-from poisonbench.results.run_spec import RunSpec, TargetingSpec
 from poisonbench.results.statistics import Proportion, Summary
 
 #: Trials of every cell, as in the paper.
@@ -76,12 +75,17 @@ class Cell:
 
     def matches(self, record: RunRecord) -> bool:
         """Whether a run belongs here: the profile's settings in all that is not overridden."""
+        spec, targeting = record.spec, record.spec.targeting
+        # A targeted attack's clean control is no clean run of an untargeted table.
+        scenario = None if targeting is None else targeting.scenario
         return (
             is_run_on(record, self.dataset)
-            and record.spec.method == self.method
+            and spec.method == self.method
             and self._has_settings(record.labels)
-            and self._has_scenario(record.spec.targeting)
-            and self._has_poison(record.spec)
+            and _same(spec.rho, self.rho)
+            and (spec.poison is None or spec.poison.attacks == list(self.attacks))
+            and scenario == self.scenario
+            and (targeting is None or _same(targeting.rho, self.rho))
         )
 
     def select(self, records: Sequence[RunRecord]) -> list[RunRecord]:
@@ -115,17 +119,6 @@ class Cell:
             settings=settings,
             model=None if model is None else str(model),
             trial=trial,
-        )
-
-    def _has_scenario(self, targeting: TargetingSpec | None) -> bool:
-        if targeting is None or self.scenario is None:
-            # A targeted attack's clean control is no clean run of an untargeted table.
-            return targeting is None and self.scenario is None
-        return targeting.scenario == self.scenario and _same(targeting.rho, self.rho)
-
-    def _has_poison(self, spec: RunSpec) -> bool:
-        return _same(spec.rho, self.rho) and (
-            spec.poison is None or spec.poison.attacks == list(self.attacks)
         )
 
     def _distinct(self, records: Sequence[RunRecord]) -> list[RunRecord]:

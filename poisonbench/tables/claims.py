@@ -6,7 +6,7 @@ a trial is the defense's alone. ``docs/verdicts.md`` says how claims are judged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import fmean
@@ -14,13 +14,13 @@ from typing import Any, TypeAlias
 
 from poisonbench.results.estimates import paired_difference
 from poisonbench.results.records import RunRecord
-from poisonbench.results.sign_permutation import target_difference
+from poisonbench.results.sign_permutation import TargetDifference, target_difference
 from poisonbench.results.verdicts import (
     LEAST_ACCURACY,
     LEAST_SUCCESS,
     ClaimRule,
     Evidence,
-    judge_claim,
+    judge,
 )
 from poisonbench.tables.cells import Cell, paired
 from poisonbench.tables.comparisons import Finding, Unit
@@ -32,8 +32,6 @@ class Measure:
     """What a claim is about.
 
     Attributes:
-        unit: of the values.
-        of: a run's value.
         better: 1 where more is better, -1 where less is.
         least: the smallest difference that counts, in the unit.
         test: how differences are tested, in words.
@@ -84,8 +82,8 @@ class Superiority:
         pairs = [paired([own, other.select(records)]) for other in self.others]
         if self.margin:
             test = f"{self.measure.test}, margin {self.margin:g}"
-            return _finding(self, pairs, ClaimRule(-self.margin, -self.margin), test)
-        return _finding(self, pairs, ClaimRule(0.0, self.measure.least), self.measure.test)
+            return _compared(self, pairs, ClaimRule(-self.margin, -self.margin), test)
+        return _compared(self, pairs, ClaimRule(0.0, self.measure.least), self.measure.test)
 
     @property
     def planned(self) -> int:
@@ -127,7 +125,7 @@ class Trend:
         order = 1 if self.direction * self.measure.better < 0 else -1
         steps = [[runs[i : i + 2][::order] for runs in sets] for i in range(len(groups) - 1)]
         rule = ClaimRule(0.0, self.measure.least)
-        return _finding(self, steps, rule, f"each step, {self.measure.test}")
+        return _compared(self, steps, rule, f"each step, {self.measure.test}")
 
     @property
     def planned(self) -> int:
@@ -165,25 +163,9 @@ class SuccessOrder:
 
         Only trials that both defenses of a comparison have under all attacks are counted.
         """
-        compared = [self._trials(cells, records) for cells in self.others]
-        planned = [planned_sets(trials, self.planned) for trials in compared]
+        trials = [self._trials(cells, records) for cells in self.others]
         rule = ClaimRule(0.0, LEAST_SUCCESS)
-        fewest = min((trials for trials, _ in planned), key=len)
-        pairs = [runs[i : i + 2] for runs in fewest for i in range(0, len(runs), 2)]
-        judgement = judge_claim(
-            [(self._evidence(trials), rule) for trials, _ in planned],
-            basis_of(pairs),
-            is_complete=all(is_complete for _, is_complete in planned),
-        )
-        return Finding(
-            keys=self.keys,
-            claim=self.claim,
-            test="permutation of signs by target",
-            judgement=judgement,
-            trials=min(map(len, compared)),
-            bears_out=self.bears_out,
-            records=_ids(runs for trials in compared for runs in trials),
-        )
+        return _finding(self, trials, rule, self._evidence, "permutation of signs by target")
 
     @property
     def planned(self) -> int:
@@ -203,22 +185,22 @@ class SuccessOrder:
 
     def _trials(self, cells: Sequence[Cell], records: Sequence[RunRecord]) -> Sets:
         """The runs of a trial, by attack under this defense and then under the other."""
-        by_attack = [
-            {
-                (run.spec.seed, run.spec.trial, run.on_target[0].target): (run, rival)
-                for run, rival in pairs
-            }
-            for own, other in zip(self.first, cells, strict=True)
-            for pairs in [paired([own.select(records), other.select(records)])]
-        ]
+        by_attack = []
+        for own, other in zip(self.first, cells, strict=True):
+            pairs = paired([own.select(records), other.select(records)])
+            by_attack.append(
+                {
+                    (run.spec.seed, run.spec.trial, _target(run)): (run, other)
+                    for run, other in pairs
+                }
+            )
         shared = set.intersection(*map(set, by_attack))
         return [[run for pairs in by_attack for run in pairs[key]] for key in sorted(shared)]
 
-    def _evidence(self, trials: Sets) -> Evidence | None:
+    def _evidence(self, trials: Sets) -> TargetDifference | None:
         rows: dict[int, list[bool]] = {}
         for runs in trials:
-            target = runs[0].on_target[0].target
-            rows.setdefault(target, [bool(run.metrics.attack_success) for run in runs])
+            rows.setdefault(_target(runs[0]), [bool(run.metrics.attack_success) for run in runs])
         own, other = ([row[side::2] for row in rows.values()] for side in (0, 1))
         return target_difference(*((other, own) if self.direction < 0 else (own, other)))
 
@@ -226,41 +208,54 @@ class SuccessOrder:
 Claim: TypeAlias = Superiority | Trend | SuccessOrder
 
 
-def _finding(
-    claim: Superiority | Trend, compared: Sequence[Sets], rule: ClaimRule, test: str
+def _compared(
+    claim: Superiority | Trend, pairs: Sequence[Sets], rule: ClaimRule, test: str
 ) -> Finding:
     """Judge comparisons of runs in pairs, the first of which is said to be better."""
     measure = claim.measure
-    planned = [planned_sets(pairs, claim.planned) for pairs in compared]
-    fewest = min((pairs for pairs, _ in planned), key=len)
-    evidence: list[Evidence | None]
-    if measure is ACCURACY:
-        evidence = [accuracy_gain(pairs, abs(rule.least)) for pairs, _ in planned]
-        basis = basis_of(fewest, fewest[0][0].labels.sizes.test if fewest else None)
-    else:
-        evidence = [paired_difference(measure.gains(pairs)) for pairs, _ in planned]
-        basis = basis_of(fewest)
-    judgement = judge_claim(
-        [(difference, rule) for difference in evidence],
-        basis,
-        is_complete=all(is_complete for _, is_complete in planned),
-    )
-    if judgement.effect is None and all(compared):
+
+    def evidence_of(sets: Sets) -> Evidence | None:
+        if measure is ACCURACY:
+            return accuracy_gain(sets, abs(rule.least))
+        return paired_difference(measure.gains(sets))
+
+    finding = _finding(claim, pairs, rule, evidence_of, test)
+    judgement = finding.judgement
+    if measure is ACCURACY and finding.trials:
+        images = pairs[0][0][0].labels.sizes.test
+        judgement = replace(judgement, basis=replace(judgement.basis, images=images))
+    if judgement.effect is None and finding.trials:
         # One trial has a difference, and no interval.
-        judgement = replace(
-            judgement, effect=min(fmean(measure.gains(pairs)) for pairs in compared)
-        )
+        effect = min(fmean(measure.gains(sets)) for sets in pairs)
+        judgement = replace(judgement, effect=effect)
+    return replace(finding, judgement=judgement, unit=measure.unit)
+
+
+def _finding(
+    claim: Claim,
+    compared: Sequence[Sets],
+    rule: ClaimRule,
+    evidence_of: Callable[[Sets], Evidence | None],
+    test: str,
+) -> Finding:
+    """Judge comparisons, each of sets of runs in pairs, at the planned number of sets."""
+    planned = [planned_sets(sets, claim.planned) for sets in compared]
+    fewest = min((sets for sets, _ in planned), key=len)
+    pairs = [runs[i : i + 2] for runs in fewest for i in range(0, len(runs), 2)]
     return Finding(
         keys=claim.keys,
         claim=claim.claim,
         test=test,
-        judgement=judgement,
+        judgement=judge(
+            [(evidence_of(sets), rule) for sets, _ in planned],
+            basis_of(pairs),
+            is_complete=all(is_complete for _, is_complete in planned),
+        ),
         trials=min(map(len, compared)),
         bears_out=claim.bears_out,
-        records=_ids(pair for pairs in compared for pair in pairs),
-        unit=measure.unit,
+        records=tuple(dict.fromkeys(run.id for sets in compared for runs in sets for run in runs)),
     )
 
 
-def _ids(sets: Iterable[Sequence[RunRecord]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(record.id for runs in sets for record in runs))
+def _target(record: RunRecord) -> int:
+    return record.on_target[0].target

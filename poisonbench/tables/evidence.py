@@ -46,7 +46,7 @@ def accuracies(records: Sequence[RunRecord]) -> list[float]:
     return _sample([[run.metrics.test_accuracy for (run,) in group] for group in _alone(records)])
 
 
-def basis_of(sets: Sets, images: int | None = None) -> Basis:
+def basis_of(sets: Sets) -> Basis:
     """Count what sets of runs rest on."""
     runs = [run for members in sets for run in members]
     is_poisoned = any(run.spec.poison is not None for run in runs)
@@ -54,7 +54,6 @@ def basis_of(sets: Sets, images: int | None = None) -> Basis:
         seeds=len({(run.spec.seed, run.spec.trial) for run in runs}) or None,
         poisons=len(by_poison(sets)) if is_poisoned else None,
         targets=len({run.spec.goal.target for run in runs if run.spec.goal}) or None,
-        images=images,
     )
 
 

@@ -19,7 +19,7 @@ from poisonbench.results.verdicts import (
     LEAST_SUCCESS,
     EquivalenceRule,
     Judgement,
-    judge_equivalence,
+    judge,
 )
 from poisonbench.tables.comparisons import Comparison, Unit
 from poisonbench.tables.evidence import accuracies, basis_of, planned_sets
@@ -40,12 +40,9 @@ def compare_accuracy(
     if published is not None:
         sets, is_complete = planned_sets([(run,) for run in records], trials)
         judged = summarise(accuracies([run for (run,) in sets]))
-        judgement = judge_equivalence(
-            mean_difference(judged, as_printed(published, _DIGIT)),
-            EquivalenceRule(LEAST_ACCURACY),
-            basis_of(sets),
-            is_complete=is_complete,
-        )
+        difference = mean_difference(judged, as_printed(published, _DIGIT))
+        rule = EquivalenceRule(LEAST_ACCURACY)
+        judgement = judge([(difference, rule)], basis_of(sets), is_complete=is_complete)
     return Comparison(
         keys={**keys, "quantity": "test_accuracy"},
         measured=summarise(accuracies(records)),
@@ -76,12 +73,9 @@ def compare_success(
         )
         targets = {run.on_target[0].target: run for (run,) in reversed(sets)}
         judged = share_hit(targets.values())
-        judgement = judge_equivalence(
-            None if judged is None else ShareDifference(judged, published),
-            EquivalenceRule(LEAST_SUCCESS),
-            basis_of(sets),
-            is_complete=is_complete,
-        )
+        difference = None if judged is None else ShareDifference(judged, published)
+        rule = EquivalenceRule(LEAST_SUCCESS)
+        judgement = judge([(difference, rule)], basis_of(sets), is_complete=is_complete)
     return Comparison(
         keys=keys,
         measured=share_hit(records),

@@ -74,10 +74,6 @@ def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block
     ]
 
 
-def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Records) -> list[str]:
-    return [ACCURACY_NOTE, NORM_NOTE]
-
-
 def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim]:
     at = {(cell.rho, cell.method): cell for cell in cells if not cell.names}
     labels = method_labels()
@@ -115,6 +111,6 @@ TABLE = PaperTable(
     title="test accuracy under untargeted attacks, by poison ratio rho",
     cells=accuracy_cells,
     blocks=_blocks,
-    notes=_notes,
+    remarks=(ACCURACY_NOTE, NORM_NOTE),
     claims=_claims,
 )

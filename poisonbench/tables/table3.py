@@ -206,7 +206,7 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
     ]
 
 
-def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Records) -> list[str]:
+def _notes(cells: Sequence[Cell], records: Records) -> list[str]:
     success = (
         "Attack success: targets called the intended class at the last epoch, of the trials, with "
         "Wilson's 95 % interval in percent; claims on it need the same targets under all attacks. "
@@ -216,7 +216,7 @@ def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Recor
         "Targets are drawn as the data set's settings say; runs with --target, --targets or "
         "--intended-class of their own are not averaged here."
     )
-    if any(cell.keys["quantity"] == "net_attack_success" for cell in compared):
+    if any(cell.names["attack"] == CLEAN and cell.select(records) for cell in cells):
         targets += (
             " Net: without the targets that plain training without poison, on the same trial and "
             "in the same scenario, calls the intended class anyway, and without trials that lack "

@@ -130,7 +130,7 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
     return claims
 
 
-def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Records) -> list[str]:
+def _notes(cells: Sequence[Cell], records: Records) -> list[str]:
     runs = [record for record in records if any(cell.matches(record) for cell in cells)]
     measured = (
         "Measured: mean±sample standard deviation (trials), without crafting. A ratio divides a "
