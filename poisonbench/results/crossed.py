@@ -66,7 +66,7 @@ class Spread:
             least: the smallest difference that counts, not 0.
 
         Raises:
-            ValueError: fewer than two trials or images, or 0 as the smallest difference.
+            ValueError: fewer than two trials or images, or a least of 0.
         """
         if poisons * seeds < 2 or images < 2 or least == 0:
             raise ValueError(

@@ -200,11 +200,7 @@ def _word(counts: tuple[int, ...], attacks: int, rule: Rule) -> Verdict:
 
 @lru_cache(maxsize=4096)
 def _upper_tails(magnitudes: tuple[tuple[int, int], ...]) -> NDArray[Any]:
-    """P(sum of the magnitudes with random signs is s or more), for s from -total to total.
-
-    Args:
-        magnitudes: pairs of a magnitude and how often it occurs.
-    """
+    """P(sum with random signs is s or more), for s from -total to total; (size, count) pairs."""
     import numpy as np
     from scipy import stats
 

@@ -121,12 +121,7 @@ class ClaimRule:
         return evidence.p_below(self.least)
 
     def verdict(self, evidence: Evidence, comparisons: int = 1) -> Verdict:
-        """Reproduced, refuted or inconclusive.
-
-        Args:
-            evidence: of one comparison.
-            comparisons: of how many that the claim consists of.
-        """
+        """Reproduced, refuted or inconclusive, of one of the claim's comparisons."""
         if evidence.effect >= self.least and self.p_value(evidence) < SIGNIFICANCE:
             return Verdict.REPRODUCED
         is_refuted = self.p_against(evidence) < SIGNIFICANCE / comparisons
@@ -226,14 +221,9 @@ def detectable(evidence: Evidence, rule: Rule, power: float = POWER) -> float | 
 
     Spread and, of shares, the published one are taken to be as observed.
 
-    Args:
-        evidence: whose number of trials and spread count.
-        rule: what finding means: "differs" or "reproduced".
-        power: how often it must be found.
-
     Returns:
         The difference, with the sign of :attr:`Evidence.farthest`; null where even the farthest is
-        found less often.
+        found less often than the power asks for.
     """
     word, low = rule.finding
 
@@ -284,13 +274,9 @@ def enough(chance: Callable[[int], float], least: int, most: int) -> int | None:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values (1979): under 5 %, a family has a false finding in 5 % at most.
+    """Holm's adjusted p-values (1979) of a family of tests, in any dependence.
 
-    Args:
-        p_values: of a family of tests, in any dependence.
-
-    Returns:
-        One for each, in the same order.
+    Were those under 5 % taken for findings, the family would have a false one in 5 % at most.
     """
     adjusted = [0.0] * len(p_values)
     largest = 0.0
