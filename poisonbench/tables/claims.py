@@ -76,6 +76,11 @@ class Superiority:
     measure: Measure = ACCURACY
     margin: float = 0.0
 
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """All that are compared."""
+        return self.first, *self.others
+
     def judge(self, records: Sequence[RunRecord]) -> Finding:
         """Judge the claim by the planned trials."""
         own = self.first.select(records)
@@ -86,16 +91,10 @@ class Superiority:
         return _compared(self, pairs, ClaimRule(0.0, self.measure.least), self.measure.test)
 
     @property
-    def planned(self) -> int:
-        """Trials at which it is judged."""
-        return self.first.trials
-
-    @property
     def bears_out(self) -> bool | None:
         """Whether the paper's means bear it out; null where one is not published."""
-        printed = [cell.published for cell in (self.first, *self.others)]
-        means = [self.measure.better * figure.mean for figure in printed if figure]
-        if len(means) < len(printed):
+        means = [self.measure.better * cell.published.mean for cell in self.cells if cell.published]
+        if len(means) < len(self.cells):
             return None
         return all(means[0] + self.margin > mean for mean in means[1:])
 
@@ -117,6 +116,11 @@ class Trend:
     measure: Measure = ACCURACY
     same_poison: bool = True
 
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """All that are compared."""
+        return self.levels
+
     def judge(self, records: Sequence[RunRecord]) -> Finding:
         """Judge the claim by the planned trials that all levels have."""
         groups = [cell.select(records) for cell in self.levels]
@@ -126,11 +130,6 @@ class Trend:
         steps = [[runs[i : i + 2][::order] for runs in sets] for i in range(len(groups) - 1)]
         rule = ClaimRule(0.0, self.measure.least)
         return _compared(self, steps, rule, f"each step, {self.measure.test}")
-
-    @property
-    def planned(self) -> int:
-        """Trials at which it is judged."""
-        return self.levels[0].trials
 
     @property
     def bears_out(self) -> bool | None:
@@ -158,6 +157,11 @@ class SuccessOrder:
     direction: int = -1
     keys: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """All that are compared."""
+        return tuple(cell for column in (self.first, *self.others) for cell in column)
+
     def judge(self, records: Sequence[RunRecord]) -> Finding:
         """Judge the claim by the targets of the planned trials, each of which counts once.
 
@@ -166,11 +170,6 @@ class SuccessOrder:
         trials = [self._trials(cells, records) for cells in self.others]
         rule = ClaimRule(0.0, LEAST_SUCCESS)
         return _finding(self, trials, rule, self._evidence, "permutation of signs by target")
-
-    @property
-    def planned(self) -> int:
-        """Trials at which it is judged."""
-        return self.first[0].trials
 
     @property
     def bears_out(self) -> bool | None:
@@ -239,7 +238,7 @@ def _finding(
     test: str,
 ) -> Finding:
     """Judge comparisons, each of sets of runs in pairs, at the planned number of sets."""
-    planned = [planned_sets(sets, claim.planned) for sets in compared]
+    planned = [planned_sets(sets, claim.cells[0].trials) for sets in compared]
     fewest = min((sets for sets, _ in planned), key=len)
     pairs = [runs[i : i + 2] for runs in fewest for i in range(0, len(runs), 2)]
     return Finding(

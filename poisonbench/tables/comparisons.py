@@ -84,9 +84,8 @@ class Finding:
 
     Attributes:
         keys: what the claim is about, e.g. dataset and rho.
-        claim: in words.
-        test: the statistical test.
-        judgement: what it says; its effect is positive where it bears the claim out.
+        claim: in words, as is the test.
+        judgement: its effect is positive where it bears the claim out.
         trials: complete sets of runs that share trial, poison, initial weights and batches.
         bears_out: whether the paper's own means bear the claim out; null where it printed none.
         records: ids of the run records of these sets.
@@ -126,9 +125,6 @@ class Block:
     """A titled grid of text.
 
     Attributes:
-        title: of the grid.
-        columns: headings.
-        rows: one text a column.
         keys: how many leading columns name the row.
         details: how many columns at the end a terminal leaves out.
         cells: the comparisons that the grid shows; empty when another block shows them already.

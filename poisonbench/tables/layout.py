@@ -44,24 +44,21 @@ def comparison_block(
         beside: further measured values by column, one for each of the cells.
     """
     further = beside or {}
-    shown = [
-        index
-        for index, cell in enumerate(cells)
-        if cell.measured is not None or cell.published is not None
-    ]
-    details = DETAILS if any(cells[index].judgement.basis.seeds for index in shown) else ()
+    details = DETAILS if any(cell.judgement.basis.seeds for cell in cells) else ()
     rows = [
         (
             *(labels.get(cell.keys[key], str(cell.keys[key])) for key in keys),
             show_measured(cell),
             *(show_measured(others[index]) for others in further.values()),
             _show_value(cell.published, cell.unit),
-            _show_difference(cell),
+            f"{cell.difference:+g}"
+            if isinstance(cell.measured, int) and cell.difference is not None
+            else _show_number(cell.difference, cell.unit, "+"),
             cell.verdict.value,
             *show_details(cell)[: len(details)],
         )
-        for index in shown
-        for cell in [cells[index]]
+        for index, cell in enumerate(cells)
+        if cell.measured is not None or cell.published is not None
     ]
     return Block(
         title=title,
@@ -106,7 +103,7 @@ def claims_block(title: str, findings: Sequence[Finding]) -> Block:
             *(DASH if finding.keys[name] is None else str(finding.keys[name]) for name in names),
             bears_out[finding.bears_out],
             str(finding.trials),
-            _show_effect(finding.judgement.effect, finding.unit),
+            _show_number(finding.judgement.effect, finding.unit, "+"),
             finding.verdict.value,
             *show_details(finding)[: len(details)],
         )
@@ -152,33 +149,23 @@ def _show_value(value: Statistic | None, unit: Unit) -> str:
 
 
 def _show_mean(summary: Summary, unit: Unit) -> str:
+    spread = "" if summary.std is None else f"±{_show_number(summary.std, unit)}"
+    return _show_number(summary.mean, unit) + spread
+
+
+def _show_number(number: float | None, unit: Unit, sign: str = "") -> str:
     factor, decimals = _PRINTED[unit]
-    spread = "" if summary.std is None else f"±{factor * summary.std:.{decimals}f}"
-    return f"{factor * summary.mean:.{decimals}f}{spread}"
-
-
-def _show_difference(cell: Comparison) -> str:
-    if isinstance(cell.measured, int):
-        return DASH if cell.difference is None else f"{cell.difference:+g}"
-    return _show_effect(cell.difference, cell.unit)
-
-
-def _show_effect(effect: float | None, unit: Unit) -> str:
-    if effect is None:
-        return DASH
-    factor, decimals = _PRINTED[unit]
-    return f"{factor * effect:+.{decimals}f}"
+    return DASH if number is None else f"{factor * number:{sign}.{decimals}f}"
 
 
 def show_details(judged: Comparison | Finding) -> tuple[str, str, str]:
     """A judgement's interval, what it rests on, and what as many could have found."""
-    judgement, (factor, decimals) = judged.judgement, _PRINTED[judged.unit]
-    ends = ", ".join(f"{factor * end:.{decimals}f}" for end in judgement.interval or ())
+    judgement, unit = judged.judgement, judged.unit
+    ends = ", ".join(_show_number(end, unit) for end in judgement.interval or ())
     counts = asdict(judgement.basis)
     basis = [f"{n:,} {name if n > 1 else name[:-1]}" for name, n in counts.items() if n]
-    difference = judgement.detectable
     return (
         f"[{ends}]" if ends else DASH,
         ", ".join(basis) or DASH,
-        DASH if difference is None else f"{factor * difference:.{decimals}f}",
+        _show_number(judgement.detectable, unit),
     )

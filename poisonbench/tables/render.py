@@ -96,14 +96,12 @@ def render_markdown(table: Table) -> str:
     """GitHub's tables."""
     parts = [f"## {table.title}"]
     for block in table.filled_blocks:
-        lines = [block.columns, *block.rows]
-        text = [
-            "| " + " | ".join(cell.replace("|", r"\|").replace("*", r"\*") for cell in line) + " |"
-            for line in lines
-        ]
         rule = ["---" if i < block.keys else "---:" for i in range(len(block.columns))]
-        parts.append(f"### {block.title}")
-        parts.append("\n".join([text[0], "| " + " | ".join(rule) + " |", *text[1:]]))
+        lines = [
+            "| " + " | ".join(cell.replace("|", r"\|").replace("*", r"\*") for cell in line) + " |"
+            for line in (block.columns, rule, *block.rows)
+        ]
+        parts += [f"### {block.title}", "\n".join(lines)]
     parts.append("\n".join("- " + note.replace("*", r"\*") for note in table.notes))
     return "\n\n".join(parts) + "\n"
 
@@ -185,14 +183,12 @@ def _grid(block: Block) -> RichTable:
 
 
 def _stacked(block: Block) -> list[str]:
-    names = block.columns[block.keys :]
-    width = max(map(len, names))
+    width = max(map(len, block.columns[block.keys :]))
     lines = []
     for row in block.rows:
-        keys = zip(block.columns, row[: block.keys], strict=False)
-        lines.append(", ".join(f"{name} {cell}" for name, cell in keys))
-        figures = zip(names, row[block.keys :], strict=True)
-        lines += [f"  {name:<{width}}  {cell}" for name, cell in figures]
+        named = list(zip(block.columns, row, strict=True))
+        lines.append(", ".join(f"{name} {cell}" for name, cell in named[: block.keys]))
+        lines += [f"  {name:<{width}}  {cell}" for name, cell in named[block.keys :]]
     return lines
 
 
