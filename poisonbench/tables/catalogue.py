@@ -7,7 +7,7 @@ its module and an entry to ``TABLES``.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from poisonbench.results.statistics import SIGNIFICANCE, Verdict
 from poisonbench.results.verdicts import LEAST_ACCURACY, LEAST_SUCCESS, holm
 from poisonbench.tables import baseline_tables, table1, table2, table3, table4, table5
 from poisonbench.tables.cells import SAMPLES, Cell, is_run_on
-from poisonbench.tables.comparisons import Comparison, Table
+from poisonbench.tables.comparisons import Comparison, Finding, Table
 from poisonbench.tables.layout import claims_block
 from poisonbench.tables.paper_table import PaperTable, Records, dataset_labels
 
@@ -168,7 +168,7 @@ def check(
     records: Records,
     dataset: str | None = None,
     rhos: Container[float] | None = None,
-    declared: Container[str] = (),
+    is_declared: Callable[[Finding], bool] | None = None,
 ) -> TableCheck:
     """Count what differs, what is refuted and what is missing.
 
@@ -180,7 +180,7 @@ def check(
         records: what has been run.
         dataset: only this one.
         rhos: the poison ratios whose missing runs count; null for all.
-        declared: the claims, in words, that were declared before their runs.
+        is_declared: whether a claim was declared before its runs; by default none was.
     """
     names = [dataset] if dataset else find_table(key).datasets
     table = build(key, records, dataset)
@@ -189,7 +189,8 @@ def check(
         f for f in table.findings if f.keys["dataset"] in names and f.bears_out is not False
     ]
     judged = [finding.judgement for finding in findings]
-    exploratory = [*compared, *(f.judgement for f in findings if f.claim not in declared)]
+    undeclared = [f for f in findings if is_declared is None or not is_declared(f)]
+    exploratory = [*compared, *(finding.judgement for finding in undeclared)]
     tested = [(j, j.p_against) for j in exploratory if j.is_complete and j.p_against is not None]
     adjusted = zip(tested, holm([p for _, p in tested]), strict=True)
     by_chance = {id(judgement) for (judgement, _), p in adjusted if p >= SIGNIFICANCE}
@@ -206,11 +207,11 @@ def check(
 
 #: What the words under a table are about.
 _VERDICTS = (
-    "Verdicts are given at the planned number of trials alone; their words, what they rest on and "
-    "the difference that as many trials could find: docs/verdicts.md. From "
-    f"{LEAST_ACCURACY:.1%} of accuracy or {LEAST_SUCCESS:.0%} of attack success on a difference "
-    "counts; a claim's effect is positive where it bears the claim out, and its column paper says "
-    "whether the printed means do."
+    "Verdicts, given at the planned number of trials alone, what they rest on and what as many "
+    "could find: docs/verdicts.md. A difference counts from "
+    f"{LEAST_ACCURACY:.1%} of accuracy or {LEAST_SUCCESS:.0%} of success on; a claim's effect is "
+    "positive where it bears the claim out; paper: whether the printed means do. What was not "
+    "declared before its runs is exploratory."
 )
 
 

@@ -43,7 +43,8 @@ def by_poison(sets: Sets) -> list[list[Sequence[RunRecord]]]:
 
 def accuracies(records: Sequence[RunRecord]) -> list[float]:
     """Test accuracies of the runs, or of several poisons the means of each."""
-    return _sample([[run.metrics.test_accuracy for (run,) in group] for group in _alone(records)])
+    groups = by_poison([(run,) for run in records])
+    return _sample([[run.metrics.test_accuracy for (run,) in group] for group in groups])
 
 
 def basis_of(sets: Sets) -> Basis:
@@ -97,10 +98,6 @@ def _by_image(outcomes: Sequence[Sequence[Sequence[Bits | None]]], side: int) ->
     return np.array([group.mean(0, keepdims=True) for group in groups])
 
 
-def _alone(records: Sequence[RunRecord]) -> list[list[Sequence[RunRecord]]]:
-    return by_poison([(run,) for run in records])
-
-
 def _sample(groups: Sequence[Sequence[float]]) -> list[float]:
     """The values of one group, or the means of several."""
-    return list(groups[0]) if len(groups) == 1 else [fmean(group) for group in groups]
+    return list(groups[0]) if len(groups) == 1 else list(map(fmean, groups))

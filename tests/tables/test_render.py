@@ -82,6 +82,18 @@ def test_every_format_takes_every_table(measured):
             assert render(table, kind).endswith("\n")
 
 
+@pytest.mark.parametrize("key", catalogue.TABLES)
+def test_five_lines_stand_under_a_table(key, measured):
+    """However much there is to say, and with a link to what the words mean."""
+    runs = [
+        make_record(rho=0.6, digest=d, dataset="mnist-sample", method=d) for d in ("hint", "epic")
+    ]
+    runs += [make_record(dataset="mnist", seconds=9.0), make_record(trial=1, variant="custom")]
+    notes = catalogue.build(key, runs, poisons=None).notes
+    assert len(notes) <= 5
+    assert any("docs/verdicts.md" in note for note in notes) == (key != "1")
+
+
 @pytest.fixture
 def awkward():
     block = Block(
