@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from statistics import median
+from statistics import fmean, median, stdev
 from typing import Any
 
 import torch
@@ -35,6 +35,7 @@ from common import (
     prepare,
     show,
 )
+from scipy import stats
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -42,7 +43,7 @@ from torch.utils.data import Dataset as TorchDataset
 from poisonbench.core.seeds import Seeds
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.models.classifier import Classifier
-from poisonbench.results.statistics import Summary, summarise, welch
+from poisonbench.results.statistics import summarise
 from poisonbench.training.evaluation import accuracy
 from poisonbench.training.precision import network_precision
 from poisonbench.training.recipe import Recipe
@@ -217,20 +218,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _show_accuracies(options: argparse.Namespace, dataset: Dataset, device: torch.device) -> None:
     found = accuracies(dataset, device, options.epochs, options.trials, options.seed)
-    summaries = {name: summarise(values) for name, values in found.items()}
-    names = list(summaries)
+    names = list(found)
     rows = []
     # Each line differs from the one above it by one thing, so each is compared with that one.
     for before, name in zip([None, *names], names, strict=False):
-        p_value = None
-        if before is not None:
-            p_value = welch(_of(summaries[name]), _of(summaries[before]))
-        against_plain = welch(_of(summaries[name]), _of(summaries[names[0]])) if before else None
-        summary = _of(summaries[name])
+        others = [] if before is None else [found[before], found[names[0]]]
+        p_values = [_welch(found[name], other) for other in others] or ["", ""]
+        summary = summarise(found[name])
+        assert summary is not None
         spread = "" if summary.std is None else f" ± {100 * summary.std:.2f}"
-        rows.append(
-            [name, f"{100 * summary.mean:.2f}{spread}", _text(p_value), _text(against_plain)]
-        )
+        rows.append([name, f"{100 * summary.mean:.2f}{spread}", *p_values])
     epochs = options.epochs or paper_recipe(dataset).epochs
     print()
     show(
@@ -246,13 +243,16 @@ def _show_accuracies(options: argparse.Namespace, dataset: Dataset, device: torc
     )
 
 
-def _of(summary: Summary | None) -> Summary:
-    assert summary is not None
-    return summary
+def _welch(first: Sequence[float], second: Sequence[float]) -> str:
+    """p-value of Welch's t-test of two means; empty where nothing has any spread."""
+    if min(len(first), len(second)) < 2 or stdev(first) == stdev(second) == 0:
+        return ""
+    samples = (number for values in (first, second) for number in _moments(values))
+    return f"{stats.ttest_ind_from_stats(*samples, equal_var=False).pvalue:.2f}"
 
 
-def _text(p_value: float | None) -> str:
-    return "" if p_value is None else f"{p_value:.2f}"
+def _moments(values: Sequence[float]) -> tuple[float, float, int]:
+    return fmean(values), stdev(values), len(values)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

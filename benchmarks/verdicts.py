@@ -39,8 +39,6 @@ from poisonbench.results.statistics import (
     Proportion,
     Summary,
     Verdict,
-    fisher,
-    rising_trend,
     summarise,
 )
 from poisonbench.results.verdicts import (
@@ -437,7 +435,13 @@ def hits(
 def pooled_fisher(first: list[list[bool]], second: list[list[bool]]) -> bool:
     """Whether Fisher's one-sided test of all attacks on all targets finds more hits."""
     counts = [(sum(map(sum, rows)), sum(map(len, rows))) for rows in (first, second)]
-    return fisher(counts[0], counts[1], "greater") < 0.05
+    return fisher(*counts, "greater") < 0.05
+
+
+def fisher(first: tuple[int, int], second: tuple[int, int], side: str = "two-sided") -> float:
+    """p-value of Fisher's exact test of two counts, each (successes, trials)."""
+    table = [[successes, trials - successes] for successes, trials in (first, second)]
+    return float(stats.fisher_exact(table, alternative=side).pvalue)
 
 
 def trend(lines: Lines, tables: int, generator: Generator) -> None:
@@ -460,7 +464,7 @@ def trend(lines: Lines, tables: int, generator: Generator) -> None:
             steps = [paired_difference(column.tolist()) for column in -np.diff(blocks).T]
             word = judge_words(steps, rule)
             words.append(word is Verdict.REPRODUCED)
-            page.append(rising_trend(-blocks) < 0.05)
+            page.append(stats.page_trend_test(-blocks).pvalue < 0.05)
         if truth.startswith("drops"):
             lines.found(Verdict.REPRODUCED, design, f"{enough:.4f} a step", share(words), 0.8)
         else:

@@ -18,7 +18,7 @@ from helpers.targeted_runs import shortened
 from poisonbench import registry
 from poisonbench.core.progress import relay
 from poisonbench.entries import NetworkEntry
-from poisonbench.runs import easy_targets, workspace
+from poisonbench.runs import craft_targeted, workspace
 from poisonbench.training import recipe
 
 #: Options with which each attack does all its work in few steps.
@@ -196,7 +196,7 @@ def test_defenses_never_wait_in_a_step_of_training(name, data, tmp_path):
 @pytest.mark.parametrize("scenario", ["scratch", "transfer", "finetune"])
 def test_scenarios(scenario, data, tmp_path, monkeypatch):
     # One of the clean models that say which targets are easy, since few steps leave weak ones.
-    monkeypatch.setattr(easy_targets, "NUM_CONTROLS", 1)
+    monkeypatch.setattr(craft_targeted, "NUM_CONTROLS", 1)
     words = ("defend", "--method", "none", "--attack", "bp", "--scenario", scenario, *RHO)
     words += ("--targets", "easy", "--batch-size", "6", "--bp.epochs", "3", "--bp.batch-size", "18")
     meter = rehearse(tmp_path, *words, "--dataset", data)

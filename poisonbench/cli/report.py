@@ -29,12 +29,11 @@ from poisonbench.tables.poison_selection import (
     dataset_of,
     on_poisons,
     ratios_of,
-    with_note,
 )
 from poisonbench.tables.render import FORMATS, check_format, print_rich, render
 from poisonbench.tables.summary import sentences
 
-#: Exit code of ``--check`` when a figure differs from the paper's or a claim is not reproduced.
+#: Exit code of ``--check`` when a figure differs from the paper's or a claim is refuted.
 DEVIATION = 3
 #: Exit code of ``--check`` when nothing deviates and runs are missing.
 MISSING = 4
@@ -68,7 +67,7 @@ class _ReportOptions:
     missing: bool = common.option(False, "Print the commands of the runs that are missing.")
     check: bool = common.option(
         False,
-        "Exit with 3 when a figure differs from the published one or a claim is not reproduced, "
+        "Exit with 3 when a figure differs from the published one or a claim is refuted, "
         "else with 4 when runs are missing.",
     )
     output: Path | None = common.option(None, "Write to this file instead of stdout.")
@@ -97,6 +96,7 @@ def report(options: _ReportOptions) -> None:
     if not records:
         remark = f"no run records in {store.root}; --missing prints the commands to make some"
         common.say(remark, quiet=quiet)
+    chosen = None
     if options.poison:
         records, chosen = on_poisons(records, options.poison, cards)
         dataset = dataset_of(records, options.poison, dataset)
@@ -110,9 +110,7 @@ def report(options: _ReportOptions) -> None:
     elif options.runs:
         table = build_runs(records, dataset)
     else:
-        table = catalogue.build(number, records, dataset)
-    if options.poison:
-        table = with_note(table, chosen)
+        table = catalogue.build(number, records, dataset, chosen)
     if options.missing:
         folders = common.folder_options(options.results)
         requests = catalogue.missing_runs(number, records, dataset)
@@ -188,11 +186,11 @@ def _check(outcome: catalogue.TableCheck, *, quiet: bool) -> None:
     """Exit with 3 when anything deviates, else with 4 when anything is missing."""
     common.say(
         f"check: {outcome.differing} of {outcome.compared} compared figure(s) differ, "
-        f"{outcome.not_reproduced} of {outcome.judged} tested claim(s) not reproduced, "
+        f"{outcome.refuted} of {outcome.judged} judged claim(s) refuted, "
         f"{outcome.missing} run(s) missing",
         quiet=quiet,
     )
-    if outcome.differing or outcome.not_reproduced:
+    if outcome.differing or outcome.refuted:
         raise typer.Exit(DEVIATION)
     if outcome.missing:
         raise typer.Exit(MISSING)

@@ -11,8 +11,7 @@ from poisonbench.registry import defenses, find
 from poisonbench.requests import command_of
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.runs.workspace import Bench
-from poisonbench.tables.cells import is_run_on
-from poisonbench.tables.comparisons import distinct_trials
+from poisonbench.tables.cells import distinct_trials, is_run_on
 from poisonbench.tables.table3 import Row, make_cell
 
 

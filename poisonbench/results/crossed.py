@@ -66,7 +66,7 @@ class Spread:
             least: the smallest difference that counts, not 0.
 
         Raises:
-            ValueError: fewer than two trials or images, or 0 as the smallest difference.
+            ValueError: fewer than two trials or images, or a least of 0.
         """
         if poisons * seeds < 2 or images < 2 or least == 0:
             raise ValueError(
@@ -129,7 +129,8 @@ def accuracy_difference(
 
     Args:
         first: right or wrong, (poisons, seeds, images) bool, or (seeds, images) of one poison.
-            Where each trial has a poison of its own, these are (poisons, 1, images).
+            Where each poison has seeds of its own, these are (poisons, 1, images): the share of
+            its seeds that got the image right.
         second: the same poisons, seeds and images under the other method.
         least: the smallest difference that counts, not 0.
 
@@ -141,7 +142,7 @@ def accuracy_difference(
     """
     import numpy as np
 
-    ours, theirs = (np.asarray(right, dtype=np.int8) for right in (first, second))
+    ours, theirs = (np.asarray(right, dtype=float) for right in (first, second))
     if ours.shape != theirs.shape or ours.ndim not in (2, 3):
         raise ValueError(
             "expected two arrays of one shape, (poisons, seeds, images) or (seeds, images), got "

@@ -66,7 +66,7 @@ class Estimate:
 
     def interval(self) -> tuple[float, float]:
         """Banerjee's 95 % interval of the true difference."""
-        half = float(self._half_width(SIGNIFICANCE / 2, self._variances()))
+        half = float(self._half_width(SIGNIFICANCE / 2, self._variances))
         return self.effect - half, self.effect + half
 
     def p_above(self, value: float) -> float:
@@ -114,6 +114,7 @@ class Estimate:
             {Verdict.REPRODUCED: reproduced, Verdict.REFUTED: under(rule.least - half)}
         )
 
+    @property
     def _variances(self) -> list[float]:
         return [part.variance for part in self.parts]
 
@@ -137,7 +138,7 @@ class Estimate:
             return 1 - self._tail(-distance)
 
         def excess(tail: float) -> float:
-            return float(self._half_width(tail, self._variances())) - distance
+            return float(self._half_width(tail, self._variances)) - distance
 
         smallest = 1e-12
         if excess(smallest) < 0:
@@ -175,23 +176,13 @@ def mean_difference(measured: Summary | None, published: Summary) -> Estimate | 
 
     The seeds are the sample; the test images, which both share, are taken as they are.
 
-    Args:
-        measured: values of ours.
-        published: mean, standard deviation (divisor n - 1) and number of theirs.
-
     Returns:
         Measured minus published; null where one has fewer than two values or none any spread.
     """
-    samples = [sample for sample in (measured, published) if sample is not None]
-    parts = tuple(
-        Part(sample.std**2 / sample.n, sample.n - 1)
-        for sample in samples
-        if sample.std is not None and sample.n > 1
-    )
-    variance = sum(part.variance for part in parts)
-    if measured is None or len(parts) < 2 or variance == 0:
+    if measured is None or measured.std is None or published.std is None:
         return None
-    return Estimate(measured.mean - published.mean, parts, variance)
+    parts = tuple(Part(s.std**2 / s.n, s.n - 1) for s in (measured, published) if s.std is not None)
+    return _estimate(measured.mean - published.mean, parts)
 
 
 def paired_difference(differences: Sequence[float], image_variance: float = 0.0) -> Estimate | None:
@@ -209,20 +200,19 @@ def paired_difference(differences: Sequence[float], image_variance: float = 0.0)
     if summary is None or summary.std is None:
         return None
     parts = (Part(summary.std**2 / summary.n, summary.n - 1), Part(image_variance, math.inf))
+    return _estimate(summary.mean, parts)
+
+
+def _estimate(effect: float, parts: tuple[Part, ...]) -> Estimate | None:
     variance = sum(part.variance for part in parts)
-    return Estimate(summary.mean, parts, variance) if variance > 0 else None
+    return Estimate(effect, parts, variance) if variance > 0 else None
 
 
 def unshared_errors(first: float, second: float, images: int) -> float:
-    """The largest variance that the choice of test images can give a difference of accuracies.
+    """The largest variance that the choice of test images can give a difference of mean accuracies.
 
     It is reached where no image is wrong by both. For records without outcomes by image, whose
     verdicts are the more cautious.
-
-    Args:
-        first: mean accuracy of one method, in [0, 1].
-        second: of the other.
-        images: of the test split.
     """
     disagreement = min(1.0, 2 - first - second)
     return (disagreement - (first - second) ** 2) / images

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from poisonbench.results.statistics import SIGNIFICANCE, Proportion, Verdict
-from poisonbench.results.verdicts import EquivalenceRule, Rule
+from poisonbench.results.verdicts import EquivalenceRule, Rule, halve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,16 +81,9 @@ class ShareDifference:
 
     def _end(self, outside: float, p_value: Callable[[float], float]) -> float:
         """The value between the effect and one outside where a p-value passes 2.5 %."""
-        inside = self.effect
         if p_value(outside) >= SIGNIFICANCE / 2:
             return outside
-        for _ in range(24):
-            middle = (outside + inside) / 2
-            if p_value(middle) < SIGNIFICANCE / 2:
-                outside = middle
-            else:
-                inside = middle
-        return outside
+        return halve(outside, self.effect, lambda value: p_value(value) < SIGNIFICANCE / 2, 24)[0]
 
 
 @lru_cache(maxsize=64)

@@ -28,25 +28,17 @@ METHOD_LABELS = {
 
 @dataclass(frozen=True)
 class TableSource:
-    """The origin of a table's values.
+    """The origin of a table's values."""
 
-    Attributes:
-        paper: title.
-        venue: where it appeared.
-        arxiv: arXiv identifier.
-        number: the table's number as printed, e.g. ``"II"``.
-        title: what the table shows.
-        unit: of the printed values.
-        plus_minus: what the paper's ± means.
-        trials: trials behind each mean.
-    """
-
+    #: The paper's title, where it appeared, and its arXiv identifier.
     paper: str
     venue: str
     arxiv: str
+    #: As printed, e.g. ``"II"``; what the table shows; of the printed values.
     number: str
     title: str
     unit: str
+    #: What the paper's ± means, and how many trials are behind each mean.
     plus_minus: str
     trials: int
 
@@ -78,7 +70,8 @@ class _Accuracy:
 
     def summary(self) -> Summary:
         """The same as fractions of 1, over the paper's trials."""
-        return Summary(round(self.mean / 100, 6), round(self.std / 100, 6), _trials())
+        trials = int(_document()["paper"]["trials"])
+        return Summary(round(self.mean / 100, 6), round(self.std / 100, 6), trials)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,36 +137,23 @@ class NetworkRow:
 
 def source(key: str) -> TableSource:
     """The origin of table ``"1"`` to ``"5"``, ``"baseline-1"`` or ``"baseline-2"``."""
-    document = _document()
-    table = document["table"][key]
-    paper = table.get("paper", document["paper"])
+    table = _document()["table"][key]
+    paper = dict(table.get("paper", _document()["paper"]))
     return TableSource(
-        paper=paper["title"],
-        venue=paper["venue"],
-        arxiv=paper["arxiv"],
-        number=table["number"],
-        title=table["title"],
-        unit=table["unit"],
-        plus_minus=paper["plus_minus"],
-        trials=paper["trials"],
+        paper=paper.pop("title"),
+        **paper,
+        **{name: table[name] for name in ("number", "title", "unit")},
     )
 
 
 def baseline_networks() -> tuple[NetworkRow, ...]:
     """The values that Table 2 of the second paper averages, network by network."""
     rows = []
-    for row in _document()["table"]["baseline-2"]["networks"]:
-        shares = {name: row[name] for name in row if name not in ("network", "attacks")}
-        successes = {
-            method: Proportion(round(share * row["attacks"]), row["attacks"])
-            for method, share in shares.items()
-        }
-        rows.append(NetworkRow(network=row["network"], successes=successes))
+    for shares in map(dict, _document()["table"]["baseline-2"]["networks"]):
+        network, attacks = shares.pop("network"), shares.pop("attacks")
+        successes = {m: Proportion(round(s * attacks), attacks) for m, s in shares.items()}
+        rows.append(NetworkRow(network=network, successes=successes))
     return tuple(rows)
-
-
-def _trials() -> int:
-    return int(_document()["paper"]["trials"])
 
 
 @cache

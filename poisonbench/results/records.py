@@ -338,9 +338,7 @@ def read_record(path: Path) -> RunRecord:
     try:
         raw = json.loads(read_shared(path).decode())
     except (OSError, ValueError, RecursionError) as error:
-        raise ArtefactError(
-            f"{path}: expected a run record in JSON, got {error}; delete it and run again"
-        ) from None
+        raise _refused(path, f"a run record in JSON, got {error};") from None
     if not isinstance(raw, dict) or raw.get("schema") not in range(1, SCHEMA + 1):
         schema = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
         raise ArtefactError(f"{path}: expected a run record of schema {SCHEMA}, got {schema}")
@@ -350,20 +348,17 @@ def read_record(path: Path) -> RunRecord:
         record = msgspec.convert(_upgraded(raw), RunRecord)
         spec_id = record.spec.id
     except (msgspec.ValidationError, ValueError, RecursionError) as error:
-        raise ArtefactError(
-            f"{path}: expected a sound run record, got a fault: {error}; delete it and run again"
-        ) from None
+        raise _refused(path, f"a sound run record, got a fault: {error};") from None
     if record.id != spec_id:
-        raise ArtefactError(
-            f"{path}: expected id {spec_id} for its spec, got {record.id}; "
-            "the file was edited, delete it and run again"
-        )
+        got = f"got {record.id}; the file was edited,"
+        raise _refused(path, f"id {spec_id} for its spec, {got}")
     if not is_whole:
-        raise ArtefactError(
-            f"{path}: expected the record that was sealed, got an edited one; "
-            "delete it and run again"
-        )
+        raise _refused(path, "the record that was sealed, got an edited one;")
     return record.kept_at(path)
+
+
+def _refused(path: Path, expected: str) -> ArtefactError:
+    return ArtefactError(f"{path}: expected {expected} delete it and run again")
 
 
 def _upgraded(raw: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from poisonbench.results.statistics import SIGNIFICANCE, Verdict
-from poisonbench.results.verdicts import Rule
+from poisonbench.results.verdicts import Rule, halve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +39,6 @@ class TargetDifference:
     Attributes:
         sums: for each target, hits under the first defense minus hits under the second.
         attacks: on each target; at least one.
-        second_rate: share of hits under the second defense.
         dependence: the share of targets on which all attacks are taken to go alike, the rest going
             independently; for :meth:`chances` alone. At 1, the most cautious, several attacks find
             no more than one.
@@ -117,14 +116,12 @@ class TargetDifference:
 
     def _end(self, sign: int) -> float:
         """The interval's lower end (sign 1) or upper (-1)."""
-        outside, inside = -float(sign), self.effect
-        if self._tail(sign, outside) >= SIGNIFICANCE / 2:
-            return outside
-        for _ in range(40):
-            middle = (outside + inside) / 2
-            is_out = self._tail(sign, middle) < SIGNIFICANCE / 2
-            outside, inside = (middle, inside) if is_out else (outside, middle)
-        return outside
+
+        def is_out(value: float) -> bool:
+            return self._tail(sign, value) < SIGNIFICANCE / 2
+
+        outside = -float(sign)
+        return halve(outside, self.effect, is_out, 40)[0] if is_out(outside) else outside
 
     @cached_property
     def _spread(self) -> tuple[float, float]:
@@ -203,11 +200,7 @@ def _word(counts: tuple[int, ...], attacks: int, rule: Rule) -> Verdict:
 
 @lru_cache(maxsize=4096)
 def _upper_tails(magnitudes: tuple[tuple[int, int], ...]) -> NDArray[Any]:
-    """P(sum of the magnitudes with random signs is s or more), for s from -total to total.
-
-    Args:
-        magnitudes: pairs of a magnitude and how often it occurs.
-    """
+    """P(sum with random signs is s or more), for s from -total to total; (size, count) pairs."""
     import numpy as np
     from scipy import stats
 

@@ -76,6 +76,9 @@ class EquivalenceRule:
         """Two-sided, of no difference."""
         return min(1.0, 2 * min(evidence.p_above(0.0), evidence.p_below(0.0)))
 
+    #: Of a difference, which speaks against the published value.
+    p_against = p_value
+
     def verdict(self, evidence: Evidence) -> Verdict:
         """Differs, equivalent or inconclusive."""
         if max(evidence.p_above(-self.delta), evidence.p_below(self.delta)) < SIGNIFICANCE:
@@ -113,16 +116,15 @@ class ClaimRule:
         """One-sided, of a difference that is not over ``null``."""
         return evidence.p_above(self.null)
 
-    def verdict(self, evidence: Evidence, comparisons: int = 1) -> Verdict:
-        """Reproduced, refuted or inconclusive.
+    def p_against(self, evidence: Evidence) -> float:
+        """One-sided, of a difference that is not under ``least``."""
+        return evidence.p_below(self.least)
 
-        Args:
-            evidence: of one comparison.
-            comparisons: of how many that the claim consists of.
-        """
+    def verdict(self, evidence: Evidence, comparisons: int = 1) -> Verdict:
+        """Reproduced, refuted or inconclusive, of one of the claim's comparisons."""
         if evidence.effect >= self.least and self.p_value(evidence) < SIGNIFICANCE:
             return Verdict.REPRODUCED
-        is_refuted = evidence.p_below(self.least) < SIGNIFICANCE / comparisons
+        is_refuted = self.p_against(evidence) < SIGNIFICANCE / comparisons
         return Verdict.REFUTED if is_refuted else Verdict.INCONCLUSIVE
 
 
@@ -131,96 +133,74 @@ Rule = EquivalenceRule | ClaimRule
 
 @dataclass(frozen=True)
 class Basis:
-    """What a verdict rests on; null where the thing does not occur.
+    """What a verdict rests on: draws of the poison, targets, seeds of training, test images.
 
-    Attributes:
-        seeds: trainings that differ in initial weights and batches.
-        poisons: draws of the poison.
-        targets: of targeted attacks.
-        images: of the test split, where they are counted as a sample.
+    Null where there are none, and of the images where they are not counted as a sample.
     """
 
-    seeds: int | None = None
     poisons: int | None = None
     targets: int | None = None
+    seeds: int | None = None
     images: int | None = None
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict with what it says and rests on.
+    """A verdict with what it says and rests on; the word alone where nothing was tested.
 
     Attributes:
-        verdict: the word.
         effect: the difference; of several comparisons the one that bears a claim out least.
         interval: its two-sided 95 % interval.
         p_value: two-sided beside a published value, one-sided for a claim, there the largest.
+        p_against: of what speaks against the paper: the same beside a published value, of a
+            refutation for a claim, corrected for its comparisons.
         detectable: the true difference that as many trials find with a power of 0.8; null where
             they can find none.
-        basis: what it rests on.
+        is_complete: whether it is of as many trials as planned.
     """
 
     verdict: Verdict
-    effect: float | None
-    interval: tuple[float, float] | None
-    p_value: float | None
-    detectable: float | None
-    basis: Basis
+    effect: float | None = None
+    interval: tuple[float, float] | None = None
+    p_value: float | None = None
+    p_against: float | None = None
+    detectable: float | None = None
+    basis: Basis = Basis()
+    is_complete: bool = False
 
 
-def judge_equivalence(
-    evidence: Evidence | None, rule: EquivalenceRule, basis: Basis, *, is_complete: bool = True
+def judge(
+    comparisons: Sequence[tuple[Evidence | None, Rule]], basis: Basis, *, is_complete: bool = True
 ) -> Judgement:
-    """Hold a measured value against a published one.
-
-    Args:
-        evidence: their difference, measured minus published; null where there are too few trials.
-        rule: the difference that counts.
-        basis: what it rests on.
-        is_complete: whether there are as many trials as planned; a look before that is no verdict.
-    """
-    return _judgement([] if evidence is None else [(evidence, rule)], basis, is_complete)
-
-
-def judge_claim(
-    comparisons: Sequence[tuple[Evidence | None, ClaimRule]],
-    basis: Basis,
-    *,
-    is_complete: bool = True,
-) -> Judgement:
-    """Judge a claim that consists of one or several comparisons, all of which must hold.
+    """Hold a value against a published one, or judge a claim, all comparisons of which must hold.
 
     "Falls as rho grows" is the differences of adjacent levels; "best of all" is those from each
     other method.
 
     Args:
-        comparisons: the differences, positive where they bear the claim out, each with its rule;
-            null where there are too few trials.
+        comparisons: the differences, measured minus published, or positive where they bear the
+            claim out, each with its rule; null where there are too few trials.
         basis: what it rests on.
         is_complete: whether there are as many trials as planned; a look before that is no verdict.
     """
     known = [(evidence, rule) for evidence, rule in comparisons if evidence is not None]
-    return _judgement(known, basis, is_complete and len(known) == len(comparisons))
-
-
-def _judgement(
-    comparisons: Sequence[tuple[Evidence, Rule]], basis: Basis, is_complete: bool
-) -> Judgement:
-    if not comparisons:
-        return Judgement(Verdict.INCONCLUSIVE, None, None, None, None, basis)
-    p_values = [rule.p_value(evidence) for evidence, rule in comparisons]
-    worst, worst_rule = comparisons[p_values.index(max(p_values))]
+    if not known:
+        return Judgement(Verdict.INCONCLUSIVE, basis=basis)
+    is_complete = is_complete and len(known) == len(comparisons)
+    worst, rule = max(known, key=lambda one: (one[1].p_value(one[0]), -one[0].effect))
     # All are found with a power of 0.8 where each is missed in at most its part of the rest.
-    power = 1 - (1 - POWER) / len(comparisons)
-    least = [detectable(evidence, rule, power) for evidence, rule in comparisons]
+    power = 1 - (1 - POWER) / len(known)
+    least = [detectable(evidence, rule, power) for evidence, rule in known]
     reachable = [difference for difference in least if difference is not None]
     return Judgement(
-        verdict=_word(comparisons) if is_complete else Verdict.INCONCLUSIVE,
+        verdict=_word(known) if is_complete else Verdict.INCONCLUSIVE,
         effect=worst.effect,
         interval=worst.interval(),
-        p_value=worst_rule.p_value(worst),
+        p_value=rule.p_value(worst),
+        p_against=min(1.0, len(known) * min(rule.p_against(one) for one, rule in known)),
         detectable=max(reachable, key=abs) if len(reachable) == len(least) else None,
         basis=basis,
+        is_complete=is_complete,
     )
 
 
@@ -241,14 +221,9 @@ def detectable(evidence: Evidence, rule: Rule, power: float = POWER) -> float | 
 
     Spread and, of shares, the published one are taken to be as observed.
 
-    Args:
-        evidence: whose number of trials and spread count.
-        rule: what finding means: "differs" or "reproduced".
-        power: how often it must be found.
-
     Returns:
         The difference, with the sign of :attr:`Evidence.farthest`; null where even the farthest is
-        found less often.
+        found less often than the power asks for.
     """
     word, low = rule.finding
 
@@ -264,10 +239,17 @@ def detectable(evidence: Evidence, rule: Rule, power: float = POWER) -> float | 
         high = low + step
     elif not is_found(high):
         return None
-    for _ in range(30):
-        middle = (low + high) / 2
-        low, high = (low, middle) if is_found(middle) else (middle, high)
-    return high
+    return halve(low, high, lambda effect: not is_found(effect), 30)[1]
+
+
+def halve(
+    outside: float, inside: float, is_out: Callable[[float], bool], steps: int
+) -> tuple[float, float]:
+    """Bring two values, one on each side of an edge, nearer to it, by halving."""
+    for _ in range(steps):
+        middle = (outside + inside) / 2
+        outside, inside = (middle, inside) if is_out(middle) else (outside, middle)
+    return outside, inside
 
 
 def enough(chance: Callable[[int], float], least: int, most: int) -> int | None:
@@ -292,13 +274,9 @@ def enough(chance: Callable[[int], float], least: int, most: int) -> int | None:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values (1979): under 5 %, a family has a false finding in 5 % at most.
+    """Holm's adjusted p-values (1979) of a family of tests, in any dependence.
 
-    Args:
-        p_values: of a family of tests, in any dependence.
-
-    Returns:
-        One for each, in the same order.
+    Were those under 5 % taken for findings, the family would have a false one in 5 % at most.
     """
     adjusted = [0.0] * len(p_values)
     largest = 0.0

@@ -9,15 +9,10 @@ from collections.abc import Sequence
 
 from poisonbench.results.records import RunRecord
 from poisonbench.tables import run_groups
-from poisonbench.tables.comparisons import (
-    Block,
-    Comparison,
-    Table,
-    compare_accuracy,
-    compare_success,
-    distinct_trials,
-)
+from poisonbench.tables.cells import distinct_trials
+from poisonbench.tables.comparisons import Block, Table
 from poisonbench.tables.layout import DASH, show_measured
+from poisonbench.tables.measured import compare_accuracy, compare_success
 from poisonbench.tables.paper_table import Records
 
 #: Digits of an untargeted poison's digest that are shown.
@@ -44,21 +39,24 @@ def build_runs(records: Records, dataset: str | None = None) -> Table:
     if not groups:
         notes.append("No run was found.")
     blocks = tuple(_block(name, sets) for name, sets in groups.items())
-    averaged = sum(
-        len(cell.records) for block in blocks for cell in block.cells if _is_accuracy(cell)
-    )
-    notes += run_groups.not_averaged(groups, averaged)
+    averaged = {run for block in blocks for cell in block.cells for run in cell.records}
+    notes += run_groups.not_averaged(groups, len(averaged))
     return Table(key="runs", title="All runs", blocks=blocks, notes=tuple(notes))
 
 
 def _block(dataset: str, sets: Sequence[Sequence[RunRecord]]) -> Block:
     rows, cells = [], []
     for runs in sets:
-        for trials in map(distinct_trials, _by_poison(runs)):
-            comparisons = _comparisons(trials)
-            cells += comparisons
-            accuracy, success = [*map(show_measured, comparisons), DASH][:2]
-            rows.append((*run_groups.key_texts(trials[0]), _poison(trials[0]), accuracy, success))
+        for poison in sorted(set(map(_poison, runs))):
+            trials = distinct_trials([run for run in runs if _poison(run) == poison])
+            keys = {**run_groups.keys_of(trials[0]), "poison": poison}
+            compared = [compare_accuracy(keys, trials, None, trials=0)]
+            if all(run.spec.poison and run.spec.targeting for run in trials):
+                keys["quantity"] = "attack_success"
+                compared.append(compare_success(keys, trials, None, trials=0))
+            cells += compared
+            accuracy, success = [*map(show_measured, compared), DASH][:2]
+            rows.append((*run_groups.key_texts(trials[0]), poison, accuracy, success))
     return Block(
         title=dataset,
         columns=(*run_groups.KEYS, "poison", "accuracy", "success"),
@@ -66,27 +64,6 @@ def _block(dataset: str, sets: Sequence[Sequence[RunRecord]]) -> Block:
         keys=len(run_groups.KEYS) + 1,
         cells=tuple(cells),
     )
-
-
-def _comparisons(runs: Sequence[RunRecord]) -> list[Comparison]:
-    """The accuracy and, of targeted poisons, the success."""
-    keys = {**run_groups.keys_of(runs[0]), "poison": _poison(runs[0])}
-    comparisons = [compare_accuracy(keys, runs, None, trials=0)]
-    if all(run.spec.poison and run.spec.targeting for run in runs):
-        keys = {**keys, "quantity": "attack_success"}
-        comparisons.append(compare_success(keys, runs, None, trials=0))
-    return comparisons
-
-
-def _is_accuracy(cell: Comparison) -> bool:
-    return cell.keys.get("quantity") != "attack_success"
-
-
-def _by_poison(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
-    sets: dict[str, list[RunRecord]] = {}
-    for run in runs:
-        sets.setdefault(_poison(run), []).append(run)
-    return [sets[poison] for poison in sorted(sets)]
 
 
 def _poison(record: RunRecord) -> str:

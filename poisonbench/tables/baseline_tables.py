@@ -18,9 +18,11 @@ from poisonbench.requests import RunRequest, Values
 from poisonbench.results import published
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Proportion, Summary, Verdict, summarise
+from poisonbench.results.verdicts import Judgement
 from poisonbench.tables.cells import TARGETED_SAMPLE, Cell, is_run_on
-from poisonbench.tables.comparisons import Block, Comparison, compare_success
-from poisonbench.tables.layout import DASH, show_measured
+from poisonbench.tables.comparisons import Block, Comparison, Statistic
+from poisonbench.tables.layout import DASH, DETAILS, show_details, show_measured
+from poisonbench.tables.measured import compare_success, share_hit
 from poisonbench.tables.paper_table import (
     TARGETED_DATASET,
     PaperTable,
@@ -38,24 +40,17 @@ METHODS = ("none", "knn", "l2", "ocsvm", "random")
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """One attack as the paper ran it.
-
-    Attributes:
-        key: the table's.
-        attack: its name.
-        scenario: how the victims are trained.
-        rho: poisoned share of the training images, by data set.
-        overrides: settings of every run, by data set.
-        method_overrides: settings of one defense, by data set and defense.
-        averages_networks: whether the paper prints averages over several victims' networks.
-    """
+    """One attack as the paper ran it."""
 
     key: str
     attack: str
     scenario: str
+    #: Poisoned share of the training images, by data set.
     rho: Mapping[str, float]
+    #: Settings of every run, by data set, and of one defense, by data set and defense.
     overrides: Mapping[str, Values] = field(default_factory=dict)
     method_overrides: Mapping[tuple[str, str], Values] = field(default_factory=dict)
+    #: Whether the paper prints averages over several victims' networks.
     averages_networks: bool = False
 
 
@@ -205,29 +200,45 @@ def _blocks(
     printed = {row.method: row for row in published.baseline(protocol.key)}
     printed = printed if dataset == TARGETED_DATASET else {}
     hit = successful_attacks(cells, records)
-    rows, compared = [], []
+    rows, compared, untried = [], [], 0
     for method in dict.fromkeys(cell.method for cell in cells):
         group = [cell for cell in cells if cell.method == method]
         runs = [record for cell in group for record in cell.select(records)]
         trials = group[0].trials
-        if method != "none":
+        if method == "none":
+            untried = max(0, trials - len(runs))
+        else:
             # Those that fail undefended are not lacking.
             trials = sum(map(len, hit.values()))
             runs = [run for run in runs if attack_of(run) in hit.get(run.spec.model, set())]
         keys = {"dataset": dataset, "attack": protocol.attack, "method": method}
-        comparisons = _compare(keys, runs, printed.get(method), trials, protocol)
+        row = printed.get(method)
+        comparisons = _compare(keys, runs, row, trials, is_averaged=protocol.averages_networks)
+        if row is None or not protocol.averages_networks:
+            tried = published.source(protocol.key).trials
+            comparisons[2] = compare_success(
+                comparisons[2].keys,
+                runs,
+                Proportion(round(row.success / 100 * tried), tried) if row else None,
+                trials=trials,
+                planned=trials if method == "none" else trials + untried,
+            )
         compared += comparisons
         texts = [text for cell in comparisons for text in (show_measured(cell), _printed(cell))]
-        rows.append((method_labels()[method], *texts, comparisons[2].verdict.value))
+        success = comparisons[2]
+        rows.append(
+            (method_labels()[method], *texts, success.verdict.value, *show_details(success))
+        )
     columns = ["method"]
     for name in ("poisons removed", "clean removed, %", "attack success", "accuracy, %"):
         columns += [name, "published"]
     blocks = [
         Block(
             title=f"{dataset_labels()[dataset]}: attacks that succeed undefended",
-            columns=(*columns, "verdict on success"),
+            columns=(*columns, "verdict on success", *DETAILS),
             rows=tuple(rows),
             keys=1,
+            details=len(DETAILS),
             cells=tuple(compared),
         )
     ]
@@ -241,82 +252,51 @@ def _compare(
     runs: Sequence[RunRecord],
     printed: published.FilterRow | None,
     trials: int,
-    protocol: Protocol,
+    *,
+    is_averaged: bool,
 ) -> list[Comparison]:
-    """Poisons removed, clean images removed, success and accuracy of one defense."""
+    """Poisons removed, clean images removed, success and accuracy of one defense, untested."""
     filtered = [run.metrics.filter for run in runs if run.metrics.filter is not None]
-    poisons = None
-    if total := sum(scores.num_poisons for scores in filtered):
-        # An attack's poisons lie together and are found together.
-        removed = sum(scores.poisons_removed for scores in filtered)
-        poisons = Proportion(removed, total, is_independent=False)
-    ids = tuple(run.id for run in runs)
-
-    def untested(quantity: str, measured: Any, value: Any) -> Comparison:
-        return Comparison(
-            keys={**keys, "quantity": quantity},
-            measured=measured,
-            published=value,
-            trials=trials,
-            verdict=Verdict.UNPUBLISHED if value is None else Verdict.NOT_TESTED,
-            records=ids,
-        )
-
-    def percent(value: float | None) -> Summary | None:
-        return None if value is None else Summary(round(value / 100, 6), None, 1)
-
+    # An attack's poisons lie together and are found together.
+    removed = sum(scores.poisons_removed for scores in filtered)
+    total = sum(scores.num_poisons for scores in filtered)
+    measured = {
+        "poisons_removed": Proportion(removed, total, is_independent=False) if total else None,
+        "clean_removed": summarise([s.clean_removed / s.num_clean for s in filtered]),
+        "attack_success": _over_networks(runs),
+        "test_accuracy": summarise([run.metrics.test_accuracy for run in runs]),
+    }
+    values: dict[str, Statistic] = {}
+    if printed:
+        num_networks = len(published.baseline_networks())
+        values = {
+            "poisons_removed": Proportion(
+                printed.poisons_removed, printed.num_poisons, is_independent=False
+            ),
+            "clean_removed": Summary(round(printed.clean_removed / 100, 6), None, 1),
+            "attack_success": Summary(round(printed.success / 100, 6), None, num_networks),
+            "test_accuracy": Summary(round(printed.accuracy / 100, 6), None, 1),
+        }
     return [
-        untested(
-            "poisons_removed",
-            poisons,
-            Proportion(printed.poisons_removed, printed.num_poisons, is_independent=False)
-            if printed
-            else None,
-        ),
-        untested(
-            "clean_removed",
-            summarise([scores.clean_removed / scores.num_clean for scores in filtered]),
-            percent(printed.clean_removed if printed else None),
-        ),
-        _success(keys, runs, printed, trials, protocol),
-        untested(
-            "test_accuracy",
-            summarise([run.metrics.test_accuracy for run in runs]),
-            percent(printed.accuracy if printed else None),
-        ),
+        Comparison(
+            keys={**keys, "quantity": quantity},
+            measured=value,
+            published=values.get(quantity),
+            trials=0 if is_averaged and quantity == "attack_success" else trials,
+            judgement=Judgement(Verdict.NOT_TESTED if values else Verdict.UNPUBLISHED),
+            records=tuple(run.id for run in runs),
+        )
+        for quantity, value in measured.items()
     ]
 
 
-def _success(
-    keys: Mapping[str, Any],
-    runs: Sequence[RunRecord],
-    printed: published.FilterRow | None,
-    trials: int,
-    protocol: Protocol,
-) -> Comparison:
-    """Targets hit beside the paper's: counts of one network, or averages over several."""
-    keys = {**keys, "quantity": "attack_success"}
-    if not protocol.averages_networks or printed is None:
-        tried = published.source(protocol.key).trials
-        value = Proportion(round(printed.success / 100 * tried), tried) if printed else None
-        return compare_success(keys, runs, value, trials=trials)
-    by_network: dict[str, list[bool]] = {}
-    for run in runs:
-        by_network.setdefault(run.spec.model, []).append(bool(run.metrics.attack_success))
-    shares = [Proportion(sum(hits), len(hits)) for hits in by_network.values()]
-    measured: Proportion | Summary | None = shares[0] if len(shares) == 1 else None
-    if len(shares) > 1:
-        measured = Summary(mean_over_networks(shares), None, len(shares))
-    return Comparison(
-        keys=keys,
-        measured=measured,
-        published=Summary(
-            round(printed.success / 100, 6), None, len(published.baseline_networks())
-        ),
-        trials=0,
-        verdict=Verdict.NOT_TESTED if shares else Verdict.TOO_FEW,
-        records=tuple(run.id for run in runs),
-    )
+def _over_networks(runs: Sequence[RunRecord]) -> Proportion | Summary | None:
+    """Targets hit: counts of one network, or the average over several."""
+    networks = {run.spec.model for run in runs}
+    if len(networks) < 2:
+        return share_hit(runs)
+    shares = [share_hit([r for r in runs if r.spec.model == network]) for network in networks]
+    return Summary(mean_over_networks(list(filter(None, shares))), None, len(shares))
 
 
 def _printed(cell: Comparison) -> str:
@@ -332,10 +312,7 @@ def _networks_block() -> Block:
     networks = published.baseline_networks()
     methods = list(networks[0].successes)
     rows = [
-        (
-            row.network,
-            *(f"{row.successes[m].successes}/{row.successes[m].trials}" for m in methods),
-        )
+        (row.network, *(f"{share.successes}/{share.trials}" for share in row.successes.values()))
         for row in networks
     ]
     means = [mean_over_networks([row.successes[m] for row in networks]) for m in methods]
@@ -347,39 +324,35 @@ def _networks_block() -> Block:
     )
 
 
-def _notes(
-    protocol: Protocol, cells: Sequence[Cell], compared: Sequence[Comparison], records: Records
-) -> list[str]:
-    notes = [
+def _notes(protocol: Protocol, cells: Sequence[Cell], records: Records) -> list[str]:
+    counted = (
         "A defense's row counts the attacks that succeed undefended, as the paper's do; the row "
         "without defense counts all. Targets: counts with Wilson's 95 % interval; poisons: counts, "
         "and no interval, since an attack's are found together; "
-        "clean images removed and accuracy: percent, mean±sample standard deviation (runs).",
-    ]
+        "clean images removed and accuracy: percent, mean±sample standard deviation (runs)."
+    )
     if any(cell.dataset == TARGETED_SAMPLE for cell in cells):
-        notes.append(
-            "On the sample, settings of this project: 30 poisons of 1,000 images with a watermark "
+        counted += (
+            " On the sample, settings of this project: 30 poisons of 1,000 images with a watermark "
             "of 0.7, and the 30 % of a class that they are as L2's and the SVM's share; or 5 "
             "poisons within 64/255. Targets are easy."
         )
     if protocol is FEATURE_COLLISION:
-        return [
-            *notes,
-            "Verdict: Fisher's exact test of the two counts of targets hit.",
+        paper = (
             "The paper adds 50 poisons made of test images of one class pair to 50,000 images and "
             "trains on with Adam (rate 1.8e-5); here they replace training images of drawn "
-            "classes, and stage two is SGD (rate 0.01).",
-            "The paper's text says that random filtering removes 1 %; its table, which is shown, "
-            "10 %.",
-        ]
-    return [
-        *notes,
-        "The paper averages eight networks, each counting once, crafts on six of them with dropout "
-        "and keeps the pretrained head; here surrogates share the victim's architecture, the head "
-        "is new, and the networks are those with runs. Not tested: its average is no count.",
-        "The paper's 7.1 % of clean images under the one-class SVM are scikit-learn's own cut, "
-        "--cut sklearn, not nu = 0.01.",
-    ]
+            "classes, and stage two is SGD (rate 0.01). Its text says that random filtering "
+            "removes 1 %; its table, which is shown, 10 %."
+        )
+    else:
+        paper = (
+            "The paper averages eight networks, each counting once, crafts on six of them with "
+            "dropout and keeps the pretrained head; here surrogates share the victim's "
+            "architecture, the head is new, and the networks are those with runs. Not tested: its "
+            "average is no count. Its 7.1 % of clean images under the one-class SVM are "
+            "scikit-learn's own cut, --cut sklearn, not nu = 0.01."
+        )
+    return [counted, paper]
 
 
 def _table(protocol: Protocol, title: str) -> PaperTable:

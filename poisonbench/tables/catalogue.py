@@ -7,8 +7,9 @@ its module and an entry to ``TABLES``.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from poisonbench import registry
 from poisonbench.core.errors import UsageError
@@ -16,42 +17,30 @@ from poisonbench.core.settings import did_you_mean
 from poisonbench.requests import RunRequest
 from poisonbench.results import published
 from poisonbench.results.statistics import SIGNIFICANCE, Verdict
+from poisonbench.results.verdicts import LEAST_ACCURACY, LEAST_SUCCESS, holm
 from poisonbench.tables import baseline_tables, table1, table2, table3, table4, table5
 from poisonbench.tables.cells import SAMPLES, Cell, is_run_on
 from poisonbench.tables.comparisons import Comparison, Finding, Table
 from poisonbench.tables.layout import claims_block
-from poisonbench.tables.paper_table import (
-    PaperTable,
-    Records,
-    dataset_labels,
-)
+from poisonbench.tables.paper_table import PaperTable, Records, dataset_labels
 
 
 @dataclass(frozen=True)
 class TableCheck:
-    """The outcome of a table in short, of the paper's data sets or of the one asked for.
+    """The outcome of a table in short, of the paper's data sets or of the one asked for."""
 
-    Attributes:
-        differing: cells that differ from the published figure.
-        compared: cells that were tested against it.
-        not_reproduced: claims that the paper's own means bear out and the runs do not.
-        judged: claims that were tested, of those.
-        missing: runs.
-    """
-
+    #: Cells that differ from the published figure, of those that were judged against it.
     differing: int
     compared: int
-    not_reproduced: int
+    #: Claims that are refuted, of those that were judged and that the paper's means bear out.
+    refuted: int
     judged: int
+    #: Runs.
     missing: int
 
 
 def find_table(key: str) -> PaperTable:
-    """The table of that number.
-
-    Raises:
-        UsageError: it is not there; names those that are.
-    """
+    """The table of that number; a UsageError names those that there are."""
     if key not in TABLES:
         known = ", ".join(f"{name} ({table.title})" for name, table in TABLES.items())
         raise UsageError(f"expected a table among {known}, got {key!r}; choose one with --table")
@@ -70,7 +59,7 @@ def cells(
         methods: defenses that are wanted without runs too.
 
     Raises:
-        UsageError: unknown table or data set.
+        UsageError: unknown table or data set, here and below.
     """
     table = find_table(key)
     records = table.own(records)
@@ -101,7 +90,7 @@ def missing_runs(
         rhos: only cells of these poison ratios; null for all.
 
     Raises:
-        UsageError: unknown table, data set or method, or a method that the table has no cells of.
+        UsageError: an unknown method too, or one that the table has no cells of.
     """
     known = registry.defenses()
     named = [registry.find("a defense", known, name).name for name in methods]
@@ -123,16 +112,17 @@ def missing_runs(
     return list(dict.fromkeys(requests))
 
 
-def build(key: str, records: Records, dataset: str | None = None) -> Table:
+def build(
+    key: str, records: Records, dataset: str | None = None, poisons: Mapping[str, str] | None = None
+) -> Table:
     """A table from run records.
 
     Args:
         key: its number, e.g. "2".
         records: all that there are; those of other tables are passed over.
         dataset: show only this one.
-
-    Raises:
-        UsageError: unknown table or data set.
+        poisons: names of the poisons that the runs are on instead of the table's own, and what
+            each is made of.
     """
     table = find_table(key)
     records = table.own(records)
@@ -147,32 +137,29 @@ def build(key: str, records: Records, dataset: str | None = None) -> Table:
         if findings := [f for f in findings if f.records or name not in SAMPLES]:
             blocks.append(claims_block(f"{dataset_labels()[name]}: the paper's claims", findings))
     compared = [cell for block in blocks for cell in block.cells]
-    findings = [finding for block in blocks for finding in block.findings]
     source = published.source(key)
-    notes = [f"Published figures: {source.citation}.", *table.notes(every, compared, records)]
-    notes += _claim_notes(findings, table)
-    if extra := [name for name in names if name not in (*table.datasets, *SAMPLES)]:
-        notes.append(f"The paper's table does not have {', '.join(extra)}.")
-    notes += [
-        f"{name} is a part of MNIST with settings for a CPU; the paper has no figures for it."
-        for name in names
-        if name in SAMPLES
-    ]
-    if short := sum(bool(cell.missing(records)) for cell in every):
-        notes.append(
-            f"{short} cell(s) lack runs: poisonbench report --table {key} "
-            + (f"--dataset {dataset} " if dataset else "")
-            + "--missing prints the commands."
+    state = _about_datasets(names, table)
+    state += [] if table.is_targeted else _several_poisons(compared, records)
+    # Of chosen poisons the commands would make others.
+    if not poisons and (short := sum(bool(cell.missing(records)) for cell in every)):
+        where = f"--table {key}" + (f" --dataset {dataset}" if dataset else "")
+        state.append(
+            f"{short} cell(s) lack runs: poisonbench report {where} --missing prints the commands."
         )
+    state += _left_out(names, compared, records)
+    notes = [
+        (_of_poisons(poisons) if poisons else "")
+        + f"Published: {source.citation}; {source.plus_minus}.",
+        *table.remarks,
+        *table.notes(every, records),
+        _VERDICTS if key != "1" else "",
+        " ".join(state),
+    ]
     return Table(
         key=key,
         title=f"Table {source.number}: {table.title}",
         blocks=tuple(blocks),
-        notes=(
-            *notes,
-            *([] if table.is_targeted else _several_poisons(compared, records)),
-            *_left_out(names, compared, records),
-        ),
+        notes=tuple(filter(None, notes)),
     )
 
 
@@ -181,68 +168,69 @@ def check(
     records: Records,
     dataset: str | None = None,
     rhos: Container[float] | None = None,
+    is_declared: Callable[[Finding], bool] | None = None,
 ) -> TableCheck:
-    """Count what differs, what was not reproduced and what is missing.
+    """Count what differs, what is refuted and what is missing.
 
-    Data sets that the paper's table does not have count only when asked for.
+    Data sets that the paper's table does not have count only when asked for. What was not
+    declared is held to 5 % together, by Holm's correction.
 
     Args:
         key: the table's number.
         records: what has been run.
         dataset: only this one.
         rhos: the poison ratios whose missing runs count; null for all.
-
-    Raises:
-        UsageError: unknown table or data set.
+        is_declared: whether a claim was declared before its runs; by default none was.
     """
     names = [dataset] if dataset else find_table(key).datasets
     table = build(key, records, dataset)
-    verdicts = [cell.verdict for cell in table.cells if cell.keys["dataset"] in names]
-    differing = verdicts.count(Verdict.DIFFERS)
-    claims = [
-        finding.verdict
-        for finding in table.findings
-        if finding.keys["dataset"] in names and finding.bears_out is not False
+    compared = [cell.judgement for cell in table.cells if cell.keys["dataset"] in names]
+    findings = [
+        f for f in table.findings if f.keys["dataset"] in names and f.bears_out is not False
     ]
-    not_reproduced = claims.count(Verdict.NOT_REPRODUCED)
+    judged = [finding.judgement for finding in findings]
+    undeclared = [f for f in findings if is_declared is None or not is_declared(f)]
+    exploratory = [*compared, *(finding.judgement for finding in undeclared)]
+    tested = [(j, j.p_against) for j in exploratory if j.is_complete and j.p_against is not None]
+    adjusted = zip(tested, holm([p for _, p in tested]), strict=True)
+    by_chance = {id(judgement) for (judgement, _), p in adjusted if p >= SIGNIFICANCE}
     missing = {run for name in names for run in missing_runs(key, records, name, rhos=rhos)}
+    facts = (Verdict.EQUAL, Verdict.DIFFERS)
     return TableCheck(
-        differing=differing,
-        compared=differing + verdicts.count(Verdict.AGREES),
-        not_reproduced=not_reproduced,
-        judged=not_reproduced + claims.count(Verdict.REPRODUCED),
+        differing=sum(j.verdict is Verdict.DIFFERS and id(j) not in by_chance for j in compared),
+        compared=sum(j.is_complete or j.verdict in facts for j in compared),
+        refuted=sum(j.verdict is Verdict.REFUTED and id(j) not in by_chance for j in judged),
+        judged=sum(j.is_complete for j in judged),
         missing=len(missing),
     )
 
 
-def _claim_notes(findings: Sequence[Finding], table: PaperTable) -> list[str]:
-    if not findings:
-        return []
-    notes = [
-        'Claims: "beats" and "is faster" are one-sided paired t-tests over trials, of which the '
-        'largest p counts; "at least as good" is the same with a margin of '
-        f"{table2.MARGIN:.1%} of accuracy; trends are Page's test over trials. Reproduced: p < "
-        f"{SIGNIFICANCE:g}; not reproduced: the test did not find it in "
-        + (
-            "as many trials as could tell"
-            if table.is_targeted
-            else "all the trials that are wanted"
-        )
-        + ", or found the opposite (of one of several comparisons at the level over their number). "
-        "The effect is the smallest mean difference, or the last level's mean minus the first's.",
-        "Claims, paper: whether the means that the paper printed bear the claim out; --check "
-        "counts none that they do not.",
-        "Each trial has its own target and poison, which all defenses of the trial share."
-        if table.is_targeted
-        else "Trials of a cell share one poison, so these tests speak of training's randomness and "
-        "not of other draws of the poison.",
+#: What the words under a table are about.
+_VERDICTS = (
+    "Verdicts, given at the planned number of trials alone, what they rest on and what as many "
+    "could find: docs/verdicts.md. A difference counts from "
+    f"{LEAST_ACCURACY:.1%} of accuracy or {LEAST_SUCCESS:.0%} of success on; a claim's effect is "
+    "positive where it bears the claim out; paper: whether the printed means do. What was not "
+    "declared before its runs is exploratory."
+)
+
+
+def _of_poisons(poisons: Mapping[str, str]) -> str:
+    named = ", ".join(f"{name} ({attacks})" for name, attacks in poisons.items())
+    return (
+        f"The runs above rho 0 are on {named}. Where that is not the mix by its own settings, a "
+        "verdict compares another poison's figure with the published one. "
+    )
+
+
+def _about_datasets(names: Sequence[str], table: PaperTable) -> list[str]:
+    extra = [name for name in names if name not in (*table.datasets, *SAMPLES)]
+    sentences = [f"The paper's table does not have {', '.join(extra)}."] if extra else []
+    return sentences + [
+        f"{name} is a part of MNIST with settings for a CPU; the paper has no figures for it."
+        for name in names
+        if name in SAMPLES
     ]
-    if tested := sum(finding.p_value is not None for finding in findings):
-        notes.append(
-            f"{tested} claim(s) were tested at the 5 % level: were all false, about "
-            f"{tested * SIGNIFICANCE:.1f} would still be reproduced by chance."
-        )
-    return notes
 
 
 def _datasets(table: PaperTable, records: Records, dataset: str | None) -> list[str]:
@@ -267,19 +255,19 @@ def _methods(dataset: str, records: Records, more: Sequence[str]) -> list[str]:
 
 
 def _several_poisons(compared: Sequence[Comparison], records: Records) -> list[str]:
-    """A note for each row whose columns are of different poisons, as after a setting changed."""
+    """A sentence for each row whose columns are of different poisons of one draw."""
     by_id = {record.id: record.spec for record in records}
-    poisons: dict[tuple[str, float, int], set[str]] = {}
+    poisons: dict[tuple[Any, ...], set[str]] = {}
     for cell in compared:
         for spec in (by_id[run] for run in cell.records):
-            if spec.poison_digest is not None:
-                row = (spec.dataset.name, spec.rho, spec.seed)
+            if spec.poison is not None and spec.poison_digest is not None:
+                row = (spec.dataset.name, spec.rho, spec.seed, spec.poison.trial)
                 poisons.setdefault(row, set()).add(spec.poison_digest)
     return [
         f"The runs on {name} at rho {rho:g} with seed {seed} are of {len(digests)} poisons, "
         f"{', '.join(sorted(digest[:12] for digest in digests))}: compare columns of one alone, "
         "which --poison shows."
-        for (name, rho, seed), digests in sorted(poisons.items())
+        for (name, rho, seed, _), digests in sorted(poisons.items(), key=str)
         if len(digests) > 1
     ]
 

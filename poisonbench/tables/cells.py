@@ -12,9 +12,7 @@ from poisonbench import registry
 from poisonbench.core.seeds import Seeds
 from poisonbench.requests import PoisonRequest, RunRequest, Values, split_values
 from poisonbench.results.records import Labels, RunRecord
-from poisonbench.results.run_spec import RunSpec, TargetingSpec
 from poisonbench.results.statistics import Proportion, Summary
-from poisonbench.tables.comparisons import distinct_trials
 
 #: Trials of every cell, as in the paper.
 TRIALS = 5
@@ -23,6 +21,10 @@ TRIALS = 5
 SAMPLE_DATASET = "mnist-sample"
 TARGETED_SAMPLE = "mnist-sample@1000"
 SAMPLES = (SAMPLE_DATASET, TARGETED_SAMPLE)
+
+#: How many draws of an untargeted poison the trials share out, where it is not one: trial t trains
+#: on draw t modulo this.
+DRAWS = {SAMPLE_DATASET: TRIALS}
 
 #: Data sets that a paper trains on, of which only the whole counts.
 PAPERS_OWN = frozenset(entry.name for entry in registry.DATASETS if entry.paper_sizes)
@@ -33,8 +35,6 @@ class Cell:
     """The runs that make one cell.
 
     Attributes:
-        dataset: the data set's name.
-        method: the defense's name.
         rho: poisoned share of the training images, in [0, 1]; 0 is a clean run.
         profile: the defense's.
         overrides: settings that differ from the profile's, by field name, e.g. {"ratio": 0.25};
@@ -75,32 +75,32 @@ class Cell:
 
     def matches(self, record: RunRecord) -> bool:
         """Whether a run belongs here: the profile's settings in all that is not overridden."""
+        spec, targeting = record.spec, record.spec.targeting
+        # A targeted attack's clean control is no clean run of an untargeted table.
+        scenario = None if targeting is None else targeting.scenario
         return (
             is_run_on(record, self.dataset)
-            and record.spec.method == self.method
+            and spec.method == self.method
             and self._has_settings(record.labels)
-            and self._has_scenario(record.spec.targeting)
-            and self._has_poison(record.spec)
+            and _same(spec.rho, self.rho)
+            and (spec.poison is None or spec.poison.attacks == list(self.attacks))
+            and scenario == self.scenario
+            and (targeting is None or _same(targeting.rho, self.rho))
         )
 
     def select(self, records: Sequence[RunRecord]) -> list[RunRecord]:
         """The cell's runs, one for each (seed, trial)."""
-        runs = distinct_trials([record for record in records if self.matches(record)])
-        return [
-            run
-            for run in runs
-            if (not self.is_timed or is_timed(run)) and self.device in (None, device_of(run))
-        ]
+        return [run for run in self._distinct(records) if self._is_of_use(run)]
 
     def missing(self, records: Sequence[RunRecord]) -> list[int]:
         """The trials to run, with the default seed, until there are as many as wanted.
 
         A trial that was run but is of no use here is not asked for again: its record stands.
         """
-        runs = distinct_trials([record for record in records if self.matches(record)])
+        runs = list(filter(is_of_plan, self._distinct(records)))
         done = {(run.spec.seed, run.spec.trial) for run in runs}
         free = (trial for trial in count() if (Seeds().root, trial) not in done)
-        return list(islice(free, max(0, self.trials - len(self.select(records)))))
+        return list(islice(free, max(0, self.trials - sum(map(self._is_of_use, runs)))))
 
     def request(self, trial: int) -> RunRequest:
         """What to run for one trial, with the default seed."""
@@ -108,7 +108,8 @@ class Cell:
         model, profile = values.pop("model", None), values.pop("attack_profile", "paper")
         # A targeted attack's own share is its default.
         rho = self.rho if self.scenario is None or self.rho == 0 else None
-        poison = PoisonRequest(attacks=self.attacks, rho=rho, profile=str(profile))
+        draw = trial % draws_on(self.dataset) if self.scenario is None and self.rho else 0
+        poison = PoisonRequest(attacks=self.attacks, rho=rho, profile=str(profile), trial=draw)
         settings, poison = split_values(values, poison)
         return RunRequest(
             method=self.method,
@@ -120,28 +121,72 @@ class Cell:
             trial=trial,
         )
 
-    def _has_scenario(self, targeting: TargetingSpec | None) -> bool:
-        if targeting is None or self.scenario is None:
-            # A targeted attack's clean control is no clean run of an untargeted table.
-            return targeting is None and self.scenario is None
-        return targeting.scenario == self.scenario and _same(targeting.rho, self.rho)
+    def _distinct(self, records: Sequence[RunRecord]) -> list[RunRecord]:
+        return distinct_trials([record for record in records if self.matches(record)])
 
-    def _has_poison(self, spec: RunSpec) -> bool:
-        return _same(spec.rho, self.rho) and (
-            spec.poison is None or spec.poison.attacks == list(self.attacks)
-        )
+    def _is_of_use(self, run: RunRecord) -> bool:
+        return (not self.is_timed or is_timed(run)) and self.device in (None, device_of(run))
 
     def _has_settings(self, labels: Labels) -> bool:
-        if self.scenario is None and not self.overrides:
-            return labels.variant == self.profile
         # Whether a scenario is an override depends on the attack; the spec says which it was.
         free = set() if self.scenario is None else {"scenario"}
+        free |= {"poison_trial"} if draws_on(self.dataset) > 1 else set()
         names = set(labels.overrides) - free
+        # What differs from a profile without an option of its own shows in the variant alone.
+        is_named = labels.variant == self.profile or bool(labels.overrides)
         return (
             labels.profile == self.profile
+            and is_named
             and names == set(self.overrides) - free
             and all(_same(labels.overrides[name], self.overrides[name]) for name in names)
         )
+
+
+def draws_on(dataset: str) -> int:
+    """How many draws of an untargeted poison the trials on a data set share out."""
+    return DRAWS.get(dataset, 1)
+
+
+def is_of_plan(record: RunRecord) -> bool:
+    """Whether a run's poison is the draw that its trial is planned on, or a given artefact."""
+    spec = record.spec
+    if spec.poison is None or spec.poison.trial is None or spec.targeting is not None:
+        return True
+    return spec.poison.trial == spec.trial % draws_on(spec.dataset.name)
+
+
+def distinct_trials(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """The records of one cell that may be averaged together: one for each (seed, trial).
+
+    Only the newest training loop, recipe of the method and recipe of a targeted attack count; of
+    the runs on one draw of the poison those on the poison of the run finished last (a targeted
+    poison is the trial's own); of a trial on several draws the planned one; of a trial that was
+    repeated, the run finished last (so a result does not depend on the order of reading).
+    """
+    newest = max(map(_version, records), default=None)
+    current = [record for record in records if _version(record) == newest]
+    current.sort(key=lambda record: (record.environment.finished, record.id))
+    poisons = {_draw(record): record.spec.poison_digest for record in current}
+    by_trial = {
+        (record.spec.seed, record.spec.trial): record
+        for record in sorted(current, key=is_of_plan)
+        if record.spec.poison_digest == poisons[_draw(record)]
+    }
+    return [by_trial[key] for key in sorted(by_trial)]
+
+
+def _version(record: RunRecord) -> tuple[int, int, int]:
+    """The numbers of loop, method and targeted attack; digests tell untargeted poisons apart."""
+    spec, origin = record.spec, record.labels.poison
+    pools = origin.pools.values() if spec.targeting is not None and origin is not None else ()
+    return spec.loop, spec.recipe_number, max((pool.recipe_number for pool in pools), default=0)
+
+
+def _draw(record: RunRecord) -> tuple[int, int | None]:
+    spec = record.spec
+    if spec.targeting is not None:
+        return spec.seed, spec.trial
+    return spec.seed, None if spec.poison is None else spec.poison.trial
 
 
 def is_run_on(record: RunRecord, dataset: str) -> bool:
@@ -169,14 +214,15 @@ def device_of(record: RunRecord) -> str | None:
     about = record.environment
     if not about.processor:
         return None
-    parts = [] if about.device == "cpu" else [about.device]
-    parts += [
+    parts = [
+        "" if about.device == "cpu" else about.device,
         about.processor,
         f"{about.threads} thread(s)",
         about.precision,
         f"torch {about.torch}",
+        f"CUDA {about.cuda}" if about.cuda else "",
     ]
-    return ", ".join(parts + ([f"CUDA {about.cuda}"] if about.cuda else []))
+    return ", ".join(filter(None, parts))
 
 
 def paired(
@@ -192,15 +238,14 @@ def paired(
             ratios.
     """
     tables = [{_circumstances(record, same_poison): record for record in group} for group in groups]
-    shared = set.intersection(*(set(table) for table in tables)) if tables else set()
-    keys = [key for key in tables[0] if key in shared] if tables else []
-    return [tuple(table[key] for table in tables) for key in keys]
+    shared = [key for key in tables[0] if all(key in table for table in tables)] if tables else []
+    return [tuple(table[key] for table in tables) for key in shared]
 
 
 def _circumstances(record: RunRecord, same_poison: bool) -> tuple[Any, ...]:
     spec = record.spec
-    digest = spec.poison_digest if same_poison else None
-    return spec.seed, spec.trial, spec.loop, spec.dataset.digest, digest, record.digests
+    poison = spec.poison_digest if same_poison else None
+    return spec.seed, spec.trial, spec.loop, spec.dataset.digest, poison, record.digests
 
 
 def _same(first: Any, second: Any) -> bool:

@@ -6,26 +6,15 @@ Accuracies are fractions in these and percent in the text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
-from poisonbench.results.records import RunRecord
-from poisonbench.results.statistics import (
-    Proportion,
-    Summary,
-    Verdict,
-    mean_interval,
-    success_verdict,
-    summarise,
-    verdict,
-    wilson,
-)
+from poisonbench.results.statistics import Proportion, Summary, Verdict, mean_interval, wilson
+from poisonbench.results.verdicts import Judgement
 
 #: What a cell holds: a mean with its spread, successes of trials, a whole number or a name.
 Statistic = Summary | Proportion | int | str
-
-Published = TypeVar("Published", Summary, Proportion, float)
 
 #: What means are in.
 Unit = Literal["fraction", "ratio", "seconds", "count"]
@@ -40,9 +29,7 @@ class Comparison:
         measured: from run records; null without any.
         published: the paper's value; null where it has none.
         trials: how many the cell shall have.
-        verdict: what the comparison says.
-        p_value: of the test behind the verdict, and of one trial to be read beside it; null where
-            none was made.
+        judgement: what the two come to.
         records: ids of the run records averaged.
         unit: of means.
     """
@@ -51,10 +38,14 @@ class Comparison:
     measured: Statistic | None
     published: Statistic | None
     trials: int
-    verdict: Verdict
-    p_value: float | None = None
+    judgement: Judgement
     records: tuple[str, ...] = ()
     unit: Unit = "fraction"
+
+    @property
+    def verdict(self) -> Verdict:
+        """The word."""
+        return self.judgement.verdict
 
     @property
     def difference(self) -> float | None:
@@ -81,8 +72,7 @@ class Comparison:
             "published": _as_json(self.published),
             "difference": self.difference,
             "unit": self.unit if has_unit else None,
-            "p_value": self.p_value,
-            "verdict": self.verdict.value,
+            **_judgement_as_json(self.judgement),
             "wanted": self.trials,
             "records": list(self.records),
         }
@@ -90,31 +80,31 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """The outcome of testing one claim of the paper.
+    """The outcome of judging one claim of the paper.
 
     Attributes:
         keys: what the claim is about, e.g. dataset and rho.
-        claim: in words.
-        test: the statistical test.
-        verdict: reproduced, not reproduced, or not enough trials.
-        p_value: of the test; null where none was made.
+        claim: in words, as is the test.
+        judgement: its effect is positive where it bears the claim out.
         trials: complete sets of runs that share trial, poison, initial weights and batches.
-        difference: the effect, in ``unit``; null without trials.
         bears_out: whether the paper's own means bear the claim out; null where it printed none.
-        records: ids of the run records tested.
-        unit: of the difference.
+        records: ids of the run records of these sets.
+        unit: of the effect.
     """
 
     keys: Mapping[str, Any]
     claim: str
     test: str
-    verdict: Verdict
-    p_value: float | None
+    judgement: Judgement
     trials: int
-    difference: float | None
     bears_out: bool | None
     records: tuple[str, ...]
     unit: Unit = "fraction"
+
+    @property
+    def verdict(self) -> Verdict:
+        """The word."""
+        return self.judgement.verdict
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -122,10 +112,8 @@ class Finding:
             **self.keys,
             "claim": self.claim,
             "test": self.test,
-            "verdict": self.verdict.value,
-            "p_value": self.p_value,
+            **_judgement_as_json(self.judgement),
             "trials": self.trials,
-            "difference": None if self.difference is None else round(self.difference, 10),
             "unit": self.unit,
             "published_means_bear_it_out": self.bears_out,
             "records": list(self.records),
@@ -137,10 +125,8 @@ class Block:
     """A titled grid of text.
 
     Attributes:
-        title: of the grid.
-        columns: headings.
-        rows: one text a column.
         keys: how many leading columns name the row.
+        details: how many columns at the end a terminal leaves out.
         cells: the comparisons that the grid shows; empty when another block shows them already.
         findings: the claims that the grid shows.
     """
@@ -149,6 +135,7 @@ class Block:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     keys: int
+    details: int = 0
     cells: tuple[Comparison, ...] = ()
     findings: tuple[Finding, ...] = ()
 
@@ -188,173 +175,25 @@ class Table:
         }
 
 
-def distinct_trials(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """The records of one cell that may be averaged together: one for each (seed, trial).
-
-    Only the newest training loop, recipe of the method and recipe of a targeted attack count; of
-    the runs on one draw of the poison those on the poison of the run finished last (all untargeted
-    runs of a root seed share a draw, a targeted poison is the trial's own); of a trial that was
-    repeated, the run finished last (so a result does not depend on the order of reading).
-    """
-    newest = max((_version(record) for record in records), default=None)
-    current = [record for record in records if _version(record) == newest]
-    current.sort(key=lambda record: (record.environment.finished, record.id))
-    poisons = {_draw(record): record.spec.poison_digest for record in current}
-    by_trial: dict[tuple[int, int], RunRecord] = {}
-    for record in current:
-        if record.spec.poison_digest == poisons[_draw(record)]:
-            by_trial[record.spec.seed, record.spec.trial] = record
-    return [by_trial[key] for key in sorted(by_trial)]
-
-
-def _version(record: RunRecord) -> tuple[int, int, int]:
-    """The numbers of loop, method and targeted attack; digests tell untargeted poisons apart."""
-    spec, origin = record.spec, record.labels.poison
-    pools = origin.pools.values() if spec.targeting is not None and origin is not None else ()
-    return spec.loop, spec.recipe_number, max((pool.recipe_number for pool in pools), default=0)
-
-
-def _draw(record: RunRecord) -> tuple[int, int | None]:
-    return record.spec.seed, None if record.spec.targeting is None else record.spec.trial
-
-
-def _held_against(
-    published: Published | None, test: Callable[[Published], tuple[Verdict, float | None]]
-) -> tuple[Verdict, float | None]:
-    """Test against a published value where there is one: the verdict and its p-value."""
-    return (Verdict.UNPUBLISHED, None) if published is None else test(published)
-
-
-def compare_accuracy(
-    keys: Mapping[str, Any],
-    records: Sequence[RunRecord],
-    published: Summary | None,
-    *,
-    trials: int,
-) -> Comparison:
-    """Average the test accuracies of one cell and set them beside the published ones.
-
-    Args:
-        keys: what the cell is about.
-        records: of this cell and no other.
-        published: as fractions; null where the paper has no value.
-        trials: how many the cell shall have.
-    """
-    runs = distinct_trials(records)
-    measured = summarise([run.metrics.test_accuracy for run in runs])
-    outcome, p_value = _held_against(published, lambda value: verdict(measured, value))
-    return Comparison(
-        keys={**keys, "quantity": "test_accuracy"},
-        measured=measured,
-        published=published,
-        trials=trials,
-        verdict=outcome,
-        p_value=p_value,
-        records=tuple(run.id for run in runs),
-    )
-
-
-def compare_success(
-    keys: Mapping[str, Any],
-    records: Sequence[RunRecord],
-    published: Proportion | None,
-    *,
-    trials: int,
-) -> Comparison:
-    """Count the targets of one cell that were hit, and set the share beside the published one.
-
-    Args:
-        keys: what the cell is about, the quantity included.
-        records: of this cell and no other, one for each (seed, trial), of targeted attacks.
-        published: null where the paper has no value.
-        trials: how many the cell shall have.
-    """
-    hits = [bool(record.metrics.attack_success) for record in records]
-    measured = Proportion(sum(hits), len(hits)) if hits else None
-    outcome, p_value = _held_against(published, lambda value: success_verdict(measured, value))
-    return Comparison(
-        keys=keys,
-        measured=measured,
-        published=published,
-        trials=trials,
-        verdict=outcome,
-        p_value=p_value,
-        records=tuple(record.id for record in records),
-    )
-
-
-def compare_time(
-    keys: Mapping[str, Any],
-    values: Mapping[str, float],
-    published: float | None,
-    *,
-    trials: int,
-    unit: Unit,
-) -> Comparison:
-    """Average seconds, or ratios of them, and set them beside the published one, untested.
-
-    The published time is one run without a spread, on a device that nobody else has.
-
-    Args:
-        keys: what the cell is about.
-        values: one a run, by record id; all of one device.
-        published: null where the paper has none.
-        trials: how many the cell shall have.
-        unit: of the values.
-    """
-    measured = summarise(list(values.values()))
-    untested = Verdict.NOT_TESTED if measured else Verdict.TOO_FEW
-    outcome, _ = _held_against(published, lambda _: (untested, None))
-    return Comparison(
-        keys=keys,
-        measured=measured,
-        published=None if published is None else Summary(published, None, 1),
-        trials=trials,
-        verdict=outcome,
-        records=tuple(values),
-        unit=unit,
-    )
-
-
-def compare_fact(
-    keys: Mapping[str, Any],
-    values: Mapping[str, int | str],
-    published: int | str | None,
-    *,
-    aliases: Mapping[Any, int | str],
-) -> Comparison:
-    """Set a setting that runs recorded beside the published one.
-
-    Args:
-        keys: what the cell is about.
-        values: the setting by record id.
-        published: as printed; null where the paper does not say.
-        aliases: our names by the paper's.
-    """
-    distinct = sorted(set(values.values()), key=str)
-    measured = distinct[0] if len(distinct) == 1 else ", ".join(map(str, distinct)) or None
-    if published is None:
-        outcome = Verdict.UNPUBLISHED
-    elif measured is None:
-        outcome = Verdict.TOO_FEW
-    else:
-        same = measured == aliases.get(published, published)
-        outcome = Verdict.AGREES if same else Verdict.DIFFERS
-    return Comparison(
-        keys=keys,
-        measured=measured,
-        published=published,
-        trials=1,
-        verdict=outcome,
-        records=tuple(values),
-    )
-
-
 def interval(value: Summary | Proportion) -> tuple[float, float] | None:
     """The 95 % interval: Student's t of a mean, Wilson's of independent trials; null if none."""
     if isinstance(value, Proportion):
         return wilson(value.successes, value.trials) if value.is_independent else None
     return mean_interval(value)
+
+
+def _judgement_as_json(judgement: Judgement) -> dict[str, Any]:
+    low, high = judgement.interval or (None, None)
+    numbers = {
+        "p_value": judgement.p_value,
+        "effect": judgement.effect,
+        "effect_low": low,
+        "effect_high": high,
+        "detectable": judgement.detectable,
+    }
+    rounded = {name: None if n is None else round(n, 10) for name, n in numbers.items()}
+    word = {"verdict": judgement.verdict.value, "complete": judgement.is_complete}
+    return {**word, **rounded, **asdict(judgement.basis)}
 
 
 def _number(value: Statistic | None) -> float | None:

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Summary, Verdict, summarise
+from poisonbench.results.verdicts import Judgement
 from poisonbench.tables import run_groups
-from poisonbench.tables.comparisons import Block, Comparison, Table, Unit, distinct_trials
+from poisonbench.tables.cells import distinct_trials
+from poisonbench.tables.comparisons import Block, Comparison, Table, Unit
 from poisonbench.tables.layout import DASH, show_measured
 from poisonbench.tables.paper_table import Records
 
@@ -40,9 +42,15 @@ def build_filters(records: Records, dataset: str | None = None) -> Table:
     Raises:
         UsageError: no run that drops images is on that data set.
     """
-    groups = run_groups.grouped(records, _drops, dataset, "of a defense that drops images")
-    rows = {name: [_row(runs) for runs in sets] for name, sets in groups.items()}
-    averaged = sum(len(row[0].records) for lines in rows.values() for row in lines)
+    groups = run_groups.grouped(
+        records,
+        lambda record: record.metrics.filter is not None,
+        dataset,
+        "of a defense that drops images",
+    )
+    blocks = tuple(_block(name, sets) for name, sets in groups.items())
+    per_row = len(QUANTITIES)
+    averaged = sum(len(cell.records) for block in blocks for cell in block.cells[::per_row])
     notes = [
         "Means over the trials: poisons and clean images removed, of those that there were; "
         "precision: poisons among the removed; recall: removed among the poisons; F1: their "
@@ -50,70 +58,50 @@ def build_filters(records: Records, dataset: str | None = None) -> Table:
         f"{run_groups.SETTINGS_NOTE} Runs of other settings are never averaged together.",
         *run_groups.not_averaged(groups, averaged),
     ]
-    if not rows:
+    if not blocks:
         notes.append("No run of a defense that drops images was found.")
-    return Table(
-        key="filters",
-        title="Poisons and clean images that defenses removed",
-        blocks=tuple(_block(name, groups[name], row) for name, row in rows.items()),
-        notes=tuple(notes),
-    )
+    title = "Poisons and clean images that defenses removed"
+    return Table(key="filters", title=title, blocks=blocks, notes=tuple(notes))
 
 
-def _drops(record: RunRecord) -> bool:
-    return record.metrics.filter is not None
-
-
-def _row(runs: Sequence[RunRecord]) -> list[Comparison]:
-    """One comparison a quantity."""
-    trials = distinct_trials(runs)
-    row = []
-    for quantity, unit in QUANTITIES.items():
-        # Of clean data nothing can be found, and a precision of 0 would be a reproach.
-        scores = [run.metrics.filter for run in trials if run.metrics.filter is not None]
-        known = [own for own in scores if quantity not in SCORES or own.num_poisons]
-        values = [getattr(own, quantity) for own in known]
-        row.append(
-            Comparison(
-                keys={**run_groups.keys_of(trials[0]), "quantity": quantity},
-                measured=summarise([value for value in values if value is not None]),
-                published=None,
-                trials=0,
-                verdict=Verdict.UNPUBLISHED,
-                records=tuple(record.id for record in trials),
-                unit=unit,
-            )
-        )
-    return row
-
-
-def _block(
-    dataset: str, sets: Sequence[Sequence[RunRecord]], rows: Sequence[Sequence[Comparison]]
-) -> Block:
-    lines = []
-    for runs, row in zip(sets, rows, strict=True):
+def _block(dataset: str, sets: Sequence[Sequence[RunRecord]]) -> Block:
+    lines, cells = [], []
+    for trials in map(distinct_trials, sets):
+        row = [_compare(trials, quantity, unit) for quantity, unit in QUANTITIES.items()]
+        cells += row
         poisons_removed, poisons, clean_removed, clean, *scores = row
         lines.append(
             (
-                *run_groups.key_texts(runs[0]),
-                str(len(row[0].records)),
+                *run_groups.key_texts(trials[0]),
+                str(len(trials)),
                 _part(poisons_removed, poisons),
                 _part(clean_removed, clean),
-                *(show_measured(score) for score in scores),
+                *map(show_measured, scores),
             )
         )
+    figures = ("trials", "poisons removed", "clean removed", "precision", "recall", "F1")
     return Block(
         title=dataset,
-        columns=(
-            *run_groups.KEYS,
-            "trials",
-            "poisons removed",
-            "clean removed",
-            *("precision", "recall", "F1"),
-        ),
+        columns=(*run_groups.KEYS, *figures),
         rows=tuple(lines),
         keys=len(run_groups.KEYS),
-        cells=tuple(cell for row in rows for cell in row),
+        cells=tuple(cells),
+    )
+
+
+def _compare(trials: Sequence[RunRecord], quantity: str, unit: Unit) -> Comparison:
+    """The mean of what the records count or score."""
+    scores = [run.metrics.filter for run in trials if run.metrics.filter is not None]
+    # Of clean data nothing can be found, and a precision of 0 would be a reproach.
+    values = [getattr(s, quantity) for s in scores if quantity not in SCORES or s.num_poisons]
+    return Comparison(
+        keys={**run_groups.keys_of(trials[0]), "quantity": quantity},
+        measured=summarise([value for value in values if value is not None]),
+        published=None,
+        trials=0,
+        judgement=Judgement(Verdict.UNPUBLISHED),
+        records=tuple(record.id for record in trials),
+        unit=unit,
     )
 
 

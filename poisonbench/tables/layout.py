@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import product
 from typing import Any
 
@@ -12,6 +12,9 @@ from poisonbench.tables.comparisons import Block, Comparison, Finding, Statistic
 
 #: Where there is nothing to show.
 DASH = "-"
+
+#: What stands behind a verdict, where there is room.
+DETAILS = ("95 % interval", "rests on", "could find")
 
 #: How a unit is printed: times this, with so many decimals. Fractions are printed in percent.
 _PRINTED: dict[Unit, tuple[float, int]] = {
@@ -29,7 +32,9 @@ def comparison_block(
     labels: Mapping[Any, str],
     beside: Mapping[str, Sequence[Comparison]] | None = None,
 ) -> Block:
-    """Lay cells out, one a row: measured, published, difference and verdict; none without values.
+    """Lay cells out, one a row: measured, published, difference, verdict and what is behind it.
+
+    Rows without values are left out, and so are the details where nothing was judged.
 
     Args:
         title: of the block.
@@ -39,21 +44,30 @@ def comparison_block(
         beside: further measured values by column, one for each of the cells.
     """
     further = beside or {}
-    columns = (*keys, "measured", *further, "published", "diff", "verdict")
+    details = DETAILS if any(cell.judgement.basis.seeds for cell in cells) else ()
     rows = [
         (
             *(labels.get(cell.keys[key], str(cell.keys[key])) for key in keys),
             show_measured(cell),
             *(show_measured(others[index]) for others in further.values()),
             _show_value(cell.published, cell.unit),
-            DASH if cell.difference is None else _show_difference(cell),
-            _show_verdict(cell),
+            f"{cell.difference:+g}"
+            if isinstance(cell.measured, int) and cell.difference is not None
+            else _show_number(cell.difference, cell.unit, "+"),
+            cell.verdict.value,
+            *show_details(cell)[: len(details)],
         )
         for index, cell in enumerate(cells)
         if cell.measured is not None or cell.published is not None
     ]
-    every = (*cells, *(cell for others in further.values() for cell in others))
-    return Block(title=title, columns=columns, rows=tuple(rows), keys=len(keys), cells=every)
+    return Block(
+        title=title,
+        columns=(*keys, "measured", *further, "published", "diff", "verdict", *details),
+        rows=tuple(rows),
+        keys=len(keys),
+        details=len(details),
+        cells=(*cells, *(cell for others in further.values() for cell in others)),
+    )
 
 
 def matrix_block(
@@ -77,10 +91,11 @@ def matrix_block(
 
 
 def claims_block(title: str, findings: Sequence[Finding]) -> Block:
-    """Lay claims out, one a row: the trials behind it, the effect and the verdict."""
+    """Lay claims out, one a row: the trials, the effect, the verdict and what is behind it."""
     devices = {finding.keys.get("device") for finding in findings}
     hidden = {"dataset"} | ({"device"} if len(devices) == 1 else set())
     names = [name for name in findings[0].keys if name not in hidden]
+    details = DETAILS if any(finding.trials for finding in findings) else ()
     bears_out = {True: "yes", False: "no", None: DASH}
     rows = [
         (
@@ -88,16 +103,18 @@ def claims_block(title: str, findings: Sequence[Finding]) -> Block:
             *(DASH if finding.keys[name] is None else str(finding.keys[name]) for name in names),
             bears_out[finding.bears_out],
             str(finding.trials),
-            _show_effect(finding),
-            _show_verdict(finding),
+            _show_number(finding.judgement.effect, finding.unit, "+"),
+            finding.verdict.value,
+            *show_details(finding)[: len(details)],
         )
         for finding in findings
     ]
     return Block(
         title=title,
-        columns=("claim", *names, "paper", "trials", "effect", "verdict"),
+        columns=("claim", *names, "paper", "trials", "effect", "verdict", *details),
         rows=tuple(rows),
         keys=1 + len(names),
+        details=len(details),
         findings=tuple(findings),
     )
 
@@ -132,26 +149,23 @@ def _show_value(value: Statistic | None, unit: Unit) -> str:
 
 
 def _show_mean(summary: Summary, unit: Unit) -> str:
+    spread = "" if summary.std is None else f"±{_show_number(summary.std, unit)}"
+    return _show_number(summary.mean, unit) + spread
+
+
+def _show_number(number: float | None, unit: Unit, sign: str = "") -> str:
     factor, decimals = _PRINTED[unit]
-    spread = "" if summary.std is None else f"±{factor * summary.std:.{decimals}f}"
-    return f"{factor * summary.mean:.{decimals}f}{spread}"
+    return DASH if number is None else f"{factor * number:{sign}.{decimals}f}"
 
 
-def _show_difference(cell: Comparison) -> str:
-    if isinstance(cell.measured, Summary | Proportion):
-        return _show_effect(cell)
-    return f"{cell.difference:+g}"
-
-
-def _show_effect(result: Comparison | Finding) -> str:
-    if result.difference is None:
-        return DASH
-    factor, decimals = _PRINTED[result.unit]
-    return f"{factor * result.difference:+.{decimals}f}"
-
-
-def _show_verdict(judged: Comparison | Finding) -> str:
-    if judged.p_value is None:
-        return judged.verdict.value
-    p_value = f"p={judged.p_value:.3f}" if judged.p_value >= 0.001 else "p<0.001"
-    return f"{judged.verdict.value} ({p_value})"
+def show_details(judged: Comparison | Finding) -> tuple[str, str, str]:
+    """A judgement's interval, what it rests on, and what as many could have found."""
+    judgement, unit = judged.judgement, judged.unit
+    ends = ", ".join(_show_number(end, unit) for end in judgement.interval or ())
+    counts = asdict(judgement.basis)
+    basis = [f"{n:,} {name if n > 1 else name[:-1]}" for name, n in counts.items() if n]
+    return (
+        f"[{ends}]" if ends else DASH,
+        ", ".join(basis) or DASH,
+        _show_number(judgement.detectable, unit),
+    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from poisonbench import registry
 from poisonbench.entries import DatasetEntry
 from poisonbench.results.records import RunRecord
 from poisonbench.tables.cells import Cell
 from poisonbench.tables.claims import Claim
-from poisonbench.tables.comparisons import Block, Comparison
+from poisonbench.tables.comparisons import Block
 
 PAPER_DATASETS = ("cifar10", "mnist")
 
@@ -35,8 +36,8 @@ def dataset_labels(entries: Iterable[DatasetEntry] | None = None) -> dict[str, s
     return labels
 
 
-def no_claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim]:
-    """No claims, for a table from which the paper draws none."""
+def nothing(*about: object) -> list[Any]:
+    """No claims, or no notes."""
     return []
 
 
@@ -48,7 +49,8 @@ class PaperTable:
         title: what it shows.
         cells: the cells of a data set for some methods; sees what has been run.
         blocks: lays the cells of one data set out.
-        notes: what to say of the cells and of the comparisons made.
+        remarks: what to say of the figures, in two lines at most.
+        notes: the same, where it depends on the cells and runs.
         claims: what the paper concludes from the cells of one data set.
         datasets: those that the paper's table shows.
         is_targeted: whether its runs are those of targeted attacks; it sees no others.
@@ -57,8 +59,9 @@ class PaperTable:
     title: str
     cells: Callable[[str, Sequence[str], Records], list[Cell]]
     blocks: Callable[[str, Sequence[Cell], Records], list[Block]]
-    notes: Callable[[Sequence[Cell], Sequence[Comparison], Records], list[str]]
-    claims: Callable[[str, Sequence[Cell], Records], list[Claim]] = no_claims
+    remarks: tuple[str, ...] = ()
+    notes: Callable[[Sequence[Cell], Records], list[str]] = nothing
+    claims: Callable[[str, Sequence[Cell], Records], list[Claim]] = nothing
     datasets: tuple[str, ...] = PAPER_DATASETS
     is_targeted: bool = False
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from msgspec import structs
@@ -13,7 +12,6 @@ from poisonbench.registry import MIX
 from poisonbench.results.records import Labels, RunRecord
 from poisonbench.results.run_spec import RunSpec
 from poisonbench.tables.catalogue import TABLES
-from poisonbench.tables.comparisons import Table
 from poisonbench.tables.paper_table import dataset_labels
 
 #: Digits of a digest that are enough to name a poison.
@@ -21,11 +19,7 @@ MIN_DIGITS = 8
 
 
 def check_table(key: str) -> None:
-    """Refuse a table whose poison is each trial's own.
-
-    Raises:
-        UsageError: it is one of targeted attacks.
-    """
+    """Refuse, by a UsageError, a table of targeted attacks, whose poison is each trial's own."""
     others = [name for name, table in TABLES.items() if not table.is_targeted]
     if key not in others:
         raise UsageError(
@@ -74,7 +68,8 @@ def on_poisons(
             kept.append(record)
         elif poison.digest in by_digest:
             _check(record.spec, by_digest[poison.digest], ratios)
-            mix = structs.replace(poison, attacks=list(MIX))
+            # Of a given poison there are no draws.
+            mix = structs.replace(poison, attacks=list(MIX), trial=None)
             spec = structs.replace(record.spec, poison=mix)
             kept.append(structs.replace(record, spec=spec, labels=_own(record.labels)))
     return kept, {name: known[digest] for digest, name in by_digest.items()}
@@ -125,23 +120,6 @@ def _check(spec: RunSpec, name: str, ratios: dict[tuple[Any, ...], str]) -> None
             f"--poison: expected one poison for each ratio, got {other} and {name}, both at rho "
             f"{spec.rho:g} of {spec.dataset.name} with seed {spec.seed}; make a table of each"
         )
-
-
-def with_note(table: Table, poisons: Mapping[str, str]) -> Table:
-    """Add a first note to a table that says which poisons it is of.
-
-    Args:
-        table: made of what :func:`on_poisons` gave.
-        poisons: what they are made of, by name.
-    """
-    named = ", ".join(f"{name} ({attacks})" for name, attacks in poisons.items())
-    note = (
-        f"The runs above rho 0 are on {named}. Where that is not the mix by its own settings, a "
-        "verdict compares another poison's figure with the published one."
-    )
-    # Those commands would make runs on the table's own mix.
-    others = [text for text in table.notes if "--missing" not in text]
-    return replace(table, notes=(note, *others))
 
 
 def _own(labels: Labels) -> Labels:

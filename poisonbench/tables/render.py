@@ -11,7 +11,8 @@ import html
 import io
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import did_you_mean
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-_STYLES = {
-    Verdict.AGREES: "green",
-    Verdict.DIFFERS: "bold red",
+#: The words that have a colour.
+_STYLES: dict[str, str] = {
+    Verdict.EQUAL: "green",
+    Verdict.EQUIVALENT: "green",
     Verdict.REPRODUCED: "green",
-    Verdict.NOT_REPRODUCED: "bold red",
+    Verdict.DIFFERS: "bold red",
+    Verdict.REFUTED: "bold red",
 }
 
 #: Wider than any grid, so that rich never folds or crops one.
@@ -43,17 +46,17 @@ def render(table: Table, kind: str) -> str:
     Raises:
         UsageError: unknown format.
     """
-    check_format(kind)
-    return FORMATS[kind](table)
+    return FORMATS[check_format(kind)](table)
 
 
-def check_format(kind: str) -> None:
-    """Raise UsageError unless it is one of ``FORMATS``."""
+def check_format(kind: str) -> str:
+    """The format, if it is one of ``FORMATS``, and else a UsageError."""
     if kind not in FORMATS:
         raise UsageError(
             f"expected a format among {', '.join(FORMATS)}, got {kind!r}"
             f"{did_you_mean(kind, FORMATS)}"
         )
+    return kind
 
 
 def print_rich(table: Table, console: Console) -> None:
@@ -61,7 +64,7 @@ def print_rich(table: Table, console: Console) -> None:
     from rich.text import Text
 
     console.print(Text(table.title, style="bold"), soft_wrap=True)
-    for block in table.filled_blocks:
+    for block in map(_short, table.filled_blocks):
         console.print()
         console.print(Text(block.title, style="bold"), soft_wrap=True)
         grid = _grid(block)
@@ -93,14 +96,12 @@ def render_markdown(table: Table) -> str:
     """GitHub's tables."""
     parts = [f"## {table.title}"]
     for block in table.filled_blocks:
-        lines = [block.columns, *block.rows]
-        text = [
-            "| " + " | ".join(cell.replace("|", r"\|").replace("*", r"\*") for cell in line) + " |"
-            for line in lines
-        ]
         rule = ["---" if i < block.keys else "---:" for i in range(len(block.columns))]
-        parts.append(f"### {block.title}")
-        parts.append("\n".join([text[0], "| " + " | ".join(rule) + " |", *text[1:]]))
+        lines = [
+            "| " + " | ".join(cell.replace("|", r"\|").replace("*", r"\*") for cell in line) + " |"
+            for line in (block.columns, rule, *block.rows)
+        ]
+        parts += [f"### {block.title}", "\n".join(lines)]
     parts.append("\n".join("- " + note.replace("*", r"\*") for note in table.notes))
     return "\n\n".join(parts) + "\n"
 
@@ -162,38 +163,32 @@ def render_html(table: Table) -> str:
     return _PAGE.format(title=html.escape(table.title), style=_CSS, body="\n".join(body))
 
 
+def _short(block: Block) -> Block:
+    """The block without what stands behind its verdicts."""
+    end = len(block.columns) - block.details
+    rows = tuple(row[:end] for row in block.rows)
+    return replace(block, columns=block.columns[:end], rows=rows)
+
+
 def _grid(block: Block) -> RichTable:
     from rich.table import Table as RichTable
     from rich.text import Text
 
     grid = RichTable(box=None, pad_edge=False, padding=(0, 1))
     for index, name in enumerate(block.columns):
-        side: Literal["left", "right"] = "left" if index < block.keys else "right"
-        grid.add_column(Text(name), justify=side)
+        grid.add_column(Text(name), justify="left" if index < block.keys else "right")
     for row in block.rows:
-        grid.add_row(*(Text(cell, style=_style(cell)) for cell in row))
+        grid.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     return grid
 
 
-def _style(cell: str) -> str:
-    verdict = _verdict(cell)
-    return _STYLES[verdict] if verdict else ""
-
-
-def _verdict(cell: str) -> Verdict | None:
-    """The verdict that a text starts with, where it is one that has a colour."""
-    return next((verdict for verdict in _STYLES if cell.startswith(verdict.value)), None)
-
-
 def _stacked(block: Block) -> list[str]:
-    names = block.columns[block.keys :]
-    width = max(map(len, names))
+    width = max(map(len, block.columns[block.keys :]))
     lines = []
     for row in block.rows:
-        keys = zip(block.columns, row[: block.keys], strict=False)
-        lines.append(", ".join(f"{name} {cell}" for name, cell in keys))
-        figures = zip(names, row[block.keys :], strict=True)
-        lines += [f"  {name:<{width}}  {cell}" for name, cell in figures]
+        named = list(zip(block.columns, row, strict=True))
+        lines.append(", ".join(f"{name} {cell}" for name, cell in named[: block.keys]))
+        lines += [f"  {name:<{width}}  {cell}" for name, cell in named[block.keys :]]
     return lines
 
 
@@ -245,13 +240,10 @@ def _tex_row(cells: Sequence[str]) -> str:
 def _html_row(row: Sequence[str], keys: int) -> str:
     names = "".join(f'<th scope="row">{html.escape(cell)}</th>' for cell in row[:keys])
     figures = "".join(
-        f'<td class="{_html_class(cell)}">{html.escape(cell)}</td>' for cell in row[keys:]
+        f'<td class="{cell if cell in _STYLES else "figure"}">{html.escape(cell)}</td>'
+        for cell in row[keys:]
     )
     return f"<tr>{names}{figures}</tr>"
-
-
-def _html_class(cell: str) -> str:
-    return (_verdict(cell) or "figure").replace(" ", "-")
 
 
 _CSS = """
@@ -262,8 +254,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .8rem; text-align: right; white-space: nowrap; }
 th[scope=row], thead th:first-child { text-align: left; font-weight: normal; }
 thead th { border-bottom: 1px solid; }
-.agrees, .reproduced { color: light-dark(#116329, #56d364); }
-.differs, .not-reproduced { color: light-dark(#b3141d, #ff8a80); font-weight: bold; }
+.equal, .equivalent, .reproduced { color: light-dark(#116329, #56d364); }
+.differs, .refuted { color: light-dark(#b3141d, #ff8a80); font-weight: bold; }
 """
 
 _PAGE = """<!doctype html>

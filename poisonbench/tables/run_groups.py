@@ -34,12 +34,12 @@ def grouped(
     Raises:
         UsageError: no such run is on that data set.
     """
-    groups: dict[tuple[Any, ...], list[RunRecord]] = {}
+    groups: dict[str, dict[tuple[Any, ...], list[RunRecord]]] = {}
     for record in sorted(filter(holds, records), key=_order):
-        groups.setdefault(_group(record), []).append(record)
-    by_dataset: dict[str, list[list[RunRecord]]] = {}
-    for runs in groups.values():
-        by_dataset.setdefault(keys_of(runs[0])["dataset"], []).append(runs)
+        # Data sets of one name may differ, and so may the network.
+        row = (*keys_of(record).values(), record.spec.dataset.digest, record.spec.model)
+        groups.setdefault(record.labels.dataset, {}).setdefault(row, []).append(record)
+    by_dataset = {name: list(rows.values()) for name, rows in groups.items()}
     if dataset is None:
         return by_dataset
     if dataset not in by_dataset:
@@ -52,12 +52,7 @@ def grouped(
 
 
 def not_averaged(groups: Mapping[str, Sequence[Sequence[RunRecord]]], averaged: int) -> list[str]:
-    """A note where some of the runs are in no mean; none where all are.
-
-    Args:
-        groups: what :func:`grouped` gave.
-        averaged: how many runs are in means.
-    """
+    """A note where some of the runs of groups are in no mean; none where all are."""
     others = sum(len(runs) for sets in groups.values() for runs in sets) - averaged
     if not others:
         return []
@@ -96,14 +91,9 @@ def _settings(labels: Labels) -> str:
     return ", ".join([*([labels.profile] if is_named else []), *changed])
 
 
-def _group(record: RunRecord) -> tuple[Any, ...]:
-    """Runs of one row: data sets of one name may differ, and so may the network."""
-    return (*keys_of(record).values(), record.spec.dataset.digest, record.spec.model)
-
-
 def _order(record: RunRecord) -> tuple[Any, ...]:
     keys, defenses = keys_of(record), list(registry.defenses())
     method = keys["method"]
     position = defenses.index(method) if method in defenses else len(defenses)
     attack, scenario = keys["attack"] or "", keys["scenario"] or ""
-    return (keys["dataset"], position, attack, scenario, keys["rho"], keys["settings"], record.id)
+    return keys["dataset"], position, attack, scenario, keys["rho"], keys["settings"], record.id

@@ -11,7 +11,7 @@ from statistics import fmean
 from poisonbench import registry
 from poisonbench.results.records import RunRecord
 from poisonbench.tables import run_groups
-from poisonbench.tables.comparisons import distinct_trials
+from poisonbench.tables.cells import distinct_trials
 from poisonbench.tables.paper_table import Records
 
 #: A poison that costs less than this is said to do no harm, and a defense that gains less no good.

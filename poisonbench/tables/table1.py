@@ -8,8 +8,9 @@ from dataclasses import replace
 from poisonbench.results import published
 from poisonbench.results.records import RunRecord
 from poisonbench.tables.cells import Cell
-from poisonbench.tables.comparisons import Block, Comparison, compare_fact
+from poisonbench.tables.comparisons import Block
 from poisonbench.tables.layout import comparison_block
+from poisonbench.tables.measured import compare_fact
 from poisonbench.tables.paper_table import PaperTable, Records, dataset_labels
 from poisonbench.tables.table2 import accuracy_cells
 
@@ -48,8 +49,9 @@ def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block
     return [comparison_block(dataset_labels()[dataset], compared, ["quantity"], {})]
 
 
-def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Records) -> list[str]:
-    return ["Measured: what the runs that count for Table II recorded."]
-
-
-TABLE = PaperTable(title="data sets and models", cells=_cells, blocks=_blocks, notes=_notes)
+TABLE = PaperTable(
+    title="data sets and models",
+    cells=_cells,
+    blocks=_blocks,
+    remarks=("Measured: what the runs that count for Table II recorded.",),
+)

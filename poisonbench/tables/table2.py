@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from poisonbench import registry
 from poisonbench.results import published
-from poisonbench.results.statistics import SIGNIFICANCE, Verdict
 from poisonbench.tables.cells import Cell
 from poisonbench.tables.claims import Claim, Superiority, Trend
-from poisonbench.tables.comparisons import Block, Comparison, compare_accuracy
+from poisonbench.tables.comparisons import Block, Comparison
 from poisonbench.tables.layout import comparison_block, matrix_block
+from poisonbench.tables.measured import compare_accuracy
 from poisonbench.tables.paper_table import (
     NORM_NOTE,
     OTHER_NORM,
@@ -50,35 +50,16 @@ def accuracy_cells(dataset: str, methods: Sequence[str], records: Records) -> li
 def compare_cells(cells: Sequence[Cell], records: Records) -> list[Comparison]:
     """The accuracy of each cell beside its published one."""
     return [
-        compare_accuracy(
-            cell.keys,
-            cell.select(records),
-            cell.published,
-            trials=cell.trials,
-        )
+        compare_accuracy(cell.keys, cell.select(records), cell.published, trials=cell.trials)
         for cell in cells
     ]
 
 
-def accuracy_notes(
-    cells: Sequence[Cell], compared: Sequence[Comparison], records: Records
-) -> list[str]:
-    """What the figures are, and what the verdicts say."""
-    source = published.source("2")
-    notes = [
-        "Measured: test accuracy at the last epoch in percent, mean±sample standard deviation "
-        "(trials); (3 of 5) says that trials are lacking.",
-        f"Published: {source.plus_minus}.",
-        f"Verdict: Welch's t-test of the two means; differs at p < {SIGNIFICANCE:g}. Agrees means "
-        "that no difference was found, not that there is none. One trial is not enough: its p is "
-        "of Student's t-test with the published spread, too small where ours is the wider.",
-    ]
-    if tested := sum(cell.verdict in (Verdict.AGREES, Verdict.DIFFERS) for cell in compared):
-        notes.append(
-            f"{tested} cell(s) were tested at the 5 % level: were all means equal, about "
-            f"{tested * SIGNIFICANCE:.1f} would still differ by chance."
-        )
-    return notes
+#: What the figures are.
+ACCURACY_NOTE = (
+    "Measured: test accuracy at the last epoch in percent, mean±sample standard deviation (runs, "
+    "or poisons where there are several); (3 of 5) says that some are lacking."
+)
 
 
 def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block]:
@@ -93,10 +74,6 @@ def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block
     ]
 
 
-def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Records) -> list[str]:
-    return [*accuracy_notes(cells, compared, records), NORM_NOTE]
-
-
 def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim]:
     at = {(cell.rho, cell.method): cell for cell in cells if not cell.names}
     labels = method_labels()
@@ -104,25 +81,20 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
     rivals = [name for name in methods if name not in ("none", "hint")]
     claims: list[Claim] = []
     for rho in RHOS:
-        keys = {"dataset": dataset, "rho": rho}
-        if rivals:
-            claims.append(
-                Superiority(
-                    claim="HINT beats every other defense",
-                    keys=keys,
-                    first=at[rho, "hint"],
-                    others=tuple(at[rho, name] for name in rivals),
-                )
-            )
-        claims.append(
+        claims += [
             Superiority(
-                claim="HINT is at least as good as none",
-                keys=keys,
+                claim=claim,
+                keys={"dataset": dataset, "rho": rho},
                 first=at[rho, "hint"],
-                others=(at[rho, "none"],),
-                margin=MARGIN,
+                others=tuple(at[rho, name] for name in others),
+                margin=margin,
             )
-        )
+            for claim, others, margin in (
+                ("HINT beats every other defense", rivals, 0.0),
+                ("HINT is at least as good as none", ["none"], MARGIN),
+            )
+            if others
+        ]
     return claims + [
         Trend(
             claim=f"accuracy falls as rho grows: {labels[name]}",
@@ -139,6 +111,6 @@ TABLE = PaperTable(
     title="test accuracy under untargeted attacks, by poison ratio rho",
     cells=accuracy_cells,
     blocks=_blocks,
-    notes=_notes,
+    remarks=(ACCURACY_NOTE, NORM_NOTE),
     claims=_claims,
 )

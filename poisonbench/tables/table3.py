@@ -14,11 +14,11 @@ from poisonbench import registry
 from poisonbench.requests import Values
 from poisonbench.results import published
 from poisonbench.results.records import RunRecord
-from poisonbench.results.statistics import SIGNIFICANCE
 from poisonbench.tables.cells import TARGETED_SAMPLE, TRIALS, Cell
 from poisonbench.tables.claims import Claim, SuccessOrder, Superiority
-from poisonbench.tables.comparisons import Block, Comparison, compare_success
+from poisonbench.tables.comparisons import Block, Comparison
 from poisonbench.tables.layout import comparison_block, matrix_block
+from poisonbench.tables.measured import compare_success
 from poisonbench.tables.paper_table import (
     TARGETED_DATASET,
     PaperTable,
@@ -35,18 +35,14 @@ CLEAN = "clean"
 
 @dataclass(frozen=True)
 class Row:
-    """One attack as the table shows it.
+    """One attack as the table shows it."""
 
-    Attributes:
-        attack: its name; "clean" for runs without poison.
-        scenario: how its victims are trained.
-        overrides: settings that make the scenario.
-        stand_in: the attack that a command names; empty for the row's own.
-    """
-
+    #: Its name; "clean" for runs without poison.
     attack: str
+    #: How its victims are trained, and the settings that make that.
     scenario: str
     overrides: Values = field(default_factory=dict)
+    #: The attack that a command names; empty for the row's own.
     stand_in: str = ""
 
     @property
@@ -71,14 +67,12 @@ def control_rows(dataset: str) -> list[Row]:
     attacks = {row.training: row for row in attack_rows(dataset)}.values()
     own = registry.attacks()["noise"].scenario
     noise = [
-        Row(
-            "noise",
-            row.scenario,
-            row.overrides if row.scenario == own else {"scenario": row.scenario},
-        )
+        replace(row, attack="noise")
+        if row.scenario == own
+        else Row("noise", row.scenario, {"scenario": row.scenario})
         for row in attacks
     ]
-    return noise + [Row(CLEAN, row.scenario, row.overrides, row.attack) for row in attacks]
+    return noise + [replace(row, attack=CLEAN, stand_in=row.attack) for row in attacks]
 
 
 def own_share(dataset: str, scenario: str) -> float:
@@ -88,11 +82,8 @@ def own_share(dataset: str, scenario: str) -> float:
 
 def make_cell(dataset: str, row: Row, method: str) -> Cell:
     """The runs of one attack under one defense."""
-    printed = {
-        (printed.attack, printed.method): printed
-        for printed in published.table3()
-        if dataset == TARGETED_DATASET
-    }.get((row.attack, method))
+    printed = {(r.attack, r.method): r for r in published.table3()}.get((row.attack, method))
+    printed = printed if dataset == TARGETED_DATASET else None
     return Cell(
         dataset=dataset,
         method=method,
@@ -144,110 +135,66 @@ def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]
     return attacks + controls
 
 
-def _successes(cells: Sequence[Cell], records: Records) -> list[Comparison]:
-    return [
-        compare_success(
-            {**cell.keys, "quantity": "attack_success"},
-            cell.select(records),
-            cell.published_success,
-            trials=cell.trials,
-        )
-        for cell in cells
-    ]
-
-
-def _net_successes(dataset: str, cells: Sequence[Cell], records: Records) -> list[Comparison]:
+def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block]:
+    labels = method_labels() | {name: entry.title for name, entry in registry.attacks().items()}
+    title = dataset_labels()[dataset]
     controls = {
         row.training: make_cell(dataset, row, "none").select(records)
         for row in control_rows(dataset)
         if row.attack == CLEAN
     }
-    return [
-        compare_success(
-            {**cell.keys, "quantity": "net_attack_success"},
-            net_of_control(cell.select(records), controls[cell.names["scenario"]]),
-            None,
-            trials=cell.trials,
+    successes, net = [], []
+    for cell in cells:
+        runs = cell.select(records)
+        missed = net_of_control(runs, controls[cell.names["scenario"]])
+        keys = {**cell.keys, "quantity": "attack_success"}
+        successes.append(compare_success(keys, runs, cell.published_success, trials=cell.trials))
+        keys = {**cell.keys, "quantity": "net_attack_success"}
+        net.append(compare_success(keys, missed, None, trials=cell.trials))
+    blocks, matrices = [], []
+    for what, compared, beside in (
+        ("attack success", successes, {"net": net}),
+        ("test accuracy", compare_cells(cells, records), {}),
+    ):
+        rows = [_with_row(comparison, labels) for comparison in compared]
+        matrices.append(matrix_block(f"{title}: {what}, measured", rows, "row", "method", labels))
+        names = ["attack", "scenario", "method"]
+        shown = beside if any(comparison.measured for comparison in net) else {}
+        blocks.append(
+            comparison_block(f"{title}: {what} beside published", compared, names, labels, shown)
         )
-        for cell in cells
-    ]
+    return matrices + blocks
 
 
-def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block]:
-    labels = method_labels() | {name: entry.title for name, entry in registry.attacks().items()}
-    title = dataset_labels()[dataset]
-    keys = ["attack", "scenario", "method"]
-    successes, accuracies = _successes(cells, records), compare_cells(cells, records)
-    net = _net_successes(dataset, cells, records)
-    blocks = [
-        matrix_block(f"{title}: {what}, measured", _by_row(cells, labels), "row", "method", labels)
-        for what, cells in (("attack success", successes), ("test accuracy", accuracies))
-    ]
-    return [
-        *blocks,
-        comparison_block(
-            f"{title}: attack success beside published",
-            successes,
-            keys,
-            labels,
-            {"net": net} if any(comparison.measured for comparison in net) else None,
-        ),
-        comparison_block(f"{title}: test accuracy beside published", accuracies, keys, labels),
-    ]
-
-
-def _by_row(cells: Sequence[Comparison], labels: Mapping[str, str]) -> list[Comparison]:
+def _with_row(comparison: Comparison, labels: Mapping[str, str]) -> Comparison:
     """Add a key that names a row of the paper's shape."""
-    return [
-        replace(
-            comparison,
-            keys={
-                **comparison.keys,
-                "row": f"{labels.get(attack, attack)} ({comparison.keys['scenario']})",
-            },
-        )
-        for comparison in cells
-        for attack in [comparison.keys["attack"]]
-    ]
+    attack, scenario = comparison.keys["attack"], comparison.keys["scenario"]
+    row = f"{labels.get(attack, attack)} ({scenario})"
+    return replace(comparison, keys={**comparison.keys, "row": row})
 
 
 def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim]:
     attacks = [row.attack for row in attack_rows(dataset)]
     at = {(cell.names["attack"], cell.method): cell for cell in cells}
     methods = [name for name in published.METHOD_LABELS if (attacks[0], name) in at]
-    columns = {name: tuple(at[attack, name] for attack in attacks) for name in methods}
     rivals = [name for name in methods if name != "hint"]
-    defenses = [name for name in rivals if name not in ("none", "atda")]
-    pooled = {"dataset": dataset, "attack": None}
+    defenses = [name for name in methods if name not in ("none", "atda")]
     labels = method_labels()
+    orders = [("hint", f"HINT is hit less than {labels[name]}", [name]) for name in rivals]
+    if len(rivals) > 1:
+        orders.append(("hint", "HINT is hit least of all", rivals))
+    if "atda" in rivals and len(defenses) > 1:
+        orders.append(("atda", f"{labels['atda']} is hit most of the defenses", defenses))
     claims: list[Claim] = [
         SuccessOrder(
-            claim=f"HINT is hit less than {labels[name]}",
-            first=columns["hint"],
-            others=(columns[name],),
-            keys=pooled,
+            claim=claim,
+            first=tuple(at[attack, first] for attack in attacks),
+            others=tuple(tuple(at[attack, name] for attack in attacks) for name in others),
+            direction=1 if first == "atda" else -1,
+            keys={"dataset": dataset, "attack": None},
         )
-        for name in rivals
+        for first, claim, others in orders
     ]
-    if len(rivals) > 1:
-        claims.append(
-            SuccessOrder(
-                claim="HINT is hit least of all",
-                first=columns["hint"],
-                others=tuple(columns[name] for name in rivals),
-                keys=pooled,
-            )
-        )
-    if "atda" in rivals and defenses:
-        claims.append(
-            SuccessOrder(
-                claim=f"{labels['atda']} is hit most of the defenses",
-                first=columns["atda"],
-                others=tuple(columns[name] for name in ["hint", *defenses]),
-                direction=1,
-                keys=pooled,
-            )
-        )
     return claims + [
         Superiority(
             claim="HINT has the best accuracy",
@@ -259,28 +206,23 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
     ]
 
 
-def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Records) -> list[str]:
-    notes = [
+def _notes(cells: Sequence[Cell], records: Records) -> list[str]:
+    success = (
         "Attack success: targets called the intended class at the last epoch, of the trials, with "
-        "Wilson's 95 % interval in percent. Accuracy: percent at the last epoch, mean±sample "
-        "standard deviation (trials).",
-        f"Published accuracy: {published.source('3').plus_minus}.",
-        "Verdict: Fisher's exact test of the two counts, and Welch's t-test of the two accuracies "
-        "(one trial is not enough, and its p is of Student's with the published spread); "
-        f"differs at p < {SIGNIFICANCE:g}. Agrees means that no difference was found, not that "
-        "there is none: with five trials a side 0/5 agrees with 3/5.",
-        "Claims on being hit count the trials of all attacks together and are one-sided Fisher's "
-        'exact tests; "not enough trials" where even the paper\'s own rates would not pass at as '
-        "many.",
+        "Wilson's 95 % interval in percent; claims on it need the same targets under all attacks. "
+        "Accuracy: percent at the last epoch, mean±sample standard deviation (trials)."
+    )
+    targets = (
         "Targets are drawn as the data set's settings say; runs with --target, --targets or "
-        "--intended-class of their own are not averaged here.",
-    ]
-    if any(cell.keys["quantity"] == "net_attack_success" for cell in compared):
-        notes.append(
-            "Net: without the targets that plain training without poison, on the same trial and in "
-            "the same scenario, calls the intended class anyway, and without trials that lack it."
+        "--intended-class of their own are not averaged here."
+    )
+    if any(cell.names["attack"] == CLEAN and cell.select(records) for cell in cells):
+        targets += (
+            " Net: without the targets that plain training without poison, on the same trial and "
+            "in the same scenario, calls the intended class anyway, and without trials that lack "
+            "it."
         )
-    return notes
+    return [success, targets]
 
 
 TABLE = PaperTable(

@@ -12,10 +12,10 @@ from poisonbench.core.settings import number_text
 from poisonbench.results import published
 from poisonbench.tables.cells import Cell
 from poisonbench.tables.claims import Claim, Superiority, Trend
-from poisonbench.tables.comparisons import Block, Comparison
+from poisonbench.tables.comparisons import Block
 from poisonbench.tables.layout import comparison_block
 from poisonbench.tables.paper_table import PaperTable, Records, dataset_labels
-from poisonbench.tables.table2 import accuracy_notes, compare_cells
+from poisonbench.tables.table2 import ACCURACY_NOTE, compare_cells
 
 #: The poison ratio of the whole table.
 RHO = 0.6
@@ -82,19 +82,15 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
     ]
 
 
-def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Records) -> list[str]:
-    return [
-        f"HINT on the mix at rho {RHO:g}; r = 0.5 and beta = 16/255 unless the row says otherwise. "
-        "Beside each beta stands the paper's rounding of it.",
-        *accuracy_notes(cells, compared, records),
-        "The claims are what the paper's figures show on both data sets.",
-    ]
-
-
 TABLE = PaperTable(
     title="sensitivity of HINT's test accuracy to r and beta",
     cells=_cells,
     blocks=_blocks,
-    notes=_notes,
+    remarks=(
+        ACCURACY_NOTE,
+        f"HINT on the mix at rho {RHO:g}; r = 0.5 and beta = 16/255 unless the row says otherwise. "
+        "Beside each beta stands the paper's rounding of it. The claims are what the paper's "
+        "figures show on both data sets.",
+    ),
     claims=_claims,
 )

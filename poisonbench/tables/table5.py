@@ -10,18 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from poisonbench.results import published
 from poisonbench.results.statistics import Summary
-from poisonbench.tables.cells import (
-    Cell,
-    device_of,
-    is_timed,
-    paired,
-)
+from poisonbench.tables.cells import Cell, device_of, is_timed, paired
 from poisonbench.tables.claims import SECONDS, Claim, Superiority, Trend
-from poisonbench.tables.comparisons import Block, Comparison, compare_time
+from poisonbench.tables.comparisons import Block, Comparison
 from poisonbench.tables.layout import DASH, comparison_block, show_measured
+from poisonbench.tables.measured import compare_time
 from poisonbench.tables.paper_table import (
     NORM_NOTE,
     PaperTable,
@@ -35,14 +32,8 @@ PHASES = ("total", "training", "defense", "validation", "test")
 
 
 def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]:
-    printed = {
-        (row.method, row.ratio): Summary(row.seconds, None, 1)
-        for row in published.table5()
-        if dataset in TABLE.datasets
-    }
-    runs: list[tuple[str, float | None]] = []
-    for method in methods:
-        runs += [(method, r) for r in SETTINGS["ratio"]] if method == "hint" else [(method, None)]
+    printed = {(row.method, row.ratio): row.seconds for row in published.table5()}
+    printed = printed if dataset in TABLE.datasets else {}
     return [
         Cell(
             dataset=dataset,
@@ -50,10 +41,11 @@ def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]
             rho=RHO,
             overrides={} if r in (None, DEFAULTS["ratio"]) else {"ratio": r},
             names={"r": r},
-            published=printed.get((method, r)),
+            published=Summary(printed[method, r], None, 1) if (method, r) in printed else None,
             is_timed=True,
         )
-        for method, r in runs
+        for method in methods
+        for r in (SETTINGS["ratio"] if method == "hint" else [None])
     ]
 
 
@@ -125,56 +117,41 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
     claims: list[Claim] = []
     labels = method_labels()
     for device, group in _by_device(cells, records).items():
-        at = {(cell.method, cell.names["r"]): cell for cell in group}
-        hint = tuple(cell for cell in group if cell.method == "hint")
-        rivals = tuple(at[name, None] for name in ("atda", "epic") if (name, None) in at)
-        keys = {"dataset": dataset, "device": device}
+        hint = {cell.names["r"]: cell for cell in group if cell.method == "hint"}
+        rivals = tuple(cell for cell in group if cell.method in ("atda", "epic"))
+        about: dict[str, Any] = {"keys": {"dataset": dataset, "device": device}, "measure": SECONDS}
         if rivals:
-            claims.append(
-                Superiority(
-                    claim="HINT (r = 0.5) is faster than "
-                    + " and ".join(labels[cell.method] for cell in rivals),
-                    keys=keys,
-                    first=at["hint", DEFAULTS["ratio"]],
-                    others=rivals,
-                    measure=SECONDS,
-                )
-            )
-        claims.append(
-            Trend(
-                claim="HINT's time grows with r",
-                keys=keys,
-                levels=hint,
-                direction=1,
-                measure=SECONDS,
-            )
-        )
+            names = " and ".join(labels[cell.method] for cell in rivals)
+            claim = f"HINT (r = 0.5) is faster than {names}"
+            first = hint[DEFAULTS["ratio"]]
+            claims.append(Superiority(claim=claim, first=first, others=rivals, **about))
+        claim, levels = "HINT's time grows with r", tuple(hint.values())
+        claims.append(Trend(claim=claim, levels=levels, direction=1, **about))
     return claims
 
 
-def _notes(cells: Sequence[Cell], compared: Sequence[Comparison], records: Records) -> list[str]:
+def _notes(cells: Sequence[Cell], records: Records) -> list[str]:
     runs = [record for record in records if any(cell.matches(record) for cell in cells)]
-    source = published.source("5")
-    notes = [
-        f"Runs on the mix at rho {RHO:g}; the paper does not say which attack it timed. Crafting "
-        "is not in the times.",
-        "Measured: mean±sample standard deviation (trials). A ratio divides a run by plain "
-        "training of the same trial on the same device, with the same threads, precision and "
-        "torch; times of different devices are never divided.",
-        f"Published: {source.title}; one time each, without a spread, so no test against it.",
-        "The claims are what the paper's figures show.",
-        NORM_NOTE,
-    ]
+    measured = (
+        "Measured: mean±sample standard deviation (trials), without crafting. A ratio divides a "
+        "run by plain training of the same trial on the same device, with the same threads, "
+        "precision and torch; times of different devices are never divided."
+    )
     if untimed := sum(not is_timed(record) for record in runs):
-        notes.append(
-            f"{untimed} run(s) are not timed: interrupted and continued, or without their device."
+        measured += (
+            f" {untimed} run(s) are not timed: interrupted and continued, or without their device."
         )
     if len({device_of(record) for record in runs if is_timed(record)}) > 1:
-        notes.append(
-            "Runs lie on more than one device; to time all on one, run --missing's commands with "
+        measured += (
+            " Runs lie on more than one device; to time all on one, run --missing's commands with "
             "an empty folder as --results."
         )
-    return notes
+    paper = (
+        f"Published, {published.source('5').title}: one time each, without a spread, so no test "
+        f"against it; runs on the mix at rho {RHO:g}, as the paper does not say which attack it "
+        f"timed. The claims are what its figures show. {NORM_NOTE}"
+    )
+    return [measured, paper]
 
 
 TABLE = PaperTable(

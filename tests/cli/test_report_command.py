@@ -32,7 +32,7 @@ def invoke(store, *arguments):
 
 
 def test_a_pipe_gets_natural_width_and_no_torch_is_loaded(store):
-    for trial in range(3):
+    for trial in range(5):
         store.write_record(make_record(0.9687 + 1e-4 * trial, method="hint", trial=trial))
     program = (
         "import sys, typer; from poisonbench.cli.report import report\n"
@@ -47,7 +47,8 @@ def test_a_pipe_gets_natural_width_and_no_torch_is_loaded(store):
         check=True,
     )
     assert re.search(
-        r"^0\.0  HINT +96\.88±0\.01 \(3 of 5\)  98\.87±0\.01 \(5\)  -1\.99  differs \(p<0\.001\)$",
+        r"^0\.0  HINT +96\.89±0\.02 \(5\)  98\.87±0\.01 \(5\)  -1\.98 +differs +"
+        r"\[-2\.01, -1\.95\] +5 seeds +0\.09$",
         done.stdout,
         re.MULTILINE,
     )
@@ -91,7 +92,7 @@ def test_check_exits_with_3_on_a_deviation_and_else_with_4_on_missing_runs(store
     assert done.exit_code == code
     assert len(json.loads(done.stdout)["cells"]) == 60
     differing = int(code == 3)
-    assert f"check: {differing} of 1 compared figure(s) differ, 0 of 0 tested" in done.stderr
+    assert f"check: {differing} of 1 compared figure(s) differ, 0 of 0 judged" in done.stderr
     assert "295 run(s) missing" in done.stderr
     assert invoke(store, "--json").exit_code == 0
 
@@ -111,17 +112,17 @@ def test_check_of_nothing_and_of_another_mix_is_no_deviation(store):
     assert invoke(store, "--check").exit_code == 4
 
 
-@pytest.mark.parametrize(("gain", "code"), [(0.002, 4), (-0.002, 3)])
-def test_check_exits_with_3_on_a_claim_that_is_not_reproduced(store, gain, code):
+@pytest.mark.parametrize(("gain", "code"), [(0.02, 4), (-0.02, 3)])
+def test_check_exits_with_3_on_a_claim_that_is_refuted(store, gain, code):
     """Of the paper's data sets; of the sample when it is asked for alone."""
     for trial in range(5):
         noise = 1e-4 * (trial % 3)
         common = {"dataset": "mnist-sample", "trial": trial}
-        store.write_record(make_record(0.98, **common))
-        store.write_record(make_record(0.98 + gain + noise, method="hint", **common))
+        store.write_record(make_record(0.97, **common))
+        store.write_record(make_record(0.97 + gain + noise, method="hint", **common))
     done = invoke(store, "--check", "--dataset", "mnist-sample")
     assert done.exit_code == code
-    assert f"{int(code == 3)} of 1 tested claim(s) not reproduced" in done.stderr
+    assert f"{int(code == 3)} of 1 judged claim(s) refuted" in done.stderr
     assert invoke(store, "--check").exit_code == 4
 
 

@@ -9,7 +9,7 @@ from poisonbench import registry
 from poisonbench.cli.request_words import from_words
 from poisonbench.core.canonical import spec_id
 from poisonbench.requests import command_of
-from poisonbench.results.records import RunRecord
+from poisonbench.results.records import Bits, RunRecord
 from poisonbench.tables import catalogue
 
 #: What runs ran on.
@@ -62,6 +62,7 @@ def make_record(
     recipe=1,
     finished="2025-01-01",
     digest="p",
+    draw=0,
     labels=None,
     metrics=None,
     seconds=None,
@@ -80,7 +81,7 @@ def make_record(
         "seed": seed,
         "trial": trial,
         "dataset": {"name": dataset, "digest": "d"},
-        "poison": {**poison, "selection": "stratified", "trial": 0} if rho else None,
+        "poison": {**poison, "selection": "stratified", "trial": draw} if rho else None,
         "method": method,
         "recipe_number": recipe,
         "config": {},
@@ -127,6 +128,16 @@ def changed(record, **parts):
     """A record with other values in its JSON, e.g. ``spec={"dataset": {"digest": "x"}}``."""
     fields = _merged(msgspec.to_builtins(record), parts)
     return msgspec.convert({**fields, "id": spec_id(fields["spec"])}, RunRecord)
+
+
+def with_outcomes(record, right):
+    """A record that says which test images were classified right."""
+    return changed(
+        record,
+        outcomes={"test": msgspec.to_builtins(Bits.pack(right))},
+        labels={"sizes": {"test": len(right)}},
+        metrics={"test_accuracy": float(sum(right) / len(right))},
+    )
 
 
 def _merged(old, new):

@@ -94,13 +94,13 @@ def test_lines_are_what_the_report_misses(results, monkeypatch):
     lines = done(*line, "--methods", "hint", "--trials", "2").out.splitlines()
     assert len(lines) == 12
     assert lines[3] == (
-        "poisonbench defend --method hint --dataset mnist-sample --rho 0.2 --trial 1 "
-        f"--results {results}"
+        "poisonbench defend --method hint --dataset mnist-sample --rho 0.2 --poison-trial 1 "
+        f"--trial 1 --results {results}"
     )
-    record = make_record(dataset="mnist-sample", method="hint", rho=0.2, trial=1)
+    record = make_record(dataset="mnist-sample", method="hint", rho=0.2, trial=1, draw=1)
     Store(results).write_record(record)
     assert done(*line, "--methods", "hint", "--trials", "2").out.splitlines() == [
-        text for text in lines if "0.2 --trial 1" not in text
+        text for text in lines if "0.2 --poison-trial 1 --trial 1" not in text
     ]
     missing = done("report", "--missing", "--dataset", "mnist-sample", "--results", results)
     assert sorted(done(*line).out.splitlines()) == sorted(missing.out.splitlines())

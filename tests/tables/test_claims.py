@@ -3,24 +3,26 @@
 import csv
 import io
 import json
-import math
 from itertools import product
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from helpers.synthetic_runs import (
     hint_run,
     make_record,
     missing_commands,
     request_of,
+    with_outcomes,
 )
 from poisonbench import registry
 from poisonbench.requests import command_of
 from poisonbench.results import published
+from poisonbench.results.estimates import mean_difference, paired_difference, unshared_errors
+from poisonbench.results.statistics import Summary
+from poisonbench.results.verdicts import Basis
 from poisonbench.tables import catalogue, table2
 from poisonbench.tables.cells import Cell, paired
 from poisonbench.tables.claims import Superiority, Trend
@@ -30,12 +32,11 @@ NAMES = ("none", "hint", "atda", "friends", "epic")
 RHO = 0.6
 
 
-def cell(method, rho=RHO, dataset="mnist-sample"):
+def cell(method, rho=RHO, dataset="mnist"):
     return Cell(dataset=dataset, method=method, rho=rho)
 
 
 def runs(method, values, rho=RHO, **arguments):
-    arguments = {"dataset": "mnist-sample"} | arguments
     return [
         make_record(value, method=method, rho=rho, trial=trial, **arguments)
         for trial, value in enumerate(values)
@@ -52,54 +53,76 @@ def falls(rhos=(0.2, 0.4, 0.6)):
     return Trend(claim="falls", levels=levels, direction=-1, same_poison=False)
 
 
+def words(*findings):
+    return [finding.verdict.value for finding in findings]
+
+
 def test_a_paired_claim_by_hand():
-    found = beats().judge(runs("hint", [0.91, 0.92, 0.93]) + runs("atda", [0.90] * 3))
-    # Differences 0.01, 0.02, 0.03: t = 2 sqrt(3) with two degrees of freedom.
-    assert found.p_value == pytest.approx(stats.t.sf(2 * math.sqrt(3), 2))
-    assert found.verdict == "reproduced"
-    assert found.difference == pytest.approx(0.02)
-    assert found.trials == 3
-    assert len(found.records) == 6
-    assert found.bears_out is None
+    gains = [0.02, 0.03, 0.04, 0.03, 0.03]
+    found = beats().judge(runs("hint", [0.9 + g for g in gains]) + runs("atda", [0.9] * 5))
+    # Records without outcomes: the test images may differ by as much as can be.
+    expected = paired_difference(gains, unshared_errors(0.93, 0.9, 10_000))
+    assert found.judgement.p_value == pytest.approx(expected.p_above(0))
+    assert found.judgement.interval == pytest.approx(expected.interval())
+    assert found.judgement.effect == pytest.approx(0.03)
+    assert found.judgement.basis == Basis(poisons=1, seeds=5, images=10_000)
+    assert words(found) == ["reproduced"]
+    assert (found.trials, len(found.records), found.bears_out) == (5, 10, None)
 
 
 def test_pairing_sees_what_means_hide():
-    """A small gain in every trial, far below the spread between trials."""
-    base = [0.90, 0.95, 0.80, 0.85]
-    gain = [0.001, 0.0011, 0.0009, 0.001]
-    records = runs("atda", base) + runs("hint", [b + g for b, g in zip(base, gain, strict=True)])
-    assert beats().judge(records).verdict == "reproduced"
+    """A gain in every trial on ten images of 1,000, far below the spread between trials."""
+    records = []
+    for trial, count in enumerate((900, 950, 800, 850, 920)):
+        for method, gain in (("atda", 0), ("hint", 10)):
+            right = [index < count + gain for index in range(1000)]
+            records.append(with_outcomes(*runs_of(method, trial), right))
+    found = beats().judge(records)
+    assert found.judgement.effect == pytest.approx(0.01)
+    assert words(found) == ["reproduced"]
+    seeds = Summary(0.884, 0.06, 5), Summary(0.894, 0.06, 5)
+    assert mean_difference(*seeds).p_above(0) > 0.3
+
+
+def runs_of(method, trial, **arguments):
+    return [make_record(method=method, rho=RHO, trial=trial, **arguments)]
 
 
 def test_of_several_comparisons_the_weakest_decides():
-    hint = [0.91, 0.92, 0.93, 0.94]
-    records = runs("hint", hint) + runs("atda", [0.90] * 4) + runs("epic", [0.895] * 4)
+    hint = [0.95, 0.96, 0.97, 0.98, 0.96]
+    records = runs("hint", hint) + runs("atda", [0.90] * 5) + runs("epic", [0.895] * 5)
     both = beats(("atda", "epic")).judge(records)
-    alone = [beats((name,)).judge(records).p_value for name in ("atda", "epic")]
-    assert both.p_value == pytest.approx(max(alone))
-    assert both.difference == pytest.approx(0.025)
-    worse = records + runs("friends", [0.95] * 4)
-    assert beats(("atda", "epic", "friends")).judge(worse).verdict == "not reproduced"
+    alone = [beats((name,)).judge(records).judgement for name in ("atda", "epic")]
+    assert both.judgement.p_value == pytest.approx(max(j.p_value for j in alone))
+    assert both.judgement.effect == pytest.approx(0.064)
+    worse = records + runs("friends", [0.99] * 5)
+    assert words(both, beats(("atda", "epic", "friends")).judge(worse)) == ["reproduced", "refuted"]
 
 
 def test_a_loss_to_one_of_several_is_corrected_for_their_number():
-    """Differences -0.01, -0.02, -0.03 have p = 0.037: a loss to one rival, not to one of three."""
-    records = runs("hint", [0.89, 0.88, 0.87]) + runs("atda", [0.90] * 3)
+    """A loss to one rival with p between 1.7 and 5 %: not to one of three."""
+    loss = [-0.022, 0.0, -0.011, -0.004, -0.018]
+    records = runs("hint", [0.9 + d for d in loss]) + runs("atda", [0.90] * 5)
     for name in ("epic", "friends"):
-        records += runs(name, [0.88, 0.885, 0.875])
-    assert beats(("atda",)).judge(records).verdict == "not reproduced"
-    assert beats(("atda", "epic", "friends")).judge(records).verdict == "not enough trials"
+        records += runs(name, [0.88, 0.89, 0.885, 0.89, 0.88])
+    one, three = (beats(names).judge(records) for names in (("atda",), ("atda", "epic", "friends")))
+    assert 0.05 / 3 < one.judgement.p_against < 0.05
+    assert words(one, three) == ["refuted", "inconclusive"]
 
 
 def test_at_least_as_good_passes_equals_and_small_losses_but_no_large_ones():
-    def said(loss):
-        hint = [0.9 - loss, 0.9 - loss + 2e-4, 0.9 - loss - 2e-4]
-        records = runs("hint", hint) + runs("none", [0.9] * 3)
-        return [beats(("none",), m).judge(records).verdict for m in (0, table2.MARGIN)]
+    def said(loss, images=10_000):
+        """The same images wrong, and as many more as are lost."""
+        records = []
+        for trial, method in product(range(5), ("hint", "none")):
+            wrong = 100 + trial + (round(loss * images) if method == "hint" else 0)
+            right = [index >= wrong for index in range(images)]
+            records.append(with_outcomes(*runs_of(method, trial), right))
+        return words(*(beats(("none",), m).judge(records) for m in (0, 0.002)))
 
-    assert said(-0.001) == ["reproduced", "reproduced"]
-    assert said(0.0) == ["not enough trials", "reproduced"]
-    assert said(0.003) == ["not reproduced", "not reproduced"]
+    assert said(-0.01) == ["reproduced", "reproduced"]
+    assert said(0.0) == ["refuted", "reproduced"]
+    assert said(0.01) == ["refuted", "refuted"]
 
 
 def test_the_margin_is_below_every_gain_that_the_paper_prints():
@@ -108,70 +131,64 @@ def test_the_margin_is_below_every_gain_that_the_paper_prints():
     assert 100 * table2.MARGIN < min(gain for gain in gains if gain > 0)
 
 
-@pytest.mark.parametrize("trials", [0, 1, 2])
-def test_two_trials_or_fewer_are_not_tested(trials):
-    records = runs("hint", [0.95, 0.96][:trials]) + runs("atda", [0.9, 0.9][:trials])
+@pytest.mark.parametrize("trials", [0, 1, 2, 4])
+def test_before_the_planned_number_nothing_is_judged(trials):
+    records = runs("hint", [0.95, 0.96, 0.955, 0.96][:trials]) + runs("atda", [0.5] * trials)
     found = beats().judge(records)
-    assert (found.verdict, found.p_value) == ("not enough trials", None)
+    assert words(found) == ["inconclusive"]
     assert found.trials == trials
-    assert (found.difference is None) == (trials == 0)
+    assert (found.judgement.effect is None) == (trials == 0)
+    assert (found.judgement.interval is None) == (trials < 2)
     records = [r for rho in (0.2, 0.4, 0.6) for r in runs("hint", [1 - rho] * trials, rho)]
-    assert falls().judge(records).verdict == "not enough trials"
+    assert words(falls().judge(records)) == ["inconclusive"]
 
 
 def test_every_other_defense_must_have_its_trials():
-    records = runs("hint", [0.95, 0.96, 0.97]) + runs("atda", [0.9] * 3)
-    assert beats(("atda", "epic")).judge(records).verdict == "not enough trials"
+    records = runs("hint", [0.95] * 5) + runs("atda", [0.8] * 5)
+    assert words(beats(("atda", "epic")).judge(records)) == ["inconclusive"]
+
+
+def levels_of(*values):
+    pairs = zip((0.2, 0.4, 0.6), values, strict=True)
+    return [run for rho, level in pairs for run in runs("hint", level, rho)]
 
 
 def test_a_trend_by_hand():
-    def judged(*values):
-        records = [
-            r for rho, v in zip((0.2, 0.4, 0.6), values, strict=True) for r in runs("hint", v, rho)
-        ]
-        return falls().judge(records)
-
-    down = judged([0.95, 0.96, 0.97], [0.9, 0.91, 0.92], [0.8, 0.81, 0.85])
-    # All three trials in the one order of six: (1/6)^3.
-    assert down.p_value == pytest.approx(1 / 216)
-    assert down.verdict == "reproduced"
-    assert down.difference == pytest.approx(-0.14)
-    up = judged([0.8, 0.81, 0.85], [0.9, 0.91, 0.92], [0.95, 0.96, 0.97])
-    assert (up.verdict, up.p_value) == ("not reproduced", 1)
+    down = falls().judge(levels_of([0.95] * 5, [0.93] * 5, [0.915] * 5))
+    # The smaller step.
+    expected = paired_difference([0.015] * 5, unshared_errors(0.93, 0.915, 10_000))
+    assert down.judgement.effect == pytest.approx(0.015)
+    assert down.judgement.p_value == pytest.approx(expected.p_above(0))
+    up = falls().judge(levels_of([0.915] * 5, [0.93] * 5, [0.95] * 5))
+    assert words(down, up) == ["reproduced", "refuted"]
 
 
-@pytest.mark.parametrize(("trials", "verdict"), [(4, "not enough trials"), (5, "not reproduced")])
-def test_what_shows_nothing_tells_against_a_claim_only_with_all_its_trials(trials, verdict):
-    hint = [0.90, 0.91, 0.92, 0.93, 0.94][:trials]
+def test_what_shows_nothing_does_not_tell_against_a_claim():
+    hint = [0.90, 0.91, 0.92, 0.93, 0.94]
     found = beats().judge(runs("hint", hint) + runs("atda", hint[::-1]))
-    assert found.verdict == verdict
-    assert found.p_value == pytest.approx(0.5)
-    levels = [run for rho in (0.2, 0.4, 0.6) for run in runs("hint", [0.9] * trials, rho)]
-    assert falls().judge(levels).verdict == verdict
+    assert words(found) == ["inconclusive"]
+    assert found.judgement.p_value == pytest.approx(0.5)
+    # So wide a spread finds nothing under some percent.
+    assert found.judgement.detectable > 0.03
+    assert words(falls().judge(levels_of(*[[0.9] * 5] * 3))) == ["inconclusive"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
-    base=st.lists(st.floats(0.2, 0.8), min_size=3, max_size=5),
-    gain=st.floats(0.01, 0.1),
+    base=st.lists(st.floats(0.2, 0.8), min_size=5, max_size=5),
+    gain=st.floats(0.05, 0.1),
     noise=st.lists(st.floats(-0.001, 0.001), min_size=5, max_size=5),
 )
 def test_reversed_data_turn_the_verdict(base, gain, noise):
-    assume(max(noise[: len(base)]) - min(noise[: len(base)]) > 1e-6)
-    better = [b + gain + n for b, n in zip(base, noise, strict=False)]
+    better = [b + gain + n for b, n in zip(base, noise, strict=True)]
     there = beats().judge(runs("hint", better) + runs("atda", base))
     back = beats().judge(runs("hint", base) + runs("atda", better))
-    assert (there.verdict, back.verdict) == ("reproduced", "not reproduced")
-    assert there.difference == pytest.approx(-back.difference)
-    assert there.p_value + back.p_value == pytest.approx(1)
+    assert words(there, back) == ["reproduced", "refuted"]
+    assert there.judgement.effect == pytest.approx(-back.judgement.effect)
+    assert there.judgement.p_value + back.judgement.p_value == pytest.approx(1)
     levels = [[b - k * gain for b in base] for k in range(3)]
-
-    def trend(order):
-        pairs = zip((0.2, 0.4, 0.6), order, strict=True)
-        return falls().judge([r for rho, values in pairs for r in runs("hint", values, rho)])
-
-    assert trend(levels).verdict == "reproduced"
-    assert trend(levels[::-1]).verdict == "not reproduced"
+    trends = [falls().judge(levels_of(*order)) for order in (levels, levels[::-1])]
+    assert words(*trends) == ["reproduced", "refuted"]
 
 
 @pytest.mark.parametrize(
@@ -206,28 +223,38 @@ def test_poison_ratios_pair_over_their_poisons():
 
 
 def papers_runs(dataset="mnist", turn=1):
-    """Five trials of every cell of Table II around the paper's means, or around their mirror."""
-    rows = [row for row in published.table2() if row.dataset == dataset]
-    return [
-        make_record(
-            0.5 + turn * (row.mean / 100 - 0.5) + 1e-4 * ((trial * (len(row.method) + 1)) % 5 - 2),
-            dataset=dataset,
-            method=row.method,
-            rho=row.rho,
-            trial=trial,
-            digest=f"p{row.rho}",
-        )
-        for row, trial in product(rows, range(5))
-    ]
+    """Five trials of every cell of Table II at the paper's means, or at their mirror.
+
+    Of the same images the first so many are right.
+    """
+    made = []
+    for row, trial in product(published.table2(), range(5)):
+        if row.dataset == dataset:
+            share = 0.5 + turn * (row.mean / 100 - 0.5)
+            record = make_record(
+                dataset=dataset,
+                method=row.method,
+                rho=row.rho,
+                trial=trial,
+                digest=f"p{row.rho}",
+            )
+            right = [True] * round(10_000 * share)
+            made.append(with_outcomes(record, right + [False] * (10_000 - len(right))))
+    return made
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
 def test_the_papers_own_means_reproduce_what_they_bear_out(dataset):
     table = catalogue.build("2", papers_runs(dataset), dataset)
     assert len(table.findings) == 6 * 2 + 5
+    # Differences of 0.1 to 0.15 % between two methods are too near the least that counts.
+    near = {"HINT beats every other defense", "HINT is at least as good as none"}
     for finding in table.findings:
-        if finding.bears_out:
-            assert finding.verdict == "reproduced", finding
+        if finding.bears_out and finding.verdict != "reproduced":
+            assert finding.verdict == "inconclusive"
+            assert finding.claim in near or "W/o Defense" not in finding.claim
+    said = [f.verdict.value for f in table.findings if f.bears_out]
+    assert said.count("reproduced") >= 10
     doubted = {(f.claim, f.keys["rho"]) for f in table.findings if not f.bears_out}
     trend = "accuracy falls as rho grows: "
     assert doubted == (
@@ -239,22 +266,29 @@ def test_the_papers_own_means_reproduce_what_they_bear_out(dataset):
         else set()
     )
     outcome = catalogue.check("2", papers_runs(dataset), dataset)
-    assert (outcome.not_reproduced, outcome.judged) == (0, 17 - len(doubted))
-    assert outcome.missing == 0
+    assert (outcome.refuted, outcome.judged) == (0, 17 - len(doubted))
+    assert (outcome.missing, outcome.differing) == (0, 0)
 
 
 def test_mirrored_means_reproduce_nothing():
     table = catalogue.build("2", papers_runs(turn=-1), "mnist")
-    assert {finding.verdict for finding in table.findings} == {"not reproduced"}
-    assert catalogue.check("2", papers_runs(turn=-1), "mnist").not_reproduced == 17
+    assert "reproduced" not in words(*table.findings)
+    assert words(*table.findings).count("refuted") >= 10
+    outcome = catalogue.check("2", papers_runs(turn=-1), "mnist")
+    assert outcome.refuted >= 10
+    assert outcome.differing == 30
 
 
 def test_the_samples_claims_are_shown_and_do_not_count_unless_asked_for():
-    records = runs("hint", [0.8, 0.81, 0.82]) + runs("none", [0.9] * 3)
-    shown = [f for f in catalogue.build("2", records).findings if f.p_value is not None]
-    assert [(f.keys["dataset"], f.verdict) for f in shown] == [("mnist-sample", "not reproduced")]
+    records = []
+    for trial, (method, value) in product(range(5), (("hint", 0.8), ("none", 0.9))):
+        settings = {"dataset": "mnist-sample", "draw": trial, "digest": str(trial)}
+        records += runs_of(method, trial, accuracy=value, **settings)
+    shown = [f for f in catalogue.build("2", records).findings if f.judgement.is_complete]
+    assert [(f.keys["dataset"], f.verdict) for f in shown] == [("mnist-sample", "refuted")]
+    assert shown[0].judgement.basis == Basis(poisons=5, seeds=5, images=10_000)
     assert catalogue.check("2", records).judged == 0
-    assert catalogue.check("2", records, "mnist-sample").not_reproduced == 1
+    assert catalogue.check("2", records, "mnist-sample").refuted == 1
 
 
 def sensitivity_runs(dataset="mnist"):
@@ -270,9 +304,9 @@ def sensitivity_runs(dataset="mnist"):
             if is_default
             else {"parameter": row.parameter, "value": betas.get(row.value, row.value)}
         )
-        noise = 1e-5 * ((trial + len(made)) % 3)
-        record = hint_run(row.mean / 100 + noise, dataset=dataset, trial=trial, **changed)
-        made[record.id] = record
+        right = [True] * round(100 * row.mean)
+        record = hint_run(dataset=dataset, trial=trial, **changed)
+        made[record.id] = with_outcomes(record, right + [False] * (10_000 - len(right)))
     return list(made.values())
 
 
@@ -307,7 +341,7 @@ def test_table_4_turns_with_its_data():
         for k, t in product((8, 32, 64), range(5))
     ]
     found = catalogue.build("4", records, "mnist").findings
-    assert [finding.verdict for finding in found] == ["not reproduced"] * 2
+    assert words(*found) == ["refuted"] * 2
 
 
 def test_table_4_says_where_trials_are_lacking_and_what_fills_them():
@@ -365,27 +399,41 @@ def test_another_attacks_cell_names_it_in_its_command():
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_claims_are_in_every_format(kind):
+    """The word, the effect, its interval, what it rests on and what could have been found."""
     records = [
         make_record(value + 1e-4 * trial * (method == "hint"), method=method, rho=0.4, trial=trial)
-        for method, value in (("hint", 0.98), ("none", 0.97))
-        for trial in range(4)
+        for method, value in (("hint", 0.99), ("none", 0.97))
+        for trial in range(5)
     ]
-    text = render(catalogue.build("2", records, "mnist"), kind)
+    table = catalogue.build("2", records, "mnist")
+    (found,) = [f for f in table.findings if f.judgement.is_complete]
+    text = render(table, kind)
     assert "HINT is at least as good as none" in text
     assert "reproduced" in text
+    low, high = found.judgement.interval
     if kind == "json":
-        found = [c for c in json.loads(text)["claims"] if c["p_value"] is not None]
-        (claim,) = found
+        (claim,) = [c for c in json.loads(text)["claims"] if c["complete"]]
         assert claim["verdict"] == "reproduced"
         assert claim["rho"] == 0.4
         assert claim["p_value"] < 0.001
-        assert claim["test"] == "one-sided paired t-test, margin 0.001"
-        assert claim["difference"] == pytest.approx(0.01015)
-        assert len(claim["records"]) == 8
-    if kind == "csv":
+        assert claim["test"] == "random effects of poison, seed and image, margin 0.001"
+        assert claim["effect"] == pytest.approx(0.0202)
+        assert (claim["effect_low"], claim["effect_high"]) == pytest.approx((low, high))
+        assert claim["detectable"] == pytest.approx(found.judgement.detectable)
+        counts = {name: claim[name] for name in ("poisons", "targets", "seeds", "images")}
+        assert counts == {"poisons": 1, "targets": None, "seeds": 5, "images": 10_000}
+        assert len(claim["records"]) == 10
+    elif kind == "csv":
         rows = [row for row in csv.DictReader(io.StringIO(text)) if row["claim"]]
         assert len(rows) == 17
         (row,) = [row for row in rows if row["p_value"]]
         assert (row["verdict"], row["measured"]) == ("reproduced", "")
+        assert float(row["effect_low"]) == pytest.approx(low)
+        assert (row["poisons"], row["seeds"], row["images"]) == ("1", "5", "10000")
+    else:
+        assert "+2.02" in text
+        assert f"[{100 * low:.2f}, {100 * high:.2f}]" in text
+        assert "1 poison, 5 seeds, 10,000 images" in text
+        assert f"{100 * found.judgement.detectable:.2f}" in text
     if kind == "html":
-        assert '<td class="reproduced">reproduced (p&lt;0.001)</td>' in text
+        assert '<td class="reproduced">reproduced</td>' in text

@@ -10,7 +10,7 @@ from helpers.synthetic_runs import changed, hint_run, make_record, targeted_run
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.results.store import Store
 from poisonbench.tables import catalogue
-from poisonbench.tables.poison_selection import dataset_of, on_poisons, with_note
+from poisonbench.tables.poison_selection import dataset_of, on_poisons
 
 WANTED, UNWANTED, DEFAULT = (16 * digit for digit in ("ab12", "ab1f", "0000"))
 
@@ -91,7 +91,7 @@ def test_a_targeted_poison_has_no_place_here():
 
 def test_the_note_names_the_poisons_first():
     plain = catalogue.build("2", [])
-    notes = with_note(plain, {"a/b": "pgd+dc", "1f": "dap"}).notes
+    notes = catalogue.build("2", [], poisons={"a/b": "pgd+dc", "1f": "dap"}).notes
     assert "on a/b (pgd+dc), 1f (dap)." in notes[0]
     assert any("--missing" in text for text in plain.notes)
     assert not any("--missing" in text for text in notes)

@@ -9,9 +9,10 @@ from helpers.synthetic_runs import make_record, missing_commands
 from poisonbench import registry
 from poisonbench.core.errors import UsageError
 from poisonbench.requests import command_of
+from poisonbench.results.statistics import Verdict
+from poisonbench.results.verdicts import Basis, Judgement
 from poisonbench.tables import catalogue
-from poisonbench.tables.cells import Cell
-from poisonbench.tables.comparisons import distinct_trials
+from poisonbench.tables.cells import Cell, distinct_trials
 
 
 def cell_of(records, dataset="mnist", rho=0.0, method="none", key="2"):
@@ -78,14 +79,15 @@ def test_other_poisons_stay_out_of_a_cell(attacks):
 
 
 def test_verdicts_without_poison():
-    hint = [make_record(0.9887 + 1e-4 * t, method="hint", trial=t) for t in (-1, 0, 1)]
+    hint = [make_record(0.9887 + 1e-4 * (t - 2), method="hint", trial=t) for t in range(5)]
     none = [make_record(0.9 + 1e-4 * t, trial=t) for t in range(5)]
-    assert cell_of(hint, method="hint").verdict == "agrees"
+    assert cell_of(hint, method="hint").verdict == "equivalent"
     assert cell_of(none).verdict == "differs"
-    assert cell_of(none).p_value < 0.001
-    assert cell_of(none[:1]).verdict == "not enough trials"
-    assert cell_of(none[:1]).p_value < 0.001
-    assert cell_of([]).verdict == "not enough trials"
+    assert cell_of(none).judgement.p_value < 0.001
+    assert cell_of(none).judgement.effect == pytest.approx(0.9002 - 0.9844)
+    assert cell_of(none).judgement.basis == Basis(seeds=5)
+    assert cell_of(none[:1]).judgement == Judgement(Verdict.INCONCLUSIVE, basis=Basis(seeds=1))
+    assert cell_of([]).judgement == Judgement(Verdict.INCONCLUSIVE)
     sample = make_record(dataset="mnist-sample")
     assert cell_of([sample], dataset="mnist-sample").verdict == "not published"
 
@@ -132,8 +134,7 @@ def test_the_sample_is_shown_only_with_runs_or_on_request():
     assert shown([]) == {"cifar10", "mnist"}
     assert shown([sample]) == {"cifar10", "mnist", "mnist-sample"}
     assert shown([], "mnist-sample") == {"mnist-sample"}
-    (note,) = [n for n in catalogue.build("2", [sample]).notes if n.startswith("mnist-sample")]
-    assert "no figures" in note
+    assert "mnist-sample is a part of MNIST" in catalogue.build("2", [sample]).notes[-1]
 
 
 def test_table_1_sets_recorded_settings_beside_the_published():
@@ -144,14 +145,14 @@ def test_table_1_sets_recorded_settings_beside_the_published():
         }
 
     found = facts([make_record(method="hint", rho=0.4)])
-    assert found["training images"] == (59_000, 59_000, "agrees")
-    assert found["model"] == ("mnist-cnn", "cnn", "agrees")
-    assert found["epochs"] == (30, 30, "agrees")
+    assert found["training images"] == (59_000, 59_000, "equal")
+    assert found["model"] == ("mnist-cnn", "cnn", "equal")
+    assert found["epochs"] == (30, 30, "equal")
     short = {"epochs": 10}
     assert facts([make_record(training=short)])["epochs"] == (10, 30, "differs")
     both = facts([make_record(), make_record(trial=1, training=short)])
     assert both["epochs"] == ("10, 30", 30, "differs")
-    assert facts([])["epochs"] == (None, 30, "not enough trials")
+    assert facts([])["epochs"] == (None, 30, "inconclusive")
     assert facts([make_record(variant="custom")])["epochs"][0] is None
 
 
@@ -223,7 +224,7 @@ def test_columns_of_different_poisons_are_said():
     old = [make_record(rho=rho, digest=f"old{rho}") for rho in (0.0, 0.2, 0.6)]
     new = make_record(method="hint", rho=0.6, digest="new")
     notes = catalogue.build("2", old).notes
-    assert not [text for text in notes if "poisons" in text.split(":")[0]]
+    assert not [text for text in notes if "are of 2 poisons" in text]
     (note,) = [
         text for text in catalogue.build("2", [*old, new]).notes if "are of 2 poisons" in text
     ]
@@ -248,9 +249,7 @@ def test_of_a_sample_only_what_has_runs_is_shown():
     assert [row[:2] for row in beside.rows] == [("0.6", "W/o Defense")]
 
 
-def test_one_trial_is_not_counted_as_tested():
-    notes = " ".join(catalogue.build("2", [make_record(0.9)], "mnist").notes)
-    assert "were tested" not in notes
+def test_one_trial_is_not_counted_as_judged():
     outcome = catalogue.check("2", [make_record(0.9)], "mnist")
     assert (outcome.differing, outcome.compared) == (0, 0)
 

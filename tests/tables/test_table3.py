@@ -23,8 +23,10 @@ from poisonbench import registry
 from poisonbench.core.settings import as_json
 from poisonbench.requests import command_of
 from poisonbench.results import published
+from poisonbench.results.proportions import ShareDifference
 from poisonbench.results.statistics import Proportion, Summary, Verdict
 from poisonbench.results.store import Store
+from poisonbench.results.verdicts import Basis
 from poisonbench.runs.method_settings import read_settings
 from poisonbench.runs.poison import resolve_poison
 from poisonbench.runs.workspace import Bench
@@ -77,8 +79,10 @@ def test_a_cell_is_counted_beside_the_published_count():
     assert cell.measured == Proportion(2, 5)
     assert cell.published == Proportion(5, 5)
     assert cell.difference == pytest.approx(-0.6)
-    assert cell.p_value == pytest.approx(stats.fisher_exact([[2, 3], [5, 0]]).pvalue)
-    assert cell.verdict == "agrees"
+    evidence = ShareDifference(Proportion(2, 5), Proportion(5, 5))
+    assert cell.judgement.interval == evidence.interval()
+    assert cell.judgement.basis == Basis(poisons=5, targets=5, seeds=5)
+    assert cell.verdict == "inconclusive"
     said = cell.to_dict()
     interval = stats.binomtest(2, 5).proportion_ci(method="wilson")
     assert said["measured"] == {
@@ -91,18 +95,19 @@ def test_a_cell_is_counted_beside_the_published_count():
 
 def test_the_verdicts_of_counts():
     assert cell_of(trials("....."), method="none").verdict == "differs"
-    assert cell_of(trials("xx")).verdict == "not enough trials"
-    assert cell_of([]).verdict == "not enough trials"
+    assert cell_of(trials("....")).verdict == "inconclusive"
+    assert cell_of(trials("....")).judgement.p_value < 0.05
+    assert cell_of([]).verdict == "inconclusive"
     assert cell_of(trials("xx"), method="hint").measured is None
     control = trials("xxx", attack="noise")
     assert cell_of(control, "noise").verdict == "not published"
 
 
 def test_accuracies_stand_beside_the_published_ones():
-    records = [targeted_run(True, 0.93 + 1e-3 * t, trial=t) for t in range(3)]
+    records = [targeted_run(True, 0.93 + 1e-3 * (t % 3), trial=t) for t in range(5)]
     cell = cell_of(records, quantity="test_accuracy")
     assert isinstance(cell.measured, Summary)
-    assert cell.measured.mean == pytest.approx(0.931)
+    assert cell.measured.mean == pytest.approx(0.9308)
     assert cell.published.mean == pytest.approx(0.9369)
     assert cell.verdict == "differs"
 
@@ -196,7 +201,7 @@ def test_there_is_no_net_column_without_controls():
     block = with_control.blocks[2]
     assert block.columns[3:5] == ("measured", "net")
     assert block.rows[0][3:5] == ("4/5 [37.6, 96.4]", "1/2 [9.5, 90.5]")
-    assert any(note.startswith("Net: ") for note in with_control.notes)
+    assert any(" Net: " in note for note in with_control.notes)
 
 
 def test_a_control_is_its_scenarios_whatever_attack_named_it():
@@ -294,26 +299,26 @@ def judged(records, dataset="cifar10"):
     return {(f.claim, f.keys["attack"]): f for f in found}
 
 
-def test_the_papers_own_counts_say_what_they_can_and_no_more():
+def test_the_papers_own_counts_say_what_five_targets_can():
+    """In these stubs the targets that are hit are the first ones under each attack."""
     said = judged(papers_runs())
     pooled = {claim: f for (claim, attack), f in said.items() if attack is None}
     assert {claim: f.verdict for claim, f in pooled.items()} == {
         "HINT is hit less than W/o Defense": Verdict.REPRODUCED,
-        "HINT is hit less than ATDA (L2)": Verdict.REPRODUCED,
-        "HINT is hit less than FRIENDS": Verdict.TOO_FEW,
-        "HINT is hit less than EPIC": Verdict.REPRODUCED,
-        "HINT is hit least of all": Verdict.TOO_FEW,
-        "ATDA (L2) is hit most of the defenses": Verdict.TOO_FEW,
+        "HINT is hit less than ATDA (L2)": Verdict.INCONCLUSIVE,
+        "HINT is hit less than FRIENDS": Verdict.INCONCLUSIVE,
+        "HINT is hit less than EPIC": Verdict.INCONCLUSIVE,
+        "HINT is hit least of all": Verdict.INCONCLUSIVE,
+        "ATDA (L2) is hit most of the defenses": Verdict.INCONCLUSIVE,
     }
     friends = pooled["HINT is hit less than FRIENDS"]
-    assert friends.p_value == pytest.approx(
-        stats.fisher_exact([[3, 17], [6, 14]], alternative="less").pvalue
-    )
-    assert friends.trials == 20
-    assert friends.difference == pytest.approx(3 / 20 - 6 / 20)
+    assert friends.trials == 5
+    assert friends.judgement.effect == pytest.approx(6 / 20 - 3 / 20)
+    assert friends.judgement.basis == Basis(poisons=20, targets=5, seeds=5)
+    assert len(friends.records) == 40
     assert all(finding.bears_out for finding in pooled.values())
     most = pooled["ATDA (L2) is hit most of the defenses"]
-    assert most.difference == pytest.approx(14 / 20 - 9 / 20)
+    assert most.judgement.effect == pytest.approx(14 / 20 - 9 / 20)
     accuracy = {attack: f for (_, attack), f in said.items() if attack is not None}
     assert {a: f.bears_out for a, f in accuracy.items()} == {
         **{"gm": False, "mp": False, "bp": True, "fc": True}
@@ -324,60 +329,31 @@ def test_the_papers_own_counts_say_what_they_can_and_no_more():
 def test_mirrored_counts_reproduce_nothing():
     said = [f for (_, attack), f in judged(papers_runs(turn=True)).items() if attack is None]
     assert Verdict.REPRODUCED not in {finding.verdict for finding in said}
-    assert said[0].verdict == Verdict.NOT_REPRODUCED
+    assert said[0].verdict == Verdict.REFUTED
+
+
+def order(first, second, **arguments):
+    claim = SuccessOrder(claim="less", first=success_cell("hint"), others=(success_cell("none"),))
+    return claim.judge(trials(first, method="hint", **arguments) + trials(second, **arguments))
 
 
 def test_only_trials_that_both_have_are_counted():
-    def order(first, second):
-        claim = SuccessOrder(
-            claim="less", first=success_cell("hint"), others=(success_cell("none"),)
-        )
-        return claim.judge(trials(first, method="hint") + trials(second))
-
     found = order("........", "xxxxx")
     assert found.trials == 5
-    assert found.p_value == pytest.approx(1 / 252)
-    assert found.difference == -1
+    # Of all signs of five targets one is as extreme.
+    assert found.judgement.p_value == pytest.approx(1 / 32)
+    assert found.judgement.effect == 1
+    assert found.verdict == "reproduced"
     assert len(found.records) == 10
-    assert (order("..", "xx").p_value, order("", "").difference) == (None, None)
-    # Three against three cannot pass: even 0 of 3 against 3 of 3 has p = 0.05.
-    assert order("...", "xxx").verdict == "not enough trials"
-    assert order(".....", ".....").verdict == "not reproduced"
+    assert order("", "").judgement.effect is None
+    assert order("....", "xxxx").verdict == "inconclusive"
+    assert order(".....", ".....").verdict == "inconclusive"
+    assert order("xxxxx", ".....").verdict == "refuted"
 
 
-def success_cell(method, hits=None):
-    """One cell, with that many published hits of five."""
-    published = None if hits is None else Proportion(hits, 5)
-    return (
-        Cell(
-            dataset="cifar10",
-            method=method,
-            rho=0.01,
-            attacks=("gm",),
-            scenario="scratch",
-            published_success=published,
-        ),
-    )
-
-
-def test_the_opposite_of_a_claim_is_found_where_the_papers_own_rates_could_not_pass():
-    """2 of 5 against 3 of 5 never passes; all hit against none is the opposite all the same."""
-    others = tuple(success_cell(name, 3) for name in ("none", "atda", "friends"))
-
-    def said(first, *rivals):
-        claim = SuccessOrder(
-            claim="less", first=success_cell("hint", 2), others=others[: len(rivals)]
-        )
-        records = trials(first, method="hint")
-        for name, hits in zip(("none", "atda", "friends"), rivals, strict=False):
-            records += trials(hits, method=name)
-        return claim.judge(records).verdict
-
-    assert said("xx...", "xxx..") == "not enough trials"
-    assert said("xxxxx", ".....") == "not reproduced"
-    # One-sided p = 0.024: enough of one comparison, and not of one of three.
-    assert said("xxxx.", ".....") == "not reproduced"
-    assert said("xxxx.", ".....", "xxxx.", "xxxx.") == "not enough trials"
+def success_cell(method):
+    """One cell."""
+    return (Cell(dataset="cifar10", method=method, rho=0.01, attacks=("gm",), scenario="scratch"),)
 
 
 # Formats
@@ -400,7 +376,8 @@ def test_table_3_is_in_every_format(kind):
         ]
         assert (row["measured"], row["measured_n"], row["published"]) == ("0.8", "5", "0.8")
         assert float(row["measured_low"]) == pytest.approx(0.376, abs=1e-3)
-        assert row["verdict"] == "agrees"
+        assert row["verdict"] == "inconclusive"
+        assert (row["poisons"], row["targets"]) == ("5", "5")
     else:
         assert "4/5 [37.6, 96.4]" in text
         assert "GM (scratch)" in text

@@ -1,0 +1,142 @@
+"""Cells from run records: what was measured, and what a test says of it beside the paper's value.
+
+Each function takes what the cell is about, its runs (one for each seed and trial) or their values
+by record id, the published value, null where the paper has none, and how many trials the cell
+shall have. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from poisonbench.results.estimates import as_printed, mean_difference
+from poisonbench.results.proportions import ShareDifference
+from poisonbench.results.records import RunRecord
+from poisonbench.results.statistics import Proportion, Summary, Verdict, summarise
+from poisonbench.results.verdicts import (
+    LEAST_ACCURACY,
+    LEAST_SUCCESS,
+    EquivalenceRule,
+    Judgement,
+    judge,
+)
+from poisonbench.tables.comparisons import Comparison, Unit
+from poisonbench.tables.evidence import accuracies, basis_of, planned_sets
+
+#: The last printed place of the papers' accuracies.
+_DIGIT = 1e-4
+
+
+def compare_accuracy(
+    keys: Mapping[str, Any],
+    records: Sequence[RunRecord],
+    published: Summary | None,
+    *,
+    trials: int,
+) -> Comparison:
+    """Average the test accuracies of one cell and set them beside the published ones."""
+    judgement = Judgement(Verdict.UNPUBLISHED)
+    if published is not None:
+        sets, is_complete = planned_sets([(run,) for run in records], trials)
+        judged = summarise(accuracies([run for (run,) in sets]))
+        difference = mean_difference(judged, as_printed(published, _DIGIT))
+        rule = EquivalenceRule(LEAST_ACCURACY)
+        judgement = judge([(difference, rule)], basis_of(sets), is_complete=is_complete)
+    return Comparison(
+        keys={**keys, "quantity": "test_accuracy"},
+        measured=summarise(accuracies(records)),
+        published=published,
+        trials=trials,
+        judgement=judgement,
+        records=tuple(run.id for run in records),
+    )
+
+
+def compare_success(
+    keys: Mapping[str, Any],
+    records: Sequence[RunRecord],
+    published: Proportion | None,
+    *,
+    trials: int,
+    planned: int | None = None,
+) -> Comparison:
+    """Count the targets of one cell that were hit, and set the share beside the published one.
+
+    It is judged at as many trials as it shall have, or at the number ``planned``; a target that
+    several trials have counts once.
+    """
+    judgement = Judgement(Verdict.UNPUBLISHED)
+    if published is not None:
+        sets, is_complete = planned_sets(
+            [(run,) for run in records], trials if planned is None else planned
+        )
+        targets = {run.on_target[0].target: run for (run,) in reversed(sets)}
+        judged = share_hit(targets.values())
+        difference = None if judged is None else ShareDifference(judged, published)
+        rule = EquivalenceRule(LEAST_SUCCESS)
+        judgement = judge([(difference, rule)], basis_of(sets), is_complete=is_complete)
+    return Comparison(
+        keys=keys,
+        measured=share_hit(records),
+        published=published,
+        trials=trials,
+        judgement=judgement,
+        records=tuple(record.id for record in records),
+    )
+
+
+def share_hit(records: Collection[RunRecord]) -> Proportion | None:
+    """Targets hit of the runs'; null without any."""
+    hits = sum(bool(record.metrics.attack_success) for record in records)
+    return Proportion(hits, len(records)) if records else None
+
+
+def compare_time(
+    keys: Mapping[str, Any],
+    values: Mapping[str, float],
+    published: float | None,
+    *,
+    trials: int,
+    unit: Unit,
+) -> Comparison:
+    """Average seconds of one device, or ratios of them, and set them beside the published one.
+
+    Untested: the published time is one run without a spread, on a device that nobody else has.
+    """
+    return Comparison(
+        keys=keys,
+        measured=summarise(list(values.values())),
+        published=None if published is None else Summary(published, None, 1),
+        trials=trials,
+        judgement=Judgement(Verdict.UNPUBLISHED if published is None else Verdict.NOT_TESTED),
+        records=tuple(values),
+        unit=unit,
+    )
+
+
+def compare_fact(
+    keys: Mapping[str, Any],
+    values: Mapping[str, int | str],
+    published: int | str | None,
+    *,
+    aliases: Mapping[Any, int | str],
+) -> Comparison:
+    """Set a setting that runs recorded beside the published one; aliases are our names for it."""
+    distinct = sorted(set(values.values()), key=str)
+    measured = distinct[0] if len(distinct) == 1 else ", ".join(map(str, distinct)) or None
+    if published is None:
+        word = Verdict.UNPUBLISHED
+    elif measured is None:
+        word = Verdict.INCONCLUSIVE
+    else:
+        is_same = measured == aliases.get(published, published)
+        word = Verdict.EQUAL if is_same else Verdict.DIFFERS
+    return Comparison(
+        keys=keys,
+        measured=measured,
+        published=published,
+        trials=1,
+        judgement=Judgement(word),
+        records=tuple(values),
+    )

@@ -1,0 +1,361 @@
+"""What a verdict must not say, from stub records: each case is one that plainer tests get wrong."""
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+
+from helpers.synthetic_runs import (
+    make_record,
+    missing_commands,
+    request_of,
+    targeted_run,
+    with_outcomes,
+)
+from poisonbench.requests import command_of
+from poisonbench.results import published
+from poisonbench.results.statistics import Proportion, Summary
+from poisonbench.results.verdicts import Basis
+from poisonbench.tables import catalogue
+from poisonbench.tables.cells import TRIALS, Cell, distinct_trials, is_of_plan
+from poisonbench.tables.claims import SuccessOrder, Superiority, Trend
+from poisonbench.tables.measured import compare_accuracy, compare_success
+
+IMAGES = 10_000
+ATTACKS = ("gm", "mp", "bp", "fc")
+
+
+def cell(method, *, trials=TRIALS, dataset="mnist", rho=0.6):
+    return Cell(dataset=dataset, method=method, rho=rho, trials=trials)
+
+
+def accuracy_claim(trials=TRIALS, dataset="mnist"):
+    return Superiority(
+        claim="HINT beats none",
+        first=cell("hint", trials=trials, dataset=dataset),
+        others=(cell("none", trials=trials, dataset=dataset),),
+    )
+
+
+def gain_runs(gains, *, apart=20, **arguments):
+    """Trials of two methods: each gets some images right that the other gets wrong, anew."""
+    records = []
+    for trial, gain in enumerate(gains):
+        drawn = np.random.default_rng(trial).permutation(IMAGES)
+        for method, wrong in (("hint", drawn[:apart]), ("none", drawn[apart : 2 * apart + gain])):
+            right = np.ones(IMAGES, dtype=bool)
+            right[wrong] = False
+            record = make_record(method=method, rho=0.6, **{"trial": trial, **arguments})
+            records.append(with_outcomes(record, right))
+    return records
+
+
+def success_claim(attacks=ATTACKS, direction=-1):
+    columns = [
+        tuple(
+            Cell(dataset="cifar10", method=method, rho=0.01, attacks=(name,), scenario="scratch")
+            for name in attacks
+        )
+        for method in ("hint", "none")
+    ]
+    return SuccessOrder(claim="less", first=columns[0], others=(columns[1],), direction=direction)
+
+
+def success_runs(targets, attacks=ATTACKS):
+    """Without a defense each attack hits each trial's target, and none under HINT."""
+    return [
+        targeted_run(method == "none", attack=attack, method=method, trial=trial, target=target)
+        for trial, target in enumerate(targets)
+        for attack, method in product(attacks, ("hint", "none"))
+    ]
+
+
+# Targets
+
+
+def test_one_target_under_four_attacks_is_one_target():
+    found = success_claim().judge(success_runs([7] * TRIALS))
+    assert found.verdict == "inconclusive"
+    assert found.judgement.basis.targets == 1
+    assert found.judgement.basis.poisons == 4 * TRIALS
+
+
+def test_five_targets_under_four_attacks_are_five():
+    found = success_claim().judge(success_runs(range(TRIALS)))
+    assert (found.verdict, found.judgement.p_value) == ("reproduced", 1 / 32)
+    assert found.judgement.basis.targets == TRIALS
+    # The same for one attack, which is McNemar's test.
+    alone = success_claim(("gm",)).judge(success_runs(range(TRIALS), ("gm",)))
+    assert alone.judgement.p_value == found.judgement.p_value
+
+
+def test_an_attack_without_runs_leaves_nothing_to_judge():
+    found = success_claim().judge(success_runs(range(TRIALS), ATTACKS[:3]))
+    assert (found.verdict, found.trials) == ("inconclusive", 0)
+
+
+def test_a_published_two_of_five_can_differ_from_nothing():
+    runs = [targeted_run(True, trial=trial) for trial in range(TRIALS)]
+    judged = compare_success({}, runs, Proportion(2, 5), trials=TRIALS).judgement
+    assert judged.verdict == "inconclusive"
+    assert judged.effect == pytest.approx(0.6)
+    assert judged.detectable is None
+    again = [targeted_run(True, trial=trial, target=7) for trial in range(TRIALS)]
+    assert compare_success({}, again, Proportion(2, 5), trials=TRIALS).judgement.effect == 0.6
+    assert compare_success({}, again, Proportion(2, 5), trials=TRIALS).judgement.basis == Basis(
+        poisons=5, targets=1, seeds=5
+    )
+
+
+# Test images
+
+
+@pytest.mark.parametrize(
+    ("gains", "word", "effect"),
+    [
+        ((1, 1, 2), "refuted", 0.00013),
+        ((5, 5, 5), "inconclusive", 0.0005),
+        ((40, 45, 50), "reproduced", 0.0045),
+    ],
+)
+def test_gains_of_a_few_images_are_chance_among_images(gains, word, effect):
+    """The paired t-test over trials has p = 0.029 for the first, and none for the second."""
+    found = accuracy_claim(3).judge(gain_runs(gains))
+    assert found.verdict == word
+    assert found.judgement.effect == pytest.approx(effect, rel=0.03)
+    assert found.judgement.basis == Basis(poisons=1, seeds=3, images=IMAGES)
+
+
+def test_what_was_not_found_is_not_refuted_and_says_what_could_have_been():
+    rng = np.random.default_rng(0)
+    found = accuracy_claim().judge(gain_runs(rng.integers(-60, 60, TRIALS) + 10))
+    assert found.verdict == "inconclusive"
+    assert found.judgement.detectable > 0.003
+    low, high = found.judgement.interval
+    assert low < 0 < high
+
+
+# The planned number
+
+
+def test_a_claim_is_judged_at_the_planned_number_alone():
+    gains = (40, 45, 50, 42, 48, -500, -500)
+    claim = accuracy_claim()
+    assert [claim.judge(gain_runs(gains[:n])).verdict.value for n in (3, 4, 5, 7)] == [
+        "inconclusive",
+        "inconclusive",
+        "reproduced",
+        "reproduced",
+    ]
+    early, late = claim.judge(gain_runs(gains[:4])), claim.judge(gain_runs(gains))
+    assert early.judgement.effect == pytest.approx(0.004425)
+    assert late.judgement.basis.seeds == 5
+    assert late.judgement.effect == pytest.approx(0.0045)
+    assert late.trials == 7
+
+
+def test_a_cell_is_judged_by_the_first_planned_trials():
+    values = [0.9, 0.901, 0.899, 0.9, 0.9, 0.5, 0.5]
+    runs = [make_record(value, trial=trial) for trial, value in enumerate(values)]
+    shown = compare_accuracy({}, runs, Summary(0.8, 0.001, 5), trials=5)
+    assert shown.measured.n == 7
+    assert shown.judgement.effect == pytest.approx(0.1)
+    assert shown.verdict == "differs"
+    early = compare_accuracy({}, runs[:4], Summary(0.8, 0.001, 5), trials=5)
+    assert early.verdict == "inconclusive"
+    assert early.judgement.interval is not None
+
+
+def test_two_trials_that_spread_do_not_agree():
+    runs = [make_record(value, trial=trial) for trial, value in enumerate((0.98988, 0.99412))]
+    for planned in (2, 5):
+        judged = compare_accuracy({}, runs, Summary(0.9844, 0.0002, 5), trials=planned).judgement
+        assert judged.verdict == "inconclusive"
+        assert judged.effect == pytest.approx(0.0076)
+        assert judged.interval == pytest.approx((-0.0194, 0.0346), abs=2e-4)
+        assert judged.basis == Basis(seeds=2)
+        assert judged.detectable == pytest.approx(0.035, abs=1e-3)
+
+
+# Steps
+
+
+@pytest.mark.parametrize(
+    ("levels", "word"),
+    [
+        ((0.95, 0.93, 0.90, 0.85), "reproduced"),
+        ((0.95, 0.95, 0.95, 0.80), "inconclusive"),
+        ((0.95, 0.97, 0.90, 0.80), "refuted"),
+    ],
+)
+def test_falls_means_at_each_step(levels, word):
+    """Page's test finds a trend in all three."""
+    rhos = (0.2, 0.4, 0.6, 0.8)
+    claim = Trend(
+        claim="falls",
+        levels=tuple(cell("none", rho=rho) for rho in rhos),
+        direction=-1,
+        same_poison=False,
+    )
+    records = [
+        make_record(level, rho=rho, trial=trial, digest=f"p{rho}")
+        for (rho, level), trial in product(zip(rhos, levels, strict=True), range(TRIALS))
+    ]
+    assert claim.judge(records).verdict == word
+
+
+# Poisons
+
+
+def test_two_root_seeds_are_two_poisons():
+    """Six trials that agree, of two poisons: one sample of six would be sure."""
+    gains = (40, 45, 50)
+    records = [r for seed in (0, 7) for r in gain_runs(gains, seed=seed, digest=f"p{seed}")]
+    found = accuracy_claim(6).judge(records)
+    assert found.judgement.basis == Basis(poisons=2, seeds=6, images=IMAGES)
+    one = accuracy_claim(3).judge(records[:6])
+    assert one.verdict == "reproduced"
+    shown = [
+        make_record(value, rho=0.6, seed=seed, trial=trial, digest=f"p{seed}")
+        for seed, values in ((0, (0.95, 0.951, 0.949)), (7, (0.91, 0.911, 0.909)))
+        for trial, value in enumerate(values)
+    ]
+    compared = compare_accuracy({}, shown, Summary(0.95, 0.001, 5), trials=6)
+    assert (compared.measured.n, compared.measured.mean) == (2, pytest.approx(0.93))
+    assert compared.judgement.basis == Basis(poisons=2, seeds=6)
+    assert compared.verdict == "inconclusive"
+
+
+def sample_runs(gain_of, trials=range(TRIALS), draw_of=lambda trial: trial):
+    """Trials on ``mnist-sample``, each on its draw."""
+    return [
+        run
+        for trial in trials
+        for run in gain_runs(
+            [gain_of(trial)],
+            dataset="mnist-sample",
+            trial=trial,
+            draw=draw_of(trial),
+            digest=f"p{draw_of(trial)}",
+            labels={"overrides": {"poison_trial": draw_of(trial)} if draw_of(trial) else {}},
+        )
+    ]
+
+
+def test_trials_of_the_sample_train_on_draws_of_their_own():
+    wanted = cell("hint", dataset="mnist-sample")
+    requests = [wanted.request(trial) for trial in range(7)]
+    assert [request.poison.trial for request in requests] == [0, 1, 2, 3, 4, 0, 1]
+    words = command_of(requests[3])
+    assert "--poison-trial 3" in words
+    assert request_of(words) == requests[3]
+    clean = cell("hint", dataset="mnist-sample", rho=0.0)
+    others = [clean.request(3), cell("hint").request(3)]
+    assert [request.poison.trial for request in others] == [0, 0]
+
+
+def test_a_claim_of_the_sample_rests_on_its_poisons():
+    claim = accuracy_claim(dataset="mnist-sample")
+    found = claim.judge(sample_runs(lambda trial: 60 + trial))
+    assert found.verdict == "reproduced"
+    assert found.judgement.basis == Basis(poisons=5, seeds=5, images=IMAGES)
+    # Ten trials are two seeds a poison.
+    twice = claim.judge(
+        sample_runs(lambda trial: 60 + trial, range(10), draw_of=lambda trial: trial % 5)
+    )
+    assert twice.trials == 10
+    larger = replace(claim, first=cell("hint", dataset="mnist-sample", trials=10))
+    ten = larger.judge(
+        sample_runs(lambda trial: 60 + trial, range(10), draw_of=lambda trial: trial % 5)
+    )
+    assert ten.judgement.basis == Basis(poisons=5, seeds=10, images=IMAGES)
+    # Poisons that differ are few, however many seeds agree on each.
+    apart = larger.judge(
+        sample_runs(
+            lambda trial: 60 + 200 * (-1) ** (trial % 5),
+            range(10),
+            draw_of=lambda trial: trial % 5,
+        )
+    )
+    assert apart.verdict == "inconclusive"
+
+
+def test_trials_on_another_draw_are_shown_and_not_judged():
+    """As of records from before the trials had draws of their own."""
+    old = sample_runs(lambda trial: 60, range(TRIALS), draw_of=lambda trial: 0)
+    found = accuracy_claim(dataset="mnist-sample").judge(old)
+    assert (found.trials, found.verdict) == (5, "inconclusive")
+    assert found.judgement.basis == Basis(poisons=1, seeds=5, images=IMAGES)
+    own = sample_runs(lambda trial: 60, range(3))
+    hint = [run for run in (*old, *own) if run.spec.method == "hint"]
+    kept = distinct_trials(hint)
+    assert [run.spec.poison.trial for run in kept] == [0, 1, 2, 0, 0]
+    assert [is_of_plan(run) for run in kept] == [True, True, True, False, False]
+    wanted = cell("hint", dataset="mnist-sample")
+    assert [run.id for run in wanted.select([*old, *own])] == [run.id for run in kept]
+    assert wanted.missing([*old, *own]) == [3, 4]
+    commands = [
+        command
+        for command in missing_commands("2", [*old, *own], "mnist-sample")
+        if "hint" in command and "--rho 0.6" in command
+    ]
+    assert [command.split("--rho 0.6 ")[1] for command in commands] == [
+        "--poison-trial 3 --trial 3",
+        "--poison-trial 4 --trial 4",
+    ]
+
+
+# --check
+
+
+def test_sixty_cells_that_equal_the_published_ones_do_not_fail_by_chance():
+    rng = np.random.default_rng(0)
+    records = [
+        make_record(
+            row.mean / 100 + value,
+            dataset=row.dataset,
+            method=row.method,
+            rho=row.rho,
+            trial=trial,
+            digest=f"p{row.dataset}{row.rho}",
+        )
+        for row in published.table2()
+        # The published mean is off the true one too.
+        for off in [rng.normal(0, row.std / 100 / TRIALS**0.5)]
+        for trial, value in enumerate(rng.normal(off, row.std / 100, TRIALS).tolist())
+    ]
+    words = [shown.verdict.value for shown in catalogue.build("2", records).cells]
+    assert len(words) == 60
+    assert words.count("differs") >= 1
+    outcome = catalogue.check("2", records)
+    assert (outcome.compared, outcome.differing, outcome.missing) == (60, 0, 0)
+    # One that does differ is found among them.
+    lower = [
+        make_record(r.metrics.test_accuracy - 0.05, trial=r.spec.trial, digest="p")
+        if (r.spec.dataset.name, r.spec.rho, r.spec.method) == ("mnist", 0, "none")
+        else r
+        for r in records
+    ]
+    assert catalogue.check("2", lower).differing == 1
+
+
+def test_a_declared_claim_stands_alone():
+    """Between 5 % and its share of 5 % the claim is refuted; undeclared it is one of three."""
+    loss = [-0.024, 0.0, -0.012, -0.005, -0.02]
+    records = [
+        make_record(0.9664 + value, method=method, trial=trial, rho=0.6)
+        for method, values in (("none", [2e-4, 0.0, 0.0, -1e-4, -1e-4]), ("hint", loss))
+        for trial, value in enumerate(values)
+    ]
+    claim = "HINT is at least as good as none"
+    (found,) = [f for f in catalogue.build("2", records, "mnist").findings if f.trials]
+    assert (found.claim, found.verdict) == (claim, "refuted")
+    assert 0.05 / 3 < found.judgement.p_against < 0.05
+    assert catalogue.check("2", records, "mnist").refuted == 0
+    assert (
+        catalogue.check(
+            "2", records, "mnist", is_declared=lambda finding: finding.claim == claim
+        ).refuted
+        == 1
+    )
