@@ -206,6 +206,10 @@ NETWORKS = _ours(
         default_for=("mnist",),
     ),
     NetworkEntry(
+        "mnist-cnn-small",
+        "The same in a quarter of the width: 10 and 25 filters",
+    ),
+    NetworkEntry(
         "cifar-resnet18",
         "ResNet-18 for 32 x 32 images, as the CIFAR-10 papers use it",
         default_for=("cifar10",),

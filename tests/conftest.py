@@ -84,6 +84,14 @@ def pools(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def undeclared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All claims are judged at their tables' own number of trials."""
+    from poisonbench.tables import declared
+
+    monkeypatch.setattr(declared, "shipped", lambda: ())
+
+
+@pytest.fixture
 def results(tmp_path: Path) -> Path:
     """A results folder that is not there yet."""
     return tmp_path / "results"

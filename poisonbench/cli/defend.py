@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from poisonbench.registry import plugin_files
 from poisonbench.requests import RunRequest, Sampling, Values, read_poison
 
 if TYPE_CHECKING:
-    from poisonbench.results.records import RunRecord
+    from poisonbench.results.records import ClaimLabel, RunRecord
     from poisonbench.runs.defend import Defended
 
 
@@ -99,17 +99,20 @@ def read_requests(options: DefendOptions, values: Values) -> list[RunRequest]:
 
 
 def run(
-    requests: Sequence[RunRequest], options: RunOptions, plan: str | None = None
+    requests: Sequence[RunRequest],
+    options: RunOptions,
+    plan: str | None = None,
+    claims: Mapping[str, ClaimLabel] | None = None,
 ) -> list[Defended]:
     """Train what is asked for, or find it, and print a line on each unless it shall be JSON.
 
     All of them, of one seed, are checked before the first is trained; ``plan`` is the digest of
-    the sweep's plan.
+    the sweep's plan, and ``claims`` the declared ones that it serves.
     """
     from poisonbench.runs.defend import defend, resolve_run
 
     done = []
-    with open_bench(options, plan) as bench:
+    with open_bench(options, plan, claims) as bench:
         for request in requests if len(requests) > 1 else ():
             resolve_run(bench, request)
         for request in requests:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import UsageError
 from poisonbench.registry import forgetting, plugin_files
 from poisonbench.requests import CraftRequest, Request, RunRequest
+from poisonbench.results.records import ClaimLabel
 from poisonbench.results.store import Store
 from poisonbench.sweep.plan import Job, Plan, make_plan, run_key
 
@@ -41,12 +42,14 @@ def plan_lines(lines: Iterable[str], data_root: Path) -> Plan:
         return make_plan(planner.jobs, plugin_files())
 
 
-def plan_requests(requests: Iterable[Request], data_root: Path) -> Plan:
-    """A plan of these requests, with the poisons that they need; see :func:`plan_lines`."""
+def plan_requests(
+    requests: Iterable[Request], data_root: Path, claims: Mapping[str, ClaimLabel] | None = None
+) -> Plan:
+    """A plan of these requests for claims, with the poisons needed; see :func:`plan_lines`."""
     planner = _Planner(data_root)
     for request in requests:
         planner.add(request)
-    return make_plan(planner.jobs, plugin_files())
+    return make_plan(planner.jobs, plugin_files(), claims)
 
 
 def _words(line: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -21,6 +21,7 @@ from poisonbench.results.store import Store
 from poisonbench.tables.cells import TARGETED_SAMPLE
 
 if TYPE_CHECKING:
+    from poisonbench.results.records import ClaimLabel
     from poisonbench.runs.workspace import Bench
 
 
@@ -50,7 +51,11 @@ class RunOptions(BenchOptions):
 
 
 @contextmanager
-def open_bench(options: BenchOptions, plan: str | None = None) -> Iterator[Bench]:
+def open_bench(
+    options: BenchOptions,
+    plan: str | None = None,
+    claims: Mapping[str, ClaimLabel] | None = None,
+) -> Iterator[Bench]:
     """A bench whose runs stop cleanly on signals and show progress on stderr.
 
     Raises:
@@ -74,6 +79,7 @@ def open_bench(options: BenchOptions, plan: str | None = None) -> Iterator[Bench
             say=lambda text: common.say(text, quiet=options.quiet),
             stopping=stopping,
             plan=plan,
+            claims=claims or {},
         )
 
 

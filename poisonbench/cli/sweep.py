@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,11 +26,16 @@ from poisonbench.registry import plugin_files
 from poisonbench.requests import Request, command_of
 from poisonbench.results.store import Store
 from poisonbench.sweep import slurm
+from poisonbench.sweep.costs import Costs
 from poisonbench.sweep.execute import Sweep
 from poisonbench.sweep.garbage import STALE, delete, find_garbage, unfinished_checkpoints
 from poisonbench.sweep.job_states import JobStates
 from poisonbench.sweep.plan import Plan, read_plan, write_plan
 from poisonbench.sweep.progress_view import JobBars, View
+
+if TYPE_CHECKING:
+    from poisonbench.results.records import ClaimLabel
+    from poisonbench.tables.claim_plan import PlannedClaim
 
 app = common.command_app("Plan, run and watch many runs, on one machine or on SLURM.")
 
@@ -65,6 +70,9 @@ class _PlanOptions:
     dataset: str | None = common.option(None, "Only this data set.")
     methods: str = common.option("", "Only these defenses, separated by commas.")
     trials: int | None = common.option(None, "Trials of each cell; 5 by default.", min=1)
+    for_claims: bool = common.option(
+        False, "As many trials as the table's declared claims need, and what they cost."
+    )
     lines: Path | None = common.option(
         None, "Plan the defend and craft commands in this file instead; - is stdin."
     )
@@ -86,12 +94,25 @@ def plan(options: _PlanOptions) -> None:
     poisonbench sweep plan --table 2 | xargs -d '\n' -P 4 -I LINE sh -c LINE
 
     poisonbench sweep plan --table 2 --json --output plan.json
+
+    poisonbench sweep plan --table 2 --dataset mnist --for-claims
     """
     kind = _read_kind(options.only)
     if options.output is not None and not options.json:
         raise UsageError("expected --output with --json, got it alone; add --json or use `> FILE`")
     board = _job_states(options.results)
-    if options.lines is None:
+    claims: dict[str, ClaimLabel] = {}
+    if options.for_claims:
+        for_claims = _plan_claims(board, options)
+        claims = {own.declaration.id: own.label for own in for_claims}
+        requests = list(dict.fromkeys(run for own in for_claims for run in own.requests()))
+        words = _claims_in_words(for_claims, board)
+        if not (options.json or options.dry_run):
+            print(words)
+            common.say("to run them: add --json --output PLAN", quiet=options.quiet)
+            return
+        common.say(words, quiet=options.quiet)
+    elif options.lines is None:
         from poisonbench.tables.catalogue import missing_runs
 
         is_plain = not (options.json or options.dry_run or kind == "craft")
@@ -109,7 +130,7 @@ def plan(options: _PlanOptions) -> None:
     from poisonbench.cli.plan_jobs import plan_lines, plan_requests
 
     if options.lines is None:
-        planned = plan_requests(requests, options.data_root)
+        planned = plan_requests(requests, options.data_root, claims)
     else:
         planned = plan_lines(_read_lines(options.lines), options.data_root)
     if options.dry_run:
@@ -275,6 +296,40 @@ def submit(options: _ArrayOptions, plan: PlanArgument, as_json: common.JsonOptio
             submitted[slurm.ONLY[stage]] = last
     lines = [f"{job}  {stage}" for stage, job in submitted.items()]
     common.show({"plan": planned.digest, "jobs": submitted}, lines, as_json)
+
+
+def _plan_claims(board: JobStates, options: _PlanOptions) -> list[PlannedClaim]:
+    """A table's declared claims, with as many trials as the records so far call for."""
+    from poisonbench.tables.claim_plan import plan_claims
+    from poisonbench.tables.declared import shipped
+
+    if options.lines is not None or options.methods:
+        raise UsageError(
+            "expected --for-claims without --lines and --methods, got one of them; a claim "
+            "needs all the runs that it compares"
+        )
+    board.refresh()
+    records = list(board.records.values())
+    planned = plan_claims(options.table, records, options.dataset, options.trials)
+    if not planned:
+        others = sorted({f"{own.table} ({own.dataset})" for own in shipped()})
+        raise UsageError(
+            f"expected a table with declared claims, got {options.table}"
+            + (f" on {options.dataset}" if options.dataset else "")
+            + f"; there are some of {', '.join(others)}"
+        )
+    return planned
+
+
+def _claims_in_words(planned: Sequence[PlannedClaim], board: JobStates) -> str:
+    """A line on each claim, and one on what all their runs cost."""
+    records = list(board.records.values())
+    every = {run for own in planned for run in own.requests()}
+    left = {run for own in planned for run in own.requests(records)}
+    lines = [own.in_words() for own in planned]
+    cost = Costs(records).in_words(left)
+    done = f"{len(every)} run(s), of which {len(every) - len(left)} are done; {cost}"
+    return "\n".join([*lines, done])
 
 
 def _array_job(path: Path, plan: Plan, kind: str | None, options: _ArrayOptions) -> slurm.ArrayJob:

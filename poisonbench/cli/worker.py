@@ -22,6 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from poisonbench.cli import craft, defend
 from poisonbench.cli.common import plugin_options
 from poisonbench.cli.session import RunOptions
@@ -29,6 +31,7 @@ from poisonbench.core.progress import relay
 from poisonbench.plugins import check_file
 from poisonbench.registry import register
 from poisonbench.requests import CraftRequest, Request, command_of, from_json
+from poisonbench.results.records import ClaimLabel
 
 #: Seconds between looks at a run, and between requests to stop.
 _POLL = 0.1
@@ -152,7 +155,7 @@ def _run(message: dict[str, Any], answers: int) -> None:
         relay.set(report)
         from poisonbench.cli.main import exit_code
 
-        code = exit_code(lambda: _do(request, options, message["plan"], message["plugins"]))
+        code = exit_code(lambda: _do(request, message))
     except BaseException:
         traceback.print_exc()
     finally:
@@ -161,11 +164,10 @@ def _run(message: dict[str, Any], answers: int) -> None:
         os._exit(code)
 
 
-def _do(
-    request: Request, folders: Mapping[str, str], plan: str, plugins: Mapping[str, str]
-) -> None:
+def _do(request: Request, message: Mapping[str, Any]) -> None:
     """Do what ``craft`` or ``defend`` does for this request."""
-    for path, digest in plugins.items():
+    folders = message["options"]
+    for path, digest in message["plugins"].items():
         check_file(path, digest)
         register(path)
     options = RunOptions(
@@ -177,7 +179,8 @@ def _do(
     if isinstance(request, CraftRequest):
         craft.run([request], options)
     else:
-        defend.run([request], options, plan)
+        claims = msgspec.convert(message["claims"], dict[str, ClaimLabel])
+        defend.run([request], options, message["plan"], claims)
 
 
 def _answer(descriptor: int, value: dict[str, Any]) -> None:

@@ -81,6 +81,13 @@ class Sizes(Part, frozen=True, kw_only=True):
     test: int
 
 
+class ClaimLabel(Part, frozen=True, kw_only=True):
+    """A claim that a run was planned for: its declaration's digest, and how many trials."""
+
+    digest: str
+    trials: int
+
+
 class Labels(Part, frozen=True, kw_only=True):
     """What a table groups by and the spec does not say.
 
@@ -91,6 +98,7 @@ class Labels(Part, frozen=True, kw_only=True):
         presets: the data set's, most general first.
         is_paper_dataset: whether it is a paper's data set, and the whole of it.
         dataset: its name as the user wrote it.
+        claims: by id, those that the run's sweep was planned for; null where it was for none.
     """
 
     variant: str
@@ -102,6 +110,7 @@ class Labels(Part, frozen=True, kw_only=True):
     dataset: str
     sizes: Sizes
     source: Sources | None = None
+    claims: dict[str, ClaimLabel] | None = None
 
 
 class RemovalCounts(Part, frozen=True, kw_only=True):

@@ -114,6 +114,7 @@ def defend(bench: Bench, request: RunRequest) -> Defended:
         sizes=records.Sizes(
             train=len(dataset.train), validation=len(dataset.validation), test=len(dataset.test)
         ),
+        claims=dict(bench.claims) or None,
     )
     try:
         record, weights = _train(bench, run, spec, material, labels)

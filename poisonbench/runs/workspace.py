@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from poisonbench.data.poison import Poison
 from poisonbench.data.sources import load_dataset
 from poisonbench.data.splits import Dataset
 from poisonbench.models import default_network
+from poisonbench.results.records import ClaimLabel
 from poisonbench.results.store import Store
 from poisonbench.training.checkpoint import Checkpoint
 from poisonbench.training.recipe import Recipe
@@ -38,6 +39,7 @@ class Bench:
         say: told of what happens, a line at a time.
         stopping: set by a signal; runs stop at the next safe point.
         plan: the digest of the sweep's plan that asks for the runs, for their records.
+        claims: by id, the declared claims that the plan serves, for the records too.
     """
 
     store: Store
@@ -48,6 +50,7 @@ class Bench:
     say: Callable[[str], None] = _mute
     stopping: threading.Event = field(default_factory=threading.Event)
     plan: str | None = None
+    claims: Mapping[str, ClaimLabel] = field(default_factory=dict)
     _datasets: dict[tuple[str, int], Dataset] = field(default_factory=dict)
     _artefacts: dict[tuple[Path, str], Poison] = field(default_factory=dict)
 

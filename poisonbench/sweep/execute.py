@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from poisonbench.core.errors import InterruptedRunError, JobsFailedError, StoreError
 from poisonbench.core.signals import Stopping
 from poisonbench.requests import to_json
@@ -187,6 +189,7 @@ class Sweep:
                 "options": {**folders, "device": slot.device},
                 "plan": self.plan.digest,
                 "plugins": dict(self.plan.plugins),
+                "claims": msgspec.to_builtins(self.plan.claims),
                 "log": str(self.board.log_path(job)),
             }
         )

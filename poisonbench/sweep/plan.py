@@ -23,7 +23,7 @@ from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.files import read_shared, retried, write_text
 from poisonbench.requests import CraftRequest, Request, from_json, to_json
-from poisonbench.results.records import RunRecord
+from poisonbench.results.records import ClaimLabel, RunRecord
 from poisonbench.results.run_spec import RunSpec
 
 #: 2: a job holds its request as a value.
@@ -73,12 +73,14 @@ class Job:
 class Plan:
     """Jobs, poisons before the runs that need them, and the digest that records repeat.
 
-    ``plugins`` has by path the sha256 of each file of ``--plugin`` that the jobs need.
+    ``plugins`` has by path the sha256 of each file of ``--plugin`` that the jobs need, ``claims``
+    by id the declared claims that they were planned for.
     """
 
     jobs: tuple[Job, ...]
     digest: str
     plugins: Mapping[str, str] = field(default_factory=dict)
+    claims: Mapping[str, ClaimLabel] = field(default_factory=dict)
 
     def job(self, job_id: str) -> Job:
         """The job of that id."""
@@ -113,18 +115,22 @@ class Plan:
         """The file's text: a line a job, so that two plans can be compared by eye."""
         lines = [json.dumps(job.to_json(), sort_keys=True) for job in self.jobs]
         facts = {"schema": SCHEMA, "poisonbench": __version__, "digest": self.digest}
-        head = json.dumps(facts | ({"plugins": dict(self.plugins)} if self.plugins else {}))
+        head = json.dumps(facts | _extras(self.plugins, self.claims))
         return f'{head[:-1]}, "jobs": [\n' + ",\n".join(lines) + "\n]}\n"
 
 
-def make_plan(jobs: Sequence[Job], plugins: Mapping[str, str] | None = None) -> Plan:
+def make_plan(
+    jobs: Sequence[Job],
+    plugins: Mapping[str, str] | None = None,
+    claims: Mapping[str, ClaimLabel] | None = None,
+) -> Plan:
     """A plan of these jobs, each id once, poisons first."""
-    plugins = plugins or {}
+    plugins, claims = plugins or {}, claims or {}
     once: dict[str, Job] = {}
     for job in jobs:
         once.setdefault(job.id, job)
     ordered = tuple(sorted(once.values(), key=lambda job: job.kind != "craft"))
-    return Plan(ordered, _digest(ordered, plugins), plugins)
+    return Plan(ordered, _digest(ordered, plugins, claims), plugins, claims)
 
 
 def write_plan(plan: Plan, path: Path) -> None:
@@ -175,7 +181,7 @@ def read_plan(path: Path) -> Plan:
         raise ArtefactError(
             f"{path}: expected a plan's fields and sound jobs, got a fault: {error}"
         ) from None
-    if file.digest != (digest := _digest(jobs, file.plugins)):
+    if file.digest != (digest := _digest(jobs, file.plugins, file.claims)):
         raise ArtefactError(
             f"{path}: expected jobs with digest {file.digest}, got {digest}; the file was "
             "edited, make another plan instead"
@@ -187,7 +193,7 @@ def read_plan(path: Path) -> Plan:
                 f"{path}: expected each job once, behind the jobs that it needs, got {job.id}"
             )
         ids.add(job.id)
-    return Plan(jobs, digest, file.plugins)
+    return Plan(jobs, digest, file.plugins, file.claims)
 
 
 def run_key(spec: RunSpec, pools: Mapping[str, str]) -> str:
@@ -211,8 +217,16 @@ def record_key(record: RunRecord) -> str:
     return run_key(record.spec, {attack: pool.id for attack, pool in pools.items()})
 
 
-def _digest(jobs: Sequence[Job], plugins: Mapping[str, str]) -> str:
-    return spec_id([*(job.to_json() for job in jobs), *([plugins] if plugins else [])])
+def _extras(plugins: Mapping[str, str], claims: Mapping[str, ClaimLabel]) -> dict[str, Any]:
+    """What a plan's file has only where there is some."""
+    extras = {"plugins": dict(plugins), "claims": msgspec.to_builtins(claims)}
+    return {name: values for name, values in extras.items() if values}
+
+
+def _digest(
+    jobs: Sequence[Job], plugins: Mapping[str, str], claims: Mapping[str, ClaimLabel]
+) -> str:
+    return spec_id([*(job.to_json() for job in jobs), *_extras(plugins, claims).values()])
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True):
@@ -240,3 +254,4 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     digest: str
     jobs: list[_Line]
     plugins: dict[str, str] = {}
+    claims: dict[str, ClaimLabel] = {}

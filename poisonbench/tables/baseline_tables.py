@@ -20,6 +20,7 @@ from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Proportion, Summary, Verdict, summarise
 from poisonbench.results.verdicts import Judgement
 from poisonbench.tables.cells import TARGETED_SAMPLE, Cell, is_run_on
+from poisonbench.tables.claims import Claim, SuccessOrder
 from poisonbench.tables.comparisons import Block, Comparison, Statistic
 from poisonbench.tables.layout import DASH, DETAILS, show_details, show_measured
 from poisonbench.tables.measured import compare_success, share_hit
@@ -324,6 +325,27 @@ def _networks_block() -> Block:
     )
 
 
+def _claims(
+    protocol: Protocol, dataset: str, cells: Sequence[Cell], records: Records
+) -> list[Claim]:
+    """The k-NN filter against each other one, on all attacks that were tried on both.
+
+    Not against no defense: only attacks that succeed without one are shown.
+    """
+    at = {cell.method: cell for cell in reversed(cells)}
+    labels = method_labels()
+    return [
+        SuccessOrder(
+            claim=f"{labels['knn']} is hit less than {labels[name]}",
+            first=(at["knn"],),
+            others=((at[name],),),
+            keys={"dataset": dataset, "attack": protocol.attack},
+        )
+        for name in METHODS[2:]
+        if "knn" in at
+    ]
+
+
 def _notes(protocol: Protocol, cells: Sequence[Cell], records: Records) -> list[str]:
     counted = (
         "A defense's row counts the attacks that succeed undefended, as the paper's do; the row "
@@ -362,6 +384,7 @@ def _table(protocol: Protocol, title: str) -> PaperTable:
         cells=cells,
         blocks=partial(_blocks, protocol),
         notes=partial(_notes, protocol),
+        claims=partial(_claims, protocol),
         datasets=(TARGETED_DATASET,),
         is_targeted=True,
     )

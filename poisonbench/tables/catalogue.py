@@ -7,7 +7,7 @@ its module and an entry to ``TABLES``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,9 +18,9 @@ from poisonbench.requests import RunRequest
 from poisonbench.results import published
 from poisonbench.results.statistics import SIGNIFICANCE, Verdict
 from poisonbench.results.verdicts import LEAST_ACCURACY, LEAST_SUCCESS, holm
-from poisonbench.tables import baseline_tables, table1, table2, table3, table4, table5
+from poisonbench.tables import baseline_tables, declared, table1, table2, table3, table4, table5
 from poisonbench.tables.cells import SAMPLES, Cell, is_run_on
-from poisonbench.tables.comparisons import Comparison, Finding, Table
+from poisonbench.tables.comparisons import Comparison, Standing, Table
 from poisonbench.tables.layout import claims_block
 from poisonbench.tables.paper_table import PaperTable, Records, dataset_labels
 
@@ -132,7 +132,9 @@ def build(
     for name in names:
         group = [cell for cell in every if cell.dataset == name]
         blocks += table.blocks(name, group, records)
-        findings = [claim.judge(records) for claim in table.claims(name, group, records)]
+        findings = [
+            declared.judge(key, claim, records) for claim in table.claims(name, group, records)
+        ]
         # The paper's own data sets show every claim; of a sample those that have runs are enough.
         if findings := [f for f in findings if f.records or name not in SAMPLES]:
             blocks.append(claims_block(f"{dataset_labels()[name]}: the paper's claims", findings))
@@ -168,7 +170,6 @@ def check(
     records: Records,
     dataset: str | None = None,
     rhos: Container[float] | None = None,
-    is_declared: Callable[[Finding], bool] | None = None,
 ) -> TableCheck:
     """Count what differs, what is refuted and what is missing.
 
@@ -180,7 +181,6 @@ def check(
         records: what has been run.
         dataset: only this one.
         rhos: the poison ratios whose missing runs count; null for all.
-        is_declared: whether a claim was declared before its runs; by default none was.
     """
     names = [dataset] if dataset else find_table(key).datasets
     table = build(key, records, dataset)
@@ -189,7 +189,7 @@ def check(
         f for f in table.findings if f.keys["dataset"] in names and f.bears_out is not False
     ]
     judged = [finding.judgement for finding in findings]
-    undeclared = [f for f in findings if is_declared is None or not is_declared(f)]
+    undeclared = [f for f in findings if f.standing is not Standing.DECLARED]
     exploratory = [*compared, *(finding.judgement for finding in undeclared)]
     tested = [(j, j.p_against) for j in exploratory if j.is_complete and j.p_against is not None]
     adjusted = zip(tested, holm([p for _, p in tested]), strict=True)

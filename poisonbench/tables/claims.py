@@ -81,6 +81,10 @@ class Superiority:
         """All that are compared."""
         return self.first, *self.others
 
+    def wanting(self, trials: int) -> Superiority:
+        """The same claim, judged at so many trials."""
+        return replace(self, first=replace(self.first, trials=trials))
+
     def judge(self, records: Sequence[RunRecord]) -> Finding:
         """Judge the claim by the planned trials."""
         own = self.first.select(records)
@@ -120,6 +124,11 @@ class Trend:
     def cells(self) -> tuple[Cell, ...]:
         """All that are compared."""
         return self.levels
+
+    def wanting(self, trials: int) -> Trend:
+        """The same claim, judged at so many trials."""
+        first, *others = self.levels
+        return replace(self, levels=(replace(first, trials=trials), *others))
 
     def judge(self, records: Sequence[RunRecord]) -> Finding:
         """Judge the claim by the planned trials that all levels have."""
@@ -161,6 +170,10 @@ class SuccessOrder:
     def cells(self) -> tuple[Cell, ...]:
         """All that are compared."""
         return tuple(cell for column in (self.first, *self.others) for cell in column)
+
+    def wanting(self, trials: int) -> SuccessOrder:
+        """The same claim, judged at so many trials."""
+        return replace(self, first=tuple(replace(cell, trials=trials) for cell in self.first))
 
     def judge(self, records: Sequence[RunRecord]) -> Finding:
         """Judge the claim by the targets of the planned trials, each of which counts once.

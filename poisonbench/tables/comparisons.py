@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any, Literal
 
 from poisonbench.results.statistics import Proportion, Summary, Verdict, mean_interval, wilson
@@ -78,6 +79,14 @@ class Comparison:
         }
 
 
+class Standing(StrEnum):
+    """Whether a claim was declared in ``claims.toml``, and whether before its first run."""
+
+    DECLARED = "declared"
+    DECLARED_LATE = "declared after its first run"
+    EXPLORATORY = "exploratory"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """The outcome of judging one claim of the paper.
@@ -90,6 +99,7 @@ class Finding:
         bears_out: whether the paper's own means bear the claim out; null where it printed none.
         records: ids of the run records of these sets.
         unit: of the effect.
+        standing: whether it was declared beforehand.
     """
 
     keys: Mapping[str, Any]
@@ -100,6 +110,7 @@ class Finding:
     bears_out: bool | None
     records: tuple[str, ...]
     unit: Unit = "fraction"
+    standing: Standing = Standing.EXPLORATORY
 
     @property
     def verdict(self) -> Verdict:
@@ -111,6 +122,7 @@ class Finding:
         return {
             **self.keys,
             "claim": self.claim,
+            "standing": self.standing.value,
             "test": self.test,
             **_judgement_as_json(self.judgement),
             "trials": self.trials,

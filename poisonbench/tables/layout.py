@@ -104,6 +104,7 @@ def claims_block(title: str, findings: Sequence[Finding]) -> Block:
             bears_out[finding.bears_out],
             str(finding.trials),
             _show_number(finding.judgement.effect, finding.unit, "+"),
+            finding.standing.value,
             finding.verdict.value,
             *show_details(finding)[: len(details)],
         )
@@ -111,7 +112,7 @@ def claims_block(title: str, findings: Sequence[Finding]) -> Block:
     ]
     return Block(
         title=title,
-        columns=("claim", *names, "paper", "trials", "effect", "verdict", *details),
+        columns=("claim", *names, "paper", "trials", "effect", "standing", "verdict", *details),
         rows=tuple(rows),
         keys=1 + len(names),
         details=len(details),

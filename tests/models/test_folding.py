@@ -11,7 +11,7 @@ from poisonbench.models.classifier import Classifier, initialise
 from poisonbench.models.cpu.first_block import FrozenBlock, is_first_block
 from poisonbench.models.folding import folded
 
-SHAPES = {"mnist-cnn": (1, 28, 28), "cifar-resnet18": (3, 16, 16)}
+SHAPES = {"mnist-cnn": (1, 28, 28), "mnist-cnn-small": (1, 20, 17), "cifar-resnet18": (3, 16, 16)}
 
 
 def trained_looking(model: Classifier, generator):

@@ -34,6 +34,15 @@ def test_mnist_cnn_is_the_papers():
     assert model(torch.rand(2, 1, 28, 28)).shape == (2, 10)
 
 
+def test_the_small_mnist_cnn_is_the_reference_codes():
+    model = build("mnist-cnn-small", (1, 28, 28))
+    assert sum(p.numel() for p in model.parameters()) == 10_615
+    assert model.head.in_features == 400
+    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    assert [layer.out_channels for layer in convolutions] == [10, 25]
+    assert model(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+
+
 def test_cifar_resnet18_is_the_papers(resnet):
     assert sum(p.numel() for p in resnet.parameters()) == 11_173_962
     assert resnet.head.in_features == 512
@@ -52,6 +61,7 @@ def test_cifar_resnet18_is_the_papers(resnet):
         ("mnist-cnn", (1, 16, 16)),
         ("mnist-cnn", (3, 32, 32)),
         ("mnist-cnn", (2, 17, 30)),
+        ("mnist-cnn-small", (3, 17, 32)),
         ("cifar-resnet18", (1, 9, 9)),
         ("cifar-resnet18", (3, 20, 33)),
     ],
@@ -69,6 +79,7 @@ def test_other_image_sizes_give_logits(name, shape):
     [
         ("mnist-cnn", (1, 15, 28), "16 x 16 pixels, got 15 x 28"),
         ("mnist-cnn", (1, 28, 15), "16 x 16 pixels, got 28 x 15"),
+        ("mnist-cnn-small", (1, 15, 28), "16 x 16 pixels, got 15 x 28"),
         ("cifar-resnet18", (3, 7, 32), "9 x 9 pixels, got 7 x 32"),
         ("cifar-resnet18", (3, 32, 7), "9 x 9 pixels, got 32 x 7"),
     ],

@@ -20,10 +20,10 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def cnn(size=28, channels=1, seed=0):
-    """The MNIST network, with scales and shifts as if trained."""
+def cnn(size=28, channels=1, seed=0, name="mnist-cnn"):
+    """A network for MNIST, with scales and shifts as if trained."""
     shape, mean, std = (channels, size, size), (0.4,) * channels, (0.3,) * channels
-    model = build_model("mnist-cnn", shape, 5, mean, std, generator(seed))
+    model = build_model(name, shape, 5, mean, std, generator(seed))
     with torch.no_grad():
         for layer in model.modules():
             if isinstance(layer, nn.BatchNorm2d):
@@ -168,12 +168,13 @@ def test_the_networks_of_mnist_size_take_both_ways():
     assert nn.Conv2d not in kinds
 
 
+@pytest.mark.parametrize("name", ["mnist-cnn", "mnist-cnn-small"])
 @pytest.mark.parametrize(
     ("size", "channels", "count"), [(28, 1, 6), (28, 1, 1), (16, 1, 5), (20, 1, 4), (28, 3, 3)]
 )
-def test_a_step_is_the_layers_own(size, channels, count):
+def test_a_step_is_the_layers_own(size, channels, count, name):
     """Against the layers in float64; the layers in float32 say what rounding may do."""
-    model = cnn(size, channels)
+    model = cnn(size, channels, name=name)
     exact, plain = copy.deepcopy(model).double(), copy.deepcopy(model)
     quick = quick_forward(model, (size, size))
     assert quick is not model
@@ -182,14 +183,14 @@ def test_a_step_is_the_layers_own(size, channels, count):
     ordinary = loss_and_gradients(plain, plain, images, labels)
     made = loss_and_gradients(quick, model, images, labels)
     assert made[0] == pytest.approx(float(expected[0]), rel=1e-5)
-    for name, wanted in expected[1].items():
+    for weight, wanted in expected[1].items():
         # A convolution's bias has no effect before batch norm: its gradient is rounding.
         scale = wanted.abs().max().clamp(min=1e-3)
-        error = (made[1][name].double() - wanted).abs().max() / scale
-        usual = (ordinary[1][name].double() - wanted).abs().max() / scale
-        assert error < 1e-3 + 5 * usual, name
-    for (name, buffer), wanted in zip(model.named_buffers(), exact.buffers(), strict=True):
-        torch.testing.assert_close(buffer.to(wanted.dtype), wanted, rtol=1e-4, atol=1e-5, msg=name)
+        error = (made[1][weight].double() - wanted).abs().max() / scale
+        usual = (ordinary[1][weight].double() - wanted).abs().max() / scale
+        assert error < 1e-3 + 5 * usual, weight
+    for (key, buffer), wanted in zip(model.named_buffers(), exact.buffers(), strict=True):
+        torch.testing.assert_close(buffer.to(wanted.dtype), wanted, rtol=1e-4, atol=1e-5, msg=key)
 
 
 def test_the_first_block_is_exact_in_float64():

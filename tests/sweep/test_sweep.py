@@ -16,11 +16,13 @@ from helpers.sweeps import PLAN, POISON, RUNS, job, lines_of, plan_of, records_o
 from helpers.synthetic_runs import changed, make_record
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.signals import Stopping
+from poisonbench.results.records import ClaimLabel
 from poisonbench.results.store import Store
 from poisonbench.sweep.execute import Sweep, threads
 from poisonbench.sweep.job_states import JobStates
 from poisonbench.sweep.plan import make_plan, read_plan, record_key, run_key, write_plan
 from poisonbench.sweep.progress_view import View
+from poisonbench.tables.declared import shipped
 
 # Plans
 
@@ -69,6 +71,35 @@ def test_an_edited_plan_is_refused(change, message, tmp_path):
         read_plan(path)
 
 
+CLAIMS = {"a-claim": ClaimLabel(digest="0" * 16, trials=7)}
+
+
+def test_a_plan_for_claims_says_which(tmp_path):
+    plan = make_plan(PLAN.jobs, claims=CLAIMS)
+    assert plan.digest != PLAN.digest
+    assert "claims" not in json.loads(PLAN.to_json())
+    path = tmp_path / "plan.json"
+    write_plan(plan, path)
+    assert read_plan(path) == plan
+    for change, message in (({"trials": 8}, "was edited"), ({"trials": "8"}, "Expected `int`")):
+        raw = json.loads(plan.to_json())
+        raw["claims"]["a-claim"].update(change)
+        path.write_text(json.dumps(raw))
+        with pytest.raises(ArtefactError, match=message):
+            read_plan(path)
+
+
+def test_runs_of_a_plan_for_claims_say_so_in_their_records(tiny, results, tmp_path):
+    jobs = read_plan(plan_of(lines_of(tiny, trials=1), tmp_path / "plain.json")).jobs
+    for name, claims in (("plain", {}), ("claims", CLAIMS)):
+        where, path = results / name, tmp_path / f"{name}-plan.json"
+        write_plan(make_plan(jobs, claims=claims), path)
+        done("sweep", "run", path, "--results", where)
+    (plain,), (labelled,) = records_of(results / "plain"), records_of(results / "claims")
+    assert labelled.id == plain.id
+    assert (plain.labels.claims, labelled.labels.claims) == (None, CLAIMS)
+
+
 def test_a_job_behind_what_needs_it_is_refused(tmp_path):
     backwards = make_plan([job(5, "craft", needs=(job(6, "craft").id,)), job(6, "craft")])
     write_plan(backwards, tmp_path / "plan.json")
@@ -105,6 +136,61 @@ def test_lines_are_what_the_report_misses(results, monkeypatch):
     missing = done("report", "--missing", "--dataset", "mnist-sample", "--results", results)
     assert sorted(done(*line).out.splitlines()) == sorted(missing.out.splitlines())
     assert "hint" in cli(*line, "--methods", "hin").err
+
+
+def test_a_plan_for_claims_says_what_it_costs_before_it_is_made(results, tmp_path):
+    line = ("sweep", "plan", "--for-claims", "--results", results, "--dataset", "mnist-sample")
+    said = done(*line)
+    lines = said.out.splitlines()
+    assert [text.split(":")[0] for text in lines[:-1]] == [
+        "hint-beats-defenses-mnist-sample-1.0",
+        "hint-defends-mnist-sample-1.0",
+    ]
+    assert lines[-1] == (
+        "25 run(s), of which 0 are done; 25 to do, on 20 poison(s); no run like them says how long "
+        "they take"
+    )
+    assert "add --json --output PLAN" in said.err
+    record = make_record(
+        dataset="mnist-sample", method="hint", rho=1.0, trial=0, seconds=3600.0, session=3600.0
+    )
+    Store(results).write_record(record)
+    assert done(*line).out.splitlines()[-1] == (
+        "25 run(s), of which 1 are done; 24 to do, on 20 poison(s), 4.0 hours by the times of like "
+        "runs, without 20 that are like none; crafting not counted"
+    )
+    fewer = done(*line, "--trials", "2")
+    assert "2 seed(s) on 5 poisons by choice, of 5" in fewer.out
+    assert "10 run(s)" in fewer.out
+
+    path = tmp_path / "plan.json"
+    told = done(*line, "--trials", "2", "--json", "--output", path)
+    assert told.out == ""
+    assert fewer.out in told.err
+    plan = read_plan(path)
+    assert len(plan.only("defend")) == 10
+    assert {run.request.poison.trial for run in plan.only("defend")} == {0, 1}
+    own = {claim.id: claim.digest for claim in shipped()}
+    assert {name: label.digest for name, label in plan.claims.items()} == {
+        name: own[name] for name in plan.claims
+    }
+    assert {label.trials for label in plan.claims.values()} == {2}
+    assert "seed(s)" not in done(*line, "--dry-run", "--quiet").err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--methods", "hint"), "a claim needs all the runs that it compares"),
+        (("--lines", "-"), "without --lines and --methods"),
+        (("--table", "4"), "a table with declared claims, got 4; there are some of 2 (cifar10)"),
+        (("--table", "5", "--dataset", "mnist"), "got 5 on mnist"),
+    ],
+)
+def test_what_claims_cannot_be_planned_with_is_refused(words, message, results):
+    outcome = cli("sweep", "plan", "--for-claims", "--results", results, *words)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
 
 
 def test_a_gpu_that_is_not_there_is_said_before_a_job_fails(results, tmp_path):

@@ -243,6 +243,7 @@ def papers_runs(dataset="mnist", turn=1):
     return made
 
 
+@pytest.mark.usefixtures("undeclared")
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
 def test_the_papers_own_means_reproduce_what_they_bear_out(dataset):
     table = catalogue.build("2", papers_runs(dataset), dataset)

@@ -299,6 +299,7 @@ def judged(records, dataset="cifar10"):
     return {(f.claim, f.keys["attack"]): f for f in found}
 
 
+@pytest.mark.usefixtures("undeclared")
 def test_the_papers_own_counts_say_what_five_targets_can():
     """In these stubs the targets that are hit are the first ones under each attack."""
     said = judged(papers_runs())
@@ -326,6 +327,7 @@ def test_the_papers_own_counts_say_what_five_targets_can():
     assert catalogue.check("3", papers_runs()).missing == 0
 
 
+@pytest.mark.usefixtures("undeclared")
 def test_mirrored_counts_reproduce_nothing():
     said = [f for (_, attack), f in judged(papers_runs(turn=True)).items() if attack is None]
     assert Verdict.REPRODUCED not in {finding.verdict for finding in said}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from helpers.synthetic_runs import (
+    changed,
     make_record,
     missing_commands,
     request_of,
@@ -17,7 +18,7 @@ from poisonbench.requests import command_of
 from poisonbench.results import published
 from poisonbench.results.statistics import Proportion, Summary
 from poisonbench.results.verdicts import Basis
-from poisonbench.tables import catalogue
+from poisonbench.tables import catalogue, declared
 from poisonbench.tables.cells import TRIALS, Cell, distinct_trials, is_of_plan
 from poisonbench.tables.claims import SuccessOrder, Superiority, Trend
 from poisonbench.tables.measured import compare_accuracy, compare_success
@@ -340,22 +341,24 @@ def test_sixty_cells_that_equal_the_published_ones_do_not_fail_by_chance():
     assert catalogue.check("2", lower).differing == 1
 
 
-def test_a_declared_claim_stands_alone():
-    """Between 5 % and its share of 5 % the claim is refuted; undeclared it is one of three."""
+def test_a_declared_claim_stands_alone(monkeypatch):
+    """Between 5 % and its share of 5 % the claim is refuted; declared late it is one of three."""
+    claim = "HINT is at least as good as none"
+    own = declared.Declaration(
+        **{"id": "a", "table": "2", "claim": claim, "keys": {"dataset": "mnist", "rho": 0.6}},
+        **{"test": "accuracy under two methods", "least": 0.001, "seeds": 5, "source": ""},
+    )
+    monkeypatch.setattr(declared, "shipped", lambda: (own,))
     loss = [-0.024, 0.0, -0.012, -0.005, -0.02]
     records = [
         make_record(0.9664 + value, method=method, trial=trial, rho=0.6)
         for method, values in (("none", [2e-4, 0.0, 0.0, -1e-4, -1e-4]), ("hint", loss))
         for trial, value in enumerate(values)
     ]
-    claim = "HINT is at least as good as none"
     (found,) = [f for f in catalogue.build("2", records, "mnist").findings if f.trials]
     assert (found.claim, found.verdict) == (claim, "refuted")
     assert 0.05 / 3 < found.judgement.p_against < 0.05
     assert catalogue.check("2", records, "mnist").refuted == 0
-    assert (
-        catalogue.check(
-            "2", records, "mnist", is_declared=lambda finding: finding.claim == claim
-        ).refuted
-        == 1
-    )
+    labels = {"claims": {"a": {"digest": own.digest, "trials": 5}}}
+    planned = [changed(record, labels=labels) for record in records]
+    assert catalogue.check("2", planned, "mnist").refuted == 1

@@ -1,0 +1,224 @@
+"""The declared claims: their file, who makes them, their digests, and what a report says."""
+
+import json
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from helpers.synthetic_runs import make_record
+from poisonbench.core.errors import UsageError
+from poisonbench.results import published
+from poisonbench.results.records import ClaimLabel
+from poisonbench.results.sign_permutation import TargetDifference
+from poisonbench.results.verdicts import LEAST_ACCURACY, LEAST_SUCCESS, POWER
+from poisonbench.tables import catalogue, claim_plan, declared
+from poisonbench.tables.claims import SECONDS, Superiority
+from poisonbench.tables.render import render
+
+SHIPPED = declared.shipped()
+OWN = next(d for d in SHIPPED if d.id == "hint-defends-mnist-1.0")
+
+
+def made(declaration):
+    where = declaration.dataset
+    cells = catalogue.cells(declaration.table, (), where)
+    claims = catalogue.find_table(declaration.table).claims(where, cells, ())
+    (claim,) = declared.claims_of(declaration, claims)
+    return claim
+
+
+@pytest.mark.parametrize("own", SHIPPED, ids=lambda own: own.id)
+def test_a_table_makes_every_declared_claim(own):
+    claim = made(own)
+    assert declared.find(own.table, claim) is own
+    # A paper's own figures may not contradict what is declared as its claim.
+    assert claim.judge([]).bears_out is not False
+    # What a table judges by: a claim's margin, a second, or what counts unless said otherwise.
+    counts = {"accuracy": LEAST_ACCURACY, "attack": LEAST_SUCCESS, "seconds": 1.0}
+    assert own.least == (getattr(claim, "margin", 0) or counts[own.test.split()[0]])
+    if isinstance(claim, Superiority):
+        assert (claim.measure is SECONDS) == (own.test == "seconds under two methods")
+    assert (own.targets is not None) == catalogue.find_table(own.table).is_targeted
+
+
+@pytest.mark.parametrize("own", SHIPPED, ids=lambda own: own.id)
+def test_the_declared_number_finds_the_published_difference(own):
+    claim = made(own)
+    sizing = claim_plan.published_sizing(own, claim)
+    if own.table.startswith("baseline") and own.dataset == "cifar10":
+        rates = {row.method: row.success / 100 for row in published.baseline(own.table)}
+        gap = rates[claim.others[0][0].method] - rates["knn"]
+        evidence = TargetDifference((0,) * own.targets, 1, rates["knn"])
+        rule = claim_plan.ClaimRule(0, own.least)
+        sizing = claim_plan.Sizing((lambda _: evidence,), 1, rule, "")
+        assert own.expected <= gap
+    elif sizing is None:
+        # Our own stand-ins, and seconds, which are printed without a spread.
+        assert "mnist-sample" in own.dataset or own.expected is None
+        return
+    else:
+        assert own.expected <= min(published_gaps(claim)) + 1e-9
+    assert sizing.power(own.trials, own.expected) >= POWER
+    assert sizing.detectable(own.trials) <= own.expected + 1e-9
+
+
+def published_gaps(claim):
+    if isinstance(claim, Superiority):
+        return [claim.first.published.mean - other.published.mean for other in claim.others]
+    rates = [
+        sum(c.published_success.successes for c in column)
+        / sum(c.published_success.trials for c in column)
+        for column in (claim.first, *claim.others)
+    ]
+    return [claim.direction * (rates[0] - rate) for rate in rates[1:]]
+
+
+FIELDS = """id = "a"
+table = "2"
+claim = "c"
+keys = { dataset = "mnist" }
+test = "accuracy under two methods"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[[claim]]\n" + FIELDS + 'source = ""\nseeds = 5\n', "missing required field `least`"),
+        ("[[claim]]\n" + FIELDS + 'source = ""\nleast = 1\n', "expected seeds or targets"),
+        ("[[claim]]\n" + FIELDS.replace("accuracy", "t") + "least = 1\n", "Invalid enum value"),
+        ("[[claim]]\n" + FIELDS + "delta = 1\n", "unknown field `delta`"),
+        (2 * ("[[claim]]\n" + FIELDS + 'source = ""\nleast = 1\nseeds = 5\n'), "a again"),
+        (
+            "[[claim]]\n" + FIELDS.replace("dataset", "rho") + 'source=""\nleast=1\nseeds=5',
+            "dataset",
+        ),
+        ("claim = ", "fault"),
+        ("", "'claim'"),
+    ],
+)
+def test_a_faulty_file_says_what_is_wrong(tmp_path, text, fault):
+    path = tmp_path / "claims.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="expected") as caught:
+        declared.declarations(path)
+    assert fault in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_claim_that_no_table_makes_is_named():
+    unknown = msgspec.structs.replace(OWN, claim="HINT is blue")
+    with pytest.raises(UsageError, match=r"'HINT is blue'.* it claims: "):
+        made(unknown)
+
+
+def test_a_digest_is_of_one_claim_and_not_of_its_source():
+    assert len({own.digest for own in SHIPPED}) == len(SHIPPED)
+    assert msgspec.structs.replace(OWN, source="elsewhere").digest == OWN.digest
+    for change in ({"least": 0.002}, {"seeds": 6}, {"keys": {"dataset": "mnist"}}):
+        assert msgspec.structs.replace(OWN, **change).digest != OWN.digest
+
+
+def runs(label, trials=3):
+    claims = None if label is None else {OWN.id: msgspec.to_builtins(label)}
+    labels = {} if claims is None else {"claims": claims}
+    return [
+        make_record(accuracy, method=method, rho=1.0, trial=trial, labels=labels)
+        for method, accuracy in (("hint", 0.9), ("none", 0.7))
+        for trial in range(trials)
+    ]
+
+
+def finding_of(records):
+    (finding,) = [
+        found
+        for found in catalogue.build("2", records, "mnist").findings
+        if found.claim == OWN.claim and found.keys["rho"] == 1.0
+    ]
+    return finding
+
+
+def standing_of(records):
+    return finding_of(records).standing
+
+
+def test_a_report_says_whether_a_claim_was_declared_first():
+    label = ClaimLabel(digest=OWN.digest, trials=5)
+    assert standing_of([]) == "declared"
+    assert standing_of(runs(label)) == "declared"
+    late = "declared after its first run"
+    assert standing_of(runs(None)) == late
+    assert standing_of(runs(msgspec.structs.replace(label, digest="0" * 16))) == late
+    # A single earlier run is enough.
+    earlier = make_record(0.9, method="hint", rho=1.0, trial=7)
+    assert standing_of([*runs(label), earlier]) == late
+    # Which claim is meant counts, and no other cell's runs.
+    other = make_record(0.9, method="hint", rho=0.2)
+    assert standing_of([*runs(label), other]) == "declared"
+
+
+def test_a_declared_claim_is_judged_at_the_number_of_its_first_plan(monkeypatch):
+    asked, wanting = [], Superiority.wanting
+
+    def noted(self, trials):
+        asked.append(trials)
+        return wanting(self, trials)
+
+    monkeypatch.setattr(Superiority, "wanting", noted)
+    label = ClaimLabel(digest=OWN.digest, trials=7)
+    more = msgspec.structs.replace(label, trials=9)
+    other = msgspec.structs.replace(label, digest="0" * 16)
+    second_plan = {"claims": {OWN.id: msgspec.to_builtins(more)}}
+    run = {"method": "hint", "rho": 1.0, "trial": 8, "finished": "2025-01-02"}
+    later = make_record(0.9, labels=second_plan, **run)
+    for records in ([], runs(None), runs(other), runs(label), [later, *runs(label)]):
+        declared.judge("2", made(OWN), records)
+    assert asked == [5, 5, 5, 7, 7]
+    assert wanting(made(OWN), 7).first.trials == 7
+
+
+@pytest.mark.parametrize(("key", "words"), [("2", "accuracy falls"), ("3", "HINT is hit less")])
+def test_claims_of_every_kind_can_want_another_number(key, words):
+    cells = catalogue.cells(key, (), "cifar10")
+    claims = catalogue.find_table(key).claims("cifar10", cells, ())
+    claim = next(claim for claim in claims if claim.claim.startswith(words))
+    assert claim.cells[0].trials == 5
+    assert claim.wanting(9).cells[0].trials == 9
+
+
+def test_all_other_claims_are_exploratory():
+    table = catalogue.build("2", runs(None), "mnist")
+    on_mnist = [own for own in SHIPPED if own.table == "2" and own.dataset == "mnist"]
+    declared_ones = {(own.claim, own.keys["rho"]) for own in on_mnist}
+    for finding in table.findings:
+        is_declared = (finding.claim, finding.keys["rho"]) in declared_ones
+        assert (finding.standing == "exploratory") is not is_declared
+    (claims,) = [block for block in table.blocks if block.findings]
+    column = claims.columns.index("standing")
+    assert {row[column] for row in claims.rows} == {f.standing.value for f in table.findings}
+    plain = json.loads(render(table, "json"))
+    assert {c["standing"] for c in plain["claims"]} == {f.standing.value for f in table.findings}
+
+
+def test_claims_in_a_record_do_not_change_its_id():
+    label = ClaimLabel(digest=OWN.digest, trials=5)
+    labelled, plain = runs(label)[0], runs(None)[0]
+    assert labelled.id == plain.id
+    assert json.loads(labelled.to_json())["labels"]["claims"] == {
+        OWN.id: {"digest": OWN.digest, "trials": 5}
+    }
+    assert "claims" not in json.loads(plain.to_json())["labels"]
+
+
+def test_the_second_papers_tables_claim_that_k_nn_beats_other_filters():
+    cells = catalogue.cells("baseline-1", (), "cifar10")
+    claims = catalogue.find_table("baseline-1").claims("cifar10", cells, ())
+    assert [claim.claim for claim in claims] == [
+        "Deep k-NN is hit less than L2 centroid",
+        "Deep k-NN is hit less than One-class SVM",
+        "Deep k-NN is hit less than Random filter",
+    ]
+    assert [cell.method for cell in claims[-1].cells] == ["knn", "random"]
+    # Trials are the same for all, whichever attacks the plain run has shown to fail.
+    assert replace(claims[0].cells[0], plain=None).trials == 16
