@@ -4,8 +4,6 @@ Ours are the rows of ``poisonbench.registry``, other people's come in by its doo
 entry names the module that holds the algorithm, which is imported when it is used.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field

@@ -5,8 +5,6 @@ file (``--plugin``) or Python (:func:`register`); nothing of theirs is imported 
 its kind is asked for. No torch here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """What a targeted attack is after, and how its victim is trained. No torch here."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

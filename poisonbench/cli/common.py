@@ -1,7 +1,5 @@
 """What every command shares: options, where text goes, how errors end."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import sys

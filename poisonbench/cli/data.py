@@ -1,7 +1,5 @@
 """``poisonbench data``: which data sets there are, what is in them, and fetching them."""
 
-from __future__ import annotations
-
 import io
 from contextlib import nullcontext, redirect_stderr
 from functools import partial

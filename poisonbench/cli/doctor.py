@@ -1,7 +1,5 @@
 """``poisonbench doctor``: is all in place to run here?"""
 
-from __future__ import annotations
-
 import os
 import platform
 import sys

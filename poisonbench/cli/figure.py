@@ -1,7 +1,5 @@
 """``poisonbench figure``: a paper's figures as PNG and SVG, with their numbers as JSON."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any

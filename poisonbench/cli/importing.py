@@ -1,7 +1,5 @@
 """``poisonbench import``: published poison sets as artefacts."""
 
-from __future__ import annotations
-
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Annotated, Any

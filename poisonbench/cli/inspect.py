@@ -1,7 +1,5 @@
 """``poisonbench inspect``: audit a poison artefact or show a run record."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

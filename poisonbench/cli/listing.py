@@ -1,7 +1,5 @@
 """``poisonbench list``: what there is to choose from."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated
 

@@ -3,8 +3,6 @@
 Click reads them as it reads a command's own, once the line has named its methods.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any

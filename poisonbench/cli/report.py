@@ -1,7 +1,5 @@
 """``poisonbench report``: run records as a paper's table, beside its numbers."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

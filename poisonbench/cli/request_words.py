@@ -1,7 +1,5 @@
 """From the words of a command line to requests: the one place where their text is parsed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 from typing import Any

@@ -1,7 +1,5 @@
 """What ``poisonbench sweep status`` prints."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any

@@ -6,8 +6,6 @@ a JSON object a line, and answers on stdout in the same way; when stdin ends, as
 sweep dies, the run is asked to save a checkpoint and stop.
 """
 
-from __future__ import annotations
-
 import ctypes
 import io
 import json

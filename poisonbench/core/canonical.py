@@ -1,7 +1,5 @@
 """One text for one JSON value: what ids and seals are hashes of. No torch here."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from typing import Any

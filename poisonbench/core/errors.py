@@ -4,8 +4,6 @@ Each error carries the exit code of the command line's contract, so shell script
 typing mistake (2) from a damaged file (65), a full disk (73) or a run to start again (75).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 

@@ -1,7 +1,5 @@
 """Files that appear whole or not at all. The bottom layer: no torch, nothing of ours but errors."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

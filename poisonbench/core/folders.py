@@ -1,7 +1,5 @@
 """Where results and data sets are when nobody says."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

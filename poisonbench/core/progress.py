@@ -1,7 +1,5 @@
 """Progress on stderr: a bar on a terminal, one plain line a minute in a log, nothing when quiet."""
 
-from __future__ import annotations
-
 import sys
 import time
 from contextvars import ContextVar

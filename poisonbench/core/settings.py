@@ -4,8 +4,6 @@ A config field made with :func:`setting` carries its help text, so the command l
 from it and nothing is written twice. This module imports no torch.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import math

@@ -1,7 +1,5 @@
 """Signals that ask a program to stop at its next safe point. The bottom layer: no torch."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Iterator

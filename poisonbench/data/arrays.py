@@ -1,7 +1,5 @@
 """Images and labels out of .npz and IDX files, checked; nothing here reads a pickle."""
 
-from __future__ import annotations
-
 import gzip
 import math
 import struct

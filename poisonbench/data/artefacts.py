@@ -5,8 +5,6 @@
 repeats the card for people, ``preview.png`` shows eight images. No pickle is ever opened.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated, Any, TypeVar

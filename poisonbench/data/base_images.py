@@ -1,7 +1,5 @@
 """Where a whole training set holds poisons, and of which images: found by the images alone."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """The user's own images: ``train/CLASS/*.png`` and ``test/CLASS/*.png``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

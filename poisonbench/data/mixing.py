@@ -5,8 +5,6 @@ n training images, A attacks. HINT (arXiv 2309.08549), section VI-A2: four attac
 mix is a gather.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Literal, get_args

@@ -1,7 +1,5 @@
 """What a data set is called on the command line: NAME, NAME@SIZE or PREFIX:PATH. No torch here."""
 
-from __future__ import annotations
-
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import did_you_mean
 from poisonbench.entries import DatasetEntry

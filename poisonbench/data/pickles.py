@@ -12,8 +12,6 @@ slot in the memo beyond the next, no dict key but a number or text (nested tuple
 hashed for ever), no more opcodes than a poison set needs. A file over 2 GiB is not read at all.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import pickle

@@ -3,8 +3,6 @@
 How it lies in a folder, and how it is read again: ``poisonbench.data.artefacts``.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -21,8 +21,6 @@ truncate a poison and let MetaPoison's values outside 0..255 wrap around; poison
 we hold out for validation are left out.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 

@@ -3,8 +3,6 @@
 A targeted poison's rows begin with its target.
 """
 
-from __future__ import annotations
-
 import io
 
 import torch

@@ -5,8 +5,6 @@ The file holds, for each digit in turn, 1,000 training, 100 validation and 200 t
 ``benchmarks/make_mnist_sample.py`` made it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import lzma
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """From a name to a data set: the one function that everything else loads data with."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

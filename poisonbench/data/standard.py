@@ -5,8 +5,6 @@ downloads and checks their MD5 sums; it also reads CIFAR-10's batches, which are
 so only after their MD5 sums have matched.
 """
 
-from __future__ import annotations
-
 import http.client
 import os
 import socket

@@ -1,7 +1,5 @@
 """Drawing targets, poisons and transfer sets. Rows are those of the data set's own splits."""
 
-from __future__ import annotations
-
 import math
 
 import torch

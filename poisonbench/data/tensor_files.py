@@ -9,8 +9,6 @@ the file's opcodes are read without running them, as of every pickle (:mod:`.pic
 A file does not say which of its images are poisons, nor in which order they stand; the images do.
 """
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Mapping
 from io import BytesIO

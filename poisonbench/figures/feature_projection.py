@@ -11,8 +11,6 @@ Axes, of the target's class t and the poisons' class p (numbers reappear below)
   3  up: the first principal component of what that line leaves of all of (1), in the same unit
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any

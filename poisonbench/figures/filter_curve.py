@@ -1,7 +1,5 @@
 """Deep k-NN against its k: the second paper's Figure 2, from run records. No torch here."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any

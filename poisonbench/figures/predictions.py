@@ -5,8 +5,6 @@ the classifiers disagree: a rule that favours none of them. How often each is ri
 does not show; its test accuracy stands beside its row.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Which runs a figure shows: those that are named, or those of a targeted attack in Table III."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 

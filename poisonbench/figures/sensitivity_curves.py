@@ -1,7 +1,5 @@
 """Curves from run records: the HINT paper's Table IV as lines. No torch here."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

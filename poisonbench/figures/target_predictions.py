@@ -4,8 +4,6 @@ All but the images comes from run records. Targets are taken in the order of the
 that every defense shown has a run of first: a rule that no outcome enters.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@ Rows keep the paper's printed units (percent, seconds); :meth:`AccuracyRow.summa
 give fractions, as run records hold them.
 """
 
-from __future__ import annotations
-
 import tomllib
 from dataclasses import dataclass
 from functools import cache, partial

@@ -3,8 +3,6 @@
 A field that is null by default is absent from the JSON then.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

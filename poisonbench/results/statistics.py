@@ -3,8 +3,6 @@
 scipy is imported where it is used, so that the command line starts fast.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -11,8 +11,6 @@ results/sweep/logs/<id>.log       what a job of a plan printed
 results/sweep/slurm/<digest>      a plan that SLURM may have tasks of
 """
 
-from __future__ import annotations
-
 import json
 import os
 import uuid

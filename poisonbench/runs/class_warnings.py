@@ -1,7 +1,5 @@
 """What a record says of classes with which something is wrong."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any

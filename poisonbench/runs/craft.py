@@ -1,7 +1,5 @@
 """Crafting: from a request to artefacts in the store, made once and found again."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Targeted attacks: from a trial to its target and its poisons."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Defending: train on poisoned data under a defense, and record everything about it."""
 
-from __future__ import annotations
-
 import json
 import time
 from dataclasses import dataclass

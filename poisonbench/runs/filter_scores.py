@@ -4,8 +4,6 @@ A defense that filters keeps ``memory["keep"]``, (N,) bool: the images of the tr
 still trains on. Removing an image is the prediction "poison".
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from poisonbench.results.records import FilterScores, RemovalCounts

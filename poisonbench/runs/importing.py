@@ -1,7 +1,5 @@
 """Importing: from a published poison set to an artefact in the store."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """From a method's name and what the user set to its config, its recipe and their variant."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from types import ModuleType

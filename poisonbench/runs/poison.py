@@ -1,7 +1,5 @@
 """A poison before anything is crafted: its attacks fully set, or its artefact read; the store."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property

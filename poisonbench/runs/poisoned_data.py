@@ -1,7 +1,5 @@
 """What a run trains on: poisoned images, and the poisons' rows, which no defense sees."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -5,8 +5,6 @@ Source      Feng, Cai and Zhou, "Learning to Confuse", NeurIPS 2019. Their code,
             autoencoder (MNIST).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

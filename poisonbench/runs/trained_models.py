@@ -1,7 +1,5 @@
 """Classifiers trained on clean data, for attacks, controls, scenarios and figures; cached."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What jobs will cost, from what finished runs have cost."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from statistics import fmean

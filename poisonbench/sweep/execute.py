@@ -5,8 +5,6 @@ job that fails is noted and the others go on. Nothing that this process holds is
 after its death: what is done is told by records, and a run continues from its checkpoint.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections import Counter

@@ -1,7 +1,5 @@
 """Whether a results folder gives what safety rests on: tried out, with many processes at once."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What killed processes leave behind: temporary files, dead leases, checkpoints of what is done."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from contextlib import suppress

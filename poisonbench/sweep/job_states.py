@@ -1,7 +1,5 @@
 """The state of every job of a plan, read from records, poisons, failures and leases alone."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress

@@ -6,8 +6,6 @@ it needs where its record will have the digest of what was crafted, so whether a
 read from the records alone, whoever made them.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

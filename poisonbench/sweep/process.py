@@ -1,7 +1,5 @@
 """A worker process as the sweep sees it: send a job, hear of its progress, ask it to stop."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """What a person sees of a sweep: bars on a terminal, a line for each start and end in a log."""
 
-from __future__ import annotations
-
 import sys
 import time
 

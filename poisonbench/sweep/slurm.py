@@ -1,7 +1,5 @@
 """SLURM: an array job whose tasks take the shards of a plan, and what the queue says of it."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -3,8 +3,6 @@
 A row is a defense with its settings on one poison; runs of other settings are other rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from poisonbench.results.records import RunRecord

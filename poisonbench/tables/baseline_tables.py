@@ -4,8 +4,6 @@ Both are of attacks that succeed undefended: a defense's runs count only where t
 same poison is hit. No torch here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial

@@ -5,8 +5,6 @@ for a data set, a function that lays them out, notes, and claims as data. Adding
 its module and an entry to ``TABLES``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """One cell of a paper's table: which runs belong to it and which commands make them. No torch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

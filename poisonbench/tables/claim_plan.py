@@ -4,8 +4,6 @@ A claim's comparisons are pooled, and so is their spread. Where there are no run
 declared number is planned; the published spread then says what that could find. No torch here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial

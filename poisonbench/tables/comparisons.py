@@ -4,8 +4,6 @@ A :class:`Table` holds blocks of text for people, and comparisons and findings f
 Accuracies are fractions in these and percent in the text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum

@@ -5,8 +5,6 @@ into the records of a sweep that is planned for it, so that a report can tell wh
 first. All other claims are exploratory.
 """
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -4,8 +4,6 @@ A row is a defense with its settings against one attack at one poisoned share; r
 settings are other rows. The figures are means over trials of what each record says.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from poisonbench.results.records import RunRecord

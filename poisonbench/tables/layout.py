@@ -1,7 +1,5 @@
 """Comparisons and findings as grids of text, before any format. No torch here."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import product

@@ -5,8 +5,6 @@ by record id, the published value, null where the paper has none, and how many t
 shall have. No torch here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a paper's table is made of, for the modules that define one. No torch here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """A table of other poisons than its own: another mix, one attack, an import. No torch here."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Runs of one defense, attack and settings as rows of tables of no paper. No torch here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

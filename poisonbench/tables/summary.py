@@ -3,8 +3,6 @@
 Only runs by a profile's own settings speak; controls and other settings are in ``report --runs``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 

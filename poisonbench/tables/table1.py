@@ -1,7 +1,5 @@
 """Table I: data sets and models, as the runs of Table II recorded them. No torch here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 

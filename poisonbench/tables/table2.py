@@ -1,7 +1,5 @@
 """Table II: test accuracy under untargeted attacks, by poison ratio and defense. No torch here."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from poisonbench import registry

@@ -4,8 +4,6 @@ A cell's trials differ in their targets. Controls stand below the attacks once t
 many images with random noise, and no poison at all, whose runs also make the column "net".
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any

@@ -4,8 +4,6 @@ The paper prints beta rounded; it is run as whole grey levels: 8, 16, 32 and 64 
 a default setting is HINT's cell of Table II, made by the same runs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from poisonbench.core.settings import number_text

@@ -6,8 +6,6 @@ Each device with timed runs has its own blocks. The paper's seconds, on a device
 has, are shown and never divided by ours; its ratios are of its own seconds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
