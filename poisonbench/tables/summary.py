@@ -1,6 +1,7 @@
 """What runs say in plain words: what a poison did and which defense held. No torch here.
 
-Only runs by a profile's own settings speak; controls and other settings are in ``report --runs``.
+Only runs by a profile's own settings speak, on whatever poison; controls and other settings are in
+``report --runs``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,9 @@ from poisonbench.tables.paper_table import Records
 
 #: A poison that costs less than this is said to do no harm, and a defense that gains less no good.
 LEAST = 0.01
+
+#: What may be set of a poison, besides its attacks' settings.
+_OF_POISON = ("poison_trial", "scenario")
 
 NEXT = (
     "Look next: `poisonbench report --runs` for every run with its settings, `poisonbench inspect "
@@ -33,30 +37,37 @@ def sentences(records: Records, dataset: str | None = None) -> list[str]:
     """
     text: list[str] = []
     for name, rows in run_groups.grouped(records, _speaks, dataset, "at all").items():
-        runs = [distinct_trials(row) for row in rows]
-        clean = {row[0].spec.model: _accuracy(row) for row in runs if _is_clean_control(row[0])}
+        runs = [record for row in rows for record in row]
+        controls: dict[str, list[RunRecord]] = {}
         poisons: dict[tuple[str, ...], dict[str, list[RunRecord]]] = {}
-        for row in runs:
-            if row[0].spec.poison is not None:
-                label = registry.label_of(row[0].spec.method, row[0].spec.config)
-                poisons.setdefault(_poison(row[0]), {})[label] = row
+        for record in runs:
+            label = registry.label_of(record.spec.method, record.spec.config)
+            if record.spec.poison is not None:
+                poisons.setdefault(_poison(record), {}).setdefault(label, []).append(record)
+            elif record.spec.targeting is None and record.spec.method == "none":
+                controls.setdefault(record.spec.model, []).append(record)
+        clean = {model: _accuracy(distinct_trials(runs)) for model, runs in controls.items()}
         for by_defense in poisons.values():
-            text += _of_poison(name, by_defense, clean)
+            trials = {label: distinct_trials(runs) for label, runs in by_defense.items()}
+            text += _of_poison(name, trials, clean)
     return [*text, NEXT] if text else ["No poison has a run of plain training yet."]
 
 
 def _speaks(record: RunRecord) -> bool:
-    return record.labels.variant == record.labels.profile
-
-
-def _is_clean_control(record: RunRecord) -> bool:
-    spec = record.spec
-    return spec.poison is None and spec.targeting is None and spec.method == "none"
+    """Whether nothing was set but the poison: its attacks' settings, its draw, its scenario."""
+    return all("." in name or name in _OF_POISON for name in record.labels.overrides)
 
 
 def _poison(record: RunRecord) -> tuple[str, ...]:
     keys = run_groups.keys_of(record)
-    return record.spec.model, *(str(keys[name]) for name in ("attack", "rho", "scenario"))
+    return record.spec.model, _made_of(record), str(keys["rho"]), str(keys["scenario"])
+
+
+def _made_of(record: RunRecord) -> str:
+    """The attacks, and what was set of them."""
+    settings = [f"{name} {value}" for name, value in record.labels.overrides.items() if "." in name]
+    attack = str(run_groups.keys_of(record)["attack"])
+    return attack + (f" ({', '.join(sorted(settings))})" if settings else "")
 
 
 def _accuracy(runs: Sequence[RunRecord]) -> float:
@@ -80,10 +91,7 @@ def _of_poison(
     if plain is None:
         return []
     spec = plain[0].spec
-    where = (
-        f"On {dataset}, {run_groups.keys_of(plain[0])['attack']} in {spec.rho * 100:g} % of the "
-        "training images"
-    )
+    where = f"On {dataset}, {_made_of(plain[0])} in {spec.rho * 100:g} % of the training images"
     trials = f"{len(plain)} trial" + ("s" if len(plain) > 1 else ": an example, no finding")
     if spec.targeting is not None:
         hits = sum(bool(run.metrics.attack_success) for run in plain)

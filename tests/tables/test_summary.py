@@ -50,8 +50,22 @@ def test_targets_are_counted():
     assert "hits 1 of 2 targets under plain training" in sentences(runs)[0]
 
 
+def test_draws_of_a_poison_are_trials_of_it_and_other_settings_of_it_another_poison():
+    on = {"dataset": "mnist-sample"}
+    draws = [
+        poisoned(0.5, digest="0", **on),
+        poisoned(0.6, trial=1, draw=1, digest="1", labels={"overrides": {"poison_trial": 1}}, **on),
+    ]
+    clean = make_record(0.988, **on)
+    assert "down to 55.00 % (2 trials)" in sentences([clean, *draws])[0]
+    changed = poisoned(0.3, digest="s", labels={"overrides": {"dap.steps": 3}}, **on)
+    text = "".join(sentences([clean, *draws, changed]))
+    assert "pgd+dap (dap.steps 3) in 100 % of the training images takes" in text
+    assert "down to 55.00 %" in text
+
+
 def test_other_settings_and_runs_without_a_control_do_not_speak():
-    custom = poisoned(0.9, "hint", variant="custom")
+    custom = poisoned(0.9, "hint", labels={"overrides": {"ratio": 0.25}})
     assert sentences([CLEAN, custom]) == ["No poison has a run of plain training yet."]
 
 
