@@ -100,16 +100,16 @@ class Meter:
 @pytest.fixture(scope="module", autouse=True)
 def small():
     """The network of few operations is everyone's; attacks and trainings are short."""
-    forget = registry.remember()
-    registry.register(NetworkEntry("tiny", "of few operations", module="helpers.rehearsal_network"))
-    with shortened(), pytest.MonkeyPatch.context() as patch:
+    with registry.forgetting(), shortened(), pytest.MonkeyPatch.context() as patch:
+        registry.register(
+            NetworkEntry("tiny", "of few operations", module="helpers.rehearsal_network")
+        )
         patch.setattr(workspace, "default_network", lambda presets: "tiny")
         # Where a CPU has bfloat16, "auto" would take it there alone.
         presets = recipe.RECIPE_PRESETS["paper"]
         patch.setitem(presets["mnist"], "precision", "float32")
         patch.setitem(presets, "cifar10", {"precision": "float32", "epochs": 2})
         yield
-    forget()
 
 
 @pytest.fixture(scope="module")

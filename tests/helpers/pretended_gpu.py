@@ -251,14 +251,13 @@ def _tensor(data, *, device=None, _made=torch.tensor, **options):
 
 @contextmanager
 def pretended_gpu():
-    """While it lasts, a CUDA device is there, and it is the pretended one; its waits, from none."""
+    """While it lasts, ``--device cuda`` is the pretended device; its waits, from none."""
     from poisonbench.runs import workspace
 
     WAITS.clear()
+    find = workspace.find_device
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torch.cuda.is_available", lambda: True)
-        patch.setattr("torch.cuda.device_count", lambda: 1)
-        patch.setattr(workspace, "_cuda", lambda number: GPU)
+        patch.setattr(workspace, "find_device", lambda text: GPU if text == "cuda" else find(text))
         # Wrapped tensors have no version counter there.
         patch.setattr(torch, "inference_mode", torch.no_grad)
         patch.setattr(torch, "tensor", _tensor)
