@@ -54,6 +54,11 @@ def entries_of_file(path: Path) -> list[Entry]:
     try:
         source = source_of_file(path)
         module = _module_of(path, f"poisonbench_plugin_{source.version[:16]}")
+    except SystemExit:
+        raise UsageError(
+            "--plugin: expected a Python file that can be imported, "
+            f"got {path}, which ends the program"
+        ) from None
     except Exception as error:
         raise UsageError(
             f"--plugin: expected a Python file that can be imported, got {path}: {reason_of(error)}"

@@ -301,7 +301,7 @@ MIXES = {
 _registered: list[Entry] = []
 
 
-class Table(dict[str, EntryT]):
+class EntryTable(dict[str, EntryT]):
     """Entries of one kind by name, and by name why something cannot be used."""
 
     def __init__(self, kind: type[EntryT]) -> None:
@@ -319,10 +319,10 @@ class Table(dict[str, EntryT]):
 
 
 #: All of a kind by name, plug-ins included; of data sets, ``npz`` and ``folder`` are prefixes.
-attacks = partial(Table, AttackEntry)
-defenses = partial(Table, DefenseEntry)
-networks = partial(Table, NetworkEntry)
-datasets = partial(Table, DatasetEntry)
+attacks = partial(EntryTable, AttackEntry)
+defenses = partial(EntryTable, DefenseEntry)
+networks = partial(EntryTable, NetworkEntry)
+datasets = partial(EntryTable, DatasetEntry)
 
 
 def find(kind: str, table: Mapping[str, EntryT], name: str) -> EntryT:
@@ -343,7 +343,7 @@ def find(kind: str, table: Mapping[str, EntryT], name: str) -> EntryT:
 
 def faults(table: Mapping[str, Any]) -> dict[str, str]:
     """By name, why what has the name cannot be used."""
-    return table.faults if isinstance(table, Table) else {}
+    return table.faults if isinstance(table, EntryTable) else {}
 
 
 def register(plug_in: Entry | str | Path) -> None:
@@ -367,7 +367,7 @@ def register(plug_in: Entry | str | Path) -> None:
             "without one"
         )
     for entry in entries:
-        table = Table(type(entry))
+        table = EntryTable(type(entry))
         taken = table.get(entry.name)
         fault = table.faults.get(entry.name, "")
         if taken is not None and taken.source.name != entry.source.name:

@@ -176,7 +176,7 @@ def attack_names(text: str) -> tuple[str, ...]:
     if text.lower() in MIXES:
         return MIXES[text.lower()].attacks
     if "," in text:
-        meant = "+".join(part.strip() for part in text.split(","))
+        meant = "+".join(part.strip() for part in text.lower().split(","))
         raise UsageError(
             f"--attack: expected names joined by +, got {text!r}; did you mean {meant!r}?"
         )

@@ -558,3 +558,10 @@ def test_no_setting_hides_behind_a_parameter_of_the_python_api(command, entry):
     parameters = set(getattr(poisonbench, command).__annotations__)
     for config in (entry.load().Config, Recipe):
         assert not parameters & {option.name for option in options_of(config)}
+
+
+def test_the_page_has_a_row_for_every_part():
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    table = page.split("## Layers")[1].split("\n\n")[2]
+    first = [line.split("|")[1] for line in table.splitlines()[2:]]
+    assert {name for cell in first for name in re.findall(r"`(\w+)`", cell)} == set(MAY_IMPORT)

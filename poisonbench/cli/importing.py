@@ -70,14 +70,14 @@ def import_(options: _ImportOptions) -> None:
     for path in options.paths:
         if not path.exists():
             files_of(path, kind)
-    places = BenchOptions(
+    bench_options = BenchOptions(
         results=options.results,
         data_root=options.data_root,
         device="cpu",
         seed=options.seed,
         quiet=options.quiet,
     )
-    with open_bench(places) as bench:
+    with open_bench(bench_options) as bench:
         data = bench.dataset(options.dataset or PUBLISHED_DATASET)
         poisons = [
             import_poison(bench, path, kind, data, attack=options.attack, **settings)

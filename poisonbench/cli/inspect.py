@@ -129,7 +129,9 @@ def _show_record(record: RunRecord, json: bool) -> None:
     for section in ("spec", "labels", "metrics", "digests", "cost", "environment"):
         lines.append(f"{section}:")
         for name, value in fields[section].items():
-            lines.append(f"  {name:22}{_in_levels(value) if section == 'spec' else value}")
+            lines.append(
+                f"  {name:22}{_in_levels(value) if section in ('spec', 'labels') else value}"
+            )
     for title in ("curve", "notes"):
         lines.append(f"{title}:")
         for row in fields[title]:

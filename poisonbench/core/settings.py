@@ -293,3 +293,8 @@ def require(condition: bool, message: str) -> None:
     """Raise ValueError(message) unless the condition holds; for ``__post_init__`` checks."""
     if not condition:
         raise ValueError(message)
+
+
+def percent_text(share: float) -> str:
+    """A share in percent, with two decimals."""
+    return f"{100 * share:.2f} %"

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from poisonbench.core.errors import UsageError
 from poisonbench.core.seeds import Seeds, generator_for
-from poisonbench.core.settings import as_json
+from poisonbench.core.settings import as_json, percent_text
 from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset, Split, other_labels
 from poisonbench.defenses.hint import Hint
@@ -285,8 +285,8 @@ def _grid(
 
 def _answer_tile(image: Tensor, answer: dict[str, Any]) -> Tile:
     """An image (C, H, W) with the model's answer to it."""
-    text = f"{short_name(answer['class'])}  {_share(answer['confidence'])}"
-    text += f"\nthe label {_share(answer['true_confidence'])}"
+    text = f"{short_name(answer['class'])}  {percent_text(answer['confidence'])}"
+    text += f"\nthe label {percent_text(answer['true_confidence'])}"
     return Tile(pixels=picture_of(image), text=text, is_right=answer["is_right"])
 
 
@@ -302,22 +302,18 @@ def _caption(numbers: dict[str, Any]) -> str:
         f"{255 * config['beta']:.3g}/255. Model: plain training for {numbers['model']['epochs']} "
         f"epoch(s), as HINT has it in its first round; trial {numbers['trial']}. Images: drawn at "
         "random from those that HINT selects, misclassified ones first.\n"
-        f"All {summary['images']:,} selected images: {_share(summary['right_before'])} right "
-        f"before, {_share(healthy['right_after'])} after healthy noise; the label's probability "
-        f"rises for {_share(healthy['true_confidence_rises'])}, its mean goes from "
-        f"{_share(summary['mean_true_confidence_before'])} to "
-        f"{_share(healthy['mean_true_confidence_after'])}."
+        f"All {summary['images']:,} selected images: {percent_text(summary['right_before'])} "
+        f"right before, {percent_text(healthy['right_after'])} after healthy noise; the label's "
+        f"probability rises for {percent_text(healthy['true_confidence_rises'])}, its mean goes "
+        f"from {percent_text(summary['mean_true_confidence_before'])} to "
+        f"{percent_text(healthy['mean_true_confidence_after'])}."
     )
     if "wrong_label" in summary:
         wrong = summary["wrong_label"]
         sentences += (
             " Control, the same noise made with a wrong label drawn at random: "
-            f"{_share(wrong['right_after'])} right after, the true label's probability rises "
-            f"for {_share(wrong['true_confidence_rises'])}, its mean goes to "
-            f"{_share(wrong['mean_true_confidence_after'])}."
+            f"{percent_text(wrong['right_after'])} right after, the true label's probability rises "
+            f"for {percent_text(wrong['true_confidence_rises'])}, its mean goes to "
+            f"{percent_text(wrong['mean_true_confidence_after'])}."
         )
     return sentences
-
-
-def _share(share: float) -> str:
-    return f"{100 * share:.2f} %"

@@ -16,6 +16,7 @@ from poisonbench.core.errors import DivergedError, UsageError, check_returned
 from poisonbench.core.files import write_bytes
 from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import as_json
+from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.models import check_model
 from poisonbench.registry import defenses, find, sources_of
@@ -197,7 +198,7 @@ def _train(
     seeds = Seeds(bench.seed, spec.trial)
     classifier = victim.start_of_stage(bench, run, material.rows)
     bench.say(
-        f"training {settings.entry.name} on {dataset.name}, "
+        f"training {settings.entry.name} on {shown_name(dataset.name)}, "
         f"{describe_poison(spec.poison)}, trial {spec.trial}"
     )
     trainer = bench.trainer(recipe, seeds, spec.id, settings.entry.name)

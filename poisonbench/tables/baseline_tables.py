@@ -44,6 +44,8 @@ class Protocol:
     key: str
     attack: str
     scenario: str
+    #: What else a table's reader must know.
+    note: str
     #: Poisoned share of the training images, by data set.
     rho: Mapping[str, float]
     #: Settings of every run, by data set, and of one defense, by data set and defense.
@@ -64,6 +66,12 @@ _WARM_START: Values = {
 FEATURE_COLLISION = Protocol(
     key="baseline-1",
     attack="fc",
+    note=(
+        "The paper adds 50 poisons made of test images of one class pair to 50,000 images and "
+        "trains on with Adam (rate 1.8e-5); here they replace training images of drawn "
+        "classes, and stage two is SGD (rate 0.01). Its text says that random filtering "
+        "removes 1 %; its table, which is shown, 10 %."
+    ),
     scenario="finetune",
     rho={TARGETED_DATASET: 0.00102, TARGETED_SAMPLE: 0.03},
     overrides={
@@ -82,6 +90,13 @@ FEATURE_COLLISION = Protocol(
 CONVEX_POLYTOPE = Protocol(
     key="baseline-2",
     attack="cp",
+    note=(
+        "The paper averages eight networks, each counting once, crafts on six of them with "
+        "dropout and keeps the pretrained head; here surrogates share the victim's "
+        "architecture, the head is new, and the networks are those with runs. Not tested: its "
+        "average is no count. Its 7.1 % of clean images under the one-class SVM are "
+        "scikit-learn's own cut, --cut sklearn, not nu = 0.01."
+    ),
     scenario="transfer",
     rho={TARGETED_DATASET: 0.0001, TARGETED_SAMPLE: 0.005},
     overrides={TARGETED_DATASET: {"transfer_share": 0.0102}},
@@ -357,22 +372,7 @@ def _notes(protocol: Protocol, cells: Sequence[Cell], records: Records) -> list[
             "of 0.7, and the 30 % of a class that they are as L2's and the SVM's share; or 5 "
             "poisons within 64/255. Targets are easy."
         )
-    if protocol is FEATURE_COLLISION:
-        paper = (
-            "The paper adds 50 poisons made of test images of one class pair to 50,000 images and "
-            "trains on with Adam (rate 1.8e-5); here they replace training images of drawn "
-            "classes, and stage two is SGD (rate 0.01). Its text says that random filtering "
-            "removes 1 %; its table, which is shown, 10 %."
-        )
-    else:
-        paper = (
-            "The paper averages eight networks, each counting once, crafts on six of them with "
-            "dropout and keeps the pretrained head; here surrogates share the victim's "
-            "architecture, the head is new, and the networks are those with runs. Not tested: its "
-            "average is no count. Its 7.1 % of clean images under the one-class SVM are "
-            "scikit-learn's own cut, --cut sklearn, not nu = 0.01."
-        )
-    return [counted, paper]
+    return [counted, protocol.note]
 
 
 def _table(protocol: Protocol, title: str) -> PaperTable:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from poisonbench import registry
+from poisonbench.core.settings import percent_text
 from poisonbench.results.records import RunRecord
 from poisonbench.tables import run_groups
 from poisonbench.tables.cells import distinct_trials
@@ -97,16 +98,16 @@ def _of_poison(
         hits = sum(bool(run.metrics.attack_success) for run in plain)
         text = [f"{where} hits {hits} of {len(plain)} targets under plain training."]
     elif spec.model not in clean:
-        text = [f"{where} leaves plain training at {_percent(_accuracy(plain))} ({trials})."]
+        text = [f"{where} leaves plain training at {percent_text(_accuracy(plain))} ({trials})."]
     elif (before := clean[spec.model]) - _accuracy(plain) >= LEAST:
         text = [
-            f"{where} takes plain training from {_percent(before)} down to "
-            f"{_percent(_accuracy(plain))} ({trials})."
+            f"{where} takes plain training from {percent_text(before)} down to "
+            f"{percent_text(_accuracy(plain))} ({trials})."
         ]
     else:
         text = [
-            f"{where} does plain training no harm to speak of: {_percent(before)} on clean data, "
-            f"{_percent(_accuracy(plain))} on poisoned ({trials})."
+            f"{where} does plain training no harm to speak of: {percent_text(before)} on clean "
+            f"data, {percent_text(_accuracy(plain))} on poisoned ({trials})."
         ]
     return text + ([_comparison(others, _spared(plain))] if others else [])
 
@@ -116,15 +117,13 @@ def _comparison(others: Mapping[str, Sequence[RunRecord]], plain: float) -> str:
     values = sorted(((_spared(runs), label) for label, runs in others.items()), reverse=True)
     is_targeted = next(iter(others.values()))[0].spec.targeting is not None
     what = " of the targets spared" if is_targeted else ""
-    shown = [(value >= plain + LEAST, f"{label} at {_percent(value)}") for value, label in values]
+    shown = [
+        (value >= plain + LEAST, f"{label} at {percent_text(value)}") for value, label in values
+    ]
     better = [text for is_better, text in shown if is_better]
     useless = ", ".join(text for is_better, text in shown if not is_better)
     if not better:
-        return f"No defense does better than plain training: {useless}{what}."
+        return f"Of those run no defense is seen to do better than plain training: {useless}{what}."
     rest = f", then {', '.join(better[1:])}" if better[1:] else ""
     ending = f"; no better than plain training: {useless}" if useless else ""
     return f"Best is {better[0]}{what}{rest}{ending}."
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"

@@ -135,7 +135,7 @@ def test_lines_are_what_the_report_misses(results, monkeypatch):
     ]
     missing = done("report", "--missing", "--dataset", "mnist-sample", "--results", results)
     assert sorted(done(*line).out.splitlines()) == sorted(missing.out.splitlines())
-    assert "hint" in cli(*line, "--methods", "hin").err
+    assert "did you mean 'hint'?" in cli(*line, "--methods", "hin").err
 
 
 def test_a_plan_for_claims_says_what_it_costs_before_it_is_made(results, tmp_path):

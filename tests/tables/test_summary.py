@@ -42,7 +42,10 @@ def test_what_is_said_of_plain_training(runs, first):
 
 def test_no_defense_that_helps_is_named_as_one():
     text = sentences([CLEAN, poisoned(0.5), poisoned(0.4, "epic")])
-    assert text[1] == "No defense does better than plain training: EPIC at 40.00 %."
+    assert (
+        text[1]
+        == "Of those run no defense is seen to do better than plain training: EPIC at 40.00 %."
+    )
 
 
 def test_targets_are_counted():

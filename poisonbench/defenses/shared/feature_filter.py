@@ -29,7 +29,7 @@ from poisonbench.training.evaluation import finite_outputs
 
 #: ``kept(features, labels, generator, config)``: the rows to keep, (N,) bool, of features (N, F)
 #: float32 and labels (N,) int64, on one device; the generator is on the CPU.
-Rule = Callable[[Tensor, Tensor, torch.Generator, Any], Tensor]
+KeepRule = Callable[[Tensor, Tensor, torch.Generator, Any], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class FilterConfig(BaseConfig):
 class FeatureFilter(Defense):
     """Drops what a rule finds, once; without a :class:`FilterConfig` it gets features (N, 0)."""
 
-    def __init__(self, rule: Rule, config: BaseConfig) -> None:
+    def __init__(self, rule: KeepRule, config: BaseConfig) -> None:
         super().__init__()
         self.rule, self.config = rule, config
 
