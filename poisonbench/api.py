@@ -208,6 +208,8 @@ def records(
         columns: "common" gives :data:`COLUMNS`, "all" every field, nested ones as dotted columns.
         outcomes: add ``outcomes.test`` and ``outcomes.test_by_batch_statistics`` as arrays (N,)
             bool, which of the test images were classified right; None where a record lacks them.
+            Of targeted runs also ``outcomes.target_prediction``, the class that the target was
+            taken for, and ``outcomes.target_confidence``, the probability of that class.
     """
     import pandas
     from msgspec import structs, to_builtins
@@ -223,6 +225,10 @@ def records(
             row |= {
                 f"outcomes.{name}": bits.unpack() if bits else None
                 for name, bits in structs.asdict(record.outcomes).items()
+            }
+            row |= {
+                f"outcomes.target_{name}": getattr(record.metrics.target, name, None)
+                for name in ("prediction", "confidence")
             }
         rows.append(row)
     return pandas.DataFrame(rows) if columns == "common" else pandas.json_normalize(rows)

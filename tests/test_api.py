@@ -7,7 +7,7 @@ import pytest
 
 import poisonbench
 from helpers.command_line import defend
-from helpers.synthetic_runs import make_record
+from helpers.synthetic_runs import make_record, targeted_run
 from poisonbench.core.errors import ArtefactError, PoisonbenchError, UsageError
 from poisonbench.results.store import Store
 
@@ -80,7 +80,21 @@ def test_the_columns_that_people_use(tiny, results):
     assert set(with_outcomes) - set(poisonbench.records(results)) == {
         "outcomes.test",
         "outcomes.test_by_batch_statistics",
+        "outcomes.target_prediction",
+        "outcomes.target_confidence",
     }
+
+
+def test_what_a_target_was_taken_for_is_among_the_outcomes(results):
+    runs = [targeted_run(True, 0.9), make_record(0.9)]
+    for record in runs:
+        Store(results).write_record(record)
+    frame = poisonbench.records(results, outcomes=True).set_index("id")
+    target = runs[0].metrics.target
+    row = frame.loc[runs[0].id]
+    assert row["outcomes.target_prediction"] == target.prediction
+    assert row["outcomes.target_confidence"] == target.confidence
+    assert frame.loc[runs[1].id]["outcomes.target_prediction"] != target.prediction
 
 
 def test_settings_keep_their_type(tiny, results):
