@@ -17,20 +17,25 @@ build     ``build(config, recipe)`` returns a :class:`Defense` for one run, whic
           recipe; ValueError where the two do not go together.
 RECIPE_CHANGES  if there, what a profile changes in the training recipe, as ``PROFILES``.
 
-A defense edits the one training loop, which every method shares, in the hooks of :class:`Defense`
-(``training/state.py`` has it, and what they get). It needs none; a run calls them in this order:
+A defense edits the one training loop, which every method shares, in the hooks of :class:`Defense`.
+It needs none; a run calls them in this order:
 
-check_run      once, before a poison is crafted: refuse a scenario or settings that make no sense
-extend         once: add rows to the training split
-pretraining    where the network is pretrained on clean data: under which defense that is done
-start_epoch    before each epoch: its training set, ``with_images`` or ``with_keep`` fewer rows
-perturb_batch  for each batch, after augmentation: the images that it is fitted on
-batch_loss     for each batch: the loss of the logits of those images
+check_run(scenario, given)             once, before a poison is crafted: refuse a scenario ("scratch",
+                                       "transfer", "finetune") or settings that make no sense
+extend(train, validation)              once: a split with rows added at its end
+pretraining()                          where the network is pretrained on clean data: the defense
+                                       under which that is done
+start_epoch(state)                     before each epoch: its training set, ``state.train`` or its
+                                       ``with_images(images)``, ``with_keep(rows)``
+perturb_batch(state, images, labels)   for each batch (B, C, H, W), (B,), after augmentation: the
+                                       images that it is fitted on
+batch_loss(state, logits, labels)      for each batch: the loss of the logits (B, K), a scalar
 
 Units       Images are in [0, 1], not normalised (networks normalise); uint8 in a split, float32 in
             arithmetic: ``train.pixels(rows)``. Labels are int64 and stay as they are.
-Seen        :class:`TrainingState`: the model in training, the training set, the clean validation
-            split. Not seen: the test split, which images are poisoned, the attack.
+Seen        :class:`TrainingState`: ``epoch`` and ``step`` (both from 0), ``model`` in training,
+            ``train`` and the ``original`` training set, the clean ``validation`` split. Not seen:
+            the test split, which images are poisoned, the attack.
 Randomness  comes from ``state.generator(purpose)`` alone, on the CPU and seeded by trial, epoch
             and step: draw there, then ``send`` (``core/devices.py``), which does not wait
             for a GPU. Initial weights, batches and augmentation are those of every defense of the
