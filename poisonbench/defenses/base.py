@@ -20,8 +20,8 @@ RECIPE_CHANGES  if there, what a profile changes in the training recipe, as ``PR
 A defense edits the one training loop, which every method shares, in the hooks of :class:`Defense`.
 It needs none; a run calls them in this order:
 
-check_run(scenario, given)             once, before a poison is crafted: refuse a scenario ("scratch",
-                                       "transfer", "finetune") or settings that make no sense
+check_run(scenario, given)             once, before a poison is crafted: refuse a scenario (scratch,
+                                       transfer, finetune) or settings that make no sense
 extend(train, validation)              once: a split with rows added at its end
 pretraining()                          where the network is pretrained on clean data: the defense
                                        under which that is done

@@ -1,5 +1,7 @@
 """The contract of a defense: its example is one, and it may refuse a run."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -28,9 +30,14 @@ def test_the_example_is_a_defense_that_trains_on_blurred_images():
 
 
 def test_hooks_that_are_called_are_the_ones_that_are_described():
-    hooks = [name for name in vars(base.Defense) if not name.startswith("_")]
+    hooks = {name: hook for name, hook in vars(base.Defense).items() if not name.startswith("_")}
+    signatures = [
+        f"{name}({', '.join(list(inspect.signature(hook).parameters)[1:])})"
+        for name, hook in hooks.items()
+    ]
     contract = base.__doc__.partition("in this order:")[2].partition("Units")[0]
-    assert [line.split()[0] for line in contract.splitlines() if line[:1].islower()] == hooks
+    lines = [line for line in contract.splitlines() if line[:1].islower()]
+    assert [line[: line.index(")") + 1] for line in lines] == signatures
 
 
 def test_a_plain_defense_refuses_nothing_and_changes_nothing():
