@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import data_folder, results_folder
 from poisonbench.registry import register as register
-from poisonbench.requests import DEFAULT_DATASET, CraftRequest, RunRequest, read_poison
+from poisonbench.requests import DEFAULT_DATASET, CraftRequest, RunRequest, poison_request
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
 
@@ -92,7 +92,7 @@ def craft(
     """
     from poisonbench.runs import craft as run
 
-    _, poison = read_poison(
+    _, poison = poison_request(
         attack, options, to_craft=True, rho=rho, trial=trial, profile=profile, surrogate=model
     )
     request = CraftRequest(dataset=dataset, poison=poison, seed=seed)
@@ -153,7 +153,7 @@ def defend(
     path = poison if isinstance(poison, str | Path | None) else poison.path
     if poison is not None and path is None:
         raise UsageError("poison: expected one that was kept, got one without a path; craft it")
-    settings, request_of_poison = read_poison(
+    settings, request_of_poison = poison_request(
         attack if path is None else None,
         options,
         path=None if path is None else Path(path),

@@ -192,7 +192,7 @@ def attack_names(text: str) -> tuple[str, ...]:
     return names
 
 
-def read_poison(
+def poison_request(
     attack: str | None, values: Values, *, to_craft: bool = False, **fields: Any
 ) -> tuple[Values, PoisonRequest]:
     """A method's own settings among flat ones, and the poison that an attack's text names.

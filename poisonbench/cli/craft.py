@@ -12,7 +12,7 @@ from poisonbench.cli import common
 from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings
 from poisonbench.cli.session import RunOptions, choose_dataset, open_bench
 from poisonbench.core.settings import parse_value
-from poisonbench.requests import CraftRequest, Sampling, Values, read_poison
+from poisonbench.requests import CraftRequest, Sampling, Values, poison_request
 
 if TYPE_CHECKING:
     from poisonbench.runs.poison import Crafted
@@ -52,7 +52,7 @@ def craft(ctx: typer.Context, options: CraftOptions) -> None:
 
 def read_requests(options: CraftOptions, values: Values) -> list[CraftRequest]:
     """The poisons that a line asks for, one a trial; raises UsageError for a bad value."""
-    _, poison = read_poison(
+    _, poison = poison_request(
         options.attack,
         values,
         to_craft=True,

@@ -16,7 +16,7 @@ from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import parse_value
 from poisonbench.data.names import shown_name
 from poisonbench.registry import plugin_files
-from poisonbench.requests import RunRequest, Sampling, Values, read_poison
+from poisonbench.requests import RunRequest, Sampling, Values, poison_request
 
 if TYPE_CHECKING:
     from poisonbench.results.records import ClaimLabel, RunRecord
@@ -74,7 +74,7 @@ def read_requests(options: DefendOptions, values: Values) -> list[RunRequest]:
     given += ["--clean"] if options.clean else []
     if len(given) > 1:
         raise UsageError(f"expected one of --attack, --poison and --clean, got {', '.join(given)}")
-    settings, poison = read_poison(
+    settings, poison = poison_request(
         None if options.poison or options.clean else options.attack or "mix",
         values,
         path=options.poison,

@@ -20,7 +20,7 @@ from msgspec import UNSET, UnsetType
 from poisonbench.core.canonical import canonical_json
 from poisonbench.core.errors import ArtefactError
 from poisonbench.core.files import read_shared
-from poisonbench.results.run_spec import Part, RunSpec
+from poisonbench.results.run_spec import JsonPart, RunSpec
 from poisonbench.targeting import Goal
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SCHEMA = 2
 
 
-class Pool(Part, frozen=True, kw_only=True):
+class PoolLabel(JsonPart, frozen=True, kw_only=True):
     """A crafted poison: its id, and the spec in its card."""
 
     id: str
@@ -47,15 +47,15 @@ class Pool(Part, frozen=True, kw_only=True):
         return int(self.spec["recipe_number"])
 
 
-class Origin(Part, frozen=True, kw_only=True):
+class Origin(JsonPart, frozen=True, kw_only=True):
     """Where a poison came from: crafted pools by attack, or a given artefact without an id."""
 
     id: str | None
-    pools: dict[str, Pool] = msgspec.field(default_factory=dict)
+    pools: dict[str, PoolLabel] = msgspec.field(default_factory=dict)
     made_by: dict[str, Any] | None = None
 
 
-class CodeSource(Part, frozen=True, kw_only=True):
+class CodeSource(JsonPart, frozen=True, kw_only=True):
     """A distribution and its version, or a file and its sha256."""
 
     distribution: str | None = None
@@ -64,7 +64,7 @@ class CodeSource(Part, frozen=True, kw_only=True):
     sha256: str | None = None
 
 
-class Sources(Part, frozen=True, kw_only=True):
+class Sources(JsonPart, frozen=True, kw_only=True):
     """Where the code of a run came from; null where it is not known."""
 
     method: CodeSource | None
@@ -73,7 +73,7 @@ class Sources(Part, frozen=True, kw_only=True):
     dataset: CodeSource | None
 
 
-class Sizes(Part, frozen=True, kw_only=True):
+class Sizes(JsonPart, frozen=True, kw_only=True):
     """Images in each split."""
 
     train: int
@@ -81,14 +81,14 @@ class Sizes(Part, frozen=True, kw_only=True):
     test: int
 
 
-class ClaimLabel(Part, frozen=True, kw_only=True):
+class ClaimLabel(JsonPart, frozen=True, kw_only=True):
     """A claim that a run was planned for: its declaration's digest, and how many trials."""
 
     digest: str
     trials: int
 
 
-class Labels(Part, frozen=True, kw_only=True):
+class Labels(JsonPart, frozen=True, kw_only=True):
     """What a table groups by and the spec does not say.
 
     Attributes:
@@ -113,7 +113,7 @@ class Labels(Part, frozen=True, kw_only=True):
     claims: dict[str, ClaimLabel] | None = None
 
 
-class RemovalCounts(Part, frozen=True, kw_only=True):
+class RemovalCounts(JsonPart, frozen=True, kw_only=True):
     """Images that a defense dropped, of those that there were."""
 
     poisons_removed: int
@@ -135,7 +135,7 @@ class FilterScores(RemovalCounts, frozen=True, kw_only=True):
     per_class: list[RemovalCounts]
 
 
-class TargetAnswer(Part, frozen=True, kw_only=True):
+class TargetAnswer(JsonPart, frozen=True, kw_only=True):
     """What the classifier says of the target."""
 
     prediction: int
@@ -145,7 +145,7 @@ class TargetAnswer(Part, frozen=True, kw_only=True):
     confidence_of_intended_class: float
 
 
-class PoisonShare(Part, frozen=True, kw_only=True):
+class PoisonShare(JsonPart, frozen=True, kw_only=True):
     """Poisons among the images trained on, and among those that the defense chose, if it does."""
 
     count: int
@@ -153,7 +153,7 @@ class PoisonShare(Part, frozen=True, kw_only=True):
     share_of_selected: float | None = None
 
 
-class Metrics(Part, frozen=True, kw_only=True):
+class Metrics(JsonPart, frozen=True, kw_only=True):
     """What was measured after the last epoch; accuracies are fractions.
 
     Attributes:
@@ -179,7 +179,7 @@ class Metrics(Part, frozen=True, kw_only=True):
             raise ValueError(f"expected test_accuracy in [0, 1], got {self.test_accuracy}")
 
 
-class Bits(Part, frozen=True, kw_only=True):
+class Bits(JsonPart, frozen=True, kw_only=True):
     """Truth values: their number, and bits, first one highest, as base64."""
 
     count: int
@@ -206,14 +206,14 @@ class Bits(Part, frozen=True, kw_only=True):
         return numpy.unpackbits(data, count=self.count).astype(bool)
 
 
-class Outcomes(Part, frozen=True, kw_only=True):
+class Outcomes(JsonPart, frozen=True, kw_only=True):
     """Which test images were classified right, behind the two accuracies."""
 
     test: Bits | None = None
     test_by_batch_statistics: Bits | UnsetType | None = UNSET
 
 
-class Epoch(Part, frozen=True, kw_only=True):
+class Epoch(JsonPart, frozen=True, kw_only=True):
     """A row of the curve: the epoch from 1, the images that it trained on, their mean loss."""
 
     epoch: int
@@ -222,14 +222,14 @@ class Epoch(Part, frozen=True, kw_only=True):
     validation_accuracy: float
 
 
-class Digests(Part, frozen=True, kw_only=True):
+class Digests(JsonPart, frozen=True, kw_only=True):
     """What the runs of a trial share."""
 
     initial_weights: str
     first_batch: str
 
 
-class Seconds(Part, frozen=True, kw_only=True):
+class Seconds(JsonPart, frozen=True, kw_only=True):
     """Of all sessions: what a defense does to a batch is training, and between epochs defense."""
 
     training: float
@@ -239,7 +239,7 @@ class Seconds(Part, frozen=True, kw_only=True):
     total: float
 
 
-class Cost(Part, frozen=True, kw_only=True):
+class Cost(JsonPart, frozen=True, kw_only=True):
     """What a run took; ``session_seconds`` are those of the session that finished it."""
 
     seconds: Seconds
@@ -249,7 +249,7 @@ class Cost(Part, frozen=True, kw_only=True):
     interruptions: int
 
 
-class Environment(Part, frozen=True, kw_only=True):
+class Environment(JsonPart, frozen=True, kw_only=True):
     """Versions, machine, and times in UTC; the plan is the digest of a sweep's."""
 
     poisonbench: str

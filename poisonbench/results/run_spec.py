@@ -14,18 +14,18 @@ from poisonbench.targeting import Goal
 Number = int | float
 
 
-class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class JsonPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A JSON object of a spec or record."""
 
 
-class DatasetRef(Part, frozen=True, kw_only=True):
+class DatasetRef(JsonPart, frozen=True, kw_only=True):
     """The data set's name without a path, and the digest of its splits."""
 
     name: str
     digest: str
 
 
-class PoisonSpec(Part, frozen=True, kw_only=True):
+class PoisonSpec(JsonPart, frozen=True, kw_only=True):
     """The poison that a run trains on.
 
     Attributes:
@@ -45,7 +45,7 @@ class PoisonSpec(Part, frozen=True, kw_only=True):
     digest: str | None = None
 
 
-class TargetingSpec(Part, frozen=True, kw_only=True):
+class TargetingSpec(JsonPart, frozen=True, kw_only=True):
     """A :class:`~poisonbench.targeting.Targeting`."""
 
     scenario: str
@@ -59,7 +59,7 @@ class TargetingSpec(Part, frozen=True, kw_only=True):
     norm_drift: bool
 
 
-class TrainingSpec(Part, frozen=True, kw_only=True):
+class TrainingSpec(JsonPart, frozen=True, kw_only=True):
     """A ``Recipe`` of :mod:`poisonbench.training.recipe`."""
 
     epochs: int
@@ -73,7 +73,7 @@ class TrainingSpec(Part, frozen=True, kw_only=True):
     recalibrate: Number | None = None
 
 
-class RunSpec(Part, frozen=True, kw_only=True, tag_field="kind", tag="defend"):
+class RunSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="defend"):
     """Everything that determines a run's result.
 
     Attributes:

@@ -19,7 +19,7 @@ from poisonbench.tables.table2 import ACCURACY_NOTE, compare_cells
 RHO = 0.6
 
 #: What is run for the printed values.
-SETTINGS = {
+PARAMETERS = {
     "ratio": {ratio: ratio for ratio in (0.25, 0.5, 0.75, 1.0)},
     "beta": {0.031: 8 / 255, 0.062: 16 / 255, 0.125: 32 / 255, 0.251: 64 / 255},
 }
@@ -42,13 +42,13 @@ def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]
             names={"parameter": parameter, "value": value},
             published=printed.get((dataset, parameter, value)),
         )
-        for parameter, values in SETTINGS.items()
+        for parameter, values in PARAMETERS.items()
         for value, setting in values.items()
     ]
 
 
 def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block]:
-    labels = {value: f"{number_text(beta)} ({value})" for value, beta in SETTINGS["beta"].items()}
+    labels = {value: f"{number_text(beta)} ({value})" for value, beta in PARAMETERS["beta"].items()}
     return [
         comparison_block(
             f"{dataset_labels()[dataset]}: HINT's accuracy against {NAMES[parameter]}",
@@ -56,7 +56,7 @@ def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block
             ["value"],
             labels,
         )
-        for parameter in SETTINGS
+        for parameter in PARAMETERS
     ]
 
 

@@ -24,7 +24,7 @@ from poisonbench.tables.paper_table import (
     dataset_labels,
     method_labels,
 )
-from poisonbench.tables.table4 import DEFAULTS, RHO, SETTINGS
+from poisonbench.tables.table4 import DEFAULTS, PARAMETERS, RHO
 
 PHASES = ("total", "training", "defense", "validation", "test")
 
@@ -43,7 +43,7 @@ def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]
             is_timed=True,
         )
         for method in methods
-        for r in (SETTINGS["ratio"] if method == "hint" else [None])
+        for r in (PARAMETERS["ratio"] if method == "hint" else [None])
     ]
 
 

@@ -88,7 +88,7 @@ HINT = "defend --method hint --dataset TINY "
         (HINT + "--profile codee", "paper, code|did you mean 'code'"),
         (HINT + "--epochs 3 --schedule 5", "before epoch 3|(5,)"),
         (HINT + "--schedule a", "--schedule|whole number|'a'"),
-        (HINT + "--schedule 0", "1 or more|(0,)"),
+        (HINT + "--schedule 0", "at least 1|(0,)"),
         ("report --table 9", "1 (data sets and models)|'9'|--table"),
         ("report --table 2 --format htm", "markdown|did you mean 'html'"),
         ("report --table 2 --dataset mnit", "cifar10|did you mean 'mnist'"),

@@ -357,11 +357,11 @@ def test_table_4_says_where_trials_are_lacking_and_what_fills_them():
 
 def test_settings_of_table_4_are_the_published_values_and_hints_own():
     from poisonbench.defenses.hint import Config
-    from poisonbench.tables.table4 import DEFAULTS, SETTINGS
+    from poisonbench.tables.table4 import DEFAULTS, PARAMETERS
 
     printed = {(row.parameter, row.value) for row in published.table4()}
-    assert {(name, value) for name, values in SETTINGS.items() for value in values} == printed
-    for name, values in SETTINGS.items():
+    assert {(name, value) for name, values in PARAMETERS.items() for value in values} == printed
+    for name, values in PARAMETERS.items():
         for value, setting in values.items():
             assert setting == pytest.approx(value, rel=0.02)
         assert values[DEFAULTS[name]] == getattr(Config(), name)
