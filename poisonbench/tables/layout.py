@@ -49,9 +49,7 @@ def comparison_block(
             show_measured(cell),
             *(show_measured(others[index]) for others in further.values()),
             _show_value(cell.published, cell.unit),
-            f"{cell.difference:+g}"
-            if isinstance(cell.measured, int) and cell.difference is not None
-            else _show_number(cell.difference, cell.unit, "+"),
+            _show_difference(cell),
             cell.verdict.value,
             *show_details(cell)[: len(details)],
         )
@@ -133,6 +131,17 @@ def show_measured(cell: Comparison, *, is_short: bool = False) -> str:
         mean = _show_mean(cell.measured, cell.unit)
         return f"{mean} ({cell.measured.n} of {cell.trials})"
     return _show_value(cell.measured, cell.unit)
+
+
+def _show_difference(cell: Comparison) -> str:
+    """Print the difference, with the runs that it is of where more are shown."""
+    if cell.difference is None:
+        return DASH
+    if isinstance(cell.measured, int):
+        return f"{cell.difference:+g}"
+    runs, judged = len(cell.records), cell.judged_runs
+    first = f" (first {judged} of {runs})" if judged < runs else ""
+    return _show_number(cell.difference, cell.unit, "+") + first
 
 
 def _show_value(value: Statistic | None, unit: Unit) -> str:

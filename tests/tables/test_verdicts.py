@@ -21,6 +21,7 @@ from poisonbench.results.verdicts import Basis
 from poisonbench.tables import catalogue, declared
 from poisonbench.tables.cells import TRIALS, Cell, distinct_trials, is_of_plan
 from poisonbench.tables.claims import SuccessOrder, Superiority, Trend
+from poisonbench.tables.layout import comparison_block
 from poisonbench.tables.measured import compare_accuracy, compare_success
 
 IMAGES = 10_000
@@ -362,3 +363,25 @@ def test_a_declared_claim_stands_alone(monkeypatch):
     labels = {"claims": {"a": {"digest": own.digest, "trials": 5}}}
     planned = [changed(record, labels=labels) for record in records]
     assert catalogue.check("2", planned, "mnist").refuted == 1
+
+
+# What a row shows
+
+
+def test_a_rows_difference_is_the_judged_one():
+    """Of ten runs the first five are judged; the mean of all ten lies outside the interval."""
+    values = [0.9, 0.901, 0.899, 0.9, 0.9, *[0.5] * 5]
+    cells = [
+        compare_accuracy({}, runs, Summary(0.8, 0.001, 5), trials=5)
+        for number in (2, 4, 5, 10)
+        for runs in [[make_record(value, trial=t) for t, value in enumerate(values[:number])]]
+    ]
+    hits = [targeted_run(trial < TRIALS, trial=trial, target=trial) for trial in range(10)]
+    cells.append(compare_success({}, hits, Proportion(2, 5), trials=TRIALS))
+    for shown in cells:
+        low, high = shown.judgement.interval
+        assert low <= shown.difference <= high
+        assert shown.to_dict()["difference"] == shown.to_dict()["effect"]
+    rows = comparison_block("", [replace(cell, keys={"n": 1}) for cell in cells], ["n"], {}).rows
+    firsts = [row[3] for row in rows]
+    assert firsts[2:] == ["+10.00", "+10.00 (first 5 of 10)", "+60.00 (first 5 of 10)"]
