@@ -208,8 +208,9 @@ _VERDICTS = (
     "Verdicts, given at the planned number of trials alone, what they rest on and what as many "
     "could find: docs/verdicts.md. A difference counts from "
     f"{LEAST_ACCURACY:.1%} of accuracy or {LEAST_SUCCESS:.0%} of success on; a claim's effect is "
-    "positive where it bears the claim out; paper: whether the printed means do. What was not "
-    "declared before its runs is exploratory."
+    "positive where the first is better; *at least as good* needs it over "
+    f"-{100 * LEAST_ACCURACY:g} points. Paper: whether the printed means bear the claim out. What "
+    "was not declared before its runs is exploratory."
 )
 
 

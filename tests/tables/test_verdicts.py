@@ -21,7 +21,7 @@ from poisonbench.results.verdicts import Basis
 from poisonbench.tables import catalogue, declared
 from poisonbench.tables.cells import TRIALS, Cell, distinct_trials, is_of_plan
 from poisonbench.tables.claims import SuccessOrder, Superiority, Trend
-from poisonbench.tables.layout import comparison_block
+from poisonbench.tables.layout import comparison_block, show_measured
 from poisonbench.tables.measured import compare_accuracy, compare_success
 
 IMAGES = 10_000
@@ -80,7 +80,8 @@ def test_one_target_under_four_attacks_is_one_target():
     found = success_claim().judge(success_runs([7] * TRIALS))
     assert found.verdict == "inconclusive"
     assert found.judgement.basis.targets == 1
-    assert found.judgement.basis.poisons == 4 * TRIALS
+    assert (found.judgement.basis.poisons, found.trials) == (4, 1)
+    assert not found.judgement.is_complete
 
 
 def test_five_targets_under_four_attacks_are_five():
@@ -105,9 +106,20 @@ def test_a_published_two_of_five_can_differ_from_nothing():
     assert judged.detectable is None
     again = [targeted_run(True, trial=trial, target=7) for trial in range(TRIALS)]
     assert compare_success({}, again, Proportion(2, 5), trials=TRIALS).judgement.effect == 0.6
-    assert compare_success({}, again, Proportion(2, 5), trials=TRIALS).judgement.basis == Basis(
-        poisons=5, targets=1, seeds=5
-    )
+    repeated = compare_success({}, again, Proportion(2, 5), trials=TRIALS)
+    assert repeated.judgement.basis == Basis(poisons=1, targets=1, seeds=1)
+    assert not repeated.judgement.is_complete
+    assert show_measured(repeated) == "5/5"
+    assert repeated.to_dict()["measured"]["low"] is None
+
+
+def test_a_repeated_target_does_not_take_the_place_of_another():
+    targets = (7, 7, 8, 9, 10, 11)
+    runs = [targeted_run(True, trial=trial, target=t) for trial, t in enumerate(targets)]
+    shown = compare_success({}, runs, Proportion(0, 5), trials=TRIALS)
+    assert (shown.judgement.is_complete, shown.judgement.basis.targets) == (True, 5)
+    claim = success_claim().judge(success_runs(targets))
+    assert (claim.verdict, claim.trials) == ("reproduced", 5)
 
 
 # Test images
@@ -226,6 +238,9 @@ def test_two_root_seeds_are_two_poisons():
     compared = compare_accuracy({}, shown, Summary(0.95, 0.001, 5), trials=6)
     assert (compared.measured.n, compared.measured.mean) == (2, pytest.approx(0.93))
     assert compared.judgement.basis == Basis(poisons=2, seeds=6)
+    assert show_measured(compared) == "93.00±2.83 (2 poisons, 6 runs)"
+    short = compare_accuracy({}, shown, None, trials=10)
+    assert show_measured(short) == "93.00±2.83 (2 poisons, 6 of 10 runs)"
     assert compared.verdict == "inconclusive"
 
 
@@ -385,3 +400,10 @@ def test_a_rows_difference_is_the_judged_one():
     rows = comparison_block("", [replace(cell, keys={"n": 1}) for cell in cells], ["n"], {}).rows
     firsts = [row[3] for row in rows]
     assert firsts[2:] == ["+10.00", "+10.00 (first 5 of 10)", "+60.00 (first 5 of 10)"]
+
+
+def test_the_note_holds_for_claims_of_no_worse_too():
+    note = " ".join(catalogue.build("2", [], "mnist").notes)
+    assert (
+        "positive where the first is better; *at least as good* needs it over -0.1 points" in note
+    )
