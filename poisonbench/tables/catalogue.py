@@ -194,10 +194,11 @@ def check(
     by_chance = {id(judgement) for (judgement, _), p in adjusted if p >= SIGNIFICANCE}
     missing = {run for name in names for run in missing_runs(key, records, name, rhos=rhos)}
     facts = (Verdict.EQUAL, Verdict.DIFFERS)
+    refutations = (Verdict.REFUTED, Verdict.TOO_SMALL)
     return TableCheck(
         differing=sum(j.verdict is Verdict.DIFFERS and id(j) not in by_chance for j in compared),
         compared=sum(j.is_complete or j.verdict in facts for j in compared),
-        refuted=sum(j.verdict is Verdict.REFUTED and id(j) not in by_chance for j in judged),
+        refuted=sum(j.verdict in refutations and id(j) not in by_chance for j in judged),
         judged=sum(j.is_complete for j in judged),
         missing=len(missing),
     )

@@ -88,7 +88,7 @@ def share_hit(records: Collection[RunRecord]) -> Proportion | None:
     if not records:
         return None
     hits = sum(bool(record.metrics.attack_success) for record in records)
-    targets = [record.on_target[0].target for record in records if record.on_target]
+    targets = [record.on_target[0].target for record in records]
     return Proportion(hits, len(records), is_independent=len(set(targets)) == len(targets))
 
 
@@ -128,7 +128,7 @@ def compare_fact(
     if published is None:
         word = Verdict.UNPUBLISHED
     elif measured is None:
-        word = Verdict.INCONCLUSIVE
+        word = Verdict.NOT_RUN
     else:
         is_same = measured == aliases.get(published, published)
         word = Verdict.EQUAL if is_same else Verdict.DIFFERS

@@ -16,8 +16,9 @@ from helpers.synthetic_runs import (
 )
 from poisonbench.requests import command_of
 from poisonbench.results import published
+from poisonbench.results.estimates import Estimate, Part
 from poisonbench.results.statistics import Proportion, Summary
-from poisonbench.results.verdicts import Basis
+from poisonbench.results.verdicts import Basis, ClaimRule, judge
 from poisonbench.tables import catalogue, declared
 from poisonbench.tables.cells import TRIALS, Cell, distinct_trials, is_of_plan
 from poisonbench.tables.claims import SuccessOrder, Superiority, Trend
@@ -78,7 +79,7 @@ def success_runs(targets, attacks=ATTACKS):
 
 def test_one_target_under_four_attacks_is_one_target():
     found = success_claim().judge(success_runs([7] * TRIALS))
-    assert found.verdict == "inconclusive"
+    assert found.verdict == "incomplete"
     assert found.judgement.basis.targets == 1
     assert (found.judgement.basis.poisons, found.trials) == (4, 1)
     assert not found.judgement.is_complete
@@ -95,7 +96,7 @@ def test_five_targets_under_four_attacks_are_five():
 
 def test_an_attack_without_runs_leaves_nothing_to_judge():
     found = success_claim().judge(success_runs(range(TRIALS), ATTACKS[:3]))
-    assert (found.verdict, found.trials) == ("inconclusive", 0)
+    assert (found.verdict, found.trials) == ("not run", 0)
 
 
 def test_a_published_two_of_five_can_differ_from_nothing():
@@ -157,8 +158,8 @@ def test_a_claim_is_judged_at_the_planned_number_alone():
     gains = (40, 45, 50, 42, 48, -500, -500)
     claim = accuracy_claim()
     assert [claim.judge(gain_runs(gains[:n])).verdict.value for n in (3, 4, 5, 7)] == [
-        "inconclusive",
-        "inconclusive",
+        "incomplete",
+        "incomplete",
         "reproduced",
         "reproduced",
     ]
@@ -177,7 +178,7 @@ def test_a_cell_is_judged_by_the_first_planned_trials():
     assert shown.judgement.effect == pytest.approx(0.1)
     assert shown.verdict == "differs"
     early = compare_accuracy({}, runs[:4], Summary(0.8, 0.001, 5), trials=5)
-    assert early.verdict == "inconclusive"
+    assert early.verdict == "incomplete"
     assert early.judgement.interval is not None
 
 
@@ -185,7 +186,7 @@ def test_two_trials_that_spread_do_not_agree():
     runs = [make_record(value, trial=trial) for trial, value in enumerate((0.98988, 0.99412))]
     for planned in (2, 5):
         judged = compare_accuracy({}, runs, Summary(0.9844, 0.0002, 5), trials=planned).judgement
-        assert judged.verdict == "inconclusive"
+        assert judged.verdict == ("inconclusive" if planned == 2 else "incomplete")
         assert judged.effect == pytest.approx(0.0076)
         assert judged.interval == pytest.approx((-0.0194, 0.0346), abs=2e-4)
         assert judged.basis == Basis(seeds=2)
@@ -302,7 +303,7 @@ def test_trials_on_another_draw_are_shown_and_not_judged():
     """As of records from before the trials had draws of their own."""
     old = sample_runs(lambda trial: 60, range(TRIALS), draw_of=lambda trial: 0)
     found = accuracy_claim(dataset="mnist-sample").judge(old)
-    assert (found.trials, found.verdict) == (5, "inconclusive")
+    assert (found.trials, found.verdict) == (5, "incomplete")
     assert found.judgement.basis == Basis(poisons=1, seeds=5, images=IMAGES)
     own = sample_runs(lambda trial: 60, range(3))
     hint = [run for run in (*old, *own) if run.spec.method == "hint"]
@@ -407,3 +408,17 @@ def test_the_note_holds_for_claims_of_no_worse_too():
     assert (
         "positive where the first is better; *at least as good* needs it over -0.1 points" in note
     )
+
+
+def test_a_certain_gain_that_is_too_small_is_called_so():
+    def word(*effects, spread=2e-5, complete=True):
+        known = [(Estimate(e, (Part(spread**2, 100.0),), spread**2), ClaimRule()) for e in effects]
+        return judge(known, Basis(seeds=5), is_complete=complete)
+
+    assert word(0.0009).verdict == "too small"
+    assert word(0.0).verdict == "refuted"
+    # Of several comparisons the refuting one is shown, not one that nothing is known of.
+    assert word(0.0009, -0.003).effect == -0.003
+    assert word(0.0009, -0.003).verdict == "refuted"
+    assert word(0.0009, complete=False).verdict == "incomplete"
+    assert judge([(None, ClaimRule())], Basis(), is_complete=False).verdict == "not run"
