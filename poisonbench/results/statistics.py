@@ -21,6 +21,11 @@ class Verdict(StrEnum):
     INCONCLUSIVE = "inconclusive"
     REPRODUCED = "reproduced"
     REFUTED = "refuted"
+    #: Refuted by a gain that is certain, and smaller than what counts.
+    TOO_SMALL = "too small"
+    #: Before the planned number of runs.
+    NOT_RUN = "not run"
+    INCOMPLETE = "incomplete"
     #: Of what is compared without a test: a setting, or a figure that no test fits.
     EQUAL = "equal"
     UNPUBLISHED = "not published"

@@ -149,9 +149,10 @@ class Judgement:
     """A verdict with what it says and rests on; the word alone where nothing was tested.
 
     Attributes:
-        effect: the difference; of several comparisons the one that bears a claim out least.
+        effect: the difference; of several comparisons the one that bears a claim out least, or
+            that refutes it most clearly.
         interval: its two-sided 95 % interval.
-        p_value: two-sided beside a published value, one-sided for a claim, there the largest.
+        p_value: two-sided beside a published value, one-sided for a claim, of that comparison.
         p_against: of what speaks against the paper: the same beside a published value, of a
             refutation for a claim, corrected for its comparisons.
         detectable: the true difference that as many trials find with a power of 0.8; null where
@@ -184,19 +185,27 @@ def judge(
         is_complete: whether there are as many trials as planned; a look before that is no verdict.
     """
     known = [(evidence, rule) for evidence, rule in comparisons if evidence is not None]
+    if not known and basis.seeds is None:
+        return Judgement(Verdict.NOT_RUN, basis=basis)
     if not known:
-        return Judgement(Verdict.INCONCLUSIVE, basis=basis)
+        word = Verdict.INCONCLUSIVE if is_complete else Verdict.INCOMPLETE
+        return Judgement(word, basis=basis)
     is_complete = is_complete and len(known) == len(comparisons)
-    worst, rule = max(known, key=lambda one: (one[1].p_value(one[0]), -one[0].effect))
+    word = _word(known) if is_complete else Verdict.INCOMPLETE
+    shown, rule = max(known, key=lambda one: (one[1].p_value(one[0]), -one[0].effect))
+    if word is Verdict.REFUTED:
+        shown, rule = min(known, key=lambda one: one[1].p_against(one[0]))
+        if shown.p_above(0.0) < SIGNIFICANCE:
+            word = Verdict.TOO_SMALL
     # All are found with a power of 0.8 where each is missed in at most its part of the rest.
     power = 1 - (1 - POWER) / len(known)
     least = [detectable(evidence, rule, power) for evidence, rule in known]
     reachable = [difference for difference in least if difference is not None]
     return Judgement(
-        verdict=_word(known) if is_complete else Verdict.INCONCLUSIVE,
-        effect=worst.effect,
-        interval=worst.interval(),
-        p_value=rule.p_value(worst),
+        verdict=word,
+        effect=shown.effect,
+        interval=shown.interval(),
+        p_value=rule.p_value(shown),
         p_against=min(1.0, len(known) * min(rule.p_against(one) for one, rule in known)),
         detectable=max(reachable, key=abs) if len(reachable) == len(least) else None,
         basis=basis,

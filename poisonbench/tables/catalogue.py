@@ -194,10 +194,11 @@ def check(
     by_chance = {id(judgement) for (judgement, _), p in adjusted if p >= SIGNIFICANCE}
     missing = {run for name in names for run in missing_runs(key, records, name, rhos=rhos)}
     facts = (Verdict.EQUAL, Verdict.DIFFERS)
+    refutations = (Verdict.REFUTED, Verdict.TOO_SMALL)
     return TableCheck(
         differing=sum(j.verdict is Verdict.DIFFERS and id(j) not in by_chance for j in compared),
         compared=sum(j.is_complete or j.verdict in facts for j in compared),
-        refuted=sum(j.verdict is Verdict.REFUTED and id(j) not in by_chance for j in judged),
+        refuted=sum(j.verdict in refutations and id(j) not in by_chance for j in judged),
         judged=sum(j.is_complete for j in judged),
         missing=len(missing),
     )
@@ -208,8 +209,9 @@ _VERDICTS = (
     "Verdicts, given at the planned number of trials alone, what they rest on and what as many "
     "could find: docs/verdicts.md. A difference counts from "
     f"{LEAST_ACCURACY:.1%} of accuracy or {LEAST_SUCCESS:.0%} of success on; a claim's effect is "
-    "positive where it bears the claim out; paper: whether the printed means do. What was not "
-    "declared before its runs is exploratory."
+    "positive where the first is better; *at least as good* needs it over "
+    f"-{100 * LEAST_ACCURACY:g} points. Paper: whether the printed means bear the claim out. What "
+    "was not declared before its runs is exploratory."
 )
 
 

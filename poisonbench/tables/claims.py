@@ -24,7 +24,13 @@ from poisonbench.results.verdicts import (
 )
 from poisonbench.tables.cells import Cell, paired
 from poisonbench.tables.comparisons import Finding, Unit
-from poisonbench.tables.evidence import Sets, accuracy_gain, basis_of, planned_sets
+from poisonbench.tables.evidence import (
+    Sets,
+    accuracy_gain,
+    basis_of,
+    distinct_targets,
+    planned_sets,
+)
 
 
 @dataclass(frozen=True)
@@ -176,11 +182,11 @@ class SuccessOrder:
         return replace(self, first=tuple(replace(cell, trials=trials) for cell in self.first))
 
     def judge(self, records: Sequence[RunRecord]) -> Finding:
-        """Judge the claim by the targets of the planned trials, each of which counts once.
+        """Judge the claim by the planned number of targets, each of which counts once.
 
         Only trials that both defenses of a comparison have under all attacks are counted.
         """
-        trials = [self._trials(cells, records) for cells in self.others]
+        trials = [distinct_targets(self._trials(cells, records)) for cells in self.others]
         rule = ClaimRule(0.0, LEAST_SUCCESS)
         return _finding(self, trials, rule, self._evidence, "permutation of signs by target")
 
@@ -210,10 +216,8 @@ class SuccessOrder:
         return [[run for pairs in by_attack for run in pairs[key]] for key in sorted(shared)]
 
     def _evidence(self, trials: Sets) -> TargetDifference | None:
-        rows: dict[int, list[bool]] = {}
-        for runs in trials:
-            rows.setdefault(_target(runs[0]), [bool(run.metrics.attack_success) for run in runs])
-        own, other = ([row[side::2] for row in rows.values()] for side in (0, 1))
+        rows = [[bool(run.metrics.attack_success) for run in runs] for runs in trials]
+        own, other = ([row[side::2] for row in rows] for side in (0, 1))
         return target_difference(*((other, own) if self.direction < 0 else (own, other)))
 
 

@@ -50,14 +50,22 @@ class Comparison:
     def difference(self) -> float | None:
         """Measured minus published, in the values' own unit; null where one is no number.
 
-        Null for seconds as well: the published ones are another device's.
+        Where a difference was judged it is that one, of the planned runs: interval and verdict
+        are its own. Null for seconds: the published ones are another device's.
         """
         if self.unit == "seconds":
             return None
+        if self.judgement.effect is not None:
+            return round(self.judgement.effect, 10)
         measured, published = _number(self.measured), _number(self.published)
         if measured is None or published is None:
             return None
         return round(measured - published, 10)
+
+    @property
+    def judged_runs(self) -> int:
+        """How many of the runs the difference is of; there may be more than planned."""
+        return self.judgement.basis.seeds or len(self.records)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: keys, fractions, record ids."""

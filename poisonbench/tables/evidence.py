@@ -33,6 +33,14 @@ def planned_sets(sets: Sets, planned: int) -> tuple[Sets, bool]:
     return (of_plan if is_complete else sets[:planned]), is_complete
 
 
+def distinct_targets(sets: Sets) -> Sets:
+    """The first set of each target, of the plan if there is one: a repeat says nothing new."""
+    firsts: dict[int, Sequence[RunRecord]] = {}
+    for runs in sorted(sets, key=lambda runs: not all(map(is_of_plan, runs))):
+        firsts.setdefault(runs[0].on_target[0].target, runs)
+    return list(firsts.values())
+
+
 def by_poison(sets: Sets) -> list[list[Sequence[RunRecord]]]:
     """Group sets by what their runs train on; clean runs are one group."""
     groups: dict[tuple[str | None, ...], list[Sequence[RunRecord]]] = {}

@@ -49,9 +49,7 @@ def comparison_block(
             show_measured(cell),
             *(show_measured(others[index]) for others in further.values()),
             _show_value(cell.published, cell.unit),
-            f"{cell.difference:+g}"
-            if isinstance(cell.measured, int) and cell.difference is not None
-            else _show_number(cell.difference, cell.unit, "+"),
+            _show_difference(cell),
             cell.verdict.value,
             *show_details(cell)[: len(details)],
         )
@@ -121,6 +119,7 @@ def claims_block(title: str, findings: Sequence[Finding]) -> Block:
 def show_measured(cell: Comparison, *, is_short: bool = False) -> str:
     """Print a measured value: ``96.87±0.02 (5)``, or ``(3 of 5)`` where trials lack, or a dash.
 
+    A mean over poisons is ``94.50±0.71 (2 poisons, 6 runs)``: each counts once.
     Shares are ``4/5 [37.6, 96.4]``: their trials can be seen, whether some are lacking or not.
 
     Args:
@@ -129,10 +128,27 @@ def show_measured(cell: Comparison, *, is_short: bool = False) -> str:
     """
     if is_short and isinstance(cell.measured, Summary):
         return _show_mean(replace(cell.measured, std=None), cell.unit)
-    if isinstance(cell.measured, Summary) and cell.measured.n < cell.trials:
-        mean = _show_mean(cell.measured, cell.unit)
-        return f"{mean} ({cell.measured.n} of {cell.trials})"
+    if isinstance(cell.measured, Summary):
+        is_of_poisons = cell.keys.get("quantity") == "test_accuracy" and cell.measured.n < len(
+            cell.records
+        )
+        runs = len(cell.records) if is_of_poisons else cell.measured.n
+        counts = f"{runs} of {cell.trials}" if runs < cell.trials else str(runs)
+        if is_of_poisons:
+            counts = f"{cell.measured.n} poisons, {counts} runs"
+        return f"{_show_mean(cell.measured, cell.unit)} ({counts})"
     return _show_value(cell.measured, cell.unit)
+
+
+def _show_difference(cell: Comparison) -> str:
+    """Print the difference, with the runs that it is of where more are shown."""
+    if cell.difference is None:
+        return DASH
+    if isinstance(cell.measured, int):
+        return f"{cell.difference:+g}"
+    runs, judged = len(cell.records), cell.judged_runs
+    first = f" (first {judged} of {runs})" if judged < runs else ""
+    return _show_number(cell.difference, cell.unit, "+") + first
 
 
 def _show_value(value: Statistic | None, unit: Unit) -> str:

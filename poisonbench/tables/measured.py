@@ -20,7 +20,7 @@ from poisonbench.results.verdicts import (
     judge,
 )
 from poisonbench.tables.comparisons import Comparison, Unit
-from poisonbench.tables.evidence import accuracies, basis_of, planned_sets
+from poisonbench.tables.evidence import accuracies, basis_of, distinct_targets, planned_sets
 
 #: The last printed place of the papers' accuracies.
 _DIGIT = 1e-4
@@ -61,16 +61,15 @@ def compare_success(
 ) -> Comparison:
     """Count the targets of one cell that were hit, and set the share beside the published one.
 
-    It is judged at as many trials as it shall have, or at the number ``planned``; a target that
-    several trials have counts once.
+    It is judged at as many targets as it shall have trials, or at the number ``planned``; a target
+    that several trials have counts once.
     """
     judgement = Judgement(Verdict.UNPUBLISHED)
     if published is not None:
         sets, is_complete = planned_sets(
-            [(run,) for run in records], trials if planned is None else planned
+            distinct_targets([(run,) for run in records]), trials if planned is None else planned
         )
-        targets = {run.on_target[0].target: run for (run,) in reversed(sets)}
-        judged = share_hit(targets.values())
+        judged = share_hit([run for (run,) in sets])
         difference = None if judged is None else ShareDifference(judged, published)
         rule = EquivalenceRule(LEAST_SUCCESS)
         judgement = judge([(difference, rule)], basis_of(sets), is_complete=is_complete)
@@ -85,9 +84,12 @@ def compare_success(
 
 
 def share_hit(records: Collection[RunRecord]) -> Proportion | None:
-    """Targets hit of the runs'; null without any."""
+    """Targets hit of the runs', without an interval where one repeats; null without any."""
+    if not records:
+        return None
     hits = sum(bool(record.metrics.attack_success) for record in records)
-    return Proportion(hits, len(records)) if records else None
+    targets = [record.on_target[0].target for record in records]
+    return Proportion(hits, len(records), is_independent=len(set(targets)) == len(targets))
 
 
 def compare_time(
@@ -126,7 +128,7 @@ def compare_fact(
     if published is None:
         word = Verdict.UNPUBLISHED
     elif measured is None:
-        word = Verdict.INCONCLUSIVE
+        word = Verdict.NOT_RUN
     else:
         is_same = measured == aliases.get(published, published)
         word = Verdict.EQUAL if is_same else Verdict.DIFFERS

@@ -30,6 +30,7 @@ _STYLES: dict[str, str] = {
     Verdict.REPRODUCED: "green",
     Verdict.DIFFERS: "bold red",
     Verdict.REFUTED: "bold red",
+    Verdict.TOO_SMALL: "bold red",
 }
 
 #: Wider than any grid, so that rich never folds or crops one.
@@ -240,7 +241,8 @@ def _tex_row(cells: Sequence[str]) -> str:
 def _html_row(row: Sequence[str], keys: int) -> str:
     names = "".join(f'<th scope="row">{html.escape(cell)}</th>' for cell in row[:keys])
     figures = "".join(
-        f'<td class="{cell if cell in _STYLES else "figure"}">{html.escape(cell)}</td>'
+        f'<td class="{cell.replace(" ", "-") if cell in _STYLES else "figure"}">'
+        f"{html.escape(cell)}</td>"
         for cell in row[keys:]
     )
     return f"<tr>{names}{figures}</tr>"
@@ -255,7 +257,7 @@ th, td { padding: .2rem .8rem; text-align: right; white-space: nowrap; }
 th[scope=row], thead th:first-child { text-align: left; font-weight: normal; }
 thead th { border-bottom: 1px solid; }
 .equal, .equivalent, .reproduced { color: light-dark(#116329, #56d364); }
-.differs, .refuted { color: light-dark(#b3141d, #ff8a80); font-weight: bold; }
+.differs, .refuted, .too-small { color: light-dark(#b3141d, #ff8a80); font-weight: bold; }
 """
 
 _PAGE = """<!doctype html>

@@ -55,8 +55,8 @@ def compare_cells(cells: Sequence[Cell], records: Records) -> list[Comparison]:
 
 #: What the figures are.
 ACCURACY_NOTE = (
-    "Measured: test accuracy at the last epoch in percent, mean±sample standard deviation (runs, "
-    "or poisons where there are several); (3 of 5) says that some are lacking."
+    "Measured: test accuracy at the last epoch in percent, mean±sample standard deviation "
+    "(runs; of several poisons each counts once); (3 of 5) says that some are lacking."
 )
 
 

@@ -135,17 +135,17 @@ def test_the_margin_is_below_every_gain_that_the_paper_prints():
 def test_before_the_planned_number_nothing_is_judged(trials):
     records = runs("hint", [0.95, 0.96, 0.955, 0.96][:trials]) + runs("atda", [0.5] * trials)
     found = beats().judge(records)
-    assert words(found) == ["inconclusive"]
+    assert words(found) == ["incomplete" if trials else "not run"]
     assert found.trials == trials
     assert (found.judgement.effect is None) == (trials == 0)
     assert (found.judgement.interval is None) == (trials < 2)
     records = [r for rho in (0.2, 0.4, 0.6) for r in runs("hint", [1 - rho] * trials, rho)]
-    assert words(falls().judge(records)) == ["inconclusive"]
+    assert words(falls().judge(records)) == ["incomplete" if trials else "not run"]
 
 
 def test_every_other_defense_must_have_its_trials():
     records = runs("hint", [0.95] * 5) + runs("atda", [0.8] * 5)
-    assert words(beats(("atda", "epic")).judge(records)) == ["inconclusive"]
+    assert words(beats(("atda", "epic")).judge(records)) == ["incomplete"]
 
 
 def levels_of(*values):

@@ -86,8 +86,8 @@ def test_verdicts_without_poison():
     assert cell_of(none).judgement.p_value < 0.001
     assert cell_of(none).judgement.effect == pytest.approx(0.9002 - 0.9844)
     assert cell_of(none).judgement.basis == Basis(seeds=5)
-    assert cell_of(none[:1]).judgement == Judgement(Verdict.INCONCLUSIVE, basis=Basis(seeds=1))
-    assert cell_of([]).judgement == Judgement(Verdict.INCONCLUSIVE)
+    assert cell_of(none[:1]).judgement == Judgement(Verdict.INCOMPLETE, basis=Basis(seeds=1))
+    assert cell_of([]).judgement == Judgement(Verdict.NOT_RUN)
     sample = make_record(dataset="mnist-sample")
     assert cell_of([sample], dataset="mnist-sample").verdict == "not published"
 
@@ -152,7 +152,7 @@ def test_table_1_sets_recorded_settings_beside_the_published():
     assert facts([make_record(training=short)])["epochs"] == (10, 30, "differs")
     both = facts([make_record(), make_record(trial=1, training=short)])
     assert both["epochs"] == ("10, 30", 30, "differs")
-    assert facts([])["epochs"] == (None, 30, "inconclusive")
+    assert facts([])["epochs"] == (None, 30, "not run")
     assert facts([make_record(variant="custom")])["epochs"][0] is None
 
 

@@ -95,9 +95,9 @@ def test_a_cell_is_counted_beside_the_published_count():
 
 def test_the_verdicts_of_counts():
     assert cell_of(trials("....."), method="none").verdict == "differs"
-    assert cell_of(trials("....")).verdict == "inconclusive"
+    assert cell_of(trials("....")).verdict == "incomplete"
     assert cell_of(trials("....")).judgement.p_value < 0.05
-    assert cell_of([]).verdict == "inconclusive"
+    assert cell_of([]).verdict == "not run"
     assert cell_of(trials("xx"), method="hint").measured is None
     control = trials("xxx", attack="noise")
     assert cell_of(control, "noise").verdict == "not published"
@@ -348,7 +348,7 @@ def test_only_trials_that_both_have_are_counted():
     assert found.verdict == "reproduced"
     assert len(found.records) == 10
     assert order("", "").judgement.effect is None
-    assert order("....", "xxxx").verdict == "inconclusive"
+    assert order("....", "xxxx").verdict == "incomplete"
     assert order(".....", ".....").verdict == "inconclusive"
     assert order("xxxxx", ".....").verdict == "refuted"
 

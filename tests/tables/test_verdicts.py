@@ -16,11 +16,13 @@ from helpers.synthetic_runs import (
 )
 from poisonbench.requests import command_of
 from poisonbench.results import published
+from poisonbench.results.estimates import Estimate, Part
 from poisonbench.results.statistics import Proportion, Summary
-from poisonbench.results.verdicts import Basis
+from poisonbench.results.verdicts import Basis, ClaimRule, judge
 from poisonbench.tables import catalogue, declared
 from poisonbench.tables.cells import TRIALS, Cell, distinct_trials, is_of_plan
 from poisonbench.tables.claims import SuccessOrder, Superiority, Trend
+from poisonbench.tables.layout import comparison_block, show_measured
 from poisonbench.tables.measured import compare_accuracy, compare_success
 
 IMAGES = 10_000
@@ -77,9 +79,10 @@ def success_runs(targets, attacks=ATTACKS):
 
 def test_one_target_under_four_attacks_is_one_target():
     found = success_claim().judge(success_runs([7] * TRIALS))
-    assert found.verdict == "inconclusive"
+    assert found.verdict == "incomplete"
     assert found.judgement.basis.targets == 1
-    assert found.judgement.basis.poisons == 4 * TRIALS
+    assert (found.judgement.basis.poisons, found.trials) == (4, 1)
+    assert not found.judgement.is_complete
 
 
 def test_five_targets_under_four_attacks_are_five():
@@ -93,7 +96,7 @@ def test_five_targets_under_four_attacks_are_five():
 
 def test_an_attack_without_runs_leaves_nothing_to_judge():
     found = success_claim().judge(success_runs(range(TRIALS), ATTACKS[:3]))
-    assert (found.verdict, found.trials) == ("inconclusive", 0)
+    assert (found.verdict, found.trials) == ("not run", 0)
 
 
 def test_a_published_two_of_five_can_differ_from_nothing():
@@ -104,9 +107,20 @@ def test_a_published_two_of_five_can_differ_from_nothing():
     assert judged.detectable is None
     again = [targeted_run(True, trial=trial, target=7) for trial in range(TRIALS)]
     assert compare_success({}, again, Proportion(2, 5), trials=TRIALS).judgement.effect == 0.6
-    assert compare_success({}, again, Proportion(2, 5), trials=TRIALS).judgement.basis == Basis(
-        poisons=5, targets=1, seeds=5
-    )
+    repeated = compare_success({}, again, Proportion(2, 5), trials=TRIALS)
+    assert repeated.judgement.basis == Basis(poisons=1, targets=1, seeds=1)
+    assert not repeated.judgement.is_complete
+    assert show_measured(repeated) == "5/5"
+    assert repeated.to_dict()["measured"]["low"] is None
+
+
+def test_a_repeated_target_does_not_take_the_place_of_another():
+    targets = (7, 7, 8, 9, 10, 11)
+    runs = [targeted_run(True, trial=trial, target=t) for trial, t in enumerate(targets)]
+    shown = compare_success({}, runs, Proportion(0, 5), trials=TRIALS)
+    assert (shown.judgement.is_complete, shown.judgement.basis.targets) == (True, 5)
+    claim = success_claim().judge(success_runs(targets))
+    assert (claim.verdict, claim.trials) == ("reproduced", 5)
 
 
 # Test images
@@ -144,8 +158,8 @@ def test_a_claim_is_judged_at_the_planned_number_alone():
     gains = (40, 45, 50, 42, 48, -500, -500)
     claim = accuracy_claim()
     assert [claim.judge(gain_runs(gains[:n])).verdict.value for n in (3, 4, 5, 7)] == [
-        "inconclusive",
-        "inconclusive",
+        "incomplete",
+        "incomplete",
         "reproduced",
         "reproduced",
     ]
@@ -164,7 +178,7 @@ def test_a_cell_is_judged_by_the_first_planned_trials():
     assert shown.judgement.effect == pytest.approx(0.1)
     assert shown.verdict == "differs"
     early = compare_accuracy({}, runs[:4], Summary(0.8, 0.001, 5), trials=5)
-    assert early.verdict == "inconclusive"
+    assert early.verdict == "incomplete"
     assert early.judgement.interval is not None
 
 
@@ -172,7 +186,7 @@ def test_two_trials_that_spread_do_not_agree():
     runs = [make_record(value, trial=trial) for trial, value in enumerate((0.98988, 0.99412))]
     for planned in (2, 5):
         judged = compare_accuracy({}, runs, Summary(0.9844, 0.0002, 5), trials=planned).judgement
-        assert judged.verdict == "inconclusive"
+        assert judged.verdict == ("inconclusive" if planned == 2 else "incomplete")
         assert judged.effect == pytest.approx(0.0076)
         assert judged.interval == pytest.approx((-0.0194, 0.0346), abs=2e-4)
         assert judged.basis == Basis(seeds=2)
@@ -225,6 +239,9 @@ def test_two_root_seeds_are_two_poisons():
     compared = compare_accuracy({}, shown, Summary(0.95, 0.001, 5), trials=6)
     assert (compared.measured.n, compared.measured.mean) == (2, pytest.approx(0.93))
     assert compared.judgement.basis == Basis(poisons=2, seeds=6)
+    assert show_measured(compared) == "93.00±2.83 (2 poisons, 6 runs)"
+    short = compare_accuracy({}, shown, None, trials=10)
+    assert show_measured(short) == "93.00±2.83 (2 poisons, 6 of 10 runs)"
     assert compared.verdict == "inconclusive"
 
 
@@ -286,7 +303,7 @@ def test_trials_on_another_draw_are_shown_and_not_judged():
     """As of records from before the trials had draws of their own."""
     old = sample_runs(lambda trial: 60, range(TRIALS), draw_of=lambda trial: 0)
     found = accuracy_claim(dataset="mnist-sample").judge(old)
-    assert (found.trials, found.verdict) == (5, "inconclusive")
+    assert (found.trials, found.verdict) == (5, "incomplete")
     assert found.judgement.basis == Basis(poisons=1, seeds=5, images=IMAGES)
     own = sample_runs(lambda trial: 60, range(3))
     hint = [run for run in (*old, *own) if run.spec.method == "hint"]
@@ -362,3 +379,46 @@ def test_a_declared_claim_stands_alone(monkeypatch):
     labels = {"claims": {"a": {"digest": own.digest, "trials": 5}}}
     planned = [changed(record, labels=labels) for record in records]
     assert catalogue.check("2", planned, "mnist").refuted == 1
+
+
+# What a row shows
+
+
+def test_a_rows_difference_is_the_judged_one():
+    """Of ten runs the first five are judged; the mean of all ten lies outside the interval."""
+    values = [0.9, 0.901, 0.899, 0.9, 0.9, *[0.5] * 5]
+    cells = [
+        compare_accuracy({}, runs, Summary(0.8, 0.001, 5), trials=5)
+        for number in (2, 4, 5, 10)
+        for runs in [[make_record(value, trial=t) for t, value in enumerate(values[:number])]]
+    ]
+    hits = [targeted_run(trial < TRIALS, trial=trial, target=trial) for trial in range(10)]
+    cells.append(compare_success({}, hits, Proportion(2, 5), trials=TRIALS))
+    for shown in cells:
+        low, high = shown.judgement.interval
+        assert low <= shown.difference <= high
+        assert shown.to_dict()["difference"] == shown.to_dict()["effect"]
+    rows = comparison_block("", [replace(cell, keys={"n": 1}) for cell in cells], ["n"], {}).rows
+    firsts = [row[3] for row in rows]
+    assert firsts[2:] == ["+10.00", "+10.00 (first 5 of 10)", "+60.00 (first 5 of 10)"]
+
+
+def test_the_note_holds_for_claims_of_no_worse_too():
+    note = " ".join(catalogue.build("2", [], "mnist").notes)
+    assert (
+        "positive where the first is better; *at least as good* needs it over -0.1 points" in note
+    )
+
+
+def test_a_certain_gain_that_is_too_small_is_called_so():
+    def word(*effects, spread=2e-5, complete=True):
+        known = [(Estimate(e, (Part(spread**2, 100.0),), spread**2), ClaimRule()) for e in effects]
+        return judge(known, Basis(seeds=5), is_complete=complete)
+
+    assert word(0.0009).verdict == "too small"
+    assert word(0.0).verdict == "refuted"
+    # Of several comparisons the refuting one is shown, not one that nothing is known of.
+    assert word(0.0009, -0.003).effect == -0.003
+    assert word(0.0009, -0.003).verdict == "refuted"
+    assert word(0.0009, complete=False).verdict == "incomplete"
+    assert judge([(None, ClaimRule())], Basis(), is_complete=False).verdict == "not run"
