@@ -215,11 +215,20 @@ def test_falls_means_at_each_step(levels, word):
         direction=-1,
         same_poison=False,
     )
+    runs = list(product(zip(rhos, levels, strict=True), range(TRIALS)))
     records = [
-        make_record(level, rho=rho, trial=trial, digest=f"p{rho}")
-        for (rho, level), trial in product(zip(rhos, levels, strict=True), range(TRIALS))
+        make_record(level, rho=rho, seed=trial, digest=f"p{rho}{trial}")
+        for (rho, level), trial in runs
     ]
     assert claim.judge(records).verdict == word
+    # Of one poison a level nothing tells the level from the draw, however many seeds agree.
+    nested = [
+        make_record(level, rho=rho, trial=trial, digest=f"p{rho}") for (rho, level), trial in runs
+    ]
+    found = claim.judge(nested)
+    assert (found.verdict, found.judgement.interval) == ("inconclusive", None)
+    assert found.judgement.effect is not None
+    assert found.judgement.basis == Basis(poisons=1, seeds=TRIALS, images=IMAGES)
 
 
 # Poisons
