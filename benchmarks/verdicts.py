@@ -42,6 +42,7 @@ from poisonbench.results.statistics import (
     summarise,
 )
 from poisonbench.results.verdicts import (
+    LEAST_SUCCESS,
     ClaimRule,
     EquivalenceRule,
     Evidence,
@@ -363,6 +364,20 @@ def words_of(evidence: Sequence[ShareDifference], rule: Rule, word: Verdict) -> 
 
 def targets(lines: Lines, tables: int, generator: Generator) -> None:
     """Attack success under two defenses, targets under several attacks."""
+    for count in (5, 8, 14, 16, 36):
+        for truth, sums in skewed(tables, count, generator):
+            evidence = [TargetDifference(tuple(row), 4, 0.15) for row in sums.tolist()]
+            # As if of one attack, sums are tested by signs alone.
+            signs = share(
+                [TargetDifference(tuple(row), 1, 0.15).p_above(0) < 0.05 for row in sums.tolist()]
+            )
+            lines.error(
+                Verdict.REPRODUCED,
+                f"{count} targets, 4 attacks, least 10 %",
+                truth,
+                said(evidence, ClaimRule(0.0, LEAST_SUCCESS), Verdict.REPRODUCED),
+                f"signs alone {100 * signs:.1f}",
+            )
     rule = ClaimRule(0.0, 0.2)
     for count, attacks, alike in ((5, 4, 1.0), (10, 4, 0.5), (10, 1, 1.0), (30, 4, 0.5)):
         size = count, attacks, alike
@@ -399,6 +414,16 @@ def targets(lines: Lines, tables: int, generator: Generator) -> None:
                 truth.chances(rule, gap)[Verdict.REPRODUCED],
                 reports(evidence, rule, Verdict.REPRODUCED, gap),
             )
+
+
+def skewed(tables: int, count: int, generator: Generator) -> Iterator[tuple[str, np.ndarray]]:
+    """Sums of four attacks' hits under one defense minus another's, at equal rates but skewed."""
+    shape = tables, count
+    drawn = generator.random(shape)
+    yield "sums +1 on 80 %, -4 on 20 %", np.where(drawn < 0.8, 1, -4)
+    yield "sums +3 on 57 %, -4 on 43 %", np.where(drawn < 4 / 7, 3, -4)
+    once, all_four = (generator.random(shape) < rate for rate in (0.6, 0.15))
+    yield "one attack on 60 %, all on 15 %", once - 4 * all_four
 
 
 def hits(

@@ -171,10 +171,13 @@ def as_printed(published: Summary, digit: float) -> Summary:
     return Summary(published.mean, math.sqrt(spread + rounding), published.n)
 
 
-def mean_difference(measured: Summary | None, published: Summary) -> Estimate | None:
+def mean_difference(
+    measured: Summary | None, published: Summary, image_variance: float = 0.0
+) -> Estimate | None:
     """Difference of two means of independent normal samples, whose spreads may differ.
 
-    The seeds are the sample; the test images, which both share, are taken as they are.
+    The seeds are the sample; the test images, which both share, are taken as they are, unless
+    ``image_variance`` has what their choice adds.
 
     Returns:
         Measured minus published; null where one has fewer than two values or none any spread.
@@ -182,7 +185,8 @@ def mean_difference(measured: Summary | None, published: Summary) -> Estimate | 
     if measured is None or measured.std is None or published.std is None:
         return None
     parts = tuple(Part(s.std**2 / s.n, s.n - 1) for s in (measured, published) if s.std is not None)
-    return _estimate(measured.mean - published.mean, parts)
+    images = (Part(image_variance, math.inf),) if image_variance else ()
+    return _estimate(measured.mean - published.mean, parts + images)
 
 
 def paired_difference(differences: Sequence[float], image_variance: float = 0.0) -> Estimate | None:

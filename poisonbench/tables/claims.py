@@ -30,6 +30,7 @@ from poisonbench.tables.evidence import (
     basis_of,
     distinct_targets,
     planned_sets,
+    unpaired_gain,
 )
 
 
@@ -116,7 +117,8 @@ class Trend:
     Attributes:
         claim: in words.
         direction: 1 where values rise, -1 where they fall.
-        same_poison: whether the levels train on one poison; false for poison ratios.
+        same_poison: whether the levels train on one poison; false for poison ratios, of which
+            each has poisons of its own, and more than one to be judged.
     """
 
     claim: str
@@ -144,7 +146,8 @@ class Trend:
         order = 1 if self.direction * self.measure.better < 0 else -1
         steps = [[runs[i : i + 2][::order] for runs in sets] for i in range(len(groups) - 1)]
         rule = ClaimRule(0.0, self.measure.least)
-        return _compared(self, steps, rule, f"each step, {self.measure.test}")
+        test = self.measure.test if self.same_poison else "unpaired, by the poisons of each level"
+        return _compared(self, steps, rule, f"each step, {test}")
 
     @property
     def bears_out(self) -> bool | None:
@@ -231,6 +234,8 @@ def _compared(
     measure = claim.measure
 
     def evidence_of(sets: Sets) -> Evidence | None:
+        if isinstance(claim, Trend) and not claim.same_poison:
+            return unpaired_gain(sets)
         if measure is ACCURACY:
             return accuracy_gain(sets, abs(rule.least))
         return paired_difference(measure.gains(sets))

@@ -12,8 +12,14 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from poisonbench.results.crossed import accuracy_difference
-from poisonbench.results.estimates import Estimate, paired_difference, unshared_errors
+from poisonbench.results.estimates import (
+    Estimate,
+    mean_difference,
+    paired_difference,
+    unshared_errors,
+)
 from poisonbench.results.records import Bits, RunRecord
+from poisonbench.results.statistics import summarise
 from poisonbench.results.verdicts import Basis
 from poisonbench.tables.cells import is_of_plan
 
@@ -91,6 +97,31 @@ def accuracy_gain(pairs: Sets, least: float) -> Estimate | None:
         for group in groups
     ]
     return paired_difference(_sample(gains), unshared_errors(ours, theirs, images))
+
+
+def unpaired_gain(pairs: Sets) -> Estimate | None:
+    """Accuracy of the first runs minus the second ones', each side with poisons of its own.
+
+    Poisons are the sample, of clean runs the seeds; seeds of one poison cannot tell a level from
+    its draw.
+
+    Args:
+        pairs: of two runs each.
+
+    Returns:
+        The difference; null where a poisoned side has fewer than two poisons.
+    """
+    sides = [[pair[i] for pair in pairs] for i in (0, 1)]
+    for side in sides:
+        if len({run.spec.poison_digest for run in side}) < 2 and any(
+            run.spec.poison for run in side
+        ):
+            return None
+    first, second = (summarise(accuracies(side)) for side in sides)
+    if first is None or second is None:
+        return None
+    images = pairs[0][0].labels.sizes.test
+    return mean_difference(first, second, unshared_errors(first.mean, second.mean, images))
 
 
 def _by_image(outcomes: Sequence[Sequence[Sequence[Bits | None]]], side: int) -> NDArray[Any]:

@@ -5,6 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from helpers.synthetic_runs import (
     changed,
@@ -17,6 +18,7 @@ from helpers.synthetic_runs import (
 from poisonbench.requests import command_of
 from poisonbench.results import published
 from poisonbench.results.estimates import Estimate, Part
+from poisonbench.results.sign_permutation import TargetDifference
 from poisonbench.results.statistics import Proportion, Summary
 from poisonbench.results.verdicts import Basis, ClaimRule, judge
 from poisonbench.tables import catalogue, declared
@@ -87,11 +89,25 @@ def test_one_target_under_four_attacks_is_one_target():
 
 def test_five_targets_under_four_attacks_are_five():
     found = success_claim().judge(success_runs(range(TRIALS)))
-    assert (found.verdict, found.judgement.p_value) == ("reproduced", 1 / 32)
+    assert found.verdict == "reproduced"
     assert found.judgement.basis.targets == TRIALS
-    # The same for one attack, which is McNemar's test.
+    # One attack is McNemar's test, which several do not pass sooner.
     alone = success_claim(("gm",)).judge(success_runs(range(TRIALS), ("gm",)))
-    assert alone.judgement.p_value == found.judgement.p_value
+    assert alone.judgement.p_value == 1 / 32
+    assert 1 / 32 <= found.judgement.p_value < 0.05
+
+
+@pytest.mark.parametrize("targets", [5, 8, 14, 16])
+@pytest.mark.parametrize("sums", [(1, -4), (3, -4), (2, -4)])
+def test_skewed_sums_of_equal_rates_are_seldom_a_gain(sums, targets):
+    """Signs alone find one in up to 33 % of such tables."""
+    won, lost = sums
+    errors = sum(
+        stats.binom.pmf(count, targets, -lost / (won - lost))
+        for count in range(targets + 1)
+        if TargetDifference((won,) * count + (lost,) * (targets - count), 4, 0.15).p_above(0) < 0.05
+    )
+    assert errors < 0.055
 
 
 def test_an_attack_without_runs_leaves_nothing_to_judge():
@@ -213,11 +229,20 @@ def test_falls_means_at_each_step(levels, word):
         direction=-1,
         same_poison=False,
     )
+    runs = list(product(zip(rhos, levels, strict=True), range(TRIALS)))
     records = [
-        make_record(level, rho=rho, trial=trial, digest=f"p{rho}")
-        for (rho, level), trial in product(zip(rhos, levels, strict=True), range(TRIALS))
+        make_record(level, rho=rho, seed=trial, digest=f"p{rho}{trial}")
+        for (rho, level), trial in runs
     ]
     assert claim.judge(records).verdict == word
+    # Of one poison a level nothing tells the level from the draw, however many seeds agree.
+    nested = [
+        make_record(level, rho=rho, trial=trial, digest=f"p{rho}") for (rho, level), trial in runs
+    ]
+    found = claim.judge(nested)
+    assert (found.verdict, found.judgement.interval) == ("inconclusive", None)
+    assert found.judgement.effect is not None
+    assert found.judgement.basis == Basis(poisons=1, seeds=TRIALS, images=IMAGES)
 
 
 # Poisons
