@@ -74,6 +74,12 @@ def published_gaps(claim):
     return [claim.direction * (rates[0] - rate) for rate in rates[1:]]
 
 
+@pytest.mark.parametrize("own", [d for d in SHIPPED if d.id.startswith("hint-defends")])
+def test_a_defense_that_does_nothing_does_not_bear_out_that_hint_defends(own):
+    claim = made(own)
+    assert (claim.margin, [other.method for other in claim.others]) == (0.0, ["none"])
+
+
 FIELDS = """id = "a"
 table = "2"
 claim = "c"
