@@ -131,7 +131,8 @@ def build(
         group = [cell for cell in every if cell.dataset == name]
         blocks += table.blocks(name, group, records)
         findings = [
-            declared.judge(key, claim, records) for claim in table.claims(name, group, records)
+            declared.judge(key, claim, records, is_own_poison=not poisons)
+            for claim in table.claims(name, group, records)
         ]
         # The paper's own data sets show every claim; of a sample those that have runs are enough.
         if findings := [f for f in findings if f.records or name not in SAMPLES]:

@@ -90,6 +90,7 @@ class Standing(StrEnum):
 
     DECLARED = "declared"
     DECLARED_LATE = "declared after its first run"
+    FEWER = "fewer than declared"
     EXPLORATORY = "exploratory"
 
 

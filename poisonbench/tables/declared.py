@@ -17,10 +17,16 @@ import msgspec
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import UsageError
 from poisonbench.results.records import RunRecord
-from poisonbench.tables.claims import Claim
+from poisonbench.results.statistics import SIGNIFICANCE
+from poisonbench.results.verdicts import LEAST_SUCCESS
+from poisonbench.tables.cells import Cell, device_of
+from poisonbench.tables.claims import Claim, SuccessOrder, Superiority
 from poisonbench.tables.comparisons import Finding, Standing
 
 _PATH = Path(__file__).parent.with_name("claims.toml")
+
+#: The number of the tests and rules; raised where one of them changes a verdict.
+STATISTICS = 1
 
 
 class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,9 +74,13 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def digest(self) -> str:
-        """16 hex digits of the sha256 of what decides the verdict: all but the source."""
+        """16 hex digits of the sha256 of what decides the verdict: all but the source.
+
+        The level of the tests and the number of the statistics belong to it.
+        """
         content: Mapping[str, Any] = msgspec.to_builtins(self)
-        return spec_id({name: value for name, value in content.items() if name != "source"})
+        decisive = {name: value for name, value in content.items() if name != "source"}
+        return spec_id({**decisive, "level": SIGNIFICANCE, "statistics": STATISTICS})
 
     @property
     def dataset(self) -> str:
@@ -132,27 +142,60 @@ def claims_of(declaration: Declaration, claims: Sequence[Claim]) -> list[Claim]:
             f"claims.toml: {declaration.id}: expected a claim of table {declaration.table}, got "
             f"{declaration.claim!r} with {declaration.keys}; it claims: {words or 'nothing'}"
         )
+    for claim in known:
+        check_least(declaration, claim)
     return known
 
 
-def judge(table: str, claim: Claim, records: Sequence[RunRecord]) -> Finding:
+def judge(
+    table: str, claim: Claim, records: Sequence[RunRecord], *, is_own_poison: bool = True
+) -> Finding:
     """Judge a claim at the planned number, and say whether it was declared beforehand.
 
     That number is of the plan that the claim's first run was made for, so that planning more after
-    a look changes nothing; of runs without a plan the declared one, or the table's own.
+    a look changes nothing, and never less than the declared one.
 
     Args:
         table: the table's number.
         claim: of the table.
-        records: what has been run; those that the claim's cells select count.
+        records: what has been run. Those that the claim's cells select are judged; on which plan
+            every run in them bears, of whichever poison, recipe or repeat.
+        is_own_poison: whether the runs are on the table's poison; of a chosen one all claims are
+            exploratory.
+
+    Raises:
+        UsageError: what counts is declared to be something else than the table judges by.
     """
-    declaration = find(table, claim)
+    declaration = find(table, claim) if is_own_poison else None
     if declaration is None:
         return claim.judge(records)
-    runs = [record for cell in claim.cells for record in cell.select(records)]
-    runs.sort(key=lambda run: run.environment.finished)
+    check_least(declaration, claim)
+    by_cell = [[run for run in records if _is_in(cell, run)] for cell in claim.cells]
+    runs = sorted((r for cell in by_cell for r in cell), key=lambda r: r.environment.finished)
     labels = [(run.labels.claims or {}).get(declaration.id) for run in runs]
     own = [label for label in labels if label and label.digest == declaration.digest]
-    trials = own[0].trials if own else declaration.trials
-    standing = Standing.DECLARED if len(own) == len(runs) else Standing.DECLARED_LATE
+    trials = max(own[0].trials if own else 0, declaration.trials)
+    is_once = all(len({(r.spec.seed, r.spec.trial) for r in c}) == len(c) for c in by_cell)
+    standing = Standing.DECLARED
+    if len(own) < len(runs) or not is_once:
+        standing = Standing.DECLARED_LATE
+    elif own and max(label.trials for label in own) < declaration.trials:
+        standing = Standing.FEWER
     return replace(claim.wanting(trials).judge(records), standing=standing)
+
+
+def check_least(declaration: Declaration, claim: Claim) -> None:
+    """Refuse, by a UsageError, a declared least difference that the table does not judge by."""
+    least = LEAST_SUCCESS
+    if not isinstance(claim, SuccessOrder):
+        margin = claim.margin if isinstance(claim, Superiority) else 0.0
+        least = margin or claim.measure.least
+    if declaration.least != least:
+        raise UsageError(
+            f"claims.toml: {declaration.id}: expected least = {least:g}, by which table "
+            f"{declaration.table} judges, got {declaration.least:g}"
+        )
+
+
+def _is_in(cell: Cell, run: RunRecord) -> bool:
+    return cell.matches(run) and cell.device in (None, device_of(run))

@@ -90,6 +90,7 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
             for claim, others, margin in (
                 ("HINT beats every other defense", rivals, 0.0),
                 ("HINT is at least as good as none", ["none"], MARGIN),
+                ("HINT beats none", ["none"], 0.0),
             )
             if others
         ]

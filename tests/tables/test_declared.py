@@ -74,6 +74,12 @@ def published_gaps(claim):
     return [claim.direction * (rates[0] - rate) for rate in rates[1:]]
 
 
+@pytest.mark.parametrize("own", [d for d in SHIPPED if d.id.startswith("hint-defends")])
+def test_a_defense_that_does_nothing_does_not_bear_out_that_hint_defends(own):
+    claim = made(own)
+    assert (claim.margin, [other.method for other in claim.others]) == (0.0, ["none"])
+
+
 FIELDS = """id = "a"
 table = "2"
 claim = "c"
@@ -158,6 +164,37 @@ def test_a_report_says_whether_a_claim_was_declared_first():
     assert standing_of([*runs(label), other]) == "declared"
 
 
+def test_runs_that_a_table_does_not_show_were_looked_at_all_the_same():
+    label = ClaimLabel(digest=OWN.digest, trials=5)
+    late = "declared after its first run"
+    labels = {"claims": {OWN.id: msgspec.to_builtins(label)}}
+    again = make_record(0.5, method="hint", rho=1.0, labels=labels, finished="2030-01-01")
+    assert standing_of([*runs(label), again]) == late
+    claim = made(OWN)
+    old = make_record(0.5, method="hint", rho=1.0, trial=8, finished="2020-01-01")
+    old = msgspec.structs.replace(old, spec=msgspec.structs.replace(old.spec, loop=0))
+    assert old not in claim.first.select([*runs(label), old])
+    assert standing_of([*runs(label), old]) == late
+    chosen = declared.judge("2", claim, runs(label), is_own_poison=False)
+    assert chosen.standing == "exploratory"
+
+
+def test_fewer_than_declared_decide_nothing():
+    label = ClaimLabel(digest=OWN.digest, trials=2)
+    finding = finding_of(runs(label, trials=2))
+    assert (finding.standing, finding.verdict) == ("fewer than declared", "inconclusive")
+    assert not finding.judgement.is_complete
+
+
+def test_a_table_refuses_another_least_difference_than_its_own(monkeypatch):
+    other = msgspec.structs.replace(OWN, least=0.05)
+    with pytest.raises(UsageError, match=r"expected least = 0\.001"):
+        made(other)
+    before = OWN.digest
+    monkeypatch.setattr(declared, "STATISTICS", 2)
+    assert OWN.digest != before
+
+
 def test_a_declared_claim_is_judged_at_the_number_of_its_first_plan(monkeypatch):
     asked, wanting = [], Superiority.wanting
 
@@ -175,6 +212,9 @@ def test_a_declared_claim_is_judged_at_the_number_of_its_first_plan(monkeypatch)
     for records in ([], runs(None), runs(other), runs(label), [later, *runs(label)]):
         declared.judge("2", made(OWN), records)
     assert asked == [5, 5, 5, 7, 7]
+    # A smaller plan does not move it below the declared number.
+    declared.judge("2", made(OWN), runs(msgspec.structs.replace(label, trials=2)))
+    assert asked[-1] == OWN.trials
     assert wanting(made(OWN), 7).first.trials == 7
 
 
