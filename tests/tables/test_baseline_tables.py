@@ -104,7 +104,7 @@ def test_defenses_are_judged_where_the_plain_run_is_hit():
     assert plain["attack_success"].measured == Proportion(4, 5)
     assert knn["attack_success"].measured == Proportion(0, 4)
     assert knn["attack_success"].published == Proportion(0, 16)
-    assert knn["attack_success"].verdict is Verdict.INCONCLUSIVE
+    assert knn["attack_success"].verdict is Verdict.INCOMPLETE
     assert knn["poisons_removed"].measured == Proportion(
         50 + 49 + 47 + 46, 200, is_independent=False
     )

@@ -182,7 +182,7 @@ def test_runs_that_a_table_does_not_show_were_looked_at_all_the_same():
 def test_fewer_than_declared_decide_nothing():
     label = ClaimLabel(digest=OWN.digest, trials=2)
     finding = finding_of(runs(label, trials=2))
-    assert (finding.standing, finding.verdict) == ("fewer than declared", "inconclusive")
+    assert (finding.standing, finding.verdict) == ("fewer than declared", "incomplete")
     assert not finding.judgement.is_complete
 
 

@@ -305,7 +305,7 @@ def test_the_papers_own_counts_say_what_five_targets_can():
     said = judged(papers_runs())
     pooled = {claim: f for (claim, attack), f in said.items() if attack is None}
     assert {claim: f.verdict for claim, f in pooled.items()} == {
-        "HINT is hit less than W/o Defense": Verdict.REPRODUCED,
+        "HINT is hit less than W/o Defense": Verdict.INCONCLUSIVE,
         "HINT is hit less than ATDA (L2)": Verdict.INCONCLUSIVE,
         "HINT is hit less than FRIENDS": Verdict.INCONCLUSIVE,
         "HINT is hit less than EPIC": Verdict.INCONCLUSIVE,
