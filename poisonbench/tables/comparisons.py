@@ -56,11 +56,11 @@ class Comparison:
         if self.unit == "seconds":
             return None
         if self.judgement.effect is not None:
-            return round(self.judgement.effect, 10)
+            return _rounded(self.judgement.effect)
         measured, published = _number(self.measured), _number(self.published)
         if measured is None or published is None:
             return None
-        return round(measured - published, 10)
+        return _rounded(measured - published)
 
     @property
     def judged_runs(self) -> int:
@@ -205,14 +205,20 @@ def _judgement_as_json(judgement: Judgement) -> dict[str, Any]:
     low, high = judgement.interval or (None, None)
     numbers = {
         "p_value": judgement.p_value,
+        "p_against": judgement.p_against,
         "effect": judgement.effect,
         "effect_low": low,
         "effect_high": high,
         "detectable": judgement.detectable,
     }
-    rounded = {name: None if n is None else round(n, 10) for name, n in numbers.items()}
+    rounded = {name: None if n is None else _rounded(n) for name, n in numbers.items()}
     word = {"verdict": judgement.verdict.value, "complete": judgement.is_complete}
     return {**word, **rounded, **asdict(judgement.basis)}
+
+
+def _rounded(number: float) -> float:
+    """To the tenth decimal, which is far below one image; never minus zero."""
+    return round(number, 10) + 0.0
 
 
 def _number(value: Statistic | None) -> float | None:
@@ -224,11 +230,11 @@ def _number(value: Statistic | None) -> float | None:
 
 
 def _as_json(value: Statistic | None) -> Any:
-    """A value as JSON, rounded to the tenth decimal, which is far below one image."""
+    """A value as JSON."""
     if isinstance(value, Proportion):
         counts = {"successes": value.successes, "n": value.trials}
-        return {"mean": round(value.rate, 10), "std": None, **counts}
+        return {"mean": _rounded(value.rate), "std": None, **counts}
     if isinstance(value, Summary):
-        std = None if value.std is None else round(value.std, 10)
-        return {"mean": round(value.mean, 10), "std": std, "n": value.n}
+        std = None if value.std is None else _rounded(value.std)
+        return {"mean": _rounded(value.mean), "std": std, "n": value.n}
     return value
