@@ -43,7 +43,9 @@ class Costs:
         words += f", {hours}" if hours else "; no run like them says how long they take"
         if not poisons:
             return words
-        return words + (f"; crafting {crafting}" if crafting else "; crafting not known")
+        return (
+            words + f"; crafting {crafting or 'not counted, no poison like them was crafted here'}"
+        )
 
     def left(self, jobs: Iterable[Job]) -> float | None:
         """Seconds of these runs one after another; None while one of them is not known."""

@@ -153,9 +153,8 @@ def is_of_plan(record: RunRecord) -> bool:
     spec = record.spec
     if spec.poison is None or spec.poison.trial is None or spec.targeting is not None:
         return True
-    draws = draws_on(spec.dataset.name)
-    own = {spec.trial} if draws > 1 else set()
-    return spec.poison.trial in own | {spec.trial % draws}
+    draw, draws = spec.poison.trial, draws_on(spec.dataset.name)
+    return draw == spec.trial % draws or (draws > 1 and draw == spec.trial)
 
 
 def distinct_trials(records: Sequence[RunRecord]) -> list[RunRecord]:

@@ -243,7 +243,8 @@ def published_sizing(declaration: Declaration, claim: Claim) -> Sizing | None:
         return _success_sizing(claim, low, 1.0, "by the published rates")
     assert isinstance(claim, Superiority)
     figures = [(a.published, b.published) for a, b in claim.comparisons]
-    variances = [_variance(a) + _variance(b) for a, b in figures if a and b and a.std and b.std]
+    known = [(a, b) for a, b in figures if a and b and None not in (a.std, b.std)]
+    variances = [_variance(a) + _variance(b) for a, b in known]
     sizes = registry.datasets()[claim.cells[0].dataset].paper_sizes
     if sizes is None or claim.measure is not ACCURACY or len(variances) < len(figures):
         return None

@@ -20,24 +20,20 @@ Unit = Literal["fraction", "ratio", "seconds", "count"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """One cell of a table.
+class Judged:
+    """What a table says with a verdict.
 
     Attributes:
-        keys: what the cell is about, e.g. dataset, rho, method and the quantity measured.
-        measured: from run records; null without any.
-        published: the paper's value; null where it has none.
-        trials: how many the cell shall have.
-        judgement: what the two come to.
-        records: ids of the run records averaged.
-        unit: of means.
+        keys: what it is about, e.g. dataset, rho, method and the quantity measured.
+        trials: of a cell how many it shall have; of a claim the complete sets of runs that share
+            trial, poison, initial weights and batches.
+        records: ids of the run records behind it.
+        unit: of means and of the effect.
     """
 
     keys: Mapping[str, Any]
-    measured: Statistic | None
-    published: Statistic | None
-    trials: int
     judgement: Judgement
+    trials: int
     records: tuple[str, ...] = ()
     unit: Unit = "fraction"
 
@@ -45,6 +41,14 @@ class Comparison:
     def verdict(self) -> Verdict:
         """The word."""
         return self.judgement.verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Judged):
+    """One cell of a table, measured and published; null where there is none."""
+
+    measured: Statistic | None
+    published: Statistic | None
 
     @property
     def difference(self) -> float | None:
@@ -95,34 +99,18 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """The outcome of judging one claim of the paper.
+class Finding(Judged):
+    """The outcome of judging one claim of the paper, with an effect over 0 where it is borne out.
 
     Attributes:
-        keys: what the claim is about, e.g. dataset and rho.
         claim: in words, as is the test.
-        judgement: its effect is positive where it bears the claim out.
-        trials: complete sets of runs that share trial, poison, initial weights and batches.
         bears_out: whether the paper's own means bear the claim out; null where it printed none.
-        records: ids of the run records of these sets.
-        unit: of the effect.
-        standing: whether it was declared beforehand.
     """
 
-    keys: Mapping[str, Any]
     claim: str
     test: str
-    judgement: Judgement
-    trials: int
     bears_out: bool | None
-    records: tuple[str, ...]
-    unit: Unit = "fraction"
     standing: Standing = Standing.EXPLORATORY
-
-    @property
-    def verdict(self) -> Verdict:
-        """The word."""
-        return self.judgement.verdict
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

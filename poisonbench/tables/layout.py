@@ -6,7 +6,15 @@ from itertools import product
 from typing import Any
 
 from poisonbench.results.statistics import Proportion, Summary
-from poisonbench.tables.comparisons import Block, Comparison, Finding, Statistic, Unit, interval
+from poisonbench.tables.comparisons import (
+    Block,
+    Comparison,
+    Finding,
+    Judged,
+    Statistic,
+    Unit,
+    interval,
+)
 
 #: Where there is nothing to show.
 DASH = "-"
@@ -174,7 +182,7 @@ def show_number(number: float | None, unit: Unit, sign: str = "") -> str:
     return DASH if number is None else f"{factor * number:{sign}z.{decimals}f}"
 
 
-def show_details(judged: Comparison | Finding) -> tuple[str, str, str]:
+def show_details(judged: Judged) -> tuple[str, str, str]:
     """A judgement's interval, what it rests on, and what as many could have found."""
     judgement, unit = judged.judgement, judged.unit
     ends = ", ".join(show_number(end, unit) for end in judgement.interval or ())

@@ -149,7 +149,7 @@ def test_a_plan_for_claims_says_what_it_costs_before_it_is_made(results, tmp_pat
     ]
     assert lines[-1] == (
         "25 run(s), of which 0 are done; 25 to do, on 20 poison(s); no run like them says how long "
-        "they take; crafting not known"
+        "they take; crafting not counted, no poison like them was crafted here"
     )
     assert "add --json --output PLAN" in said.err
     record = make_record(
