@@ -6,6 +6,7 @@ declared number is planned; the published spread then says what that could find.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +21,7 @@ from poisonbench.results.estimates import Estimate, Part, as_printed
 from poisonbench.results.records import ClaimLabel, RunRecord
 from poisonbench.results.sign_permutation import TargetDifference
 from poisonbench.results.statistics import Summary, Verdict
-from poisonbench.results.verdicts import POWER, ClaimRule, Evidence, detectable, enough
+from poisonbench.results.verdicts import POWER, ClaimRule, Evidence, detectable
 from poisonbench.tables import declared
 from poisonbench.tables.catalogue import cells, find_table
 from poisonbench.tables.cells import paired
@@ -63,8 +64,13 @@ class Sizing:
         return max(0.0, 1 - self.count * (1 - least))
 
     def enough(self, effect: float) -> int | None:
-        """How many give a power of 0.8; null where :data:`MOST` do not."""
-        return enough(lambda trials: self.power(trials, effect), 2, MOST)
+        """How many give a power of 0.8; null where :data:`MOST` do not.
+
+        The power of a test of counts has small teeth, so that one a little below may do as well.
+        """
+        numbers = range(2, MOST + 1)
+        index = bisect_left(numbers, POWER, key=lambda trials: self.power(trials, effect))
+        return numbers[index] if index < len(numbers) else None
 
     def show(self, difference: float) -> str:
         """A difference in the claim's unit."""
@@ -291,7 +297,8 @@ def _accuracy_sizing(
 
 def _seconds_sizing(claim: Superiority, pairs: Sequence[Sets]) -> Sizing | None:
     """From the spread of each comparison's differences, which may be far apart, on one device."""
-    if min(map(len, pairs)) < 2:
+    trials = min(map(len, pairs))
+    if trials < 2:
         return None
 
     def evidence(spread: float, trials: int) -> Evidence:
@@ -299,7 +306,6 @@ def _seconds_sizing(claim: Superiority, pairs: Sequence[Sets]) -> Sizing | None:
 
     spreads = [variance(claim.measure.gains(sets)) for sets in pairs]
     comparisons = tuple(partial(evidence, spread) for spread in spreads if spread > 0)
-    trials = min(map(len, pairs))
     basis = f"by the spread of {trials} trials on {claim.cells[0].device}"
     return Sizing(comparisons, len(pairs), claim.rule, basis, "seconds") if comparisons else None
 
