@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -102,11 +102,13 @@ def plan(options: _PlanOptions) -> None:
         raise UsageError("expected --output with --json, got it alone; add --json or use `> FILE`")
     board = _job_states(options.results)
     claims: dict[str, ClaimLabel] = {}
+    warnings: tuple[str, ...] = ()
     if options.for_claims:
         for_claims = _plan_claims(board, options)
         claims = {own.declaration.id: own.label for own in for_claims}
         requests = list(dict.fromkeys(run for own in for_claims for run in own.requests()))
-        words = _claims_in_words(for_claims, board)
+        warnings = tuple(text for own in for_claims if (text := own.warning))
+        words = _claims_in_words(for_claims, board, warnings)
         if not (options.json or options.dry_run):
             print(words)
             common.say("to run them: add --json --output PLAN", quiet=options.quiet)
@@ -130,7 +132,7 @@ def plan(options: _PlanOptions) -> None:
     from poisonbench.cli.plan_jobs import plan_lines, plan_requests
 
     if options.lines is None:
-        planned = plan_requests(requests, options.data_root, claims)
+        planned = replace(plan_requests(requests, options.data_root, claims), warnings=warnings)
     else:
         planned = plan_lines(_read_lines(options.lines), options.data_root)
     if options.dry_run:
@@ -321,13 +323,16 @@ def _plan_claims(board: JobStates, options: _PlanOptions) -> list[PlannedClaim]:
     return planned
 
 
-def _claims_in_words(planned: Sequence[PlannedClaim], board: JobStates) -> str:
-    """A line on each claim, and one on what all their runs cost."""
+def _claims_in_words(
+    planned: Sequence[PlannedClaim], board: JobStates, warnings: Iterable[str]
+) -> str:
+    """A line on each claim, the warnings, and a line on what all their runs cost."""
     records = list(board.records.values())
     every = {run for own in planned for run in own.requests()}
     left = {run for own in planned for run in own.requests(records)}
     lines = [own.in_words() for own in planned]
-    cost = Costs(records).in_words(left)
+    lines += [f"warning: {text}" for text in warnings]
+    cost = Costs(records, board.store.crafting()).in_words(left, every - left)
     done = f"{len(every)} run(s), of which {len(every) - len(left)} are done; {cost}"
     return "\n".join([*lines, done])
 

@@ -16,7 +16,7 @@ from poisonbench.sweep.plan import Job, Plan
 def print_status(plan: Plan, board: JobStates, *, as_json: bool) -> None:
     """What has become of a plan's jobs: counts by method and state, then what runs or failed."""
     states = board.states(plan.jobs)
-    costs = Costs(board.records.values())
+    costs = Costs(board.records.values(), board.store.crafting())
     queue = slurm.queue(board.store, plan.digest)
     left = [job for job in plan.jobs if states[job.id] is not State.DONE]
     if as_json:
@@ -26,11 +26,14 @@ def print_status(plan: Plan, board: JobStates, *, as_json: bool) -> None:
                 "states": dict(Counter(states.values())),
                 "seconds_left": costs.left(left),
                 "slurm": queue,
+                "warnings": list(plan.warnings),
                 "jobs": [_job_status(job, states[job.id], board) for job in plan.jobs],
             }
         )
         return
     print(f"plan {plan.digest}, {len(plan.jobs)} jobs")
+    for text in plan.warnings:
+        print(f"warning: {text}")
     print(f"{'':<28}" + "".join(f"{state:>13}" for state in State) + f"{'hours left':>13}")
     for name, jobs in [*_groups(plan.jobs).items(), ("all", list(plan.jobs))]:
         counts = Counter(states[job.id] for job in jobs)

@@ -3,6 +3,7 @@
 results/runs/<id>.json            run records; existence means done
 results/runs/<id>.failed.json     why a run could not finish (never averaged into a table)
 results/poisons/<id>/             poison.safetensors, card.json, preview.png
+results/crafting/<id>.json        what crafting a poison took
 results/models/<id>.safetensors   trained surrogates and, on request, victims
 results/checkpoints/<id>/         state of runs in progress
 results/sweep/leases/<id>.lease   who is at work on a job of a plan
@@ -15,6 +16,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -23,6 +25,15 @@ from poisonbench.core.errors import ArtefactError
 from poisonbench.core.files import store_errors, write_text
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.results.run_spec import RunSpec
+
+
+class CraftingCost(msgspec.Struct, frozen=True):
+    """What crafting some poisons in one go took."""
+
+    dataset: str
+    attack: str
+    poisons: int
+    seconds: float
 
 
 class Store:
@@ -42,6 +53,10 @@ class Store:
     def poison_path(self, poison_id: str) -> Path:
         """The folder of a poison artefact."""
         return self.root / "poisons" / poison_id
+
+    def crafting_path(self, poison_id: str) -> Path:
+        """The file of what crafting a poison, or several together, took."""
+        return self.root / "crafting" / f"{poison_id}.json"
 
     def model_path(self, model_id: str) -> Path:
         """The file of a trained model."""
@@ -103,6 +118,14 @@ class Store:
     def failures(self) -> list[Path]:
         """The files of the reasons of runs that failed and have not been done since."""
         return sorted((self.root / "runs").glob("*.failed.json"))
+
+    def crafting(self) -> list[CraftingCost]:
+        """What crafting took, as far as it is known; no result depends on it."""
+        costs = []
+        for path in sorted((self.root / "crafting").glob("[!.]*.json")):
+            with suppress(OSError, ValueError):
+                costs.append(msgspec.json.decode(path.read_bytes(), type=CraftingCost))
+        return costs
 
     def records(self, on_error: Callable[[ArtefactError], None]) -> list[RunRecord]:
         """Read every record, in order of id; unreadable ones go to ``on_error``."""

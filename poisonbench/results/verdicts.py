@@ -261,27 +261,6 @@ def halve(
     return outside, inside
 
 
-def enough(chance: Callable[[int], float], least: int, most: int) -> int | None:
-    """Find how many trials, targets or poisons give a power of 0.8.
-
-    Args:
-        chance: power by number.
-        least: the smallest number to look at.
-        most: the largest.
-
-    Returns:
-        The smallest number, by halving: the power of a test of counts has small teeth, so that one
-        a little below may do as well. Null where even the largest is not enough.
-    """
-    if chance(most) < POWER:
-        return None
-    low, high = least - 1, most
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if chance(middle) >= POWER else (middle, high)
-    return high
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values (1979) of a family of tests, in any dependence.
 

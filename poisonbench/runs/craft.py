@@ -77,7 +77,7 @@ def _craft_pool(bench: Bench, dataset: Dataset, pool: Pool) -> Crafted:
             raise UsageError(f"{name}: expected trains=True in the entry, got use of a surrogate")
         return trained_models(bench, dataset, recipe, pool.surrogate)[0]
 
-    with crafting(bench, name, pool.id, [generator]) as checkpoint:
+    with crafting(bench, dataset, name, pool.id, [generator]) as checkpoint:
         bench.say(f"crafting {name} on {dataset.name} ({len(train):,} images{pool.surrogate_text})")
         task = AttackTask(
             images=_pixels(bench, train),

@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackCheckpoint
 from poisonbench.core.errors import DivergedError, InterruptedRunError, check_returned
+from poisonbench.core.files import write_text
 from poisonbench.data.poison import overstep
+from poisonbench.data.splits import Dataset
+from poisonbench.results.store import CraftingCost
 from poisonbench.runs.method_settings import Settings
 from poisonbench.runs.workspace import Bench
 
@@ -50,15 +54,23 @@ def crafted_by(settings: Settings, task: Any, base: Tensor, say: Callable[[str],
 
 @contextmanager
 def crafting(
-    bench: Bench, name: str, poison_id: str, generators: Sequence[torch.Generator]
+    bench: Bench, dataset: Dataset, name: str, poison_id: str, generators: Sequence[torch.Generator]
 ) -> Iterator[CraftCheckpoint]:
-    """The checkpoint of an attack, discarded once its poison is kept, or when it has diverged."""
-    checkpoint = CraftCheckpoint(bench, name, poison_id, generators)
+    """The checkpoint of an attack, discarded once its poison is kept, or when it has diverged.
+
+    What crafting took is kept, unless an earlier process did a part of it.
+    """
+    checkpoint, start = CraftCheckpoint(bench, name, poison_id, generators), time.monotonic()
     try:
         yield checkpoint
     except DivergedError:
         checkpoint.file.discard()
         raise
+    if not checkpoint.is_continued:
+        seconds = time.monotonic() - start
+        cost = CraftingCost(dataset.name, name, len(generators), seconds)
+        text = msgspec.json.encode(cost).decode()
+        write_text(bench.store.crafting_path(poison_id), text + "\n")
     checkpoint.file.discard()
 
 
@@ -75,7 +87,7 @@ class CraftCheckpoint(AttackCheckpoint):
         self.bench, self.name = bench, name
         self.generators = {f"{_GENERATOR}{n}": draws for n, draws in enumerate(generators)}
         self.file = bench.checkpoint(poison_id)
-        self.is_used = False
+        self.is_used = self.is_continued = False
         self._saved_at = time.monotonic()
 
     def report(self, done: int, total: int) -> None:
@@ -99,6 +111,7 @@ class CraftCheckpoint(AttackCheckpoint):
         position, tensors = state
         for name, generator in self.generators.items():
             generator.set_state(tensors.pop(name))
+        self.is_continued = True
         self.bench.say(f"continuing {self.name} from its checkpoint")
         return position, tensors
 

@@ -81,7 +81,8 @@ def craft_targeted(
             f"crafting {name} on {dataset.name} for {len(missing)} target(s){pool.surrogate_text}"
         )
         generators = [generator_for(bench.seed, "craft", name, trial) for trial in missing]
-        with crafting(bench, name, _together(missing.values()), generators) as checkpoint:
+        together = _together(missing.values())
+        with crafting(bench, dataset, name, together, generators) as checkpoint:
             images = _attack(bench, dataset, pool, list(targets.values()), checkpoint)
             for (trial, (goal, rows)), poisoned in zip(targets.items(), images, strict=True):
                 own_pool, card = missing[trial], goal.as_json()

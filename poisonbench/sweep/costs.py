@@ -1,50 +1,70 @@
-"""What jobs will cost, from what finished runs have cost."""
+"""What jobs will cost, from what finished runs and poisons have cost."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from statistics import fmean
 
-from poisonbench.requests import RunRequest
+from poisonbench.requests import PoisonRequest, RunRequest
 from poisonbench.results.records import RunRecord
+from poisonbench.results.store import CraftingCost
 from poisonbench.sweep.plan import Job
 
 
 class Costs:
-    """Mean seconds of a run by data set and method."""
+    """Mean seconds of a run by data set and method, and of a poison by data set and attack."""
 
-    def __init__(self, records: Iterable[RunRecord]) -> None:
+    def __init__(self, records: Iterable[RunRecord], crafting: Iterable[CraftingCost] = ()) -> None:
         seconds = defaultdict(list)
         for record in records:
-            key = (record.labels.dataset, record.spec.method)
+            key = ("defend", record.labels.dataset, record.spec.method)
             seconds[key].append(record.cost.seconds.total)
+        for cost in crafting:
+            key = ("craft", cost.dataset, cost.attack)
+            seconds[key].append(cost.seconds / max(1, cost.poisons))
         self.means = {key: fmean(values) for key, values in seconds.items()}
 
     def of(self, job: Job) -> float | None:
-        """Seconds of a run like this one; None for a poison or when there is none yet."""
-        return self.means.get((job.dataset, job.method)) if job.kind == "defend" else None
+        """Seconds of a run or poison like this one; None when there is none yet."""
+        return self.means.get((job.kind, job.dataset, job.method))
 
-    def in_words(self, requests: Collection[RunRequest]) -> str:
-        """What it takes to do some runs one after another, as far as like ones are known."""
-        pools = {
-            (request.dataset, request.seed, pool)
-            for request in requests
-            if request.poison.rho != 0
-            for pool in request.crafted.pools().values()
-        }
-        known = [self.means.get((request.dataset, request.method)) for request in requests]
-        seconds = [value for value in known if value is not None]
-        words = f"{len(requests)} to do, on {len(pools)} poison(s)"
+    def in_words(self, requests: Collection[RunRequest], done: Collection[RunRequest] = ()) -> str:
+        """What it takes to do some runs one after another, as far as like ones are known.
+
+        Poisons that runs which are done trained on are not crafted again.
+        """
+        needed = _pools(requests)
+        words = f"{len(requests)} to do, on {len(needed)} poison(s)"
         if not requests:
             return words
-        if not seconds:
-            return f"{words}; no run like them says how long they take"
-        words += f", {sum(seconds) / 3600:.1f} hours by the times of like runs"
-        lacking = len(known) - len(seconds)
-        words += f", without {lacking} that are like none" if lacking else ""
-        return words + "; crafting not counted"
+        runs = [self.means.get(("defend", run.dataset, run.method)) for run in requests]
+        pools = needed - _pools(done)
+        poisons = [self.means.get(("craft", name, pool.attacks[0])) for name, _, pool in pools]
+        hours, crafting = _hours(runs, "runs"), _hours(poisons, "poisons")
+        words += f", {hours}" if hours else "; no run like them says how long they take"
+        if not poisons:
+            return words
+        return (
+            words + f"; crafting {crafting or 'not counted, no poison like them was crafted here'}"
+        )
 
     def left(self, jobs: Iterable[Job]) -> float | None:
         """Seconds of these runs one after another; None while one of them is not known."""
         seconds = [self.of(job) for job in jobs if job.kind == "defend"]
         known = [value for value in seconds if value is not None]
         return sum(known) if len(known) == len(seconds) else None
+
+
+def _pools(requests: Iterable[RunRequest]) -> set[tuple[str, int, PoisonRequest]]:
+    return {
+        (request.dataset, request.seed, pool)
+        for request in requests
+        if request.poison.rho != 0
+        for pool in request.crafted.pools().values()
+    }
+
+
+def _hours(seconds: Sequence[float | None], what: str) -> str:
+    known = [value for value in seconds if value is not None]
+    lacking = len(seconds) - len(known)
+    text = f"{sum(known) / 3600:.1f} hours by the times of like {what}" if known else ""
+    return text + (f", without {lacking} that are like none" if known and lacking else "")

@@ -16,7 +16,7 @@ from poisonbench.sweep.lease import Leases
 STALE = 3600.0
 
 _FOLDERS = (
-    *("", "runs", "poisons", "models", "checkpoints"),
+    *("", "runs", "poisons", "crafting", "models", "checkpoints"),
     *("sweep", "sweep/leases", "sweep/failed", "sweep/slurm"),
 )
 

@@ -72,13 +72,14 @@ class Plan:
     """Jobs, poisons before the runs that need them, and the digest that records repeat.
 
     ``plugins`` has by path the sha256 of each file of ``--plugin`` that the jobs need, ``claims``
-    by id the declared claims that they were planned for.
+    by id the declared claims that they were planned for; ``warnings`` are sentences on these.
     """
 
     jobs: tuple[Job, ...]
     digest: str
     plugins: Mapping[str, str] = field(default_factory=dict)
     claims: Mapping[str, ClaimLabel] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def job(self, job_id: str) -> Job:
         """The job of that id."""
@@ -113,7 +114,8 @@ class Plan:
         """The file's text: a line a job, so that two plans can be compared by eye."""
         lines = [json.dumps(job.to_json(), sort_keys=True) for job in self.jobs]
         facts = {"schema": SCHEMA, "poisonbench": __version__, "digest": self.digest}
-        head = json.dumps(facts | _extras(self.plugins, self.claims))
+        warnings = {"warnings": list(self.warnings)} if self.warnings else {}
+        head = json.dumps(facts | _extras(self.plugins, self.claims) | warnings)
         return f'{head[:-1]}, "jobs": [\n' + ",\n".join(lines) + "\n]}\n"
 
 
@@ -191,7 +193,7 @@ def read_plan(path: Path) -> Plan:
                 f"{path}: expected each job once, behind the jobs that it needs, got {job.id}"
             )
         ids.add(job.id)
-    return Plan(jobs, digest, file.plugins, file.claims)
+    return Plan(jobs, digest, file.plugins, file.claims, file.warnings)
 
 
 def run_key(spec: RunSpec, pools: Mapping[str, str]) -> str:
@@ -253,3 +255,4 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     jobs: list[_Line]
     plugins: dict[str, str] = {}
     claims: dict[str, ClaimLabel] = {}
+    warnings: tuple[str, ...] = ()

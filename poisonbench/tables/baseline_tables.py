@@ -153,6 +153,7 @@ def _cells(
     rho = protocol.rho.get(dataset)
     if rho is None:
         return []
+    printed = _printed_success(protocol) if dataset == TARGETED_DATASET else {}
     shared = protocol.overrides.get(dataset, {})
     used = [
         record.spec.model
@@ -175,6 +176,7 @@ def _cells(
                 attacks=(protocol.attack,),
                 scenario=protocol.scenario,
                 trials=TARGETS_TRIED[dataset],
+                published_success=printed.get(method) if network is None else None,
             )
             if method == "none":
                 plain = cell
@@ -185,6 +187,20 @@ def _cells(
             elif any(cell.matches(record) for record in records):
                 cells.append(replace(cell, trials=0))
     return cells
+
+
+def _printed_success(protocol: Protocol) -> dict[str, Proportion]:
+    """Targets hit, by defense; where the paper averages networks, of all its networks together."""
+    if protocol.averages_networks:
+        networks = [row.successes for row in published.baseline_networks()]
+        shares = {method: [row[method] for row in networks] for method in networks[0]}
+        return {
+            method: Proportion(sum(s.successes for s in of_all), sum(s.trials for s in of_all))
+            for method, of_all in shares.items()
+        }
+    tried = published.source(protocol.key).trials
+    rows = published.baseline(protocol.key)
+    return {row.method: Proportion(round(row.success / 100 * tried), tried) for row in rows}
 
 
 def successful_attacks(cells: Sequence[Cell], records: Records) -> dict[str, set[tuple[Any, ...]]]:
@@ -229,11 +245,10 @@ def _blocks(
         row = printed.get(method)
         comparisons = _compare(keys, runs, row, trials, is_averaged=protocol.averages_networks)
         if row is None or not protocol.averages_networks:
-            tried = published.source(protocol.key).trials
             comparisons[2] = compare_success(
                 comparisons[2].keys,
                 runs,
-                Proportion(round(row.success / 100 * tried), tried) if row else None,
+                group[0].published_success if row else None,
                 trials=trials,
                 planned=trials if method == "none" else trials + untried,
             )

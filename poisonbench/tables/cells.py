@@ -146,11 +146,15 @@ def draws_on(dataset: str) -> int:
 
 
 def is_of_plan(record: RunRecord) -> bool:
-    """Whether a run's poison is the draw that its trial is planned on, or a given artefact."""
+    """Whether a run's poison is a draw that its trial is planned on, or a given artefact.
+
+    Where trials share out draws a plan for claims may give each a draw of its own.
+    """
     spec = record.spec
     if spec.poison is None or spec.poison.trial is None or spec.targeting is not None:
         return True
-    return spec.poison.trial == spec.trial % draws_on(spec.dataset.name)
+    draw, draws = spec.poison.trial, draws_on(spec.dataset.name)
+    return draw == spec.trial % draws or (draws > 1 and draw == spec.trial)
 
 
 def distinct_trials(records: Sequence[RunRecord]) -> list[RunRecord]:
@@ -158,8 +162,9 @@ def distinct_trials(records: Sequence[RunRecord]) -> list[RunRecord]:
 
     Only the newest training loop, recipe of the method and recipe of a targeted attack count; of
     the runs on one draw of the poison those on the poison of the run finished last (a targeted
-    poison is the trial's own); of a trial on several draws the planned one; of a trial that was
-    repeated, the run finished last (so a result does not depend on the order of reading).
+    poison is the trial's own); of a trial on several draws the planned one, its own before a shared
+    one; of a trial that was repeated, the run finished last (so a result does not depend on the
+    order of reading).
     """
     newest = max(map(_version, records), default=None)
     current = [record for record in records if _version(record) == newest]
@@ -167,7 +172,9 @@ def distinct_trials(records: Sequence[RunRecord]) -> list[RunRecord]:
     poisons = {_draw(record): record.spec.poison_digest for record in current}
     by_trial = {
         (record.spec.seed, record.spec.trial): record
-        for record in sorted(current, key=is_of_plan)
+        for record in sorted(
+            current, key=lambda run: (is_of_plan(run), _draw(run)[1] == run.spec.trial)
+        )
         if record.spec.poison_digest == poisons[_draw(record)]
     }
     return [by_trial[key] for key in sorted(by_trial)]

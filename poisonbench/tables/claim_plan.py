@@ -4,31 +4,39 @@ A claim's comparisons are pooled, and so is their spread. Where there are no run
 declared number is planned; the published spread then says what that could find. No torch here.
 """
 
+from __future__ import annotations
+
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
-from statistics import fmean
+from itertools import zip_longest
+from statistics import fmean, variance
+from typing import TYPE_CHECKING, Any
 
 from poisonbench import registry
 from poisonbench.requests import RunRequest
 from poisonbench.results.crossed import Spread, spread_of
+from poisonbench.results.estimates import Estimate, Part, as_printed
 from poisonbench.results.records import ClaimLabel, RunRecord
-from poisonbench.results.sign_permutation import TargetDifference, target_difference
-from poisonbench.results.statistics import Verdict
-from poisonbench.results.verdicts import POWER, ClaimRule, Evidence, detectable, enough
+from poisonbench.results.sign_permutation import TargetDifference
+from poisonbench.results.statistics import Summary, Verdict
+from poisonbench.results.verdicts import POWER, ClaimRule, Evidence, detectable
 from poisonbench.tables import declared
 from poisonbench.tables.catalogue import cells, find_table
-from poisonbench.tables.cells import Cell, paired
-from poisonbench.tables.claims import ACCURACY, Claim, SuccessOrder, Superiority, Trend
+from poisonbench.tables.cells import paired
+from poisonbench.tables.claims import ACCURACY, SECONDS, Claim, SuccessOrder, Superiority
+from poisonbench.tables.comparisons import Standing, Unit
 from poisonbench.tables.declared import Declaration
+from poisonbench.tables.evidence import Sets, by_poison
+from poisonbench.tables.layout import show_number
+from poisonbench.tables.measured import PRINTED_DIGIT
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 #: No more seeds or targets than this are planned for a claim.
 MOST = 100
-
-
-#: The evidence of one comparison, for a number of seeds or targets.
-EvidenceOf = Callable[[int], Evidence]
 
 
 @dataclass(frozen=True)
@@ -36,25 +44,38 @@ class Sizing:
     """What so many seeds or targets of a claim would find.
 
     Attributes:
-        comparisons: the claim's; one stands for those with the same spread.
+        comparisons: the evidence of each by the number of seeds or targets; one stands for those
+            with the same spread.
         count: how many the claim consists of.
         rule: of the claim.
         basis: where the spread is from, in words.
     """
 
-    comparisons: tuple[EvidenceOf, ...]
+    comparisons: tuple[Callable[[int], Evidence], ...]
     count: int
     rule: ClaimRule
     basis: str
+    unit: Unit = "fraction"
 
     def power(self, trials: int, effect: float) -> float:
         """The least probability that all comparisons are found, were each of this size."""
         words = [evidence(trials).chances(self.rule, effect) for evidence in self.comparisons]
-        return 1 - self.count * (1 - min(word.get(Verdict.REPRODUCED, 0.0) for word in words))
+        least = min(word.get(Verdict.REPRODUCED, 0.0) for word in words)
+        return max(0.0, 1 - self.count * (1 - least))
 
     def enough(self, effect: float) -> int | None:
-        """How many give a power of 0.8; null where :data:`MOST` do not."""
-        return enough(lambda trials: self.power(trials, effect), 2, MOST)
+        """How many give a power of 0.8; null where :data:`MOST` do not.
+
+        The power of a test of counts has small teeth, so that one a little below may do as well.
+        """
+        numbers = range(2, MOST + 1)
+        index = bisect_left(numbers, POWER, key=lambda trials: self.power(trials, effect))
+        return numbers[index] if index < len(numbers) else None
+
+    def show(self, difference: float) -> str:
+        """A difference in the claim's unit."""
+        unit = "s" if self.unit == "seconds" else "%"
+        return f"{show_number(difference, self.unit)} {unit}"
 
     def detectable(self, trials: int) -> float | None:
         """The difference that so many find with a power of 0.8; null where they find none."""
@@ -73,10 +94,11 @@ class PlannedClaim:
     Attributes:
         declaration: what was declared.
         claims: of the table; of seconds one for each device.
-        trials: seeds or targets.
+        trials: seeds or targets; seeds on poisons of their own where several are declared.
         needed: how many by the spread of the runs there are; null where that is not known, or not
             even :data:`MOST` are enough.
         sizing: what they could find; null where no spread is known.
+        undeclared: how many runs in the claim's cells do not carry its digest.
     """
 
     declaration: Declaration
@@ -84,6 +106,7 @@ class PlannedClaim:
     trials: int
     needed: int | None
     sizing: Sizing | None
+    undeclared: int
 
     @property
     def label(self) -> ClaimLabel:
@@ -96,29 +119,46 @@ class PlannedClaim:
         for cell in self.claims[0].cells:
             done = {_draw_of(record) for record in records if cell.matches(record)}
             for request in map(cell.request, range(self.trials)):
-                draw = request.trial % self.declaration.poisons if cell.rho else 0
+                # A verdict counts poisons where they vary, so that no two trials share one.
+                draw = request.trial if self.declaration.poisons > 1 and cell.rho else 0
                 if (request.seed, request.trial, draw) not in done:
                     poison = replace(request.poison, trial=draw)
                     requests.append(replace(request, poison=poison))
         return requests
 
+    @property
+    def warning(self) -> str | None:
+        """What runs without this declaration make of it; null where there are none."""
+        if not self.undeclared:
+            return None
+        return (
+            f"{self.declaration.id}: {self.undeclared} run(s) in its cells were made before, "
+            f"without this declaration: it will be {Standing.DECLARED_LATE.value}; for another "
+            "standing plan with a new results folder"
+        )
+
     def in_words(self) -> str:
         """The number, where it is from and what it could find, in one line."""
         own, unit = self.declaration, "target" if self.declaration.targets else "seed"
         text = f"{own.id}: {self.trials} {unit}(s)"
-        text += f" on {own.poisons} poisons" if own.poisons > 1 else ""
+        text += f" on {self.trials} poison(s)" if own.poisons > 1 else ""
         if self.trials == own.trials:
             text += " as declared"
         elif self.trials == self.needed:
             text += f" by the spread, {own.trials} declared"
+            text += "; each on a poison of its own, which a verdict counts" * (own.poisons > 1)
         else:
             text += f" by choice, of {max(own.trials, self.needed or 0)}"
         if self.sizing is None:
-            return f"{text}; no spread is known to say what they could find"
+            text += "; no spread is known to say what they could find"
+            is_timed = own.test == "seconds under two methods"
+            return text + ", before two timed runs of each method on one device" * is_timed
         least = self.sizing.detectable(self.trials)
-        shown = "nothing" if least is None else f"{100 * least:.2f} %"
+        shown = "nothing" if least is None else f"{self.sizing.show(least)} or more"
         text += f"; {self.sizing.basis} {shown} is found four times of five"
-        return text if own.expected is None else f"{text}, expected is {100 * own.expected:.2f} %"
+        if own.expected is None:
+            return f"{text}; what is expected is not declared, so that the spread plans no more"
+        return f"{text}, expected is {self.sizing.show(own.expected)}"
 
 
 def plan_claims(
@@ -148,7 +188,8 @@ def plan_claims(
             continue
         made = paper_table.claims(where, cells(table, records, where), records)
         claims = declared.claims_of(own, made)
-        measured = measured_sizing(own, claims[0], records)
+        by_claim = (measured_sizing(own, claim, records) for claim in claims)
+        measured = next(filter(None, by_claim), None)
         needed = None
         if measured is not None and own.expected is not None:
             needed = measured.enough(own.expected)
@@ -159,6 +200,7 @@ def plan_claims(
                 trials or max(own.trials, needed or 0),
                 needed,
                 measured or published_sizing(own, claims[0]),
+                len(declared.undeclared(own, claims, records)),
             )
         )
     return planned
@@ -167,54 +209,59 @@ def plan_claims(
 def measured_sizing(
     declaration: Declaration, claim: Claim, records: Sequence[RunRecord]
 ) -> Sizing | None:
-    """By the spread of runs; null where no two trials of a comparison have outcomes by image."""
+    """By the spread of runs; null where no two trials of a comparison tell it."""
     if isinstance(claim, SuccessOrder):
-        return _measured_success(declaration, claim, records)
-    if claim.measure is not ACCURACY:
+        return _measured_success(claim, records)
+    assert isinstance(claim, Superiority)
+    pairs = [
+        paired([first.select(records), second.select(records)], same_poison=claim.same_poison)
+        for first, second in claim.comparisons
+    ]
+    if claim.measure is SECONDS:
+        return _seconds_sizing(claim, pairs)
+    # Seeds are a sample on one poison; where poisons are one, they are so with a seed of each.
+    groups = [[_gains(group) for group in by_poison(sets)] for sets in pairs]
+    if declaration.poisons > 1:
+        rounds = [zip_longest(*by) for by in groups]
+        groups = [[[g for g in row if g is not None] for row in by] for by in rounds]
+    samples = [gains for by in groups for gains in by if len(gains) > 1]
+    if not samples:
         return None
-    spreads, images, trials = [], 0, 0
-    same_poison = isinstance(claim, Superiority) or claim.same_poison
-    for first, second in _comparisons(claim):
-        pairs = paired([first.select(records), second.select(records)], same_poison=same_poison)
-        outcomes = [tuple(run.outcomes.test for run in pair) for pair in pairs]
-        known = [(a.unpack(), b.unpack()) for a, b in outcomes if a is not None and b is not None]
-        if len(known) < 2:
-            continue
-        gains = [ours.astype(int) - theirs for ours, theirs in known]
-        spreads.append(spread_of([gains]))
-        images, trials = len(gains[0]), trials + len(gains)
-    if not spreads:
-        return None
-    basis = f"by the spread of {trials} pairs of runs"
-    return _accuracy_sizing(declaration, claim, [_pooled(spreads)], images, basis)
+    sizes = [len(gains) for gains in samples]
+    spread = _pooled([spread_of([gains]) for gains in samples], [size - 1 for size in sizes])
+    basis = f"by the spread of {sum(sizes)} pairs of runs"
+    return _accuracy_sizing(claim, [spread], len(samples[0][0]), basis)
 
 
 def published_sizing(declaration: Declaration, claim: Claim) -> Sizing | None:
     """By the published spreads; null where the paper prints none.
 
-    Seeds vary as its standard deviations say, independently for two methods. Of images it says
-    nothing: the expected difference is taken to be on the same images always, which is the least
-    that images can vary. Of targets all attacks are taken to go alike.
+    Seeds vary as its standard deviations say, read as a verdict reads them, independently for two
+    methods. Of images it says nothing: the expected difference is taken to be on the same images
+    always, which is the least that images can vary. Of targets all attacks are taken to go alike.
     """
-    if isinstance(claim, SuccessOrder):
-        printed = [cell.published_success for cell in claim.cells if cell.published_success]
-        if len(printed) < len(claim.cells):
-            return None
-        own = printed[: len(claim.first)]
-        rate = sum(p.successes for p in own) / sum(p.trials for p in own)
-        other = declaration.expected or 0.0
-        low = rate if claim.direction < 0 else max(0.0, rate - other)
-        return _success_sizing(declaration, claim, low, 1.0, "by the published rates")
     effect = declaration.expected
-    figures = [(a.published, b.published) for a, b in _comparisons(claim)]
-    variances = [a.std**2 + b.std**2 for a, b in figures if a and b and a.std and b.std]
+    if effect is None or None in claim.published:
+        return None
+    if isinstance(claim, SuccessOrder):
+        rate = next(own for own, _ in filter(None, claim.published)) * claim.direction
+        low = rate if claim.direction < 0 else max(0.0, rate - effect)
+        return _success_sizing(claim, low, 1.0, "by the published rates")
+    assert isinstance(claim, Superiority)
+    figures = [(a.published, b.published) for a, b in claim.comparisons]
+    known = [(a, b) for a, b in figures if a and b and None not in (a.std, b.std)]
+    variances = [_variance(a) + _variance(b) for a, b in known]
     sizes = registry.datasets()[claim.cells[0].dataset].paper_sizes
-    is_known = claim.measure is ACCURACY and len(variances) == len(figures)
-    if effect is None or sizes is None or not is_known:
+    if sizes is None or claim.measure is not ACCURACY or len(variances) < len(figures):
         return None
     image = abs(effect) * (1 - abs(effect))
     spreads = [Spread(poison=0, seed=v, both=0, image=image, rest=0) for v in variances]
-    return _accuracy_sizing(declaration, claim, spreads, sizes[1], "by the published spread")
+    return _accuracy_sizing(claim, spreads, sizes[1], "by the published spread")
+
+
+def _variance(printed: Summary) -> float:
+    """The largest that a printed spread can stand for."""
+    return (as_printed(printed, PRINTED_DIGIT).std or 0.0) ** 2
 
 
 def _draw_of(record: RunRecord) -> tuple[int, int, int]:
@@ -224,60 +271,52 @@ def _draw_of(record: RunRecord) -> tuple[int, int, int]:
     return spec.seed, spec.trial, draw or 0
 
 
-def _comparisons(claim: Superiority | Trend) -> list[tuple[Cell, Cell]]:
-    if isinstance(claim, Trend):
-        return list(pairwise(claim.levels))
-    return [(claim.first, other) for other in claim.others]
+def _gains(pairs: Sets) -> list[NDArray[Any]]:
+    """By image, of the pairs that keep their outcomes."""
+    outcomes = ((first.outcomes.test, second.outcomes.test) for first, second in pairs)
+    return [a.unpack().astype(int) - b.unpack() for a, b in outcomes if a and b]
 
 
-def _pooled(spreads: Sequence[Spread]) -> Spread:
+def _pooled(spreads: Sequence[Spread], weights: Sequence[int]) -> Spread:
     columns = zip(*((s.poison, s.seed, s.both, s.image, s.rest) for s in spreads), strict=True)
-    return Spread(*map(fmean, columns))
+    return Spread(*(fmean(column, weights) for column in columns))
 
 
 def _accuracy_sizing(
-    declaration: Declaration,
-    claim: Superiority | Trend,
-    spreads: Sequence[Spread],
-    images: int,
-    basis: str,
+    claim: Superiority, spreads: Sequence[Spread], images: int, basis: str
 ) -> Sizing:
     """From spreads between trials: of each trial's seed, and of its poison where it has its own."""
-    has_margin = isinstance(claim, Superiority) and claim.margin > 0
-    least = declaration.least
-    rule = ClaimRule(-least, -least) if has_margin else ClaimRule(0.0, least)
 
     def evidence(spread: Spread, trials: int) -> Evidence:
-        # Of seeds that share out several poisons only these are counted, however many seeds.
-        most = trials if declaration.poisons == 1 else min(trials, declaration.poisons)
-        return spread.estimate(0.0, poisons=1, seeds=max(2, most), images=images, least=least)
+        least = abs(claim.rule.least)
+        return spread.estimate(0.0, poisons=1, seeds=max(2, trials), images=images, least=least)
 
     comparisons = tuple(partial(evidence, spread) for spread in spreads)
-    return Sizing(comparisons, len(_comparisons(claim)), rule, basis)
+    return Sizing(comparisons, len(claim.comparisons), claim.rule, basis)
 
 
-def _measured_success(
-    declaration: Declaration, claim: SuccessOrder, records: Sequence[RunRecord]
-) -> Sizing | None:
-    differences = []
-    for column in claim.others:
-        by_target: dict[tuple[int, int], list[tuple[bool, bool]]] = {}
-        for own, other in zip(claim.first, column, strict=True):
-            for first, second in paired([own.select(records), other.select(records)]):
-                hits = (bool(first.metrics.attack_success), bool(second.metrics.attack_success))
-                target = (first.spec.seed, first.spec.trial)
-                by_target.setdefault(target, []).append(hits)
-        rows = [pairs for pairs in by_target.values() if len(pairs) == len(claim.first)]
-        # The defense that is said to be hit less comes second.
-        sides = (1, 0) if claim.direction < 0 else (0, 1)
-        more, less = ([[pair[side] for pair in row] for row in rows] for side in sides)
-        if (difference := target_difference(more, less)) is not None:
-            differences.append(difference)
+def _seconds_sizing(claim: Superiority, pairs: Sequence[Sets]) -> Sizing | None:
+    """From the spread of each comparison's differences, which may be far apart, on one device."""
+    trials = min(map(len, pairs))
+    if trials < 2:
+        return None
+
+    def evidence(spread: float, trials: int) -> Evidence:
+        return Estimate(0.0, (Part(spread / trials, max(2, trials) - 1),), spread / trials)
+
+    spreads = [variance(claim.measure.gains(sets)) for sets in pairs]
+    comparisons = tuple(partial(evidence, spread) for spread in spreads if spread > 0)
+    basis = f"by the spread of {trials} trials on {claim.cells[0].device}"
+    return Sizing(comparisons, len(pairs), claim.rule, basis, "seconds") if comparisons else None
+
+
+def _measured_success(claim: SuccessOrder, records: Sequence[RunRecord]) -> Sizing | None:
+    compared = [claim.evidence(targets) for targets in claim.by_target(records)]
+    differences = [difference for difference in compared if difference is not None]
     if not differences:
         return None
     targets = sum(len(difference.sums) for difference in differences)
     return _success_sizing(
-        declaration,
         claim,
         fmean(difference.second_rate for difference in differences),
         fmean(difference.observed_dependence for difference in differences),
@@ -285,12 +324,8 @@ def _measured_success(
     )
 
 
-def _success_sizing(
-    declaration: Declaration, claim: SuccessOrder, rate: float, dependence: float, basis: str
-) -> Sizing:
-    attacks = len(claim.first)
-
+def _success_sizing(claim: SuccessOrder, rate: float, dependence: float, basis: str) -> Sizing:
     def evidence(targets: int) -> Evidence:
-        return TargetDifference((0,) * targets, attacks, rate, dependence)
+        return TargetDifference((0,) * targets, len(claim.first), rate, dependence)
 
-    return Sizing((evidence,), len(claim.others), ClaimRule(0.0, declaration.least), basis)
+    return Sizing((evidence,), len(claim.others), claim.rule, basis)

@@ -6,11 +6,12 @@ a trial is the defense's alone. ``docs/verdicts.md`` says how claims are judged.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import fmean
-from typing import Any, TypeAlias
+from typing import Any
 
 from poisonbench.results.estimates import paired_difference
 from poisonbench.results.records import RunRecord
@@ -68,215 +69,216 @@ SECONDS = Measure(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Superiority:
-    """One cell is better than each of others, or not worse by as much as a margin.
+class Claim(ABC):
+    """One or several comparisons, each of which must hold.
 
     Attributes:
         claim: in words.
-        margin: how much worse still passes, in the measure's unit; 0 asks for better.
+        trials: at how many it is judged; null for as many as its cells shall have.
     """
 
     claim: str
-    first: Cell
-    others: tuple[Cell, ...]
     keys: Mapping[str, Any] = field(default_factory=dict)
+    trials: int | None = None
+
+    @property
+    @abstractmethod
+    def cells(self) -> tuple[Cell, ...]:
+        """All that are compared."""
+
+    @property
+    @abstractmethod
+    def rule(self) -> ClaimRule:
+        """How each comparison is judged."""
+
+    @property
+    @abstractmethod
+    def published(self) -> Sequence[tuple[float, float] | None]:
+        """Of each comparison what the paper printed, null where it lacks.
+
+        It bears the claim out where the first is more.
+        """
+
+    @abstractmethod
+    def judge(self, records: Sequence[RunRecord]) -> Finding:
+        """Judge the claim by the planned trials."""
+
+    @property
+    def bears_out(self) -> bool | None:
+        """Whether the paper's figures bear it out; null where one is not published."""
+        printed = list(filter(None, self.published))
+        is_whole = len(printed) == len(self.published)
+        return all(first > second for first, second in printed) if is_whole else None
+
+    def _finding(
+        self, compared: Sequence[Sets], evidence_of: Callable[[Sets], Evidence | None], test: str
+    ) -> Finding:
+        """Judge comparisons, each of sets of runs in pairs, at the planned number of sets."""
+        trials = self.cells[0].trials if self.trials is None else self.trials
+        planned = [planned_sets(sets, trials) for sets in compared]
+        fewest = min((sets for sets, _ in planned), key=len)
+        pairs = [runs[i : i + 2] for runs in fewest for i in range(0, len(runs), 2)]
+        ids = (run.id for sets in compared for runs in sets for run in runs)
+        return Finding(
+            keys=self.keys,
+            claim=self.claim,
+            test=test,
+            judgement=judge(
+                [(evidence_of(sets), self.rule) for sets, _ in planned],
+                basis_of(pairs),
+                is_complete=all(is_complete for _, is_complete in planned),
+            ),
+            trials=min(map(len, compared)),
+            bears_out=self.bears_out,
+            records=tuple(dict.fromkeys(ids)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Superiority(Claim):
+    """Cells are better than others, or not worse by as much as a margin.
+
+    Attributes:
+        comparisons: pairs of cells, the better one said to be first; see :func:`against` and
+            :func:`steps`.
+        measure: in what.
+        margin: how much worse still passes, in the measure's unit; 0 asks for better.
+        same_poison: whether both train on one poison; false for poison ratios, of which each has
+            poisons of its own, and more than one to be judged.
+        is_chain: whether only trials that all cells have are judged.
+    """
+
+    comparisons: tuple[tuple[Cell, Cell], ...]
     measure: Measure = ACCURACY
     margin: float = 0.0
+    same_poison: bool = True
+    is_chain: bool = False
 
     @property
     def cells(self) -> tuple[Cell, ...]:
         """All that are compared."""
-        return self.first, *self.others
+        return tuple(dict.fromkeys(cell for pair in self.comparisons for cell in pair))
 
-    def wanting(self, trials: int) -> Superiority:
-        """The same claim, judged at so many trials."""
-        return replace(self, first=replace(self.first, trials=trials))
+    @property
+    def rule(self) -> ClaimRule:
+        """Better by what counts, or not worse by the margin."""
+        least = -self.margin if self.margin else self.measure.least
+        return ClaimRule(min(0.0, least), least)
+
+    @property
+    def published(self) -> Sequence[tuple[float, float] | None]:
+        """The means, with their sign where less is better; the margin is added to the first."""
+        better = self.measure.better
+        return [
+            (better * first.published.mean + self.margin, better * second.published.mean)
+            if first.published and second.published
+            else None
+            for first, second in self.comparisons
+        ]
 
     def judge(self, records: Sequence[RunRecord]) -> Finding:
         """Judge the claim by the planned trials."""
-        own = self.first.select(records)
-        pairs = [paired([own, other.select(records)]) for other in self.others]
-        if self.margin:
-            test = f"{self.measure.test}, margin {self.margin:g}"
-            return _compared(self, pairs, ClaimRule(-self.margin, -self.margin), test)
-        return _compared(self, pairs, ClaimRule(0.0, self.measure.least), self.measure.test)
-
-    @property
-    def bears_out(self) -> bool | None:
-        """Whether the paper's means bear it out; null where one is not published."""
-        means = [self.measure.better * cell.published.mean for cell in self.cells if cell.published]
-        if len(means) < len(self.cells):
-            return None
-        return all(means[0] + self.margin > mean for mean in means[1:])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trend:
-    """Values rise or fall at each step along ordered cells.
-
-    Attributes:
-        claim: in words.
-        direction: 1 where values rise, -1 where they fall.
-        same_poison: whether the levels train on one poison; false for poison ratios, of which
-            each has poisons of its own, and more than one to be judged.
-    """
-
-    claim: str
-    levels: tuple[Cell, ...]
-    direction: int
-    keys: Mapping[str, Any] = field(default_factory=dict)
-    measure: Measure = ACCURACY
-    same_poison: bool = True
-
-    @property
-    def cells(self) -> tuple[Cell, ...]:
-        """All that are compared."""
-        return self.levels
-
-    def wanting(self, trials: int) -> Trend:
-        """The same claim, judged at so many trials."""
-        first, *others = self.levels
-        return replace(self, levels=(replace(first, trials=trials), *others))
-
-    def judge(self, records: Sequence[RunRecord]) -> Finding:
-        """Judge the claim by the planned trials that all levels have."""
-        groups = [cell.select(records) for cell in self.levels]
-        sets = paired(groups, same_poison=self.same_poison)
-        # Each step's better level goes first.
-        order = 1 if self.direction * self.measure.better < 0 else -1
-        steps = [[runs[i : i + 2][::order] for runs in sets] for i in range(len(groups) - 1)]
-        rule = ClaimRule(0.0, self.measure.least)
+        runs = {cell: cell.select(records) for cell in self.cells}
+        if self.is_chain:
+            whole = paired(list(runs.values()), same_poison=self.same_poison)
+            runs = {cell: [trial[i] for trial in whole] for i, cell in enumerate(runs)}
+        pairs = [
+            paired([runs[first], runs[second]], same_poison=self.same_poison)
+            for first, second in self.comparisons
+        ]
         test = self.measure.test if self.same_poison else "unpaired, by the poisons of each level"
-        return _compared(self, steps, rule, f"each step, {test}")
+        test = ("each step, " if self.is_chain else "") + test
+        test += f", margin {self.margin:g}" if self.margin else ""
+        finding = self._finding(pairs, self._evidence, test)
+        judgement = finding.judgement
+        if self.measure is ACCURACY and finding.trials:
+            images = pairs[0][0][0].labels.sizes.test
+            judgement = replace(judgement, basis=replace(judgement.basis, images=images))
+        if judgement.effect is None and finding.trials:
+            # One trial has a difference, and no interval.
+            effect = min(fmean(self.measure.gains(sets)) for sets in pairs)
+            judgement = replace(judgement, effect=effect)
+        return replace(finding, judgement=judgement, unit=self.measure.unit)
 
-    @property
-    def bears_out(self) -> bool | None:
-        """Whether the paper's means bear it out; null where one is not published."""
-        printed = [cell.published.mean for cell in self.levels if cell.published]
-        if len(printed) < len(self.levels):
-            return None
-        return all(self.direction * (b - a) > 0 for a, b in pairwise(printed))
+    def _evidence(self, pairs: Sets) -> Evidence | None:
+        if not self.same_poison:
+            return unpaired_gain(pairs)
+        if self.measure is ACCURACY:
+            return accuracy_gain(pairs, abs(self.rule.least))
+        return paired_difference(self.measure.gains(pairs))
+
+
+def against(first: Cell, others: Sequence[Cell]) -> tuple[tuple[Cell, Cell], ...]:
+    """A cell said to be better than each of others."""
+    return tuple((first, other) for other in others)
+
+
+def steps(levels: Sequence[Cell]) -> tuple[tuple[Cell, Cell], ...]:
+    """Adjacent cells of a row in which values get worse at each step."""
+    return tuple(pairwise(levels))
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuccessOrder:
+class SuccessOrder(Claim):
     """Attacks hit fewer targets, or more, under one defense than under each of others.
 
     Attributes:
-        claim: in words.
         first: one defense's cells, one an attack.
         others: other defenses' cells, in the same order of attacks.
         direction: -1 where the first is said to be hit less, 1 where more.
     """
 
-    claim: str
     first: tuple[Cell, ...]
     others: tuple[tuple[Cell, ...], ...]
     direction: int = -1
-    keys: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def cells(self) -> tuple[Cell, ...]:
         """All that are compared."""
         return tuple(cell for column in (self.first, *self.others) for cell in column)
 
-    def wanting(self, trials: int) -> SuccessOrder:
-        """The same claim, judged at so many trials."""
-        return replace(self, first=tuple(replace(cell, trials=trials) for cell in self.first))
-
-    def judge(self, records: Sequence[RunRecord]) -> Finding:
-        """Judge the claim by the planned number of targets, each of which counts once.
-
-        Only trials that both defenses of a comparison have under all attacks are counted.
-        """
-        trials = [distinct_targets(self._trials(cells, records)) for cells in self.others]
-        rule = ClaimRule(0.0, LEAST_SUCCESS)
-        return _finding(self, trials, rule, self._evidence, "permutation of signs by target")
+    @property
+    def rule(self) -> ClaimRule:
+        """More, or less, by what counts."""
+        return ClaimRule(0.0, LEAST_SUCCESS)
 
     @property
-    def bears_out(self) -> bool | None:
-        """Whether the paper's rates over all attacks bear it out; null where one is missing."""
+    def published(self) -> Sequence[tuple[float, float] | None]:
+        """The rates over all attacks, with their sign where less is claimed."""
         rates = []
         for cells in (self.first, *self.others):
             printed = [cell.published_success for cell in cells if cell.published_success]
-            if len(printed) < len(cells):
-                return None
-            rates.append(sum(p.successes for p in printed) / sum(p.trials for p in printed))
-        return all(self.direction * (rates[0] - rate) > 0 for rate in rates[1:])
+            hits = sum(p.successes for p in printed) / max(1, sum(p.trials for p in printed))
+            rates.append(self.direction * hits if len(printed) == len(cells) else None)
+        own = rates[0]
+        return [None if own is None or rate is None else (own, rate) for rate in rates[1:]]
 
-    def _trials(self, cells: Sequence[Cell], records: Sequence[RunRecord]) -> Sets:
-        """The runs of a trial, by attack under this defense and then under the other."""
-        by_attack = []
-        for own, other in zip(self.first, cells, strict=True):
-            pairs = paired([own.select(records), other.select(records)])
-            by_attack.append(
-                {
-                    (run.spec.seed, run.spec.trial, _target(run)): (run, other)
-                    for run, other in pairs
-                }
-            )
-        shared = set.intersection(*map(set, by_attack))
-        return [[run for pairs in by_attack for run in pairs[key]] for key in sorted(shared)]
+    def judge(self, records: Sequence[RunRecord]) -> Finding:
+        """Judge the claim by the planned number of targets, each of which counts once."""
+        sets = self.by_target(records)
+        return self._finding(sets, self.evidence, "permutation of signs by target")
 
-    def _evidence(self, trials: Sets) -> TargetDifference | None:
-        rows = [[bool(run.metrics.attack_success) for run in runs] for runs in trials]
+    def by_target(self, records: Sequence[RunRecord]) -> list[Sets]:
+        """Of each comparison the targets that both defenses have under all attacks.
+
+        A target's runs are in pairs by attack, the first of each under this defense.
+        """
+        return [distinct_targets(self._trials(cells, records)) for cells in self.others]
+
+    def evidence(self, targets: Sets) -> TargetDifference | None:
+        """The difference of success rates, positive where it bears the claim out."""
+        rows = [[bool(run.metrics.attack_success) for run in runs] for runs in targets]
         own, other = ([row[side::2] for row in rows] for side in (0, 1))
         return target_difference(*((other, own) if self.direction < 0 else (own, other)))
 
-
-Claim: TypeAlias = Superiority | Trend | SuccessOrder
-
-
-def _compared(
-    claim: Superiority | Trend, pairs: Sequence[Sets], rule: ClaimRule, test: str
-) -> Finding:
-    """Judge comparisons of runs in pairs, the first of which is said to be better."""
-    measure = claim.measure
-
-    def evidence_of(sets: Sets) -> Evidence | None:
-        if isinstance(claim, Trend) and not claim.same_poison:
-            return unpaired_gain(sets)
-        if measure is ACCURACY:
-            return accuracy_gain(sets, abs(rule.least))
-        return paired_difference(measure.gains(sets))
-
-    finding = _finding(claim, pairs, rule, evidence_of, test)
-    judgement = finding.judgement
-    if measure is ACCURACY and finding.trials:
-        images = pairs[0][0][0].labels.sizes.test
-        judgement = replace(judgement, basis=replace(judgement.basis, images=images))
-    if judgement.effect is None and finding.trials:
-        # One trial has a difference, and no interval.
-        effect = min(fmean(measure.gains(sets)) for sets in pairs)
-        judgement = replace(judgement, effect=effect)
-    return replace(finding, judgement=judgement, unit=measure.unit)
+    def _trials(self, cells: Sequence[Cell], records: Sequence[RunRecord]) -> Sets:
+        by_attack = []
+        for own, other in zip(self.first, cells, strict=True):
+            pairs = paired([own.select(records), other.select(records)])
+            by_attack.append({_trial_of(first): (first, second) for first, second in pairs})
+        shared = set.intersection(*map(set, by_attack))
+        return [[run for pairs in by_attack for run in pairs[key]] for key in sorted(shared)]
 
 
-def _finding(
-    claim: Claim,
-    compared: Sequence[Sets],
-    rule: ClaimRule,
-    evidence_of: Callable[[Sets], Evidence | None],
-    test: str,
-) -> Finding:
-    """Judge comparisons, each of sets of runs in pairs, at the planned number of sets."""
-    planned = [planned_sets(sets, claim.cells[0].trials) for sets in compared]
-    fewest = min((sets for sets, _ in planned), key=len)
-    pairs = [runs[i : i + 2] for runs in fewest for i in range(0, len(runs), 2)]
-    return Finding(
-        keys=claim.keys,
-        claim=claim.claim,
-        test=test,
-        judgement=judge(
-            [(evidence_of(sets), rule) for sets, _ in planned],
-            basis_of(pairs),
-            is_complete=all(is_complete for _, is_complete in planned),
-        ),
-        trials=min(map(len, compared)),
-        bears_out=claim.bears_out,
-        records=tuple(dict.fromkeys(run.id for sets in compared for runs in sets for run in runs)),
-    )
-
-
-def _target(record: RunRecord) -> int:
-    return record.on_target[0].target
+def _trial_of(run: RunRecord) -> tuple[int, int, int]:
+    return run.spec.seed, run.spec.trial, run.on_target[0].target

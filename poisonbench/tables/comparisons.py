@@ -20,24 +20,20 @@ Unit = Literal["fraction", "ratio", "seconds", "count"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """One cell of a table.
+class Judged:
+    """What a table says with a verdict.
 
     Attributes:
-        keys: what the cell is about, e.g. dataset, rho, method and the quantity measured.
-        measured: from run records; null without any.
-        published: the paper's value; null where it has none.
-        trials: how many the cell shall have.
-        judgement: what the two come to.
-        records: ids of the run records averaged.
-        unit: of means.
+        keys: what it is about, e.g. dataset, rho, method and the quantity measured.
+        trials: of a cell how many it shall have; of a claim the complete sets of runs that share
+            trial, poison, initial weights and batches.
+        records: ids of the run records behind it.
+        unit: of means and of the effect.
     """
 
     keys: Mapping[str, Any]
-    measured: Statistic | None
-    published: Statistic | None
-    trials: int
     judgement: Judgement
+    trials: int
     records: tuple[str, ...] = ()
     unit: Unit = "fraction"
 
@@ -45,6 +41,14 @@ class Comparison:
     def verdict(self) -> Verdict:
         """The word."""
         return self.judgement.verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Judged):
+    """One cell of a table, measured and published; null where there is none."""
+
+    measured: Statistic | None
+    published: Statistic | None
 
     @property
     def difference(self) -> float | None:
@@ -56,11 +60,11 @@ class Comparison:
         if self.unit == "seconds":
             return None
         if self.judgement.effect is not None:
-            return round(self.judgement.effect, 10)
+            return _rounded(self.judgement.effect)
         measured, published = _number(self.measured), _number(self.published)
         if measured is None or published is None:
             return None
-        return round(measured - published, 10)
+        return _rounded(measured - published)
 
     @property
     def judged_runs(self) -> int:
@@ -95,34 +99,18 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """The outcome of judging one claim of the paper.
+class Finding(Judged):
+    """The outcome of judging one claim of the paper, with an effect over 0 where it is borne out.
 
     Attributes:
-        keys: what the claim is about, e.g. dataset and rho.
         claim: in words, as is the test.
-        judgement: its effect is positive where it bears the claim out.
-        trials: complete sets of runs that share trial, poison, initial weights and batches.
         bears_out: whether the paper's own means bear the claim out; null where it printed none.
-        records: ids of the run records of these sets.
-        unit: of the effect.
-        standing: whether it was declared beforehand.
     """
 
-    keys: Mapping[str, Any]
     claim: str
     test: str
-    judgement: Judgement
-    trials: int
     bears_out: bool | None
-    records: tuple[str, ...]
-    unit: Unit = "fraction"
     standing: Standing = Standing.EXPLORATORY
-
-    @property
-    def verdict(self) -> Verdict:
-        """The word."""
-        return self.judgement.verdict
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -205,14 +193,20 @@ def _judgement_as_json(judgement: Judgement) -> dict[str, Any]:
     low, high = judgement.interval or (None, None)
     numbers = {
         "p_value": judgement.p_value,
+        "p_against": judgement.p_against,
         "effect": judgement.effect,
         "effect_low": low,
         "effect_high": high,
         "detectable": judgement.detectable,
     }
-    rounded = {name: None if n is None else round(n, 10) for name, n in numbers.items()}
+    rounded = {name: None if n is None else _rounded(n) for name, n in numbers.items()}
     word = {"verdict": judgement.verdict.value, "complete": judgement.is_complete}
     return {**word, **rounded, **asdict(judgement.basis)}
+
+
+def _rounded(number: float) -> float:
+    """To the tenth decimal, which is far below one image; never minus zero."""
+    return round(number, 10) + 0.0
 
 
 def _number(value: Statistic | None) -> float | None:
@@ -224,11 +218,11 @@ def _number(value: Statistic | None) -> float | None:
 
 
 def _as_json(value: Statistic | None) -> Any:
-    """A value as JSON, rounded to the tenth decimal, which is far below one image."""
+    """A value as JSON."""
     if isinstance(value, Proportion):
         counts = {"successes": value.successes, "n": value.trials}
-        return {"mean": round(value.rate, 10), "std": None, **counts}
+        return {"mean": _rounded(value.rate), "std": None, **counts}
     if isinstance(value, Summary):
-        std = None if value.std is None else round(value.std, 10)
-        return {"mean": round(value.mean, 10), "std": std, "n": value.n}
+        std = None if value.std is None else _rounded(value.std)
+        return {"mean": _rounded(value.mean), "std": std, "n": value.n}
     return value

@@ -16,11 +16,10 @@ import msgspec
 
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import UsageError
-from poisonbench.results.records import RunRecord
+from poisonbench.results.records import ClaimLabel, RunRecord
 from poisonbench.results.statistics import SIGNIFICANCE
-from poisonbench.results.verdicts import LEAST_SUCCESS
-from poisonbench.tables.cells import Cell, device_of
-from poisonbench.tables.claims import Claim, SuccessOrder, Superiority
+from poisonbench.tables.cells import Cell, device_of, draws_on
+from poisonbench.tables.claims import Claim
 from poisonbench.tables.comparisons import Finding, Standing
 
 _PATH = Path(__file__).parent.with_name("claims.toml")
@@ -42,12 +41,13 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         expected: the true difference that the planned number shall find four times of five; null
             where no spread is known to plan with.
         seeds: how many; null where targets are counted.
-        poisons: draws of the poison, which the seeds share out in turn; each target has its own.
+        poisons: draws of the poison: one for all seeds, or as many as seeds on data sets whose
+            trials vary it. Each target has its own.
         targets: null where seeds are counted.
         source: where the paper says so.
 
     Raises:
-        ValueError: both seeds and targets, or neither; no data set.
+        ValueError: both seeds and targets, or neither; no data set; another number of poisons.
     """
 
     id: str
@@ -71,6 +71,10 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError(f"expected seeds or targets, got {self.seeds} and {self.targets}")
         if not isinstance(self.keys.get("dataset"), str):
             raise ValueError(f"expected keys with a dataset, got {self.keys}")
+        varies = self.seeds is not None and draws_on(self.dataset) > 1 and self.keys.get("rho") != 0
+        poisons = self.trials if varies else 1
+        if self.poisons != poisons:
+            raise ValueError(f"{self.id}: expected poisons = {poisons}, got {self.poisons}")
 
     @property
     def digest(self) -> str:
@@ -172,29 +176,44 @@ def judge(
     check_least(declaration, claim)
     by_cell = [[run for run in records if _is_in(cell, run)] for cell in claim.cells]
     runs = sorted((r for cell in by_cell for r in cell), key=lambda r: r.environment.finished)
-    labels = [(run.labels.claims or {}).get(declaration.id) for run in runs]
-    own = [label for label in labels if label and label.digest == declaration.digest]
+    labels = [_label(declaration, run) for run in runs]
+    own = [label for label in labels if label is not None]
     trials = max(own[0].trials if own else 0, declaration.trials)
     is_once = all(len({(r.spec.seed, r.spec.trial) for r in c}) == len(c) for c in by_cell)
     standing = Standing.DECLARED
-    if len(own) < len(runs) or not is_once:
+    if None in labels or not is_once:
         standing = Standing.DECLARED_LATE
     elif own and max(label.trials for label in own) < declaration.trials:
         standing = Standing.FEWER
-    return replace(claim.wanting(trials).judge(records), standing=standing)
+    return replace(replace(claim, trials=trials).judge(records), standing=standing)
+
+
+def undeclared(
+    declaration: Declaration, claims: Sequence[Claim], records: Sequence[RunRecord]
+) -> list[RunRecord]:
+    """The runs in the cells of claims that do not carry the declaration's digest."""
+    cells = [cell for claim in claims for cell in claim.cells]
+    return [
+        run
+        for run in records
+        if any(_is_in(cell, run) for cell in cells) and _label(declaration, run) is None
+    ]
 
 
 def check_least(declaration: Declaration, claim: Claim) -> None:
     """Refuse, by a UsageError, a declared least difference that the table does not judge by."""
-    least = LEAST_SUCCESS
-    if not isinstance(claim, SuccessOrder):
-        margin = claim.margin if isinstance(claim, Superiority) else 0.0
-        least = margin or claim.measure.least
+    least = abs(claim.rule.least)
     if declaration.least != least:
         raise UsageError(
             f"claims.toml: {declaration.id}: expected least = {least:g}, by which table "
             f"{declaration.table} judges, got {declaration.least:g}"
         )
+
+
+def _label(declaration: Declaration, run: RunRecord) -> ClaimLabel | None:
+    """What a run's plan was for, if it was for this declaration."""
+    label = (run.labels.claims or {}).get(declaration.id)
+    return label if label is not None and label.digest == declaration.digest else None
 
 
 def _is_in(cell: Cell, run: RunRecord) -> bool:

@@ -6,7 +6,15 @@ from itertools import product
 from typing import Any
 
 from poisonbench.results.statistics import Proportion, Summary
-from poisonbench.tables.comparisons import Block, Comparison, Finding, Statistic, Unit, interval
+from poisonbench.tables.comparisons import (
+    Block,
+    Comparison,
+    Finding,
+    Judged,
+    Statistic,
+    Unit,
+    interval,
+)
 
 #: Where there is nothing to show.
 DASH = "-"
@@ -99,7 +107,7 @@ def claims_block(title: str, findings: Sequence[Finding]) -> Block:
             *(DASH if finding.keys[name] is None else str(finding.keys[name]) for name in names),
             bears_out[finding.bears_out],
             str(finding.trials),
-            _show_number(finding.judgement.effect, finding.unit, "+"),
+            show_number(finding.judgement.effect, finding.unit, "+"),
             finding.standing.value,
             finding.verdict.value,
             *show_details(finding)[: len(details)],
@@ -148,7 +156,7 @@ def _show_difference(cell: Comparison) -> str:
         return f"{cell.difference:+g}"
     runs, judged = len(cell.records), cell.judged_runs
     first = f" (first {judged} of {runs})" if judged < runs else ""
-    return _show_number(cell.difference, cell.unit, "+") + first
+    return show_number(cell.difference, cell.unit, "+") + first
 
 
 def _show_value(value: Statistic | None, unit: Unit) -> str:
@@ -164,23 +172,24 @@ def _show_value(value: Statistic | None, unit: Unit) -> str:
 
 
 def _show_mean(summary: Summary, unit: Unit) -> str:
-    spread = "" if summary.std is None else f"±{_show_number(summary.std, unit)}"
-    return _show_number(summary.mean, unit) + spread
+    spread = "" if summary.std is None else f"±{show_number(summary.std, unit)}"
+    return show_number(summary.mean, unit) + spread
 
 
-def _show_number(number: float | None, unit: Unit, sign: str = "") -> str:
+def show_number(number: float | None, unit: Unit, sign: str = "") -> str:
+    """Print a number in its unit, fractions in percent, never as minus zero; null as a dash."""
     factor, decimals = _PRINTED[unit]
-    return DASH if number is None else f"{factor * number:{sign}.{decimals}f}"
+    return DASH if number is None else f"{factor * number:{sign}z.{decimals}f}"
 
 
-def show_details(judged: Comparison | Finding) -> tuple[str, str, str]:
+def show_details(judged: Judged) -> tuple[str, str, str]:
     """A judgement's interval, what it rests on, and what as many could have found."""
     judgement, unit = judged.judgement, judged.unit
-    ends = ", ".join(_show_number(end, unit) for end in judgement.interval or ())
+    ends = ", ".join(show_number(end, unit) for end in judgement.interval or ())
     counts = asdict(judgement.basis)
     basis = [f"{n:,} {name if n > 1 else name[:-1]}" for name, n in counts.items() if n]
     return (
         f"[{ends}]" if ends else DASH,
         ", ".join(basis) or DASH,
-        _show_number(judgement.detectable, unit),
+        show_number(judgement.detectable, unit),
     )

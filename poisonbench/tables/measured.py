@@ -23,7 +23,7 @@ from poisonbench.tables.comparisons import Comparison, Unit
 from poisonbench.tables.evidence import accuracies, basis_of, distinct_targets, planned_sets
 
 #: The last printed place of the papers' accuracies.
-_DIGIT = 1e-4
+PRINTED_DIGIT = 1e-4
 
 
 def compare_accuracy(
@@ -38,7 +38,7 @@ def compare_accuracy(
     if published is not None:
         sets, is_complete = planned_sets([(run,) for run in records], trials)
         judged = summarise(accuracies([run for (run,) in sets]))
-        difference = mean_difference(judged, as_printed(published, _DIGIT))
+        difference = mean_difference(judged, as_printed(published, PRINTED_DIGIT))
         rule = EquivalenceRule(LEAST_ACCURACY)
         judgement = judge([(difference, rule)], basis_of(sets), is_complete=is_complete)
     return Comparison(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from poisonbench import registry
 from poisonbench.results import published
 from poisonbench.tables.cells import Cell
-from poisonbench.tables.claims import Claim, Superiority, Trend
+from poisonbench.tables.claims import Claim, Superiority, against, steps
 from poisonbench.tables.comparisons import Block, Comparison
 from poisonbench.tables.layout import comparison_block, matrix_block
 from poisonbench.tables.measured import compare_accuracy
@@ -83,8 +83,7 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
             Superiority(
                 claim=claim,
                 keys={"dataset": dataset, "rho": rho},
-                first=at[rho, "hint"],
-                others=tuple(at[rho, name] for name in others),
+                comparisons=against(at[rho, "hint"], [at[rho, name] for name in others]),
                 margin=margin,
             )
             for claim, others, margin in (
@@ -95,11 +94,11 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
             if others
         ]
     return claims + [
-        Trend(
+        Superiority(
             claim=f"accuracy falls as rho grows: {labels[name]}",
             keys={"dataset": dataset, "rho": None},
-            levels=tuple(at[rho, name] for rho in RHOS),
-            direction=-1,
+            comparisons=steps([at[rho, name] for rho in RHOS]),
+            is_chain=True,
             same_poison=False,
         )
         for name in methods

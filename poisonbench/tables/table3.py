@@ -13,7 +13,7 @@ from poisonbench.requests import Values
 from poisonbench.results import published
 from poisonbench.results.records import RunRecord
 from poisonbench.tables.cells import TARGETED_SAMPLE, TRIALS, Cell
-from poisonbench.tables.claims import Claim, SuccessOrder, Superiority
+from poisonbench.tables.claims import Claim, SuccessOrder, Superiority, against
 from poisonbench.tables.comparisons import Block, Comparison
 from poisonbench.tables.layout import comparison_block, matrix_block
 from poisonbench.tables.measured import compare_success
@@ -197,8 +197,7 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
         Superiority(
             claim="HINT has the best accuracy",
             keys={"dataset": dataset, "attack": attack},
-            first=at[attack, "hint"],
-            others=tuple(at[attack, name] for name in rivals),
+            comparisons=against(at[attack, "hint"], [at[attack, name] for name in rivals]),
         )
         for attack in attacks
     ]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from poisonbench.core.settings import number_text
 from poisonbench.results import published
 from poisonbench.tables.cells import Cell
-from poisonbench.tables.claims import Claim, Superiority, Trend
+from poisonbench.tables.claims import Claim, Superiority, against, steps
 from poisonbench.tables.comparisons import Block
 from poisonbench.tables.layout import comparison_block
 from poisonbench.tables.paper_table import PaperTable, Records, dataset_labels
@@ -65,17 +65,16 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
     betas = {c.names["value"]: c for c in cells if c.names["parameter"] == "beta"}
     best = betas.pop(DEFAULTS["beta"])
     return [
-        Trend(
+        Superiority(
             claim="accuracy falls as r grows",
             keys={"dataset": dataset},
-            levels=tuple(ratios),
-            direction=-1,
+            comparisons=steps(ratios),
+            is_chain=True,
         ),
         Superiority(
             claim="beta = 16/255 beats the other three",
             keys={"dataset": dataset},
-            first=best,
-            others=tuple(betas.values()),
+            comparisons=against(best, tuple(betas.values())),
         ),
     ]
 

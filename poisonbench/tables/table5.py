@@ -13,7 +13,7 @@ from typing import Any
 from poisonbench.results import published
 from poisonbench.results.statistics import Summary
 from poisonbench.tables.cells import Cell, device_of, is_timed, paired
-from poisonbench.tables.claims import SECONDS, Claim, Superiority, Trend
+from poisonbench.tables.claims import SECONDS, Claim, Superiority, against, steps
 from poisonbench.tables.comparisons import Block, Comparison
 from poisonbench.tables.layout import DASH, comparison_block, show_measured
 from poisonbench.tables.measured import compare_time
@@ -121,10 +121,11 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
         if rivals:
             names = " and ".join(labels[cell.method] for cell in rivals)
             claim = f"HINT (r = 0.5) is faster than {names}"
-            first = hint[DEFAULTS["ratio"]]
-            claims.append(Superiority(claim=claim, first=first, others=rivals, **about))
-        claim, levels = "HINT's time grows with r", tuple(hint.values())
-        claims.append(Trend(claim=claim, levels=levels, direction=1, **about))
+            compared = against(hint[DEFAULTS["ratio"]], rivals)
+            claims.append(Superiority(claim=claim, comparisons=compared, **about))
+        by_r = steps(list(hint.values()))
+        claim = "HINT's time grows with r"
+        claims.append(Superiority(claim=claim, comparisons=by_r, is_chain=True, **about))
     return claims
 
 

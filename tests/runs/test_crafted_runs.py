@@ -7,6 +7,7 @@ import pytest
 
 from helpers.command_line import cli, done
 from poisonbench.core.canonical import spec_id
+from poisonbench.results.store import Store
 
 
 def test_craft_makes_an_artefact_once(tiny, results):
@@ -22,7 +23,12 @@ def test_craft_makes_an_artefact_once(tiny, results):
         "preview.png",
     ]
     before = {file: file.stat().st_mtime_ns for file in path.iterdir()}
+    # What it took is kept for plans, once and outside the artefact.
+    (cost,) = Store(results).crafting()
+    assert (cost.dataset, cost.attack, cost.poisons) == (str(tiny), "durp", 1)
+    assert 0 < cost.seconds < 600
     second = done(*words)
+    assert Store(results).crafting() == [cost]
     assert second.out == first.out
     assert second.err.startswith("made before; delete the folder to make it again\n")
     assert "crafting" not in second.err

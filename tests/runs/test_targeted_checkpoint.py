@@ -19,6 +19,7 @@ from poisonbench.attacks.base import NO_CHECKPOINT, AttackCheckpoint, TargetedTa
 from poisonbench.cli import session
 from poisonbench.core.errors import InterruptedRunError
 from poisonbench.core.progress import LogReporter
+from poisonbench.results.store import Store
 from poisonbench.training.checkpoint import Checkpoint
 
 T, P = 2, 3
@@ -217,6 +218,10 @@ def test_a_signal_saves_and_the_same_command_continues(
     assert not list((results / "checkpoints").iterdir())
     assert bytes_of(results) == bytes_of(undisturbed)
     assert len(bytes_of(results)) == 3 * trials
+    # Of poisons crafted together the seconds are of all; of two sittings they are not known.
+    assert Store(results).crafting() == []
+    (cost,) = Store(undisturbed).crafting()
+    assert (cost.attack, cost.poisons) == (attack, trials)
 
 
 def test_other_trials_do_not_take_the_checkpoint(data, results, stop_at):

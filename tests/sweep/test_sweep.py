@@ -15,6 +15,7 @@ from helpers.command_line import cli, done
 from helpers.sweeps import PLAN, POISON, RUNS, job, lines_of, plan_of, records_of
 from helpers.synthetic_runs import changed, make_record
 from poisonbench.core.errors import ArtefactError, UsageError
+from poisonbench.core.files import write_text
 from poisonbench.core.signals import Stopping
 from poisonbench.results.records import ClaimLabel
 from poisonbench.results.store import Store
@@ -148,19 +149,27 @@ def test_a_plan_for_claims_says_what_it_costs_before_it_is_made(results, tmp_pat
     ]
     assert lines[-1] == (
         "25 run(s), of which 0 are done; 25 to do, on 20 poison(s); no run like them says how long "
-        "they take"
+        "they take; crafting not counted, no poison like them was crafted here"
     )
     assert "add --json --output PLAN" in said.err
     record = make_record(
         dataset="mnist-sample", method="hint", rho=1.0, trial=0, seconds=3600.0, session=3600.0
     )
     Store(results).write_record(record)
+    for attack, poisons, seconds in (("dc", 1, 7200.0), ("pgd", 2, 7200.0)):
+        cost = {"dataset": "mnist-sample", "attack": attack, "poisons": poisons, "seconds": seconds}
+        write_text(Store(results).crafting_path(attack), json.dumps(cost))
+    write_text(Store(results).crafting_path("damaged"), "{")
+    # What the run that is done trained on is not crafted again: four draws of each are left.
     assert done(*line).out.splitlines()[-1] == (
         "25 run(s), of which 1 are done; 24 to do, on 20 poison(s), 4.0 hours by the times of like "
-        "runs, without 20 that are like none; crafting not counted"
+        "runs, without 20 that are like none; crafting 12.0 hours by the times of like poisons, "
+        "without 8 that are like none"
     )
+    warned = [text for text in done(*line).out.splitlines() if text.startswith("warning: ")]
+    assert [text.split(": ")[1] for text in warned] == [text.split(":")[0] for text in lines[:-1]]
     fewer = done(*line, "--trials", "2")
-    assert "2 seed(s) on 5 poisons by choice, of 5" in fewer.out
+    assert "2 seed(s) on 2 poison(s) by choice, of 5" in fewer.out
     assert "10 run(s)" in fewer.out
 
     path = tmp_path / "plan.json"
@@ -175,6 +184,11 @@ def test_a_plan_for_claims_says_what_it_costs_before_it_is_made(results, tmp_pat
         name: own[name] for name in plan.claims
     }
     assert {label.trials for label in plan.claims.values()} == {2}
+    # A program is told too, by the plan and by what is shown of it.
+    assert [f"warning: {text}" for text in plan.warnings] == warned
+    status = done("sweep", "status", path, "--json", "--results", results)
+    assert json.loads(status.out)["warnings"] == list(plan.warnings)
+    assert warned[0] in done("sweep", "status", path, "--results", results).out
     assert "seed(s)" not in done(*line, "--dry-run", "--quiet").err
 
 

@@ -45,6 +45,21 @@ def test_table_2_is_the_mean_of_its_networks():
     assert round(100 * sum(s.successes for s in svm) / sum(s.trials for s in svm), 1) == 72.5
 
 
+@pytest.mark.parametrize(
+    ("key", "hits"), [("baseline-1", (0, 10, 14)), ("baseline-2", (0, 74, 70))]
+)
+def test_cells_know_the_published_counts(key, hits):
+    """By which claims are sized; those of eight networks are added up."""
+    counts = {cell.method: cell.published_success for cell in catalogue.cells(key, (), "cifar10")}
+    tried = published.source(key).trials
+    methods = ("knn", "ocsvm", "random")
+    assert tuple(counts[name] for name in methods) == tuple(Proportion(n, tried) for n in hits)
+    assert counts["none"] is None
+    on_sample = catalogue.cells(key, (), "mnist-sample@1000")
+    assert {cell.published_success for cell in on_sample} == {None}
+    assert all(finding.bears_out for finding in catalogue.build(key, (), "cifar10").findings)
+
+
 def test_counts_are_those_of_the_attacks():
     networks = published.baseline_networks()
     assert sum(row.successes["knn"].trials for row in networks) == 102

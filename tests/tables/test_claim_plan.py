@@ -1,16 +1,20 @@
 """How many trials declared claims are given, and what is said of them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from scipy import stats
 
-from helpers.synthetic_runs import make_record, targeted_run
+from helpers.synthetic_runs import changed, make_record, targeted_run
 from poisonbench.core.errors import UsageError
-from poisonbench.results.crossed import spread_of
+from poisonbench.results.crossed import accuracy_difference, spread_of
 from poisonbench.results.records import Bits, Outcomes
 from poisonbench.results.statistics import Verdict
-from poisonbench.results.verdicts import ClaimRule
+from poisonbench.results.verdicts import Basis, ClaimRule
 from poisonbench.tables import catalogue, claim_plan, declared, table2, table3
+from poisonbench.tables.cells import distinct_trials, is_of_plan
 from poisonbench.tables.claim_plan import plan_claims
 
 IMAGES = 10_000
@@ -21,15 +25,16 @@ def planned(name, table="2", records=(), **choice):
     return own
 
 
-def with_outcomes(accuracies, rho, dataset="mnist"):
+def with_outcomes(accuracies, rho, dataset="mnist", images=IMAGES, draw_of=lambda trial: 0):
     """Runs whose right images are drawn anew for each."""
     draws = np.random.default_rng(0)
     records = []
     for method, values in accuracies.items():
         for trial, value in enumerate(values):
-            right = draws.random(IMAGES) < value
+            right = draws.random(images) < value
             fields = {"method": method, "rho": rho, "trial": trial, "dataset": dataset}
-            record = make_record(float(right.mean()), **fields)
+            draw = draw_of(trial)
+            record = make_record(float(right.mean()), draw=draw, digest=f"p{draw}", **fields)
             records.append(replace(record, outcomes=Outcomes(test=Bits.pack(right.tolist()))))
     return records
 
@@ -40,7 +45,8 @@ def test_without_runs_the_declared_number_is_planned():
     assert own.label.trials == own.trials
     assert own.label.digest == own.declaration.digest
     assert len(own.requests()) == 4 * own.trials
-    assert "10 seed(s) as declared; by the published spread 0.27 %" in own.in_words()
+    text = "11 seed(s) as declared; by the published spread 0.29 % or more is found"
+    assert text in own.in_words()
     assert own.in_words().endswith("expected is 0.29 %")
 
 
@@ -80,7 +86,8 @@ def test_fewer_by_choice_find_less_and_say_so():
     own = planned("hint-beats-defenses-mnist-0.6", trials=3)
     assert own.trials == 3
     assert len(own.requests()) == 12
-    assert "3 seed(s) by choice, of 10; by the published spread 0.60 % is found" in own.in_words()
+    text = "3 seed(s) by choice, of 11; by the published spread 0.68 % or more is found"
+    assert text in own.in_words()
     alone = planned("hint-beats-defenses-mnist-0.6", trials=1)
     assert "nothing is found" in alone.in_words()
 
@@ -93,15 +100,94 @@ def test_runs_that_have_records_are_left_out():
     assert {run.trial for run in left if run.method == "hint"} == {1, 2, 4}
 
 
-def test_seeds_share_out_the_draws_of_the_poison():
-    own = planned("hint-defends-mnist-sample-1.0", trials=7)
+def test_runs_without_the_declaration_are_warned_of():
+    name = "hint-defends-mnist-1.0"
+    own = planned(name)
+    assert own.warning is None
+    runs = [make_record(0.9, method="hint", rho=1.0, trial=trial) for trial in (0, 3)]
+    labels = {"claims": {name: {"digest": own.declaration.digest, "trials": 5}}}
+    runs.append(make_record(0.9, method="hint", rho=1.0, trial=1, labels=labels))
+    # Another claim's cell, and another digest.
+    runs.append(make_record(0.9, method="epic", rho=1.0, trial=1))
+    labels = {"claims": {name: {"digest": "0" * 16, "trials": 5}}}
+    runs.append(make_record(0.9, method="none", rho=1.0, trial=1, labels=labels))
+    warned = planned(name, records=runs)
+    assert warned.warning.startswith(f"{name}: 3 run(s) in its cells were made before")
+    claim = warned.claims[0]
+    assert declared.judge("2", claim, runs).standing.value in warned.warning
+    assert planned(name, records=runs[2:3]).warning is None
+
+
+SAMPLE = "hint-defends-mnist-sample-1.0"
+UNEVEN = {"hint": [0.91, 0.96, 0.9, 0.95, 0.93], "none": [0.9] * 5}
+
+
+def sample_runs(accuracies=UNEVEN, draw_of=lambda trial: trial):
+    return with_outcomes(accuracies, 1.0, "mnist-sample", images=1000, draw_of=draw_of)
+
+
+def test_where_poisons_vary_more_seeds_have_more_poisons():
+    own = planned(SAMPLE, trials=7)
     draws = [(run.trial, run.poison.trial) for run in own.requests() if run.method == "none"]
-    assert draws == [(trial, trial % 5) for trial in range(7)]
-    assert "7 seed(s) on 5 poisons by choice" in own.in_words()
-    # More seeds than poisons are no larger sample of poisons.
-    runs = with_outcomes({"hint": [0.9, 0.95], "none": [0.8, 0.7]}, 1.0, "mnist-sample")
-    sizing = planned("hint-defends-mnist-sample-1.0", records=runs).sizing
-    assert sizing.detectable(5) == sizing.detectable(50) < sizing.detectable(4)
+    assert draws == [(trial, trial) for trial in range(7)]
+    assert "7 seed(s) on 7 poison(s) by choice, of 5" in own.in_words()
+    declared_runs = planned(SAMPLE).requests()
+    assert {run.poison.trial for run in declared_runs} == set(range(5))
+    by_spread = planned(SAMPLE, records=sample_runs())
+    assert by_spread.trials == by_spread.needed > 5
+    assert {run.poison.trial for run in by_spread.requests()} == set(range(by_spread.needed))
+    text = f"{by_spread.needed} seed(s) on {by_spread.needed} poison(s) by the spread, 5 declared; "
+    assert f"{text}each on a poison of its own" in by_spread.in_words()
+    # A report judges them all: a trial's own draw is of the plan, as is the one that it shares.
+    runs = [make_record(trial=7, draw=draw, rho=1.0, dataset="mnist-sample") for draw in (7, 2, 3)]
+    assert [is_of_plan(run) for run in runs] == [True, True, False]
+    assert [run.spec.poison.trial for run in distinct_trials(runs)] == [7]
+    on_mnist = make_record(trial=7, draw=7, rho=1.0)
+    assert not is_of_plan(on_mnist)
+    label = {"digest": own.declaration.digest, "trials": 7}
+    accuracies = {"hint": [0.94, 0.95] * 4, "none": [0.9, 0.91] * 4}
+    records = [
+        changed(run, labels={"claims": {SAMPLE: label}, "sizes": {"test": 1000}})
+        for run in sample_runs(accuracies)
+    ]
+    finding = declared.judge("2", own.claims[0], records)
+    assert (finding.standing, finding.verdict) == ("declared", "reproduced")
+    assert finding.judgement.basis == Basis(poisons=7, seeds=7, images=1000)
+
+
+def test_the_number_of_poisons_finds_as_often_as_it_says():
+    """By tables drawn from the spread that the number is planned with."""
+    runs = sample_runs()
+    own = planned(SAMPLE, records=runs)
+    right = np.array([run.outcomes.test.unpack() for run in runs]).astype(int)
+    spread = spread_of((right[:5] - right[5:])[None])
+    poisons, images, tables = own.needed, 1000, 2000
+    draws = np.random.default_rng(1)
+    rule = ClaimRule(0.0, 0.001)
+    hits = 0
+    for _ in range(tables):
+        shared = draws.normal(0, max(0, spread.image) ** 0.5, images)
+        table = draws.normal(own.declaration.expected, spread.rest**0.5, (poisons, 1, images))
+        table += shared + draws.normal(0, spread.seed**0.5, (poisons, 1, 1))
+        hits += rule.verdict(accuracy_difference(table, 0 * table)) is Verdict.REPRODUCED
+    assert hits / tables == pytest.approx(own.sizing.power(poisons, 0.02), abs=0.02)
+    # Were the poisons what varies, as many seeds on the declared five would not do.
+    varied = dataclasses.replace(spread, poison=spread.seed, seed=0.0)
+    few = varied.estimate(0, poisons=5, seeds=20, images=images)
+    assert few.chances(rule, 0.02)[Verdict.REPRODUCED] < 0.8
+
+
+def test_seeds_that_share_poisons_tell_the_spread_of_poisons():
+    alone = planned(SAMPLE, records=sample_runs(draw_of=lambda trial: 0))
+    assert alone.needed is None
+    assert "no spread is known" in alone.in_words()
+    # Seeds that agree on each of two poisons are two samples of two, not one of four.
+    twice = {"hint": [0.95, 0.91, 0.95, 0.91], "none": [0.9] * 4}
+    sizing = planned(SAMPLE, records=sample_runs(twice, draw_of=lambda trial: trial % 2)).sizing
+    right = np.array([run.outcomes.test.unpack() for run in sample_runs(twice)]).astype(int)
+    gains = right[:4] - right[4:]
+    by_hand = np.mean([spread_of(gains[None, i : i + 2]).seed for i in (0, 2)])
+    assert sizing.comparisons[0].args[0].seed == pytest.approx(by_hand)
 
 
 def hits(method, attack, targets):
@@ -136,10 +222,33 @@ def test_targets_are_planned_by_the_hits_there_are():
     assert needed[0] > needed[1]
 
 
-def test_seconds_are_planned_as_declared():
+def timed(seconds, **fields):
+    return [
+        make_record(method=method, dataset="cifar10", rho=0.6, trial=trial, seconds=value, **fields)
+        for method, values in seconds.items()
+        for trial, value in enumerate(values)
+    ]
+
+
+def test_seconds_are_planned_as_declared_and_sized_by_the_spread_so_far():
     own = planned("hint-faster-cifar10", "5")
     assert (own.trials, own.sizing) == (5, None)
     assert "no spread is known" in own.in_words()
+    assert "before two timed runs of each method on one device" in own.in_words()
+    seconds = {"hint": [50.0, 52.0, 51.0], "atda": [90.0, 95.0, 91.0], "epic": [80.0, 83.0, 80.0]}
+    own = planned("hint-faster-cifar10", "5", timed(seconds))
+    assert (own.trials, own.needed) == (5, None)
+    least = own.sizing.detectable(5)
+    assert "by the spread of 3 trials on Processor A, 2 thread(s)" in own.in_words()
+    assert f" {least:.1f} s or more is found four times of five" in own.in_words()
+    assert own.in_words().endswith("is not declared, so that the spread plans no more")
+    # The paired t-test's own power, of the comparison that spreads most, at 90 % for each of two.
+    spread = np.std([40.0, 43.0, 40.0], ddof=1) / 5**0.5
+    power = stats.nct.sf(stats.t.isf(0.05, 4), 4, least / spread)
+    assert power == pytest.approx(0.9, abs=0.005)
+    assert (
+        planned("hint-faster-cifar10", "5", timed({name: [5.0] for name in seconds})).sizing is None
+    )
 
 
 def test_only_what_is_asked_for_is_planned():
@@ -174,3 +283,13 @@ def test_of_too_much_noise_the_declared_number_stands():
     own = planned("hint-defends-mnist-1.0", records=with_outcomes(noisy, 1.0))
     assert (own.trials, own.needed) == (own.declaration.seeds, None)
     assert own.sizing.power(claim_plan.MOST, own.declaration.expected) < 0.8
+
+
+def test_a_power_is_never_under_zero():
+    assert planned("hint-beats-defenses-mnist-0.6").sizing.power(2, 0.0) == 0.0
+
+
+def test_a_difference_is_never_minus_zero():
+    own = planned("hint-not-worse-than-none-cifar10-0.2")
+    assert -5e-5 < own.sizing.detectable(8) < 0
+    assert " 0.00 % or more is found" in own.in_words()

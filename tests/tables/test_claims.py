@@ -25,7 +25,7 @@ from poisonbench.results.statistics import Summary
 from poisonbench.results.verdicts import Basis
 from poisonbench.tables import catalogue, table2
 from poisonbench.tables.cells import Cell, paired
-from poisonbench.tables.claims import Superiority, Trend
+from poisonbench.tables.claims import Superiority, against, steps
 from poisonbench.tables.render import FORMATS, render
 
 NAMES = ("none", "hint", "atda", "friends", "epic")
@@ -44,13 +44,13 @@ def runs(method, values, rho=RHO, **arguments):
 
 
 def beats(others=("atda",), margin=0.0):
-    others = tuple(map(cell, others))
-    return Superiority(claim="HINT beats", first=cell("hint"), others=others, margin=margin)
+    compared = against(cell("hint"), list(map(cell, others)))
+    return Superiority(claim="HINT beats", comparisons=compared, margin=margin)
 
 
 def falls(rhos=(0.2, 0.4, 0.6)):
-    levels = tuple(cell("hint", rho) for rho in rhos)
-    return Trend(claim="falls", levels=levels, direction=-1, same_poison=False)
+    levels = [cell("hint", rho) for rho in rhos]
+    return Superiority(claim="falls", comparisons=steps(levels), is_chain=True, same_poison=False)
 
 
 def words(*findings):

@@ -10,7 +10,6 @@ from helpers.synthetic_runs import make_record
 from poisonbench.core.errors import UsageError
 from poisonbench.results import published
 from poisonbench.results.records import ClaimLabel
-from poisonbench.results.sign_permutation import TargetDifference
 from poisonbench.results.verdicts import LEAST_ACCURACY, LEAST_SUCCESS, POWER
 from poisonbench.tables import catalogue, claim_plan, declared
 from poisonbench.tables.claims import SECONDS, Superiority
@@ -46,26 +45,22 @@ def test_a_table_makes_every_declared_claim(own):
 def test_the_declared_number_finds_the_published_difference(own):
     claim = made(own)
     sizing = claim_plan.published_sizing(own, claim)
-    if own.table.startswith("baseline") and own.dataset == "cifar10":
-        rates = {row.method: row.success / 100 for row in published.baseline(own.table)}
-        gap = rates[claim.others[0][0].method] - rates["knn"]
-        evidence = TargetDifference((0,) * own.targets, 1, rates["knn"])
-        rule = claim_plan.ClaimRule(0, own.least)
-        sizing = claim_plan.Sizing((lambda _: evidence,), 1, rule, "")
-        assert own.expected <= gap
-    elif sizing is None:
+    if sizing is None:
         # Our own stand-ins, and seconds, which are printed without a spread.
         assert "mnist-sample" in own.dataset or own.expected is None
         return
-    else:
-        assert own.expected <= min(published_gaps(claim)) + 1e-9
+    assert own.expected <= min(published_gaps(claim)) + 1e-9
+    if own.table.startswith("baseline"):
+        # The average over networks as printed, beside the counts of all of them.
+        rates = {row.method: row.success / 100 for row in published.baseline(own.table)}
+        assert own.expected <= rates[claim.others[0][0].method] - rates["knn"]
     assert sizing.power(own.trials, own.expected) >= POWER
     assert sizing.detectable(own.trials) <= own.expected + 1e-9
 
 
 def published_gaps(claim):
     if isinstance(claim, Superiority):
-        return [claim.first.published.mean - other.published.mean for other in claim.others]
+        return [first.published.mean - other.published.mean for first, other in claim.comparisons]
     rates = [
         sum(c.published_success.successes for c in column)
         / sum(c.published_success.trials for c in column)
@@ -77,7 +72,7 @@ def published_gaps(claim):
 @pytest.mark.parametrize("own", [d for d in SHIPPED if d.id.startswith("hint-defends")])
 def test_a_defense_that_does_nothing_does_not_bear_out_that_hint_defends(own):
     claim = made(own)
-    assert (claim.margin, [other.method for other in claim.others]) == (0.0, ["none"])
+    assert (claim.margin, [cell.method for cell in claim.cells]) == (0.0, ["hint", "none"])
 
 
 FIELDS = """id = "a"
@@ -99,6 +94,16 @@ test = "accuracy under two methods"
         (
             "[[claim]]\n" + FIELDS.replace("dataset", "rho") + 'source=""\nleast=1\nseeds=5',
             "dataset",
+        ),
+        (
+            "[[claim]]\n" + FIELDS + 'source = ""\nleast = 1\nseeds = 5\npoisons = 5\n',
+            "a: expected poisons = 1, got 5",
+        ),
+        (
+            "[[claim]]\n"
+            + FIELDS.replace("mnist", "mnist-sample")
+            + 'source = ""\nleast = 1\nseeds = 6\npoisons = 5\n',
+            "a: expected poisons = 6, got 5",
         ),
         ("claim = ", "fault"),
         ("", "'claim'"),
@@ -173,7 +178,7 @@ def test_runs_that_a_table_does_not_show_were_looked_at_all_the_same():
     claim = made(OWN)
     old = make_record(0.5, method="hint", rho=1.0, trial=8, finished="2020-01-01")
     old = msgspec.structs.replace(old, spec=msgspec.structs.replace(old.spec, loop=0))
-    assert old not in claim.first.select([*runs(label), old])
+    assert old not in claim.cells[0].select([*runs(label), old])
     assert standing_of([*runs(label), old]) == late
     chosen = declared.judge("2", claim, runs(label), is_own_poison=False)
     assert chosen.standing == "exploratory"
@@ -196,13 +201,13 @@ def test_a_table_refuses_another_least_difference_than_its_own(monkeypatch):
 
 
 def test_a_declared_claim_is_judged_at_the_number_of_its_first_plan(monkeypatch):
-    asked, wanting = [], Superiority.wanting
+    asked, judge = [], Superiority.judge
 
-    def noted(self, trials):
-        asked.append(trials)
-        return wanting(self, trials)
+    def noted(self, records):
+        asked.append(self.trials)
+        return judge(self, records)
 
-    monkeypatch.setattr(Superiority, "wanting", noted)
+    monkeypatch.setattr(Superiority, "judge", noted)
     label = ClaimLabel(digest=OWN.digest, trials=7)
     more = msgspec.structs.replace(label, trials=9)
     other = msgspec.structs.replace(label, digest="0" * 16)
@@ -215,16 +220,10 @@ def test_a_declared_claim_is_judged_at_the_number_of_its_first_plan(monkeypatch)
     # A smaller plan does not move it below the declared number.
     declared.judge("2", made(OWN), runs(msgspec.structs.replace(label, trials=2)))
     assert asked[-1] == OWN.trials
-    assert wanting(made(OWN), 7).first.trials == 7
-
-
-@pytest.mark.parametrize(("key", "words"), [("2", "accuracy falls"), ("3", "HINT is hit less")])
-def test_claims_of_every_kind_can_want_another_number(key, words):
-    cells = catalogue.cells(key, (), "cifar10")
-    claims = catalogue.find_table(key).claims("cifar10", cells, ())
-    claim = next(claim for claim in claims if claim.claim.startswith(words))
-    assert claim.cells[0].trials == 5
-    assert claim.wanting(9).cells[0].trials == 9
+    # The number decides whether there are as many as planned.
+    for trials, is_complete in ((3, True), (4, False)):
+        finding = replace(made(OWN), trials=trials).judge(runs(label))
+        assert finding.judgement.is_complete is is_complete
 
 
 def test_all_other_claims_are_exploratory():

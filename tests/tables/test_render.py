@@ -11,8 +11,11 @@ import pytest
 from rich.console import Console
 
 from helpers.synthetic_runs import make_record
+from poisonbench.results.statistics import Summary, Verdict
+from poisonbench.results.verdicts import Basis, Judgement
 from poisonbench.tables import catalogue
-from poisonbench.tables.comparisons import Block, Table
+from poisonbench.tables.comparisons import Block, Comparison, Finding, Table
+from poisonbench.tables.layout import claims_block, comparison_block
 from poisonbench.tables.render import FORMATS, print_rich, render
 
 
@@ -74,6 +77,42 @@ def test_json_and_csv_hold_fractions_and_record_ids(measured):
     (hint,) = [c for c in document["cells"] if c["rho"] == 0.6 and c["method"] == "hint"]
     assert hint["measured"]["mean"] == 0.9688
     assert hint["wanted"] == 5
+
+
+def test_json_and_csv_hold_the_p_value_of_either_direction():
+    values = {"hint": [0.97, 0.98, 0.96, 0.97, 0.96], "none": [0.95, 0.94, 0.95, 0.95, 0.94]}
+    records = [
+        make_record(value, method=method, rho=0.6, trial=trial)
+        for method, accuracies in values.items()
+        for trial, value in enumerate(accuracies)
+    ]
+    table = catalogue.build("2", records, "mnist")
+    (finding,) = [f for f in table.findings if f.trials and f.claim == "HINT beats none"]
+    document = json.loads(render(table, "json"))
+    rows = list(csv.DictReader(io.StringIO(render(table, "csv"))))
+    at = {"claim": "HINT beats none", "rho": 0.6}
+    (claim,) = [c for c in document["claims"] if at.items() <= c.items()]
+    (row,) = [r for r in rows if (r["claim"], r["rho"]) == ("HINT beats none", "0.6")]
+    assert claim["p_value"] < 0.05 < 0.95 < claim["p_against"]
+    assert claim["p_against"] == round(finding.judgement.p_against, 10) == float(row["p_against"])
+    # Beside a published value either direction speaks against it.
+    (cell,) = [c for c in document["cells"] if c["records"] and c["method"] == "hint"]
+    assert cell["p_value"] == cell["p_against"] > 0
+
+
+@pytest.mark.parametrize("unit", ["fraction", "ratio", "seconds", "count"])
+def test_no_effect_is_minus_zero_in_any_format(unit):
+    tiny = -1e-11
+    judgement = Judgement(Verdict.INCONCLUSIVE, tiny, (tiny, tiny), 0.5, 0.5, tiny, Basis(seeds=2))
+    common = {"judgement": judgement, "records": ("a", "b"), "trials": 2, "unit": unit}
+    value = Summary(tiny, 0.0, 2)
+    cell = Comparison(keys={"method": "hint"}, measured=value, published=value, **common)
+    finding = Finding(keys={"rho": 1}, claim="c", test="t", bears_out=None, **common)
+    blocks = comparison_block("b", [cell], ["method"], {}), claims_block("c", [finding])
+    for kind in FORMATS:
+        text = render(Table(key="2", title="t", blocks=blocks), kind)
+        assert not re.search(r"-0(\.0+)?(?![.\d])", text), kind
+        assert "0.0" in text
 
 
 def test_every_format_takes_every_table(measured):

@@ -23,7 +23,7 @@ from poisonbench.results.statistics import Proportion, Summary
 from poisonbench.results.verdicts import Basis, ClaimRule, judge
 from poisonbench.tables import catalogue, declared
 from poisonbench.tables.cells import TRIALS, Cell, distinct_trials, is_of_plan
-from poisonbench.tables.claims import SuccessOrder, Superiority, Trend
+from poisonbench.tables.claims import SuccessOrder, Superiority, against, steps
 from poisonbench.tables.layout import comparison_block, show_measured
 from poisonbench.tables.measured import compare_accuracy, compare_success
 
@@ -36,11 +36,8 @@ def cell(method, *, trials=TRIALS, dataset="mnist", rho=0.6):
 
 
 def accuracy_claim(trials=TRIALS, dataset="mnist"):
-    return Superiority(
-        claim="HINT beats none",
-        first=cell("hint", trials=trials, dataset=dataset),
-        others=(cell("none", trials=trials, dataset=dataset),),
-    )
+    hint, none = (cell(name, trials=trials, dataset=dataset) for name in ("hint", "none"))
+    return Superiority(claim="HINT beats none", comparisons=against(hint, [none]))
 
 
 def gain_runs(gains, *, apart=20, **arguments):
@@ -223,10 +220,10 @@ def test_two_trials_that_spread_do_not_agree():
 def test_falls_means_at_each_step(levels, word):
     """Page's test finds a trend in all three."""
     rhos = (0.2, 0.4, 0.6, 0.8)
-    claim = Trend(
+    claim = Superiority(
         claim="falls",
-        levels=tuple(cell("none", rho=rho) for rho in rhos),
-        direction=-1,
+        comparisons=steps([cell("none", rho=rho) for rho in rhos]),
+        is_chain=True,
         same_poison=False,
     )
     runs = list(product(zip(rhos, levels, strict=True), range(TRIALS)))
@@ -308,7 +305,7 @@ def test_a_claim_of_the_sample_rests_on_its_poisons():
         sample_runs(lambda trial: 60 + trial, range(10), draw_of=lambda trial: trial % 5)
     )
     assert twice.trials == 10
-    larger = replace(claim, first=cell("hint", dataset="mnist-sample", trials=10))
+    larger = replace(claim, trials=10)
     ten = larger.judge(
         sample_runs(lambda trial: 60 + trial, range(10), draw_of=lambda trial: trial % 5)
     )
