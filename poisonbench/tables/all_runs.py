@@ -29,10 +29,9 @@ def build_runs(records: Records, dataset: str | None = None) -> Table:
     """
     groups = run_groups.grouped(records, lambda record: True, dataset, "at all")
     notes = [
-        "Test accuracy at the last epoch in percent, mean±sample standard deviation (trials); "
-        "success: targets hit, with Wilson's 95 % interval.",
-        f"{run_groups.SETTINGS_NOTE} Poison: the first digits of an untargeted one's digest; a "
-        "target's poison is its trial's own.",
+        "Test accuracy in %, mean±sample standard deviation (trials); success: targets hit.",
+        run_groups.SETTINGS_NOTE,
+        "Poison: the first digits of an untargeted one's digest; a target's is its trial's own.",
     ]
     if not groups:
         notes.append("No run was found.")

@@ -20,7 +20,7 @@ from poisonbench.results.verdicts import Judgement
 from poisonbench.tables.cells import TARGETED_SAMPLE, Cell, is_run_on
 from poisonbench.tables.claims import Claim, SuccessOrder
 from poisonbench.tables.comparisons import Block, Comparison, Statistic
-from poisonbench.tables.layout import DASH, DETAILS, show_details, show_measured
+from poisonbench.tables.layout import DASH, difference_columns, show_judgement, show_measured
 from poisonbench.tables.measured import compare_success, share_hit
 from poisonbench.tables.paper_table import (
     TARGETED_DATASET,
@@ -44,8 +44,6 @@ class Protocol:
     key: str
     attack: str
     scenario: str
-    #: What else a table's reader must know.
-    note: str
     #: Poisoned share of the training images, by data set.
     rho: Mapping[str, float]
     #: Settings of every run, by data set, and of one defense, by data set and defense.
@@ -66,12 +64,6 @@ _WARM_START: Values = {
 FEATURE_COLLISION = Protocol(
     key="baseline-1",
     attack="fc",
-    note=(
-        "The paper adds 50 poisons made of test images of one class pair to 50,000 images and "
-        "trains on with Adam (rate 1.8e-5); here they replace training images of drawn "
-        "classes, and stage two is SGD (rate 0.01). Its text says that random filtering "
-        "removes 1 %; its table, which is shown, 10 %."
-    ),
     scenario="finetune",
     rho={TARGETED_DATASET: 0.00102, TARGETED_SAMPLE: 0.03},
     overrides={
@@ -90,13 +82,6 @@ FEATURE_COLLISION = Protocol(
 CONVEX_POLYTOPE = Protocol(
     key="baseline-2",
     attack="cp",
-    note=(
-        "The paper averages eight networks, each counting once, crafts on six of them with "
-        "dropout and keeps the pretrained head; here surrogates share the victim's "
-        "architecture, the head is new, and the networks are those with runs. Not tested: its "
-        "average is no count. Its 7.1 % of clean images under the one-class SVM are "
-        "scikit-learn's own cut, --cut sklearn, not nu = 0.01."
-    ),
     scenario="transfer",
     rho={TARGETED_DATASET: 0.0001, TARGETED_SAMPLE: 0.005},
     overrides={TARGETED_DATASET: {"transfer_share": 0.0102}},
@@ -214,7 +199,7 @@ def _blocks(
     printed = {row.method: row for row in published.baseline(protocol.key)}
     printed = printed if dataset == TARGETED_DATASET else {}
     hit = successful_attacks(cells, records)
-    rows, compared, untried = [], [], 0
+    rows, judged, compared, untried = [], [], [], 0
     for method in dict.fromkeys(cell.method for cell in cells):
         group = [cell for cell in cells if cell.method == method]
         runs = [record for cell in group for record in cell.select(records)]
@@ -239,20 +224,24 @@ def _blocks(
             )
         compared += comparisons
         texts = [text for cell in comparisons for text in (show_measured(cell), _printed(cell))]
-        success = comparisons[2]
-        rows.append(
-            (method_labels()[method], *texts, success.verdict.value, *show_details(success))
-        )
-    columns = ["method"]
-    for name in ("poisons removed", "clean removed, %", "attack success", "accuracy, %"):
-        columns += [name, "published"]
+        judged.append(comparisons[2])
+        rows.append((method_labels()[method], *texts))
+    others = ("poisons removed", "clean removed, %", "accuracy, %")
+    columns = [
+        text for name in (*others[:2], "attack success", others[2]) for text in (name, "published")
+    ]
+    is_judged = any(success.judgement.basis.seeds for success in judged)
+    names = difference_columns("diff in success", "fraction", is_judged)
     blocks = [
         Block(
             title=f"{dataset_labels()[dataset]}: attacks that succeed undefended",
-            columns=(*columns, "verdict on success", *DETAILS),
-            rows=tuple(rows),
+            columns=("method", *columns, *names),
+            rows=tuple(
+                (*row, *show_judgement(success, is_judged))
+                for row, success in zip(rows, judged, strict=True)
+            ),
             keys=1,
-            details=len(DETAILS),
+            dispensable=(*names[:2:-1], "published", *others) if is_judged else (),
             cells=tuple(compared),
         )
     ]
@@ -359,29 +348,14 @@ def _claims(
     ]
 
 
-def _notes(protocol: Protocol, cells: Sequence[Cell], records: Records) -> list[str]:
-    counted = (
-        "A defense's row counts the attacks that succeed undefended, as the paper's do; the row "
-        "without defense counts all. Targets: counts with Wilson's 95 % interval; poisons: counts, "
-        "and no interval, since an attack's are found together; "
-        "clean images removed and accuracy: percent, mean±sample standard deviation (runs)."
-    )
-    if any(cell.dataset == TARGETED_SAMPLE for cell in cells):
-        counted += (
-            " On the sample, settings of this project: 30 poisons of 1,000 images with a watermark "
-            "of 0.7, and the 30 % of a class that they are as L2's and the SVM's share; or 5 "
-            "poisons within 64/255. Targets are easy."
-        )
-    return [counted, protocol.note]
-
-
 def _table(protocol: Protocol, title: str) -> PaperTable:
     cells: Callable[[str, Sequence[str], Records], list[Cell]] = partial(_cells, protocol)
     return PaperTable(
         title=title,
         cells=cells,
         blocks=partial(_blocks, protocol),
-        notes=partial(_notes, protocol),
+        remark="A defense's row counts the attacks that succeed undefended; all figures: "
+        "docs/tables.md.",
         claims=partial(_claims, protocol),
         datasets=(TARGETED_DATASET,),
         is_targeted=True,

@@ -41,7 +41,7 @@ class Measure:
     Attributes:
         better: 1 where more is better, -1 where less is.
         least: the smallest difference that counts, in the unit.
-        test: how differences are tested, in words.
+        test: how differences are tested, in words; of "{sample}", poisons or seeds.
     """
 
     unit: Unit
@@ -60,10 +60,14 @@ ACCURACY = Measure(
     lambda record: record.metrics.test_accuracy,
     1,
     LEAST_ACCURACY,
-    "random effects of poison, seed and image",
+    "one-sided t-test of the difference in accuracy over {sample} and test images",
 )
 SECONDS = Measure(
-    "seconds", lambda record: record.cost.seconds.total, -1, 1.0, "paired t-test over trials"
+    "seconds",
+    lambda record: record.cost.seconds.total,
+    -1,
+    1.0,
+    "one-sided paired t-test of the seconds over trials",
 )
 
 
@@ -97,7 +101,7 @@ class Superiority:
         own = self.first.select(records)
         pairs = [paired([own, other.select(records)]) for other in self.others]
         if self.margin:
-            test = f"{self.measure.test}, margin {self.margin:g}"
+            test = f"{self.measure.test}, which may be under 0 by {self.margin:g}"
             return _compared(self, pairs, ClaimRule(-self.margin, -self.margin), test)
         return _compared(self, pairs, ClaimRule(0.0, self.measure.least), self.measure.test)
 
@@ -146,8 +150,9 @@ class Trend:
         order = 1 if self.direction * self.measure.better < 0 else -1
         steps = [[runs[i : i + 2][::order] for runs in sets] for i in range(len(groups) - 1)]
         rule = ClaimRule(0.0, self.measure.least)
-        test = self.measure.test if self.same_poison else "unpaired, by the poisons of each level"
-        return _compared(self, steps, rule, f"each step, {test}")
+        test = "one-sided t-test of two mean accuracies over the poisons of each level"
+        test = self.measure.test if self.same_poison else test
+        return _compared(self, steps, rule, f"at each step a {test}")
 
     @property
     def bears_out(self) -> bool | None:
@@ -191,7 +196,10 @@ class SuccessOrder:
         """
         trials = [distinct_targets(self._trials(cells, records)) for cells in self.others]
         rule = ClaimRule(0.0, LEAST_SUCCESS)
-        return _finding(self, trials, rule, self._evidence, "permutation of signs by target")
+        test = "one-sided McNemar's exact test over targets"
+        if len(self.first) > 1:
+            test = "one-sided permutation of signs by target, and a t-test of the mean over targets"
+        return _finding(self, trials, rule, self._evidence, test)
 
     @property
     def bears_out(self) -> bool | None:
@@ -249,7 +257,10 @@ def _compared(
         # One trial has a difference, and no interval.
         effect = min(fmean(measure.gains(sets)) for sets in pairs)
         judgement = replace(judgement, effect=effect)
-    return replace(finding, judgement=judgement, unit=measure.unit)
+    poisons = judgement.basis.poisons or 0
+    test = test.format(sample="poisons" if poisons > 1 else "seeds")
+    test += ", on this poison alone" if poisons == 1 else ""
+    return replace(finding, judgement=judgement, unit=measure.unit, test=test)
 
 
 def _finding(
@@ -273,6 +284,7 @@ def _finding(
             is_complete=all(is_complete for _, is_complete in planned),
         ),
         trials=min(map(len, compared)),
+        planned=claim.cells[0].trials,
         bears_out=claim.bears_out,
         records=tuple(dict.fromkeys(run.id for sets in compared for runs in sets for run in runs)),
     )

@@ -56,11 +56,11 @@ class Comparison:
         if self.unit == "seconds":
             return None
         if self.judgement.effect is not None:
-            return round(self.judgement.effect, 10)
+            return _rounded(self.judgement.effect)
         measured, published = _number(self.measured), _number(self.published)
         if measured is None or published is None:
             return None
-        return round(measured - published, 10)
+        return _rounded(measured - published)
 
     @property
     def judged_runs(self) -> int:
@@ -79,6 +79,7 @@ class Comparison:
             "published": _as_json(self.published),
             "difference": self.difference,
             "unit": self.unit if has_unit else None,
+            "p_differs_two_sided": _rounded(self.judgement.p_value),
             **_judgement_as_json(self.judgement),
             "wanted": self.trials,
             "records": list(self.records),
@@ -103,6 +104,7 @@ class Finding:
         claim: in words, as is the test.
         judgement: its effect is positive where it bears the claim out.
         trials: complete sets of runs that share trial, poison, initial weights and batches.
+        planned: how many of them it is judged at.
         bears_out: whether the paper's own means bear the claim out; null where it printed none.
         records: ids of the run records of these sets.
         unit: of the effect.
@@ -114,6 +116,7 @@ class Finding:
     test: str
     judgement: Judgement
     trials: int
+    planned: int
     bears_out: bool | None
     records: tuple[str, ...]
     unit: Unit = "fraction"
@@ -131,8 +134,11 @@ class Finding:
             "claim": self.claim,
             "standing": self.standing.value,
             "test": self.test,
+            "p_reproduced_one_sided": _rounded(self.judgement.p_value),
+            "p_refuted_one_sided": _rounded(self.judgement.p_against),
             **_judgement_as_json(self.judgement),
             "trials": self.trials,
+            "wanted": self.planned,
             "unit": self.unit,
             "published_means_bear_it_out": self.bears_out,
             "records": list(self.records),
@@ -145,7 +151,7 @@ class Block:
 
     Attributes:
         keys: how many leading columns name the row.
-        details: how many columns at the end a terminal leaves out.
+        dispensable: columns that a terminal too narrow for all leaves out, the first one first.
         cells: the comparisons that the grid shows; empty when another block shows them already.
         findings: the claims that the grid shows.
     """
@@ -154,7 +160,7 @@ class Block:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     keys: int
-    details: int = 0
+    dispensable: tuple[str, ...] = ()
     cells: tuple[Comparison, ...] = ()
     findings: tuple[Finding, ...] = ()
 
@@ -204,15 +210,19 @@ def interval(value: Summary | Proportion) -> tuple[float, float] | None:
 def _judgement_as_json(judgement: Judgement) -> dict[str, Any]:
     low, high = judgement.interval or (None, None)
     numbers = {
-        "p_value": judgement.p_value,
         "effect": judgement.effect,
         "effect_low": low,
         "effect_high": high,
         "detectable": judgement.detectable,
     }
-    rounded = {name: None if n is None else round(n, 10) for name, n in numbers.items()}
     word = {"verdict": judgement.verdict.value, "complete": judgement.is_complete}
+    rounded = {name: _rounded(number) for name, number in numbers.items()}
     return {**word, **rounded, **asdict(judgement.basis)}
+
+
+def _rounded(number: float | None) -> float | None:
+    """To the tenth decimal, which is far below one image."""
+    return None if number is None else round(number, 10)
 
 
 def _number(value: Statistic | None) -> float | None:
@@ -224,11 +234,9 @@ def _number(value: Statistic | None) -> float | None:
 
 
 def _as_json(value: Statistic | None) -> Any:
-    """A value as JSON, rounded to the tenth decimal, which is far below one image."""
     if isinstance(value, Proportion):
         counts = {"successes": value.successes, "n": value.trials}
-        return {"mean": round(value.rate, 10), "std": None, **counts}
+        return {"mean": _rounded(value.rate), "std": None, **counts}
     if isinstance(value, Summary):
-        std = None if value.std is None else round(value.std, 10)
-        return {"mean": round(value.mean, 10), "std": std, "n": value.n}
+        return {"mean": _rounded(value.mean), "std": _rounded(value.std), "n": value.n}
     return value

@@ -50,10 +50,9 @@ def build_filters(records: Records, dataset: str | None = None) -> Table:
     per_row = len(QUANTITIES)
     averaged = sum(len(cell.records) for block in blocks for cell in block.cells[::per_row])
     notes = [
-        "Means over the trials: poisons and clean images removed, of those that there were; "
-        "precision: poisons among the removed; recall: removed among the poisons; F1: their "
-        "harmonic mean; in percent, ±sample standard deviation, without trials that have none.",
-        f"{run_groups.SETTINGS_NOTE} Runs of other settings are never averaged together.",
+        "Means over trials: images removed of those there were; precision, recall and F1 in %.",
+        "±: sample standard deviation. Trials without poisons are in no score: docs/tables.md.",
+        run_groups.SETTINGS_NOTE,
         *run_groups.not_averaged(groups, averaged),
     ]
     if not blocks:

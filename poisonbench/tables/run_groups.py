@@ -14,7 +14,7 @@ from poisonbench.tables.paper_table import Records
 KEYS = ("method", "attack", "rho", "scenario", "settings")
 
 SETTINGS_NOTE = (
-    "Settings: what differs from the defense's own settings for that data set; paper: nothing does."
+    "Settings: those that differ from the defense's own on that data set; paper: none differs."
 )
 
 
@@ -55,8 +55,8 @@ def not_averaged(groups: Mapping[str, Sequence[Sequence[RunRecord]]], averaged: 
     if not others:
         return []
     return [
-        f"{others} other run(s) are not averaged here: an older recipe of the method or of "
-        "training, another poison of the same trial, or a repeated trial."
+        f"{others} other run(s), of older recipes, other poisons or repeated trials, are not "
+        "averaged here."
     ]
 
 

@@ -6,14 +6,21 @@ import json
 import re
 import shutil
 import subprocess
+import textwrap
+from itertools import product
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from helpers.synthetic_runs import make_record
+from helpers.synthetic_runs import make_record, targeted_run
 from poisonbench.tables import catalogue
+from poisonbench.tables.all_runs import build_runs
 from poisonbench.tables.comparisons import Block, Table
+from poisonbench.tables.filter_table import build_filters
 from poisonbench.tables.render import FORMATS, print_rich, render
+
+ROOT = Path(catalogue.__file__).parents[2]
 
 
 @pytest.fixture
@@ -37,22 +44,45 @@ def test_texts_show_percent_in_the_papers_style(measured, kind):
     assert "…" not in text
 
 
-@pytest.mark.parametrize("width", [10, 40, 79, 80, 200])
-def test_no_number_is_cropped_in_a_terminal(measured, width):
+def on_terminal(table, width):
     stream = io.StringIO()
-    print_rich(measured, Console(file=stream, width=width, force_terminal=True, color_system=None))
-    text = stream.getvalue()
-    assert all(figure in text for figure in FIGURES)
+    print_rich(table, Console(file=stream, width=width, force_terminal=True, color_system=None))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [10, 40, 79, 80, 120, 200])
+def test_no_number_is_cropped_in_a_terminal(measured, width):
+    text = on_terminal(measured, width)
+    assert all(figure in text for figure in FIGURES if width not in (79, 80) or "(5)" not in figure)
     assert "…" not in text
-    assert "seeds" not in text
     figures = [line for line in text.split("Published: ")[0].splitlines() if "±" in line]
     assert all(len(line) <= max(width, 40) for line in figures)
 
 
-def test_table_2_is_a_grid_on_80_columns(measured):
-    stream = io.StringIO()
-    print_rich(measured, Console(file=stream, width=80, force_terminal=True, color_system=None))
-    assert re.search(r"0\.6  HINT +96\.88±0\.01 \(3 of 5\)  96\.87±0\.02 \(5\)", stream.getvalue())
+@pytest.mark.parametrize(
+    ("width", "head"),
+    [
+        (200, "measured published diff, points 95 % interval verdict rests on detectable"),
+        (140, "measured published diff, points 95 % interval verdict rests on"),
+        (110, "measured published diff, points 95 % interval verdict"),
+        (90, "measured diff, points 95 % interval verdict"),
+        (70, "diff, points 95 % interval verdict"),
+    ],
+)
+def test_word_effect_and_interval_stay_longest_on_a_terminal(measured, width, head):
+    lines = on_terminal(measured, width).splitlines()
+    (columns,) = [line for line in lines if line.startswith("rho  method")]
+    assert f"rho method {head}" in re.sub(" +", " ", columns).removesuffix(
+        " with power 0.8, points"
+    )
+    (none,) = [line for line in lines if re.match(r"0\.0  W/o Defense +\D*(90|-8)", line)]
+    assert re.search(r"-8\.24 +\[-8\.44, -8\.04\] +differs", none)
+    assert all(len(line) <= width for line in lines)
+
+
+def test_in_a_narrow_terminal_each_figure_has_a_line(measured):
+    text = on_terminal(measured, 40)
+    assert re.search(r"diff, points +-8\.24\n  95 % interval +\[-8\.44, -8\.04\]\n", text)
 
 
 def test_json_and_csv_hold_fractions_and_record_ids(measured):
@@ -82,16 +112,72 @@ def test_every_format_takes_every_table(measured):
             assert render(table, kind).endswith("\n")
 
 
-@pytest.mark.parametrize("key", catalogue.TABLES)
-def test_five_lines_stand_under_a_table(key, measured):
-    """However much there is to say, and with a link to what the words mean."""
+def note_lines(text, kind):
+    """The lines of 100 columns that the notes take as a reader sees them."""
+    if kind == "html":
+        notes = re.findall("<li>(.*)</li>", text)
+        text = "\n".join(re.sub("<[^>]+>", "", note) for note in notes)
+    elif kind == "latex":
+        text = "\n".join(re.findall(r"\\noindent (.*)\\par", text))
+    else:
+        text = re.sub(r"\[([^]]+)\]\(\1\)", r"\1", text.rstrip().rsplit("\n\n", 1)[-1])
+    return [part for line in text.splitlines() for part in textwrap.wrap(line, 100)]
+
+
+@pytest.fixture(scope="module")
+def all_kinds_of_runs():
+    """Runs that give each table as much to say as there is."""
     runs = [
-        make_record(rho=0.6, digest=d, dataset="mnist-sample", method=d) for d in ("hint", "epic")
+        make_record(rho=0.6, digest=f"{m}{n}", dataset=dataset, method=m, seconds=9.0, session=1.0)
+        for dataset in ("mnist-sample", "mnist", "cifar10")
+        for n, m in enumerate(("hint", "epic", "none"))
     ]
-    runs += [make_record(dataset="mnist", seconds=9.0), make_record(trial=1, variant="custom")]
-    notes = catalogue.build(key, runs, poisons=None).notes
-    assert len(notes) <= 5
-    assert any("docs/verdicts.md" in note for note in notes) == (key != "1")
+    runs += [
+        make_record(dataset="mnist", seconds=9.0, trial=t, variant="custom") for t in range(20)
+    ]
+    for dataset in ("cifar10", "mnist-sample@1000", "mnist"):
+        more = {"dataset": dataset}
+        runs += [
+            targeted_run(True, trial=t, clean=clean, **more) for t, clean in product((0, 1), (0, 1))
+        ]
+    return runs
+
+
+@pytest.mark.parametrize("kind", ["rich", "markdown", "latex", "html"])
+@pytest.mark.parametrize("key", [*catalogue.TABLES, "filters", "runs"])
+def test_five_lines_stand_under_a_table(key, kind, all_kinds_of_runs):
+    """However much there is to say, and with a link to what the words mean."""
+    builds = {"filters": build_filters, "runs": build_runs}
+    for runs in ([], all_kinds_of_runs):
+        table = builds[key](runs) if key in builds else catalogue.build(key, runs)
+        text = render(table, kind)
+        lines = note_lines(text, kind)
+        assert 2 <= len(lines) <= 5
+        assert all(len(note) <= 100 for note in table.notes[:-1])
+        links = {
+            "markdown": "[docs/verdicts.md](docs/verdicts.md)",
+            "html": '<a href="docs/verdicts.md">docs/verdicts.md</a>',
+        }
+        assert (key in builds) or links.get(kind, "docs/verdicts.md") in text
+        assert all((ROOT / page).exists() for page in re.findall(r"docs/[\w-]+\.md", text))
+
+
+def test_the_notes_count_verdicts_and_name_the_primary_ones(measured):
+    """Of the figures one cell has five trials; no claim has."""
+    assert measured.notes[2] == (
+        "1 verdict(s), each at 5 % by itself, 0 of them on declared (primary) claims: "
+        "docs/verdicts.md."
+    )
+    assert catalogue.build("2", []).notes[2].startswith("No verdict is given here.")
+
+
+def test_differences_are_in_points_in_all_tables(all_kinds_of_runs):
+    for key in catalogue.TABLES:
+        for block in catalogue.build(key, all_kinds_of_runs).blocks:
+            heads = [c for c in block.columns if re.match("diff|effect|detectable", c)]
+            assert all(c.endswith((", points", ", s")) for c in heads) or (
+                key == "1" or (key == "5" and "ratio" in block.title)
+            )
 
 
 @pytest.fixture
@@ -136,7 +222,8 @@ def test_markdown_and_rich_take_text_as_it_is(awkward):
 
 def test_html_is_one_page_that_needs_nothing_else(awkward, measured):
     text = render(measured, "html")
-    assert not re.search(r"<script|<link|src=|href=|url\(|@import|https?://", text)
+    assert not re.search(r"<script|<link|src=|url\(|@import|https?://", text)
+    assert set(re.findall(r'href="([^"]*)"', text)) == {"docs/tables.md", "docs/verdicts.md"}
     assert "color-scheme: light dark" in text
     assert '<td class="differs">differs</td>' in text
     assert "50% of a_b &amp; &lt;c&gt;" in render(awkward, "html")
