@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import textwrap
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -14,10 +15,13 @@ import pytest
 from rich.console import Console
 
 from helpers.synthetic_runs import make_record, targeted_run
+from poisonbench.results.statistics import Verdict
+from poisonbench.results.verdicts import Basis, Judgement
 from poisonbench.tables import catalogue
 from poisonbench.tables.all_runs import build_runs
-from poisonbench.tables.comparisons import Block, Table
+from poisonbench.tables.comparisons import Block, Finding, Table
 from poisonbench.tables.filter_table import build_filters
+from poisonbench.tables.layout import claims_block, show_judgement
 from poisonbench.tables.render import FORMATS, print_rich, render
 
 ROOT = Path(catalogue.__file__).parents[2]
@@ -101,6 +105,9 @@ def test_json_and_csv_hold_fractions_and_record_ids(measured):
             assert float(row["measured"]) == cell["measured"]["mean"]
             assert cell["measured"]["low"] < cell["measured"]["mean"] < cell["measured"]["high"]
             assert len(cell["records"]) == cell["measured"]["n"]
+    (none,) = [c for c in document["cells"] if c["rho"] == 0 and c["method"] == "none"]
+    assert none["p_differs_two_sided"] < 0.05
+    assert not any("p_differs_two_sided" in claim for claim in document["claims"])
     (hint,) = [c for c in document["cells"] if c["rho"] == 0.6 and c["method"] == "hint"]
     assert hint["measured"]["mean"] == 0.9688
     assert hint["wanted"] == 5
@@ -169,6 +176,40 @@ def test_the_notes_count_verdicts_and_name_the_primary_ones(measured):
         "docs/verdicts.md."
     )
     assert catalogue.build("2", []).notes[2].startswith("No verdict is given here.")
+
+
+def finding_of(**judgement):
+    return Finding(
+        **{"keys": {}, "claim": "c", "test": "t", "trials": 1, "planned": 10, "bears_out": None},
+        **{"records": (), "judgement": Judgement(Verdict.INCOMPLETE, **judgement)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("basis", "text"),
+    [
+        (Basis(poisons=1, seeds=3, images=2_000), "this poison alone, 3 seeds, 2,000 images"),
+        (Basis(poisons=5, seeds=5), "5 poisons, 5 seeds"),
+        (
+            Basis(targets=5, attacks=4, poisons=20, seeds=5),
+            "5 targets, 4 attacks, 20 poisons, 5 seeds",
+        ),
+        (Basis(seeds=1), "1 seed"),
+        (Basis(), "-"),
+    ],
+)
+def test_what_a_verdict_rests_on(basis, text):
+    assert show_judgement(finding_of(basis=basis), True)[3] == text
+
+
+def test_a_claim_says_how_many_trials_of_the_planned_it_has():
+    block = claims_block("", [finding_of(effect=0.01, interval=(-0.01, 0.03))])
+    row = dict(zip(block.columns, block.rows[0], strict=True))
+    assert row["trials"] == "1 of 10"
+    assert (row["effect, points"], row["95 % interval"]) == ("+1.00", "[-1.00, 3.00]")
+    assert row["detectable with power 0.8, points"] == "-"
+    whole = replace(finding_of(), trials=12)
+    assert claims_block("", [whole]).rows[0][2] == "12"
 
 
 def test_differences_are_in_points_in_all_tables(all_kinds_of_runs):
