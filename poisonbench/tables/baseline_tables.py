@@ -1,4 +1,4 @@
-"""The second paper's Tables 1 and 2: what a filter catches, and whether the attack survives it.
+"""What the second paper's Tables 1 and 2 share: what a filter catches, whether the attack survives.
 
 Both are of attacks that succeed undefended: a defense's runs count only where the plain run on the
 same poison is hit. No torch here.
@@ -42,6 +42,8 @@ class Protocol:
     """One attack as the paper ran it."""
 
     key: str
+    #: What the table of it shows.
+    title: str
     attack: str
     scenario: str
     #: Poisoned share of the training images, by data set.
@@ -51,47 +53,6 @@ class Protocol:
     method_overrides: Mapping[tuple[str, str], Values] = field(default_factory=dict)
     #: Whether the paper prints averages over several victims' networks.
     averages_networks: bool = False
-
-
-_WARM_START: Values = {
-    "attack_profile": "watermark",
-    "scenario": "finetune",
-    "stage_epochs": 10,
-}
-
-#: 50 of 49,000 images, all layers of the AlexNet-like network for 10 epochs; on the sample 30 of
-#: 1,000 and the MNIST network.
-FEATURE_COLLISION = Protocol(
-    key="baseline-1",
-    attack="fc",
-    scenario="finetune",
-    rho={TARGETED_DATASET: 0.00102, TARGETED_SAMPLE: 0.03},
-    overrides={
-        TARGETED_DATASET: {**_WARM_START, "model": "cifar-alexnet"},
-        TARGETED_SAMPLE: _WARM_START,
-    },
-    # epsilon and nu are the share of poisons in their class; the paper's 0.01 is the filters'
-    # default.
-    method_overrides={
-        (TARGETED_SAMPLE, "l2"): {"fraction": 0.3},
-        (TARGETED_SAMPLE, "ocsvm"): {"nu": 0.3},
-    },
-)
-
-#: 5 of a transfer set of 500 images, 50 a class; on the sample of 250.
-CONVEX_POLYTOPE = Protocol(
-    key="baseline-2",
-    attack="cp",
-    scenario="transfer",
-    rho={TARGETED_DATASET: 0.0001, TARGETED_SAMPLE: 0.005},
-    overrides={TARGETED_DATASET: {"transfer_share": 0.0102}},
-    # The paper's filter removed 9.1 % of the clean images, 45 of 495: a tenth of 50 a class.
-    method_overrides={
-        (TARGETED_DATASET, "l2"): {"fraction": 0.1},
-        (TARGETED_SAMPLE, "l2"): {"fraction": 0.1},
-    },
-    averages_networks=True,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +193,7 @@ def _blocks(
     ]
     is_judged = any(success.judgement.basis.seeds for success in judged)
     names = difference_columns("diff in success", "fraction", is_judged)
-    blocks = [
+    return [
         Block(
             title=f"{dataset_labels()[dataset]}: attacks that succeed undefended",
             columns=("method", *columns, *names),
@@ -245,9 +206,6 @@ def _blocks(
             cells=tuple(compared),
         )
     ]
-    if protocol.averages_networks and dataset == TARGETED_DATASET:
-        blocks.append(_networks_block())
-    return blocks
 
 
 def _compare(
@@ -310,23 +268,6 @@ def _printed(cell: Comparison) -> str:
     return DASH
 
 
-def _networks_block() -> Block:
-    """The paper's values network by network, and their averages."""
-    networks = published.baseline_networks()
-    methods = list(networks[0].successes)
-    rows = [
-        (row.network, *(f"{share.successes}/{share.trials}" for share in row.successes.values()))
-        for row in networks
-    ]
-    means = [mean_over_networks([row.successes[m] for row in networks]) for m in methods]
-    return Block(
-        title="Published attack success by network (the paper's code)",
-        columns=("network", *(method_labels()[method] for method in methods)),
-        rows=(*rows, ("mean of the networks, %", *(f"{100 * mean:.1f}" for mean in means))),
-        keys=1,
-    )
-
-
 def _claims(
     protocol: Protocol, dataset: str, cells: Sequence[Cell], records: Records
 ) -> list[Claim]:
@@ -348,10 +289,11 @@ def _claims(
     ]
 
 
-def _table(protocol: Protocol, title: str) -> PaperTable:
+def table_of(protocol: Protocol) -> PaperTable:
+    """The table of one protocol."""
     cells: Callable[[str, Sequence[str], Records], list[Cell]] = partial(_cells, protocol)
     return PaperTable(
-        title=title,
+        title=protocol.title,
         cells=cells,
         blocks=partial(_blocks, protocol),
         remark="A defense's row counts the attacks that succeed undefended; all figures: "
@@ -360,9 +302,3 @@ def _table(protocol: Protocol, title: str) -> PaperTable:
         datasets=(TARGETED_DATASET,),
         is_targeted=True,
     )
-
-
-BASELINE_TABLES = {
-    "baseline-1": _table(FEATURE_COLLISION, "filters against feature collision, end to end"),
-    "baseline-2": _table(CONVEX_POLYTOPE, "filters against convex polytope, transfer learning"),
-}

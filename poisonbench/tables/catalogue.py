@@ -16,7 +16,16 @@ from poisonbench.requests import RunRequest
 from poisonbench.results import published
 from poisonbench.results.statistics import SIGNIFICANCE, Verdict
 from poisonbench.results.verdicts import holm
-from poisonbench.tables import baseline_tables, declared, table1, table2, table3, table4, table5
+from poisonbench.tables import (
+    baseline1,
+    baseline2,
+    declared,
+    table1,
+    table2,
+    table3,
+    table4,
+    table5,
+)
 from poisonbench.tables.cells import SAMPLES, Cell, is_run_on
 from poisonbench.tables.comparisons import Block, Comparison, Standing, Table
 from poisonbench.tables.layout import claims_block
@@ -263,5 +272,6 @@ TABLES = {
     "3": table3.TABLE,
     "4": table4.TABLE,
     "5": table5.TABLE,
-    **baseline_tables.BASELINE_TABLES,
+    "baseline-1": baseline1.TABLE,
+    "baseline-2": baseline2.TABLE,
 }
