@@ -12,7 +12,7 @@ import html
 import io
 import json
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -148,9 +148,9 @@ def render_latex(table: Table) -> str:
             rf"\caption{{{_tex(table.title)}. {_tex(block.title)}.}}",
             rf"\begin{{tabular}}{{{rule}}}",
             r"\toprule",
-            _tex_row(block.columns),
+            _tex_row([_tex_head(name) for name in block.columns]),
             r"\midrule",
-            *map(_tex_row, block.rows),
+            *(_tex_row(map(_tex, row)) for row in block.rows),
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
@@ -224,6 +224,9 @@ def _flat(key: str, cell: dict[str, Any]) -> dict[str, Any]:
 #: Characters of a grid's columns that fit LaTeX's article in footnote size.
 _TEX_CHARACTERS = 70
 
+#: Where a column's heading is folded.
+_TEX_HEAD = 16
+
 _TEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -243,13 +246,18 @@ def _tex(text: str) -> str:
 
 def _tex_size(block: Block) -> str:
     """Small type, and smaller with narrow gaps where the columns would leave the page."""
-    columns = zip(block.columns, *block.rows, strict=True)
+    columns = zip(*block.rows, strict=True)
     is_wide = sum(max(map(len, column)) for column in columns) > _TEX_CHARACTERS
     return r"\scriptsize\setlength{\tabcolsep}{3pt}" if is_wide else r"\footnotesize"
 
 
-def _tex_row(cells: Sequence[str]) -> str:
-    return " & ".join(map(_tex, cells)) + r" \\"
+def _tex_head(name: str) -> str:
+    lines = wrap(name, _TEX_HEAD)
+    return r"\shortstack{" + r"\\".join(map(_tex, lines)) + "}" if lines[1:] else _tex(name)
+
+
+def _tex_row(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
 
 
 def _html_row(row: Sequence[str], keys: int) -> str:

@@ -235,6 +235,7 @@ def awkward():
 def test_latex_escapes_and_uses_booktabs(awkward, measured):
     text = render(awkward, "latex")
     assert r"50\% of a\_b \& $<$c$>$" in text
+    assert r"\shortstack{detectable with\\power 0.8,\\points} \\" in render(measured, "latex")
     assert r"\{a\}\textbackslash{}b & 1$\pm$2 \\" in text
     assert r"\$\#\textasciitilde{}\textasciicircum{} & [red]3 \\" in text
     text = render(measured, "latex")
