@@ -169,6 +169,22 @@ def test_five_lines_stand_under_a_table(key, kind, all_kinds_of_runs):
         assert all((ROOT / page).exists() for page in re.findall(r"docs/[\w-]+\.md", text))
 
 
+@pytest.mark.parametrize("name", ["verdicts", "tables"])
+def test_the_pages_that_notes_link_are_wrapped(name):
+    lines = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8").splitlines()
+    assert not [line for line in lines if len(line) > 100 and not line.startswith("|")]
+
+
+def test_the_page_on_verdicts_names_what_json_has(measured):
+    page = (ROOT / "docs" / "verdicts.md").read_text(encoding="utf-8")
+    document = json.loads(render(measured, "json"))
+    fields = {name for row in (document["cells"][0], document["claims"][0]) for name in row}
+    p_values = {name for name in fields if name.startswith("p_")}
+    assert len(p_values) == 3
+    named = p_values | {"effect_low", "effect_high", "detectable", "test", "wanted"}
+    assert not [name for name in named if f"`{name}`" not in page]
+
+
 def test_the_notes_count_verdicts_and_name_the_primary_ones(measured):
     """Of the figures one cell has five trials; no claim has."""
     assert measured.notes[2] == (
