@@ -66,7 +66,7 @@ def comparison_block(
         columns=(*keys, "measured", *further, "published", *names),
         rows=tuple(rows),
         keys=len(keys),
-        dispensable=(*names[:2:-1], "published", *further, "measured") if is_judged else (),
+        dispensable=(*names[:2:-1], "published", *further, "measured") if is_judged else names[:1],
         cells=(*cells, *(cell for others in further.values() for cell in others)),
     )
 

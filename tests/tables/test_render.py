@@ -84,6 +84,13 @@ def test_word_effect_and_interval_stay_longest_on_a_terminal(measured, width, he
     assert all(len(line) <= width for line in lines)
 
 
+def test_where_nothing_was_judged_the_difference_goes_first():
+    table = catalogue.build("2", [make_record(dataset="mnist-sample")], "mnist-sample")
+    for width, head in ((80, "diff, points verdict"), (60, "published verdict")):
+        (columns,) = [x for x in on_terminal(table, width).splitlines() if "rho  method" in x]
+        assert re.sub(" +", " ", columns).endswith(head)
+
+
 def test_in_a_narrow_terminal_each_figure_has_a_line(measured):
     text = on_terminal(measured, 40)
     assert re.search(r"diff, points +-8\.24\n  95 % interval +\[-8\.44, -8\.04\]\n", text)
