@@ -7,9 +7,9 @@ from typing import Any
 from poisonbench.figures.drawing import Figure, Panel, Panels, percent_line
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Summary, mean_interval, summarise, wilson
+from poisonbench.tables.baseline1 import FEATURE_COLLISION
+from poisonbench.tables.baseline2 import CONVEX_POLYTOPE
 from poisonbench.tables.baseline_tables import (
-    CONVEX_POLYTOPE,
-    FEATURE_COLLISION,
     Protocol,
     attack_of,
     plain_cells,

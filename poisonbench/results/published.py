@@ -28,7 +28,8 @@ METHOD_LABELS = {
 class TableSource:
     """The origin of a table's values."""
 
-    #: The paper's title, where it appeared, and its arXiv identifier.
+    #: What the paper is called for short, its title, where it appeared, its arXiv identifier.
+    name: str
     paper: str
     venue: str
     arxiv: str
@@ -36,14 +37,14 @@ class TableSource:
     number: str
     title: str
     unit: str
-    #: What the paper's ± means, and how many trials are behind each mean.
+    #: What the values are, such as the paper's ±, and how many trials are behind each mean.
     plus_minus: str
     trials: int
 
     @property
     def citation(self) -> str:
         """Paper, identifier and table in one phrase."""
-        return f"{self.paper} ({self.venue}, arXiv:{self.arxiv}), Table {self.number}"
+        return f"{self.name} (arXiv:{self.arxiv}), Table {self.number}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +138,7 @@ def source(key: str) -> TableSource:
     """The origin of table ``"1"`` to ``"5"``, ``"baseline-1"`` or ``"baseline-2"``."""
     table = _document()["table"][key]
     paper = dict(table.get("paper", _document()["paper"]))
+    paper["plus_minus"] = table.get("plus_minus", paper["plus_minus"])
     return TableSource(
         paper=paper.pop("title"),
         **paper,

@@ -133,13 +133,14 @@ Rule = EquivalenceRule | ClaimRule
 
 @dataclass(frozen=True)
 class Basis:
-    """What a verdict rests on: draws of the poison, targets, seeds of training, test images.
+    """What a verdict rests on: targets, attacks on each, draws of the poison, seeds, test images.
 
     Null where there are none, and of the images where they are not counted as a sample.
     """
 
-    poisons: int | None = None
     targets: int | None = None
+    attacks: int | None = None
+    poisons: int | None = None
     seeds: int | None = None
     images: int | None = None
 

@@ -28,18 +28,13 @@ def build_runs(records: Records, dataset: str | None = None) -> Table:
         UsageError: no run is on that data set.
     """
     groups = run_groups.grouped(records, lambda record: True, dataset, "at all")
-    notes = [
-        "Test accuracy at the last epoch in percent, mean±sample standard deviation (trials); "
-        "success: targets hit, with Wilson's 95 % interval.",
-        f"{run_groups.SETTINGS_NOTE} Poison: the first digits of an untargeted one's digest; a "
-        "target's poison is its trial's own.",
-    ]
-    if not groups:
-        notes.append("No run was found.")
-    blocks = tuple(_block(name, sets) for name, sets in groups.items())
-    averaged = {run for block in blocks for cell in block.cells for run in cell.records}
-    notes += run_groups.not_averaged(groups, len(averaged))
-    return Table(key="runs", title="All runs", blocks=blocks, notes=tuple(notes))
+    notes = (
+        "Test accuracy in %, mean±sample standard deviation (trials); success: targets hit.",
+        run_groups.SETTINGS_NOTE,
+        "Poison: the first digits of an untargeted one's digest; a target's is its trial's own.",
+    )
+    empty = Table(key="runs", title="All runs", blocks=(), notes=notes)
+    return run_groups.table_of(empty, groups, _block, "No run was found.")
 
 
 def _block(dataset: str, sets: Sequence[Sequence[RunRecord]]) -> Block:

@@ -1,4 +1,4 @@
-"""The second paper's Tables 1 and 2: what a filter catches, and whether the attack survives it.
+"""What the second paper's Tables 1 and 2 share: what a filter catches, whether the attack survives.
 
 Both are of attacks that succeed undefended: a defense's runs count only where the plain run on the
 same poison is hit. No torch here.
@@ -20,7 +20,7 @@ from poisonbench.results.verdicts import Judgement
 from poisonbench.tables.cells import TARGETED_SAMPLE, Cell, is_run_on
 from poisonbench.tables.claims import Claim, SuccessOrder
 from poisonbench.tables.comparisons import Block, Comparison, Statistic
-from poisonbench.tables.layout import DASH, DETAILS, show_details, show_measured
+from poisonbench.tables.layout import DASH, difference_columns, show_judgement, show_measured
 from poisonbench.tables.measured import compare_success, share_hit
 from poisonbench.tables.paper_table import (
     TARGETED_DATASET,
@@ -42,10 +42,10 @@ class Protocol:
     """One attack as the paper ran it."""
 
     key: str
+    #: What the table of it shows.
+    title: str
     attack: str
     scenario: str
-    #: What else a table's reader must know.
-    note: str
     #: Poisoned share of the training images, by data set.
     rho: Mapping[str, float]
     #: Settings of every run, by data set, and of one defense, by data set and defense.
@@ -53,60 +53,6 @@ class Protocol:
     method_overrides: Mapping[tuple[str, str], Values] = field(default_factory=dict)
     #: Whether the paper prints averages over several victims' networks.
     averages_networks: bool = False
-
-
-_WARM_START: Values = {
-    "attack_profile": "watermark",
-    "scenario": "finetune",
-    "stage_epochs": 10,
-}
-
-#: 50 of 49,000 images, all layers of the AlexNet-like network for 10 epochs; on the sample 30 of
-#: 1,000 and the MNIST network.
-FEATURE_COLLISION = Protocol(
-    key="baseline-1",
-    attack="fc",
-    note=(
-        "The paper adds 50 poisons made of test images of one class pair to 50,000 images and "
-        "trains on with Adam (rate 1.8e-5); here they replace training images of drawn "
-        "classes, and stage two is SGD (rate 0.01). Its text says that random filtering "
-        "removes 1 %; its table, which is shown, 10 %."
-    ),
-    scenario="finetune",
-    rho={TARGETED_DATASET: 0.00102, TARGETED_SAMPLE: 0.03},
-    overrides={
-        TARGETED_DATASET: {**_WARM_START, "model": "cifar-alexnet"},
-        TARGETED_SAMPLE: _WARM_START,
-    },
-    # epsilon and nu are the share of poisons in their class; the paper's 0.01 is the filters'
-    # default.
-    method_overrides={
-        (TARGETED_SAMPLE, "l2"): {"fraction": 0.3},
-        (TARGETED_SAMPLE, "ocsvm"): {"nu": 0.3},
-    },
-)
-
-#: 5 of a transfer set of 500 images, 50 a class; on the sample of 250.
-CONVEX_POLYTOPE = Protocol(
-    key="baseline-2",
-    attack="cp",
-    note=(
-        "The paper averages eight networks, each counting once, crafts on six of them with "
-        "dropout and keeps the pretrained head; here surrogates share the victim's "
-        "architecture, the head is new, and the networks are those with runs. Not tested: its "
-        "average is no count. Its 7.1 % of clean images under the one-class SVM are "
-        "scikit-learn's own cut, --cut sklearn, not nu = 0.01."
-    ),
-    scenario="transfer",
-    rho={TARGETED_DATASET: 0.0001, TARGETED_SAMPLE: 0.005},
-    overrides={TARGETED_DATASET: {"transfer_share": 0.0102}},
-    # The paper's filter removed 9.1 % of the clean images, 45 of 495: a tenth of 50 a class.
-    method_overrides={
-        (TARGETED_DATASET, "l2"): {"fraction": 0.1},
-        (TARGETED_SAMPLE, "l2"): {"fraction": 0.1},
-    },
-    averages_networks=True,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +176,7 @@ def _blocks(
     printed = {row.method: row for row in published.baseline(protocol.key)}
     printed = printed if dataset == TARGETED_DATASET else {}
     hit = successful_attacks(cells, records)
-    rows, compared, untried = [], [], 0
+    rows, judged, compared, untried = [], [], [], 0
     for method in dict.fromkeys(cell.method for cell in cells):
         group = [cell for cell in cells if cell.method == method]
         runs = [record for cell in group for record in cell.select(records)]
@@ -254,26 +200,27 @@ def _blocks(
             )
         compared += comparisons
         texts = [text for cell in comparisons for text in (show_measured(cell), _printed(cell))]
-        success = comparisons[2]
-        rows.append(
-            (method_labels()[method], *texts, success.verdict.value, *show_details(success))
-        )
-    columns = ["method"]
-    for name in ("poisons removed", "clean removed, %", "attack success", "accuracy, %"):
-        columns += [name, "published"]
-    blocks = [
+        judged.append(comparisons[2])
+        rows.append((method_labels()[method], *texts))
+    others = ("poisons removed", "clean removed, %", "accuracy, %")
+    columns = [
+        text for name in (*others[:2], "attack success", others[2]) for text in (name, "published")
+    ]
+    is_judged = any(success.judgement.basis.seeds for success in judged)
+    names = difference_columns("diff in success", "fraction", is_judged)
+    return [
         Block(
             title=f"{dataset_labels()[dataset]}: attacks that succeed undefended",
-            columns=(*columns, "verdict on success", *DETAILS),
-            rows=tuple(rows),
+            columns=("method", *columns, *names),
+            rows=tuple(
+                (*row, *show_judgement(success, is_judged))
+                for row, success in zip(rows, judged, strict=True)
+            ),
             keys=1,
-            details=len(DETAILS),
+            dispensable=(*names[:2:-1], "published", *others) if is_judged else (),
             cells=tuple(compared),
         )
     ]
-    if protocol.averages_networks and dataset == TARGETED_DATASET:
-        blocks.append(_networks_block())
-    return blocks
 
 
 def _compare(
@@ -336,23 +283,6 @@ def _printed(cell: Comparison) -> str:
     return DASH
 
 
-def _networks_block() -> Block:
-    """The paper's values network by network, and their averages."""
-    networks = published.baseline_networks()
-    methods = list(networks[0].successes)
-    rows = [
-        (row.network, *(f"{share.successes}/{share.trials}" for share in row.successes.values()))
-        for row in networks
-    ]
-    means = [mean_over_networks([row.successes[m] for row in networks]) for m in methods]
-    return Block(
-        title="Published attack success by network (the paper's code)",
-        columns=("network", *(method_labels()[method] for method in methods)),
-        rows=(*rows, ("mean of the networks, %", *(f"{100 * mean:.1f}" for mean in means))),
-        keys=1,
-    )
-
-
 def _claims(
     protocol: Protocol, dataset: str, cells: Sequence[Cell], records: Records
 ) -> list[Claim]:
@@ -374,36 +304,16 @@ def _claims(
     ]
 
 
-def _notes(protocol: Protocol, cells: Sequence[Cell], records: Records) -> list[str]:
-    counted = (
-        "A defense's row counts the attacks that succeed undefended, as the paper's do; the row "
-        "without defense counts all. Targets: counts with Wilson's 95 % interval; poisons: counts, "
-        "and no interval, since an attack's are found together; "
-        "clean images removed and accuracy: percent, mean±sample standard deviation (runs)."
-    )
-    if any(cell.dataset == TARGETED_SAMPLE for cell in cells):
-        counted += (
-            " On the sample, settings of this project: 30 poisons of 1,000 images with a watermark "
-            "of 0.7, and the 30 % of a class that they are as L2's and the SVM's share; or 5 "
-            "poisons within 64/255. Targets are easy."
-        )
-    return [counted, protocol.note]
-
-
-def _table(protocol: Protocol, title: str) -> PaperTable:
+def table_of(protocol: Protocol) -> PaperTable:
+    """The table of one protocol."""
     cells: Callable[[str, Sequence[str], Records], list[Cell]] = partial(_cells, protocol)
     return PaperTable(
-        title=title,
+        title=protocol.title,
         cells=cells,
         blocks=partial(_blocks, protocol),
-        notes=partial(_notes, protocol),
+        remark="A defense's row counts the attacks that succeed undefended; all figures: "
+        "docs/tables.md.",
         claims=partial(_claims, protocol),
         datasets=(TARGETED_DATASET,),
         is_targeted=True,
     )
-
-
-BASELINE_TABLES = {
-    "baseline-1": _table(FEATURE_COLLISION, "filters against feature collision, end to end"),
-    "baseline-2": _table(CONVEX_POLYTOPE, "filters against convex polytope, transfer learning"),
-}

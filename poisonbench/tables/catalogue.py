@@ -15,10 +15,19 @@ from poisonbench.core.settings import did_you_mean
 from poisonbench.requests import RunRequest
 from poisonbench.results import published
 from poisonbench.results.statistics import SIGNIFICANCE, Verdict
-from poisonbench.results.verdicts import LEAST_ACCURACY, LEAST_SUCCESS, holm
-from poisonbench.tables import baseline_tables, declared, table1, table2, table3, table4, table5
+from poisonbench.results.verdicts import holm
+from poisonbench.tables import (
+    baseline1,
+    baseline2,
+    declared,
+    table1,
+    table2,
+    table3,
+    table4,
+    table5,
+)
 from poisonbench.tables.cells import SAMPLES, Cell, is_run_on
-from poisonbench.tables.comparisons import Comparison, Standing, Table
+from poisonbench.tables.comparisons import Block, Comparison, Standing, Table
 from poisonbench.tables.layout import claims_block
 from poisonbench.tables.paper_table import PaperTable, Records, dataset_labels
 
@@ -139,21 +148,22 @@ def build(
             blocks.append(claims_block(f"{dataset_labels()[name]}: the paper's claims", findings))
     compared = [cell for block in blocks for cell in block.cells]
     source = published.source(key)
-    state = _about_datasets(names, table)
+    state = table.notes(every, records)
+    if extra := [name for name in names if name not in (*table.datasets, *SAMPLES)]:
+        state.append(f"Not in the paper's table: {', '.join(extra)}.")
     state += [] if table.is_targeted else _several_poisons(compared, records)
     # Of chosen poisons the commands would make others.
     if not poisons and (short := sum(bool(cell.missing(records)) for cell in every)):
-        where = f"--table {key}" + (f" --dataset {dataset}" if dataset else "")
-        state.append(
-            f"{short} cell(s) lack runs: poisonbench report {where} --missing prints the commands."
-        )
-    state += _left_out(names, compared, records)
+        state.append(f"{short} cell(s) lack runs (--missing).")
+    averaged = {run for cell in compared for run in cell.records}
+    others = {run.id for name in names for run in records if is_run_on(run, name)} - averaged
+    state += [f"{len(others)} other run(s) are not averaged (--runs)."] if others else []
+    named = ", ".join(f"{name} ({attacks})" for name, attacks in (poisons or {}).items())
     notes = [
-        (_of_poisons(poisons) if poisons else "")
-        + f"Published: {source.citation}; {source.plus_minus}.",
-        *table.remarks,
-        *table.notes(every, records),
-        _VERDICTS if key != "1" else "",
+        f"The runs above rho 0 are on {named}." if named else "",
+        f"Published: {source.citation}; {source.plus_minus}.",
+        table.remark,
+        _about_verdicts(blocks),
         " ".join(state),
     ]
     return Table(
@@ -205,33 +215,17 @@ def check(
     )
 
 
-#: What the words under a table are about.
-_VERDICTS = (
-    "Verdicts, given at the planned number of trials alone, what they rest on and what as many "
-    "could find: docs/verdicts.md. A difference counts from "
-    f"{LEAST_ACCURACY:.1%} of accuracy or {LEAST_SUCCESS:.0%} of success on; a claim's effect is "
-    "positive where the first is better; *at least as good* needs it over "
-    f"-{100 * LEAST_ACCURACY:g} points. Paper: whether the printed means bear the claim out. What "
-    "was not declared before its runs is exploratory."
-)
-
-
-def _of_poisons(poisons: Mapping[str, str]) -> str:
-    named = ", ".join(f"{name} ({attacks})" for name, attacks in poisons.items())
+def _about_verdicts(blocks: Sequence[Block]) -> str:
+    """Say how many verdicts a table gives, each of a test, and which are of declared claims."""
+    findings = [f for block in blocks for f in block.findings if f.judgement.is_complete]
+    primary = sum(finding.standing is Standing.DECLARED for finding in findings)
+    figures = sum(cell.judgement.is_complete for block in blocks for cell in block.cells)
+    if not findings and not figures:
+        return "No verdict is given here. The words that stand for one: docs/verdicts.md."
     return (
-        f"The runs above rho 0 are on {named}. Where that is not the mix by its own settings, a "
-        "verdict compares another poison's figure with the published one. "
+        f"{len(findings) + figures} verdict(s), each at 5 % by itself, {primary} of them on "
+        "declared (primary) claims: docs/verdicts.md."
     )
-
-
-def _about_datasets(names: Sequence[str], table: PaperTable) -> list[str]:
-    extra = [name for name in names if name not in (*table.datasets, *SAMPLES)]
-    sentences = [f"The paper's table does not have {', '.join(extra)}."] if extra else []
-    return sentences + [
-        f"{name} is a part of MNIST with settings for a CPU; the paper has no figures for it."
-        for name in names
-        if name in SAMPLES
-    ]
 
 
 def _datasets(table: PaperTable, records: Records, dataset: str | None) -> list[str]:
@@ -256,7 +250,7 @@ def _methods(dataset: str, records: Records, more: Sequence[str]) -> list[str]:
 
 
 def _several_poisons(compared: Sequence[Comparison], records: Records) -> list[str]:
-    """A sentence for each row whose columns are of different poisons of one draw."""
+    """A sentence on the rows whose columns are of different poisons of one draw."""
     by_id = {record.id: record.spec for record in records}
     poisons: dict[tuple[Any, ...], set[str]] = {}
     for cell in compared:
@@ -264,28 +258,12 @@ def _several_poisons(compared: Sequence[Comparison], records: Records) -> list[s
             if spec.poison is not None and spec.poison_digest is not None:
                 row = (spec.dataset.name, spec.rho, spec.seed, spec.poison.trial)
                 poisons.setdefault(row, set()).add(spec.poison_digest)
-    return [
-        f"The runs on {name} at rho {rho:g} with seed {seed} are of {len(digests)} poisons, "
-        f"{', '.join(sorted(digest[:12] for digest in digests))}: compare columns of one alone, "
-        "which --poison shows."
-        for (name, rho, seed, _), digests in sorted(poisons.items(), key=str)
-        if len(digests) > 1
-    ]
-
-
-def _left_out(names: Sequence[str], compared: Sequence[Comparison], records: Records) -> list[str]:
-    averaged = {run for cell in compared for run in cell.records}
-    others = [
-        record
-        for record in records
-        if any(is_run_on(record, name) for name in names) and record.id not in averaged
-    ]
-    if not others:
+    rows = [row for row, digests in sorted(poisons.items(), key=str) if len(digests) > 1]
+    if not rows:
         return []
-    return [
-        f"{len(others)} other run(s) of these data sets are not averaged here: other settings, "
-        "another poison, an older recipe of the method, or a repeated trial."
-    ]
+    name, rho, *_ = rows[0]
+    more = f" and {len(rows) - 1} more" if rows[1:] else ""
+    return [f"Rows of several poisons: {name} at rho {rho:g}{more} (--poison)."]
 
 
 TABLES = {
@@ -294,5 +272,6 @@ TABLES = {
     "3": table3.TABLE,
     "4": table4.TABLE,
     "5": table5.TABLE,
-    **baseline_tables.BASELINE_TABLES,
+    "baseline-1": baseline1.TABLE,
+    "baseline-2": baseline2.TABLE,
 }

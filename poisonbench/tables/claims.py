@@ -42,7 +42,7 @@ class Measure:
     Attributes:
         better: 1 where more is better, -1 where less is.
         least: the smallest difference that counts, in the unit.
-        test: how differences are tested, in words.
+        test: how differences are tested, in words; of "{sample}", poisons or seeds.
     """
 
     unit: Unit
@@ -61,10 +61,14 @@ ACCURACY = Measure(
     lambda record: record.metrics.test_accuracy,
     1,
     LEAST_ACCURACY,
-    "random effects of poison, seed and image",
+    "one-sided t-test of the difference in accuracy over {sample} and test images",
 )
 SECONDS = Measure(
-    "seconds", lambda record: record.cost.seconds.total, -1, 1.0, "paired t-test over trials"
+    "seconds",
+    lambda record: record.cost.seconds.total,
+    -1,
+    1.0,
+    "one-sided paired t-test of the seconds over trials",
 )
 
 
@@ -103,6 +107,10 @@ class Claim(ABC):
     def judge(self, records: Sequence[RunRecord]) -> Finding:
         """Judge the claim by the planned trials."""
 
+    @abstractmethod
+    def _test(self, poisons: int) -> str:
+        """The test in words, of a judgement that rests on so many poisons."""
+
     @property
     def bears_out(self) -> bool | None:
         """Whether the paper's figures bear it out; null where one is not published."""
@@ -111,7 +119,7 @@ class Claim(ABC):
         return all(first > second for first, second in printed) if is_whole else None
 
     def _finding(
-        self, compared: Sequence[Sets], evidence_of: Callable[[Sets], Evidence | None], test: str
+        self, compared: Sequence[Sets], evidence_of: Callable[[Sets], Evidence | None]
     ) -> Finding:
         """Judge comparisons, each of sets of runs in pairs, at the planned number of sets."""
         trials = self.cells[0].trials if self.trials is None else self.trials
@@ -119,13 +127,15 @@ class Claim(ABC):
         fewest = min((sets for sets, _ in planned), key=len)
         pairs = [runs[i : i + 2] for runs in fewest for i in range(0, len(runs), 2)]
         ids = (run.id for sets in compared for runs in sets for run in runs)
+        basis = basis_of(pairs)
         return Finding(
             keys=self.keys,
             claim=self.claim,
-            test=test,
+            test=self._test(basis.poisons or 0),
+            planned=trials,
             judgement=judge(
                 [(evidence_of(sets), self.rule) for sets, _ in planned],
-                basis_of(pairs),
+                basis,
                 is_complete=all(is_complete for _, is_complete in planned),
             ),
             trials=min(map(len, compared)),
@@ -186,10 +196,7 @@ class Superiority(Claim):
             paired([runs[first], runs[second]], same_poison=self.same_poison)
             for first, second in self.comparisons
         ]
-        test = self.measure.test if self.same_poison else "unpaired, by the poisons of each level"
-        test = ("each step, " if self.is_chain else "") + test
-        test += f", margin {self.margin:g}" if self.margin else ""
-        finding = self._finding(pairs, self._evidence, test)
+        finding = self._finding(pairs, self._evidence)
         judgement = finding.judgement
         if self.measure is ACCURACY and finding.trials:
             images = pairs[0][0][0].labels.sizes.test
@@ -199,6 +206,14 @@ class Superiority(Claim):
             effect = min(fmean(self.measure.gains(sets)) for sets in pairs)
             judgement = replace(judgement, effect=effect)
         return replace(finding, judgement=judgement, unit=self.measure.unit)
+
+    def _test(self, poisons: int) -> str:
+        test = self.measure.test.format(sample="poisons" if poisons > 1 else "seeds")
+        if not self.same_poison:
+            test = "one-sided t-test of two mean accuracies over the poisons of each level"
+        test = f"at each step a {test}" if self.is_chain else test
+        test += f", which may be under 0 by {self.margin:g}" if self.margin else ""
+        return test + (", on this poison alone" if poisons == 1 else "")
 
     def _evidence(self, pairs: Sets) -> Evidence | None:
         if not self.same_poison:
@@ -255,8 +270,12 @@ class SuccessOrder(Claim):
 
     def judge(self, records: Sequence[RunRecord]) -> Finding:
         """Judge the claim by the planned number of targets, each of which counts once."""
-        sets = self.by_target(records)
-        return self._finding(sets, self.evidence, "permutation of signs by target")
+        return self._finding(self.by_target(records), self.evidence)
+
+    def _test(self, poisons: int) -> str:
+        if len(self.first) > 1:
+            return "one-sided permutation of signs by target, and a t-test of the mean over targets"
+        return "one-sided McNemar's exact test over targets"
 
     def by_target(self, records: Sequence[RunRecord]) -> list[Sets]:
         """Of each comparison the targets that both defenses have under all attacks.

@@ -83,6 +83,7 @@ class Comparison(Judged):
             "published": _as_json(self.published),
             "difference": self.difference,
             "unit": self.unit if has_unit else None,
+            "p_differs_two_sided": _rounded(self.judgement.p_value),
             **_judgement_as_json(self.judgement),
             "wanted": self.trials,
             "records": list(self.records),
@@ -104,11 +105,13 @@ class Finding(Judged):
 
     Attributes:
         claim: in words, as is the test.
+        planned: the trials that it is judged at.
         bears_out: whether the paper's own means bear the claim out; null where it printed none.
     """
 
     claim: str
     test: str
+    planned: int
     bears_out: bool | None
     standing: Standing = Standing.EXPLORATORY
 
@@ -119,8 +122,11 @@ class Finding(Judged):
             "claim": self.claim,
             "standing": self.standing.value,
             "test": self.test,
+            "p_reproduced_one_sided": _rounded(self.judgement.p_value),
+            "p_refuted_one_sided": _rounded(self.judgement.p_against),
             **_judgement_as_json(self.judgement),
             "trials": self.trials,
+            "wanted": self.planned,
             "unit": self.unit,
             "published_means_bear_it_out": self.bears_out,
             "records": list(self.records),
@@ -133,7 +139,7 @@ class Block:
 
     Attributes:
         keys: how many leading columns name the row.
-        details: how many columns at the end a terminal leaves out.
+        dispensable: columns that a terminal too narrow for all leaves out, the first one first.
         cells: the comparisons that the grid shows; empty when another block shows them already.
         findings: the claims that the grid shows.
     """
@@ -142,7 +148,7 @@ class Block:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     keys: int
-    details: int = 0
+    dispensable: tuple[str, ...] = ()
     cells: tuple[Comparison, ...] = ()
     findings: tuple[Finding, ...] = ()
 
@@ -192,21 +198,19 @@ def interval(value: Summary | Proportion) -> tuple[float, float] | None:
 def _judgement_as_json(judgement: Judgement) -> dict[str, Any]:
     low, high = judgement.interval or (None, None)
     numbers = {
-        "p_value": judgement.p_value,
-        "p_against": judgement.p_against,
         "effect": judgement.effect,
         "effect_low": low,
         "effect_high": high,
         "detectable": judgement.detectable,
     }
-    rounded = {name: None if n is None else _rounded(n) for name, n in numbers.items()}
     word = {"verdict": judgement.verdict.value, "complete": judgement.is_complete}
+    rounded = {name: _rounded(number) for name, number in numbers.items()}
     return {**word, **rounded, **asdict(judgement.basis)}
 
 
-def _rounded(number: float) -> float:
+def _rounded(number: float | None) -> float | None:
     """To the tenth decimal, which is far below one image; never minus zero."""
-    return round(number, 10) + 0.0
+    return None if number is None else round(number, 10) + 0.0
 
 
 def _number(value: Statistic | None) -> float | None:
@@ -218,11 +222,9 @@ def _number(value: Statistic | None) -> float | None:
 
 
 def _as_json(value: Statistic | None) -> Any:
-    """A value as JSON."""
     if isinstance(value, Proportion):
         counts = {"successes": value.successes, "n": value.trials}
         return {"mean": _rounded(value.rate), "std": None, **counts}
     if isinstance(value, Summary):
-        std = None if value.std is None else _rounded(value.std)
-        return {"mean": _rounded(value.mean), "std": std, "n": value.n}
+        return {"mean": _rounded(value.mean), "std": _rounded(value.std), "n": value.n}
     return value

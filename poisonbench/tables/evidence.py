@@ -65,10 +65,12 @@ def basis_of(sets: Sets) -> Basis:
     """Count what sets of runs rest on."""
     runs = [run for members in sets for run in members]
     is_poisoned = any(run.spec.poison is not None for run in runs)
+    on_targets = [run.spec for run in runs if run.spec.goal]
     return Basis(
-        seeds=len({(run.spec.seed, run.spec.trial) for run in runs}) or None,
+        targets=len({spec.goal.target for spec in on_targets if spec.goal}) or None,
+        attacks=len({tuple(spec.poison.attacks) for spec in on_targets if spec.poison}) or None,
         poisons=len(by_poison(sets)) if is_poisoned else None,
-        targets=len({run.spec.goal.target for run in runs if run.spec.goal}) or None,
+        seeds=len({(run.spec.seed, run.spec.trial) for run in runs}) or None,
     )
 
 

@@ -40,26 +40,18 @@ def build_filters(records: Records, dataset: str | None = None) -> Table:
     Raises:
         UsageError: no run that drops images is on that data set.
     """
+    what = "of a defense that drops images"
     groups = run_groups.grouped(
-        records,
-        lambda record: record.metrics.filter is not None,
-        dataset,
-        "of a defense that drops images",
+        records, lambda record: record.metrics.filter is not None, dataset, what
     )
-    blocks = tuple(_block(name, sets) for name, sets in groups.items())
-    per_row = len(QUANTITIES)
-    averaged = sum(len(cell.records) for block in blocks for cell in block.cells[::per_row])
-    notes = [
-        "Means over the trials: poisons and clean images removed, of those that there were; "
-        "precision: poisons among the removed; recall: removed among the poisons; F1: their "
-        "harmonic mean; in percent, ±sample standard deviation, without trials that have none.",
-        f"{run_groups.SETTINGS_NOTE} Runs of other settings are never averaged together.",
-        *run_groups.not_averaged(groups, averaged),
-    ]
-    if not blocks:
-        notes.append("No run of a defense that drops images was found.")
+    notes = (
+        "Means over trials: images removed of those there were; precision, recall and F1 in %.",
+        "±: sample standard deviation. Trials without poisons are in no score: docs/tables.md.",
+        run_groups.SETTINGS_NOTE,
+    )
     title = "Poisons and clean images that defenses removed"
-    return Table(key="filters", title=title, blocks=blocks, notes=tuple(notes))
+    empty = Table(key="filters", title=title, blocks=(), notes=notes)
+    return run_groups.table_of(empty, groups, _block, f"No run {what} was found.")
 
 
 def _block(dataset: str, sets: Sequence[Sequence[RunRecord]]) -> Block:

@@ -19,8 +19,13 @@ from poisonbench.tables.comparisons import (
 #: Where there is nothing to show.
 DASH = "-"
 
-#: What stands behind a verdict, where there is room.
-DETAILS = ("95 % interval", "rests on", "could find")
+#: The columns about a judged difference, besides itself and the verdict.
+INTERVAL = "95 % interval"
+RESTS_ON = "rests on"
+DETECTABLE = "detectable with power 0.8"
+
+#: What differences are in, by the unit of the values.
+_DIFFERENCES_IN: dict[Unit, str] = {"fraction": ", points", "seconds": ", s"}
 
 #: How a unit is printed: times this, with so many decimals. Fractions are printed in percent.
 _PRINTED: dict[Unit, tuple[float, int]] = {
@@ -40,7 +45,7 @@ def comparison_block(
 ) -> Block:
     """Lay cells out, one a row: measured, published, difference, verdict and what is behind it.
 
-    Rows without values are left out, and so are the details where nothing was judged.
+    Rows without values are left out, and so is what is behind verdicts where nothing was judged.
 
     Args:
         title: of the block.
@@ -50,26 +55,26 @@ def comparison_block(
         beside: further measured values by column, one for each of the cells.
     """
     further = beside or {}
-    details = DETAILS if any(cell.judgement.basis.seeds for cell in cells) else ()
+    is_judged = any(cell.judgement.basis.seeds for cell in cells)
+    is_number = any(isinstance(cell.measured, Summary | Proportion) for cell in cells)
+    names = difference_columns("diff", cells[0].unit if is_number else "count", is_judged)
     rows = [
         (
             *(labels.get(cell.keys[key], str(cell.keys[key])) for key in keys),
             show_measured(cell),
             *(show_measured(others[index]) for others in further.values()),
             _show_value(cell.published, cell.unit),
-            _show_difference(cell),
-            cell.verdict.value,
-            *show_details(cell)[: len(details)],
+            *show_judgement(cell, is_judged),
         )
         for index, cell in enumerate(cells)
         if cell.measured is not None or cell.published is not None
     ]
     return Block(
         title=title,
-        columns=(*keys, "measured", *further, "published", "diff", "verdict", *details),
+        columns=(*keys, "measured", *further, "published", *names),
         rows=tuple(rows),
         keys=len(keys),
-        details=len(details),
+        dispensable=(*names[:2:-1], "published", *further, "measured") if is_judged else names[:1],
         cells=(*cells, *(cell for others in further.values() for cell in others)),
     )
 
@@ -95,31 +100,35 @@ def matrix_block(
 
 
 def claims_block(title: str, findings: Sequence[Finding]) -> Block:
-    """Lay claims out, one a row: the trials, the effect, the verdict and what is behind it."""
+    """Lay claims out, one a row: the trials, the effect, the verdict and what is behind it.
+
+    Trials of which some are lacking are ``1 of 10``.
+    """
     devices = {finding.keys.get("device") for finding in findings}
     hidden = {"dataset"} | ({"device"} if len(devices) == 1 else set())
     names = [name for name in findings[0].keys if name not in hidden]
-    details = DETAILS if any(finding.trials for finding in findings) else ()
+    is_judged = any(finding.trials for finding in findings)
+    judged = difference_columns("effect", findings[0].unit, is_judged)
     bears_out = {True: "yes", False: "no", None: DASH}
     rows = [
         (
             finding.claim,
             *(DASH if finding.keys[name] is None else str(finding.keys[name]) for name in names),
             bears_out[finding.bears_out],
-            str(finding.trials),
-            show_number(finding.judgement.effect, finding.unit, "+"),
+            str(finding.trials)
+            if finding.trials >= finding.planned
+            else f"{finding.trials} of {finding.planned}",
             finding.standing.value,
-            finding.verdict.value,
-            *show_details(finding)[: len(details)],
+            *show_judgement(finding, is_judged),
         )
         for finding in findings
     ]
     return Block(
         title=title,
-        columns=("claim", *names, "paper", "trials", "effect", "standing", "verdict", *details),
+        columns=("claim", *names, "paper", "trials", "standing", *judged),
         rows=tuple(rows),
         keys=1 + len(names),
-        details=len(details),
+        dispensable=(*judged[:2:-1], "paper", "standing", "trials") if is_judged else (),
         findings=tuple(findings),
     )
 
@@ -182,14 +191,34 @@ def show_number(number: float | None, unit: Unit, sign: str = "") -> str:
     return DASH if number is None else f"{factor * number:{sign}z.{decimals}f}"
 
 
-def show_details(judged: Judged) -> tuple[str, str, str]:
-    """A judgement's interval, what it rests on, and what as many could have found."""
+def difference_columns(name: str, unit: Unit, is_judged: bool) -> tuple[str, ...]:
+    """Head the columns of :func:`show_judgement`: the difference, and the verdict of it."""
+    of = _DIFFERENCES_IN.get(unit, "")
+    if not is_judged:
+        return name + of, "verdict"
+    return name + of, INTERVAL, "verdict", RESTS_ON, DETECTABLE + of
+
+
+def show_judgement(judged: Judged, is_judged: bool) -> tuple[str, ...]:
+    """Print a difference and its verdict, with what is behind it where the block has that.
+
+    That is its interval, what it rests on, and the smallest true difference that as many runs find
+    four times of five.
+    """
     judgement, unit = judged.judgement, judged.unit
+    difference = show_number(judgement.effect, unit, "+")
+    if isinstance(judged, Comparison):
+        difference = _show_difference(judged)
+    if not is_judged:
+        return difference, judgement.verdict.value
     ends = ", ".join(show_number(end, unit) for end in judgement.interval or ())
     counts = asdict(judgement.basis)
     basis = [f"{n:,} {name if n > 1 else name[:-1]}" for name, n in counts.items() if n]
+    text = ", ".join(basis) or DASH
     return (
+        difference,
         f"[{ends}]" if ends else DASH,
-        ", ".join(basis) or DASH,
+        judgement.verdict.value,
+        text.replace("1 poison,", "this poison alone,") if counts["poisons"] == 1 else text,
         show_number(judgement.detectable, unit),
     )

@@ -47,8 +47,8 @@ class PaperTable:
         title: what it shows.
         cells: the cells of a data set for some methods; sees what has been run.
         blocks: lays the cells of one data set out.
-        remarks: what to say of the figures, in two lines at most.
-        notes: the same, where it depends on the cells and runs.
+        remark: what the figures are, in a line of 100 columns; docs/tables.md says more.
+        notes: short sentences on the cells and runs.
         claims: what the paper concludes from the cells of one data set.
         datasets: those that the paper's table shows.
         is_targeted: whether its runs are those of targeted attacks; it sees no others.
@@ -57,7 +57,7 @@ class PaperTable:
     title: str
     cells: Callable[[str, Sequence[str], Records], list[Cell]]
     blocks: Callable[[str, Sequence[Cell], Records], list[Block]]
-    remarks: tuple[str, ...] = ()
+    remark: str
     notes: Callable[[Sequence[Cell], Records], list[str]] = nothing
     claims: Callable[[str, Sequence[Cell], Records], list[Claim]] = nothing
     datasets: tuple[str, ...] = PAPER_DATASETS
@@ -70,12 +70,6 @@ class PaperTable:
 
 #: What a table calls the runs of ATDA in L-infinity, ``--profile linf``.
 OTHER_NORM = "atda-linf"
-
-#: For the tables whose ATDA stands beside the paper's.
-NORM_NOTE = (
-    "The paper does not say in which norm its ATDA's perturbations are: ATDA (L2), the default and "
-    "that of ATDA's own code, stands beside its figures; --profile linf is the other reading."
-)
 
 
 def method_labels() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Tables as text: terminal, plain, Markdown, CSV, JSON, LaTeX and HTML.
 
-In none of them is a number ever cropped: where a terminal is too narrow for a grid, its rows are
+In none of them is a number ever cropped: where a terminal is too narrow for a grid, columns that it
+can do without are left out (of a verdict the word, effect and interval stay), and then rows are
 stacked; where there is no terminal, a grid takes the width it needs.
 """
 
@@ -10,8 +11,10 @@ import csv
 import html
 import io
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from poisonbench.core.errors import UsageError
@@ -35,6 +38,12 @@ _STYLES: dict[str, str] = {
 
 #: Wider than any grid, so that rich never folds or crops one.
 _UNBOUNDED = 100_000
+
+#: Where notes are folded outside of a terminal.
+_NOTES_WIDTH = 100
+
+#: A page of ours that a note names.
+_PAGE_NAME = re.compile(r"docs/[a-z-]+\.md")
 
 
 def render(table: Table, kind: str) -> str:
@@ -61,19 +70,21 @@ def check_format(kind: str) -> str:
 
 
 def print_rich(table: Table, console: Console) -> None:
-    """Print on a terminal; a grid wider than it becomes one short line a figure."""
+    """Print on a terminal; a grid wider than it loses columns, or becomes one line a figure."""
     from rich.text import Text
 
     console.print(Text(table.title, style="bold"), soft_wrap=True)
-    for block in map(_short, table.filled_blocks):
+    for block in table.filled_blocks:
         console.print()
         console.print(Text(block.title, style="bold"), soft_wrap=True)
-        grid = _grid(block)
-        natural = console.measure(grid, options=console.options.update(max_width=_UNBOUNDED))
-        if natural.maximum <= console.width:
-            console.print(grid)
+        for number in range(len(block.dispensable) + 1):
+            grid = _grid(_without(block, block.dispensable[:number]))
+            natural = console.measure(grid, options=console.options.update(max_width=_UNBOUNDED))
+            if natural.maximum <= console.width:
+                console.print(grid)
+                break
         else:
-            for line in _stacked(block):
+            for line in _stacked(_without(block, block.dispensable[:2])):
                 console.print(Text(line), soft_wrap=True)
     console.print()
     for note in table.notes:
@@ -90,7 +101,8 @@ def render_plain(table: Table) -> str:
         stream.write(f"\n{block.title}\n")
         console.print(_grid(block))
     body = "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
-    return "\n".join([table.title, body, "", *table.notes]) + "\n"
+    notes = [line for note in table.notes for line in wrap(note, _NOTES_WIDTH)]
+    return "\n".join([table.title, body, "", *notes]) + "\n"
 
 
 def render_markdown(table: Table) -> str:
@@ -103,7 +115,8 @@ def render_markdown(table: Table) -> str:
             for line in (block.columns, rule, *block.rows)
         ]
         parts += [f"### {block.title}", "\n".join(lines)]
-    parts.append("\n".join("- " + note.replace("*", r"\*") for note in table.notes))
+    notes = [_PAGE_NAME.sub(r"[\g<0>](\g<0>)", note.replace("*", r"\*")) for note in table.notes]
+    parts.append("\n".join(f"- {note}" for note in notes))
     return "\n\n".join(parts) + "\n"
 
 
@@ -135,9 +148,9 @@ def render_latex(table: Table) -> str:
             rf"\caption{{{_tex(table.title)}. {_tex(block.title)}.}}",
             rf"\begin{{tabular}}{{{rule}}}",
             r"\toprule",
-            _tex_row(block.columns),
+            _tex_row([_tex_head(name) for name in block.columns]),
             r"\midrule",
-            *map(_tex_row, block.rows),
+            *(_tex_row(map(_tex, row)) for row in block.rows),
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
@@ -160,15 +173,16 @@ def render_html(table: Table) -> str:
             *(_html_row(row, block.keys) for row in block.rows),
             "</tbody></table></div>",
         ]
-    body += ["<ul>", *(f"<li>{html.escape(note)}</li>" for note in table.notes), "</ul>"]
+    notes = [_PAGE_NAME.sub(r'<a href="\g<0>">\g<0></a>', html.escape(n)) for n in table.notes]
+    body += ["<ul>", *(f"<li>{note}</li>" for note in notes), "</ul>"]
     return _PAGE.format(title=html.escape(table.title), style=_CSS, body="\n".join(body))
 
 
-def _short(block: Block) -> Block:
-    """The block without what stands behind its verdicts."""
-    end = len(block.columns) - block.details
-    rows = tuple(row[:end] for row in block.rows)
-    return replace(block, columns=block.columns[:end], rows=rows)
+def _without(block: Block, names: Collection[str]) -> Block:
+    """The block without columns of some names."""
+    kept = [index for index, name in enumerate(block.columns) if name not in names]
+    columns, *rows = (tuple(row[i] for i in kept) for row in (block.columns, *block.rows))
+    return replace(block, columns=columns, rows=tuple(rows))
 
 
 def _grid(block: Block) -> RichTable:
@@ -210,6 +224,9 @@ def _flat(key: str, cell: dict[str, Any]) -> dict[str, Any]:
 #: Characters of a grid's columns that fit LaTeX's article in footnote size.
 _TEX_CHARACTERS = 70
 
+#: Where a column's heading is folded.
+_TEX_HEAD = 16
+
 _TEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -229,13 +246,18 @@ def _tex(text: str) -> str:
 
 def _tex_size(block: Block) -> str:
     """Small type, and smaller with narrow gaps where the columns would leave the page."""
-    columns = zip(block.columns, *block.rows, strict=True)
+    columns = zip(*block.rows, strict=True)
     is_wide = sum(max(map(len, column)) for column in columns) > _TEX_CHARACTERS
     return r"\scriptsize\setlength{\tabcolsep}{3pt}" if is_wide else r"\footnotesize"
 
 
-def _tex_row(cells: Sequence[str]) -> str:
-    return " & ".join(map(_tex, cells)) + r" \\"
+def _tex_head(name: str) -> str:
+    lines = wrap(name, _TEX_HEAD)
+    return r"\shortstack{" + r"\\".join(map(_tex, lines)) + "}" if lines[1:] else _tex(name)
+
+
+def _tex_row(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
 
 
 def _html_row(row: Sequence[str], keys: int) -> str:

@@ -1,12 +1,14 @@
 """Runs of one defense, attack and settings as rows of tables of no paper. No torch here."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from poisonbench import registry
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import did_you_mean
 from poisonbench.results.records import Labels, RunRecord
+from poisonbench.tables.comparisons import Block, Table
 from poisonbench.tables.layout import DASH
 from poisonbench.tables.paper_table import Records
 
@@ -14,7 +16,7 @@ from poisonbench.tables.paper_table import Records
 KEYS = ("method", "attack", "rho", "scenario", "settings")
 
 SETTINGS_NOTE = (
-    "Settings: what differs from the defense's own settings for that data set; paper: nothing does."
+    "Settings: those that differ from the defense's own on that data set; paper: none differs."
 )
 
 
@@ -49,15 +51,30 @@ def grouped(
     return {dataset: by_dataset[dataset]}
 
 
-def not_averaged(groups: Mapping[str, Sequence[Sequence[RunRecord]]], averaged: int) -> list[str]:
-    """A note where some of the runs of groups are in no mean; none where all are."""
-    others = sum(len(runs) for sets in groups.values() for runs in sets) - averaged
-    if not others:
-        return []
-    return [
-        f"{others} other run(s) are not averaged here: an older recipe of the method or of "
-        "training, another poison of the same trial, or a repeated trial."
-    ]
+def table_of(
+    empty: Table,
+    groups: Mapping[str, Sequence[Sequence[RunRecord]]],
+    block: Callable[[str, Sequence[Sequence[RunRecord]]], Block],
+    nothing: str,
+) -> Table:
+    """A table with a block for each data set, which says how many runs are in no mean.
+
+    Args:
+        empty: key, title and notes of the table.
+        groups: as :func:`grouped` gives them.
+        block: lays the rows of one data set out.
+        nothing: what to say where there is no run.
+    """
+    blocks = tuple(block(name, sets) for name, sets in groups.items())
+    averaged = {run for block in blocks for cell in block.cells for run in cell.records}
+    others = sum(len(runs) for sets in groups.values() for runs in sets) - len(averaged)
+    notes = [*empty.notes]
+    if others:
+        notes.append(
+            f"{others} other run(s), of older recipes, other poisons or repeated trials, are not "
+            "averaged here."
+        )
+    return replace(empty, blocks=blocks, notes=tuple(notes if groups else [*notes, nothing]))
 
 
 def keys_of(record: RunRecord) -> dict[str, Any]:

@@ -51,5 +51,5 @@ TABLE = PaperTable(
     title="data sets and models",
     cells=_cells,
     blocks=_blocks,
-    remarks=("Measured: what the runs that count for Table II recorded.",),
+    remark="Measured: what the runs that count for Table II recorded (docs/tables.md).",
 )

@@ -10,7 +10,6 @@ from poisonbench.tables.comparisons import Block, Comparison
 from poisonbench.tables.layout import comparison_block, matrix_block
 from poisonbench.tables.measured import compare_accuracy
 from poisonbench.tables.paper_table import (
-    NORM_NOTE,
     OTHER_NORM,
     PaperTable,
     Records,
@@ -51,13 +50,6 @@ def compare_cells(cells: Sequence[Cell], records: Records) -> list[Comparison]:
         compare_accuracy(cell.keys, cell.select(records), cell.published, trials=cell.trials)
         for cell in cells
     ]
-
-
-#: What the figures are.
-ACCURACY_NOTE = (
-    "Measured: test accuracy at the last epoch in percent, mean±sample standard deviation "
-    "(runs; of several poisons each counts once); (3 of 5) says that some are lacking."
-)
 
 
 def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block]:
@@ -109,6 +101,6 @@ TABLE = PaperTable(
     title="test accuracy under untargeted attacks, by poison ratio rho",
     cells=accuracy_cells,
     blocks=_blocks,
-    remarks=(ACCURACY_NOTE, NORM_NOTE),
+    remark="Measured: test accuracy in %, mean±sample standard deviation (runs): docs/tables.md.",
     claims=_claims,
 )

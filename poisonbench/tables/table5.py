@@ -18,7 +18,6 @@ from poisonbench.tables.comparisons import Block, Comparison
 from poisonbench.tables.layout import DASH, comparison_block, show_measured
 from poisonbench.tables.measured import compare_time
 from poisonbench.tables.paper_table import (
-    NORM_NOTE,
     PaperTable,
     Records,
     dataset_labels,
@@ -131,32 +130,16 @@ def _claims(dataset: str, cells: Sequence[Cell], records: Records) -> list[Claim
 
 def _notes(cells: Sequence[Cell], records: Records) -> list[str]:
     runs = [record for record in records if any(cell.matches(record) for cell in cells)]
-    measured = (
-        "Measured: mean±sample standard deviation (trials), without crafting. A ratio divides a "
-        "run by plain training of the same trial on the same device, with the same threads, "
-        "precision and torch; times of different devices are never divided."
-    )
-    if untimed := sum(not is_timed(record) for record in runs):
-        measured += (
-            f" {untimed} run(s) are not timed: interrupted and continued, or without their device."
-        )
-    if len({device_of(record) for record in runs if is_timed(record)}) > 1:
-        measured += (
-            " Runs lie on more than one device; to time all on one, run --missing's commands with "
-            "an empty folder as --results."
-        )
-    paper = (
-        f"Published, {published.source('5').title}: one time each, without a spread, so no test "
-        f"against it; runs on the mix at rho {RHO:g}, as the paper does not say which attack it "
-        f"timed. The claims are what its figures show. {NORM_NOTE}"
-    )
-    return [measured, paper]
+    untimed = sum(not is_timed(record) for record in runs)
+    return [f"{untimed} run(s) are not timed."] if untimed else []
 
 
 TABLE = PaperTable(
     title="execution time, as a ratio to plain training on the same device",
     cells=_cells,
     blocks=_blocks,
+    remark="Measured: without crafting; a ratio is to plain training of that trial and device: "
+    "docs/tables.md.",
     notes=_notes,
     claims=_claims,
     datasets=("cifar10",),

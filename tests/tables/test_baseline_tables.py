@@ -170,7 +170,7 @@ def test_several_networks_count_alike():
     assert found.verdict is Verdict.NOT_TESTED
 
 
-@pytest.mark.parametrize("key", baseline_tables.BASELINE_TABLES)
+@pytest.mark.parametrize("key", ["baseline-1", "baseline-2"])
 @pytest.mark.parametrize("dataset", ["cifar10", "mnist-sample@1000"])
 def test_missing_runs_are_commands_that_say_the_whole_protocol(key, dataset, results):
     commands = missing_commands(key, (), dataset)
@@ -183,7 +183,7 @@ def test_missing_runs_are_commands_that_say_the_whole_protocol(key, dataset, res
     assert ("--attack-profile" in given) == (key == "baseline-1")
 
 
-@pytest.mark.parametrize("key", baseline_tables.BASELINE_TABLES)
+@pytest.mark.parametrize("key", ["baseline-1", "baseline-2"])
 @pytest.mark.parametrize(
     ("dataset", "presets"),
     [

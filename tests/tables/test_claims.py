@@ -411,6 +411,9 @@ def test_another_attacks_cell_names_it_in_its_command():
     assert not one.matches(make_record(rho=1.0))
 
 
+BASIS = ("targets", "attacks", "poisons", "seeds", "images")
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_claims_are_in_every_format(kind):
     """The word, the effect, its interval, what it rests on and what could have been found."""
@@ -430,25 +433,31 @@ def test_claims_are_in_every_format(kind):
         (claim,) = [c for c in json.loads(text)["claims"] if c["complete"] and c["claim"] == name]
         assert claim["verdict"] == "reproduced"
         assert claim["rho"] == 0.4
-        assert claim["p_value"] < 0.001
-        assert claim["test"] == "random effects of poison, seed and image, margin 0.001"
+        assert claim["p_reproduced_one_sided"] < 0.001 < claim["p_refuted_one_sided"]
+        assert claim["test"] == (
+            "one-sided t-test of the difference in accuracy over seeds and test images, which may "
+            "be under 0 by 0.001, on this poison alone"
+        )
+        assert (claim["trials"], claim["wanted"]) == (5, 5)
         assert claim["effect"] == pytest.approx(0.0202)
         assert (claim["effect_low"], claim["effect_high"]) == pytest.approx((low, high))
         assert claim["detectable"] == pytest.approx(found.judgement.detectable)
-        counts = {name: claim[name] for name in ("poisons", "targets", "seeds", "images")}
-        assert counts == {"poisons": 1, "targets": None, "seeds": 5, "images": 10_000}
+        counts = {name: claim[name] for name in BASIS}
+        assert list(counts.values()) == [None, None, 1, 5, 10_000]
         assert len(claim["records"]) == 10
     elif kind == "csv":
         rows = [row for row in csv.DictReader(io.StringIO(text)) if row["claim"]]
         assert len(rows) == 23
-        (row,) = [row for row in rows if row["p_value"] and row["claim"] == name]
+        (row,) = [row for row in rows if row["effect_low"] and row["claim"] == name]
         assert (row["verdict"], row["measured"]) == ("reproduced", "")
         assert float(row["effect_low"]) == pytest.approx(low)
+        assert float(row["p_reproduced_one_sided"]) < 0.001
+        assert row["p_differs_two_sided"] == ""
         assert (row["poisons"], row["seeds"], row["images"]) == ("1", "5", "10000")
     else:
         assert "+2.02" in text
         assert f"[{100 * low:.2f}, {100 * high:.2f}]" in text
-        assert "1 poison, 5 seeds, 10,000 images" in text
+        assert "this poison alone, 5 seeds, 10,000 images" in text
         assert f"{100 * found.judgement.detectable:.2f}" in text
     if kind == "html":
         assert '<td class="reproduced">reproduced</td>' in text

@@ -146,6 +146,9 @@ def test_the_command_takes_a_poison_for_each_ratio(results):
     outcome = cli(*words, UNWANTED, "--check")
     assert outcome.code == 4
     assert "0 of 0 compared" in outcome.err
+    assert (
+        "declared claims are held to 5 % each, all else to 5 % together, by Holm's" in outcome.err
+    )
     # Five methods' five trials at rho 0, 0.6 and 1.0, of which three are there.
     assert "72 run(s) missing" in outcome.err
     outcome = cli(*words, "--check")

@@ -6,17 +6,25 @@ import json
 import re
 import shutil
 import subprocess
+import textwrap
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from helpers.synthetic_runs import make_record
+from helpers.synthetic_runs import make_record, targeted_run
 from poisonbench.results.statistics import Summary, Verdict
 from poisonbench.results.verdicts import Basis, Judgement
 from poisonbench.tables import catalogue
+from poisonbench.tables.all_runs import build_runs
 from poisonbench.tables.comparisons import Block, Comparison, Finding, Table
-from poisonbench.tables.layout import claims_block, comparison_block
+from poisonbench.tables.filter_table import build_filters
+from poisonbench.tables.layout import claims_block, comparison_block, show_judgement
 from poisonbench.tables.render import FORMATS, print_rich, render
+
+ROOT = Path(catalogue.__file__).parents[2]
 
 
 @pytest.fixture
@@ -40,22 +48,52 @@ def test_texts_show_percent_in_the_papers_style(measured, kind):
     assert "…" not in text
 
 
-@pytest.mark.parametrize("width", [10, 40, 79, 80, 200])
-def test_no_number_is_cropped_in_a_terminal(measured, width):
+def on_terminal(table, width):
     stream = io.StringIO()
-    print_rich(measured, Console(file=stream, width=width, force_terminal=True, color_system=None))
-    text = stream.getvalue()
-    assert all(figure in text for figure in FIGURES)
+    print_rich(table, Console(file=stream, width=width, force_terminal=True, color_system=None))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [10, 40, 79, 80, 120, 200])
+def test_no_number_is_cropped_in_a_terminal(measured, width):
+    text = on_terminal(measured, width)
+    assert all(figure in text for figure in FIGURES if width not in (79, 80) or "(5)" not in figure)
     assert "…" not in text
-    assert "seeds" not in text
     figures = [line for line in text.split("Published: ")[0].splitlines() if "±" in line]
     assert all(len(line) <= max(width, 40) for line in figures)
 
 
-def test_table_2_is_a_grid_on_80_columns(measured):
-    stream = io.StringIO()
-    print_rich(measured, Console(file=stream, width=80, force_terminal=True, color_system=None))
-    assert re.search(r"0\.6  HINT +96\.88±0\.01 \(3 of 5\)  96\.87±0\.02 \(5\)", stream.getvalue())
+@pytest.mark.parametrize(
+    ("width", "head"),
+    [
+        (200, "measured published diff, points 95 % interval verdict rests on detectable"),
+        (140, "measured published diff, points 95 % interval verdict rests on"),
+        (110, "measured published diff, points 95 % interval verdict"),
+        (90, "measured diff, points 95 % interval verdict"),
+        (70, "diff, points 95 % interval verdict"),
+    ],
+)
+def test_word_effect_and_interval_stay_longest_on_a_terminal(measured, width, head):
+    lines = on_terminal(measured, width).splitlines()
+    (columns,) = [line for line in lines if line.startswith("rho  method")]
+    assert f"rho method {head}" in re.sub(" +", " ", columns).removesuffix(
+        " with power 0.8, points"
+    )
+    (none,) = [line for line in lines if re.match(r"0\.0  W/o Defense +\D*(90|-8)", line)]
+    assert re.search(r"-8\.24 +\[-8\.44, -8\.04\] +differs", none)
+    assert all(len(line) <= width for line in lines)
+
+
+def test_where_nothing_was_judged_the_difference_goes_first():
+    table = catalogue.build("2", [make_record(dataset="mnist-sample")], "mnist-sample")
+    for width, head in ((80, "diff, points verdict"), (60, "published verdict")):
+        (columns,) = [x for x in on_terminal(table, width).splitlines() if "rho  method" in x]
+        assert re.sub(" +", " ", columns).endswith(head)
+
+
+def test_in_a_narrow_terminal_each_figure_has_a_line(measured):
+    text = on_terminal(measured, 40)
+    assert re.search(r"diff, points +-8\.24\n  95 % interval +\[-8\.44, -8\.04\]\n", text)
 
 
 def test_json_and_csv_hold_fractions_and_record_ids(measured):
@@ -74,6 +112,9 @@ def test_json_and_csv_hold_fractions_and_record_ids(measured):
             assert float(row["measured"]) == cell["measured"]["mean"]
             assert cell["measured"]["low"] < cell["measured"]["mean"] < cell["measured"]["high"]
             assert len(cell["records"]) == cell["measured"]["n"]
+    (none,) = [c for c in document["cells"] if c["rho"] == 0 and c["method"] == "none"]
+    assert none["p_differs_two_sided"] < 0.05
+    assert not any("p_differs_two_sided" in claim for claim in document["claims"])
     (hint,) = [c for c in document["cells"] if c["rho"] == 0.6 and c["method"] == "hint"]
     assert hint["measured"]["mean"] == 0.9688
     assert hint["wanted"] == 5
@@ -93,11 +134,9 @@ def test_json_and_csv_hold_the_p_value_of_either_direction():
     at = {"claim": "HINT beats none", "rho": 0.6}
     (claim,) = [c for c in document["claims"] if at.items() <= c.items()]
     (row,) = [r for r in rows if (r["claim"], r["rho"]) == ("HINT beats none", "0.6")]
-    assert claim["p_value"] < 0.05 < 0.95 < claim["p_against"]
-    assert claim["p_against"] == round(finding.judgement.p_against, 10) == float(row["p_against"])
-    # Beside a published value either direction speaks against it.
-    (cell,) = [c for c in document["cells"] if c["records"] and c["method"] == "hint"]
-    assert cell["p_value"] == cell["p_against"] > 0
+    assert claim["p_reproduced_one_sided"] < 0.05 < 0.95 < claim["p_refuted_one_sided"]
+    refuted = round(finding.judgement.p_against, 10)
+    assert claim["p_refuted_one_sided"] == refuted == float(row["p_refuted_one_sided"])
 
 
 @pytest.mark.parametrize("unit", ["fraction", "ratio", "seconds", "count"])
@@ -107,7 +146,7 @@ def test_no_effect_is_minus_zero_in_any_format(unit):
     common = {"judgement": judgement, "records": ("a", "b"), "trials": 2, "unit": unit}
     value = Summary(tiny, 0.0, 2)
     cell = Comparison(keys={"method": "hint"}, measured=value, published=value, **common)
-    finding = Finding(keys={"rho": 1}, claim="c", test="t", bears_out=None, **common)
+    finding = Finding(keys={"rho": 1}, claim="c", test="t", planned=2, bears_out=None, **common)
     blocks = comparison_block("b", [cell], ["method"], {}), claims_block("c", [finding])
     for kind in FORMATS:
         text = render(Table(key="2", title="t", blocks=blocks), kind)
@@ -121,16 +160,122 @@ def test_every_format_takes_every_table(measured):
             assert render(table, kind).endswith("\n")
 
 
-@pytest.mark.parametrize("key", catalogue.TABLES)
-def test_five_lines_stand_under_a_table(key, measured):
-    """However much there is to say, and with a link to what the words mean."""
+def note_lines(text, kind):
+    """The lines of 100 columns that the notes take as a reader sees them."""
+    if kind == "html":
+        notes = re.findall("<li>(.*)</li>", text)
+        text = "\n".join(re.sub("<[^>]+>", "", note) for note in notes)
+    elif kind == "latex":
+        text = "\n".join(re.findall(r"\\noindent (.*)\\par", text))
+    else:
+        text = re.sub(r"\[([^]]+)\]\(\1\)", r"\1", text.rstrip().rsplit("\n\n", 1)[-1])
+    return [part for line in text.splitlines() for part in textwrap.wrap(line, 100)]
+
+
+@pytest.fixture(scope="module")
+def all_kinds_of_runs():
+    """Runs that give each table as much to say as there is."""
     runs = [
-        make_record(rho=0.6, digest=d, dataset="mnist-sample", method=d) for d in ("hint", "epic")
+        make_record(rho=0.6, digest=f"{m}{n}", dataset=dataset, method=m, seconds=9.0, session=1.0)
+        for dataset in ("mnist-sample", "mnist", "cifar10")
+        for n, m in enumerate(("hint", "epic", "none"))
     ]
-    runs += [make_record(dataset="mnist", seconds=9.0), make_record(trial=1, variant="custom")]
-    notes = catalogue.build(key, runs, poisons=None).notes
-    assert len(notes) <= 5
-    assert any("docs/verdicts.md" in note for note in notes) == (key != "1")
+    runs += [
+        make_record(dataset="mnist", seconds=9.0, trial=t, variant="custom") for t in range(20)
+    ]
+    for dataset in ("cifar10", "mnist-sample@1000", "mnist"):
+        more = {"dataset": dataset}
+        runs += [
+            targeted_run(True, trial=t, clean=clean, **more) for t, clean in product((0, 1), (0, 1))
+        ]
+    return runs
+
+
+@pytest.mark.parametrize("kind", ["rich", "markdown", "latex", "html"])
+@pytest.mark.parametrize("key", [*catalogue.TABLES, "filters", "runs"])
+def test_five_lines_stand_under_a_table(key, kind, all_kinds_of_runs):
+    """However much there is to say, and with a link to what the words mean."""
+    builds = {"filters": build_filters, "runs": build_runs}
+    for runs in ([], all_kinds_of_runs):
+        table = builds[key](runs) if key in builds else catalogue.build(key, runs)
+        text = render(table, kind)
+        lines = note_lines(text, kind)
+        assert 2 <= len(lines) <= 5
+        assert all(len(note) <= 100 for note in table.notes[:-1])
+        links = {
+            "markdown": "[docs/verdicts.md](docs/verdicts.md)",
+            "html": '<a href="docs/verdicts.md">docs/verdicts.md</a>',
+        }
+        assert (key in builds) or links.get(kind, "docs/verdicts.md") in text
+        assert all((ROOT / page).exists() for page in re.findall(r"docs/[\w-]+\.md", text))
+
+
+@pytest.mark.parametrize("name", ["verdicts", "tables"])
+def test_the_pages_that_notes_link_are_wrapped(name):
+    lines = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8").splitlines()
+    assert not [line for line in lines if len(line) > 100 and not line.startswith("|")]
+
+
+def test_the_page_on_verdicts_names_what_json_has(measured):
+    page = (ROOT / "docs" / "verdicts.md").read_text(encoding="utf-8")
+    document = json.loads(render(measured, "json"))
+    fields = {name for row in (document["cells"][0], document["claims"][0]) for name in row}
+    p_values = {name for name in fields if name.startswith("p_")}
+    assert len(p_values) == 3
+    named = p_values | {"effect_low", "effect_high", "detectable", "test", "wanted"}
+    assert not [name for name in named if f"`{name}`" not in page]
+
+
+def test_the_notes_count_verdicts_and_name_the_primary_ones(measured):
+    """Of the figures one cell has five trials; no claim has."""
+    assert measured.notes[2] == (
+        "1 verdict(s), each at 5 % by itself, 0 of them on declared (primary) claims: "
+        "docs/verdicts.md."
+    )
+    assert catalogue.build("2", []).notes[2].startswith("No verdict is given here.")
+
+
+def finding_of(**judgement):
+    return Finding(
+        **{"keys": {}, "claim": "c", "test": "t", "trials": 1, "planned": 10, "bears_out": None},
+        **{"records": (), "judgement": Judgement(Verdict.INCOMPLETE, **judgement)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("basis", "text"),
+    [
+        (Basis(poisons=1, seeds=3, images=2_000), "this poison alone, 3 seeds, 2,000 images"),
+        (Basis(poisons=5, seeds=5), "5 poisons, 5 seeds"),
+        (
+            Basis(targets=5, attacks=4, poisons=20, seeds=5),
+            "5 targets, 4 attacks, 20 poisons, 5 seeds",
+        ),
+        (Basis(seeds=1), "1 seed"),
+        (Basis(), "-"),
+    ],
+)
+def test_what_a_verdict_rests_on(basis, text):
+    assert show_judgement(finding_of(basis=basis), True)[3] == text
+
+
+def test_a_claim_says_how_many_trials_of_the_planned_it_has():
+    block = claims_block("", [finding_of(effect=0.01, interval=(-0.01, 0.03))])
+    row = dict(zip(block.columns, block.rows[0], strict=True))
+    assert row["trials"] == "1 of 10"
+    assert (row["effect, points"], row["95 % interval"]) == ("+1.00", "[-1.00, 3.00]")
+    assert row["detectable with power 0.8, points"] == "-"
+    whole = replace(finding_of(), trials=12)
+    assert claims_block("", [whole]).rows[0][2] == "12"
+
+
+def test_differences_are_in_points_in_all_tables(all_kinds_of_runs):
+    for key in catalogue.TABLES:
+        for block in catalogue.build(key, all_kinds_of_runs).blocks:
+            heads = [c for c in block.columns if re.match("diff|effect|detectable", c)]
+            assert all(c.endswith((", points", ", s")) for c in heads) or (
+                key == "1" or (key == "5" and "ratio" in block.title)
+            )
 
 
 @pytest.fixture
@@ -147,6 +292,7 @@ def awkward():
 def test_latex_escapes_and_uses_booktabs(awkward, measured):
     text = render(awkward, "latex")
     assert r"50\% of a\_b \& $<$c$>$" in text
+    assert r"\shortstack{detectable with\\power 0.8,\\points} \\" in render(measured, "latex")
     assert r"\{a\}\textbackslash{}b & 1$\pm$2 \\" in text
     assert r"\$\#\textasciitilde{}\textasciicircum{} & [red]3 \\" in text
     text = render(measured, "latex")
@@ -175,7 +321,8 @@ def test_markdown_and_rich_take_text_as_it_is(awkward):
 
 def test_html_is_one_page_that_needs_nothing_else(awkward, measured):
     text = render(measured, "html")
-    assert not re.search(r"<script|<link|src=|href=|url\(|@import|https?://", text)
+    assert not re.search(r"<script|<link|src=|url\(|@import|https?://", text)
+    assert set(re.findall(r'href="([^"]*)"', text)) == {"docs/tables.md", "docs/verdicts.md"}
     assert "color-scheme: light dark" in text
     assert '<td class="differs">differs</td>' in text
     assert "50% of a_b &amp; &lt;c&gt;" in render(awkward, "html")

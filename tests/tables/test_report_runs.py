@@ -115,5 +115,5 @@ def test_end_to_end_on_the_embedded_sample(results):
     assert hint["test_accuracy"] > 0.8
     report = done("report", "--table", "2", "--results", results)
     assert "MNIST sample (not the paper's data)" in report.out
-    assert "1 other run(s) of these data sets are not averaged here" in report.out
+    assert "1 other run(s) are not averaged" in report.out
     assert report.err == ""

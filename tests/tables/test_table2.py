@@ -134,7 +134,7 @@ def test_the_sample_is_shown_only_with_runs_or_on_request():
     assert shown([]) == {"cifar10", "mnist"}
     assert shown([sample]) == {"cifar10", "mnist", "mnist-sample"}
     assert shown([], "mnist-sample") == {"mnist-sample"}
-    assert "mnist-sample is a part of MNIST" in catalogue.build("2", [sample]).notes[-1]
+    assert "(not the paper's data)" in catalogue.build("2", [sample]).blocks[-1].title
 
 
 def test_table_1_sets_recorded_settings_beside_the_published():
@@ -224,12 +224,14 @@ def test_columns_of_different_poisons_are_said():
     old = [make_record(rho=rho, digest=f"old{rho}") for rho in (0.0, 0.2, 0.6)]
     new = make_record(method="hint", rho=0.6, digest="new")
     notes = catalogue.build("2", old).notes
-    assert not [text for text in notes if "are of 2 poisons" in text]
+    assert not [text for text in notes if "several poisons" in text]
     (note,) = [
-        text for text in catalogue.build("2", [*old, new]).notes if "are of 2 poisons" in text
+        text for text in catalogue.build("2", [*old, new]).notes if "several poisons" in text
     ]
-    assert "mnist at rho 0.6 with seed 0" in note
-    assert "new, old0.6" in note
+    assert "several poisons: mnist at rho 0.6 (--poison)." in note
+    more = make_record(method="hint", rho=0.2, digest="new")
+    (note,) = [text for text in catalogue.build("2", [*old, new, more]).notes if "several" in text]
+    assert "several poisons: mnist at rho 0.2 and 1 more (--poison)." in note
 
 
 def test_each_root_seed_has_its_own_poison():
@@ -238,7 +240,7 @@ def test_each_root_seed_has_its_own_poison():
         for method in ("none", "hint")
         for seed in (0, 1)
     ]
-    assert not [text for text in catalogue.build("2", runs).notes if "are of 2 poisons" in text]
+    assert not [text for text in catalogue.build("2", runs).notes if "several poisons" in text]
 
 
 def test_of_a_sample_only_what_has_runs_is_shown():

@@ -81,7 +81,7 @@ def test_a_cell_is_counted_beside_the_published_count():
     assert cell.difference == pytest.approx(-0.6)
     evidence = ShareDifference(Proportion(2, 5), Proportion(5, 5))
     assert cell.judgement.interval == evidence.interval()
-    assert cell.judgement.basis == Basis(poisons=5, targets=5, seeds=5)
+    assert cell.judgement.basis == Basis(targets=5, attacks=1, poisons=5, seeds=5)
     assert cell.verdict == "inconclusive"
     said = cell.to_dict()
     interval = stats.binomtest(2, 5).proportion_ci(method="wilson")
@@ -201,7 +201,7 @@ def test_there_is_no_net_column_without_controls():
     block = with_control.blocks[2]
     assert block.columns[3:5] == ("measured", "net")
     assert block.rows[0][3:5] == ("4/5 [37.6, 96.4]", "1/2 [9.5, 90.5]")
-    assert any(" Net: " in note for note in with_control.notes)
+    assert any("Net: without targets" in note for note in with_control.notes)
 
 
 def test_a_control_is_its_scenarios_whatever_attack_named_it():
@@ -234,7 +234,7 @@ def test_the_sample_has_its_rows_and_controls_when_it_has_runs():
         *("Noise (scratch)", "Noise (finetune)", "Noise (transfer)"),
         *("clean (scratch)", "clean (finetune)", "clean (transfer)"),
     ]
-    assert any("has no figures for it" in note for note in table.notes)
+    assert "(not the paper's data)" in table.blocks[5].title
     assert catalogue.check("3", records).missing == 100
 
 
@@ -315,7 +315,7 @@ def test_the_papers_own_counts_say_what_five_targets_can():
     friends = pooled["HINT is hit less than FRIENDS"]
     assert friends.trials == 5
     assert friends.judgement.effect == pytest.approx(6 / 20 - 3 / 20)
-    assert friends.judgement.basis == Basis(poisons=20, targets=5, seeds=5)
+    assert friends.judgement.basis == Basis(targets=5, attacks=4, poisons=20, seeds=5)
     assert len(friends.records) == 40
     assert all(finding.bears_out for finding in pooled.values())
     most = pooled["ATDA (L2) is hit most of the defenses"]

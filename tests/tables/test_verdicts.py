@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ def test_a_published_two_of_five_can_differ_from_nothing():
     again = [targeted_run(True, trial=trial, target=7) for trial in range(TRIALS)]
     assert compare_success({}, again, Proportion(2, 5), trials=TRIALS).judgement.effect == 0.6
     repeated = compare_success({}, again, Proportion(2, 5), trials=TRIALS)
-    assert repeated.judgement.basis == Basis(poisons=1, targets=1, seeds=1)
+    assert repeated.judgement.basis == Basis(targets=1, attacks=1, poisons=1, seeds=1)
     assert not repeated.judgement.is_complete
     assert show_measured(repeated) == "5/5"
     assert repeated.to_dict()["measured"]["low"] is None
@@ -427,11 +428,10 @@ def test_a_rows_difference_is_the_judged_one():
     assert firsts[2:] == ["+10.00", "+10.00 (first 5 of 10)", "+60.00 (first 5 of 10)"]
 
 
-def test_the_note_holds_for_claims_of_no_worse_too():
-    note = " ".join(catalogue.build("2", [], "mnist").notes)
-    assert (
-        "positive where the first is better; *at least as good* needs it over -0.1 points" in note
-    )
+def test_the_page_says_what_effects_of_claims_of_no_worse_mean():
+    page = " ".join(Path("docs/verdicts.md").read_text(encoding="utf-8").split())
+    assert "positive where the first is better" in page
+    assert "*At least as good* asks for more than -0.1 points" in page
 
 
 def test_a_certain_gain_that_is_too_small_is_called_so():
