@@ -34,13 +34,13 @@ from scipy import stats
 from poisonbench.results.crossed import Spread, accuracy_difference, spread_of
 from poisonbench.results.estimates import Estimate, Part, mean_difference, paired_difference
 from poisonbench.results.proportions import ShareDifference
-from poisonbench.results.sign_permutation import TargetDifference, target_difference
 from poisonbench.results.statistics import (
     Proportion,
     Summary,
     Verdict,
     summarise,
 )
+from poisonbench.results.target_success import TargetDifference, target_difference
 from poisonbench.results.verdicts import (
     LEAST_SUCCESS,
     ClaimRule,

@@ -15,7 +15,7 @@ from typing import Any
 
 from poisonbench.results.estimates import paired_difference
 from poisonbench.results.records import RunRecord
-from poisonbench.results.sign_permutation import TargetDifference, target_difference
+from poisonbench.results.target_success import TargetDifference, target_difference
 from poisonbench.results.verdicts import (
     LEAST_ACCURACY,
     LEAST_SUCCESS,
@@ -256,7 +256,7 @@ class SuccessOrder(Claim):
     def judge(self, records: Sequence[RunRecord]) -> Finding:
         """Judge the claim by the planned number of targets, each of which counts once."""
         sets = self.by_target(records)
-        return self._finding(sets, self.evidence, "permutation of signs by target")
+        return self._finding(sets, self.evidence, "Gaffke's test of the mean over targets")
 
     def by_target(self, records: Sequence[RunRecord]) -> list[Sets]:
         """Of each comparison the targets that both defenses have under all attacks.
