@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from poisonbench.results.statistics import SIGNIFICANCE, Summary, Verdict, summarise
@@ -159,7 +159,8 @@ def as_printed(published: Summary, digit: float) -> Summary:
 
     Args:
         published: as printed.
-        digit: the value of the last printed place, e.g. 0.0001 for 98.44 %.
+        digit: the value of the last printed place, e.g. 0.0001 for 98.44 %; 0 for the spread that
+            an unrounded standard deviation stands for.
 
     Returns:
         The summary with divisor n - 1; null spread stays null.
@@ -169,6 +170,27 @@ def as_printed(published: Summary, digit: float) -> Summary:
     spread = (published.std + digit / 2) ** 2 * published.n / (published.n - 1)
     rounding = published.n * digit**2 / 12
     return Summary(published.mean, math.sqrt(spread + rounding), published.n)
+
+
+def printed_difference(
+    measured: Summary | None, published: Summary, digit: float
+) -> Estimate | None:
+    """Difference from a published mean: judged by its widest spread, which is not its likeliest.
+
+    Args:
+        measured: null where there are no values.
+        published: as printed.
+        digit: see :func:`as_printed`.
+
+    Returns:
+        As :func:`mean_difference`; what could be found is by the printed spread.
+    """
+    widest = as_printed(published, digit)
+    difference = mean_difference(measured, widest)
+    likeliest = mean_difference(measured, as_printed(published, 0.0))
+    if difference is None or likeliest is None:
+        return difference
+    return replace(difference, variance=likeliest.variance + digit**2 / 12)
 
 
 def mean_difference(
