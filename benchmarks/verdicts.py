@@ -111,14 +111,16 @@ def share(flags: Sequence[bool]) -> float:
     return float(np.mean(flags))
 
 
-def said(evidence: Sequence[Evidence], rule: Rule, word: Verdict) -> float:
-    """Share of the tables that get a word."""
-    return share([rule.verdict(one) is word for one in evidence])
+def said(evidence: Sequence[Evidence | None], rule: Rule, word: Verdict) -> float:
+    """Share of the tables that get a word; one without any spread gets none."""
+    return share([one is not None and rule.verdict(one) is word for one in evidence])
 
 
-def reports(evidence: Sequence[Evidence], rule: Rule, word: Verdict, effect: float) -> list[float]:
+def reports(
+    evidence: Sequence[Evidence | None], rule: Rule, word: Verdict, effect: float
+) -> list[float]:
     """The power that the first tables report for a difference."""
-    return [one.chances(rule, effect)[word] for one in evidence[:REPORTS]]
+    return [one.chances(rule, effect)[word] for one in evidence[:REPORTS] if one is not None]
 
 
 def means(lines: Lines, tables: int, generator: Generator) -> None:

@@ -253,6 +253,18 @@ def test_verdicts(script, monkeypatch, capsys):
     assert "Words that are right" not in printed
 
 
+def test_level_search(script, capsys):
+    module = script("level_search")
+    module.main(["--targets", "5", "--attacks", "2", "--markdown"])
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| re")]
+    assert len(rows) == 4
+    errors = [float(row.split(" | ")[3]) for row in rows]
+    assert all(0 < error <= 5 for error in errors)
+    # By hand: five targets that win or lose alike; only five wins of five pass.
+    value = module.alike(5, 1, 0.0, 1)[0]
+    assert value == pytest.approx(0.5**5)
+
+
 def test_help_does_not_import_torch():
     """What benchmarks/startup.py measures, as a fact that does not depend on the machine."""
     import subprocess
