@@ -10,7 +10,7 @@ the mean of a nonnegative variable, 2005): the targets and one more, with the wo
 be, get random weights that are uniform over all that sum to 1; the p-value is the probability that
 the weighted mean is on the other side. With one attack it is McNemar's exact test. That it holds
 its level is proved for two values, and conjectured for all (Learned-Miller and Thomas,
-arXiv:1905.06208); ``benchmarks/verdicts.py`` searches for a counterexample.
+arXiv:1905.06208); ``benchmarks/level_search.py`` looks for a counterexample.
 """
 
 from __future__ import annotations
