@@ -36,6 +36,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/targeted.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/verdicts.py
+	$(BIN)/python benchmarks/level_search.py
 
 clean:
 	rm -rf .venv build dist

@@ -1,14 +1,20 @@
 """The verdicts' errors and power over simulated tables, beside what the functions report.
 
     python benchmarks/verdicts.py --markdown
-    python benchmarks/verdicts.py --parts accuracy --tables 500
+    python benchmarks/verdicts.py --parts poisons --tables 500
 
 means     a mean against a published one: seeds, two spreads. Another test: Welch's.
-accuracy  two methods on the same poisons, seeds and test images, by outcomes of images. Other
-          tests: the paired t-test over trials, and a crossed bootstrap (percentiles).
+printed   accuracies against published ones, which are printed to 0.01 %.
+images-2000, images-10000, ten-seeds, poisons
+          two methods on the same poisons, seeds and test images, by outcomes of images. Other
+          tests: the paired t-test over trials, and a crossed bootstrap (percentiles; of the
+          first 500 tables).
+without   the same, of records without outcomes by image.
 shares    successes of trials against published ones. Another test: Fisher's.
 targets   attack success under two defenses. Another test: Fisher's of the pooled counts.
 trend     accuracies of six levels that fall at each step. Another test: Page's.
+others    a method against four others at once.
+seconds   of two methods, five trials.
 family    60 values that all equal the published ones. Another way: without Holm's correction.
 
 Each line is a truth, from which 2,000 tables are drawn and judged as a report would judge them. An
@@ -21,9 +27,12 @@ percentile.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
+from math import gamma
 
 import numpy as np
 import torch
@@ -32,16 +41,25 @@ from numpy.random import Generator
 from scipy import stats
 
 from poisonbench.results.crossed import Spread, accuracy_difference, spread_of
-from poisonbench.results.estimates import Estimate, Part, mean_difference, paired_difference
+from poisonbench.results.estimates import (
+    Estimate,
+    Part,
+    as_printed,
+    mean_difference,
+    paired_difference,
+    printed_difference,
+    unshared_errors,
+)
 from poisonbench.results.proportions import ShareDifference
-from poisonbench.results.sign_permutation import TargetDifference, target_difference
 from poisonbench.results.statistics import (
     Proportion,
     Summary,
     Verdict,
     summarise,
 )
+from poisonbench.results.target_success import TargetDifference, target_difference
 from poisonbench.results.verdicts import (
+    LEAST_ACCURACY,
     LEAST_SUCCESS,
     ClaimRule,
     EquivalenceRule,
@@ -55,6 +73,8 @@ HEADINGS = ["word", "design", "truth", "said, %", "another test, %"]
 POWER_HEADINGS = ["word", "design", "true difference", "said, %", "reported, %", "by one table, %"]
 #: Tables of which their own report is asked, and of which the true spread is taken.
 REPORTS = 200
+#: Tables that the bootstrap is tried on.
+RESAMPLED = 500
 LEVELS = 6
 #: With a delta that nothing reaches, equivalence takes nothing from "differs".
 STRICT = EquivalenceRule(1e-9)
@@ -62,10 +82,11 @@ STRICT = EquivalenceRule(1e-9)
 
 @dataclass
 class Lines:
-    """The rows of the two tables."""
+    """The rows of the two tables, and which populations of test images they shall be of."""
 
     errors: list[list[str]]
     power: list[list[str]]
+    populations: Sequence[str]
 
     def error(self, word: Verdict, design: str, truth: str, said: float, other: str = "") -> None:
         """Add a line of a word that is wrong."""
@@ -91,14 +112,16 @@ def share(flags: Sequence[bool]) -> float:
     return float(np.mean(flags))
 
 
-def said(evidence: Sequence[Evidence], rule: Rule, word: Verdict) -> float:
-    """Share of the tables that get a word."""
-    return share([rule.verdict(one) is word for one in evidence])
+def said(evidence: Sequence[Evidence | None], rule: Rule, word: Verdict) -> float:
+    """Share of the tables that get a word; one without any spread gets none."""
+    return share([one is not None and rule.verdict(one) is word for one in evidence])
 
 
-def reports(evidence: Sequence[Evidence], rule: Rule, word: Verdict, effect: float) -> list[float]:
+def reports(
+    evidence: Sequence[Evidence | None], rule: Rule, word: Verdict, effect: float
+) -> list[float]:
     """The power that the first tables report for a difference."""
-    return [one.chances(rule, effect)[word] for one in evidence[:REPORTS]]
+    return [one.chances(rule, effect)[word] for one in evidence[:REPORTS] if one is not None]
 
 
 def means(lines: Lines, tables: int, generator: Generator) -> None:
@@ -132,6 +155,50 @@ def means(lines: Lines, tables: int, generator: Generator) -> None:
                 said(evidence, held, word),
                 truth.chances(held, right)[word],
                 reports(evidence, held, word, right),
+            )
+
+
+def printed(lines: Lines, tables: int, generator: Generator) -> None:
+    """Accuracies of five seeds against published ones of five, in percent of test images."""
+    rule = EquivalenceRule(LEAST_ACCURACY)
+    for ours, theirs in ((0.0004, 0.0002), (0.0002, 0.0005), (0.002, 0.002)):
+        design = f"5 seeds against 5 printed, spreads {100 * ours:g} and {100 * theirs:g} %"
+
+        def draw(
+            difference: float, ours: float = ours, theirs: float = theirs
+        ) -> list[Estimate | None]:
+            pairs = [
+                generator.normal((difference, 0), (ours, theirs), (5, 2)) for _ in range(tables)
+            ]
+            return [
+                printed_difference(
+                    summarise(pair[:, 0].tolist()),
+                    Summary(round(pair[:, 1].mean(), 4), round(pair[:, 1].std(), 4), 5),
+                    0.0001,
+                )
+                for pair in pairs
+            ]
+
+        # Of NumPy's standard deviation, divisor n, as it is printed on average.
+        std = theirs * (2 / 5) ** 0.5 * gamma(5 / 2) / gamma(2)
+        widest = as_printed(Summary(0.0, std, 5), 0.0001)
+        widest_variance = widest.std**2 / 5 + theirs**2 / 5 - std**2 / 4
+        parts = Part(ours**2 / 5, 4), Part(widest_variance, 4)
+        truth = Estimate(0.0, parts, (ours**2 + theirs**2) / 5 + 0.0001**2 / 12)
+        for word, wrong, right in (
+            (Verdict.DIFFERS, 0.0, detectable(truth, rule)),
+            (Verdict.EQUIVALENT, rule.delta, 0.0),
+        ):
+            shown = f"{100 * wrong:g} % apart" if wrong else "equal"
+            lines.error(word, design, shown, said(draw(wrong), rule, word))
+            evidence = draw(right)
+            lines.found(
+                word,
+                design,
+                f"{100 * right:.3f} %" if right else "none, delta 0.1 %",
+                said(evidence, rule, word),
+                truth.chances(rule, right)[word],
+                reports(evidence, rule, word, right),
             )
 
 
@@ -178,6 +245,8 @@ class Outcomes:
         always: share of images that one method always gets right and the other wrong, either way.
         churn: share of images on which they differ by chance, in each trial anew.
         trial: standard deviation of the difference between poisons, and between seeds.
+        draws: of the poison, which the seeds share out in turn; 0 where poisons and seeds are
+            crossed.
     """
 
     name: str
@@ -187,26 +256,49 @@ class Outcomes:
     always: float
     churn: float
     trial: float
+    draws: int = 0
 
     def draw(self, gain: float, generator: Generator) -> np.ndarray:
         """The first's outcomes minus the second's, (poisons, seeds, images)."""
         shape = self.poisons, self.seeds, self.images
         uniform = generator.random(self.images, dtype=np.float32)
-        fixed = (uniform < self.always / 2).astype(np.int8) - (uniform > 1 - self.always / 2)
-        shift = gain / (1 - self.always) + generator.normal(0, self.trial, (1, self.seeds, 1))
+        # Without chance a gain is on the images that the methods always differ on.
+        moved = 0.0 if self.churn else gain
+        fixed = (uniform < (self.always + moved) / 2).astype(np.int8)
+        fixed -= uniform > 1 - (self.always - moved) / 2
+        shift = (gain - moved) / (1 - self.always)
+        shift = shift + generator.normal(0, self.trial, (1, self.seeds, 1))
         if self.poisons > 1:
             shift = shift + generator.normal(0, self.trial, (self.poisons, 1, 1))
+        if self.draws:
+            by_draw = generator.normal(0, self.trial, self.draws)
+            shift = shift + np.resize(by_draw, (1, self.seeds, 1))
         either = np.maximum(self.churn, np.abs(shift))
         uniform = generator.random(shape, dtype=np.float32)
         anew = (uniform < (either + shift) / 2).astype(np.int8)
         anew -= uniform > 1 - (either - shift) / 2
         return np.where(fixed != 0, fixed, anew)
 
+    def by_draw(self, table: np.ndarray) -> np.ndarray:
+        """A table of trials as a report has it: each draw once, by the mean of its seeds."""
+        if not self.draws:
+            return table
+        return np.array(
+            [table[0, d :: self.draws].mean(0, keepdims=True) for d in range(self.draws)]
+        )
+
+    @property
+    def sample(self) -> dict[str, int]:
+        """How many poisons, seeds of each and images the estimate counts."""
+        trials = (self.draws, 1) if self.draws else (self.poisons, self.seeds)
+        return {"poisons": trials[0], "seeds": trials[1], "images": self.images}
+
     @property
     def design(self) -> str:
         """In words."""
         trials = f"{self.poisons} x {self.seeds} poisons x seeds"
         trials = f"{self.seeds} seeds" if self.poisons == 1 else trials
+        trials += f" on {self.draws} draws of the poison" if self.draws else ""
         return f"{trials}, {self.images} images, {self.name}"
 
 
@@ -217,80 +309,154 @@ POPULATIONS = (
     ("trials apart", 0.005, 0.01, 0.003),
     ("trials far apart", 0.0, 0.02, 0.02),
 )
-DESIGNS = ((1, 3, 2000), (1, 5, 2000), (1, 5, 10_000), (5, 5, 2000))
+#: Poisons, seeds, images, and the draws of the poison that seeds share out; by part.
+DESIGNS = {
+    "images-2000": ((1, 3, 2000, 0), (1, 5, 2000, 0)),
+    "images-10000": ((1, 3, 10_000, 0), (1, 5, 10_000, 0)),
+    "ten-seeds": ((1, 10, 2000, 0), (1, 10, 10_000, 0)),
+    "poisons": ((5, 5, 2000, 0), (1, 5, 2000, 5), (1, 10, 2000, 5)),
+}
+#: Of which claims of "at least as good" are judged too, and records without outcomes.
+FEW_DESIGNS = ((1, 5, 2000, 0), (1, 5, 10_000, 0), (1, 10, 2000, 5))
+BETTER = ClaimRule(0.0, LEAST_ACCURACY)
+NOT_WORSE = ClaimRule(-LEAST_ACCURACY, -LEAST_ACCURACY)
 
 
-def accuracy(lines: Lines, tables: int, generator: Generator) -> None:
-    """Accuracies of two methods, from their outcomes by image."""
-    for poisons, seeds, images in DESIGNS:
-        # Of 2,000 images 0.1 % are two, which nothing can exclude.
-        least = 0.001 if images >= 10_000 else 0.005
-        rule = ClaimRule(0.0, least)
-        resampled = weights(poisons, seeds, images, generator)
+def accuracy(part: str, lines: Lines, tables: int, generator: Generator) -> None:
+    """Accuracies of two methods, from their outcomes by image, in the designs of a part."""
+    for poisons, seeds, images, draws in DESIGNS[part]:
         for name, always, churn, trial in POPULATIONS:
-            population = Outcomes(name, poisons, seeds, images, always, churn, trial)
-            judge = partial(estimate, least=least)
-            equal, others = [], []
-            for _ in range(tables):
+            if name not in lines.populations:
+                continue
+            population = Outcomes(name, poisons, seeds, images, always, churn, trial, draws)
+            resampled = weights(population, generator)
+            equal, paired, bootstrap = [], [], []
+            for number in range(tables):
                 table = population.draw(0.0, generator)
-                equal.append(judge(table))
-                others.append((paired_t_finds(table), bootstrap_finds(table, resampled)))
-            paired, bootstrap = (100 * share(flags) for flags in zip(*others, strict=True))
+                equal.append(estimate(population, table))
+                paired.append(paired_t_finds(table))
+                if number < RESAMPLED:
+                    bootstrap.append(bootstrap_finds(population.by_draw(table), resampled))
             lines.error(
                 Verdict.REPRODUCED,
                 population.design,
                 "equal",
-                said(equal, rule, Verdict.REPRODUCED),
-                f"paired t {paired:.1f}, bootstrap {bootstrap:.1f}",
+                said(equal, BETTER, Verdict.REPRODUCED),
+                f"paired t {100 * share(paired):.1f}, bootstrap {100 * share(bootstrap):.1f}",
             )
-            at_least = [judge(population.draw(least, generator)) for _ in range(tables)]
+            draw = partial(estimates, population, tables, generator)
             lines.error(
                 Verdict.REFUTED,
                 population.design,
-                f"{100 * least:g} % better, which counts",
-                said(at_least, rule, Verdict.REFUTED),
+                "0.1 % better, which counts",
+                said(draw(LEAST_ACCURACY), BETTER, Verdict.REFUTED),
             )
-            truth = true_spread(population, generator).estimate(
-                0.0, poisons=poisons, seeds=seeds, images=images, least=least
-            )
-            gain = detectable(truth, rule)
-            better = [judge(population.draw(gain, generator)) for _ in range(tables)]
-            lines.found(
-                Verdict.REPRODUCED,
-                population.design,
-                f"{100 * gain:.2f} %",
-                said(better, rule, Verdict.REPRODUCED),
-                truth.chances(rule, gain)[Verdict.REPRODUCED],
-                reports(better, rule, Verdict.REPRODUCED, gain),
-            )
+            truth = true_spread(population, generator).estimate(0.0, **population.sample)
+            power(lines, population.design, truth, BETTER, draw)
+            if (poisons, seeds, images, draws) not in FEW_DESIGNS:
+                continue
+            design = f"{population.design}, margin 0.1 %"
+            worse = draw(-LEAST_ACCURACY)
+            for word in (Verdict.REPRODUCED, Verdict.REFUTED):
+                lines.error(word, design, "0.1 % worse", said(worse, NOT_WORSE, word))
+            power(lines, design, truth, NOT_WORSE, draw)
 
 
-def estimate(table: np.ndarray, least: float) -> Estimate:
+def power(
+    lines: Lines,
+    design: str,
+    truth: Estimate,
+    rule: ClaimRule,
+    draw: Callable[[float], list[Estimate]],
+) -> None:
+    """Add the line of how often a gain is found that is reported to be, four times of five."""
+    gain = detectable(truth, rule)
+    evidence = draw(gain)
+    lines.found(
+        Verdict.REPRODUCED,
+        design,
+        f"{100 * gain:.2f} %",
+        said(evidence, rule, Verdict.REPRODUCED),
+        truth.chances(rule, gain)[Verdict.REPRODUCED],
+        reports(evidence, rule, Verdict.REPRODUCED, gain),
+    )
+
+
+def estimates(
+    population: Outcomes, tables: int, generator: Generator, gain: float
+) -> list[Estimate]:
+    """Of drawn tables."""
+    return [estimate(population, population.draw(gain, generator)) for _ in range(tables)]
+
+
+def estimate(population: Outcomes, table: np.ndarray) -> Estimate:
     """As a report makes it, from what each method got right."""
-    return accuracy_difference(table >= 0, table <= 0, least=least)
+    return accuracy_difference(population.by_draw(table >= 0), population.by_draw(table <= 0))
 
 
 def true_spread(population: Outcomes, generator: Generator) -> Spread:
     """The spread of a population: of trials as it is drawn, of images the mean of unbiased ones."""
-    spreads = [spread_of(population.draw(0.0, generator)) for _ in range(REPORTS)]
+    drawn = (population.by_draw(population.draw(0.0, generator)) for _ in range(REPORTS))
+    spreads = [spread_of(table) for table in drawn]
     trial = ((1 - population.always) * population.trial) ** 2
+    poison = trial * (1 + population.draws / population.seeds) if population.draws else trial
     return Spread(
-        poison=trial if population.poisons > 1 else 0.0,
-        seed=trial,
+        poison=poison if population.sample["poisons"] > 1 else 0.0,
+        seed=0.0 if population.draws else trial,
         both=0.0,
         image=float(np.mean([one.image for one in spreads])),
         rest=float(np.mean([one.rest for one in spreads])),
     )
 
 
-def weights(
-    poisons: int, seeds: int, images: int, generator: Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def without(lines: Lines, tables: int, generator: Generator) -> None:
+    """Accuracies of two methods, from records that do not say which images are right."""
+    # The first is as far apart as images can set two methods: none is wrong by both.
+    populations = (("no image wrong by both", 0.02, 0.0, 0.001), *POPULATIONS[1:3])
+    for poisons, seeds, images, draws in FEW_DESIGNS:
+        for name, always, churn, trial in populations:
+            population = Outcomes(name, poisons, seeds, images, always, churn, trial, draws)
+            design = f"{population.design}, no outcomes kept"
+            draw = partial(unkept, population, tables, generator)
+            for word, gain in ((Verdict.REPRODUCED, 0.0), (Verdict.REFUTED, LEAST_ACCURACY)):
+                shown = "0.1 % better, which counts" if gain else "equal"
+                lines.error(word, design, shown, said(draw(gain), BETTER, word))
+            if churn:
+                continue
+            # A trial's chance is of the few images that its own shift sets apart.
+            one = (1 - always) * (trial**2 + trial * (2 / np.pi) ** 0.5 / images)
+            trials = one * (1 / draws + 1 / seeds) if draws else one / seeds
+            image_variance = unshared_errors(1 - always / 2, 1 - always / 2, images)
+            parts = Part(trials, (draws or seeds) - 1), Part(image_variance, math.inf)
+            truth = Estimate(0.0, parts, trials + image_variance)
+            power(lines, design, truth, BETTER, draw)
+
+
+def unkept(
+    population: Outcomes, tables: int, generator: Generator, gain: float
+) -> list[Estimate | None]:
+    """As a report makes them from accuracies, were 1 % of the images wrong by both methods.
+
+    Of a population in which one method's errors are never the other's, none is.
+    """
+    both = 0.01 if population.churn else 0.0
+    evidence = []
+    for _ in range(tables):
+        table = population.draw(gain, generator)
+        first, second = (1 - both - (sign * table > 0).mean() for sign in (-1, 1))
+        gains = population.by_draw(table).mean(2).ravel().tolist()
+        variance = unshared_errors(first, second, population.images)
+        evidence.append(paired_difference(gains, variance))
+    return evidence
+
+
+def weights(population: Outcomes, generator: Generator) -> tuple[np.ndarray, np.ndarray]:
     """Counts of a crossed bootstrap's 200 resamples, of trials and of images."""
 
     def counts(size: int) -> np.ndarray:
         return generator.multinomial(size, np.full(size, 1 / size), 200)
 
+    poisons, seeds, images = population.sample.values()
     trials = counts(poisons)[:, :, None] * counts(seeds)[:, None, :]
     return trials.reshape(200, -1), counts(images).astype(np.float32)
 
@@ -312,8 +478,16 @@ def bootstrap_finds(table: np.ndarray, resampled: tuple[np.ndarray, np.ndarray])
 
 def shares(lines: Lines, tables: int, generator: Generator) -> None:
     """Successes of independent trials against published ones."""
-    for ours, theirs, delta in ((5, 5, 0.5), (10, 5, 0.5), (50, 5, 0.5), (50, 50, 0.3)):
-        design = f"{ours} targets against {theirs}"
+    for ours, theirs, delta in (
+        (5, 5, LEAST_SUCCESS),
+        (5, 5, 0.5),
+        (10, 5, 0.5),
+        (50, 5, 0.5),
+        (50, 50, LEAST_SUCCESS),
+        (50, 50, 0.3),
+    ):
+        rule = EquivalenceRule(delta)
+        design = f"{ours} targets against {theirs}, delta {100 * delta:g} %"
         draw = partial(counts, tables, (ours, theirs), generator)
         for rate in (0.2, 0.5, 0.9):
             equal = draw(rate, rate)
@@ -327,25 +501,20 @@ def shares(lines: Lines, tables: int, generator: Generator) -> None:
                 Verdict.DIFFERS,
                 design,
                 f"both {rate:g}",
-                words_of(equal, STRICT, Verdict.DIFFERS),
+                words_of(equal, rule, Verdict.DIFFERS),
                 f"Fisher {100 * other:.1f}",
             )
         lines.error(
             Verdict.EQUIVALENT,
             design,
-            f"{0.4 + delta:g} and 0.4, delta {delta:g}",
-            words_of(draw(0.4 + delta, 0.4), EquivalenceRule(delta), Verdict.EQUIVALENT),
+            f"{0.4 + delta:g} and 0.4",
+            words_of(draw(0.4 + delta, 0.4), rule, Verdict.EQUIVALENT),
         )
         truth = ShareDifference(Proportion(0, ours), Proportion(theirs, theirs))
-        gap = detectable(truth, STRICT)
-        if gap is not None:
-            lines.found(
-                Verdict.DIFFERS,
-                design,
-                f"{1 + gap:.2f} against 1",
-                words_of(draw(1 + gap, 1.0), STRICT, Verdict.DIFFERS),
-                truth.chances(STRICT, gap)[Verdict.DIFFERS],
-            )
+        for word, gap in ((Verdict.DIFFERS, detectable(truth, rule)), (Verdict.EQUIVALENT, 0.0)):
+            if gap is not None and (reported := truth.chances(rule, gap)[word]) > 0:
+                found = words_of(draw(1 + gap, 1.0), rule, word)
+                lines.found(word, design, f"{1 + gap:.2f} against 1", found, reported)
 
 
 def counts(
@@ -356,7 +525,7 @@ def counts(
     return [ShareDifference(Proportion(x, trials[0]), Proportion(y, trials[1])) for x, y in drawn]
 
 
-def words_of(evidence: Sequence[ShareDifference], rule: Rule, word: Verdict) -> float:
+def words_of(evidence: Sequence[Evidence], rule: Rule, word: Verdict) -> float:
     """Share of tables with a word; tables of the same counts are judged once."""
     words = {one: rule.verdict(one) for one in set(evidence)}
     return share([words[one] is word for one in evidence])
@@ -364,56 +533,71 @@ def words_of(evidence: Sequence[ShareDifference], rule: Rule, word: Verdict) -> 
 
 def targets(lines: Lines, tables: int, generator: Generator) -> None:
     """Attack success under two defenses, targets under several attacks."""
+    rule = ClaimRule(0.0, LEAST_SUCCESS)
     for count in (5, 8, 14, 16, 36):
         for truth, sums in skewed(tables, count, generator):
-            evidence = [TargetDifference(tuple(row), 4, 0.15) for row in sums.tolist()]
-            # As if of one attack, sums are tested by signs alone.
-            signs = share(
-                [TargetDifference(tuple(row), 1, 0.15).p_above(0) < 0.05 for row in sums.tolist()]
-            )
+            evidence = [TargetDifference(tuple(row), 4, 0.15) for row in np.sort(sums).tolist()]
             lines.error(
                 Verdict.REPRODUCED,
-                f"{count} targets, 4 attacks, least 10 %",
+                f"{count} targets, 4 attacks",
                 truth,
-                said(evidence, ClaimRule(0.0, LEAST_SUCCESS), Verdict.REPRODUCED),
-                f"signs alone {100 * signs:.1f}",
+                words_of(evidence, rule, Verdict.REPRODUCED),
+                f"signs alone {100 * share(signs_find(sums, generator)):.1f}",
             )
-    rule = ClaimRule(0.0, 0.2)
-    for count, attacks, alike in ((5, 4, 1.0), (10, 4, 0.5), (10, 1, 1.0), (30, 4, 0.5)):
-        size = count, attacks, alike
+    for count, attacks, alike in (
+        (5, 4, 1.0),
+        (8, 4, 1.0),
+        (10, 4, 0.5),
+        (10, 1, 1.0),
+        (16, 1, 1.0),
+        (30, 2, 0.0),
+        (30, 4, 0.5),
+        (36, 4, 1.0),
+    ):
         design = f"{count} targets, {attacks} attacks, alike on {100 * alike:g} %"
         design = design if attacks > 1 else f"{count} targets, 1 attack"
+        draw = partial(hits, tables, (count, attacks, alike), generator)
         for spread in ("targets equal", "targets easy or hard"):
-            equal = list(hits(tables, size, (0.5, 0.5), spread, generator))
+            equal = draw((0.5, 0.5), spread)
             other = share([pooled_fisher(*pair) for pair in equal])
             lines.error(
                 Verdict.REPRODUCED,
                 design,
                 f"both 0.5, {spread}",
-                said([target_difference(*pair) for pair in equal], rule, Verdict.REPRODUCED),
+                words_of(differences(equal), rule, Verdict.REPRODUCED),
                 f"Fisher {100 * other:.1f}",
             )
-        apart = hits(tables, size, (0.6, 0.4), "targets equal", generator)
         lines.error(
             Verdict.REFUTED,
             design,
-            "0.6 and 0.4, which counts",
-            said([target_difference(*pair) for pair in apart], rule, Verdict.REFUTED),
+            "0.5 and 0.4, which counts",
+            words_of(differences(draw((0.5, 0.4))), rule, Verdict.REFUTED),
         )
         truth = TargetDifference((0,) * count, attacks, 0.1, alike)
         gap = detectable(truth, rule)
         if gap is not None:
             rates = min(1.0, 0.1 + gap), min(0.1, 1 - gap)
-            apart = hits(tables, size, rates, "targets equal", generator)
-            evidence = [target_difference(*pair) for pair in apart]
+            evidence = differences(draw(rates))
             lines.found(
                 Verdict.REPRODUCED,
                 design,
                 f"{rates[0]:.2f} against {rates[1]:.2f}",
-                said(evidence, rule, Verdict.REPRODUCED),
+                words_of(evidence, rule, Verdict.REPRODUCED),
                 truth.chances(rule, gap)[Verdict.REPRODUCED],
                 reports(evidence, rule, Verdict.REPRODUCED, gap),
             )
+
+
+def signs_find(sums: np.ndarray, generator: Generator) -> np.ndarray:
+    """Whether the permutation of signs alone finds a gain, by 2,000 draws of them."""
+    signs = generator.choice([-1, 1], (2000, sums.shape[1]))
+    return (sums @ signs.T >= sums.sum(1, keepdims=True)).mean(1) < 0.05
+
+
+def differences(pairs: Sequence[Sequence[list[list[bool]]]]) -> list[TargetDifference]:
+    """Of hits under two defenses; which target has which does not matter."""
+    evidence = [target_difference(*pair) for pair in pairs]
+    return [replace(one, sums=tuple(sorted(one.sums))) for one in evidence]
 
 
 def skewed(tables: int, count: int, generator: Generator) -> Iterator[tuple[str, np.ndarray]]:
@@ -429,32 +613,36 @@ def skewed(tables: int, count: int, generator: Generator) -> Iterator[tuple[str,
 def hits(
     tables: int,
     size: tuple[int, int, float],
-    rates: tuple[float, float],
-    spread: str,
     generator: Generator,
-) -> Iterator[list[list[list[bool]]]]:
+    rates: tuple[float, float],
+    spread: str = "targets equal",
+) -> list[list[list[list[bool]]]]:
     """Hits under two defenses, each a row a target.
 
     Args:
         tables: how many.
         size: targets, attacks, and the share of targets on which all attacks go alike.
+        generator: of the draws.
         rates: of success under the two defenses.
         spread: whether targets are equal, or easy and hard.
-        generator: of the draws.
     """
     count, attacks, alike = size
+    drawn = []
     for _ in range(tables):
         together = generator.random((count, 1)) < alike
         # A target that is easy is so under both.
         ease = generator.choice([-0.4, 0.4], (count, 1)) if spread != "targets equal" else 0.0
-        yield [
-            np.where(
-                together,
-                generator.random((count, 1)) < rate + ease,
-                generator.random((count, attacks)) < rate + ease,
-            ).tolist()
-            for rate in rates
-        ]
+        drawn.append(
+            [
+                np.where(
+                    together,
+                    generator.random((count, 1)) < rate + ease,
+                    generator.random((count, attacks)) < rate + ease,
+                ).tolist()
+                for rate in rates
+            ]
+        )
+    return drawn
 
 
 def pooled_fisher(first: list[list[bool]], second: list[list[bool]]) -> bool:
@@ -470,44 +658,110 @@ def fisher(first: tuple[int, int], second: tuple[int, int], side: str = "two-sid
 
 
 def trend(lines: Lines, tables: int, generator: Generator) -> None:
-    """Accuracies that fall at each of five steps, five seeds."""
-    rule, spread = ClaimRule(0.0, 0.001), 0.002
-    design = f"5 seeds, {LEVELS} levels"
-    truths = {
-        "flat": [0.0] * LEVELS,
-        "one drop of 0.2": [0.0] * (LEVELS - 1) + [-0.2],
-        "a rise of 0.01, then drops of 0.05": [0, 0.01, -0.04, -0.09, -0.14, -0.19],
-    }
+    """Accuracies that fall at each of five steps, five seeds or five poisons a level."""
+    # Seeds that share a poison have a spread of 0.2 %; of poisons with their own 10,000 images'
+    # share of errors, 2 %, chance among images comes to it.
+    spread, errors, images = 0.002, 0.02, 10_000
+    variance, image_variance = spread**2 / 5, unshared_errors(1 - errors, 1 - errors, images)
+    paired = Estimate(0.0, (Part(2 * variance, 4),), 2 * variance)
+    parts = Part(variance, 4), Part(variance, 4), Part(image_variance, math.inf)
+    unpaired = Estimate(0.0, parts, 2 * variance + image_variance)
+    for design, step, image in (
+        (f"5 seeds, {LEVELS} levels, paired", paired, 0.0),
+        (f"5 poisons of each of {LEVELS} levels", unpaired, (image_variance / 2) ** 0.5),
+    ):
+        gap = detectable(step, BETTER, 1 - 0.2 / (LEVELS - 1))
+        truths = {
+            "flat": [0.0] * LEVELS,
+            "one drop of 0.2": [0.0] * (LEVELS - 1) + [-0.2],
+            "a rise of 0.01, then drops of 0.05": [0, 0.01, -0.04, -0.09, -0.14, -0.19],
+            "drops of 0.05, of 0.001 the last": [0, -0.05, -0.1, -0.15, -0.2, -0.201],
+            f"drops of {gap:.4f}": [-gap * level for level in range(LEVELS)],
+        }
+        for truth, levels in truths.items():
+            words, page = [], []
+            for _ in range(tables):
+                of_levels = np.array(levels) + generator.normal(0, image, LEVELS)
+                blocks = of_levels + generator.normal(0, spread, (5, LEVELS))
+                words.append(joint_word(falls(blocks, image_variance if image else 0.0), BETTER))
+                page.append(stats.page_trend_test(-blocks).pvalue < 0.05)
+            if levels[-1] == -gap * (LEVELS - 1):
+                found = share([word is Verdict.REPRODUCED for word in words])
+                lines.found(Verdict.REPRODUCED, design, f"{gap:.4f} a step", found, 0.8)
+                continue
+            word = Verdict.REFUTED if truth.startswith("drops") else Verdict.REPRODUCED
+            other = f"Page {100 * share(page):.1f}" if word is Verdict.REPRODUCED else ""
+            lines.error(word, design, truth, share([one is word for one in words]), other)
+
+
+def falls(blocks: np.ndarray, image_variance: float) -> list[Estimate]:
+    """Of each step, from accuracies (5, levels): of paired seeds where images count for nothing."""
+    if not image_variance:
+        return [paired_difference(column.tolist()) for column in -np.diff(blocks).T]
+    levels = [summarise(column.tolist()) for column in blocks.T]
+    return [mean_difference(a, b, image_variance) for a, b in pairwise(levels)]
+
+
+def others(lines: Lines, tables: int, generator: Generator) -> None:
+    """A method that is said to beat each of four others, five seeds."""
+    spread, count, far = 0.002, 4, 0.1
+    design = f"5 seeds against each of {count} other methods"
     variance = 2 * spread**2 / 5
-    step = Estimate(0.0, (Part(variance, 4),), variance)
-    enough = detectable(step, rule, 1 - 0.2 / (LEVELS - 1))
-    truths[f"drops of {enough:.4f}"] = [-enough * level for level in range(LEVELS)]
-    for truth, levels in truths.items():
-        words, page = [], []
-        for _ in range(tables):
-            blocks = np.array(levels) + generator.normal(0, spread, (5, LEVELS))
-            steps = [paired_difference(column.tolist()) for column in -np.diff(blocks).T]
-            word = judge_words(steps, rule)
-            words.append(word is Verdict.REPRODUCED)
-            page.append(stats.page_trend_test(-blocks).pvalue < 0.05)
-        if truth.startswith("drops"):
-            lines.found(Verdict.REPRODUCED, design, f"{enough:.4f} a step", share(words), 0.8)
-        else:
-            lines.error(
-                Verdict.REPRODUCED, design, truth, share(words), f"Page {100 * share(page):.1f}"
-            )
+    one = Estimate(0.0, (Part(variance, 4),), variance)
+    gap = detectable(one, BETTER, 1 - 0.2 / count)
+
+    def words(gains: Sequence[float]) -> list[Verdict]:
+        drawn = generator.normal(0, spread, (tables, 5, count + 1))
+        tables_of_gains = np.array(gains) + drawn[:, :, :1] - drawn[:, :, 1:]
+        return [
+            joint_word([paired_difference(column.tolist()) for column in table.T], BETTER)
+            for table in tables_of_gains
+        ]
+
+    for word, truth, gains in (
+        (Verdict.REPRODUCED, "equal to one, far over the others", [0.0] + [far] * (count - 1)),
+        (Verdict.REPRODUCED, "all equal", [0.0] * count),
+        (Verdict.REFUTED, "0.1 % over each, which counts", [LEAST_ACCURACY] * count),
+    ):
+        lines.error(word, design, truth, share([one is word for one in words(gains)]))
+    found = share([word is Verdict.REPRODUCED for word in words([gap] * count)])
+    lines.found(Verdict.REPRODUCED, design, f"{100 * gap:.2f} % over each", found, 0.8)
 
 
-def judge_words(steps: Sequence[Estimate], rule: ClaimRule) -> Verdict:
-    """The word of a claim, without what could have been found."""
-    words = {rule.verdict(one, len(steps)) for one in steps}
+def joint_word(comparisons: Sequence[Estimate], rule: ClaimRule) -> Verdict:
+    """The word of a claim of several comparisons, without what could have been found."""
+    words = {rule.verdict(one, len(comparisons)) for one in comparisons}
+    if Verdict.REFUTED in words:
+        return Verdict.REFUTED
     return words.pop() if len(words) == 1 else Verdict.INCONCLUSIVE
+
+
+def seconds(lines: Lines, tables: int, generator: Generator) -> None:
+    """Seconds of two methods on one machine, five trials, of which one counts."""
+    rule, spread = ClaimRule(0.0, 1.0), 2.0
+    truth = Estimate(0.0, (Part(spread**2 / 5, 4),), spread**2 / 5)
+    design = f"5 trials, spread {spread:g} s"
+
+    def draw(gain: float) -> list[Estimate]:
+        drawn = generator.normal(gain, spread, (tables, 5)).tolist()
+        return [paired_difference(gains) for gains in drawn]
+
+    for word, gain in ((Verdict.REPRODUCED, 0.0), (Verdict.REFUTED, 1.0)):
+        lines.error(word, design, f"{gain:g} s faster", said(draw(gain), rule, word))
+    gap = detectable(truth, rule)
+    lines.found(
+        Verdict.REPRODUCED,
+        design,
+        f"{gap:.1f} s",
+        said(draw(gap), rule, Verdict.REPRODUCED),
+        truth.chances(rule, gap)[Verdict.REPRODUCED],
+    )
 
 
 def family(lines: Lines, tables: int, generator: Generator) -> None:
     """Whether any of 60 equal values is said to differ."""
     raw, corrected = [], []
-    for _ in range(tables // 10):
+    for _ in range(tables):
         p_values = [
             STRICT.p_value(mean_difference(*(summarise(row.tolist()) for row in pair)))
             for pair in generator.normal(size=(60, 2, 5))
@@ -516,7 +770,7 @@ def family(lines: Lines, tables: int, generator: Generator) -> None:
         corrected.append(min(holm(p_values)) < 0.05)
     lines.error(
         Verdict.DIFFERS,
-        f"any of 60 values, 5 seeds against 5, Holm ({tables // 10} tables)",
+        "any of 60 values, 5 seeds against 5, Holm",
         "all equal",
         share(corrected),
         f"without Holm {100 * share(raw):.1f}",
@@ -524,13 +778,22 @@ def family(lines: Lines, tables: int, generator: Generator) -> None:
 
 
 PARTS: dict[str, Callable[[Lines, int, Generator], None]] = {
-    part.__name__: part for part in (means, accuracy, shares, targets, trend, family)
+    "means": means,
+    "printed": printed,
+    **{part: partial(accuracy, part) for part in DESIGNS},
+    "without": without,
+    "shares": shares,
+    "targets": targets,
+    "trend": trend,
+    "others": others,
+    "seconds": seconds,
+    "family": family,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    lines = Lines([], [])
+    lines = Lines([], [], options.populations)
     for index, (name, part) in enumerate(PARTS.items()):
         if name in options.parts:
             part(lines, options.tables, np.random.default_rng([options.seed, index]))
@@ -550,6 +813,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     made = parser(__doc__, data=False, device=False)
     made.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    names = [name for name, *_ in POPULATIONS]
+    made.add_argument("--populations", nargs="+", choices=names, default=names)
     made.add_argument("--tables", type=int, default=2000, help="simulated for each line")
     made.add_argument("--seed", type=int, default=0)
     return made.parse_args(arguments)

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poisonbench.results.statistics import SIGNIFICANCE, Summary, Verdict, summarise
 from poisonbench.results.verdicts import EquivalenceRule, Rule
@@ -29,13 +29,10 @@ _POINTS = 101
 _KNOWN = 1000
 
 
-@dataclass(frozen=True)
-class Part:
-    """One part of an estimate's error.
+class Part(NamedTuple):
+    """A part of an estimate's error: its variance, and the degrees of freedom it is known from.
 
-    Attributes:
-        variance: of the estimate, as far as this part goes.
-        df: degrees of freedom that the variance is known from; infinite where it is given.
+    They are infinite where the variance is given.
     """
 
     variance: float
@@ -94,10 +91,7 @@ class Estimate:
             else part.variance * chi2.ppf(quantiles, part.df) / part.df
             for part in self.parts
         ]
-        variances = [
-            axis.reshape([-1 if i == j else 1 for j in range(len(drawn))])
-            for i, axis in enumerate(drawn)
-        ]
+        variances = np.meshgrid(*drawn, indexing="ij", sparse=True)
         half = self._half_width(SIGNIFICANCE, variances)
 
         def under(limit: NDArray[Any] | float) -> NDArray[Any]:
@@ -159,7 +153,8 @@ def as_printed(published: Summary, digit: float) -> Summary:
 
     Args:
         published: as printed.
-        digit: the value of the last printed place, e.g. 0.0001 for 98.44 %.
+        digit: the value of the last printed place, e.g. 0.0001 for 98.44 %; 0 for the spread that
+            an unrounded standard deviation stands for.
 
     Returns:
         The summary with divisor n - 1; null spread stays null.
@@ -169,6 +164,27 @@ def as_printed(published: Summary, digit: float) -> Summary:
     spread = (published.std + digit / 2) ** 2 * published.n / (published.n - 1)
     rounding = published.n * digit**2 / 12
     return Summary(published.mean, math.sqrt(spread + rounding), published.n)
+
+
+def printed_difference(
+    measured: Summary | None, published: Summary, digit: float
+) -> Estimate | None:
+    """Difference from a published mean: judged by its widest spread, which is not its likeliest.
+
+    Args:
+        measured: null where there are no values.
+        published: as printed.
+        digit: see :func:`as_printed`.
+
+    Returns:
+        As :func:`mean_difference`; what could be found is by the printed spread.
+    """
+    widest, likeliest = (
+        mean_difference(measured, as_printed(published, step)) for step in (digit, 0.0)
+    )
+    if widest is None or likeliest is None:
+        return widest
+    return replace(widest, variance=likeliest.variance + digit**2 / 12)
 
 
 def mean_difference(

@@ -1,7 +1,7 @@
 """What evidence says of a published value, or of a claim: the rules behind a verdict's word.
 
 Evidence is a difference with its uncertainty: of means and accuracies (``estimates``, ``crossed``),
-of two shares (``proportions``) or of attack success by target (``sign_permutation``). A rule says
+of two shares (``proportions``) or of attack success by target (``target_success``). A rule says
 which word it gets and what must hold for it; ``docs/verdicts.md`` explains the words.
 
 Every test is at 5 %: two-sided for "differs", two one-sided ones for "equivalent" (Schuirmann

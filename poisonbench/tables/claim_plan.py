@@ -19,8 +19,8 @@ from poisonbench.requests import RunRequest
 from poisonbench.results.crossed import Spread, spread_of
 from poisonbench.results.estimates import Estimate, Part, as_printed
 from poisonbench.results.records import ClaimLabel, RunRecord
-from poisonbench.results.sign_permutation import TargetDifference
 from poisonbench.results.statistics import Summary, Verdict
+from poisonbench.results.target_success import TargetDifference
 from poisonbench.results.verdicts import POWER, ClaimRule, Evidence, detectable
 from poisonbench.tables import declared
 from poisonbench.tables.catalogue import cells, find_table

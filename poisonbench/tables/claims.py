@@ -15,7 +15,7 @@ from typing import Any
 
 from poisonbench.results.estimates import paired_difference
 from poisonbench.results.records import RunRecord
-from poisonbench.results.sign_permutation import TargetDifference, target_difference
+from poisonbench.results.target_success import TargetDifference, target_difference
 from poisonbench.results.verdicts import (
     LEAST_ACCURACY,
     LEAST_SUCCESS,
@@ -274,7 +274,7 @@ class SuccessOrder(Claim):
 
     def _test(self, poisons: int) -> str:
         if len(self.first) > 1:
-            return "one-sided permutation of signs by target, and a t-test of the mean over targets"
+            return "one-sided test of the mean over targets (Gaffke's)"
         return "one-sided McNemar's exact test over targets"
 
     def by_target(self, records: Sequence[RunRecord]) -> list[Sets]:

@@ -8,7 +8,7 @@ shall have. No torch here.
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from poisonbench.results.estimates import as_printed, mean_difference
+from poisonbench.results.estimates import printed_difference
 from poisonbench.results.proportions import ShareDifference
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Proportion, Summary, Verdict, summarise
@@ -38,7 +38,7 @@ def compare_accuracy(
     if published is not None:
         sets, is_complete = planned_sets([(run,) for run in records], trials)
         judged = summarise(accuracies([run for (run,) in sets]))
-        difference = mean_difference(judged, as_printed(published, PRINTED_DIGIT))
+        difference = printed_difference(judged, published, PRINTED_DIGIT)
         rule = EquivalenceRule(LEAST_ACCURACY)
         judgement = judge([(difference, rule)], basis_of(sets), is_complete=is_complete)
     return Comparison(

@@ -238,7 +238,10 @@ def test_startup(script, monkeypatch, capsys):
 
 def test_verdicts(script, monkeypatch, capsys):
     module = script("verdicts")
-    monkeypatch.setattr(module, "DESIGNS", ((1, 3, 200), (2, 2, 200)))
+    small = dict.fromkeys(module.DESIGNS, ())
+    small |= {"poisons": ((1, 3, 200, 0), (2, 2, 200, 0))}
+    monkeypatch.setattr(module, "DESIGNS", small)
+    monkeypatch.setattr(module, "FEW_DESIGNS", ((1, 3, 200, 0), (1, 4, 200, 2)))
     module.main(["--tables=10", "--markdown"])
     printed = capsys.readouterr().out
     assert "**Words that are wrong**" in printed
@@ -248,6 +251,18 @@ def test_verdicts(script, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "without Holm" in printed
     assert "Words that are right" not in printed
+
+
+def test_level_search(script, capsys):
+    module = script("level_search")
+    module.main(["--targets", "5", "--attacks", "2", "--markdown"])
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| re")]
+    assert len(rows) == 4
+    errors = [float(row.split(" | ")[3]) for row in rows]
+    assert all(0 < error <= 5 for error in errors)
+    # By hand: five targets that win or lose alike; only five wins of five pass.
+    value = module.alike(5, 1, 0.0, 1)[0]
+    assert value == pytest.approx(0.5**5)
 
 
 def test_help_does_not_import_torch():

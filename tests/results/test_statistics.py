@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from poisonbench.results.estimates import printed_difference
 from poisonbench.results.statistics import Proportion, Summary, mean_interval, summarise, wilson
 
 fractions = st.floats(0, 1)
@@ -78,3 +79,18 @@ def test_wilson_holds_the_share_and_is_symmetric(counts):
     assert successes / trials - 1e-12 <= high <= 1
     mirrored = wilson(trials - successes, trials)
     assert (1 - high, 1 - low) == pytest.approx(mirrored, abs=1e-12)
+
+
+def test_a_printed_mean_is_judged_by_the_widest_spread_and_planned_by_the_likeliest():
+    ours, printed = Summary(0.985, 0.0004, 5), Summary(0.9844, 0.0002, 5)
+    difference = printed_difference(ours, printed, 0.0001)
+    assert difference.effect == pytest.approx(0.0006)
+    # Divisor 4 in place of 5; half a digit more, and a mean that may be rounded by as much.
+    widest = 0.00025**2 * 5 / 4 + 5 * 0.0001**2 / 12
+    assert [part.variance for part in difference.parts] == pytest.approx(
+        [0.0004**2 / 5, widest / 5]
+    )
+    likeliest = 0.0004**2 / 5 + 0.0002**2 / 4 + 0.0001**2 / 12
+    assert difference.variance == pytest.approx(likeliest)
+    assert printed_difference(None, printed, 0.0001) is None
+    assert printed_difference(ours, Summary(0.98, None, 1), 0.0001) is None

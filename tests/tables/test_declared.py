@@ -196,7 +196,7 @@ def test_a_table_refuses_another_least_difference_than_its_own(monkeypatch):
     with pytest.raises(UsageError, match=r"expected least = 0\.001"):
         made(other)
     before = OWN.digest
-    monkeypatch.setattr(declared, "STATISTICS", 2)
+    monkeypatch.setitem(declared.STATISTICS, OWN.test, 2)
     assert OWN.digest != before
 
 

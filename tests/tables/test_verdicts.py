@@ -19,8 +19,8 @@ from helpers.synthetic_runs import (
 from poisonbench.requests import command_of
 from poisonbench.results import published
 from poisonbench.results.estimates import Estimate, Part
-from poisonbench.results.sign_permutation import TargetDifference
 from poisonbench.results.statistics import Proportion, Summary
+from poisonbench.results.target_success import TargetDifference
 from poisonbench.results.verdicts import Basis, ClaimRule, judge
 from poisonbench.tables import catalogue, declared
 from poisonbench.tables.cells import TRIALS, Cell, distinct_trials, is_of_plan
@@ -95,17 +95,18 @@ def test_five_targets_under_four_attacks_are_five():
     assert 1 / 32 <= found.judgement.p_value < 0.05
 
 
-@pytest.mark.parametrize("targets", [5, 8, 14, 16])
+@pytest.mark.parametrize("targets", [5, 8, 14, 16, 30])
 @pytest.mark.parametrize("sums", [(1, -4), (3, -4), (2, -4)])
-def test_skewed_sums_of_equal_rates_are_seldom_a_gain(sums, targets):
+@pytest.mark.parametrize("side", [1, -1])
+def test_skewed_sums_of_equal_rates_are_seldom_a_gain(sums, targets, side):
     """Signs alone find one in up to 33 % of such tables."""
-    won, lost = sums
+    won, lost = (side * hits for hits in sums)
     errors = sum(
         stats.binom.pmf(count, targets, -lost / (won - lost))
         for count in range(targets + 1)
         if TargetDifference((won,) * count + (lost,) * (targets - count), 4, 0.15).p_above(0) < 0.05
     )
-    assert errors < 0.055
+    assert errors <= 0.05
 
 
 def test_an_attack_without_runs_leaves_nothing_to_judge():
@@ -145,6 +146,7 @@ def test_a_repeated_target_does_not_take_the_place_of_another():
     [
         ((1, 1, 2), "refuted", 0.00013),
         ((5, 5, 5), "inconclusive", 0.0005),
+        ((8, 8, 9), "inconclusive", 0.00083),
         ((40, 45, 50), "reproduced", 0.0045),
     ],
 )
@@ -154,6 +156,17 @@ def test_gains_of_a_few_images_are_chance_among_images(gains, word, effect):
     assert found.verdict == word
     assert found.judgement.effect == pytest.approx(effect, rel=0.03)
     assert found.judgement.basis == Basis(poisons=1, seeds=3, images=IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("gains", "word"),
+    [((8, 8, 9), "inconclusive"), ((8,) * 8, "inconclusive"), ((11, 12, 13), "reproduced")],
+)
+def test_a_gain_under_what_counts_is_not_reproduced_however_certain(gains, word):
+    """A gain of 0.1 % counts, ten images; no image is right under the worse method alone."""
+    found = accuracy_claim(len(gains)).judge(gain_runs(gains, apart=0))
+    assert found.judgement.p_value < 0.05
+    assert found.verdict == word
 
 
 def test_what_was_not_found_is_not_refuted_and_says_what_could_have_been():
