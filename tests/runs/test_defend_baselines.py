@@ -43,6 +43,27 @@ def test_features_from_clean_data_are_other_features(tiny, artefact, results):
     assert curves[0] != curves[1]
 
 
+def test_features_of_a_clean_start_are_other_features(results):
+    target = ("--attack", "noise", "--scenario", "finetune", "--targets", "random")
+    line = ("defend", "--method", "l2", "--fraction", "0.1", "--dataset", "mnist-sample@1000")
+    short = ("--epochs", "1", "--stage-epochs", "1", "--results", results, "--json")
+    records = {}
+    for source in ("poisoned", "start"):
+        outcome = done(*line, *target, *short, "--features-from", source)
+        records[source] = read_record(Path(outcome.json["path"]))
+    assert "features_from" not in records["poisoned"].labels.overrides
+    assert records["start"].labels.overrides["features_from"] == "start"
+    assert records["start"].curve != records["poisoned"].curve
+
+
+def test_features_of_the_start_want_a_clean_one(tiny, results):
+    line = ("defend", "--method", "knn", "--features-from", "start", "--dataset", tiny)
+    outcome = cli(*line, "--results", results)
+    assert outcome.code == 2
+    assert "in scenario finetune, which starts from a network" in outcome.err
+    assert not results.exists()
+
+
 @pytest.mark.parametrize("method", OTHERS)
 def test_the_others_run_on_all_rows(method, tiny, artefact, results):
     record = run(method, tiny, artefact, results, *OTHERS[method])
