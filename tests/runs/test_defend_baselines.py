@@ -43,19 +43,6 @@ def test_features_from_clean_data_are_other_features(tiny, artefact, results):
     assert curves[0] != curves[1]
 
 
-def test_features_of_a_clean_start_are_other_features(results):
-    target = ("--attack", "noise", "--scenario", "finetune", "--targets", "random")
-    line = ("defend", "--method", "l2", "--fraction", "0.1", "--dataset", "mnist-sample@1000")
-    short = ("--epochs", "1", "--stage-epochs", "1", "--results", results, "--json")
-    records = {}
-    for source in ("poisoned", "start"):
-        outcome = done(*line, *target, *short, "--features-from", source)
-        records[source] = read_record(Path(outcome.json["path"]))
-    assert "features_from" not in records["poisoned"].labels.overrides
-    assert records["start"].labels.overrides["features_from"] == "start"
-    assert records["start"].curve != records["poisoned"].curve
-
-
 def test_features_of_the_start_want_a_clean_one(tiny, results):
     line = ("defend", "--method", "knn", "--features-from", "start", "--dataset", tiny)
     outcome = cli(*line, "--results", results)
