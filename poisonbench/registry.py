@@ -279,11 +279,13 @@ class Mix:
     """A reading of the paper's mix: it does not say what DURP draws.
 
     Attributes:
+        name: what ``--reading`` calls it.
         reading: in a few words, for titles.
         attacks: in equal shares.
         settings: by attack, what differs from its own.
     """
 
+    name: str
     reading: str
     attacks: tuple[str, ...] = MIX
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -291,11 +293,17 @@ class Mix:
 
 #: By what ``--attack`` calls them; the first is DURP as its reference draws.
 MIXES = {
-    "mix": Mix("uniform DURP"),
-    "mix-sign": Mix("DURP of signs", settings={"durp": {"distribution": "sign"}}),
-    "mix-gaussian": Mix("Gaussian DURP", settings={"durp": {"distribution": "gaussian"}}),
-    "mix-no-durp": Mix("no DURP", attacks=("pgd", "dap", "dc")),
+    "mix": Mix("uniform", "uniform DURP"),
+    "mix-sign": Mix("sign", "DURP of signs", settings={"durp": {"distribution": "sign"}}),
+    "mix-gaussian": Mix(
+        "gaussian", "Gaussian DURP", settings={"durp": {"distribution": "gaussian"}}
+    ),
+    "mix-no-durp": Mix("no-durp", "no DURP", attacks=("pgd", "dap", "dc")),
 }
+
+#: The same by name; the first is the tables' own.
+READINGS = {mix.name: mix for mix in MIXES.values()}
+DEFAULT_READING = next(iter(READINGS))
 
 #: Entries that a file or a program has brought.
 _registered: list[Entry] = []

@@ -120,8 +120,12 @@ class _Planner:
             job = Job(id=pool.id, request=craft, title=title)
             if pool.spec["surrogate"] is not None:
                 # Of all attacks on one surrogate the first trains it, and the others wait for it.
-                maker = self._makers.setdefault(spec_id(pool.spec["surrogate"]), job.id)
-                job = job if maker == job.id else replace(job, after=(maker,))
+                surrogate = spec_id(pool.spec["surrogate"])
+                maker = self._makers.setdefault(surrogate, job.id)
+                if maker != job.id:
+                    # A targeted attack's may be one of several networks.
+                    shares = surrogate if poison.targeting is None else None
+                    job = replace(job, after=(maker,), shares=shares)
             self.jobs.append(job)
             ids[name] = job.id
         return ids

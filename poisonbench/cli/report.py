@@ -15,7 +15,7 @@ from poisonbench.cli import common
 from poisonbench.core.errors import UsageError
 from poisonbench.core.files import write_text
 from poisonbench.core.folders import DEFAULT_RESULTS
-from poisonbench.registry import DATASETS
+from poisonbench.registry import DATASETS, DEFAULT_READING, READINGS
 from poisonbench.requests import command_of
 from poisonbench.results.store import Store
 from poisonbench.tables import catalogue
@@ -62,6 +62,11 @@ class _ReportOptions:
         "its digest's first digits; once for each ratio.",
         metavar="POISON",
     )
+    reading: str | None = common.option(
+        None,
+        "Of the runs on this reading of the mix: "
+        f"{', '.join(READINGS)}; {DEFAULT_READING} if not said.",
+    )
     missing: bool = common.option(False, "Print the commands of the runs that are missing.")
     check: bool = common.option(
         False,
@@ -84,6 +89,7 @@ def report(options: _ReportOptions) -> None:
     number = "2" if options.table is None else options.table
     dataset, quiet = options.dataset, options.quiet
     kind = _check_options(options, number)
+    reading = catalogue.find_reading(number, options.reading)
     store = Store(options.results)
     cards = _cards(options.poison or (), store)
     records = store.records(common.say_left_out)
@@ -108,10 +114,10 @@ def report(options: _ReportOptions) -> None:
     elif options.runs:
         table = build_runs(records, dataset)
     else:
-        table = catalogue.build(number, records, dataset, chosen)
+        table = catalogue.build(number, records, dataset, chosen, reading)
     if options.missing:
         folders = common.folder_options(options.results)
-        requests = catalogue.missing_runs(number, records, dataset)
+        requests = catalogue.missing_runs(number, records, dataset, reading=reading)
         commands = [command_of(request, *folders) for request in requests]
         common.say(f"{len(commands)} run(s) missing", quiet=quiet)
         lines = [dumps({"missing": commands})] if kind == "json" else commands
@@ -124,7 +130,7 @@ def report(options: _ReportOptions) -> None:
         _emit(render(table, kind), options.output)
     if options.check:
         rhos = ratios_of(records) if options.poison else None
-        _check(catalogue.check(number, records, dataset, rhos), quiet=quiet)
+        _check(catalogue.check(number, records, dataset, rhos, reading), quiet=quiet)
 
 
 def _check_options(options: _ReportOptions, number: str) -> str:
@@ -137,14 +143,16 @@ def _check_options(options: _ReportOptions, number: str) -> str:
     check_format(kind)
     others = {"--filters": options.filters, "--summary": options.summary, "--runs": options.runs}
     missing = {"--missing": options.missing}
+    reading = {"--reading": options.reading is not None}
     if any(others.values()):
         second = [flag for flag, is_given in others.items() if is_given][1:]
         ours = {"--table": options.table is not None, **missing, "--check": options.check}
+        ours |= reading
         _refuse(others, {**dict.fromkeys(second, True), **ours})
     else:
         catalogue.cells(number, (), options.dataset)
     if options.poison:
-        _refuse({"--poison": True}, {**others, **missing})
+        _refuse({"--poison": True}, {**others, **missing, **reading})
         check_table(number)
     if options.results.exists() and not options.results.is_dir():
         raise UsageError(f"--results: expected a folder, got the file {options.results}")

@@ -22,7 +22,7 @@ from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
 from poisonbench.core.settings import did_you_mean
 from poisonbench.core.signals import Stopping, stop_on_signals
 from poisonbench.plugins import check_file
-from poisonbench.registry import plugin_files
+from poisonbench.registry import DEFAULT_READING, READINGS, plugin_files
 from poisonbench.requests import Request, command_of
 from poisonbench.results.store import Store
 from poisonbench.sweep import slurm
@@ -70,6 +70,9 @@ class _PlanOptions:
     dataset: str | None = common.option(None, "Only this data set.")
     methods: str = common.option("", "Only these defenses, separated by commas.")
     trials: int | None = common.option(None, "Trials of each cell; 5 by default.", min=1)
+    reading: str | None = common.option(
+        None, f"In this reading of the mix: {', '.join(READINGS)}; {DEFAULT_READING} if not said."
+    )
     for_claims: bool = common.option(
         False, "As many trials as the table's declared claims need, and what they cost."
     )
@@ -100,6 +103,9 @@ def plan(options: _PlanOptions) -> None:
     kind = _read_kind(options.only)
     if options.output is not None and not options.json:
         raise UsageError("expected --output with --json, got it alone; add --json or use `> FILE`")
+    if options.reading is not None and (options.lines is not None or options.for_claims):
+        other = "--lines" if options.for_claims is False else "--for-claims"
+        raise UsageError(f"expected --reading without {other}; leave one of them out")
     board = _job_states(options.results)
     claims: dict[str, ClaimLabel] = {}
     warnings: tuple[str, ...] = ()
@@ -115,7 +121,7 @@ def plan(options: _PlanOptions) -> None:
             return
         common.say(words, quiet=options.quiet)
     elif options.lines is None:
-        from poisonbench.tables.catalogue import missing_runs
+        from poisonbench.tables.catalogue import find_reading, missing_runs
 
         is_plain = not (options.json or options.dry_run or kind == "craft")
         if is_plain:
@@ -124,7 +130,12 @@ def plan(options: _PlanOptions) -> None:
         records = list(board.records.values()) if is_plain else []
         methods = common.names_in(options.methods)
         requests = missing_runs(
-            options.table, records, options.dataset, methods=methods, trials=options.trials
+            options.table,
+            records,
+            options.dataset,
+            methods=methods,
+            trials=options.trials,
+            reading=find_reading(options.table, options.reading),
         )
         if is_plain:
             _print_lines(requests, plugin_files(), options)

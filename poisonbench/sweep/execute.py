@@ -171,8 +171,11 @@ class Sweep:
             unknown = other.id in self.failed or other.id in self._interrupted
             return unknown or self.board.is_done(other) or self.board.failure(other) is not None
 
-        needed = all(map(self.board.is_done, map(self.plan.job, job.needs)))
-        return needed and all(map(is_settled, map(self.plan.job, job.after)))
+        if not all(map(self.board.is_done, map(self.plan.job, job.needs))):
+            return False
+        if job.shares is not None and self.board.store.model_path(job.shares).exists():
+            return True
+        return all(map(is_settled, map(self.plan.job, job.after)))
 
     def _start(self, slot: Slot, job: Job) -> None:
         if slot.worker is None:

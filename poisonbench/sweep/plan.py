@@ -36,7 +36,8 @@ class Job:
     """One thing to do of a plan; the title is what a progress view shows.
 
     ``needs`` are ids of poisons that must be there first, ``after`` those of jobs to wait for,
-    however they end: they make something that this one shares.
+    however they end: they make something that this one shares. Where that is a trained network,
+    ``shares`` is its id in the store: once it is there, nothing is waited for.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Job:
     title: str
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    shares: str | None = None
 
     @property
     def kind(self) -> str:
@@ -64,6 +66,8 @@ class Job:
     def to_json(self) -> dict[str, Any]:
         """The job as plain JSON values."""
         plain = {**vars(self), "kind": self.kind, "request": to_json(self.request)}
+        if self.shares is None:
+            del plain["shares"]
         return {**plain, "needs": list(self.needs), "after": list(self.after)}
 
 
@@ -229,15 +233,20 @@ def _digest(
     return spec_id([*(job.to_json() for job in jobs), *_extras(plugins, claims).values()])
 
 
-class _Line(msgspec.Struct, forbid_unknown_fields=True):
-    """A job as a plan's file has it; ids become file names, so they are hexadecimal digits."""
+#: An id becomes a file name.
+_Id = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
 
-    id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+
+class _Line(msgspec.Struct, forbid_unknown_fields=True):
+    """A job as a plan's file has it."""
+
+    id: _Id
     kind: Literal["craft", "defend"]
     request: dict[str, Any]
     title: str
     needs: tuple[str, ...]
     after: tuple[str, ...]
+    shares: _Id | None = None
 
     def job(self) -> Job:
         """The job."""

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import (
@@ -13,7 +15,52 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from poisonbench.core.progress import LINE_EVERY, clock
+from poisonbench.core.progress import ESTIMATE_AFTER, LINE_EVERY, clock
+
+
+@dataclass
+class _Phase:
+    """A job at work and how far its present phase is: ``started`` at ``first`` of ``total``."""
+
+    title: str
+    name: str = ""
+    started: float = 0.0
+    first: int = 0
+    done: int = 0
+    total: int = 0
+
+    def left(self, now: float) -> float:
+        """Seconds until the phase ends, as far as its pace is known."""
+        elapsed = now - self.started
+        if self.done <= self.first or elapsed < ESTIMATE_AFTER:
+            return 0.0
+        return elapsed / (self.done - self.first) * (self.total - self.done)
+
+
+class AtWork:
+    """The jobs at work, by the number of their process, and how long they take at least."""
+
+    def __init__(self, time: Callable[[], float] = time.monotonic) -> None:
+        self.time = time
+        self.phases: dict[int, _Phase] = {}
+
+    def moved(self, slot: int, phase: str, done: int, total: int) -> None:
+        """Take note of a job's progress."""
+        job = self.phases[slot]
+        if phase != job.name or done < job.done:
+            job.name, job.started, job.first = phase, self.time(), done
+        job.done, job.total = done, total
+
+    def left_in_words(self, estimate: float | None) -> str:
+        """How long all takes: the estimate, or at least what is left of the jobs at work."""
+        if estimate:
+            return f"about {clock(estimate)} left"
+        least = max((job.left(self.time()) for job in self.phases.values()), default=0.0)
+        return f"at least {clock(least)} left" if least >= 1 else ""
+
+    def in_words(self) -> str:
+        """Which they are."""
+        return " and ".join(job.title for job in self.phases.values())
 
 
 class View:
@@ -26,22 +73,27 @@ class View:
         self.quiet = quiet
         self.spoken = time.monotonic()
         self.state = ""
+        self.at_work = AtWork()
 
     def total(self, done: int, total: int, left: float | None) -> None:
-        """Show how far all is, and the seconds left once they can be estimated."""
+        """Show how far all is, and the seconds left: an estimate, or the least that it takes."""
         self.state = f"[{done}/{total}]"
         if time.monotonic() - self.spoken >= LINE_EVERY:
-            self._say("running" + (f", about {clock(left)} left" if left else ""))
+            words = ["running " + self.at_work.in_words(), self.at_work.left_in_words(left)]
+            self._say(", ".join(filter(None, words)).strip())
 
     def started(self, slot: int, title: str) -> None:
         """Show that a job begins."""
+        self.at_work.phases[slot] = _Phase(title)
         self._say(f"start {title}")
 
     def moved(self, slot: int, phase: str, done: int, total: int) -> None:
         """Show how far a job is, where there is room for it."""
+        self.at_work.moved(slot, phase, done, total)
 
     def ended(self, slot: int, title: str, how: str) -> None:
         """Show how a job has ended."""
+        del self.at_work.phases[slot]
         self._say(f"{how} {title}")
 
     def _say(self, text: str) -> None:
@@ -67,21 +119,25 @@ class JobBars(Progress, View):
         )
         self.all = self.add_task("all jobs", total=None, note="")
         self.slots: dict[int, TaskID] = {}
+        self.at_work = AtWork()
 
     def total(self, done: int, total: int, left: float | None) -> None:
         """See :class:`View`."""
-        note = f"about {clock(left)} left" if left else ""
+        note = self.at_work.left_in_words(left)
         self.update(self.all, completed=done, total=total, note=note)
 
     def started(self, slot: int, title: str) -> None:
         """See :class:`View`."""
+        self.at_work.phases[slot] = _Phase(title)
         self.slots[slot] = self.add_task(title, total=None, note="")
 
     def moved(self, slot: int, phase: str, done: int, total: int) -> None:
         """See :class:`View`."""
+        self.at_work.moved(slot, phase, done, total)
         self.update(self.slots[slot], completed=done, total=total, note=phase)
 
     def ended(self, slot: int, title: str, how: str) -> None:
         """See :class:`View`."""
+        del self.at_work.phases[slot]
         self.remove_task(self.slots.pop(slot))
         self.console.print(f"{how} {title}", markup=False, highlight=False)

@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from poisonbench.results.records import RunRecord
 from poisonbench.tables import run_groups
 from poisonbench.tables.cells import distinct_trials
-from poisonbench.tables.comparisons import Block, Table
+from poisonbench.tables.comparisons import Block, Comparison, Table
 from poisonbench.tables.layout import DASH, show_measured
-from poisonbench.tables.measured import compare_accuracy, compare_success
+from poisonbench.tables.measured import (
+    average_batch_statistics,
+    compare_accuracy,
+    compare_success,
+)
 from poisonbench.tables.paper_table import Records
 
 #: Digits of an untargeted poison's digest that are shown.
@@ -30,29 +34,34 @@ def build_runs(records: Records, dataset: str | None = None) -> Table:
     groups = run_groups.grouped(records, lambda record: True, dataset, "at all")
     notes = (
         "Test accuracy in %, mean±sample standard deviation (trials); success: targets hit.",
+        "By batch statistics: with batch norm's statistics of each test batch, a diagnostic.",
         run_groups.SETTINGS_NOTE,
-        "Poison: the first digits of an untargeted one's digest; a target's is its trial's own.",
+        "Poison: an untargeted one's digest, its first digits; a target's is its trial's own.",
     )
     empty = Table(key="runs", title="All runs", blocks=(), notes=notes)
     return run_groups.table_of(empty, groups, _block, "No run was found.")
 
 
 def _block(dataset: str, sets: Sequence[Sequence[RunRecord]]) -> Block:
-    rows, cells = [], []
+    rows: list[tuple[str, ...]] = []
+    cells: list[Comparison] = []
     for runs in sets:
         for poison in sorted(set(map(_poison, runs))):
             trials = distinct_trials([run for run in runs if _poison(run) == poison])
             keys = {**run_groups.keys_of(trials[0]), "poison": poison}
-            compared = [compare_accuracy(keys, trials, None, trials=0)]
-            if all(run.spec.poison and run.spec.targeting for run in trials):
-                keys["quantity"] = "attack_success"
-                compared.append(compare_success(keys, trials, None, trials=0))
-            cells += compared
-            accuracy, success = [*map(show_measured, compared), DASH][:2]
-            rows.append((*run_groups.key_texts(trials[0]), poison, accuracy, success))
+            is_attacked = all(run.spec.poison and run.spec.targeting for run in trials)
+            about = {**keys, "quantity": "attack_success"}
+            compared = [
+                compare_accuracy(keys, trials, None, trials=0),
+                average_batch_statistics(keys, trials),
+                compare_success(about, trials, None, trials=0) if is_attacked else None,
+            ]
+            cells += filter(None, compared)
+            shown = (DASH if cell is None else show_measured(cell) for cell in compared)
+            rows.append((*run_groups.key_texts(trials[0]), poison, *shown))
     return Block(
         title=dataset,
-        columns=(*run_groups.KEYS, "poison", "accuracy", "success"),
+        columns=(*run_groups.KEYS, "poison", "accuracy", "by batch statistics", "success"),
         rows=tuple(rows),
         keys=len(run_groups.KEYS) + 1,
         cells=tuple(cells),

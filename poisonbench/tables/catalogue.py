@@ -5,6 +5,7 @@ for a data set, a function that lays them out, notes, and claims as data. Adding
 its module and an entry to ``TABLES``.
 """
 
+from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from poisonbench import registry
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import did_you_mean
+from poisonbench.registry import DEFAULT_READING, READINGS
 from poisonbench.requests import RunRequest
 from poisonbench.results import published
 from poisonbench.results.statistics import SIGNIFICANCE, Verdict
@@ -20,6 +22,7 @@ from poisonbench.tables import (
     baseline1,
     baseline2,
     declared,
+    readings,
     table1,
     table2,
     table3,
@@ -54,6 +57,28 @@ def find_table(key: str) -> PaperTable:
     return TABLES[key]
 
 
+def untargeted() -> list[str]:
+    """The numbers of the tables whose poison is the mix, one for all trials."""
+    return [key for key, table in TABLES.items() if not table.is_targeted]
+
+
+def find_reading(key: str, name: str | None) -> str:
+    """The reading of the mix that a table shall be of: the default one where none is named.
+
+    Raises:
+        UsageError: an unknown reading, or a table of targeted attacks, which have none.
+    """
+    find_table(key)
+    if name is None:
+        return DEFAULT_READING
+    if key not in untargeted():
+        raise UsageError(
+            f"--reading: expected one of the tables {', '.join(untargeted())}, whose poison is "
+            f"the mix, got {key}; leave it out"
+        )
+    return readings.check_reading(name)
+
+
 def cells(
     key: str, records: Records = (), dataset: str | None = None, methods: Sequence[str] = ()
 ) -> list[Cell]:
@@ -85,8 +110,11 @@ def missing_runs(
     methods: Sequence[str] = (),
     trials: int | None = None,
     rhos: Container[float] | None = None,
+    reading: str = DEFAULT_READING,
 ) -> list[RunRequest]:
     """The runs that a table lacks, each once; all its runs without records.
+
+    Parameters: each but the first two leaves runs out; most calls give the first three.
 
     Args:
         key: the table's number.
@@ -95,12 +123,14 @@ def missing_runs(
         methods: only these defenses, of the paper's or not; by default those of the table.
         trials: as many of each cell; by default as many as the table wants.
         rhos: only cells of these poison ratios; null for all.
+        reading: of the mix.
 
     Raises:
         UsageError: an unknown method too, or one that the table has no cells of.
     """
     known = registry.defenses()
     named = [registry.find("a defense", known, name).name for name in methods]
+    records = readings.runs_of(records, reading)
     every = cells(key, records, dataset, named)
     held = {cell.method for cell in every}
     if lacking := [name for name in named if name not in held]:
@@ -116,11 +146,15 @@ def missing_runs(
         if (not named or cell.method in named) and (rhos is None or cell.rho in rhos)
         for trial in replace(cell, trials=cell.trials and (trials or cell.trials)).missing(records)
     ]
-    return list(dict.fromkeys(requests))
+    return [readings.asked_in(request, reading) for request in dict.fromkeys(requests)]
 
 
 def build(
-    key: str, records: Records, dataset: str | None = None, poisons: Mapping[str, str] | None = None
+    key: str,
+    records: Records,
+    dataset: str | None = None,
+    poisons: Mapping[str, str] | None = None,
+    reading: str = DEFAULT_READING,
 ) -> Table:
     """A table from run records.
 
@@ -130,9 +164,12 @@ def build(
         dataset: show only this one.
         poisons: names of the poisons that the runs are on instead of the table's own, and what
             each is made of.
+        reading: of the mix that the table's own poison is.
     """
     table = find_table(key)
-    records = table.own(records)
+    every_run = table.own(records)
+    records = readings.runs_of(every_run, reading)
+    is_default = not poisons and reading == DEFAULT_READING
     every = cells(key, records, dataset)
     names = list(dict.fromkeys(cell.dataset for cell in every))
     blocks = []
@@ -140,7 +177,7 @@ def build(
         group = [cell for cell in every if cell.dataset == name]
         blocks += table.blocks(name, group, records)
         findings = [
-            declared.judge(key, claim, records, is_own_poison=not poisons)
+            declared.judge(key, claim, records, is_own_poison=is_default)
             for claim in table.claims(name, group, records)
         ]
         # The paper's own data sets show every claim; of a sample those that have runs are enough.
@@ -154,10 +191,10 @@ def build(
     state += [] if table.is_targeted else _several_poisons(compared, records)
     # Of chosen poisons the commands would make others.
     if not poisons and (short := sum(bool(cell.missing(records)) for cell in every)):
-        state.append(f"{short} cell(s) lack runs (--missing).")
-    averaged = {run for cell in compared for run in cell.records}
-    others = {run.id for name in names for run in records if is_run_on(run, name)} - averaged
-    state += [f"{len(others)} other run(s) are not averaged (--runs)."] if others else []
+        option = "" if reading == DEFAULT_READING else f"--reading {reading} "
+        state.append(f"{short} cell(s) lack runs ({option}--missing).")
+    state += _left_out(names, compared, every_run)
+    has_reading = not (table.is_targeted or poisons)
     named = ", ".join(f"{name} ({attacks})" for name, attacks in (poisons or {}).items())
     notes = [
         f"The runs above rho 0 are on {named}." if named else "",
@@ -168,7 +205,9 @@ def build(
     ]
     return Table(
         key=key,
-        title=f"Table {source.number}: {table.title}",
+        title=f"Table {source.number}: {table.title}"
+        + (f", reading {reading} ({READINGS[reading].reading})" if has_reading else ""),
+        reading=reading if has_reading else None,
         blocks=tuple(blocks),
         notes=tuple(filter(None, notes)),
     )
@@ -179,6 +218,7 @@ def check(
     records: Records,
     dataset: str | None = None,
     rhos: Container[float] | None = None,
+    reading: str = DEFAULT_READING,
 ) -> TableCheck:
     """Count what differs, what is refuted and what is missing.
 
@@ -190,9 +230,10 @@ def check(
         records: what has been run.
         dataset: only this one.
         rhos: the poison ratios whose missing runs count; null for all.
+        reading: of the mix.
     """
     names = [dataset] if dataset else find_table(key).datasets
-    table = build(key, records, dataset)
+    table = build(key, records, dataset, reading=reading)
     compared = [cell.judgement for cell in table.cells if cell.keys["dataset"] in names]
     findings = [
         f for f in table.findings if f.keys["dataset"] in names and f.bears_out is not False
@@ -203,7 +244,11 @@ def check(
     tested = [(j, j.p_against) for j in exploratory if j.is_complete and j.p_against is not None]
     adjusted = zip(tested, holm([p for _, p in tested]), strict=True)
     by_chance = {id(judgement) for (judgement, _), p in adjusted if p >= SIGNIFICANCE}
-    missing = {run for name in names for run in missing_runs(key, records, name, rhos=rhos)}
+    missing = {
+        run
+        for name in names
+        for run in missing_runs(key, records, name, rhos=rhos, reading=reading)
+    }
     facts = (Verdict.EQUAL, Verdict.DIFFERS)
     refutations = (Verdict.REFUTED, Verdict.TOO_SMALL)
     return TableCheck(
@@ -264,6 +309,21 @@ def _several_poisons(compared: Sequence[Comparison], records: Records) -> list[s
     name, rho, *_ = rows[0]
     more = f" and {len(rows) - 1} more" if rows[1:] else ""
     return [f"Rows of several poisons: {name} at rho {rho:g}{more} (--poison)."]
+
+
+def _left_out(names: Sequence[str], compared: Sequence[Comparison], records: Records) -> list[str]:
+    averaged = {run for cell in compared for run in cell.records}
+    others = [
+        record
+        for record in records
+        if any(is_run_on(record, name) for name in names) and record.id not in averaged
+    ]
+    if not others:
+        return []
+    counts = Counter(filter(None, map(readings.reading_of, others)))
+    shown = ", ".join(f"{name}: {counts[name]}" for name in READINGS if counts[name])
+    shown = f"by reading {shown}; " if shown else ""
+    return [f"{len(others)} other run(s) are not averaged ({shown}--runs)."]
 
 
 TABLES = {

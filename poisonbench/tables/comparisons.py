@@ -155,12 +155,17 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A whole table: blocks and what the reader must know about them."""
+    """A whole table: blocks and what the reader must know about them.
+
+    Attributes:
+        reading: of the mix; null where the runs are on something else.
+    """
 
     key: str
     title: str
     blocks: tuple[Block, ...]
     notes: tuple[str, ...] = ()
+    reading: str | None = None
 
     @property
     def filled_blocks(self) -> tuple[Block, ...]:
@@ -182,6 +187,7 @@ class Table:
         return {
             "table": self.key,
             "title": self.title,
+            "reading": self.reading,
             "cells": [cell.to_dict() for cell in self.cells],
             "claims": [finding.to_dict() for finding in self.findings],
             "notes": list(self.notes),

@@ -7,7 +7,7 @@ such as the defense. No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -55,10 +55,13 @@ def by_poison(sets: Sets) -> list[list[Sequence[RunRecord]]]:
     return list(groups.values())
 
 
-def accuracies(records: Sequence[RunRecord]) -> list[float]:
+def accuracies(
+    records: Sequence[RunRecord],
+    of: Callable[[RunRecord], float] = lambda run: run.metrics.test_accuracy,
+) -> list[float]:
     """Test accuracies of the runs, or of several poisons the means of each."""
     groups = by_poison([(run,) for run in records])
-    return _sample([[run.metrics.test_accuracy for (run,) in group] for group in groups])
+    return _sample([[of(run) for (run,) in group] for group in groups])
 
 
 def basis_of(sets: Sets) -> Basis:

@@ -51,6 +51,31 @@ def compare_accuracy(
     )
 
 
+def average_batch_statistics(
+    keys: Mapping[str, Any], records: Sequence[RunRecord]
+) -> Comparison | None:
+    """Average the diagnostic beside the test accuracies of one cell; null where no run has it.
+
+    It is of the same weights by batch norm's statistics of each test batch, and judged by nothing.
+    """
+    values = {
+        run.id: value
+        for run in records
+        if isinstance(value := run.metrics.batch_statistics_accuracy, float)
+    }
+    known = [run for run in records if run.id in values]
+    if not known:
+        return None
+    return Comparison(
+        keys={**keys, "quantity": "batch_statistics_accuracy"},
+        measured=summarise(accuracies(known, lambda run: values[run.id])),
+        published=None,
+        trials=0,
+        judgement=Judgement(Verdict.UNPUBLISHED),
+        records=tuple(values),
+    )
+
+
 def compare_success(
     keys: Mapping[str, Any],
     records: Sequence[RunRecord],

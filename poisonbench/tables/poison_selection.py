@@ -9,8 +9,9 @@ from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.registry import MIX
 from poisonbench.results.records import Labels, RunRecord
 from poisonbench.results.run_spec import RunSpec
-from poisonbench.tables.catalogue import TABLES
+from poisonbench.tables.catalogue import untargeted
 from poisonbench.tables.paper_table import dataset_labels
+from poisonbench.tables.readings import without
 
 #: Digits of a digest that are enough to name a poison.
 MIN_DIGITS = 8
@@ -18,11 +19,10 @@ MIN_DIGITS = 8
 
 def check_table(key: str) -> None:
     """Refuse, by a UsageError, a table of targeted attacks, whose poison is each trial's own."""
-    others = [name for name, table in TABLES.items() if not table.is_targeted]
-    if key not in others:
+    if key not in untargeted():
         raise UsageError(
-            f"--poison: expected one of the tables {', '.join(others)}, whose poison is one for "
-            f"all trials, got {key}; leave it out"
+            f"--poison: expected one of the tables {', '.join(untargeted())}, whose poison is one "
+            f"for all trials, got {key}; leave it out"
         )
 
 
@@ -42,7 +42,7 @@ def on_poisons(
 
     Raises:
         ArtefactError: a name that fits nothing, or digits that fit several poisons.
-        UsageError: a targeted poison, or two of one ratio.
+        UsageError: a targeted poison, two of one ratio, or poisons of different attacks.
     """
     used = [record.spec.poison for record in records if record.spec.poison is not None]
     known = {str(poison.digest): "+".join(poison.attacks) for poison in used}
@@ -58,6 +58,11 @@ def on_poisons(
                 f"which fits {len(digests)}; poisonbench inspect RUN_ID shows a run's"
             )
         by_digest[digests[0]] = name
+    if len({known[digest] for digest in by_digest}) > 1:
+        made_of = ", ".join(f"{name} of {known[digest]}" for digest, name in by_digest.items())
+        raise UsageError(
+            f"--poison: expected poisons of the same attacks, got {made_of}; make a table of each"
+        )
     kept = []
     ratios: dict[tuple[Any, ...], str] = {}
     for record in records:
@@ -121,8 +126,6 @@ def _check(spec: RunSpec, name: str, ratios: dict[tuple[Any, ...], str]) -> None
 
 
 def _own(labels: Labels) -> Labels:
-    """The labels without the choice of the poison among what was set."""
-    of_poison = ("poison", "poison_trial", "selection")
-    overrides = {name: value for name, value in labels.overrides.items() if name not in of_poison}
-    variant = "custom" if overrides else labels.profile
-    return structs.replace(labels, overrides=overrides, variant=variant)
+    """The labels without what was set of the poison, which is given."""
+    of_attacks = [name for name in labels.overrides if "." in name]
+    return without(labels, ["poison", "poison_trial", "selection", *of_attacks])

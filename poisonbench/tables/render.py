@@ -73,7 +73,7 @@ def print_rich(table: Table, console: Console) -> None:
     """Print on a terminal; a grid wider than it loses columns, or becomes one line a figure."""
     from rich.text import Text
 
-    console.print(Text(table.title, style="bold"), soft_wrap=True)
+    console.print(Text(table.title, style="bold"))
     for block in table.filled_blocks:
         console.print()
         console.print(Text(block.title, style="bold"), soft_wrap=True)
@@ -122,8 +122,10 @@ def render_markdown(table: Table) -> str:
 
 def render_csv(table: Table) -> str:
     """One line a cell or claim: fractions, record ids with spaces, nothing for what is absent."""
-    rows = [_flat(table.key, cell.to_dict()) for cell in table.cells]
-    rows += [_flat(table.key, finding.to_dict()) for finding in table.findings]
+    # A file of lines has no title to name the reading.
+    about = {"table": table.key} | ({"reading": table.reading} if table.reading else {})
+    rows = [about | _flat(cell.to_dict()) for cell in table.cells]
+    rows += [about | _flat(finding.to_dict()) for finding in table.findings]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns, lineterminator="\n")
@@ -207,9 +209,9 @@ def _stacked(block: Block) -> list[str]:
     return lines
 
 
-def _flat(key: str, cell: dict[str, Any]) -> dict[str, Any]:
+def _flat(cell: dict[str, Any]) -> dict[str, Any]:
     """One CSV row: nested figures become columns."""
-    row: dict[str, Any] = {"table": key}
+    row: dict[str, Any] = {}
     for name, value in cell.items():
         if name in ("measured", "published"):
             figure = value if isinstance(value, dict) else {"mean": value}

@@ -11,14 +11,20 @@ from poisonbench import registry
 from poisonbench.core.settings import percent_text
 from poisonbench.results.records import RunRecord
 from poisonbench.tables import run_groups
-from poisonbench.tables.cells import distinct_trials
+from poisonbench.tables.cells import distinct_trials, paired
 from poisonbench.tables.paper_table import Records
 
 #: A poison that costs less than this is said to do no harm, and a defense that gains less no good.
 LEAST = 0.01
 
 #: What may be set of a poison, besides its attacks' settings.
-_OF_POISON = ("poison_trial", "scenario")
+_OF_POISON = ("poison", "poison_trial", "scenario")
+
+#: Plain training whose batch norm is recalibrated.
+_RECALIBRATED = "bn-recalibrate"
+
+#: Digits of a given poison's digest that name it.
+_DIGITS = 12
 
 NEXT = (
     "Look next: `poisonbench report --runs` for every run with its settings, `poisonbench inspect "
@@ -40,17 +46,13 @@ def sentences(records: Records, dataset: str | None = None) -> list[str]:
     for name, rows in run_groups.grouped(records, _speaks, dataset, "at all").items():
         runs = [record for row in rows for record in row]
         controls: dict[str, list[RunRecord]] = {}
-        poisons: dict[tuple[str, ...], dict[str, list[RunRecord]]] = {}
-        for record in runs:
-            label = registry.label_of(record.spec.method, record.spec.config)
-            if record.spec.poison is not None:
-                poisons.setdefault(_poison(record), {}).setdefault(label, []).append(record)
-            elif record.spec.targeting is None and record.spec.method == "none":
-                controls.setdefault(record.spec.model, []).append(record)
-        clean = {model: _accuracy(distinct_trials(runs)) for model, runs in controls.items()}
-        for by_defense in poisons.values():
-            trials = {label: distinct_trials(runs) for label, runs in by_defense.items()}
-            text += _of_poison(name, trials, clean)
+        for run in runs:
+            spec = run.spec
+            if spec.poison is None and spec.targeting is None and spec.method == "none":
+                controls.setdefault(spec.model, []).append(run)
+        clean = {model: _accuracy(distinct_trials(group)) for model, group in controls.items()}
+        for group in _by_poison([run for run in runs if run.spec.poison is not None]):
+            text += _of_poison(f"On {name}, {_made_of(group)}", group, clean)
     return [*text, NEXT] if text else ["No poison has a run of plain training yet."]
 
 
@@ -59,16 +61,48 @@ def _speaks(record: RunRecord) -> bool:
     return all("." in name or name in _OF_POISON for name in record.labels.overrides)
 
 
-def _poison(record: RunRecord) -> tuple[str, ...]:
-    keys = run_groups.keys_of(record)
-    return record.spec.model, _made_of(record), str(keys["rho"]), str(keys["scenario"])
+def _by_poison(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """Group runs by poison: all draws of a crafted one are one, a given artefact is its digest.
+
+    Runs that crafted the poison of an artefact stand beside those that were given it.
+    """
+    given = {_artefact(run) for run in runs if _is_given(run)}
+    groups: dict[tuple[str | None, ...], list[RunRecord]] = {}
+    for run in runs:
+        if _artefact(run) in given:
+            groups.setdefault(_artefact(run), []).append(run)
+        if not _is_given(run):
+            keys = run_groups.keys_of(run)
+            draws = (run.spec.model, _attack(run), str(keys["rho"]), str(keys["scenario"]))
+            groups.setdefault(draws, []).append(run)
+    return [
+        group
+        for key, group in groups.items()
+        if key in given or not {_artefact(run) for run in group} <= given
+    ]
 
 
-def _made_of(record: RunRecord) -> str:
-    """The attacks, and what was set of them."""
-    settings = [f"{name} {value}" for name, value in record.labels.overrides.items() if "." in name]
-    attack = str(run_groups.keys_of(record)["attack"])
-    return attack + (f" ({', '.join(sorted(settings))})" if settings else "")
+def _is_given(run: RunRecord) -> bool:
+    return "poison" in run.labels.overrides
+
+
+def _artefact(run: RunRecord) -> tuple[str | None, ...]:
+    return run.spec.model, run.spec.poison_digest
+
+
+def _attack(run: RunRecord, *more: str) -> str:
+    """The attacks, and what was set of them or is said besides."""
+    settings = [f"{name} {value}" for name, value in run.labels.overrides.items() if "." in name]
+    about = ", ".join([*sorted(settings), *more])
+    return str(run_groups.keys_of(run)["attack"]) + (f" ({about})" if about else "")
+
+
+def _made_of(group: Sequence[RunRecord]) -> str:
+    """The poison of a group in words; of an artefact its digest, as its runs do not say all."""
+    crafted = next((run for run in group if not _is_given(run)), group[0])
+    is_artefact = any(map(_is_given, group))
+    digest = str(crafted.spec.poison_digest)[:_DIGITS]
+    return _attack(crafted, *([f"poison {digest}"] if is_artefact else []))
 
 
 def _accuracy(runs: Sequence[RunRecord]) -> float:
@@ -82,17 +116,18 @@ def _spared(runs: Sequence[RunRecord]) -> float:
     return 1 - fmean(bool(run.metrics.attack_success) for run in runs)
 
 
-def _of_poison(
-    dataset: str, by_defense: Mapping[str, Sequence[RunRecord]], clean: Mapping[str, float]
-) -> list[str]:
+def _of_poison(name: str, runs: Sequence[RunRecord], clean: Mapping[str, float]) -> list[str]:
     """What the poison did to plain training, and how the defenses compare; nothing without both."""
-    plain_label = registry.defenses()["none"].title
-    others = {label: runs for label, runs in by_defense.items() if label != plain_label}
-    plain = by_defense.get(plain_label)
+    by_defense: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        label = registry.label_of(run.spec.method, run.spec.config)
+        by_defense.setdefault(label, []).append(run)
+    others = {label: distinct_trials(group) for label, group in by_defense.items()}
+    plain = others.pop(registry.defenses()["none"].title, None)
     if plain is None:
         return []
     spec = plain[0].spec
-    where = f"On {dataset}, {_made_of(plain[0])} in {spec.rho * 100:g} % of the training images"
+    where = f"{name} in {spec.rho * 100:g} % of the training images"
     trials = f"{len(plain)} trial" + ("s" if len(plain) > 1 else ": an example, no finding")
     if spec.targeting is not None:
         hits = sum(bool(run.metrics.attack_success) for run in plain)
@@ -109,7 +144,32 @@ def _of_poison(
             f"{where} does plain training no harm to speak of: {percent_text(before)} on clean "
             f"data, {percent_text(_accuracy(plain))} on poisoned ({trials})."
         ]
-    return text + ([_comparison(others, _spared(plain))] if others else [])
+    if not others:
+        return text
+    comparison = _comparison(others, _spared(plain))
+    return [*text, f"{comparison}{_recalibrated(plain, runs, clean.get(spec.model))}."]
+
+
+def _recalibrated(
+    plain: Sequence[RunRecord], runs: Sequence[RunRecord], clean: float | None
+) -> str:
+    """The share of plain training's loss in accuracy that recalibrating batch norm gives back.
+
+    Of the trials that have both; empty without them, without a clean run or without a loss.
+    """
+    recalibrated = distinct_trials([run for run in runs if run.spec.method == _RECALIBRATED])
+    pairs = paired([recalibrated, plain])
+    if not pairs or clean is None or plain[0].spec.targeting is not None:
+        return ""
+    after, before = (_accuracy([pair[side] for pair in pairs]) for side in (0, 1))
+    if clean - before < LEAST:
+        return ""
+    share = round(100 * (after - before) / (clean - before))
+    given_back = f"{share} %" if share > 0 else "nothing"
+    return (
+        f"; recalibrating batch norm on clean images without labels gives back {given_back} of the "
+        "accuracy that plain training lost"
+    )
 
 
 def _comparison(others: Mapping[str, Sequence[RunRecord]], plain: float) -> str:
@@ -123,7 +183,7 @@ def _comparison(others: Mapping[str, Sequence[RunRecord]], plain: float) -> str:
     better = [text for is_better, text in shown if is_better]
     useless = ", ".join(text for is_better, text in shown if not is_better)
     if not better:
-        return f"Of those run no defense is seen to do better than plain training: {useless}{what}."
+        return f"Of those run no defense is seen to do better than plain training: {useless}{what}"
     rest = f", then {', '.join(better[1:])}" if better[1:] else ""
     ending = f"; no better than plain training: {useless}" if useless else ""
-    return f"Best is {better[0]}{what}{rest}{ending}."
+    return f"Best is {better[0]}{what}{rest}{ending}"

@@ -60,3 +60,11 @@ def test_a_defense_refuses_runs_that_make_no_sense(module, scenario, given, mess
     defense.check_run("finetune", given)
     with pytest.raises(ValueError, match=message):
         defense.check_run(scenario, given)
+
+
+def test_a_filter_takes_the_features_of_the_start_where_that_is_trained():
+    defense = deep_knn.build(deep_knn.Config(features_from="start"), recipe())
+    defense.check_run("finetune", ("features_from",))
+    for scenario in ("scratch", "transfer"):
+        with pytest.raises(ValueError, match="--features-from"):
+            defense.check_run(scenario, ("features_from",))

@@ -283,22 +283,26 @@ def test_where_features_come_from(source, size):
         assert result.seconds["defense"] > 0
 
 
-def test_frozen_features_are_taken_as_they_are():
-    """As in transfer learning, where a network pretrained on clean data trains its head alone."""
+@pytest.mark.parametrize(("source", "is_frozen"), [("poisoned", True), ("start", False)])
+def test_clean_features_are_taken_as_they_are(source, is_frozen):
+    """In transfer a pretrained network trains its head alone; in finetune it may be asked for."""
     model, split, seen = small_classifier(), fake_split(20, 0), []
-    model.features.requires_grad_(False)
+    model.features.requires_grad_(not is_frozen)
+    before = [value.clone() for value in model.train().state_dict().values()]
 
     def rule(features, labels, generator, config):
         seen.append(features)
         return labels > 0
 
     def refuse(purpose, split):
-        raise AssertionError("trained a network whose features are frozen")
+        raise AssertionError("trained a network whose features were known")
 
     train = TrainingSet(split.images, split.labels)
     state = state_for(model, train)
     state.train_copy = refuse
-    FeatureFilter(rule, FilterConfig()).start_epoch(state)
+    FeatureFilter(rule, FilterConfig(features_from=source)).start_epoch(state)
+    assert all(map(torch.equal, model.state_dict().values(), before))
+    assert model.training
     assert torch.equal(seen[0], finite_outputs(model, train, Classifier.embed, "features"))
 
 

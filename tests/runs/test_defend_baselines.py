@@ -43,6 +43,14 @@ def test_features_from_clean_data_are_other_features(tiny, artefact, results):
     assert curves[0] != curves[1]
 
 
+def test_features_of_the_start_want_a_clean_one(tiny, results):
+    line = ("defend", "--method", "knn", "--features-from", "start", "--dataset", tiny)
+    outcome = cli(*line, "--results", results)
+    assert outcome.code == 2
+    assert "in scenario finetune, which starts from a network" in outcome.err
+    assert not results.exists()
+
+
 @pytest.mark.parametrize("method", OTHERS)
 def test_the_others_run_on_all_rows(method, tiny, artefact, results):
     record = run(method, tiny, artefact, results, *OTHERS[method])

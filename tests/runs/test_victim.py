@@ -163,6 +163,20 @@ def test_defenses_share_the_extractor_and_trials_do_not(data, results, trainings
     assert trainings[5]["digests"]["initial_weights"] != trainings[1]["digests"]["initial_weights"]
 
 
+def test_a_filter_of_a_finetuned_network_trains_no_copy_for_the_features_of_its_start(
+    data, results, trainings
+):
+    words = ("--attack", "noise", "--scenario", "finetune", "--fraction", "0.1")
+    record = ran(data, results, *words, "--features-from", "start", method="l2")
+    assert [row["name"] for row in trainings] == ["pretrained", "l2"]
+    assert record.labels.overrides["features_from"] == "start"
+    assert record.metrics.filter.clean_removed > 0
+    copied = ran(data, results, *words, method="l2")
+    assert len(trainings) == 4
+    assert "features_from" not in copied.labels.overrides
+    assert copied.curve != record.curve
+
+
 def test_finetuning_starts_from_the_clean_model(data, results, trainings):
     record = ran(data, results, "--attack", "noise", "--scenario", "finetune")
     pretrained, victim = trainings

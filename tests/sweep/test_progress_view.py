@@ -3,7 +3,7 @@
 import pytest
 
 from poisonbench.core import progress
-from poisonbench.sweep.progress_view import JobBars, View
+from poisonbench.sweep.progress_view import AtWork, JobBars, View
 
 
 @pytest.fixture
@@ -39,14 +39,42 @@ def test_bars_show_totals_that_are_not_known_yet_and_those_that_are(terminal, ca
 def test_lines_show_starts_and_ends_and_all_once_a_minute(capsys):
     view = View()
     follow(view)
+    view.started(0, "epic mnist trial 0")
+    view.started(1, "none mnist trial 0")
     view.spoken -= progress.LINE_EVERY
-    view.total(1, 2, 75.0)
+    view.total(1, 3, 75.0)
     lines = [line[9:] for line in capsys.readouterr().err.splitlines()]
     assert lines == [
         "[0/2] start hint [mnist] trial 0",
         "[0/2] done hint [mnist] trial 0",
-        "[1/2] running, about 1:15 left",
+        "[1/2] start epic mnist trial 0",
+        "[1/2] start none mnist trial 0",
+        "[1/3] running epic mnist trial 0 and none mnist trial 0, about 1:15 left",
     ]
+
+
+def test_without_like_runs_it_takes_at_least_what_is_left_of_the_jobs_at_work():
+    now, view = 0.0, View(quiet=True)
+    view.at_work = AtWork(lambda: now)
+    for slot in (0, 1):
+        view.started(slot, "job")
+        view.moved(slot, "surrogate", 0, 10)
+    assert view.at_work.left_in_words(None) == ""
+    now = 20.0
+    # 20 s for 4 of 10 and for 1 of 10.
+    view.moved(0, "surrogate", 4, 10)
+    view.moved(1, "surrogate", 1, 10)
+    assert view.at_work.left_in_words(None) == "at least 3:00 left"
+    assert view.at_work.left_in_words(75.0) == "about 1:15 left"
+    # Of a new phase the pace is not known yet, and a continued one did not start at 0.
+    view.moved(1, "training", 6, 12)
+    assert view.at_work.left_in_words(None) == "at least 0:30 left"
+    now = 30.0
+    view.moved(1, "training", 7, 12)
+    assert view.at_work.left_in_words(None) == "at least 0:50 left"
+    for slot in (0, 1):
+        view.ended(slot, "job", "done")
+    assert view.at_work.left_in_words(None) == ""
 
 
 def test_a_quiet_view_says_nothing(capsys):

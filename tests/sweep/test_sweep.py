@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from helpers.command_line import cli, done
 from helpers.sweeps import PLAN, POISON, RUNS, job, lines_of, plan_of, records_of
@@ -19,6 +20,8 @@ from poisonbench.core.files import write_text
 from poisonbench.core.signals import Stopping
 from poisonbench.results.records import ClaimLabel
 from poisonbench.results.store import Store
+from poisonbench.runs.craft import craft
+from poisonbench.runs.workspace import Bench
 from poisonbench.sweep.execute import Sweep, threads
 from poisonbench.sweep.job_states import JobStates
 from poisonbench.sweep.plan import make_plan, read_plan, record_key, run_key, write_plan
@@ -337,9 +340,29 @@ def test_a_signal_leaves_checkpoints(tiny, tmp_path, results, number):
 
 
 def test_attacks_on_one_surrogate_wait_for_the_first_of_them_whatever_their_line(tiny, tmp_path):
-    lines = [line for name in ("pgd", "dap") for line in lines_of(tiny, attacks=name)]
+    short = {name: f" --{name}.epochs 1 --{name}.steps 1" for name in ("pgd", "dap")}
+    lines = [line for name in short for line in lines_of(tiny, attacks=name, extra=short[name])]
     first, second = read_plan(plan_of(lines, tmp_path / "plan.json")).only("craft")
     assert (first.after, second.after) == ((), (first.id,))
+    # The surrogate's file, by which the second knows that it need not wait for the first's poison.
+    assert first.shares is None
+    bench = Bench(Store(tmp_path / "results"), tmp_path, torch.device("cpu"))
+    craft(bench, first.request)
+    assert bench.store.model_path(second.shares).exists()
+
+
+def test_a_job_starts_once_the_network_that_it_shares_is_there(tmp_path):
+    first, second = job(1, "craft"), job(2, "craft", after=(job(1).id,), shares="a" * 16)
+    store = Store(tmp_path / "results")
+    write_plan(make_plan([first, second]), tmp_path / "plan.json")
+    plan = read_plan(tmp_path / "plan.json")
+    assert plan.jobs == (first, second)
+    sweep = Sweep(plan, plan.jobs, JobStates(store), tmp_path, ["cpu"], 2, View(), Stopping())
+    assert not sweep._is_ready(second)
+    path = store.model_path("a" * 16)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    assert sweep._is_ready(second)
 
 
 def test_a_shard_waits_for_a_surrogate_of_another_shard_only_while_that_is_at_work(tmp_path):

@@ -1,5 +1,7 @@
 """``report --runs``: all runs by their settings."""
 
+import re
+
 import pytest
 
 from helpers.command_line import cli, done
@@ -7,6 +9,7 @@ from helpers.synthetic_runs import hint_run, make_record, targeted_run
 from poisonbench.core.errors import UsageError
 from poisonbench.results.store import Store
 from poisonbench.tables.all_runs import build_runs
+from poisonbench.tables.render import FORMATS, render
 
 
 def rows_of(records, dataset=None):
@@ -36,14 +39,15 @@ def test_rows_are_settings_on_a_poison():
                 "paper",
                 "-",
                 "85.00±7.07 (2)",
+                "-",
                 "1/2 [9.5, 90.5]",
             ),
         ),
         "mnist": (
-            ("W/o Defense", "-", "0.0", "-", "paper", "-", "99.00 (1)", "-"),
-            ("HINT", MIX, "0.6", "-", "paper", "a" * 12, "96.50±0.71 (2)", "-"),
-            ("HINT", MIX, "0.6", "-", "paper", "b" * 12, "80.00 (1)", "-"),
-            ("HINT", MIX, "0.6", "-", "ratio=0.25", "a" * 12, "95.00 (1)", "-"),
+            ("W/o Defense", "-", "0.0", "-", "paper", "-", "99.00 (1)", "-", "-"),
+            ("HINT", MIX, "0.6", "-", "paper", "a" * 12, "96.50±0.71 (2)", "-", "-"),
+            ("HINT", MIX, "0.6", "-", "paper", "b" * 12, "80.00 (1)", "-", "-"),
+            ("HINT", MIX, "0.6", "-", "ratio=0.25", "a" * 12, "95.00 (1)", "-", "-"),
         ),
     }
     assert rows_of(RUNS[::-1]) == rows_of(RUNS)
@@ -55,15 +59,61 @@ def test_the_norm_of_atda_is_in_its_name():
     assert [row[0] for row in both] == ["ATDA (Linf)", "ATDA (L2)"]
 
 
+def by_batch_statistics(value):
+    return {"metrics": {"batch_statistics_accuracy": value}}
+
+
+@pytest.mark.parametrize(
+    ("runs", "shown"),
+    [
+        (
+            [
+                make_record(0.6, rho=1.0, **by_batch_statistics(0.95)),
+                make_record(0.7, rho=1.0, trial=1, **by_batch_statistics(0.97)),
+                # A run from before there was the diagnostic, and a network without batch norm.
+                make_record(0.8, rho=1.0, trial=2),
+                make_record(0.9, rho=1.0, trial=3, **by_batch_statistics(None)),
+            ],
+            ("75.00±12.91 (4)", "96.00±1.41 (2)", "-"),
+        ),
+        (
+            [
+                targeted_run(True, 0.9, scenario="transfer", **by_batch_statistics(0.8)),
+                targeted_run(True, 0.9, scenario="transfer", trial=1, **by_batch_statistics(0.8)),
+            ],
+            ("90.00±0.00 (2)", "80.00±0.00 (2)", "2/2 [34.2, 100.0]"),
+        ),
+    ],
+    ids=["scratch", "transfer"],
+)
+def test_the_accuracy_by_batch_statistics_stands_beside_the_other(runs, shown):
+    table = build_runs(runs)
+    (block,) = table.blocks
+    assert block.columns[-3:] == ("accuracy", "by batch statistics", "success")
+    assert [row[-3:] for row in block.rows] == [shown]
+    (diagnostic,) = [
+        cell for cell in block.cells if cell.keys["quantity"] == "batch_statistics_accuracy"
+    ]
+    assert set(diagnostic.records) == {
+        run.id for run in runs if isinstance(run.metrics.batch_statistics_accuracy, float)
+    }
+    for kind in FORMATS:
+        text = render(table, kind)
+        figure = diagnostic.measured.mean
+        assert str(figure) in text if kind in ("csv", "json") else f"{100 * figure:.2f}" in text
+        # A long heading has two lines in LaTeX.
+        assert kind in ("csv", "json") or re.search(r"by batch\W+statistics", text)
+
+
 def test_a_run_without_poison_has_no_success():
     (row,) = rows_of([targeted_run(False, 0.8, clean=True)])["cifar10"]
-    assert row[-2:] == ("80.00 (1)", "-")
+    assert row[-3:] == ("80.00 (1)", "-", "-")
 
 
 def test_runs_that_are_not_averaged_are_counted():
     old = make_record(0.9, method="hint", recipe=1)
     table = build_runs([old, make_record(0.8, method="hint", recipe=2)])
-    assert table.blocks[0].rows[0][-2] == "80.00 (1)"
+    assert table.blocks[0].rows[0][-3] == "80.00 (1)"
     assert any(text.startswith("1 other run(s)") for text in table.notes)
     assert not any("other run(s)" in text for text in build_runs(RUNS).notes)
 

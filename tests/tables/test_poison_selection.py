@@ -82,6 +82,19 @@ def test_two_poisons_are_of_two_ratios():
     assert measured(found) == {(0.6, "none"): 0.9, (1.0, "none"): 0.4}
 
 
+def test_poisons_of_different_attacks_are_in_no_table_together():
+    records = [chosen(0.9, WANTED), chosen(0.4, UNWANTED, rho=1.0, attacks=["pgd", "dap", "dc"])]
+    with pytest.raises(UsageError, match=r"same attacks, got ab12.* of pgd\+dap\+dc; make a table"):
+        on_poisons(records, [WANTED, UNWANTED], {})
+
+
+def test_a_run_that_crafted_the_poison_itself_counts_whatever_was_set_of_its_attacks():
+    settings = {"durp.distribution": "sign", "poison_trial": 1}
+    crafted = chosen(0.9, WANTED, draw=1, labels={"overrides": settings})
+    assert measured([crafted]) == {}
+    assert measured(on_poisons([crafted], [WANTED], {})[0]) == {(0.6, "none"): 0.9}
+
+
 def test_a_targeted_poison_has_no_place_here():
     record = targeted_run(True, dataset="mnist-sample@1000")
     record = changed(record, spec={"poison": {"digest": WANTED}})

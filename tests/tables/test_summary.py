@@ -67,6 +67,79 @@ def test_draws_of_a_poison_are_trials_of_it_and_other_settings_of_it_another_poi
     assert "down to 55.00 %" in text
 
 
+GIVEN = {"labels": {"overrides": {"poison": "artefact"}, "variant": "custom"}, "draw": None}
+
+
+def test_runs_on_a_given_poison_speak_of_it_by_its_digest():
+    runs = [CLEAN, poisoned(0.5, digest="a" * 64, **GIVEN)]
+    runs += [poisoned(0.7, "hint", digest="a" * 64, **GIVEN)]
+    runs += [poisoned(0.3, digest="b" * 64, **GIVEN)]
+    assert sentences(runs)[:-1] == [
+        f"On mnist, pgd+dap (poison {'a' * 12}) in 100 % of the training images takes plain "
+        "training from 98.80 % down to 50.00 % (1 trial: an example, no finding).",
+        "Best is HINT at 70.00 %.",
+        f"On mnist, pgd+dap (poison {'b' * 12}) in 100 % of the training images takes plain "
+        "training from 98.80 % down to 30.00 % (1 trial: an example, no finding).",
+    ]
+
+
+def test_runs_that_crafted_a_given_poison_stand_beside_those_that_were_given_it():
+    sign = {"overrides": {"dap.steps": 3}}
+    crafted = poisoned(0.5, digest="a" * 64, labels=sign)
+    given = poisoned(0.7, "hint", digest="a" * 64, **GIVEN)
+    text = sentences([CLEAN, crafted, given])
+    assert len(text) == 3
+    assert f"pgd+dap (dap.steps 3, poison {'a' * 12}) in" in text[0]
+    assert text[1] == "Best is HINT at 70.00 %."
+
+
+def test_a_given_poison_does_not_take_the_place_of_a_draw():
+    draw = {"labels": {"overrides": {"poison_trial": 1}}, "draw": 1, "digest": "b" * 64}
+    on = {"dataset": "mnist-sample", "trial": 1}
+    runs = [
+        make_record(0.988, dataset="mnist-sample"),
+        poisoned(0.5, digest="a" * 64, dataset="mnist-sample"),
+        poisoned(0.6, **draw, **on),
+        poisoned(0.2, digest="a" * 64, finished="2026-01-01", **GIVEN, **on),
+    ]
+    text = sentences(runs)
+    assert f"pgd+dap (poison {'a' * 12}) in" in text[0]
+    assert "down to 35.00 % (2 trials)" in text[0]
+    assert "pgd+dap in 100 %" in text[1]
+    assert "down to 55.00 % (2 trials)" in text[1]
+
+
+@pytest.mark.parametrize(
+    ("runs", "given_back"),
+    [
+        # (0.8 - 0.5) / (0.988 - 0.5); of trial 1 nothing is known without recalibrating.
+        ([poisoned(0.5), poisoned(0.1, trial=1), poisoned(0.8, "bn-recalibrate")], "61 %"),
+        ([poisoned(0.5), poisoned(0.4, "bn-recalibrate")], "nothing"),
+    ],
+)
+def test_what_recalibrating_gives_back(runs, given_back):
+    text = sentences([CLEAN, *runs])
+    assert len(text) == 3
+    assert text[1].endswith(
+        f" %; recalibrating batch norm on clean images without labels gives back {given_back} of "
+        "the accuracy that plain training lost."
+    )
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        [poisoned(0.5), poisoned(0.8, "bn-recalibrate")],
+        [CLEAN, poisoned(0.985), poisoned(0.986, "bn-recalibrate")],
+        [CLEAN, poisoned(0.5), poisoned(0.8, "bn-recalibrate", trial=1)],
+        [CLEAN, poisoned(0.5), poisoned(0.8, "hint")],
+    ],
+    ids=["no clean run", "no loss", "no trial of both", "not run"],
+)
+def test_without_a_loss_of_three_runs_nothing_is_said_of_recalibrating(runs):
+    assert not [text for text in sentences(runs) if "gives back" in text]
+
+
 def test_other_settings_and_runs_without_a_control_do_not_speak():
     custom = poisoned(0.9, "hint", labels={"overrides": {"ratio": 0.25}})
     assert sentences([CLEAN, custom]) == ["No poison has a run of plain training yet."]

@@ -7,9 +7,10 @@ filter would empty is kept whole.
 
 The copy is trained on the poisoned training set, or on clean data. Clean data is the validation
 split: the only images that a defender here can trust. It is small (1,000 images in the paper's
-splits), so such a network is far weaker than the pretrained ones of the papers. Where the run's
-features are frozen, as in transfer learning, they are those of its clean pretraining and are taken
-as they are; rows of the transfer set go.
+splits), so such a network is far weaker than the pretrained ones of the papers. Where the run
+starts from a network that was trained on clean images, as in fine-tuning, its features may be taken
+as they are, without a copy, which is what "Strong Baseline Defenses" (arXiv 1909.13374) does. Where
+they are frozen, as in transfer learning, they are always; rows of the transfer set go.
 
 Shapes: N training images, K classes, n_c images of class c, F features.
 """
@@ -36,10 +37,11 @@ KeepRule = Callable[[Tensor, Tensor, torch.Generator, Any], Tensor]
 class FilterConfig(BaseConfig):
     """What the config of a filter that looks at features derives from."""
 
-    features_from: Literal["poisoned", "clean"] = setting(
+    features_from: Literal["poisoned", "clean", "start"] = setting(
         "poisoned",
         "What the feature network is trained on: the poisoned training set, or the clean "
-        "validation split.",
+        "validation split; or start, the clean network that a run of scenario finetune starts "
+        "from, as the filters' paper has it.",
     )
 
 
@@ -51,12 +53,17 @@ class FeatureFilter(Defense):
         self.rule, self.config = rule, config
 
     def check_run(self, scenario: str, given: Collection[str]) -> None:
-        """As the base class says; a transferred network's features leave no choice."""
+        """As the base class says; not every scenario has the features that were asked for."""
         super().check_run(scenario, given)
         require(
             scenario != "transfer" or "features_from" not in given,
             "expected no --features-from in scenario transfer, where features are those of the "
             "frozen, clean pretraining; leave it out",
+        )
+        require(
+            scenario != "scratch" or not self._is_from_start,
+            "expected --features-from start in scenario finetune, which starts from a network "
+            "trained on clean images, got training from scratch; choose clean or poisoned",
         )
 
     def start_epoch(self, state: TrainingState) -> TrainingSet:
@@ -82,11 +89,16 @@ class FeatureFilter(Defense):
         self.memory["keep"] = keep
         return train.with_keep(keep)
 
+    @property
+    def _is_from_start(self) -> bool:
+        return isinstance(self.config, FilterConfig) and self.config.features_from == "start"
+
     def _features(self, state: TrainingState) -> Tensor:
         train = state.train
         if not isinstance(self.config, FilterConfig):
             return torch.empty(len(train), 0, device=train.labels.device)
-        if not any(weight.requires_grad for weight in state.model.features.parameters()):
+        is_frozen = not any(w.requires_grad for w in state.model.features.parameters())
+        if is_frozen or self._is_from_start:
             return finite_outputs(state.model, train, Classifier.embed, "features")
         split = state.validation
         if self.config.features_from == "poisoned":
