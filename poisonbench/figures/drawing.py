@@ -31,7 +31,7 @@ _ANSWERS = {True: (COLOURS[0], "\u2713 "), False: (COLOURS[1], "\u2717 "), None:
 
 # Sizes in inches, of text in points.
 _TILE, _GAP, _MARGIN, _LABEL, _LINE = 1.3, 0.15, 0.15, 1.35, 0.16
-_PANEL_WIDTH, _PANEL_HEIGHT = 4.0, 3.2
+_PANEL_WIDTH, _PANEL_HEIGHT = 4.8, 3.84
 _SMALL, _NORMAL, _LARGE = 8, 9, 11
 _DPI = 150
 #: Mean width of a letter of the font, in its size.
@@ -68,7 +68,7 @@ class Series:
     Attributes:
         low, high: ends of each point's interval; None where there is none.
         dashed: draw it dashed, e.g. published figures beside measured ones.
-        joined: connect the points by a line; otherwise they are smaller, for clouds of points.
+        joined: connect the points by a line.
         emphasised: large points, on top of all others.
     """
 
@@ -263,7 +263,7 @@ def _draw_series(axes: Any, series: Series, index: int) -> None:
         "marker": MARKERS[index % len(MARKERS)],
         "linestyle": ("--" if series.dashed else "-") if series.joined else "none",
         "linewidth": 1.2,
-        "markersize": 9 if series.emphasised else 4 if series.joined else 3,
+        "markersize": 10 if series.emphasised else 4,
         "markeredgecolor": "white" if series.emphasised else None,
         "zorder": 3 if series.emphasised else 2,
     }

@@ -183,8 +183,8 @@ def _panel(record: RunRecord, numbers: dict[str, Any]) -> Panel:
     }
     return Panel(
         title=f"{label_of(record.spec.method, record.spec.config)}: {hit}, {removed}",
-        x_label="between the classes' means",
-        y_label="first component of the rest",
+        x_label="from the target's class (0) to the poisons' class (1)",
+        y_label="first principal component of the rest",
         series=[
             Series(
                 label=labels.get(name, name),

@@ -70,8 +70,24 @@ def test_preview_is_a_png_for_any_channels(shape):
     assert picture.startswith(b"\x89PNG")
 
 
+def corners_of(image, picture, scale):
+    """Where an image (H, W) stands in a picture, enlarged by a factor: (top, left)."""
+    enlarged = np.kron(image.numpy(), np.ones((scale, scale)))
+    height, width = np.subtract(picture.shape, enlarged.shape) + 1
+    matches = np.ones((height, width), dtype=bool)
+    # Each pixel's first and last copy.
+    copies = [
+        step for start in range(0, len(enlarged), scale) for step in (start, start + scale - 1)
+    ]
+    for row in copies:
+        for column in copies:
+            part = picture[row : row + height, column : column + width]
+            matches &= part == enlarged[row, column]
+    return [tuple(corner) for corner in np.argwhere(matches).tolist()]
+
+
 def test_a_targeted_preview_begins_with_the_target(dataset):
-    """Target, clean, poisoned and difference side by side, each with a white frame of 2 pixels."""
+    """The target, then clean, poisoned and difference side by side, large, with captions."""
     goal = Goal(2, 2, 0, 0, "scratch", "random")
     rows = torch.arange(0, 12, 4)
     clean = dataset.train.images[rows]
@@ -86,19 +102,29 @@ def test_a_targeted_preview_begins_with_the_target(dataset):
     )
     picture = preview_of(poison, dataset)
     assert picture == poison_files(poison, dataset)["preview.png"]
-    pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(picture)))).double()
-    assert pixels.shape == (3 * 68, 4 * 68)
-    columns = pixels.unfold(0, 68, 68).unfold(1, 68, 68)[..., 2:-2, 2:-2]
-    shown = columns[..., ::8, ::8]
+    opened = Image.open(io.BytesIO(picture)).convert("L")
+    pixels = np.array(opened)
 
-    def grey(images):
-        return images.double().mean(-3).floor()
+    def corner(image):
+        (corner,) = corners_of(image.double().mean(0).round(), pixels, 18)
+        return corner
 
-    target = dataset.test.images[2]
-    assert torch.equal(shown[:, 0], grey(target).expand(3, -1, -1))
-    assert torch.equal(shown[:, 1], grey(clean))
-    assert torch.equal(shown[:, 2], grey(poison.images))
-    assert Image.open(io.BytesIO(preview_of(crafted(dataset), dataset))).width == 3 * 68
+    # Two channels are averaged; 127 levels of grey are the budget of 8.
+    change = (poison.images.double() - clean.double()) * 127 / 8 + 128
+    columns = [[corner(image) for image in images] for images in (clean, poison.images, change)]
+    tops = [top for top, _ in columns[0]]
+    assert corner(dataset.test.images[2])[0] < tops[0]
+    assert tops == sorted(tops)
+    for column in columns:
+        assert [top for top, _ in column] == tops
+        assert len({left for _, left in column}) == 1
+    lefts = [column[0][1] for column in columns]
+    assert lefts == sorted(lefts)
+    assert lefts[1] >= lefts[0] + 8 * 18
+    # Captions on the left of each image, headings above and the scale's words below.
+    for top in tops:
+        assert (pixels[top : top + 60, : lefts[0] - 2] < 128).any()
+    assert (pixels[: tops[0] - 170] < 128).any()
 
 
 # --- what a reader refuses
