@@ -161,8 +161,8 @@ def _unknown(
     if owner not in methods and any(methods):
         return not_of([prefix[:-1] for prefix in methods if prefix], name)
     owner = owner if owner in methods else ""
-    names = [o.name.removeprefix(owner) for o in options if o.name[: o.name.find(".") + 1] == owner]
-    return unknown_option(name.removeprefix(owner), names, methods[owner].name)
+    names = [o.name for o in options if o.name[: o.name.find(".") + 1] == owner]
+    return unknown_option(name, names, methods[owner].name)
 
 
 def method_help(entry: MethodEntry) -> str:

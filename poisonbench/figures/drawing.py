@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,20 +146,30 @@ def write_figure(folder: Path, name: str, figure: Figure) -> list[Path]:
     return [folder / f"{name}.{suffix}" for suffix in files]
 
 
-def percent_line(
-    label: str,
-    points: Sequence[tuple[float, float, float | None, float | None]],
-    *,
-    dashed: bool = False,
-) -> Series:
-    """A line of points (x, mean, low, high), whose shares of 1 are drawn in percent."""
-    return Series(
-        label=label,
-        x=[x for x, *_ in points],
-        y=[100 * mean for _, mean, *_ in points],
-        low=[None if low is None else 100 * low for *_, low, _ in points],
-        high=[None if high is None else 100 * high for *_, high in points],
-        dashed=dashed,
+def percent_panel(
+    quantity: str,
+    axis: str,
+    lines: Mapping[str, Sequence[tuple[float, float, float | None, float | None]]],
+) -> Panel:
+    """Axes of a quantity, a share of 1 that is drawn in percent, against another.
+
+    Lines are by label their points (x, mean, low, high); the one called published is dashed.
+    """
+    return Panel(
+        title=f"{quantity} against {axis}",
+        x_label=axis,
+        y_label=f"{quantity} in percent",
+        series=[
+            Series(
+                label=label,
+                x=[x for x, *_ in points],
+                y=[100 * mean for _, mean, *_ in points],
+                low=[low and 100 * low for *_, low, _ in points],
+                high=[high and 100 * high for *_, high in points],
+                dashed=label == "published",
+            )
+            for label, points in lines.items()
+        ],
     )
 
 

@@ -112,8 +112,12 @@ class ResolvedPoison:
         return {**chosen, **self.targeting_overrides}
 
 
-def resolve_crafting(bench: Bench, dataset: Dataset, poison: PoisonRequest) -> ResolvedPoison:
+def resolve_crafting(
+    bench: Bench, dataset: Dataset, poison: PoisonRequest, *, is_for_run: bool = False
+) -> ResolvedPoison:
     """A poison to craft, with every setting read: nothing is crafted or trained for it.
+
+    One that is for a run has its attack's name before the options that messages name.
 
     Raises:
         UsageError: options that do not fit the attacks or each other, or bad values.
@@ -141,7 +145,7 @@ def resolve_crafting(bench: Bench, dataset: Dataset, poison: PoisonRequest) -> R
             f"--scenario: expected another than {scenario} with {entry.name}, which "
             f"{entry.not_in[scenario]}; choose {' or '.join(others)}, made for it"
         )
-    pools = _pools(bench, dataset, poison, targeting)
+    pools = _pools(bench, dataset, poison, targeting, is_for_run=is_for_run)
     return ResolvedPoison(poison, targeting.rho, None, pools, targeting, overrides)
 
 
@@ -165,14 +169,14 @@ def resolve_poison(bench: Bench, dataset: Dataset, run: RunRequest) -> ResolvedP
                 f"{'+'.join(poison.attacks) or 'clean data'}; leave it out"
             )
         rho = float(DEFAULT_RHO if poison.rho is None else poison.rho) if poison.attacks else 0.0
-        pools = _pools(bench, dataset, poison) if rho > 0 else {}
+        pools = _pools(bench, dataset, poison, is_for_run=True) if rho > 0 else {}
         return ResolvedPoison(poison, rho, pools=pools)
     if run.poison.trial:
         raise UsageError(
             f"--poison-trial: expected an untargeted attack, got {entry.name}, whose poison is "
             "the trial's own; leave it out"
         )
-    return resolve_crafting(bench, dataset, poison)
+    return resolve_crafting(bench, dataset, poison, is_for_run=True)
 
 
 def publish_pool(
@@ -213,14 +217,20 @@ def _check_surrogate(poison: PoisonRequest, flag: str) -> None:
 
 
 def _pools(
-    bench: Bench, dataset: Dataset, poison: PoisonRequest, targeting: Targeting | None = None
+    bench: Bench,
+    dataset: Dataset,
+    poison: PoisonRequest,
+    targeting: Targeting | None = None,
+    *,
+    is_for_run: bool = False,
 ) -> dict[str, Pool]:
     """By attack, what crafts its part of a poison; a target is drawn from what its spec says."""
     pools = {}
     for name, request in poison.pools().items():
         entry, network = attacks()[name], request.surrogate
         values = request.settings.get(name, {})
-        settings = read_settings(entry, dataset, request.profile, values, network)
+        prefix = f"{name}." if is_for_run or len(poison.attacks) > 1 else ""
+        settings = read_settings(entry, dataset, request.profile, values, network, prefix)
         # The surrogates of a targeted attack are the same for all trials.
         trial = request.trial if targeting is None else 0
         surrogate = model_spec(bench, dataset, settings.recipe, "surrogate", trial, network)

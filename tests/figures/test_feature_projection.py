@@ -182,7 +182,7 @@ def test_the_table_s_runs_with_models_are_taken(results):
     models = models_of_row(bench, records, data, row, (), 1)
     assert [run.id for run in models] == [kept.id]
     (remark,) = remarks
-    assert remark.startswith("left out: none has no model of trial 1")
+    assert remark.startswith("left out: none has no model under mp on mnist-sample@1000")
     assert remark.endswith("--trial 1 --save-model`")
     with pytest.raises(ArtefactError, match="trial 1"):
         models_of_row(replace(bench, seed=7), records, data, row, (), 1)
