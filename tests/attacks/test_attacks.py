@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.fake_data import SHAPE, K, small_classifier, task_for
+from helpers.attack_tasks import SHAPE, K, small_classifier, task_for
 from poisonbench import registry
 from poisonbench.attacks import deep_confuse, delusive_adversarial, delusive_universal, pgd
 from poisonbench.core.errors import UsageError

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.fake_data import fake_dataset
+from helpers.attack_tasks import fake_dataset
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.data.artefacts import poison_files, read_poison
 from poisonbench.data.mixing import assign, mix

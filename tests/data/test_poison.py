@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.fake_data import EPSILON, SHAPE, fake_dataset
+from helpers.attack_tasks import EPSILON, SHAPE, fake_dataset
 from poisonbench.core.errors import ArtefactError, DivergedError
 from poisonbench.data.poison import Poison, assemble, levels, make_poison, quantise
 from poisonbench.data.splits import digest_tensors

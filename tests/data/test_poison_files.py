@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load, save
 
-from helpers.fake_data import EPSILON, K, crafted, fake_dataset
+from helpers.attack_tasks import EPSILON, K, crafted, fake_dataset
 from poisonbench.core.canonical import canonical_json
 from poisonbench.core.errors import ArtefactError
 from poisonbench.data.artefacts import poison_files, read_poison

@@ -8,7 +8,7 @@ import torch
 from msgspec import structs
 from scipy.stats import chisquare
 
-from helpers.fake_data import K, fake_dataset, fake_split
+from helpers.attack_tasks import K, fake_dataset, fake_split
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import as_json
 from poisonbench.data import sources

@@ -8,10 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from helpers.command_line import cli, done, files_in
-from helpers.synthetic_runs import changed
-from helpers.target_runs import run_on, write
-from helpers.targeted_runs import make_data, shortened
+from helpers.command_line import cli, done, files_in, make_data, shortened
+from helpers.synthetic_runs import changed, run_on, write
 from poisonbench.core.errors import ArtefactError
 from poisonbench.data.artefacts import read_poison
 from poisonbench.data.sources import load_dataset

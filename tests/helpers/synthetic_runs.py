@@ -1,4 +1,4 @@
-"""Run records without runs, for the tests of tables."""
+"""Run records without runs, for the tests of tables and figures."""
 
 import shlex
 from types import SimpleNamespace
@@ -10,7 +10,9 @@ from poisonbench.cli.request_words import from_words
 from poisonbench.core.canonical import spec_id
 from poisonbench.requests import command_of
 from poisonbench.results.records import Bits, RunRecord
+from poisonbench.results.store import Store
 from poisonbench.tables import catalogue
+from poisonbench.tables.cells import TARGETED_SAMPLE
 
 #: What runs ran on.
 DEVICE = {
@@ -212,3 +214,32 @@ def targeted_run(
         digest=f"{attack}{trial}.{attack_recipe}",
         **{"dataset": "cifar10", "targeting": targeting, "goal": goal} | arguments,
     )
+
+
+OWN, INTENDED = 4, 9
+
+
+def run_on(data, prediction, *, trial=0, row=None, confidence=True, **arguments):
+    """A run whose target is a test image of class 4."""
+    rows = (data.test.labels == OWN).nonzero().flatten()
+    record = targeted_run(
+        prediction == INTENDED,
+        trial=trial,
+        target=int(rows[trial]) if row is None else row,
+        intended=INTENDED,
+        rho=0.05,
+        dataset=TARGETED_SAMPLE,
+        **{"attack": "mp", "scenario": "finetune", "overrides": {"scenario": "finetune"}}
+        | arguments,
+    )
+    answer = {"prediction": prediction, **({"confidence": 0.5} if confidence else {})}
+    return changed(
+        record,
+        spec={"dataset": {"digest": data.digest}, "goal": {"target_class": OWN}},
+        metrics={"target": answer},
+    )
+
+
+def write(results, records):
+    for record in records:
+        Store(results).write_record(record)

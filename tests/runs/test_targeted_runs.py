@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 import poisonbench
-from helpers.command_line import cli, done, files_in, tiny_arrays
-from helpers.targeted_runs import METHODS, RHO
+from helpers.command_line import METHODS, RHO, cli, done, files_in, tiny_arrays
 from poisonbench.cli.plan_jobs import plan_lines
 from poisonbench.data.artefacts import read_poison
 from poisonbench.data.sources import load_dataset

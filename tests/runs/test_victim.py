@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from helpers.attack_tasks import K, fake_dataset, small_classifier
 from helpers.command_line import done
-from helpers.fake_data import K, fake_dataset, small_classifier
 from poisonbench.core.seeds import Seeds
 from poisonbench.data.artefacts import read_poison
 from poisonbench.data.sources import load_dataset
