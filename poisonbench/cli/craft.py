@@ -1,7 +1,5 @@
 """``poisonbench craft``: make poisons."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, Any
@@ -67,7 +65,7 @@ def read_requests(options: CraftOptions, values: Values) -> list[CraftRequest]:
     return [request.at(options.trial + number) for number in range(options.trials or 1)]
 
 
-def run(requests: Sequence[CraftRequest], options: RunOptions) -> list[Crafted]:
+def run(requests: Sequence[CraftRequest], options: RunOptions) -> "list[Crafted]":
     """Craft poisons that differ in their trial alone, or find them; print paths unless JSON."""
     from poisonbench.runs.craft import craft
 
@@ -79,7 +77,7 @@ def run(requests: Sequence[CraftRequest], options: RunOptions) -> list[Crafted]:
     return poisons
 
 
-def show_crafted(crafted: Crafted, quiet: bool) -> None:
+def show_crafted(crafted: "Crafted", quiet: bool) -> None:
     """A poison's path on stdout, and remarks on it."""
     card = crafted.poison.card
     if not crafted.is_new:
@@ -92,7 +90,7 @@ def show_crafted(crafted: Crafted, quiet: bool) -> None:
     print(crafted.poison.path)
 
 
-def summary(crafted: Crafted) -> dict[str, Any]:
+def summary(crafted: "Crafted") -> dict[str, Any]:
     """A poison as ``--json`` shows it."""
     card = crafted.poison.card
     return {

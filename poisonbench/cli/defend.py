@@ -1,7 +1,5 @@
 """``poisonbench defend``: train under a defense."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
@@ -17,9 +15,9 @@ from poisonbench.core.settings import parse_value
 from poisonbench.data.names import shown_name
 from poisonbench.registry import plugin_files
 from poisonbench.requests import RunRequest, Sampling, Values, poison_request
+from poisonbench.results.records import ClaimLabel, RunRecord
 
 if TYPE_CHECKING:
-    from poisonbench.results.records import ClaimLabel, RunRecord
     from poisonbench.runs.defend import Defended
 
 
@@ -103,7 +101,7 @@ def run(
     options: RunOptions,
     plan: str | None = None,
     claims: Mapping[str, ClaimLabel] | None = None,
-) -> list[Defended]:
+) -> "list[Defended]":
     """Train what is asked for, or find it, and print a line on each unless it shall be JSON.
 
     All of them, of one seed, are checked before the first is trained; ``plan`` is the digest of
@@ -122,7 +120,7 @@ def run(
     return done
 
 
-def _print_line(item: Defended, quiet: bool) -> None:
+def _print_line(item: "Defended", quiet: bool) -> None:
     from poisonbench.runs.defend import describe_poison
 
     record = item.record
@@ -158,7 +156,7 @@ def _verdict(record: RunRecord) -> str:
     )
 
 
-def _summary(item: Defended) -> dict[str, Any]:
+def _summary(item: "Defended") -> dict[str, Any]:
     record = item.record
     return {
         "id": record.id,

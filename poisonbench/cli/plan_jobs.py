@@ -1,7 +1,5 @@
 """From requests, or lines such as ``poisonbench defend --method hint``, to the jobs of a plan."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -95,7 +93,7 @@ class _Planner:
             check_targets(bench, dataset, poison.targeting, [request.poison.trial])
         self._add_pools(request, poison)
 
-    def _add_run(self, bench: Bench, request: RunRequest) -> None:
+    def _add_run(self, bench: "Bench", request: RunRequest) -> None:
         from poisonbench.runs.defend import resolve_run
 
         run = resolve_run(bench, request)
@@ -109,7 +107,7 @@ class _Planner:
         key = run_key(run.spec, needs)
         self.jobs.append(Job(id=key, request=request, title=title, needs=tuple(needs.values())))
 
-    def _add_pools(self, request: Request, poison: ResolvedPoison) -> dict[str, str]:
+    def _add_pools(self, request: Request, poison: "ResolvedPoison") -> dict[str, str]:
         """The jobs that craft a poison's pools; their ids by attack."""
         ids = {}
         for name, pool_request in poison.request.pools().items():

@@ -1,7 +1,5 @@
 """What a command that computes needs: its shared options, device, store, progress, signals."""
 
-from __future__ import annotations
-
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -17,11 +15,11 @@ from poisonbench.core.settings import parse_value
 from poisonbench.core.signals import stop_on_signals
 from poisonbench.registry import attacks
 from poisonbench.requests import DEFAULT_DATASET
+from poisonbench.results.records import ClaimLabel
 from poisonbench.results.store import Store
 from poisonbench.tables.cells import TARGETED_SAMPLE
 
 if TYPE_CHECKING:
-    from poisonbench.results.records import ClaimLabel
     from poisonbench.runs.workspace import Bench
 
 
@@ -55,7 +53,7 @@ def open_bench(
     options: BenchOptions,
     plan: str | None = None,
     claims: Mapping[str, ClaimLabel] | None = None,
-) -> Iterator[Bench]:
+) -> "Iterator[Bench]":
     """A bench whose runs stop cleanly on signals and show progress on stderr.
 
     Raises:

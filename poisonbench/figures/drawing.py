@@ -63,22 +63,17 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line, or a cloud of points.
-
-    Attributes:
-        low, high: ends of each point's interval; None where there is none.
-        dashed: draw it dashed, e.g. published figures beside measured ones.
-        joined: connect the points by a line.
-        emphasised: large points, on top of all others.
-    """
+    """One line, or a cloud of points that are not joined."""
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
+    #: Ends of each point's interval; None where there is none.
     low: Sequence[float | None] = ()
     high: Sequence[float | None] = ()
     dashed: bool = False
     joined: bool = True
+    #: Large points, on top of all others.
     emphasised: bool = False
 
 

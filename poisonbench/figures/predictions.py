@@ -34,23 +34,17 @@ Pick = Literal["disagree", "random"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
-    """The classifiers that the figure shows.
-
-    Attributes:
-        poison: what they were trained on.
-        trial: of their runs.
-        methods: the defenses, in order; none named shows those that have a model, and misses or
-            makes only the paper's.
-        runs: ids of run records instead, of any settings, poison and trial.
-        make: train what is missing.
-        folder_options: those that the command of a missing run needs to use the same folders.
-    """
+    """The classifiers that the figure shows, by what they were trained on."""
 
     poison: PoisonRequest
     trial: int = 0
+    #: The defenses, in order; none shows those with a model, and misses or makes the paper's.
     methods: tuple[str, ...] = ()
+    #: Ids of run records instead, of any settings, poison and trial.
     runs: tuple[str, ...] = ()
+    #: Train what is missing.
     make: bool = False
+    #: Those that the command of a missing run needs to use the same folders.
     folder_options: tuple[str, ...] = ()
 
 

@@ -36,13 +36,8 @@ def target_predictions(
 ) -> Figure:
     """Draw targets, and below each the answer of a victim under each defense.
 
-    Args:
-        number: the figure's in the paper.
-        dataset: whose test images the targets are.
-        attack: its name.
-        scenario: how the victims were trained, in words.
-        runs: by defense, at least one; one run for each (seed, trial), all on this data set.
-        images: how many targets to show.
+    The number is the figure's in the paper, the scenario in words. Runs are by defense, at least
+    one; one for each (seed, trial), all on this data set.
     """
     answers = {m: {_target_of(run): run for run in group} for m, group in runs.items()}
     targets = sorted(
