@@ -61,10 +61,11 @@ def import_(options: _ImportOptions) -> None:
 
     kind_of = {setting.name: setting.kind for setting in options_of(Targeting)}
     kinds = {"std": Std, "ids": Ids, "scenario": kind_of["scenario"], "epsilon": float}
-    given = {name: getattr(options, name) for name in kinds}
     settings: dict[str, Any] = {
-        name: None if text is None else parse_value(text, kinds[name], f"--{name}")
-        for name, text in given.items()
+        name: None
+        if (text := getattr(options, name)) is None
+        else parse_value(text, kind, f"--{name}")
+        for name, kind in kinds.items()
     }
     kind: Format = parse_value(options.format, Format, "--format")
     for path in options.paths:
