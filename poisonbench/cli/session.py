@@ -24,15 +24,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchOptions:
-    """The options of every command that needs a bench."""
+class SharedOptions:
+    """The options of every command that needs a bench, which lies on the CPU if it has no more."""
 
     results: common.ResultsOption = DEFAULT_RESULTS
     data_root: common.DataRootOption = DEFAULT_DATA_ROOT
-    device: common.DeviceOption = "auto"
     seed: common.SeedOption = 0
     json: common.JsonOption = False
     quiet: common.QuietOption = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions(SharedOptions):
+    """The options of every command whose bench may lie on a GPU."""
+
+    device: common.DeviceOption = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +56,7 @@ class RunOptions(BenchOptions):
 
 @contextmanager
 def open_bench(
-    options: BenchOptions,
+    options: SharedOptions,
     plan: str | None = None,
     claims: Mapping[str, ClaimLabel] | None = None,
 ) -> "Iterator[Bench]":
@@ -71,7 +77,7 @@ def open_bench(
         yield Bench(
             store=Store(options.results),
             data_root=options.data_root,
-            device=find_device(options.device),
+            device=find_device(options.device if isinstance(options, BenchOptions) else "cpu"),
             seed=options.seed,
             report=report,
             say=lambda text: common.say(text, quiet=options.quiet),
