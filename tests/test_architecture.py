@@ -565,3 +565,17 @@ def test_the_page_has_a_row_for_every_part():
     table = page.split("## Layers")[1].split("\n\n")[2]
     first = [line.split("|")[1] for line in table.splitlines()[2:]]
     assert {name for cell in first for name in re.findall(r"`(\w+)`", cell)} == set(MAY_IMPORT)
+
+
+def test_no_test_imports_another():
+    """What tests share lies in ``tests/helpers``."""
+    files = [path for path in Path(__file__).parent.rglob("*.py") if "helpers" not in path.parts]
+    modules = [
+        module
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for module in (getattr(node, "module", None) or "", *(alias.name for alias in node.names))
+    ]
+    assert "helpers.command_line" in modules
+    assert [name for name in modules if re.search(r"(^|\.)(test_\w+|conftest)$", name)] == []
