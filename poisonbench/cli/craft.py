@@ -7,6 +7,7 @@ from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
+from msgspec import to_builtins
 
 from poisonbench.cli import common
 from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings
@@ -85,8 +86,8 @@ def show_crafted(crafted: Crafted, quiet: bool) -> None:
     if not crafted.is_new:
         common.say("made before; delete the folder to make it again", quiet=quiet)
     common.say(
-        f"{card['num_poisons']:,} poisons, largest change "
-        f"{card['measured']['max_abs_levels']}/255 of {card['levels']}/255 allowed",
+        f"{card.num_poisons:,} poisons, largest change "
+        f"{card.measured.max_abs_levels}/255 of {card.levels}/255 allowed",
         quiet=quiet,
     )
     print(crafted.poison.path)
@@ -98,12 +99,12 @@ def summary(crafted: Crafted) -> dict[str, Any]:
     return {
         "id": crafted.poison.id,
         "path": str(crafted.poison.path),
-        "attack": "+".join(card["attacks"]),
-        "dataset": card["dataset"]["name"],
-        "goal": card["goal"],
-        "num_poisons": card["num_poisons"],
-        "epsilon": card["epsilon"],
-        "max_abs_delta": card["measured"]["max_abs_levels"] / 255,
-        "digest": card["digest"],
+        "attack": "+".join(card.attacks),
+        "dataset": card.dataset.name,
+        "goal": to_builtins(card.goal),
+        "num_poisons": card.num_poisons,
+        "epsilon": card.epsilon,
+        "max_abs_delta": card.measured.max_abs_levels / 255,
+        "digest": card.digest,
         "is_new": crafted.is_new,
     }

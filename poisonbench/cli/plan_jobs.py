@@ -114,13 +114,13 @@ class _Planner:
         ids = {}
         for name, pool_request in poison.request.pools().items():
             pool = poison.pools[name]
-            trial = pool.spec["trial"]
+            trial = pool.spec.trial
             craft = CraftRequest(dataset=request.dataset, poison=pool_request, seed=request.seed)
             title = f"poison {name} {request.dataset}" + (f" trial {trial}" if trial else "")
             job = Job(id=pool.id, request=craft, title=title)
-            if pool.spec["surrogate"] is not None:
+            if pool.spec.surrogate is not None:
                 # Of all attacks on one surrogate the first trains it, and the others wait for it.
-                maker = self._makers.setdefault(spec_id(pool.spec["surrogate"]), job.id)
+                maker = self._makers.setdefault(spec_id(pool.spec.surrogate), job.id)
                 job = job if maker == job.id else replace(job, after=(maker,))
             self.jobs.append(job)
             ids[name] = job.id

@@ -27,7 +27,7 @@ def preview_of(poison: Poison, dataset: Dataset) -> bytes:
     if len(poison) == 0:
         rows, poisoned = torch.tensor([0]), dataset.train.images[:1].cpu()
     clean = dataset.train.images.cpu()[rows].double()
-    difference = (poisoned.double() - clean) * 127 / max(poison.card["levels"], 1) + 128
+    difference = (poisoned.double() - clean) * 127 / max(poison.card.levels, 1) + 128
     columns = [clean, poisoned.double(), difference.round()]
     if poison.goal is not None:
         target = dataset.test.images[poison.goal.target].cpu().double()

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
+from msgspec import structs, to_builtins
 from torch import Tensor
 
 from poisonbench.core.errors import UsageError
@@ -84,7 +85,7 @@ def healthy_noise(
     epoch = min(settings.config.schedule)
     recipe = replace(settings.recipe, epochs=epoch)
     spec = model_spec(bench, dataset, recipe, "before HINT's first round", trial, network)
-    spec["poison"] = poison["digest"] if poison else None
+    spec = structs.replace(spec, poison=poison["digest"] if poison else None)
     (model,) = trained_models(bench, dataset, recipe, spec, seeds=seeds, train=train)
     bench.abort_if_stopping()
     bench.say("HINT's first round" + (", with true and with wrong labels" if wrong_label else ""))
@@ -134,7 +135,7 @@ def healthy_noise(
         "seed": bench.seed,
         "trial": trial,
         "config": as_json(settings.config),
-        "model": {"epochs": epoch, "spec": spec},
+        "model": {"epochs": epoch, "spec": to_builtins(spec)},
         "round": notes[0],
         "images": [
             {

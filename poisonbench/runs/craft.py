@@ -70,7 +70,7 @@ def _craft_pool(bench: Bench, dataset: Dataset, pool: Pool) -> Crafted:
     bench.store.check_writable()
     settings, train = pool.settings, dataset.train
     name, recipe = settings.entry.name, settings.recipe
-    generator = generator_for(bench.seed, "craft", name, pool.spec["trial"])
+    generator = generator_for(bench.seed, "craft", name, pool.spec.trial)
 
     def surrogate() -> Classifier:
         if not settings.entry.trains:

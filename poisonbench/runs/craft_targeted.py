@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from msgspec import structs
@@ -20,6 +19,7 @@ from poisonbench.runs.craft_checkpoint import CraftCheckpoint, crafted_by, craft
 from poisonbench.runs.poison import Crafted, Pool, ResolvedPoison, publish_pool, stored
 from poisonbench.runs.trained_models import lengthen, model_spec, own_seeds, trained_models
 from poisonbench.runs.workspace import Bench
+from poisonbench.specs import ModelSpec, TrainingSpec
 from poisonbench.targeting import Goal, Targeting, own_targeting
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.recipe import Recipe
@@ -84,8 +84,7 @@ def craft_targeted(
         with crafting(bench, name, _together(missing.values()), generators) as checkpoint:
             images = _attack(bench, dataset, pool, list(targets.values()), checkpoint)
             for (trial, (goal, rows)), poisoned in zip(targets.items(), images, strict=True):
-                own_pool, card = missing[trial], goal.as_json()
-                crafted[trial] = publish_pool(bench, dataset, own_pool, poisoned, rows, card)
+                crafted[trial] = publish_pool(bench, dataset, missing[trial], poisoned, rows, goal)
     else:
         # A kill may have come between publishing and discarding.
         bench.checkpoint(_together(pools.values())).discard()
@@ -102,7 +101,7 @@ def _attack(
     recipe = pool.settings.recipe
 
     def snapshots(number: int, epochs: Sequence[int]) -> list[Classifier]:
-        spec = pool.surrogate | ({"number": number} if number else {})
+        spec = structs.replace(pool.surrogate, number=number)
         return trained_models(bench, dataset, recipe, spec, epochs=epochs)
 
     train = dataset.train.to(bench.device)
@@ -189,7 +188,7 @@ def _clean_probabilities(
 
 
 def _transferred(
-    bench: Bench, dataset: Dataset, targeting: Targeting, recipe: Recipe, spec: dict[str, Any]
+    bench: Bench, dataset: Dataset, targeting: Targeting, recipe: Recipe, spec: ModelSpec
 ) -> Classifier:
     """A new head, trained on a clean transfer set, on features trained on the other images."""
     seeds = own_seeds(spec)
@@ -198,12 +197,12 @@ def _transferred(
     generator = seeds.generator("transfer rows")
     rows = draw_transfer_rows(dataset.train.labels, none, share, generator)
     rest, transfer = dataset.train.without(rows), dataset.train.rows(rows)
-    about = spec | {"kind": "control extractor", "rows": rest.digest()}
+    about = structs.replace(spec, kind="control extractor", rows=rest.digest())
     (start,) = trained_models(bench, dataset, recipe, about, seeds=seeds, train=rest)
     renew_head(start, seeds.generator("transfer head"))
     start.hold(features=True, norms=True)
     last = lengthen(recipe, targeting.stage_epochs)
-    about |= {"kind": "control head", "head": as_json(last)}
+    about = structs.replace(about, kind="control head", head=TrainingSpec(**as_json(last)))
     (control,) = trained_models(
         bench, dataset, last, about, seeds=seeds, train=transfer, start=start
     )

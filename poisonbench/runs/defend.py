@@ -21,9 +21,8 @@ from poisonbench.data.splits import Dataset, Split
 from poisonbench.models import check_model
 from poisonbench.registry import defenses, find, sources_of
 from poisonbench.requests import RunRequest
-from poisonbench.results import records, run_spec
+from poisonbench.results import records
 from poisonbench.results.records import RunRecord, read_record
-from poisonbench.results.run_spec import PoisonSpec, RunSpec, TrainingSpec
 from poisonbench.runs import victim
 from poisonbench.runs.class_warnings import class_warnings
 from poisonbench.runs.craft_targeted import check_targets
@@ -34,6 +33,7 @@ from poisonbench.runs.poison import ResolvedPoison, resolve_poison
 from poisonbench.runs.poisoned_data import Material, prepare
 from poisonbench.runs.trained_models import KEPT, LOOP_NUMBER
 from poisonbench.runs.workspace import Bench, default_model
+from poisonbench.specs import DatasetRef, PoisonSpec, RunSpec, TargetingSpec, TrainingSpec
 from poisonbench.training import evaluation
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, Oracle
@@ -105,7 +105,7 @@ def defend(bench: Bench, request: RunRequest) -> Defended:
         variant="custom" if overrides else request.profile,
         profile=request.profile,
         overrides=json.loads(json.dumps(overrides)),
-        poison=msgspec.convert(material.origin, records.Origin | None),
+        poison=material.origin,
         presets=list(dataset.presets),
         is_paper_dataset=dataset.is_paper,
         dataset=dataset.name,
@@ -159,7 +159,7 @@ def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
     has_stages = scenario != "scratch"
     spec = RunSpec(
         loop=LOOP_NUMBER,
-        dataset=run_spec.DatasetRef(name=dataset.name.partition(":")[0], digest=dataset.digest),
+        dataset=DatasetRef(name=dataset.name.partition(":")[0], digest=dataset.digest),
         poison=poison.spec,
         method=entry.name,
         recipe_number=settings.module.VERSION,
@@ -167,7 +167,7 @@ def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
         model=network,
         seed=bench.seed,
         trial=request.trial,
-        targeting=None if targeting is None else run_spec.TargetingSpec(**as_json(targeting)),
+        targeting=None if targeting is None else TargetingSpec(**as_json(targeting)),
         pretraining=TrainingSpec(**as_json(settings.pretraining)) if has_stages else None,
         stage=victim.STAGE_NUMBER if has_stages else None,
         training=TrainingSpec(**as_json(recipe)),

@@ -21,7 +21,8 @@ from poisonbench.runs.method_settings import read_settings
 from poisonbench.runs.poison import Crafted, publish
 from poisonbench.runs.released_generator import perturbed_images
 from poisonbench.runs.workspace import Bench
-from poisonbench.targeting import UNTARGETED, Goal
+from poisonbench.specs import ImportSpec
+from poisonbench.targeting import Goal
 
 #: Raised by hand when the same files would give another poison.
 VERSION = 1
@@ -76,21 +77,17 @@ def import_poison(
         )
     clean = dataset.train.images[published.rows].short()
     measured = int((published.images.short() - clean).abs().max()) / 255
-    goal = UNTARGETED
-    if published.aim is not None:
-        goal = Goal(*published.aim, scenario, "given").as_json()
-    spec = {
-        "kind": "import",
-        "format": form,
-        "recipe_number": VERSION,
-        "files": _digests(path, form),
-        "std": std,
-        "ids": ids if form == "gradient-matching" else None,
-        "attack": attack or form,
-        "scenario": scenario,
-        "epsilon": epsilon,
-        "dataset": dataset.digest,
-    }
+    spec = ImportSpec(
+        format=form,
+        recipe_number=VERSION,
+        files=_digests(path, form),
+        std=std,
+        ids=ids if form == "gradient-matching" else None,
+        attack=attack or form,
+        scenario=scenario,
+        epsilon=epsilon,
+        dataset=dataset.digest,
+    )
     try:
         poison = assemble(
             published.rows,
@@ -100,7 +97,7 @@ def import_poison(
             attacks=(attack or form,),
             epsilon=measured if epsilon is None else epsilon,
             spec=spec,
-            goal=goal,
+            goal=None if published.aim is None else Goal(*published.aim, scenario, "given"),
         )
     except ArtefactError as error:
         raise ArtefactError(f"{path}: {error}; raise --epsilon or leave it out") from None
@@ -116,15 +113,14 @@ def _import_generator(
         epsilon = float(read_settings(attacks()["dc"], dataset, "paper", {}).config.epsilon)
     (file,) = files_of(path, "dc-generator")
     images = perturbed_images(file, dataset, epsilon)
-    spec = {
-        "kind": "import",
-        "format": "dc-generator",
-        "recipe_number": VERSION,
-        "files": _digests(path, "dc-generator"),
-        "attack": attack,
-        "epsilon": epsilon,
-        "dataset": dataset.digest,
-    }
+    spec = ImportSpec(
+        format="dc-generator",
+        recipe_number=VERSION,
+        files=_digests(path, "dc-generator"),
+        attack=attack,
+        epsilon=epsilon,
+        dataset=dataset.digest,
+    )
     rows = torch.arange(len(dataset.train))
     poison = make_poison(images, rows, dataset, attack=attack, epsilon=epsilon, spec=spec)
     bench.store.check_writable()

@@ -9,6 +9,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from msgspec import to_builtins
+
 from helpers.processes import call, data_set, plan_of
 from poisonbench.core.errors import ArtefactError, PoisonbenchError
 from poisonbench.results.records import read_record
@@ -106,7 +108,12 @@ def _hangs(number, frame):
 
 
 def _plain(poison):
-    return [poison.card, poison.images.tolist(), poison.indices.tolist(), poison.sources.tolist()]
+    return [
+        to_builtins(poison.card),
+        poison.images.tolist(),
+        poison.indices.tolist(),
+        poison.sources.tolist(),
+    ]
 
 
 def _damage(data, draw):

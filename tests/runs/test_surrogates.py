@@ -59,7 +59,7 @@ def test_a_surrogate_has_the_network_of_the_run_unless_it_is_told(tiny, folder):
     assert "surrogate mnist-cnn of 2 epochs" in remarks
     other, others_pool, remarks = ran(tiny, folder, "--pgd.epochs", "2", "--model", "other-cnn")
     assert "surrogate other-cnn of 2 epochs" in remarks
-    assert others_pool.spec["surrogate"]["model"] == "other-cnn"
+    assert others_pool.spec.surrogate.model == "other-cnn"
     words = ("--model", "other-cnn", "--steps", "1", "--epochs", "2", "--dataset", tiny)
     crafted = done("craft", "--attack", "pgd", *words, "--results", folder, "--json").json
     assert (crafted["id"], crafted["is_new"]) == (others_pool.id, False)
@@ -81,7 +81,7 @@ def test_the_recipe_of_a_run_is_not_its_surrogates(tiny, folder):
     assert first.labels.overrides == {"epochs": 1, "pgd.epochs": 2, "pgd.steps": 1}
     assert longer.labels.overrides == first.labels.overrides | {"momentum": 0.5}
     _, other, _ = ran(tiny, folder, "--pgd.epochs", "3")
-    assert other.spec["surrogate"]["training"]["epochs"] == 3
+    assert other.spec.surrogate.training.epochs == 3
     assert other.id != pool.id
 
 
