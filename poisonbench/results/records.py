@@ -11,10 +11,10 @@ import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, structs
 
 from poisonbench.core.errors import ArtefactError
 from poisonbench.core.files import read_shared
@@ -282,6 +282,9 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     environment: Environment
     warnings: list[str]
 
+    #: Where it lies, which is no part of it; None before it is kept.
+    path: ClassVar[Path | None] = None
+
     def __post_init__(self) -> None:
         spec, metrics = self.spec, self.metrics
         parts = (spec.targeting, spec.goal, metrics.target, metrics.attack_success)
@@ -307,15 +310,10 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             f"{metrics.attack_success}\n{self.path or 'not kept'}"
         )
 
-    @property
-    def path(self) -> Path | None:
-        """Where it lies, which is no part of it; null before it is kept."""
-        return self.__dict__.get("path")
-
     def kept_at(self, path: Path) -> RunRecord:
         """The same record, which knows where it lies."""
-        record = msgspec.structs.replace(self)
-        record.__dict__["path"] = path
+        record = structs.replace(self)
+        structs.force_setattr(record, "path", path)
         return record
 
     def to_json(self) -> str:
