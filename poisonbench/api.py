@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import data_folder, results_folder
 from poisonbench.registry import register as register
-from poisonbench.requests import DEFAULT_DATASET, CraftRequest, RunRequest, poison_request
+from poisonbench.requests import DEFAULT_DATASET, CraftRequest, RunRequest, poison_request, read_mix
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
 
@@ -93,7 +93,13 @@ def craft(
     from poisonbench.runs import craft as run
 
     _, poison = poison_request(
-        attack, options, to_craft=True, rho=rho, trial=trial, profile=profile, surrogate=model
+        read_mix(attack),
+        options,
+        to_craft=True,
+        rho=rho,
+        trial=trial,
+        profile=profile,
+        surrogate=model,
     )
     request = CraftRequest(dataset=dataset, poison=poison, seed=seed)
     (crafted,) = run.craft(_bench(results, data_root, device, seed), request)
@@ -154,7 +160,7 @@ def defend(
     if poison is not None and path is None:
         raise UsageError("poison: expected one that was kept, got one without a path; craft it")
     settings, request_of_poison = poison_request(
-        attack if path is None else None,
+        read_mix(attack) if path is None else None,
         options,
         path=None if path is None else Path(path),
         rho=rho,
@@ -171,7 +177,8 @@ def defend(
         seed=seed,
         trial=trial,
     )
-    return run.defend(_bench(results, data_root, device, seed), request).record
+    bench = _bench(results, data_root, device, seed)
+    return run.defend(bench, run.resolve_run(bench, request)).record
 
 
 def load_poison(

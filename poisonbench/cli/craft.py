@@ -10,9 +10,10 @@ import typer
 from msgspec import to_builtins
 
 from poisonbench.cli import common
-from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings
+from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings, named_mix
 from poisonbench.cli.session import RunOptions, choose_dataset, open_bench
 from poisonbench.core.settings import parse_value
+from poisonbench.registry import Mix
 from poisonbench.requests import CraftRequest, Sampling, Values, poison_request
 
 if TYPE_CHECKING:
@@ -44,17 +45,17 @@ def craft(ctx: typer.Context, options: CraftOptions) -> None:
 
     poisonbench craft --attack pgd --dataset mnist-sample
     """
-    poisons = run(read_requests(options, method_settings(ctx)), options)
+    poisons = run(read_requests(options, method_settings(ctx), named_mix(ctx)), options)
     if options.json:
         common.print_items(
             "poisons", [summary(crafted) for crafted in poisons], options.trials is None
         )
 
 
-def read_requests(options: CraftOptions, values: Values) -> list[CraftRequest]:
+def read_requests(options: CraftOptions, values: Values, mix: Mix | None) -> list[CraftRequest]:
     """The poisons that a line asks for, one a trial; raises UsageError for a bad value."""
     _, poison = poison_request(
-        options.attack,
+        mix,
         values,
         to_craft=True,
         rho=options.rho,

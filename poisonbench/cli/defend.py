@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from poisonbench.cli import common
-from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings
+from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings, named_mix
 from poisonbench.cli.session import RunOptions, choose_dataset, open_bench
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import parse_value
 from poisonbench.data.names import shown_name
-from poisonbench.registry import plugin_files
+from poisonbench.registry import Mix, plugin_files
 from poisonbench.requests import RunRequest, Sampling, Values, poison_request
 
 if TYPE_CHECKING:
@@ -62,12 +62,12 @@ def defend(ctx: typer.Context, options: DefendOptions) -> None:
 
     poisonbench defend --method hint --ratio 0.5
     """
-    done = run(read_requests(options, method_settings(ctx)), options, options.plan)
+    done = run(read_requests(options, method_settings(ctx), named_mix(ctx)), options, options.plan)
     if options.json:
         common.print_items("runs", [_summary(item) for item in done], options.trials is None)
 
 
-def read_requests(options: DefendOptions, values: Values) -> list[RunRequest]:
+def read_requests(options: DefendOptions, values: Values, mix: Mix | None) -> list[RunRequest]:
     """The runs that a line asks for, one a trial; raises UsageError for a bad value."""
     sources = {"--attack": options.attack, "--poison": options.poison}
     given = [flag for flag, value in sources.items() if value is not None]
@@ -75,7 +75,7 @@ def read_requests(options: DefendOptions, values: Values) -> list[RunRequest]:
     if len(given) > 1:
         raise UsageError(f"expected one of --attack, --poison and --clean, got {', '.join(given)}")
     settings, poison = poison_request(
-        None if options.poison or options.clean else options.attack or "mix",
+        mix,
         values,
         path=options.poison,
         rho=options.rho,
@@ -113,10 +113,8 @@ def run(
 
     done = []
     with open_bench(options, plan, claims) as bench:
-        for request in requests if len(requests) > 1 else ():
-            resolve_run(bench, request)
-        for request in requests:
-            done.append(defend(bench, request))
+        for resolved in [resolve_run(bench, request) for request in requests]:
+            done.append(defend(bench, resolved))
             if not options.json:
                 _print_line(done[-1], options.quiet)
     return done

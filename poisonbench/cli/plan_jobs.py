@@ -82,7 +82,6 @@ class _Planner:
 
     def add(self, request: Request) -> None:
         """The poisons and the run of one request."""
-        from poisonbench.runs.craft_targeted import check_targets
         from poisonbench.runs.poison import resolve_crafting
 
         bench = self._bench.seeded(request.seed)
@@ -90,10 +89,7 @@ class _Planner:
             self._add_run(bench, request)
             return
         dataset = bench.dataset(request.dataset)
-        poison = resolve_crafting(bench, dataset, request.poison)
-        if poison.targeting is not None:
-            check_targets(bench, dataset, poison.targeting, [request.poison.trial])
-        self._add_pools(request, poison)
+        self._add_pools(request, resolve_crafting(bench, dataset, request.poison))
 
     def _add_run(self, bench: Bench, request: RunRequest) -> None:
         from poisonbench.runs.defend import resolve_run

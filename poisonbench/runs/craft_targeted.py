@@ -1,7 +1,6 @@
 """Targeted attacks: from a trial to its target and its poisons."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 import torch
 from msgspec import structs
@@ -9,8 +8,7 @@ from torch import Tensor
 
 from poisonbench.attacks.base import TargetedTask
 from poisonbench.core.canonical import spec_id
-from poisonbench.core.errors import UsageError
-from poisonbench.core.seeds import generator_for
+from poisonbench.core.seeds import Seeds, generator_for
 from poisonbench.core.settings import as_json
 from poisonbench.data.splits import Dataset
 from poisonbench.data.targets import draw_goal, draw_poison_rows, draw_transfer_rows
@@ -47,9 +45,10 @@ def draw_target(
         (pool,) = poison.pools.values()
         recipe, network = pool.settings.recipe, poison.request.surrogate
         probabilities = _clean_probabilities(bench, dataset, targeting, recipe, network)
-    generator = generator_for(bench.seed, "target", trial)
-    goal = draw_goal(dataset, targeting, generator, probabilities)
-    return goal, _poison_rows(bench, dataset, targeting, goal, trial)
+    seeds = Seeds(bench.seed, trial)
+    goal = draw_goal(dataset, targeting, seeds.generator("target"), probabilities)
+    generator = seeds.generator("poison rows")
+    return goal, draw_poison_rows(dataset.train.labels, goal, targeting, generator)
 
 
 def craft_targeted(
@@ -63,10 +62,8 @@ def craft_targeted(
         UsageError: a target that does not exist, too few images to poison.
     """
     first = poisons[0]
-    assert first.targeting is not None
     (name,) = first.request.attacks
     pools = {poison.request.trial: poison.pools[name] for poison in poisons}
-    check_targets(bench, dataset, first.targeting, list(pools))
     bench.store.check_writable()
     missing = {
         trial: pool
@@ -128,40 +125,6 @@ def _together(pools: Iterable[Pool]) -> str:
     """The name of the checkpoint of poisons that are crafted in one call."""
     ids = [pool.id for pool in pools]
     return ids[0] if len(ids) == 1 else spec_id({"kind": "craft together", "poisons": ids})
-
-
-def check_targets(
-    bench: Bench, dataset: Dataset, targeting: Targeting, trials: Sequence[int]
-) -> None:
-    """Find bad targets and small classes before any model is trained.
-
-    Raises:
-        UsageError: what was given does not exist or does not fit, or too few images to poison.
-    """
-    for trial in trials:
-        random = replace(targeting, targets="random")
-        goal = draw_goal(dataset, random, generator_for(bench.seed, "target", trial))
-        given = (targeting.target, targeting.intended_class, targeting.poison_class)
-        if targeting.targets == "random" or any(value is not None for value in given):
-            _poison_rows(bench, dataset, targeting, goal, trial)
-            continue
-        # Which class an easy target's poisons are of, clean models will say: one must have room.
-        reasons = []
-        for label in range(dataset.num_classes):
-            try:
-                goal = structs.replace(goal, poison_class=label)
-                _poison_rows(bench, dataset, targeting, goal, trial)
-            except UsageError as error:
-                reasons.append(error)
-        if len(reasons) == dataset.num_classes:
-            raise reasons[0]
-
-
-def _poison_rows(
-    bench: Bench, dataset: Dataset, targeting: Targeting, goal: Goal, trial: int
-) -> Tensor:
-    generator = generator_for(bench.seed, "poison rows", trial)
-    return draw_poison_rows(dataset.train.labels, goal, targeting, generator)
 
 
 def _clean_probabilities(

@@ -25,7 +25,6 @@ from poisonbench.results import records
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.runs import victim
 from poisonbench.runs.class_warnings import class_warnings
-from poisonbench.runs.craft_targeted import check_targets
 from poisonbench.runs.environment import environment, peak_memory, reset_peak_memory, utc_now
 from poisonbench.runs.filter_scores import filter_report
 from poisonbench.runs.method_settings import Settings, read_settings
@@ -78,7 +77,7 @@ class ResolvedRun:
         return chosen
 
 
-def defend(bench: Bench, request: RunRequest) -> Defended:
+def defend(bench: Bench, run: ResolvedRun) -> Defended:
     """Train one classifier under a defense, or find the record of having done so.
 
     Attacks that are missing are crafted and kept.
@@ -86,9 +85,8 @@ def defend(bench: Bench, request: RunRequest) -> Defended:
     Raises:
         PoisonbenchError: see :mod:`poisonbench.core.errors`; nothing half-made is left behind.
     """
+    request, dataset = run.request, run.dataset
     bench = bench.seeded(request.seed)
-    run = resolve_run(bench, request)
-    dataset = run.dataset
     bench.store.check_writable()
     material = prepare(bench, dataset, run.poison, request.trial)
     # With what is known once the poison is there.
@@ -129,10 +127,11 @@ def defend(bench: Bench, request: RunRequest) -> Defended:
 
 
 def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
-    """What :func:`defend` would run; nothing is crafted or trained for it.
+    """A run with everything read and checked; nothing is crafted or trained for it.
 
     Raises:
-        PoisonbenchError: as :func:`defend`.
+        UsageError: options that do not fit the method, the poison or the data set, or bad values.
+        ArtefactError: an unreadable data set or poison, or one made for something else.
     """
     bench = bench.seeded(request.seed)
     dataset = bench.dataset(request.dataset)
@@ -154,8 +153,6 @@ def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
         raise UsageError(f"{entry.name}: {error}") from None
     network = request.model or default_model(dataset)
     check_model(network, dataset.image_shape, recalibrates=recipe.recalibrate > 0)
-    if targeting is not None and poison.artefact is None:
-        check_targets(bench, dataset, targeting, [request.trial])
     has_stages = scenario != "scratch"
     spec = RunSpec(
         loop=LOOP_NUMBER,

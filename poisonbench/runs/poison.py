@@ -10,10 +10,12 @@ from torch import Tensor
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.files import publish_folder
+from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import as_json, flag_of, options_of
 from poisonbench.data.artefacts import poison_files, read_poison
 from poisonbench.data.poison import Poison, make_poison
 from poisonbench.data.splits import Dataset
+from poisonbench.data.targets import check_target
 from poisonbench.models import check_model
 from poisonbench.registry import attacks
 from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, Values
@@ -142,6 +144,7 @@ def resolve_crafting(bench: Bench, dataset: Dataset, poison: PoisonRequest) -> R
             f"{entry.not_in[scenario]}; choose {' or '.join(others)}, made for it"
         )
     pools = _pools(bench, dataset, poison, targeting)
+    check_target(dataset, targeting, Seeds(bench.seed, poison.trial))
     return ResolvedPoison(poison, targeting.rho, None, pools, targeting, overrides)
 
 

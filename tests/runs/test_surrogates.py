@@ -1,5 +1,6 @@
 """Whose network and recipe a surrogate has, in runs and in plans, and what an artefact costs."""
 
+import importlib
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,6 @@ import poisonbench
 from helpers.command_line import done
 from poisonbench import registry
 from poisonbench.cli.plan_jobs import plan_lines
-from poisonbench.data.artefacts import read_poison
 from poisonbench.models import mnist_cnn
 from poisonbench.requests import command_of, to_words
 from poisonbench.results.records import read_record
@@ -118,21 +118,38 @@ def test_a_plan_has_the_poisons_of_craft_lines(tiny, results, tmp_path):
     assert all((results / "poisons" / job.id).is_dir() for job in plan.jobs)
 
 
+def counting(monkeypatch, name):
+    """The arguments of every call of a function of the package, by its module and name."""
+    module, _, attribute = name.rpartition(".")
+    function, calls = getattr(importlib.import_module(module), attribute), []
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return function(*arguments)
+
+    monkeypatch.setattr(name, counted)
+    return calls
+
+
 def test_an_artefact_is_read_once_a_run(tiny, artefact, results, monkeypatch):
-    read = []
-
-    def counted(path, *arguments):
-        read.append(path)
-        return read_poison(path, *arguments)
-
-    for module in ("workspace", "poison"):
-        monkeypatch.setattr(f"poisonbench.runs.{module}.read_poison", counted)
+    read = counting(monkeypatch, "poisonbench.data.artefacts._read_tensors")
     line = ("defend", "--method", "none", "--dataset", tiny, "--epochs", "1", "--poison", artefact)
     done(*line, "--results", results)
-    assert read == [artefact]
-    read.clear()
+    assert len(read) == 1
     done(*line, "--trial", "1", "--trials", "2", "--results", results)
-    assert read == [artefact]
+    assert len(read) == 2
+    done("inspect", artefact, "--results", results)
+    assert len(read) == 3
+
+
+def test_trials_are_resolved_and_their_targets_checked_once(tiny, results, monkeypatch):
+    resolved = counting(monkeypatch, "poisonbench.runs.defend.resolve_poison")
+    checked = counting(monkeypatch, "poisonbench.runs.poison.check_target")
+    mixes = counting(monkeypatch, "poisonbench.cli.method_options.read_mix")
+    line = ("defend", "--method", "none", "--dataset", tiny, "--epochs", "1", "--attack", "noise")
+    done(*line, "--rho", "0.02", "--trials", "2", "--results", results)
+    assert len(resolved) == len(checked) == 2
+    assert mixes == [("noise",)]
 
 
 def test_the_api_says_which_network(tiny, results):
