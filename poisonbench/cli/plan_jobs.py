@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from poisonbench.cli.request_words import from_words
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import UsageError
+from poisonbench.data.names import shown_name
 from poisonbench.registry import forgetting, plugin_files
 from poisonbench.requests import CraftRequest, Request, RunRequest
 from poisonbench.results.records import ClaimLabel
@@ -101,7 +102,7 @@ class _Planner:
             poison = str(request.poison.path)
         else:
             poison = f"{request.poison.text} at rho {spec.rho:g}" if spec else "clean"
-        title = f"{request.method} {request.dataset} {poison} trial {request.trial}"
+        title = f"{request.method} {shown_name(request.dataset)} {poison} trial {request.trial}"
         key = run_key(run.spec, needs)
         self.jobs.append(Job(id=key, request=request, title=title, needs=tuple(needs.values())))
 
@@ -112,7 +113,9 @@ class _Planner:
             pool = poison.pools[name]
             trial = pool.spec.trial
             craft = CraftRequest(dataset=request.dataset, poison=pool_request, seed=request.seed)
-            title = f"poison {name} {request.dataset}" + (f" trial {trial}" if trial else "")
+            title = f"poison {name} {shown_name(request.dataset)}" + (
+                f" trial {trial}" if trial else ""
+            )
             job = Job(id=pool.id, request=craft, title=title)
             if pool.spec.surrogate is not None:
                 # Of all attacks on one surrogate the first trains it, and the others wait for it.

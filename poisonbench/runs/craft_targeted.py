@@ -10,6 +10,7 @@ from poisonbench.attacks.base import TargetedTask
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.seeds import Seeds, generator_for
 from poisonbench.core.settings import as_json
+from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset
 from poisonbench.data.targets import draw_goal, draw_poison_rows, draw_transfer_rows
 from poisonbench.models.classifier import Classifier, renew_head
@@ -75,7 +76,8 @@ def craft_targeted(
         pool = first.pools[name]
         targets = {trial: draw_target(bench, dataset, first, trial) for trial in missing}
         bench.say(
-            f"crafting {name} on {dataset.name} for {len(missing)} target(s){pool.surrogate_text}"
+            f"crafting {name} on {shown_name(dataset.name)} for {len(missing)} target(s)"
+            f"{pool.surrogate_text}"
         )
         generators = [generator_for(bench.seed, "craft", name, trial) for trial in missing]
         with crafting(bench, name, _together(missing.values()), generators) as checkpoint:

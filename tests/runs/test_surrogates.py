@@ -55,7 +55,7 @@ def ran(tiny, results, *words):
 
 def test_a_surrogate_has_the_network_of_the_run_unless_it_is_told(tiny, folder):
     plain, pool, remarks = ran(tiny, folder, "--pgd.epochs", "2")
-    assert "crafting pgd on" in remarks
+    assert "crafting pgd on npz:tiny.npz" in remarks
     assert "surrogate mnist-cnn of 2 epochs" in remarks
     other, others_pool, remarks = ran(tiny, folder, "--pgd.epochs", "2", "--model", "other-cnn")
     assert "surrogate other-cnn of 2 epochs" in remarks
@@ -112,6 +112,7 @@ def test_a_plan_has_the_poisons_of_craft_lines(tiny, results, tmp_path):
     plan = plan_lines(lines, tmp_path)
     # The mix is drawn by the runs that train on it, from pools of which one has a line of its own.
     assert [job.title.split()[1] for job in plan.jobs] == ["durp", "durp", "pgd", "noise", "noise"]
+    assert {job.title.split()[2] for job in plan.jobs} == {"npz:tiny.npz"}
     assert plan_lines([command_of(job.request) for job in plan.jobs], tmp_path) == plan
     for line in lines:
         done(*shlex.split(line)[1:], "--results", results)
