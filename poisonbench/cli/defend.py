@@ -135,7 +135,7 @@ def _print_line(item: Defended, quiet: bool) -> None:
         f"{record.spec.method} on {shown_name(record.labels.dataset)}, "
         f"{describe_poison(record.spec.poison)}, trial {record.spec.trial}: "
         f"test accuracy {accuracy:.2f} %, {_verdict(record)}"
-        f"{record.cost.seconds.total:.0f} s, {item.path}"
+        f"{record.cost.seconds.total:.0f} s, {record.path}"
     )
     for sentence in record.warnings:
         common.say(f"warning: {sentence}", quiet=quiet)
@@ -160,7 +160,7 @@ def _summary(item: Defended) -> dict[str, Any]:
     record = item.record
     return {
         "id": record.id,
-        "path": str(item.path),
+        "path": str(record.path),
         "method": record.spec.method,
         "dataset": record.spec.dataset.name,
         "rho": record.spec.rho,

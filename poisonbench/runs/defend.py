@@ -3,7 +3,6 @@
 import json
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -40,10 +39,9 @@ from poisonbench.training.state import Defense, Oracle
 
 @dataclass(frozen=True)
 class Defended:
-    """A record and where it lies; ``is_new`` is false when the run had been done before."""
+    """A kept record; ``is_new`` is false when the run had been done before."""
 
     record: RunRecord
-    path: Path
     is_new: bool
 
 
@@ -94,7 +92,7 @@ def defend(bench: Bench, run: ResolvedRun) -> Defended:
     spec = structs.replace(run.spec, poison=poison, goal=material.goal)
     path, model_path = bench.store.run_path(spec.id), bench.store.model_path(spec.id)
     if path.exists() and (model_path.exists() or not request.save_model):
-        return Defended(read_record(path), path, False)
+        return Defended(read_record(path), False)
     _reveal(run.settings, run.defense, material.is_poison)
     overrides = run.overrides
     made_by = () if spec.poison is None else spec.poison.attacks
@@ -123,7 +121,7 @@ def defend(bench: Bench, run: ResolvedRun) -> Defended:
         write_bytes(model_path, save(weights))
     bench.store.write_record(record)
     bench.checkpoint(spec.id).discard()
-    return Defended(record.kept_at(path), path, True)
+    return Defended(record.kept_at(path), True)
 
 
 def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import torch
+from msgspec import structs
 
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.data.poison import assemble, make_poison
@@ -22,7 +23,6 @@ from poisonbench.runs.poison import Crafted, publish
 from poisonbench.runs.released_generator import perturbed_images
 from poisonbench.runs.workspace import Bench
 from poisonbench.specs import ImportSpec
-from poisonbench.targeting import Goal
 
 #: Raised by hand when the same files would give another poison.
 VERSION = 1
@@ -77,17 +77,13 @@ def import_poison(
         )
     clean = dataset.train.images[published.rows].short()
     measured = int((published.images.short() - clean).abs().max()) / 255
-    spec = ImportSpec(
-        format=form,
-        recipe_number=VERSION,
-        files=_digests(path, form),
+    spec = structs.replace(
+        _spec(path, form, dataset, attack or form, epsilon),
         std=std,
         ids=ids if form == "gradient-matching" else None,
-        attack=attack or form,
         scenario=scenario,
-        epsilon=epsilon,
-        dataset=dataset.digest,
     )
+    goal = published.goal and structs.replace(published.goal, scenario=scenario)
     try:
         poison = assemble(
             published.rows,
@@ -97,7 +93,7 @@ def import_poison(
             attacks=(attack or form,),
             epsilon=measured if epsilon is None else epsilon,
             spec=spec,
-            goal=None if published.aim is None else Goal(*published.aim, scenario, "given"),
+            goal=goal,
         )
     except ArtefactError as error:
         raise ArtefactError(f"{path}: {error}; raise --epsilon or leave it out") from None
@@ -113,23 +109,26 @@ def _import_generator(
         epsilon = float(read_settings(attacks()["dc"], dataset, "paper", {}).config.epsilon)
     (file,) = files_of(path, "dc-generator")
     images = perturbed_images(file, dataset, epsilon)
-    spec = ImportSpec(
-        format="dc-generator",
-        recipe_number=VERSION,
-        files=_digests(path, "dc-generator"),
-        attack=attack,
-        epsilon=epsilon,
-        dataset=dataset.digest,
-    )
+    spec = _spec(path, "dc-generator", dataset, attack, epsilon)
     rows = torch.arange(len(dataset.train))
     poison = make_poison(images, rows, dataset, attack=attack, epsilon=epsilon, spec=spec)
     bench.store.check_writable()
     return publish(bench, poison, dataset)
 
 
-def _digests(path: Path, form: Format) -> dict[str, str]:
-    """The sha256 of each of a set's files; a file's own name does not matter, a folder's do."""
-    return {
+def _spec(
+    path: Path, form: Format, dataset: Dataset, attack: str, epsilon: float | None
+) -> ImportSpec:
+    """What a set is by its files: a file's own name does not matter, a folder's do."""
+    files = {
         file.name if form == "benchmark" else "file": hashlib.sha256(file.read_bytes()).hexdigest()
         for file in files_of(path, form)
     }
+    return ImportSpec(
+        format=form,
+        recipe_number=VERSION,
+        files=files,
+        attack=attack,
+        epsilon=epsilon,
+        dataset=dataset.digest,
+    )
