@@ -71,12 +71,16 @@ def craft(
 
     Args:
         attack: a name, names joined by "+", or "mix".
+        dataset: as on the command line.
         rho: share of the training images to poison; None poisons all of them, and the attack's own
             share when targeted.
         trial: which draw of everything random.
+        profile: "paper", or another that the attack has.
         model: the surrogate's network; by default the paper's for this kind of data.
         results: the results folder; by default that of POISONBENCH_RESULTS, or results.
         data_root: the folder of data sets; by default that of POISONBENCH_DATA, or data.
+        device: auto, cpu, cuda or cuda:N.
+        seed: root seed.
         options: settings of the attack, its target or its surrogate's recipe, e.g.
             ``epsilon=8 / 255, epochs=3``; of several attacks ``**{"pgd.steps": 3}``.
 
@@ -125,14 +129,22 @@ def defend(
     Parameters: the options of the command line, by name.
 
     Args:
-        attack: as for :func:`craft`, like results and data_root.
+        method: the defense's name.
+        dataset: as on the command line.
+        attack: a name, names joined by "+", or "mix".
         poison: what :func:`craft` gave, or the path of an artefact, to use as it is, instead of
             ``attack`` and ``rho``.
         rho: share of poisoned training images; 0 trains on clean data. By default 0.6 when
             untargeted, and the attack's own when targeted.
-        profile: the defense's; attack_profile is a targeted attack's.
+        trial: which trial.
+        profile: "paper", or another that the defense has.
+        attack_profile: "paper", or another that the targeted attack has.
         model: the network; by default the paper's for this kind of data.
         attack_model: the network of the attack's surrogate; by default the victim's.
+        results: as for :func:`craft`, like the next three.
+        data_root: the folder of data sets.
+        device: auto, cpu, cuda or cuda:N.
+        seed: root seed.
         options: settings of the defense, the target or the recipe, e.g. ``ratio=0.5, epochs=3``;
             an attack's have its name: ``**{"pgd.steps": 3}``.
 

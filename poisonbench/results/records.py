@@ -340,7 +340,8 @@ def read_record(path: Path) -> RunRecord:
         raise ArtefactError(f"{path}: expected a run record of schema {SCHEMA}, got {schema}")
     seal = raw.pop("seal", None)
     try:
-        record = msgspec.convert(_upgraded(raw), RunRecord)
+        upgrade = {"schema": SCHEMA, "outcomes": {}} if raw["schema"] == 1 else {}
+        record = msgspec.convert(raw | upgrade, RunRecord)
         spec_id = record.spec.id
         is_whole = seal in (None, seal_of(raw))
     except (msgspec.ValidationError, ValueError, RecursionError) as error:
@@ -355,8 +356,3 @@ def read_record(path: Path) -> RunRecord:
 
 def _refused(path: Path, expected: str) -> ArtefactError:
     return ArtefactError(f"{path}: expected {expected} delete it and run again")
-
-
-def _upgraded(raw: dict[str, Any]) -> dict[str, Any]:
-    """A record's JSON as that of today's schema."""
-    return {**raw, "schema": SCHEMA, "outcomes": {}} if raw["schema"] == 1 else raw

@@ -41,9 +41,8 @@ def model_spec(
 ) -> ModelSpec:
     """What determines a model trained on clean data.
 
-    Parameters: all that determines a model, each a field of its spec. ``kind`` is "surrogate", or
-    another purpose with seeds of its own; ``model`` the network, by default the paper's for this
-    kind of data; models of several ``number`` differ in initial weights and batches.
+    Parameters: all that determines a model, each a field of its spec; the network is by default
+    the paper's for this kind of data.
     """
     return ModelSpec(
         kind=kind,
