@@ -279,12 +279,12 @@ class Mix:
     """A reading of the paper's mix: it does not say what DURP draws.
 
     Attributes:
-        reading: in a few words, for titles.
+        reading: in a few words, for titles; empty of attacks that a user put together.
         attacks: in equal shares.
         settings: by attack, what differs from its own.
     """
 
-    reading: str
+    reading: str = ""
     attacks: tuple[str, ...] = MIX
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 

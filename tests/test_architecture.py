@@ -22,7 +22,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Layers
 
-BOTTOM = {"core", "targeting"}
+BOTTOM = {"core", "specs", "targeting"}
 NUMERIC = BOTTOM | {"data", "models"}
 ALGORITHM = NUMERIC | {"training", "influence"}
 REGISTRY = {"entries", "registry"}
@@ -32,6 +32,7 @@ RUNS = ALGORITHM | REGISTRY | {"requests", "attacks", "defenses", "results"}
 MAY_IMPORT = {
     "core": set(),
     "targeting": {"core"},
+    "specs": {"core", "targeting"},
     "entries": BOTTOM,
     "plugins": BOTTOM | {"entries"},
     "registry": BOTTOM | {"entries", "plugins"},
@@ -67,7 +68,7 @@ WITHOUT_TORCH = BOTTOM | {
     *("tables", "sweep", "api", "cli", "__init__"),
 }
 #: No torch anywhere in these.
-NEVER_TORCH = {"requests", "results", "tables", "sweep"}
+NEVER_TORCH = {"requests", "specs", "results", "tables", "sweep"}
 HEAVY = {"torch", "torchvision", "safetensors", "kornia", "sklearn"}
 
 

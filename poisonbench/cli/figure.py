@@ -14,7 +14,7 @@ from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.folders import DEFAULT_RESULTS
 from poisonbench.core.settings import did_you_mean, parse_value
 from poisonbench.figures.drawing import Figure, write_figure
-from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, poison_request
+from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, poison_request, read_mix
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
 from poisonbench.tables.cells import TARGETED_SAMPLE
@@ -286,7 +286,9 @@ def _check_table_dataset(name: str) -> str:
 
 
 def _poison(attack: str | None, rho: float | None) -> PoisonRequest:
-    _, poison = poison_request(attack or "mix", {}, rho=DEFAULT_RHO if rho is None else rho)
+    _, poison = poison_request(
+        read_mix(attack or "mix"), {}, rho=DEFAULT_RHO if rho is None else rho
+    )
     return poison
 
 

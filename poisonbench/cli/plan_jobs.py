@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from poisonbench.cli.request_words import from_words
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import UsageError
+from poisonbench.data.names import shown_name
 from poisonbench.registry import forgetting, plugin_files
 from poisonbench.requests import CraftRequest, Request, RunRequest
 from poisonbench.results.records import ClaimLabel
@@ -80,7 +81,6 @@ class _Planner:
 
     def add(self, request: Request) -> None:
         """The poisons and the run of one request."""
-        from poisonbench.runs.craft_targeted import check_targets
         from poisonbench.runs.poison import resolve_crafting
 
         bench = self._bench.seeded(request.seed)
@@ -88,10 +88,7 @@ class _Planner:
             self._add_run(bench, request)
             return
         dataset = bench.dataset(request.dataset)
-        poison = resolve_crafting(bench, dataset, request.poison)
-        if poison.targeting is not None:
-            check_targets(bench, dataset, poison.targeting, [request.poison.trial])
-        self._add_pools(request, poison)
+        self._add_pools(request, resolve_crafting(bench, dataset, request.poison))
 
     def _add_run(self, bench: "Bench", request: RunRequest) -> None:
         from poisonbench.runs.defend import resolve_run
@@ -103,7 +100,7 @@ class _Planner:
             poison = str(request.poison.path)
         else:
             poison = f"{request.poison.text} at rho {spec.rho:g}" if spec else "clean"
-        title = f"{request.method} {request.dataset} {poison} trial {request.trial}"
+        title = f"{request.method} {shown_name(request.dataset)} {poison} trial {request.trial}"
         key = run_key(run.spec, needs)
         self.jobs.append(Job(id=key, request=request, title=title, needs=tuple(needs.values())))
 
@@ -112,13 +109,15 @@ class _Planner:
         ids = {}
         for name, pool_request in poison.request.pools().items():
             pool = poison.pools[name]
-            trial = pool.spec["trial"]
+            trial = pool.spec.trial
             craft = CraftRequest(dataset=request.dataset, poison=pool_request, seed=request.seed)
-            title = f"poison {name} {request.dataset}" + (f" trial {trial}" if trial else "")
+            title = f"poison {name} {shown_name(request.dataset)}" + (
+                f" trial {trial}" if trial else ""
+            )
             job = Job(id=pool.id, request=craft, title=title)
-            if pool.spec["surrogate"] is not None:
+            if pool.spec.surrogate is not None:
                 # Of all attacks on one surrogate the first trains it, and the others wait for it.
-                maker = self._makers.setdefault(spec_id(pool.spec["surrogate"]), job.id)
+                maker = self._makers.setdefault(spec_id(pool.spec.surrogate), job.id)
                 job = job if maker == job.id else replace(job, after=(maker,))
             self.jobs.append(job)
             ids[name] = job.id

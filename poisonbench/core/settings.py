@@ -175,19 +175,19 @@ def parse_value(text: str, kind: Any, flag: str) -> Any:
 
 
 def typed(value: Any, kind: Any, flag: str) -> Any:
-    """A value that Python code gives, as the type that its config field declares; text is parsed.
+    """A value as the type that its config field declares; text that Python code gives is parsed.
 
     Raises:
         UsageError: the value does not fit the type.
     """
-    if isinstance(value, str):
-        return parse_value(value, kind, flag)
     import msgspec
 
     plain = value.item() if isinstance(value, numbers.Number) and hasattr(value, "item") else value
     try:
         converted = msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
+        if isinstance(value, str):
+            return parse_value(value, kind, flag)
         raise UsageError(f"{flag}: {str(error).lower()}, which is {value!r}") from None
     if isinstance(converted, float) and not math.isfinite(converted):
         raise UsageError(f"{flag}: expected a finite number, got {value!r}")

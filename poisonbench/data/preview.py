@@ -27,7 +27,7 @@ def preview_of(poison: Poison, dataset: Dataset) -> bytes:
     than 1 or 3 channels are averaged.
     """
     card, names = poison.card, dataset.class_names
-    levels, attacks, shown = card["levels"], card["attacks"], min(8, len(poison))
+    levels, attacks, shown = card.levels, card.attacks, min(8, len(poison))
     factor = 127 / max(levels, 1)
     rows = []
     if (goal := poison.goal) is not None:

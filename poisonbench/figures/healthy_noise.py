@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
+from msgspec import structs, to_builtins
 from torch import Tensor
 
 from poisonbench.core.errors import UsageError
@@ -157,10 +158,10 @@ def _model_before(
     epoch = min(settings.config.schedule)
     recipe = replace(settings.recipe, epochs=epoch)
     spec = model_spec(bench, dataset, recipe, "before HINT's first round", trial, None)
-    spec["poison"] = digest
+    spec = structs.replace(spec, poison=digest)
     seeds = Seeds(bench.seed, trial)
     (model,) = trained_models(bench, dataset, recipe, spec, seeds=seeds, train=train)
-    return model, {"epochs": epoch, "spec": spec}
+    return model, {"epochs": epoch, "spec": to_builtins(spec)}
 
 
 def _first_round(

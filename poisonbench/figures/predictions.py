@@ -129,9 +129,8 @@ def _records(
     }
     if choice.make:
         # What one of them refuses is said before the first is trained.
-        for request in requests.values():
-            resolve_run(bench, request)
-        return [defend(bench, request).record for request in requests.values()], {}
+        resolved = [resolve_run(bench, request) for request in requests.values()]
+        return [defend(bench, run).record for run in resolved], {}
     known = bench.store.records(lambda error: bench.say(f"warning: left out: {error}"))
     runs = {
         method: [run for run in known if _is_of(run, bench, dataset, choice, method)]

@@ -10,16 +10,19 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from msgspec import to_builtins
+from msgspec.structs import astuple
 from PIL import Image
 from safetensors.torch import load, save
 
-from helpers.attack_tasks import EPSILON, K, crafted, fake_dataset
+from helpers.attack_tasks import EPSILON, K, craft_spec, crafted, fake_dataset
 from poisonbench.core.canonical import canonical_json
 from poisonbench.core.errors import ArtefactError
 from poisonbench.data.artefacts import poison_files, read_poison
-from poisonbench.data.poison import make_poison, seal
+from poisonbench.data.poison import make_poison
 from poisonbench.data.preview import preview_of
 from poisonbench.data.splits import digest_tensors
+from poisonbench.specs import seal_of
 from poisonbench.targeting import Goal
 
 
@@ -60,7 +63,7 @@ def test_no_poisons_at_all_are_a_poison(tmp_path, dataset):
     folder = write(tmp_path / "empty", poison_files(empty, dataset))
     assert_same(read_poison(folder, dataset), empty)
     assert torch.equal(empty.apply(dataset.train).images, dataset.train.images)
-    assert set(empty.card["measured"].values()) == {0}
+    assert set(astuple(empty.card.measured)) == {0}
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8), (4, 80, 8)])
@@ -97,8 +100,8 @@ def test_a_targeted_preview_begins_with_the_target(dataset):
         dataset,
         attack="gm",
         epsilon=EPSILON,
-        spec={},
-        goal=goal.as_json(),
+        spec=craft_spec("gm"),
+        goal=goal,
     )
     picture = preview_of(poison, dataset)
     assert picture == poison_files(poison, dataset)["preview.png"]
@@ -197,14 +200,14 @@ def tensors_of(poison):
 def store(file, poison, tensors=None, card=None, metadata=None, reseal=True, **changes):
     """Write an artefact with other tensors or card, resealed unless told."""
     tensors = tensors_of(poison) | (tensors or {})
-    card = (card or poison.card) | changes
+    card = (card or to_builtins(poison.card)) | changes
     if reseal and changes.get("digest") is None:
         card |= {
             "digest": digest_tensors(tensors["indices"], tensors["images"]),
             "sources_digest": digest_tensors(tensors["sources"]),
         }
     if reseal:
-        card |= {"seal": seal(card)}
+        card |= {"seal": seal_of(card)}
     metadata = {"card": canonical_json(card)} if metadata is None else metadata
     kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     file.write_bytes(save(kept, metadata=metadata))
@@ -222,7 +225,7 @@ def test_resealing_alone_is_readable(file, poison):
 
 def test_missing_and_extra_tensors(file, poison):
     data = tensors_of(poison)
-    metadata = {"card": canonical_json(poison.card)}
+    metadata = {"card": canonical_json(to_builtins(poison.card))}
     for name in data:
         file.write_bytes(save({n: t for n, t in data.items() if n != name}, metadata=metadata))
         refused(file, "expected the tensors images, indices, sources and a card")
@@ -272,13 +275,13 @@ def test_wrong_types_shapes_and_rows(file, poison, name, change, match):
 
 
 def test_an_edited_card(folder, poison):
-    card = dict(poison.card, epsilon=0.5, levels=127)
+    card = dict(to_builtins(poison.card), epsilon=0.5, levels=127)
     store(folder / "poison.safetensors", poison, card=card, reseal=False)
     refused(folder / "poison.safetensors", "an edited one")
 
 
 def test_card_json_must_repeat_the_embedded_card(folder, poison):
-    card = dict(poison.card, goal="another")
+    card = dict(to_builtins(poison.card), goal="another")
     (folder / "card.json").write_text(json.dumps(card))
     refused(folder, "expected card.json to repeat")
     (folder / "card.json").write_text("[" * 100_000)
@@ -316,14 +319,12 @@ def test_a_card_that_does_not_make_sense(file, poison, changes):
     refused(file, "expected")
 
 
-GOAL = Goal(2, 2, 1, 1, "transfer", "random").as_json()
+GOAL = to_builtins(Goal(2, 2, 1, 1, "transfer", "random"))
 
 
 def test_a_goal_comes_back(file, poison, dataset):
     store(file, poison, goal=GOAL)
-    goal = read_poison(file, dataset).goal
-    assert goal is not None
-    assert goal.as_json() == GOAL
+    assert to_builtins(read_poison(file, dataset).goal) == GOAL
     assert poison.goal is None
 
 

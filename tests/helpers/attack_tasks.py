@@ -11,6 +11,7 @@ from poisonbench.attacks.base import AttackTask, LabelledImages, TargetedTask
 from poisonbench.data.poison import Poison, make_poison
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.models.classifier import Classifier, initialise
+from poisonbench.specs import CraftSpec
 
 SHAPE = (2, 8, 8)
 K = 4
@@ -39,6 +40,19 @@ def fake_dataset(size: int = 40, seed: int = 0, shape=SHAPE, labels=None) -> Dat
     )
 
 
+def craft_spec(attack="pgd", **config) -> CraftSpec:
+    """A spec of an attack without a surrogate."""
+    return CraftSpec(
+        attack=attack,
+        recipe_number=1,
+        config=config,
+        dataset="fake",
+        surrogate=None,
+        seed=0,
+        trial=0,
+    )
+
+
 def crafted(dataset, size=10, epsilon=EPSILON, seed=3) -> Poison:
     """A poison of every third training image."""
     rows = torch.arange(0, 3 * size, 3)
@@ -50,7 +64,7 @@ def crafted(dataset, size=10, epsilon=EPSILON, seed=3) -> Poison:
         dataset,
         attack="pgd",
         epsilon=epsilon,
-        spec={"attack": "pgd", "trial": 0, "steps": (1, 2)},
+        spec=craft_spec(steps=(1, 2)),
     )
 
 

@@ -25,6 +25,8 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
+from msgspec import to_builtins
+
 from helpers.processes import (
     call,
     contents,
@@ -350,7 +352,12 @@ def _hangs(number, frame):
 
 
 def _plain(poison):
-    return [poison.card, poison.images.tolist(), poison.indices.tolist(), poison.sources.tolist()]
+    return [
+        to_builtins(poison.card),
+        poison.images.tolist(),
+        poison.indices.tolist(),
+        poison.sources.tolist(),
+    ]
 
 
 def _damage(data, draw):

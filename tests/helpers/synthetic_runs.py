@@ -126,6 +126,13 @@ def _cost(seconds, session, interruptions):
     }
 
 
+def pool_label(attack, poison_id, recipe=1):
+    """A crafted poison as a record's labels name it."""
+    spec = {"kind": "craft", "attack": attack, "recipe_number": recipe, "config": {}}
+    spec |= {"dataset": "d", "surrogate": None, "seed": 0, "trial": 0}
+    return {"id": poison_id, "spec": spec}
+
+
 def changed(record, **parts):
     """A record with other values in its JSON, e.g. ``spec={"dataset": {"digest": "x"}}``."""
     fields = _merged(msgspec.to_builtins(record), parts)
@@ -183,7 +190,7 @@ def targeted_run(
 
     Each trial has its own target, and each attack its own poison of it.
     """
-    pools = {attack: {"id": "i", "spec": {"recipe_number": attack_recipe}}}
+    pools = {attack: pool_label(attack, "i", attack_recipe)}
     settings = overrides or {}
     goal = {
         **{"kind": "targeted", "target_class": 1, "poison_class": intended, "targets": "random"},

@@ -282,7 +282,7 @@ def test_a_finished_poison_discards_a_checkpoint_left_behind(tiny, undisturbed, 
     (poison,) = (
         path
         for path in (results / "poisons").iterdir()
-        if read_poison(path).card["spec"].get("attack") == "dc"
+        if getattr(read_poison(path).card.spec, "attack", None) == "dc"
     )
     left = Checkpoint(results / "checkpoints" / poison.name, poison.name)
     left.write({}, {})

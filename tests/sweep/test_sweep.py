@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from helpers.command_line import PLAN, POISON, RUNS, cli, done, job, lines_of, plan_of, records_of
-from helpers.synthetic_runs import changed, make_record
+from helpers.synthetic_runs import changed, make_record, pool_label
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.files import write_text
 from poisonbench.core.signals import Stopping
@@ -113,7 +113,7 @@ def test_a_runs_key_forgets_the_digest_of_a_crafted_poison_alone():
     assert run_key(specs[0], pools) == run_key(specs[1], pools)
     assert run_key(specs[0], pools) != run_key(specs[0], pools | {"dap": "c"})
     assert run_key(specs[0], {}) != run_key(specs[1], {})
-    origins = {name: {"id": pools[name], "spec": {"recipe_number": 1}} for name in pools}
+    origins = {name: pool_label(name, pools[name]) for name in pools}
     record = make_record(rho=0.6, labels={"poison": {"id": "x", "pools": origins}})
     asked = changed(record, spec={"poison": {"digest": None}}).spec
     assert record_key(record) == run_key(asked, pools)
