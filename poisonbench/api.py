@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import data_folder, results_folder
 from poisonbench.registry import register as register
-from poisonbench.requests import DEFAULT_DATASET, CraftRequest, RunRequest, poison_request
+from poisonbench.requests import DEFAULT_DATASET, CraftRequest, RunRequest, poison_request, read_mix
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
 
@@ -93,7 +93,13 @@ def craft(
     from poisonbench.runs import craft as run
 
     _, poison = poison_request(
-        attack, options, to_craft=True, rho=rho, trial=trial, profile=profile, surrogate=model
+        read_mix(attack),
+        options,
+        to_craft=True,
+        rho=rho,
+        trial=trial,
+        profile=profile,
+        surrogate=model,
     )
     request = CraftRequest(dataset=dataset, poison=poison, seed=seed)
     (crafted,) = run.craft(_bench(results, data_root, device, seed), request)
@@ -154,7 +160,7 @@ def defend(
     if poison is not None and path is None:
         raise UsageError("poison: expected one that was kept, got one without a path; craft it")
     settings, request_of_poison = poison_request(
-        attack if path is None else None,
+        read_mix(attack) if path is None else None,
         options,
         path=None if path is None else Path(path),
         rho=rho,
@@ -171,7 +177,8 @@ def defend(
         seed=seed,
         trial=trial,
     )
-    return run.defend(_bench(results, data_root, device, seed), request).record
+    bench = _bench(results, data_root, device, seed)
+    return run.defend(bench, run.resolve_run(bench, request)).record
 
 
 def load_poison(
@@ -216,11 +223,12 @@ def records(
 
     rows = []
     for record in Store(results_folder(results)).records(on_error):
-        row = to_builtins(record, order="sorted")
-        del row["outcomes"]
         if columns == "common":
-            row = {name: _field(row, path) for name, path in COLUMNS.items()}
+            row = {name: _field(record, path) for name, path in COLUMNS.items()}
             row |= {"attacks": "+".join(row["attacks"] or ()), "rho": row["rho"] or 0.0}
+        else:
+            row = to_builtins(record, order="sorted")
+            del row["outcomes"]
         if outcomes:
             row |= {
                 f"outcomes.{name}": bits.unpack() if bits else None
@@ -234,11 +242,11 @@ def records(
     return pandas.DataFrame(rows) if columns == "common" else pandas.json_normalize(rows)
 
 
-def _field(row: Any, path: str) -> Any:
+def _field(part: Any, path: str) -> Any:
     """A nested field by its dotted name; None where it is not there."""
     for name in path.split("."):
-        row = row.get(name) if isinstance(row, dict) else None
-    return row
+        part = getattr(part, name, None)
+    return part
 
 
 def _bench(

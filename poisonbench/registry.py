@@ -279,14 +279,14 @@ class Mix:
     """A reading of the paper's mix: it does not say what DURP draws.
 
     Attributes:
-        name: what ``--reading`` calls it.
+        name: what ``--reading`` calls it; empty, as is the next, of a mix of a user's own.
         reading: in a few words, for titles.
         attacks: in equal shares.
         settings: by attack, what differs from its own.
     """
 
-    name: str
-    reading: str
+    name: str = ""
+    reading: str = ""
     attacks: tuple[str, ...] = MIX
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 

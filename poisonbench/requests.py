@@ -17,7 +17,7 @@ import msgspec
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import number_text, options_of, value_text
 from poisonbench.entries import AttackEntry
-from poisonbench.registry import MIX, MIXES, attacks, find
+from poisonbench.registry import MIX, MIXES, Mix, attacks, find
 from poisonbench.targeting import Targeting
 
 #: A setting's value; text never stands for a number.
@@ -167,14 +167,14 @@ _DEFAULTS = (None, "paper", "stratified")
 KINDS: dict[str, type[Any]] = {"craft": CraftRequest, "defend": RunRequest}
 
 
-def attack_names(text: str) -> tuple[str, ...]:
-    """A mix's name or names joined by ``+`` as names of attacks, in order.
+def read_mix(text: str) -> Mix:
+    """A mix by its name, or of the attacks whose names are joined by ``+``.
 
     Raises:
         UsageError: an unknown or repeated name.
     """
     if text.lower() in MIXES:
-        return MIXES[text.lower()].attacks
+        return MIXES[text.lower()]
     if "," in text:
         meant = "+".join(part.strip() for part in text.lower().split(","))
         raise UsageError(
@@ -189,20 +189,19 @@ def attack_names(text: str) -> tuple[str, ...]:
             f"--attack: expected untargeted attacks to mix, got {targeted[0]}; "
             "a targeted attack goes alone"
         )
-    return names
+    return Mix(attacks=names)
 
 
 def poison_request(
-    attack: str | None, values: Values, *, to_craft: bool = False, **fields: Any
+    mix: Mix | None, values: Values, *, to_craft: bool = False, **fields: Any
 ) -> tuple[Values, PoisonRequest]:
-    """A method's own settings among flat ones, and the poison that an attack's text names.
+    """A method's own settings among flat ones, and the poison that is made of a mix.
 
-    The text is that of ``--attack``, None of an artefact or clean data; ``fields`` are further
-    ones of the poison. See :func:`split_values`.
+    The mix is None of an artefact or clean data; ``fields`` are further ones of the poison. See
+    :func:`split_values`.
     """
-    names = () if attack is None else attack_names(attack)
-    mix = MIXES.get((attack or "").lower())
-    poison = PoisonRequest(attacks=names, settings=mix.settings if mix else {}, **fields)
+    mix = mix or Mix(attacks=())
+    poison = PoisonRequest(attacks=mix.attacks, settings=mix.settings, **fields)
     return split_values(values, poison, to_craft=to_craft)
 
 

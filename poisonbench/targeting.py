@@ -113,11 +113,13 @@ class Goal(
     #: How it was drawn: random, easy or given.
     targets: str
 
-    def as_json(self) -> dict[str, Any]:
-        """As a card's ``goal``."""
-        card: dict[str, Any] = msgspec.to_builtins(self)
-        return card
+    @property
+    def classes(self) -> tuple[int, int, int]:
+        """The target's, the intended one and that of the poisons."""
+        return self.target_class, self.intended_class, self.poison_class
 
 
-#: The goal of an untargeted poison.
-UNTARGETED: dict[str, Any] = {"kind": "untargeted"}
+class Untargeted(
+    msgspec.Struct, frozen=True, tag_field="kind", tag="untargeted", forbid_unknown_fields=True
+):
+    """The goal of an untargeted poison."""

@@ -33,7 +33,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def short_targeted() -> Iterator[None]:
     """Targeted attacks and their victims' trainings are short."""
-    from helpers.targeted_runs import shortened
+    from helpers.command_line import shortened
 
     with shortened():
         yield
@@ -42,7 +42,7 @@ def short_targeted() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of a data set for targeted attacks; some test files have another one."""
-    from helpers.targeted_runs import make_data
+    from helpers.command_line import make_data
 
     return make_data(tmp_path_factory.mktemp("data"))
 
@@ -50,8 +50,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def trained() -> Classifier:
     """A network after one epoch, where influences are neither zero nor saturated."""
-    from helpers.hint_rounds import DATA
-    from helpers.tiny import recipe, train
+    from helpers.defense_problems import DATA
+    from helpers.tiny_training import recipe, train
 
     model, _ = train(data=DATA, recipe=recipe(epochs=1))
     return model
@@ -60,7 +60,7 @@ def trained() -> Classifier:
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     """A data set of 40 training images; some test files have another one."""
-    from helpers.fake_data import fake_dataset
+    from helpers.attack_tasks import fake_dataset
 
     return fake_dataset()
 
@@ -68,7 +68,7 @@ def dataset() -> Dataset:
 @pytest.fixture(scope="module")
 def poison(dataset: Dataset) -> Poison:
     """A poison of ten of its images."""
-    from helpers.fake_data import crafted
+    from helpers.attack_tasks import crafted
 
     return crafted(dataset)
 

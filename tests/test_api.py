@@ -16,7 +16,7 @@ LEVEL = 1 / 255
 
 def test_api(tiny, results):
     poison = poisonbench.craft("durp", tiny, results=results, epsilon=8 * LEVEL)
-    assert (len(poison), poison.card["levels"]) == (270, 8)
+    assert (len(poison), poison.card.levels) == (270, 8)
     (path,) = (results / "poisons").iterdir()
     assert poisonbench.load_poison(path).digest == poison.digest
     assert poisonbench.load_poison(path, tiny).digest == poison.digest
@@ -105,7 +105,7 @@ def test_settings_keep_their_type(tiny, results):
     ]
     assert [other.id for other in others] == [first.id] * 2
     whole = poisonbench.craft("durp", tiny, results=results, epsilon=1)
-    assert whole.card["spec"]["config"]["epsilon"] == 1.0
+    assert whole.card.spec.config["epsilon"] == 1.0
     assert whole.id == poisonbench.craft("durp", tiny, results=results, epsilon=1.0).id
     one = poisonbench.defend("none", tiny, attack="durp", rho=1, results=results, epochs=1)
     same = poisonbench.defend("none", tiny, attack="durp", rho=1.0, results=results, epochs=1)
@@ -114,7 +114,7 @@ def test_settings_keep_their_type(tiny, results):
 
 def test_api_mix(tiny, stocked):
     poison = poisonbench.craft("mix", tiny, rho=0.6, results=stocked)
-    assert (poison.card["attacks"], len(poison)) == (["pgd", "dap", "durp", "dc"], 160)
+    assert (poison.card.attacks, len(poison)) == (["pgd", "dap", "durp", "dc"], 160)
     assert poison.sources.bincount().tolist() == [40, 40, 40, 40]
 
 

@@ -22,7 +22,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Layers
 
-BOTTOM = {"core", "targeting"}
+BOTTOM = {"core", "specs", "targeting"}
 NUMERIC = BOTTOM | {"data", "models"}
 ALGORITHM = NUMERIC | {"training", "influence"}
 REGISTRY = {"entries", "registry"}
@@ -32,6 +32,7 @@ RUNS = ALGORITHM | REGISTRY | {"requests", "attacks", "defenses", "results"}
 MAY_IMPORT = {
     "core": set(),
     "targeting": {"core"},
+    "specs": {"core", "targeting"},
     "entries": BOTTOM,
     "plugins": BOTTOM | {"entries"},
     "registry": BOTTOM | {"entries", "plugins"},
@@ -67,7 +68,7 @@ WITHOUT_TORCH = BOTTOM | {
     *("tables", "sweep", "api", "cli", "__init__"),
 }
 #: No torch anywhere in these.
-NEVER_TORCH = {"requests", "results", "tables", "sweep"}
+NEVER_TORCH = {"requests", "specs", "results", "tables", "sweep"}
 HEAVY = {"torch", "torchvision", "safetensors", "kornia", "sklearn"}
 
 
@@ -565,3 +566,17 @@ def test_the_page_has_a_row_for_every_part():
     table = page.split("## Layers")[1].split("\n\n")[2]
     first = [line.split("|")[1] for line in table.splitlines()[2:]]
     assert {name for cell in first for name in re.findall(r"`(\w+)`", cell)} == set(MAY_IMPORT)
+
+
+def test_no_test_imports_another():
+    """What tests share lies in ``tests/helpers``."""
+    files = [path for path in Path(__file__).parent.rglob("*.py") if "helpers" not in path.parts]
+    modules = [
+        module
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for module in (getattr(node, "module", None) or "", *(alias.name for alias in node.names))
+    ]
+    assert "helpers.command_line" in modules
+    assert [name for name in modules if re.search(r"(^|\.)(test_\w+|conftest)$", name)] == []

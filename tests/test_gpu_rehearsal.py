@@ -11,10 +11,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from helpers.command_line import cli, done, tiny_arrays
+from helpers.command_line import cli, done, shortened, tiny_arrays
 from helpers.pretended_gpu import WAITS, pretended_gpu
 from helpers.processes import contents
-from helpers.targeted_runs import shortened
 from poisonbench import registry
 from poisonbench.core.progress import relay
 from poisonbench.entries import NetworkEntry
@@ -101,9 +100,7 @@ class Meter:
 def small():
     """The network of few operations is everyone's; attacks and trainings are short."""
     with registry.forgetting(), shortened(), pytest.MonkeyPatch.context() as patch:
-        registry.register(
-            NetworkEntry("tiny", "of few operations", module="helpers.rehearsal_network")
-        )
+        registry.register(NetworkEntry("tiny", "of few operations", module="helpers.tiny_training"))
         patch.setattr(workspace, "default_network", lambda presets: "tiny")
         # Where a CPU has bfloat16, "auto" would take it there alone.
         presets = recipe.RECIPE_PRESETS["paper"]

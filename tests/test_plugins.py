@@ -13,7 +13,7 @@ import pytest
 
 import poisonbench
 from helpers.command_line import cli, done, files_in, last_line, refused
-from helpers.distributions import install
+from helpers.other_packages import install
 from helpers.synthetic_runs import make_record
 from poisonbench import plugins, registry
 from poisonbench.core.errors import UsageError

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers.pretended_gpu import GPU, PretendedTensor, pretended_gpu
-from helpers.tiny import network, split
+from helpers.tiny_training import network, split
 from poisonbench.core.devices import LARGEST_LOCKED, Flag, send
 from poisonbench.runs import workspace
 

@@ -51,10 +51,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress and no r
 def option(default: Any, help: str, **attributes: Any) -> Any:
     """A dataclass field that becomes an option of the commands that take the dataclass.
 
-    Args:
-        default: ``MISSING`` of one that must be given.
-        help: its text in ``--help``.
-        attributes: further ones of ``typer.Option``.
+    The default is ``MISSING`` of one that must be given; attributes are those of ``typer.Option``.
     """
     return field(default=default, metadata={"help": help, **attributes})
 

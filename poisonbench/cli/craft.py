@@ -1,17 +1,17 @@
 """``poisonbench craft``: make poisons."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
+from msgspec import to_builtins
 
 from poisonbench.cli import common
-from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings
+from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings, named_mix
 from poisonbench.cli.session import RunOptions, choose_dataset, open_bench
 from poisonbench.core.settings import parse_value
+from poisonbench.registry import Mix
 from poisonbench.requests import CraftRequest, Sampling, Values, poison_request
 
 if TYPE_CHECKING:
@@ -43,17 +43,17 @@ def craft(ctx: typer.Context, options: CraftOptions) -> None:
 
     poisonbench craft --attack pgd --dataset mnist-sample
     """
-    poisons = run(read_requests(options, method_settings(ctx)), options)
+    poisons = run(read_requests(options, method_settings(ctx), named_mix(ctx)), options)
     if options.json:
         common.print_items(
             "poisons", [summary(crafted) for crafted in poisons], options.trials is None
         )
 
 
-def read_requests(options: CraftOptions, values: Values) -> list[CraftRequest]:
+def read_requests(options: CraftOptions, values: Values, mix: Mix | None) -> list[CraftRequest]:
     """The poisons that a line asks for, one a trial; raises UsageError for a bad value."""
     _, poison = poison_request(
-        options.attack,
+        mix,
         values,
         to_craft=True,
         rho=options.rho,
@@ -67,7 +67,7 @@ def read_requests(options: CraftOptions, values: Values) -> list[CraftRequest]:
     return [request.at(options.trial + number) for number in range(options.trials or 1)]
 
 
-def run(requests: Sequence[CraftRequest], options: RunOptions) -> list[Crafted]:
+def run(requests: Sequence[CraftRequest], options: RunOptions) -> "list[Crafted]":
     """Craft poisons that differ in their trial alone, or find them; print paths unless JSON."""
     from poisonbench.runs.craft import craft
 
@@ -79,31 +79,31 @@ def run(requests: Sequence[CraftRequest], options: RunOptions) -> list[Crafted]:
     return poisons
 
 
-def show_crafted(crafted: Crafted, quiet: bool) -> None:
+def show_crafted(crafted: "Crafted", quiet: bool) -> None:
     """A poison's path on stdout, and remarks on it."""
     card = crafted.poison.card
     if not crafted.is_new:
         common.say("made before; delete the folder to make it again", quiet=quiet)
     common.say(
-        f"{card['num_poisons']:,} poisons, largest change "
-        f"{card['measured']['max_abs_levels']}/255 of {card['levels']}/255 allowed",
+        f"{card.num_poisons:,} poisons, largest change "
+        f"{card.measured.max_abs_levels}/255 of {card.levels}/255 allowed",
         quiet=quiet,
     )
     print(crafted.poison.path)
 
 
-def summary(crafted: Crafted) -> dict[str, Any]:
+def summary(crafted: "Crafted") -> dict[str, Any]:
     """A poison as ``--json`` shows it."""
     card = crafted.poison.card
     return {
         "id": crafted.poison.id,
         "path": str(crafted.poison.path),
-        "attack": "+".join(card["attacks"]),
-        "dataset": card["dataset"]["name"],
-        "goal": card["goal"],
-        "num_poisons": card["num_poisons"],
-        "epsilon": card["epsilon"],
-        "max_abs_delta": card["measured"]["max_abs_levels"] / 255,
-        "digest": card["digest"],
+        "attack": "+".join(card.attacks),
+        "dataset": card.dataset.name,
+        "goal": to_builtins(card.goal),
+        "num_poisons": card.num_poisons,
+        "epsilon": card.epsilon,
+        "max_abs_delta": card.measured.max_abs_levels / 255,
+        "digest": card.digest,
         "is_new": crafted.is_new,
     }

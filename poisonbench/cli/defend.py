@@ -1,7 +1,5 @@
 """``poisonbench defend``: train under a defense."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
@@ -10,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from poisonbench.cli import common
-from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings
+from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings, named_mix
 from poisonbench.cli.session import RunOptions, choose_dataset, open_bench
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import parse_value
 from poisonbench.data.names import shown_name
-from poisonbench.registry import plugin_files
+from poisonbench.registry import Mix, plugin_files
 from poisonbench.requests import RunRequest, Sampling, Values, poison_request
+from poisonbench.results.records import ClaimLabel, RunRecord
 
 if TYPE_CHECKING:
-    from poisonbench.results.records import ClaimLabel, RunRecord
     from poisonbench.runs.defend import Defended
 
 
@@ -62,12 +60,12 @@ def defend(ctx: typer.Context, options: DefendOptions) -> None:
 
     poisonbench defend --method hint --ratio 0.5
     """
-    done = run(read_requests(options, method_settings(ctx)), options, options.plan)
+    done = run(read_requests(options, method_settings(ctx), named_mix(ctx)), options, options.plan)
     if options.json:
         common.print_items("runs", [_summary(item) for item in done], options.trials is None)
 
 
-def read_requests(options: DefendOptions, values: Values) -> list[RunRequest]:
+def read_requests(options: DefendOptions, values: Values, mix: Mix | None) -> list[RunRequest]:
     """The runs that a line asks for, one a trial; raises UsageError for a bad value."""
     sources = {"--attack": options.attack, "--poison": options.poison}
     given = [flag for flag, value in sources.items() if value is not None]
@@ -75,7 +73,7 @@ def read_requests(options: DefendOptions, values: Values) -> list[RunRequest]:
     if len(given) > 1:
         raise UsageError(f"expected one of --attack, --poison and --clean, got {', '.join(given)}")
     settings, poison = poison_request(
-        None if options.poison or options.clean else options.attack or "mix",
+        mix,
         values,
         path=options.poison,
         rho=options.rho,
@@ -103,7 +101,7 @@ def run(
     options: RunOptions,
     plan: str | None = None,
     claims: Mapping[str, ClaimLabel] | None = None,
-) -> list[Defended]:
+) -> "list[Defended]":
     """Train what is asked for, or find it, and print a line on each unless it shall be JSON.
 
     All of them, of one seed, are checked before the first is trained; ``plan`` is the digest of
@@ -113,16 +111,14 @@ def run(
 
     done = []
     with open_bench(options, plan, claims) as bench:
-        for request in requests if len(requests) > 1 else ():
-            resolve_run(bench, request)
-        for request in requests:
-            done.append(defend(bench, request))
+        for resolved in [resolve_run(bench, request) for request in requests]:
+            done.append(defend(bench, resolved))
             if not options.json:
                 _print_line(done[-1], options.quiet)
     return done
 
 
-def _print_line(item: Defended, quiet: bool) -> None:
+def _print_line(item: "Defended", quiet: bool) -> None:
     from poisonbench.runs.defend import describe_poison
 
     record = item.record
@@ -137,7 +133,7 @@ def _print_line(item: Defended, quiet: bool) -> None:
         f"{record.spec.method} on {shown_name(record.labels.dataset)}, "
         f"{describe_poison(record.spec.poison)}, trial {record.spec.trial}: "
         f"test accuracy {accuracy:.2f} %, {_verdict(record)}"
-        f"{record.cost.seconds.total:.0f} s, {item.path}"
+        f"{record.cost.seconds.total:.0f} s, {record.path}"
     )
     for sentence in record.warnings:
         common.say(f"warning: {sentence}", quiet=quiet)
@@ -158,11 +154,11 @@ def _verdict(record: RunRecord) -> str:
     )
 
 
-def _summary(item: Defended) -> dict[str, Any]:
+def _summary(item: "Defended") -> dict[str, Any]:
     record = item.record
     return {
         "id": record.id,
-        "path": str(item.path),
+        "path": str(record.path),
         "method": record.spec.method,
         "dataset": record.spec.dataset.name,
         "rho": record.spec.rho,

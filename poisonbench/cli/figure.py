@@ -14,7 +14,8 @@ from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.folders import DEFAULT_RESULTS
 from poisonbench.core.settings import did_you_mean, parse_value
 from poisonbench.figures.drawing import Figure, write_figure
-from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, poison_request
+from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, poison_request, read_mix
+from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
 from poisonbench.tables.cells import TARGETED_SAMPLE
 from poisonbench.tables.paper_table import dataset_labels
@@ -187,8 +188,7 @@ def target_predictions(
     row = find_row(name, attack or TARGETED[number])
     with open_bench(options) as bench:
         data = bench.dataset(name)
-        known = Store(options.results).records(common.say_left_out)
-        runs = runs_of_row(known, data, row, common.names_in(methods))
+        runs = runs_of_row(_records(options), data, row, common.names_in(methods))
         figure = draw(number, data, row.attack, row.training, runs, images=images)
     _write(number, figure, options)
 
@@ -217,8 +217,8 @@ def feature_projection(
         if row is None:
             records = [named_run(bench, data, run) for run in ids]
         else:
-            known = Store(options.results).records(common.say_left_out)
-            records = models_of_row(bench, known, data, row, common.names_in(methods), trial or 0)
+            names = common.names_in(methods)
+            records = models_of_row(bench, _records(options), data, row, names, trial or 0)
         Store(options.folder).check_writable()
         figure = draw(bench, data, records)
     _write("features", figure, options)
@@ -234,7 +234,7 @@ def sensitivity(options: FigureOptions) -> None:
     from poisonbench.figures.sensitivity_curves import sensitivity as draw
 
     name = _check_table_dataset(_dataset(options))
-    figure = draw(Store(options.results).records(common.say_left_out), name)
+    figure = draw(_records(options), name)
     hint = "poisonbench report --table 4 --missing prints them"
     _check_points(figure, f"runs of HINT at rho 0.6 on {name}", hint, options)
     _write("sensitivity", figure, options)
@@ -250,7 +250,7 @@ def filter_k(options: FigureOptions) -> None:
     from poisonbench.figures.filter_curve import filter_curve
 
     name = _check_table_dataset(_targeted_dataset(options))
-    figure = filter_curve(Store(options.results).records(common.say_left_out), name)
+    figure = filter_curve(_records(options), name)
     hint = (
         "poisonbench report --table baseline-1 --missing prints those that it is compared with, "
         "add --k to knn's"
@@ -272,6 +272,10 @@ def _targeted_dataset(options: FigureOptions) -> str:
     return TARGETED_SAMPLE
 
 
+def _records(options: FigureOptions) -> list[RunRecord]:
+    return Store(options.results).records(common.say_left_out)
+
+
 def _check_table_dataset(name: str) -> str:
     if name not in dataset_labels():
         raise UsageError(
@@ -282,7 +286,9 @@ def _check_table_dataset(name: str) -> str:
 
 
 def _poison(attack: str | None, rho: float | None) -> PoisonRequest:
-    _, poison = poison_request(attack or "mix", {}, rho=DEFAULT_RHO if rho is None else rho)
+    _, poison = poison_request(
+        read_mix(attack or "mix"), {}, rho=DEFAULT_RHO if rho is None else rho
+    )
     return poison
 
 

@@ -8,8 +8,7 @@ import typer
 
 from poisonbench.cli import common
 from poisonbench.cli.craft import show_crafted, summary
-from poisonbench.cli.session import BenchOptions, open_bench
-from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
+from poisonbench.cli.session import SharedOptions, open_bench
 from poisonbench.core.settings import options_of, parse_value
 from poisonbench.targeting import Targeting
 
@@ -21,7 +20,7 @@ app = common.command_app()
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ImportOptions:
+class _ImportOptions(SharedOptions):
     paths: Annotated[
         list[Path],
         typer.Argument(metavar="PATH...", help="Sets: folders for benchmark, else files."),
@@ -41,11 +40,6 @@ class _ImportOptions:
     epsilon: str | None = common.option(
         None, "Budget to hold it to, such as 8/255; as measured, of a generator DC's."
     )
-    results: common.ResultsOption = DEFAULT_RESULTS
-    data_root: common.DataRootOption = DEFAULT_DATA_ROOT
-    seed: common.SeedOption = 0
-    json: common.JsonOption = False
-    quiet: common.QuietOption = False
 
 
 @app.command("import", cls=common.Command)
@@ -70,14 +64,7 @@ def import_(options: _ImportOptions) -> None:
     for path in options.paths:
         if not path.exists():
             files_of(path, kind)
-    bench_options = BenchOptions(
-        results=options.results,
-        data_root=options.data_root,
-        device="cpu",
-        seed=options.seed,
-        quiet=options.quiet,
-    )
-    with open_bench(bench_options) as bench:
+    with open_bench(options) as bench:
         data = bench.dataset(options.dataset or PUBLISHED_DATASET)
         poisons = [
             import_poison(bench, path, kind, data, attack=options.attack, **settings)

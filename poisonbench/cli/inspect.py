@@ -75,19 +75,18 @@ def _find(target: str, store: Store) -> Path:
 
 
 def _audit(path: Path, options: _InspectOptions) -> None:
-    from poisonbench.data.artefacts import PREVIEW_NAME, read_poison
+    from poisonbench.data.artefacts import PREVIEW_NAME, check_dataset, read_poison
     from poisonbench.data.preview import preview_of
     from poisonbench.data.sources import load_dataset
 
     poison = read_poison(path)
     card = poison.card
-    name = options.dataset or card["dataset"]["name"]
+    name = options.dataset or card.dataset.name
     data = load_dataset(name, options.data_root, options.seed)
-    poison = read_poison(path, data)
-    measured = poison.measure(data.train)
+    measured = msgspec.to_builtins(check_dataset(poison, data))
     shares = {
         attack: int((poison.sources == position).sum())
-        for position, attack in enumerate(card["attacks"])
+        for position, attack in enumerate(card.attacks)
     }
     by_class = data.train.labels[poison.indices].bincount(minlength=data.num_classes).tolist()
     folder = path if path.is_dir() else path.parent
@@ -97,18 +96,18 @@ def _audit(path: Path, options: _InspectOptions) -> None:
     figures: dict[str, Any] = {
         "path": str(path),
         "attacks": shares,
-        "goal": card["goal"],
+        "goal": msgspec.to_builtins(card.goal, order="sorted"),
         "dataset": name,
         "num_poisons": len(poison),
         "share_of_training_set": len(poison) / len(data.train),
-        "epsilon": card["epsilon"],
-        "levels": card["levels"],
+        "epsilon": card.epsilon,
+        "levels": card.levels,
         **measured,
         "poisons_by_class": dict(zip(data.class_names, by_class, strict=True)),
         "labels": "unchanged (an artefact holds no labels)",
-        "digest": card["digest"],
+        "digest": card.digest,
         "preview": str(picture) if picture.is_file() else None,
-        "made_by": card["spec"],
+        "made_by": msgspec.to_builtins(card.spec, order="sorted"),
     }
     shown = dict(figures)
     if poison.goal is not None:

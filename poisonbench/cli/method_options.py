@@ -19,8 +19,8 @@ from poisonbench.core.settings import (
     value_text,
 )
 from poisonbench.entries import MethodEntry, broken, unusable
-from poisonbench.registry import attacks, defenses, find, networks, recipe_presets
-from poisonbench.requests import Value, attack_names, not_of
+from poisonbench.registry import Mix, attacks, defenses, find, networks, recipe_presets
+from poisonbench.requests import Value, not_of, read_mix
 from poisonbench.targeting import PROFILES as TARGETING_PROFILES
 from poisonbench.targeting import Targeting
 
@@ -43,6 +43,12 @@ def method_settings(ctx: Any) -> dict[str, Value]:
     return settings
 
 
+def named_mix(ctx: Any) -> Mix | None:
+    """The attacks that a command's line names; None of an artefact or clean data."""
+    mix: Mix | None = ctx.meta["poisonbench.mix"]
+    return mix
+
+
 class MethodCommand(Command):
     """A command that also takes the options of the methods named on its line."""
 
@@ -63,7 +69,8 @@ class MethodCommand(Command):
         if lacking:
             self._refuse_unnamed(others, lacking)
             return super().parse_args(ctx, args)
-        methods = _named_methods(str(self.name), given)
+        mix = ctx.meta["poisonbench.mix"] = _mix(str(self.name), given)
+        methods = _named_methods(str(self.name), given, mix)
         own = {flag for parameter in self.params for flag in parameter.opts}
         options = _line_options(str(self.name), methods, own)
         if args and args[-1] in {option.flag for option in options}:
@@ -107,15 +114,21 @@ class MethodCommand(Command):
             )
 
 
-def _named_methods(command: str, given: Mapping[str, Any]) -> dict[str, MethodEntry]:
+def _mix(command: str, given: Mapping[str, Any]) -> Mix | None:
+    is_default = command == "defend" and not {"poison", "clean"} & given.keys()
+    attack = given.get("attack", "mix" if is_default else None)
+    return None if attack is None else read_mix(attack)
+
+
+def _named_methods(
+    command: str, given: Mapping[str, Any], mix: Mix | None
+) -> dict[str, MethodEntry]:
     """The methods that a line names, by what stands before their options: nothing, or ``dc.``."""
     if command == "1":
         # The figure of HINT's noise.
         return {"": defenses()["hint"]}
     table = attacks()
-    is_mix = command == "defend" and not {"poison", "clean"} & given.keys()
-    attack = given.get("attack", "mix" if is_mix else None)
-    names = () if attack is None else attack_names(attack)
+    names = () if mix is None else mix.attacks
     if command == "craft" and len(names) == 1:
         return {"": table[names[0]]}
     chosen: dict[str, MethodEntry] = {f"{name}.": table[name] for name in names}
@@ -161,8 +174,8 @@ def _unknown(
     if owner not in methods and any(methods):
         return not_of([prefix[:-1] for prefix in methods if prefix], name)
     owner = owner if owner in methods else ""
-    names = [o.name.removeprefix(owner) for o in options if o.name[: o.name.find(".") + 1] == owner]
-    return unknown_option(name.removeprefix(owner), names, methods[owner].name)
+    names = [o.name for o in options if o.name[: o.name.find(".") + 1] == owner]
+    return unknown_option(name, names, methods[owner].name)
 
 
 def method_help(entry: MethodEntry) -> str:

@@ -1,7 +1,5 @@
 """From requests, or lines such as ``poisonbench defend --method hint``, to the jobs of a plan."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING
 from poisonbench.cli.request_words import from_words
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import UsageError
+from poisonbench.data.names import shown_name
 from poisonbench.registry import forgetting, plugin_files
 from poisonbench.requests import CraftRequest, Request, RunRequest
 from poisonbench.results.records import ClaimLabel
@@ -82,7 +81,6 @@ class _Planner:
 
     def add(self, request: Request) -> None:
         """The poisons and the run of one request."""
-        from poisonbench.runs.craft_targeted import check_targets
         from poisonbench.runs.poison import resolve_crafting
 
         bench = self._bench.seeded(request.seed)
@@ -90,12 +88,9 @@ class _Planner:
             self._add_run(bench, request)
             return
         dataset = bench.dataset(request.dataset)
-        poison = resolve_crafting(bench, dataset, request.poison)
-        if poison.targeting is not None:
-            check_targets(bench, dataset, poison.targeting, [request.poison.trial])
-        self._add_pools(request, poison)
+        self._add_pools(request, resolve_crafting(bench, dataset, request.poison))
 
-    def _add_run(self, bench: Bench, request: RunRequest) -> None:
+    def _add_run(self, bench: "Bench", request: RunRequest) -> None:
         from poisonbench.runs.defend import resolve_run
 
         run = resolve_run(bench, request)
@@ -105,22 +100,24 @@ class _Planner:
             poison = str(request.poison.path)
         else:
             poison = f"{request.poison.text} at rho {spec.rho:g}" if spec else "clean"
-        title = f"{request.method} {request.dataset} {poison} trial {request.trial}"
+        title = f"{request.method} {shown_name(request.dataset)} {poison} trial {request.trial}"
         key = run_key(run.spec, needs)
         self.jobs.append(Job(id=key, request=request, title=title, needs=tuple(needs.values())))
 
-    def _add_pools(self, request: Request, poison: ResolvedPoison) -> dict[str, str]:
+    def _add_pools(self, request: Request, poison: "ResolvedPoison") -> dict[str, str]:
         """The jobs that craft a poison's pools; their ids by attack."""
         ids = {}
         for name, pool_request in poison.request.pools().items():
             pool = poison.pools[name]
-            trial = pool.spec["trial"]
+            trial = pool.spec.trial
             craft = CraftRequest(dataset=request.dataset, poison=pool_request, seed=request.seed)
-            title = f"poison {name} {request.dataset}" + (f" trial {trial}" if trial else "")
+            title = f"poison {name} {shown_name(request.dataset)}" + (
+                f" trial {trial}" if trial else ""
+            )
             job = Job(id=pool.id, request=craft, title=title)
-            if pool.spec["surrogate"] is not None:
+            if pool.spec.surrogate is not None:
                 # Of all attacks on one surrogate the first trains it, and the others wait for it.
-                surrogate = spec_id(pool.spec["surrogate"])
+                surrogate = spec_id(pool.spec.surrogate)
                 maker = self._makers.setdefault(surrogate, job.id)
                 if maker != job.id:
                     # A targeted attack's may be one of several networks.

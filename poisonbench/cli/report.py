@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -18,6 +17,7 @@ from poisonbench.core.folders import DEFAULT_RESULTS
 from poisonbench.registry import DATASETS, DEFAULT_READING, READINGS
 from poisonbench.requests import command_of
 from poisonbench.results.store import Store
+from poisonbench.specs import PoisonCard
 from poisonbench.tables import catalogue
 from poisonbench.tables.all_runs import build_runs
 from poisonbench.tables.filter_table import build_filters
@@ -166,7 +166,7 @@ def _refuse(given: Mapping[str, bool], clashing: Mapping[str, bool]) -> None:
         raise UsageError(f"expected {first} without {clash}; leave one of them out")
 
 
-def _cards(names: Sequence[str], store: Store) -> dict[str, dict[str, Any]]:
+def _cards(names: Sequence[str], store: Store) -> dict[str, PoisonCard]:
     """The cards of the poisons that are named by a path, or by an id of the results folder."""
     paths = {}
     for name in names:

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 from poisonbench.cli import craft, defend
-from poisonbench.cli.method_options import method_settings
+from poisonbench.cli.method_options import method_settings, named_mix
 from poisonbench.core.errors import UsageError
 from poisonbench.requests import Request
 
@@ -27,10 +27,10 @@ def from_words(words: Sequence[str]) -> list[Request]:
 
         raise UsageError(usage_text(error, arguments)) from None
     given = {**context.params, "quiet": True}
-    settings = method_settings(context)
+    named = method_settings(context), named_mix(context)
     if name == "craft":
-        return [*craft.read_requests(craft.CraftOptions(**given), settings)]
-    return [*defend.read_requests(defend.DefendOptions(**given), settings)]
+        return [*craft.read_requests(craft.CraftOptions(**given), *named)]
+    return [*defend.read_requests(defend.DefendOptions(**given), *named)]
 
 
 @cache

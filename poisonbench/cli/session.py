@@ -1,7 +1,5 @@
 """What a command that computes needs: its shared options, device, store, progress, signals."""
 
-from __future__ import annotations
-
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -17,24 +15,30 @@ from poisonbench.core.settings import parse_value
 from poisonbench.core.signals import stop_on_signals
 from poisonbench.registry import attacks
 from poisonbench.requests import DEFAULT_DATASET
+from poisonbench.results.records import ClaimLabel
 from poisonbench.results.store import Store
 from poisonbench.tables.cells import TARGETED_SAMPLE
 
 if TYPE_CHECKING:
-    from poisonbench.results.records import ClaimLabel
     from poisonbench.runs.workspace import Bench
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchOptions:
-    """The options of every command that needs a bench."""
+class SharedOptions:
+    """The options of every command that needs a bench, which lies on the CPU if it has no more."""
 
     results: common.ResultsOption = DEFAULT_RESULTS
     data_root: common.DataRootOption = DEFAULT_DATA_ROOT
-    device: common.DeviceOption = "auto"
     seed: common.SeedOption = 0
     json: common.JsonOption = False
     quiet: common.QuietOption = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions(SharedOptions):
+    """The options of every command whose bench may lie on a GPU."""
+
+    device: common.DeviceOption = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +56,10 @@ class RunOptions(BenchOptions):
 
 @contextmanager
 def open_bench(
-    options: BenchOptions,
+    options: SharedOptions,
     plan: str | None = None,
     claims: Mapping[str, ClaimLabel] | None = None,
-) -> Iterator[Bench]:
+) -> "Iterator[Bench]":
     """A bench whose runs stop cleanly on signals and show progress on stderr.
 
     Raises:
@@ -73,7 +77,7 @@ def open_bench(
         yield Bench(
             store=Store(options.results),
             data_root=options.data_root,
-            device=find_device(options.device),
+            device=find_device(options.device if isinstance(options, BenchOptions) else "cpu"),
             seed=options.seed,
             report=report,
             say=lambda text: common.say(text, quiet=options.quiet),

@@ -1,7 +1,5 @@
 """``poisonbench sweep``: many runs, planned, run side by side or on SLURM, watched, resumed."""
 
-from __future__ import annotations
-
 import shlex
 import signal
 import subprocess
@@ -24,6 +22,7 @@ from poisonbench.core.signals import Stopping, stop_on_signals
 from poisonbench.plugins import check_file
 from poisonbench.registry import DEFAULT_READING, READINGS, plugin_files
 from poisonbench.requests import Request, command_of
+from poisonbench.results.records import ClaimLabel
 from poisonbench.results.store import Store
 from poisonbench.sweep import slurm
 from poisonbench.sweep.costs import Costs
@@ -34,7 +33,6 @@ from poisonbench.sweep.plan import Plan, read_plan, write_plan
 from poisonbench.sweep.progress_view import JobBars, View
 
 if TYPE_CHECKING:
-    from poisonbench.results.records import ClaimLabel
     from poisonbench.tables.claim_plan import PlannedClaim
 
 app = common.command_app("Plan, run and watch many runs, on one machine or on SLURM.")
@@ -311,7 +309,7 @@ def submit(options: _ArrayOptions, plan: PlanArgument, as_json: common.JsonOptio
     common.show({"plan": planned.digest, "jobs": submitted}, lines, as_json)
 
 
-def _plan_claims(board: JobStates, options: _PlanOptions) -> list[PlannedClaim]:
+def _plan_claims(board: JobStates, options: _PlanOptions) -> "list[PlannedClaim]":
     """A table's declared claims, with as many trials as the records so far call for."""
     from poisonbench.tables.claim_plan import plan_claims
     from poisonbench.tables.declared import shipped
@@ -335,7 +333,7 @@ def _plan_claims(board: JobStates, options: _PlanOptions) -> list[PlannedClaim]:
 
 
 def _claims_in_words(
-    planned: Sequence[PlannedClaim], board: JobStates, warnings: Iterable[str]
+    planned: "Sequence[PlannedClaim]", board: JobStates, warnings: Iterable[str]
 ) -> str:
     """A line on each claim, the warnings, and a line on what all their runs cost."""
     records = list(board.records.values())

@@ -4,6 +4,8 @@ import hashlib
 import json
 from typing import Any
 
+from msgspec import to_builtins
+
 
 def canonical_json(value: Any) -> str:
     """The one text of a JSON value: sorted keys, no spaces.
@@ -17,4 +19,4 @@ def canonical_json(value: Any) -> str:
 
 def spec_id(spec: Any) -> str:
     """16 hex digits of the sha256 of the canonical spec: the name of a run, a poison or a plan."""
-    return hashlib.sha256(canonical_json(spec).encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical_json(to_builtins(spec)).encode()).hexdigest()[:16]

@@ -56,6 +56,11 @@ class DivergedError(PoisonbenchError):
     epoch: int | None = None
 
 
+def one_line(error: BaseException) -> str:
+    """An exception's message without line breaks; its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def check_returned(where: str, fits: bool, expected: str, got: Any) -> None:
     """Raise UsageError unless what a method's code returned fits."""
     if not fits:

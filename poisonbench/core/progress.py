@@ -24,6 +24,10 @@ def silent(phase: str, done: int, total: int, detail: str = "") -> None:
     """Report nothing."""
 
 
+def mute(text: str) -> None:
+    """Say nothing."""
+
+
 #: Told of progress in place of a command's own reporter: a sweep shows its runs in one view.
 relay: ContextVar[Reporter | None] = ContextVar("relay", default=None)
 

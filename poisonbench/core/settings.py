@@ -106,11 +106,13 @@ class Option:
         return get_args(self.kind) if get_origin(self.kind) is Literal else ()
 
 
-def options_of(config: type[Any]) -> list[Option]:
-    """The settings of a config dataclass, in order of declaration."""
+def options_of(config: type[Any], prefix: str = "") -> list[Option]:
+    """The settings of a config dataclass, in order of declaration; the prefix is of their flags."""
     hints = get_type_hints(config)
     return [
-        Option(f.name, flag_of(f.name), hints[f.name], f.default, f.metadata.get("help", ""))
+        Option(
+            f.name, flag_of(prefix + f.name), hints[f.name], f.default, f.metadata.get("help", "")
+        )
         for f in dataclasses.fields(config)
     ]
 
@@ -173,19 +175,19 @@ def parse_value(text: str, kind: Any, flag: str) -> Any:
 
 
 def typed(value: Any, kind: Any, flag: str) -> Any:
-    """A value that Python code gives, as the type that its config field declares; text is parsed.
+    """A value as the type that its config field declares; text that Python code gives is parsed.
 
     Raises:
         UsageError: the value does not fit the type.
     """
-    if isinstance(value, str):
-        return parse_value(value, kind, flag)
     import msgspec
 
     plain = value.item() if isinstance(value, numbers.Number) and hasattr(value, "item") else value
     try:
         converted = msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
+        if isinstance(value, str):
+            return parse_value(value, kind, flag)
         raise UsageError(f"{flag}: {str(error).lower()}, which is {value!r}") from None
     if isinstance(converted, float) and not math.isfinite(converted):
         raise UsageError(f"{flag}: expected a finite number, got {value!r}")
@@ -248,18 +250,21 @@ def resolve(
     try:
         return config(**values)
     except (ValueError, TypeError) as error:
-        meant = ""
-        for option in options_of(config):
-            value = overrides.get(option.name)
-            if isinstance(value, float) and 1 < value <= 255 and "pixels" in option.help:
-                # Grey levels that were given for pixels of [0, 1].
-                meant = meant or f"; did you mean {option.flag} {value:g}/255?"
-        raise UsageError(f"{owner}: {error}{meant}") from None
+        raise UsageError(f"{owner}: {error}") from None
 
 
-def unknown_option(name: str, names: Iterable[str], owner: str) -> str:
-    """The message for an option that an algorithm lacks; lists its own."""
-    flags, flag = [flag_of(known) for known in names], flag_of(name)
+def meant_levels(values: Mapping[str, Any], options: Iterable[Option]) -> str:
+    """``"; did you mean --epsilon 8/255?"`` of grey levels given for pixels of [0, 1], if any."""
+    for option in options:
+        value = values.get(option.name)
+        if isinstance(value, float) and 1 < value <= 255 and "pixels" in option.help:
+            return f"; did you mean {option.flag} {value:g}/255?"
+    return ""
+
+
+def unknown_option(name: str, names: Iterable[str], owner: str, prefix: str = "") -> str:
+    """The message for an option that an algorithm lacks; lists its own, with a line's prefix."""
+    flags, flag = [flag_of(prefix + known) for known in names], flag_of(prefix + name)
     own = ", ".join(flags) or "none"
     return f"{owner} has no option {flag}; its own options: {own}{did_you_mean(flag, flags)}"
 

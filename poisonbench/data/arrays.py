@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from poisonbench.core.errors import ArtefactError
+from poisonbench.core.errors import ArtefactError, one_line
 from poisonbench.data.splits import RawData, Split
 
 NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -81,7 +81,7 @@ def read_npz(path: Path) -> list[Split]:
                 )
             arrays = {key: loaded[key] for key in NPZ_KEYS}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise ArtefactError(f"{path}: expected {form}, got {_one_line(error)}; {remedy}") from None
+        raise ArtefactError(f"{path}: expected {form}, got {one_line(error)}; {remedy}") from None
     return [
         make_split(arrays[f"x_{part}"], arrays[f"y_{part}"], f"{path}, x_{part} and y_{part}")
         for part in ("train", "test")
@@ -101,7 +101,7 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
         data = path.read_bytes() if path.is_file() else gzip.decompress(packed.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
         raise ArtefactError(
-            f"{path}: expected an IDX file, got {_one_line(error)}; delete it and fetch it again"
+            f"{path}: expected an IDX file, got {one_line(error)}; delete it and fetch it again"
         ) from None
     start = 4 + 4 * ndim
     # Two zero bytes, 8 for unsigned bytes, the number of dimensions; then the sizes.
@@ -122,7 +122,3 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
 def _tensor(array: NDArray[Any]) -> Tensor:
     # A copy: arrays over immutable bytes are read-only, which torch cannot express.
     return torch.from_numpy(np.array(array, order="C"))
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

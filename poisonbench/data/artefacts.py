@@ -7,7 +7,7 @@ repeats the card for people, ``preview.png`` shows eight images. No pickle is ev
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
 import msgspec
 from safetensors import SafetensorError, safe_open
@@ -17,12 +17,11 @@ from torch import Tensor
 from poisonbench.core.canonical import canonical_json
 from poisonbench.core.errors import ArtefactError
 from poisonbench.core.files import read_shared, retried
-from poisonbench.data.poison import SCHEMA, Poison, check_budget, levels, seal
+from poisonbench.data.poison import SCHEMA, Poison, levels
 from poisonbench.data.preview import preview_of
 from poisonbench.data.splits import Dataset, digest_tensors
-from poisonbench.targeting import SCENARIOS, UNTARGETED, Goal
-
-T = TypeVar("T")
+from poisonbench.specs import Measured, PoisonCard, seal_of
+from poisonbench.targeting import SCENARIOS, Goal
 
 FILE_NAME = "poison.safetensors"
 CARD_NAME = "card.json"
@@ -31,47 +30,13 @@ PREVIEW_NAME = "preview.png"
 _MAX_CARD_BYTES = 16 * 2**20
 
 
-class _Fields(msgspec.Struct, forbid_unknown_fields=True):
-    """Fields of these types and no others."""
-
-
-class _MadeFor(_Fields):
-    name: str
-    digest: str
-    train_size: int
-    image_shape: list[int]
-    num_classes: int
-
-
-class _Measured(_Fields):
-    max_abs_levels: int
-    mean_abs_levels: float
-    changed_pixels: float
-
-
-class _Card(_Fields):
-    schema: int
-    kind: str
-    attacks: Annotated[list[str], msgspec.Meta(min_length=1)]
-    goal: dict[str, Any]
-    spec: dict[str, Any]
-    epsilon: Annotated[float, msgspec.Meta(ge=0, le=1)]
-    levels: int
-    num_poisons: int
-    dataset: _MadeFor
-    measured: _Measured
-    versions: dict[str, Any]
-    digest: str
-    sources_digest: str
-    seal: str
-
-
 def poison_files(poison: Poison, dataset: Dataset) -> dict[str, bytes]:
     """The artefact's files by name; the same poison gives the same bytes."""
     tensors = {"indices": poison.indices, "images": poison.images, "sources": poison.sources}
+    card = msgspec.to_builtins(poison.card)
     return {
-        FILE_NAME: save(tensors, metadata={"card": canonical_json(poison.card)}),
-        CARD_NAME: (json.dumps(poison.card, indent=1, sort_keys=True) + "\n").encode(),
+        FILE_NAME: save(tensors, metadata={"card": canonical_json(card)}),
+        CARD_NAME: (json.dumps(card, indent=1, sort_keys=True) + "\n").encode(),
         PREVIEW_NAME: preview_of(poison, dataset),
     }
 
@@ -97,8 +62,7 @@ def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:
             raise ArtefactError(
                 f"expected {CARD_NAME} to repeat the card inside {FILE_NAME}, got another"
             )
-        _check_card(card)
-        poison = Poison(**tensors, card=card, path=path)
+        poison = Poison(**tensors, card=_checked_card(card), path=path)
         _check_digests(poison)
     except ArtefactError as error:
         raise ArtefactError(
@@ -111,10 +75,7 @@ def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:
             "it again"
         ) from None
     if dataset is not None:
-        try:
-            _check_dataset(poison, dataset)
-        except ArtefactError as error:
-            raise ArtefactError(f"{file}: {error}") from None
+        check_dataset(poison, dataset)
     return poison
 
 
@@ -139,36 +100,29 @@ def _read_json(file: Path) -> Any:
     return json.loads(read_shared(file))
 
 
-def _check_card(card: Any) -> None:
-    if not isinstance(card, dict) or card.get("kind") != "poison" or card.get("schema") != SCHEMA:
+def _checked_card(raw: Any) -> PoisonCard:
+    if not isinstance(raw, dict) or (raw.get("kind"), raw.get("schema")) != ("poison", SCHEMA):
         raise ArtefactError(f"expected the card of a poison of schema {SCHEMA}, got another")
-    fields = _converted(card, _Card, "card")
-    if card["seal"] != seal(card):
+    try:
+        card = msgspec.convert(raw, PoisonCard)
+    except msgspec.ValidationError as error:
+        text = f"expected the card to have its own fields, got one amiss: {error}"
+        raise ArtefactError(text) from None
+    if card.seal != seal_of(msgspec.to_builtins(card)):
         raise ArtefactError("expected the card that was sealed, got an edited one")
-    if type(card["epsilon"]) is not float or fields.levels != levels(fields.epsilon):
+    if card.levels != levels(card.epsilon):
         raise ArtefactError(
-            f"expected an epsilon in [0, 1] and its whole levels, got {card['epsilon']}, "
-            f"{fields.levels}"
+            f"expected an epsilon in [0, 1] and its whole levels, got {card.epsilon}, {card.levels}"
         )
-    if fields.goal == UNTARGETED:
-        return
-    goal = _converted(fields.goal, Goal, "card's goal")
-    classes = (goal.target_class, goal.intended_class, goal.poison_class)
-    if (
+    goal = card.goal
+    if isinstance(goal, Goal) and (
         goal.scenario not in SCENARIOS
         or goal.target < 0
-        or not all(0 <= label < fields.dataset.num_classes for label in classes)
+        or not all(0 <= label < card.dataset.num_classes for label in goal.classes)
         or goal.intended_class == goal.target_class
     ):
-        raise ArtefactError(f"expected a target and its classes, got {fields.goal}")
-
-
-def _converted(value: dict[str, Any], kind: type[T], owner: str) -> T:
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        text = f"expected the {owner} to have its own fields, got one amiss: {error}"
-        raise ArtefactError(text) from None
+        raise ArtefactError(f"expected a target and its classes, got {goal}")
+    return card
 
 
 def _check_digests(poison: Poison) -> None:
@@ -177,35 +131,47 @@ def _check_digests(poison: Poison) -> None:
         ("digest", poison.digest),
         ("sources_digest", digest_tensors(poison.sources)),
     ):
-        if poison.card[name] != value:
+        expected = getattr(poison.card, name)
+        if expected != value:
             raise ArtefactError(
-                f"expected tensors with {name} {poison.card[name]}, got {value}: they were changed"
+                f"expected tensors with {name} {expected}, got {value}: they were changed"
             )
 
 
-def _check_dataset(poison: Poison, dataset: Dataset) -> None:
-    made_for = poison.card["dataset"]
-    if tuple(made_for["image_shape"]) != dataset.image_shape:
-        raise ArtefactError(
-            f"expected images of shape {dataset.image_shape} for {dataset.name}, "
-            f"got {tuple(made_for['image_shape'])}; use it with --dataset {made_for['name']}"
-        )
-    if made_for["digest"] != dataset.digest:
-        raise ArtefactError(
-            f"expected a poison of {dataset.name} with digest {dataset.digest[:16]}, got one made "
-            f"for another split, {made_for['name']} {made_for['digest'][:16]}; use it with the "
-            "--dataset and --seed that it was crafted with, or craft one for this split"
-        )
-    goal = poison.goal
-    if goal is not None and (
-        goal.target >= len(dataset.test)
-        or int(dataset.test.labels[goal.target]) != goal.target_class
-    ):
-        raise ArtefactError(
-            f"expected test image {goal.target} of class {goal.target_class} in {dataset.name}, "
-            "got another or none; use it with the data set that it was crafted for"
-        )
+def check_dataset(poison: Poison, dataset: Dataset) -> Measured:
+    """Check a kept poison against its data set's images, and measure it on them.
+
+    Raises:
+        ArtefactError: made for another split, or over its budget.
+    """
+    made_for, goal = poison.card.dataset, poison.goal
     try:
-        check_budget(poison.measure(dataset.train)["max_abs_levels"], poison.card["levels"])
+        if made_for.image_shape != dataset.image_shape:
+            raise ArtefactError(
+                f"expected images of shape {dataset.image_shape} for {dataset.name}, "
+                f"got {made_for.image_shape}; use it with --dataset {made_for.name}"
+            )
+        if made_for.digest != dataset.digest:
+            raise ArtefactError(
+                f"expected a poison of {dataset.name} with digest {dataset.digest[:16]}, got one "
+                f"made for another split, {made_for.name} {made_for.digest[:16]}; use it with the "
+                "--dataset and --seed that it was crafted with, or craft one for this split"
+            )
+        if goal is not None and (
+            goal.target >= len(dataset.test)
+            or int(dataset.test.labels[goal.target]) != goal.target_class
+        ):
+            raise ArtefactError(
+                f"expected test image {goal.target} of class {goal.target_class} in "
+                f"{dataset.name}, got another or none; use it with the data set that it was "
+                "crafted for"
+            )
+        measured, budget = poison.measure(dataset.train), poison.card.levels
+        if measured.max_abs_levels > budget:
+            raise ArtefactError(
+                f"expected changes of at most {budget} grey levels, got {measured.max_abs_levels}; "
+                "delete it and craft it again, or use another"
+            )
+        return measured
     except ArtefactError as error:
-        raise ArtefactError(f"{error}; delete it and craft it again, or use another") from None
+        raise ArtefactError(f"{poison.path}: {error}") from None

@@ -16,6 +16,7 @@ from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.seeds import generator_for
 from poisonbench.data.poison import Poison, assemble
 from poisonbench.data.splits import Dataset
+from poisonbench.specs import MixSpec
 
 #: Raised by hand when the draw of the shares changes.
 VERSION = 1
@@ -59,16 +60,15 @@ def mix(
         sources,
         dataset,
         attacks=list(pools),
-        epsilon=max(pool.card["epsilon"] for pool in pools.values()),
-        spec={
-            "kind": "mix",
-            "recipe_number": VERSION,
-            "pools": {name: pool.digest for name, pool in pools.items()},
-            "order": list(pools),
-            "rho": float(rho),
-            "selection": selection,
-            "seed": seed,
-        },
+        epsilon=max(pool.card.epsilon for pool in pools.values()),
+        spec=MixSpec(
+            recipe_number=VERSION,
+            pools={name: pool.digest for name, pool in pools.items()},
+            order=list(pools),
+            rho=float(rho),
+            selection=selection,
+            seed=seed,
+        ),
     )
 
 
@@ -126,15 +126,15 @@ def _interleave(labels: Tensor, shares: Tensor) -> Tensor:
 
 
 def _check_pool(name: str, pool: Poison, dataset: Dataset) -> None:
-    if pool.card["dataset"]["digest"] != dataset.digest:
+    if pool.card.dataset.digest != dataset.digest:
         raise ArtefactError(
             f"{name}: expected poisons of {dataset.name}, got some made for another split "
-            f"({pool.card['dataset']['name']}); craft them for this one"
+            f"({pool.card.dataset.name}); craft them for this one"
         )
-    if pool.card["attacks"] != [name]:
+    if pool.card.attacks != [name]:
         raise ArtefactError(
             f"{name}: expected poisons of this attack alone, "
-            f"got {', '.join(pool.card['attacks'])}; craft it by itself"
+            f"got {', '.join(pool.card.attacks)}; craft it by itself"
         )
     if len(pool) != len(dataset.train):
         raise ArtefactError(

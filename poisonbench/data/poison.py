@@ -3,24 +3,24 @@
 How it lies in a folder, and how it is read again: ``poisonbench.data.artefacts``.
 """
 
-import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from poisonbench import __version__
 from poisonbench.core.canonical import canonical_json, spec_id
 from poisonbench.core.errors import ArtefactError, DivergedError
 from poisonbench.data.splits import Dataset, Split, digest_tensors
-from poisonbench.targeting import UNTARGETED, Goal
+from poisonbench.specs import Measured, PoisonCard, PoisonedDataset, PoisonOrigin, seal_of
+from poisonbench.targeting import Goal, Untargeted
 
 SCHEMA = 1
 # Images at a time: whole splits in wider types would take gigabytes and miss every cache.
@@ -34,8 +34,8 @@ class Poison:
     Attributes:
         indices: (P,) int64, strictly increasing rows of the training split; P may be 0.
         images: (P, C, H, W) uint8.
-        sources: (P,) uint8, the position in ``card["attacks"]`` of the attack that made each row.
-        card: plain JSON values, see :func:`assemble`.
+        sources: (P,) uint8, the position in ``card.attacks`` of the attack that made each row.
+        card: what it says of itself.
         path: where it lies; None before it is kept.
 
     Raises:
@@ -45,14 +45,14 @@ class Poison:
     indices: Tensor
     images: Tensor
     sources: Tensor
-    card: dict[str, Any]
+    card: PoisonCard
     path: Path | None = None
 
     def __post_init__(self) -> None:
         size, card = len(self.images), self.card
         for name, dtype, shape in (
             ("indices", torch.int64, (size,)),
-            ("images", torch.uint8, (size, *card["dataset"]["image_shape"])),
+            ("images", torch.uint8, (size, *card.dataset.image_shape)),
             ("sources", torch.uint8, (size,)),
         ):
             tensor = getattr(self, name)
@@ -61,10 +61,10 @@ class Poison:
                     f"expected {name} of shape {shape} and type {dtype}, "
                     f"got {tuple(tensor.shape)} {tensor.dtype}"
                 )
-        _check_rows(self.indices, card["dataset"]["train_size"])
-        if size and int(self.sources.max()) >= len(card["attacks"]):
+        _check_rows(self.indices, card.dataset.train_size)
+        if size and int(self.sources.max()) >= len(card.attacks):
             raise ArtefactError(
-                f"expected sources among {len(card['attacks'])} attacks, "
+                f"expected sources among {len(card.attacks)} attacks, "
                 f"got number {int(self.sources.max())}"
             )
 
@@ -72,23 +72,22 @@ class Poison:
         return len(self.indices)
 
     def __repr__(self) -> str:
-        made_of, about = "+".join(self.card["attacks"]), self.card["dataset"]
+        card, made_for = self.card, self.card.dataset
         return (
-            f"Poison {self.id}: {len(self):,} of {about['train_size']:,} images of {about['name']} "
-            f"by {made_of}\nlargest change {self.card['measured']['max_abs_levels']}/255 of "
-            f"{self.card['levels']}/255\n{self.path or 'not kept'}"
+            f"Poison {self.id}: {len(self):,} of {made_for.train_size:,} images of {made_for.name} "
+            f"by {'+'.join(card.attacks)}\nlargest change {card.measured.max_abs_levels}/255 of "
+            f"{card.levels}/255\n{self.path or 'not kept'}"
         )
 
     @property
     def id(self) -> str:
         """Its name in the store, of all that determined it."""
-        return spec_id(self.card["spec"])
+        return spec_id(self.card.spec)
 
     @property
     def goal(self) -> Goal | None:
         """The target; None when untargeted."""
-        goal = self.card["goal"]
-        return None if goal == UNTARGETED else msgspec.convert(goal, Goal)
+        return self.card.goal if isinstance(self.card.goal, Goal) else None
 
     @cached_property
     def digest(self) -> str:
@@ -107,12 +106,8 @@ class Poison:
         images[self.indices.to(device)] = self.images.to(device)
         return Split(images, split.labels)
 
-    def measure(self, base: Split) -> dict[str, Any]:
-        """Measure how far the images are from the training split's, in grey levels of 1/255.
-
-        Returns:
-            max_abs_levels (int), mean_abs_levels (over pixels and channels) and changed_pixels
-            (share of pixel positions where any channel differs); all 0 without poisons.
+    def measure(self, base: Split) -> Measured:
+        """Measure how far the images are from the training split's.
 
         Raises:
             ArtefactError: the split has too few rows or images of another shape.
@@ -128,14 +123,14 @@ class Poison:
             total += int(delta.sum())
             changed += int(delta.any(1).sum())
         values = max(self.images.numel(), 1)
-        return {
-            "max_abs_levels": largest,
-            "mean_abs_levels": total / values,
-            "changed_pixels": changed / max(values // self.images.shape[1], 1),
-        }
+        return Measured(
+            max_abs_levels=largest,
+            mean_abs_levels=total / values,
+            changed_pixels=changed / max(values // self.images.shape[1], 1),
+        )
 
     def _check_fits(self, split: Split) -> None:
-        rows, shape = self.card["dataset"]["train_size"], tuple(self.images.shape[1:])
+        rows, shape = self.card.dataset.train_size, tuple(self.images.shape[1:])
         if len(split) != rows or split.images.shape[1:] != shape:
             raise ArtefactError(
                 f"expected a training split of {rows} images of shape {shape}, got {len(split)} "
@@ -193,8 +188,8 @@ def make_poison(
     *,
     attack: str,
     epsilon: float,
-    spec: dict[str, Any],
-    goal: Mapping[str, Any] = UNTARGETED,
+    spec: PoisonOrigin,
+    goal: Goal | None = None,
 ) -> Poison:
     """Round what one attack crafted, and make it an artefact.
 
@@ -206,8 +201,8 @@ def make_poison(
         dataset: what was attacked.
         attack: its name.
         epsilon: L-infinity budget in [0, 1].
-        spec: JSON values, whatever determined the images.
-        goal: see :meth:`poisonbench.targeting.Goal.as_json`.
+        spec: all that determined the images.
+        goal: the target; None when untargeted.
 
     Raises:
         ArtefactError: shapes or rows that do not fit the data set.
@@ -235,45 +230,47 @@ def assemble(
     *,
     attacks: Sequence[str],
     epsilon: float,
-    spec: dict[str, Any],
-    goal: Mapping[str, Any] = UNTARGETED,
+    spec: PoisonOrigin,
+    goal: Goal | None = None,
 ) -> Poison:
     """Put poisoned uint8 images together with their card, measured and sealed.
-
-    The card: schema, kind ("poison"), attacks, goal, spec, epsilon, levels, num_poisons, dataset
-    {name, digest, train_size, image_shape, num_classes}, measured (:meth:`Poison.measure`),
-    versions, digest (of indices and images), sources_digest, seal (sha256 of the card without it).
 
     Parameters: what the card states, by name.
 
     Raises:
         ArtefactError: tensors that do not fit together or the data set, or a budget exceeded.
     """
-    card: dict[str, Any] = {
-        "schema": SCHEMA,
-        "kind": "poison",
-        "attacks": list(attacks),
-        "goal": dict(goal),
-        "spec": spec,
-        "epsilon": float(epsilon),
-        "levels": levels(epsilon),
-        "num_poisons": len(indices),
-        "dataset": {
-            "name": dataset.name,
-            "digest": dataset.digest,
-            "train_size": len(dataset.train),
-            "image_shape": list(dataset.image_shape),
-            "num_classes": dataset.num_classes,
-        },
-        "versions": {"poisonbench": __version__, "torch": torch.__version__},
-        "sources_digest": digest_tensors(sources),
-    }
-    draft = Poison(indices, images, sources, card)
-    card |= {"measured": draft.measure(dataset.train), "digest": draft.digest}
-    check_budget(card["measured"]["max_abs_levels"], card["levels"])
-    card["seal"] = seal(card)
+    unmeasured = PoisonCard(
+        schema=SCHEMA,
+        attacks=list(attacks),
+        goal=goal or Untargeted(),
+        spec=spec,
+        epsilon=float(epsilon),
+        levels=levels(epsilon),
+        num_poisons=len(indices),
+        dataset=PoisonedDataset(
+            name=dataset.name,
+            digest=dataset.digest,
+            train_size=len(dataset.train),
+            image_shape=dataset.image_shape,
+            num_classes=dataset.num_classes,
+        ),
+        measured=Measured(max_abs_levels=0, mean_abs_levels=0.0, changed_pixels=0.0),
+        versions={"poisonbench": __version__, "torch": str(torch.__version__)},
+        digest=digest_tensors(indices, images),
+        sources_digest=digest_tensors(sources),
+        seal="",
+    )
+    measured = Poison(indices, images, sources, unmeasured).measure(dataset.train)
+    if measured.max_abs_levels > unmeasured.levels:
+        raise ArtefactError(
+            f"expected changes of at most {unmeasured.levels} grey levels, "
+            f"got {measured.max_abs_levels}"
+        )
+    fields = msgspec.to_builtins(structs.replace(unmeasured, measured=measured))
     # Through JSON, so that a card just made equals the same card read: tuples become lists.
-    return Poison(indices, images, sources, json.loads(canonical_json(card)))
+    sealed = json.loads(canonical_json(fields | {"seal": seal_of(fields)}))
+    return Poison(indices, images, sources, msgspec.convert(sealed, PoisonCard))
 
 
 def _check_rows(indices: Tensor, train_size: int) -> None:
@@ -283,15 +280,3 @@ def _check_rows(indices: Tensor, train_size: int) -> None:
         raise ArtefactError(
             f"expected indices in 0..{train_size - 1}, got {int(indices[0])}..{int(indices[-1])}"
         )
-
-
-def seal(card: dict[str, Any]) -> str:
-    """sha256 of a card without its seal."""
-    unsealed = {name: value for name, value in card.items() if name != "seal"}
-    return hashlib.sha256(canonical_json(unsealed).encode()).hexdigest()
-
-
-def check_budget(largest: int, budget: int) -> None:
-    """Raise ArtefactError if the largest change, in grey levels, is over the budget."""
-    if largest > budget:
-        raise ArtefactError(f"expected changes of at most {budget} grey levels, got {largest}")

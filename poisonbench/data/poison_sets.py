@@ -35,6 +35,7 @@ from poisonbench.data.base_images import MAX_LEVELS, poisons_among
 from poisonbench.data.pickles import array_of, read_pickle
 from poisonbench.data.splits import Dataset
 from poisonbench.data.tensor_files import read_tensor_set
+from poisonbench.targeting import Goal
 
 Format = Literal["benchmark", "gradient-matching", "metapoison", "tensors", "dc-generator"]
 Std = Literal["hint", "pgm"]
@@ -72,24 +73,16 @@ class _MetaPoison(msgspec.Struct):
     ytargetadv: Any
 
 
-class Aim(NamedTuple):
-    """The target's row of the test split and its class; the other classes as in a goal."""
-
-    target: int
-    target_class: int
-    intended_class: int
-    poison_class: int
-
-
 class PoisonSet(NamedTuple):
     """A published set, its images (P, C, H, W) uint8 matched to rows (P,) of our training split.
 
-    It aims at nothing where it is untargeted; poisons of other bases than our rows are left out.
+    The goal is None where it is untargeted, else from scratch, as no file says how a victim is
+    trained. Poisons of other bases than our rows are left out.
     """
 
     rows: Tensor
     images: Tensor
-    aim: Aim | None
+    goal: Goal | None
     num_left_out: int
 
 
@@ -149,8 +142,8 @@ def _read_benchmark(files: list[Path], dataset: Dataset) -> PoisonSet:
     row = _row_of(_picture(image, "target", dataset), dataset)
     intended = int(labels[0])
     rows = _rows(_integers(numbers, "base_indices"), dataset)
-    aim = Aim(row, _integer(label, "target's label"), intended, intended)
-    return _poison_set(rows, torch.stack(pictures), labels, aim, dataset)
+    goal = _goal(row, _integer(label, "target's label"), intended, intended)
+    return _poison_set(rows, torch.stack(pictures), labels, goal, dataset)
 
 
 def _read_gradient_matching(file: Path, dataset: Dataset, std: Std | None, ids: Ids) -> PoisonSet:
@@ -178,13 +171,13 @@ def _read_gradient_matching(file: Path, dataset: Dataset, std: Std | None, ids: 
     images = torch.floor(exact + 0.5).clamp(0, 255).to(torch.uint8)
     poison_class = _integer(content.poison_setup.poison_class, "poison_class")
     labels = torch.full((len(rows),), poison_class)
-    aim = Aim(
+    goal = _goal(
         _integer(row, "target's index"),
         _integer(target_class, "target's label"),
         _integer(content.poison_setup.intended_class, "intended_class"),
         poison_class,
     )
-    return _poison_set(rows, images, labels, aim, dataset)
+    return _poison_set(rows, images, labels, goal, dataset)
 
 
 def _read_metapoison(file: Path, dataset: Dataset) -> PoisonSet:
@@ -197,21 +190,21 @@ def _read_metapoison(file: Path, dataset: Dataset) -> PoisonSet:
     _check(bool((poison_labels == poison_class).all()), "poisons of one class")
     target = _pixels(array_of(content.xtarget, "xtarget"), "xtarget", dataset)
     _check(len(target) == 1, "one target")
-    aim = Aim(
+    goal = _goal(
         _row_of(target[0], dataset),
         _integer(content.ytarget, "ytarget"),
         _integer(content.ytargetadv, "ytargetadv"),
         poison_class,
     )
-    return _poison_set(rows, poisons, poison_labels, aim, dataset)
+    return _poison_set(rows, poisons, poison_labels, goal, dataset)
 
 
 def _poison_set(
-    rows: Tensor, images: Tensor, labels: Tensor, aim: Aim | None, dataset: Dataset
+    rows: Tensor, images: Tensor, labels: Tensor, goal: Goal | None, dataset: Dataset
 ) -> PoisonSet:
     """Sort, leave out what our split lacks (row -1), and check what is left against its bases."""
-    if aim is not None:
-        _check_aim(aim, dataset)
+    if goal is not None:
+        _check_goal(goal, dataset)
     _check(len(rows) == len(images) == len(labels), "as many base images and labels as poisons")
     is_kept = rows >= 0
     rows, order = rows[is_kept].sort()
@@ -230,20 +223,24 @@ def _poison_set(
         f"poisons within {MAX_LEVELS} grey levels of their base images; got {largest}: their "
         "numbers count images of another order or data set",
     )
-    return PoisonSet(rows, images, aim, int((~is_kept).sum()))
+    return PoisonSet(rows, images, goal, int((~is_kept).sum()))
 
 
-def _check_aim(aim: Aim, dataset: Dataset) -> None:
+def _goal(target: int, target_class: int, intended_class: int, poison_class: int) -> Goal:
+    return Goal(target, target_class, intended_class, poison_class, "scratch", "given")
+
+
+def _check_goal(goal: Goal, dataset: Dataset) -> None:
     classes = dataset.test.labels
     _check(
-        0 <= aim.target < len(classes) and int(classes[aim.target]) == aim.target_class,
-        f"test image {aim.target} of {dataset.name} to be of class {aim.target_class}",
+        0 <= goal.target < len(classes) and int(classes[goal.target]) == goal.target_class,
+        f"test image {goal.target} of {dataset.name} to be of class {goal.target_class}",
     )
-    for name, label in (("intended", aim.intended_class), ("poison", aim.poison_class)):
+    for name, label in (("intended", goal.intended_class), ("poison", goal.poison_class)):
         _check(0 <= label < dataset.num_classes, f"an {name} class in 0..{dataset.num_classes - 1}")
     _check(
-        aim.intended_class != aim.target_class,
-        f"an intended class that is not the target's own, {aim.target_class}",
+        goal.intended_class != goal.target_class,
+        f"an intended class that is not the target's own, {goal.target_class}",
     )
 
 

@@ -1,46 +1,103 @@
-"""A picture of a poison for people: clean | poisoned | difference, one row an image.
+"""A picture of a poison for people: clean, poisoned and difference, a row an image, with captions.
 
-A targeted poison's rows begin with its target.
+A targeted poison's picture begins with its target.
 """
 
 import io
+import textwrap
 
 import torch
-import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
+from poisonbench.data.names import shown_name
 from poisonbench.data.poison import Poison
 from poisonbench.data.splits import Dataset
 
-_GAP = 2
-_TILE = 64
+# In pixels; the text of a row is as wide as so many letters.
+_TILE, _GAP, _LINE, _TEXT = 144, 16, 20, 200
+_LETTERS = 28
 
 
 def preview_of(poison: Poison, dataset: Dataset) -> bytes:
     """A PNG of up to eight of the images; the same poison gives the same bytes.
 
-    The difference is grey where nothing changed, and black or white at the whole budget. Small
-    images are enlarged by whole factors; other than 1 or 3 channels are averaged.
+    The difference is grey where nothing changed, and black or white at the whole budget; its
+    heading says how many times larger that is. Small images are enlarged by whole factors; other
+    than 1 or 3 channels are averaged.
     """
-    sample = torch.linspace(0, len(poison) - 1, min(8, len(poison))).round().long()
-    rows, poisoned = poison.indices[sample], poison.images[sample]
-    if len(poison) == 0:
-        rows, poisoned = torch.tensor([0]), dataset.train.images[:1].cpu()
-    clean = dataset.train.images.cpu()[rows].double()
-    difference = (poisoned.double() - clean) * 127 / max(poison.card["levels"], 1) + 128
-    columns = [clean, poisoned.double(), difference.round()]
-    if poison.goal is not None:
-        target = dataset.test.images[poison.goal.target].cpu().double()
-        columns.insert(0, target.expand_as(clean))
-    panels = torch.stack(columns, dim=1)
-    if panels.shape[2] not in (1, 3):
-        panels = panels.mean(2, keepdim=True)
-    panels = panels.clamp(0, 255).to(torch.uint8)
-    scale = max(1, _TILE // max(panels.shape[-2:]))
-    panels = panels.repeat_interleave(scale, 3).repeat_interleave(scale, 4)
-    panels = F.pad(panels, (_GAP,) * 4, value=255)
-    count, across, channels, height, width = panels.shape
-    picture = panels.permute(0, 3, 1, 4, 2).reshape(count * height, across * width, channels)
+    card, names = poison.card, dataset.class_names
+    levels, attacks, shown = card.levels, card.attacks, min(8, len(poison))
+    factor = 127 / max(levels, 1)
+    rows = []
+    if (goal := poison.goal) is not None:
+        caption = (
+            f"target: test image {goal.target}\nclass {names[goal.target_class]}\nintended class "
+            f"{names[goal.intended_class]}"
+        )
+        rows.append((caption, [dataset.test.images[goal.target].cpu()]))
+    for index in torch.linspace(0, len(poison) - 1, shown).round().long().tolist():
+        row = int(poison.indices[index])
+        clean, poisoned = dataset.train.images[row].cpu().double(), poison.images[index].double()
+        change = poisoned - clean
+        caption = (
+            f"training image {row}\nclass {names[int(dataset.train.labels[row])]}\n"
+            f"{attacks[poison.sources[index]]}, largest change {int(change.abs().max())}/255"
+        )
+        rows.append((caption, [clean, poisoned, change * factor + 128]))
+    title = (
+        f"{'+'.join(attacks)} on {shown_name(dataset.name)}: {len(poison):,} poisons, within "
+        f"{levels}/255 of their clean images"
+    )
+    notes = f"Shown: {shown}, evenly spread. Difference, x {factor:.3g}: grey where nothing "
+    notes += f"changed, white where a pixel rose by {levels}/255, black where it fell by as much."
+    if dataset.image_shape[0] not in (1, 3):
+        notes += " Channels are averaged."
+    return _sheet(title, ["clean", "poisoned", f"difference x {factor:.3g}"], rows, notes)
+
+
+def _sheet(
+    title: str, headings: list[str], rows: list[tuple[str, list[Tensor]]], notes: str
+) -> bytes:
+    """Lay rows of images (C, H, W) in 0 to 255 out beside their captions."""
+    pictures = [(caption, [_enlarged(image) for image in images]) for caption, images in rows]
+    width, height = pictures[0][1][0].size if pictures else (_TILE, _TILE)
+    lefts = [_GAP + _TEXT + column * (width + _GAP) for column in range(len(headings))]
+    letters = (lefts[-1] + width) // 8
+    head, foot = textwrap.wrap(title, letters), textwrap.wrap(notes, letters)
+    top = _GAP + len(head) * _LINE
+    bottom = top + _LINE + _GAP // 2 + len(rows) * (height + _GAP)
+    size = (lefts[-1] + width + _GAP, bottom + len(foot) * _LINE + _GAP)
+    sheet = Image.new("RGB", size, "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+
+    def write(left: float, top: float, text: str, anchor: str = "la") -> None:
+        draw.text((left, top), text, "black", font, anchor)
+
+    for number, line in enumerate(head):
+        write(_GAP, _GAP / 2 + number * _LINE, line)
+    for left, heading in zip(lefts, headings, strict=True):
+        write(left + width / 2, top, heading, "ma")
+    top += _LINE + _GAP // 2
+    for caption, images in pictures:
+        lines = [part for line in caption.split("\n") for part in textwrap.wrap(line, _LETTERS)]
+        for number, line in enumerate(lines):
+            write(_GAP, top + number * _LINE, line)
+        for left, image in zip(lefts, images, strict=False):
+            sheet.paste(image, (left, top))
+            draw.rectangle((left - 1, top - 1, left + width, top + height), outline="#999999")
+        top += height + _GAP
+    for number, line in enumerate(foot):
+        write(_GAP, bottom + number * _LINE, line)
     stream = io.BytesIO()
-    Image.fromarray(picture.squeeze(2).numpy()).save(stream, format="PNG")
+    sheet.save(stream, format="PNG")
     return stream.getvalue()
+
+
+def _enlarged(image: Tensor) -> Image.Image:
+    if image.shape[0] not in (1, 3):
+        image = image.double().mean(0, keepdim=True)
+    pixels = image.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).squeeze(2).numpy()
+    picture = Image.fromarray(pixels)
+    scale = max(1, round(_TILE / max(picture.size)))
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.core.errors import ArtefactError, UsageError, check_returned
+from poisonbench.core.progress import mute
 from poisonbench.data.names import split_name, split_size
 from poisonbench.data.splits import Dataset, RawData, hold_out
 from poisonbench.entries import DatasetEntry
@@ -18,17 +19,13 @@ from poisonbench.registry import datasets
 VALIDATION_SIZE = 1000
 
 
-def _silent(text: str) -> None:
-    pass
-
-
 def load_dataset(
     name: str,
     data_root: Path,
     root_seed: int,
     *,
     download: bool = False,
-    say: Callable[[str], None] = _silent,
+    say: Callable[[str], None] = mute,
 ) -> Dataset:
     """A data set with its validation images held out of the train split.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from poisonbench.core.errors import ArtefactError, StoreError
+from poisonbench.core.errors import ArtefactError, StoreError, one_line
 from poisonbench.data.arrays import make_split, read_idx, read_npz
 from poisonbench.data.splits import RawData, Split
 
@@ -176,7 +176,7 @@ def fetch(name: str, data_root: Path, say: Callable[[str], None]) -> None:
                 source(arrived, train=False, download=True)
         except (RuntimeError, OSError, EOFError, http.client.HTTPException) as error:
             raise ArtefactError(
-                f"{standard.name}: expected to download it, got: {' '.join(str(error).split())}; "
+                f"{standard.name}: expected to download it, got: {one_line(error)}; "
                 "try again, or download it on another machine and put "
                 f"{where(standard, data_root)}"
             ) from None

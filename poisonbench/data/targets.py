@@ -1,11 +1,14 @@
 """Drawing targets, poisons and transfer sets. Rows are those of the data set's own splits."""
 
 import math
+from dataclasses import replace
 
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from poisonbench.core.errors import UsageError
+from poisonbench.core.seeds import Seeds
 from poisonbench.data.splits import Dataset, rounded_up
 from poisonbench.targeting import Goal, Targeting
 
@@ -89,6 +92,29 @@ def draw_goal(
         scenario=targeting.scenario,
         targets=how,
     )
+
+
+def check_target(dataset: Dataset, targeting: Targeting, seeds: Seeds) -> None:
+    """Find a bad target, or a class too small for its poisons, before any model is trained.
+
+    Raises:
+        UsageError: what was given does not exist or does not fit, or too few images to poison.
+    """
+    goal = draw_goal(dataset, replace(targeting, targets="random"), seeds.generator("target"))
+    given = (targeting.target, targeting.intended_class, targeting.poison_class)
+    goals = [goal]
+    if targeting.targets == "easy" and given == (None, None, None):
+        # Which class an easy target's poisons are of, clean models will say: one must have room.
+        goals = [structs.replace(goal, poison_class=k) for k in range(dataset.num_classes)]
+    reasons = []
+    for goal in goals:
+        try:
+            generator = seeds.generator("poison rows")
+            draw_poison_rows(dataset.train.labels, goal, targeting, generator)
+            return
+        except UsageError as error:
+            reasons.append(error)
+    raise reasons[0]
 
 
 def draw_poison_rows(

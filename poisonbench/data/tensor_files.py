@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from poisonbench.core.errors import ArtefactError
+from poisonbench.core.errors import ArtefactError, one_line
 from poisonbench.data.base_images import poisons_among
 from poisonbench.data.pickles import MAX_BYTES, scan
 from poisonbench.data.splits import Dataset
@@ -42,10 +42,9 @@ def load_tensors(path: Path) -> Any:
         raise ArtefactError(f"{path}: {error}; nothing in it was run") from None
     # Damaged files raise nearly anything.
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
         raise ArtefactError(
-            f"{path}: expected a file of torch.save with tensors alone, got {text or 'another'}; "
-            "nothing in it was run"
+            f"{path}: expected a file of torch.save with tensors alone, "
+            f"got {one_line(error)[:200]}; nothing in it was run"
         ) from None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ _ANSWERS = {True: (COLOURS[0], "\u2713 "), False: (COLOURS[1], "\u2717 "), None:
 
 # Sizes in inches, of text in points.
 _TILE, _GAP, _MARGIN, _LABEL, _LINE = 1.3, 0.15, 0.15, 1.35, 0.16
-_PANEL_WIDTH, _PANEL_HEIGHT = 4.0, 3.2
+_PANEL_WIDTH, _PANEL_HEIGHT = 4.8, 3.84
 _SMALL, _NORMAL, _LARGE = 8, 9, 11
 _DPI = 150
 #: Mean width of a letter of the font, in its size.
@@ -63,22 +63,17 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line, or a cloud of points.
-
-    Attributes:
-        low, high: ends of each point's interval; None where there is none.
-        dashed: draw it dashed, e.g. published figures beside measured ones.
-        joined: connect the points by a line; otherwise they are smaller, for clouds of points.
-        emphasised: large points, on top of all others.
-    """
+    """One line, or a cloud of points that are not joined."""
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
+    #: Ends of each point's interval; None where there is none.
     low: Sequence[float | None] = ()
     high: Sequence[float | None] = ()
     dashed: bool = False
     joined: bool = True
+    #: Large points, on top of all others.
     emphasised: bool = False
 
 
@@ -146,20 +141,30 @@ def write_figure(folder: Path, name: str, figure: Figure) -> list[Path]:
     return [folder / f"{name}.{suffix}" for suffix in files]
 
 
-def percent_line(
-    label: str,
-    points: Sequence[tuple[float, float, float | None, float | None]],
-    *,
-    dashed: bool = False,
-) -> Series:
-    """A line of points (x, mean, low, high), whose shares of 1 are drawn in percent."""
-    return Series(
-        label=label,
-        x=[x for x, *_ in points],
-        y=[100 * mean for _, mean, *_ in points],
-        low=[None if low is None else 100 * low for *_, low, _ in points],
-        high=[None if high is None else 100 * high for *_, high in points],
-        dashed=dashed,
+def percent_panel(
+    quantity: str,
+    axis: str,
+    lines: Mapping[str, Sequence[tuple[float, float, float | None, float | None]]],
+) -> Panel:
+    """Axes of a quantity, a share of 1 that is drawn in percent, against another.
+
+    Lines are by label their points (x, mean, low, high); the one called published is dashed.
+    """
+    return Panel(
+        title=f"{quantity} against {axis}",
+        x_label=axis,
+        y_label=f"{quantity} in percent",
+        series=[
+            Series(
+                label=label,
+                x=[x for x, *_ in points],
+                y=[100 * mean for _, mean, *_ in points],
+                low=[low and 100 * low for *_, low, _ in points],
+                high=[high and 100 * high for *_, high in points],
+                dashed=label == "published",
+            )
+            for label, points in lines.items()
+        ],
     )
 
 
@@ -263,7 +268,7 @@ def _draw_series(axes: Any, series: Series, index: int) -> None:
         "marker": MARKERS[index % len(MARKERS)],
         "linestyle": ("--" if series.dashed else "-") if series.joined else "none",
         "linewidth": 1.2,
-        "markersize": 9 if series.emphasised else 4 if series.joined else 3,
+        "markersize": 10 if series.emphasised else 4,
         "markeredgecolor": "white" if series.emphasised else None,
         "zorder": 3 if series.emphasised else 2,
     }

@@ -44,10 +44,7 @@ def feature_projection(bench: Bench, dataset: Dataset, records: Sequence[RunReco
     Raises:
         ArtefactError: a run without a poison in the results folder or without a model.
     """
-    runs = []
-    for record in records:
-        bench.abort_if_stopping()
-        runs.append(_project(bench, dataset, record))
+    runs = [_project(bench, dataset, record) for record in records]
     attacks = dict.fromkeys("+".join(run.spec.poison.attacks) for run in records if run.spec.poison)
     clouds = Panels(
         title=f"Features under {', '.join(attacks)}: {shown_name(dataset.name)}, trial "
@@ -66,6 +63,7 @@ def feature_projection(bench: Bench, dataset: Dataset, records: Sequence[RunReco
 
 def _project(bench: Bench, dataset: Dataset, record: RunRecord) -> dict[str, Any]:
     """Compute a run's points by group, and counts, as JSON values."""
+    bench.abort_if_stopping()
     poison, goal = _poison_of(bench, dataset, record)
     spec, path, trial = record.spec, bench.store.model_path(record.id), record.spec.trial
     model = read_model(bench, path, spec.model, dataset)
@@ -183,8 +181,8 @@ def _panel(record: RunRecord, numbers: dict[str, Any]) -> Panel:
     }
     return Panel(
         title=f"{label_of(record.spec.method, record.spec.config)}: {hit}, {removed}",
-        x_label="between the classes' means",
-        y_label="first component of the rest",
+        x_label="from the target's class (0) to the poisons' class (1)",
+        y_label="first principal component of the rest",
         series=[
             Series(
                 label=labels.get(name, name),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from poisonbench.figures.drawing import Figure, Panel, Panels, percent_line
+from poisonbench.figures.drawing import Figure, Panel, Panels, percent_panel
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Summary, mean_interval, summarise, wilson
 from poisonbench.tables.baseline1 import FEATURE_COLLISION
@@ -76,12 +76,6 @@ def _point(attack: str, k: int, runs: Sequence[RunRecord], accuracy: Summary) ->
 def _panel(quantity: str, points: Sequence[dict[str, Any]]) -> Panel:
     lines: dict[str, list[Any]] = {}
     for point in points:
-        value = point[quantity]
         line = lines.setdefault(point["attack"], [])
-        line.append((point["k"], value["mean"], value["low"], value["high"]))
-    return Panel(
-        title=f"{quantity} against k",
-        x_label="k",
-        y_label=f"{quantity} in percent",
-        series=[percent_line(attack, line) for attack, line in lines.items()],
-    )
+        line.append((point["k"], *(point[quantity][name] for name in ("mean", "low", "high"))))
+    return percent_panel(quantity, "k", lines)

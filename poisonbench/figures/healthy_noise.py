@@ -8,14 +8,13 @@ control makes the same noise, on the same images, with a wrong label each.
 Shapes: S selected images, K classes.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
+from msgspec import structs, to_builtins
 from torch import Tensor
 
 from poisonbench.core.errors import UsageError
@@ -27,10 +26,11 @@ from poisonbench.defenses.hint import Hint
 from poisonbench.figures.drawing import Figure, Grid, Tile
 from poisonbench.figures.images import answer, picture_of, short_name
 from poisonbench.models import check_model
+from poisonbench.models.classifier import Classifier
 from poisonbench.registry import defenses
 from poisonbench.requests import CraftRequest, PoisonRequest, RunRequest
 from poisonbench.runs.craft import craft
-from poisonbench.runs.method_settings import read_settings
+from poisonbench.runs.method_settings import Settings, read_settings
 from poisonbench.runs.trained_models import model_spec, trained_models
 from poisonbench.runs.workspace import Bench, default_model
 from poisonbench.training.evaluation import logits_of
@@ -38,19 +38,30 @@ from poisonbench.training.state import TrainingSet, TrainingState
 
 
 class NoiseEffect(NamedTuple):
-    """The effect of one noise on the selected images.
+    """The effect of one noise on the selected images."""
 
-    Attributes:
-        labels: (S,) the labels that the noise was made with.
-        noise: (S, C, H, W) as applied, in pixels of [0, 1].
-        images: (S, C, H, W) with the noise, in [0, 1].
-        probabilities: (S, K) of the model on them.
-    """
-
+    #: (S,) the labels that the noise was made with.
     labels: Tensor
+    #: (S, C, H, W) as applied, in pixels of [0, 1].
     noise: Tensor
+    #: (S, C, H, W) with the noise, in [0, 1].
     images: Tensor
+    #: (S, K) of the model on them.
     probabilities: Tensor
+
+
+class Round(NamedTuple):
+    """HINT's first round: the images that it selects, and its noise on them."""
+
+    #: The selected rows of the training split, and those images with their labels.
+    rows: Tensor
+    selected: Split
+    #: (S, K) of the model on them without noise.
+    before: Tensor
+    #: By the labels that the noise was made with: "healthy" and "wrong_label".
+    effects: dict[str, NoiseEffect]
+    #: What the defense notes of the round.
+    note: dict[str, Any]
 
 
 def healthy_noise(
@@ -74,87 +85,48 @@ def healthy_noise(
         defense: Hint = settings.module.build(settings.config, settings.recipe)
     except ValueError as error:
         raise UsageError(f"hint: {error}") from None
-    if images < 1:
-        raise UsageError(f"--images: expected 1 or more, got {images}")
-    network = default_model(dataset)
-    check_model(network, dataset.image_shape)
+    check_model(default_model(dataset), dataset.image_shape)
     bench.store.check_writable()
     train, poison, sources = _poisoned(bench, dataset, request.poison)
-    trial, seeds = request.trial, Seeds(bench.seed, request.trial)
-    epoch = min(settings.config.schedule)
-    recipe = replace(settings.recipe, epochs=epoch)
-    spec = model_spec(bench, dataset, recipe, "before HINT's first round", trial, network)
-    spec["poison"] = poison["digest"] if poison else None
-    (model,) = trained_models(bench, dataset, recipe, spec, seeds=seeds, train=train)
+    digest = poison["digest"] if poison else None
+    model, about_model = _model_before(bench, dataset, settings, train, digest, request.trial)
     bench.abort_if_stopping()
     bench.say("HINT's first round" + (", with true and with wrong labels" if wrong_label else ""))
-    train = train.to(bench.device)
-    splits = {"healthy": train}
+    splits = {"healthy": train.to(bench.device)}
     if wrong_label:
-        generator = generator_for(bench.seed, "wrong labels", trial)
-        wrong = other_labels(train.labels, dataset.num_classes, generator)
+        generator = generator_for(bench.seed, "wrong labels", request.trial)
+        wrong = other_labels(splits["healthy"].labels, dataset.num_classes, generator)
         # The direction does not depend on training labels: only the images' own influence does.
-        splits["wrong_label"] = Split(train.images, wrong)
-    notes: list[dict[str, Any]] = []
-
-    def first_round(split: Split) -> NoiseEffect:
-        """HINT's first round, on a training split with its labels."""
-        original = TrainingSet(split.images, split.labels)
-        state = TrainingState(
-            epoch=epoch,
-            step=0,
-            model=model,
-            original=original,
-            train=original,
-            validation=dataset.validation.to(bench.device),
-            generator=lambda purpose: seeds.generator("defense", purpose, epoch, 0),
-            note=notes.append,
-            # HINT looks at the model that it is given and trains no other.
-            train_copy=lambda purpose, split: model,
-        )
-        healthy = defense.start_epoch(state).images
-        rows = defense.memory["selected"]
-        noise = healthy[rows] - split.images[rows].float().div_(255)
-        probabilities = logits_of(model, healthy[rows]).softmax(1)
-        return NoiseEffect(split.labels[rows], noise, healthy[rows], probabilities)
-
-    effects = {name: first_round(split) for name, split in splits.items()}
-    rows = defense.memory["selected"]
-    selected = train.rows(rows)
-    before = logits_of(model, selected.images).softmax(1)
-    sources = sources.to(rows.device)[rows]
-    generator = generator_for(bench.seed, "figure 1", trial)
-    sample = _choose(before, selected.labels, sources >= 0, images, generator)
-    groups = {"all": sources == sources, "clean": sources < 0, "poisoned": sources >= 0}
+        splits["wrong_label"] = Split(splits["healthy"].images, wrong)
+    first = _first_round(bench, dataset, request.trial, defense, model, splits)
+    sources = sources.to(first.rows.device)[first.rows]
+    generator = generator_for(bench.seed, "figure 1", request.trial)
+    sample = _choose(first, sources >= 0, images, generator).tolist()
     attacks = (*request.poison.attacks, None)
+    groups = {"all": sources == sources, "clean": sources < 0, "poisoned": sources >= 0}
     numbers: dict[str, Any] = {
         "figure": "1",
         "dataset": {"name": shown_name(dataset.name), "digest": dataset.digest},
         "poison": poison,
         "seed": bench.seed,
-        "trial": trial,
+        "trial": request.trial,
         "config": as_json(settings.config),
-        "model": {"epochs": epoch, "spec": spec},
-        "round": notes[0],
+        "model": about_model,
+        "round": first.note,
         "images": [
             {
-                "row": int(rows[index]),
+                "row": int(first.rows[index]),
                 # The last one of a clean image, whose source is -1.
                 "poisoned_by": attacks[sources[index]],
-                **_image_numbers(index, selected, before, effects, dataset.class_names),
+                **_image_numbers(index, first, dataset.class_names),
             }
-            for index in sample.tolist()
+            for index in sample
         ],
         "all_selected": {
-            name: _summary(mask, selected.labels, before, effects)
-            for name, mask in groups.items()
-            if mask.any()
+            name: _summary(mask, first) for name, mask in groups.items() if mask.any()
         },
     }
-    pixels = {
-        name: (effect.noise[sample], effect.images[sample]) for name, effect in effects.items()
-    }
-    return Figure(_grid(numbers, selected.images[sample], pixels), numbers)
+    return Figure(_grid(numbers, first, sample), numbers)
 
 
 def _poisoned(
@@ -171,35 +143,86 @@ def _poisoned(
     return poison.apply(dataset.train), name, sources
 
 
-def _choose(
-    before: Tensor, labels: Tensor, poisoned: Tensor, count: int, generator: torch.Generator
-) -> Tensor:
+def _model_before(
+    bench: Bench,
+    dataset: Dataset,
+    settings: Settings,
+    train: Split,
+    digest: str | None,
+    trial: int,
+) -> tuple[Classifier, dict[str, Any]]:
+    """The model that HINT has in its first round, trained plainly until then, and what names it.
+
+    The digest is that of the poison in the training split.
+    """
+    epoch = min(settings.config.schedule)
+    recipe = replace(settings.recipe, epochs=epoch)
+    spec = model_spec(bench, dataset, recipe, "before HINT's first round", trial, None)
+    spec = structs.replace(spec, poison=digest)
+    seeds = Seeds(bench.seed, trial)
+    (model,) = trained_models(bench, dataset, recipe, spec, seeds=seeds, train=train)
+    return model, {"epochs": epoch, "spec": to_builtins(spec)}
+
+
+def _first_round(
+    bench: Bench,
+    dataset: Dataset,
+    trial: int,
+    defense: Hint,
+    model: Classifier,
+    splits: dict[str, Split],
+) -> Round:
+    """HINT's first round on each of the training splits, which differ in their labels alone."""
+    seeds, epoch = Seeds(bench.seed, trial), min(defense.config.schedule)
+    notes: list[dict[str, Any]] = []
+    effects = {}
+    for name, split in splits.items():
+        original = TrainingSet(split.images, split.labels)
+        state = TrainingState(
+            epoch=epoch,
+            step=0,
+            model=model,
+            original=original,
+            train=original,
+            validation=dataset.validation.to(bench.device),
+            generator=lambda purpose: seeds.generator("defense", purpose, epoch, 0),
+            note=notes.append,
+            # HINT looks at the model that it is given and trains no other.
+            train_copy=lambda purpose, split: model,
+        )
+        healthy = defense.start_epoch(state).images
+        rows = defense.memory["selected"]
+        images, clean = healthy[rows], split.rows(rows)
+        noise = images - clean.images.float().div_(255)
+        probabilities = logits_of(model, images).softmax(1)
+        effects[name] = NoiseEffect(clean.labels, noise, images, probabilities)
+    selected = splits["healthy"].rows(rows)
+    before = logits_of(model, selected.images).softmax(1)
+    return Round(rows, selected, before, effects, notes[0])
+
+
+def _choose(first: Round, poisoned: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Positions among the selected: clean ones, then poisoned ones, misclassified ones first.
 
     Within that the draw is random. Where one kind is lacking the other fills in.
     """
+    labels = first.selected.labels
     order = torch.randperm(len(labels), generator=generator).to(labels.device)
-    right = before.argmax(1) == labels
+    right = first.before.argmax(1) == labels
     order = order[right[order].int().argsort(stable=True)]
     clean, bad = order[~poisoned[order]], order[poisoned[order]]
     num_clean = max(min(len(clean), math.ceil(count / 2)), count - len(bad))
     return torch.cat([clean[:num_clean], bad[: count - min(num_clean, len(clean))]])
 
 
-def _image_numbers(
-    index: int,
-    selected: Split,
-    before: Tensor,
-    effects: dict[str, NoiseEffect],
-    class_names: Sequence[str],
-) -> dict[str, Any]:
+def _image_numbers(index: int, first: Round, class_names: Sequence[str]) -> dict[str, Any]:
     """One selected image as JSON values: answers before and after, and the size of the noise."""
-    label = int(selected.labels[index])
+    label = int(first.selected.labels[index])
     numbers: dict[str, Any] = {
         "label": class_names[label],
-        "before": answer(before[index], label, class_names),
+        "before": answer(first.before[index], label, class_names),
     }
-    for name, effect in effects.items():
+    for name, effect in first.effects.items():
         size = effect.noise[index].abs()
         largest = float(size.max())
         numbers[name] = {
@@ -213,24 +236,22 @@ def _image_numbers(
     return numbers
 
 
-def _summary(
-    mask: Tensor, labels: Tensor, before: Tensor, effects: dict[str, NoiseEffect]
-) -> dict[str, Any]:
+def _summary(mask: Tensor, first: Round) -> dict[str, Any]:
     """Shares over the selected images where a mask (S,) is true."""
-    labels = labels[mask]
+    labels = first.selected.labels[mask]
 
     def answers(probabilities: Tensor) -> tuple[Tensor, Tensor]:
         """Which images are right, and their labels' probabilities, both (M,)."""
         is_right = probabilities[mask].argmax(1) == labels
         return is_right, probabilities[mask].gather(1, labels[:, None])[:, 0]
 
-    right, true = answers(before)
+    right, true = answers(first.before)
     numbers: dict[str, Any] = {
         "images": len(labels),
         "right_before": _mean(right),
         "mean_true_confidence_before": _mean(true),
     }
-    for name, effect in effects.items():
+    for name, effect in first.effects.items():
         is_right, confidence = answers(effect.probabilities)
         numbers[name] = {
             "right_after": _mean(is_right),
@@ -246,25 +267,19 @@ def _mean(values: Tensor) -> float:
     return float(values.double().mean())
 
 
-def _grid(
-    numbers: dict[str, Any], images: Tensor, pixels: Mapping[str, tuple[Tensor, Tensor]]
-) -> Grid:
-    """An image a row, with its noise and the noisy image.
-
-    ``images`` (M, C, H, W) uint8 are those of ``numbers["images"]``; ``pixels`` are by "healthy"
-    and "wrong_label" the noise and the noisy images, both (M, C, H, W) in pixels of [0, 1].
-    """
+def _grid(numbers: dict[str, Any], first: Round, sample: Sequence[int]) -> Grid:
+    """An image of the sample a row, with its noise and the noisy image."""
     tiles = []
-    for index, image in enumerate(numbers["images"]):
-        row = [_answer_tile(images[index], image["before"])]
-        for name, (noise, noisy) in pixels.items():
-            effect = image[name]
-            factor = effect["shown_times"] or 1
-            text = f"max {255 * effect['max_abs_noise']:.3g}/255\nshown \u00d7 {factor:g}"
+    for index, image in zip(sample, numbers["images"], strict=True):
+        row = [_answer_tile(first.selected.images[index], image["before"])]
+        for name, effect in first.effects.items():
+            about = image[name]
+            factor = about["shown_times"] or 1
+            text = f"max {255 * about['max_abs_noise']:.3g}/255\nshown \u00d7 {factor:g}"
             if name == "wrong_label":
-                text = f"label {short_name(effect['noise_made_with'], 8)}, {text}"
-            row.append(Tile(pixels=picture_of(noise[index] * factor + 0.5), text=text))
-            row.append(_answer_tile(noisy[index], effect["after"]))
+                text = f"label {short_name(about['noise_made_with'], 8)}, {text}"
+            row.append(Tile(pixels=picture_of(effect.noise[index] * factor + 0.5), text=text))
+            row.append(_answer_tile(effect.images[index], about["after"]))
         tiles.append(row)
     headings = ["image", "healthy noise", "image + noise", "noise with a\nwrong label"]
     poison = numbers["poison"]
@@ -272,7 +287,7 @@ def _grid(
     return Grid(
         title=f"HINT's healthy noise: {numbers['dataset']['name']}, {mix}, "
         f"r = {numbers['config']['ratio']:g}",
-        columns=[*headings, "image + that"][: 1 + 2 * len(pixels)],
+        columns=[*headings, "image + that"][: 1 + 2 * len(first.effects)],
         rows=[
             f"{image['poisoned_by'] or 'clean'}, row {image['row']}\n"
             f"label {short_name(image['label'])}"

@@ -1,15 +1,13 @@
 """What the figures of images share: how an answer is said, how pixels are shown."""
 
-from __future__ import annotations
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from poisonbench.figures.drawing import Tile
 
 
 def answer(probabilities: Tensor, label: int, class_names: Sequence[str]) -> dict[str, Any]:
@@ -21,6 +19,13 @@ def answer(probabilities: Tensor, label: int, class_names: Sequence[str]) -> dic
         "true_confidence": float(probabilities[label]),
         "is_right": top == label,
     }
+
+
+def answer_tile(answer: Mapping[str, Any], is_right: bool) -> Tile:
+    """A tile of the class and, where it is known, the confidence of an answer."""
+    sure = answer["confidence"]
+    text = short_name(answer["class"]) + ("" if sure is None else f"  {100 * sure:.1f} %")
+    return Tile(text=text, is_right=is_right)
 
 
 def picture_of(image: Tensor) -> NDArray[np.floating[Any]]:

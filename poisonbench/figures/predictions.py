@@ -14,15 +14,14 @@ import msgspec
 import torch
 from torch import Tensor
 
-from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.seeds import generator_for
 from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.figures.drawing import Figure, Grid, Tile
-from poisonbench.figures.images import answer, picture_of, short_name
+from poisonbench.figures.images import answer, answer_tile, picture_of, short_name
 from poisonbench.figures.runs_shown import is_on, kept_models, named_run
 from poisonbench.registry import defenses, find, label_of
-from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, check_count, command_of
+from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, command_of
 from poisonbench.results import published
 from poisonbench.results.records import RunRecord
 from poisonbench.runs.defend import defend, describe_poison, resolve_run
@@ -35,23 +34,17 @@ Pick = Literal["disagree", "random"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
-    """The classifiers that the figure shows.
-
-    Attributes:
-        poison: what they were trained on.
-        trial: of their runs.
-        methods: the defenses, in order; none named shows those that have a model, and misses or
-            makes only the paper's.
-        runs: ids of run records instead, of any settings, poison and trial.
-        make: train what is missing.
-        folder_options: those that the command of a missing run needs to use the same folders.
-    """
+    """The classifiers that the figure shows, by what they were trained on."""
 
     poison: PoisonRequest
     trial: int = 0
+    #: The defenses, in order; none shows those with a model, and misses or makes the paper's.
     methods: tuple[str, ...] = ()
+    #: Ids of run records instead, of any settings, poison and trial.
     runs: tuple[str, ...] = ()
+    #: Train what is missing.
     make: bool = False
+    #: Those that the command of a missing run needs to use the same folders.
     folder_options: tuple[str, ...] = ()
 
 
@@ -67,9 +60,6 @@ def predictions(
         ArtefactError: a classifier is missing or was trained on other data; the message names the
             command that makes it.
     """
-    check_count("--trial", choice.trial)
-    if images < 1:
-        raise UsageError(f"--images: expected 1 or more, got {images}")
     records, missing = _records(bench, dataset, choice)
     test = dataset.test.to(bench.device)
     classifiers = []
@@ -139,29 +129,19 @@ def _records(
     }
     if choice.make:
         # What one of them refuses is said before the first is trained.
-        for request in requests.values():
-            resolve_run(bench, request)
-        return [defend(bench, request).record for request in requests.values()], {}
+        resolved = [resolve_run(bench, request) for request in requests.values()]
+        return [defend(bench, run).record for run in resolved], {}
     known = bench.store.records(lambda error: bench.say(f"warning: left out: {error}"))
     runs = {
         method: [run for run in known if _is_of(run, bench, dataset, choice, method)]
         for method in choice.methods or tuple(defenses())
     }
-    records, missing = kept_models(bench, runs)
     commands = {
-        method: command_of(requests[method], *choice.folder_options)
-        for method in missing
-        if method in requests
+        method: command_of(request, *choice.folder_options) for method, request in requests.items()
     }
-    if commands and (choice.methods or not records):
-        method, command = next(iter(commands.items()))
-        raise ArtefactError(
-            f"expected a model of {method} in {bench.store.root / 'models'}, got none; make it "
-            f"with `{command}`, or everything that is missing with --make"
-        )
-    for method, command in commands.items():
-        bench.say(f"left out: {method} has no model; make it with `{command}` or --make")
-    return records, commands
+    where = f" in {bench.store.root / 'models'}"
+    are_named = bool(choice.methods)
+    return kept_models(bench, runs, commands, where, " or --make", are_named=are_named)
 
 
 def _is_of(
@@ -210,11 +190,8 @@ def _grid(numbers: dict[str, Any], test: Split, rows: Sequence[int], poisons: st
     ]
     answers = [
         [
-            Tile(
-                text=f"{short_name(answer['class'])}  {100 * answer['confidence']:.1f} %",
-                is_right=answer["is_right"],
-            )
-            for answer in (image["answers"][name] for image in images)
+            answer_tile(image["answers"][name], image["answers"][name]["is_right"])
+            for image in images
         ]
         for name in runs
     ]
@@ -234,16 +211,12 @@ def _grid(numbers: dict[str, Any], test: Split, rows: Sequence[int], poisons: st
 
 def _caption(numbers: dict[str, Any], trials: str) -> str:
     total, apart = numbers["test_images"], numbers["images_with_disagreement"]
-    rule = (
-        "the images drawn at random from those first"
-        if numbers["pick"] == "disagree"
-        else "the images drawn at random from all"
-    )
+    first = "those first" if numbers["pick"] == "disagree" else "all"
     text = (
         "After Figure 2 of the HINT paper. Class and probability by a classifier trained under "
         f"each defense on the data of the title, trial {trials}; marked as right or wrong. In "
         f"brackets: accuracy on all {total:,} test images. The classifiers disagree on {apart:,} "
-        f"of them ({100 * apart / total:.1f} %), {rule}."
+        f"of them ({100 * apart / total:.1f} %), the images drawn at random from {first}."
     )
     if numbers["missing"]:
         text += f" Without a model, left out: {', '.join(numbers['missing'])}."

@@ -95,26 +95,31 @@ def models_of_row(
         method: [run for run in group if (run.spec.seed, run.spec.trial) == (bench.seed, trial)]
         for method, group in runs.items()
     }
-    models, missing = kept_models(bench, of_trial)
-    commands = {}
-    for method in missing:
-        request = make_cell(dataset.name, row, method).request(trial)
-        commands[method] = command_of(replace(request, save_model=True))
-    if commands and (methods or not models):
-        method, command = next(iter(commands.items()))
-        raise ArtefactError(
-            f"expected a model of {method} under {row.attack} on {dataset.name} ({row.training}, "
-            f"trial {trial}), got none; make it with `{command}`"
-        )
-    for method, command in commands.items():
-        bench.say(f"left out: {method} has no model of trial {trial}; make it with `{command}`")
-    return models
+    requests = {name: make_cell(dataset.name, row, name).request(trial) for name in runs}
+    commands = {
+        name: command_of(replace(request, save_model=True)) for name, request in requests.items()
+    }
+    where = f" under {row.attack} on {dataset.name} ({row.training}, trial {trial})"
+    return kept_models(bench, of_trial, commands, where, are_named=bool(methods))[0]
 
 
 def kept_models(
-    bench: Bench, runs: Mapping[str, Sequence[RunRecord]]
-) -> tuple[list[RunRecord], list[str]]:
-    """By method the run that tables take, if it kept its model; and the methods without one."""
+    bench: Bench,
+    runs: Mapping[str, Sequence[RunRecord]],
+    commands: Mapping[str, str],
+    where: str,
+    instead: str = "",
+    *,
+    are_named: bool,
+) -> tuple[list[RunRecord], dict[str, str]]:
+    """By method the run that tables take, if it kept its model; of others the command they lack.
+
+    Methods that have no command are passed over. Messages say ``where`` a model is missing, and
+    what one may do ``instead`` of the command.
+
+    Raises:
+        ArtefactError: no model, or none of a method although all were named; says what makes one.
+    """
     first = {method: distinct_trials(group)[:1] for method, group in runs.items()}
     kept = {
         method: run
@@ -122,4 +127,11 @@ def kept_models(
         for run in group
         if bench.store.model_path(run.id).is_file()
     }
-    return list(kept.values()), [method for method in runs if method not in kept]
+    lacking = {name: command for name, command in commands.items() if name in runs.keys() - kept}
+    for method, command in lacking.items():
+        if are_named or not kept:
+            raise ArtefactError(
+                f"expected a model of {method}{where}, got none; make it with `{command}`{instead}"
+            )
+        bench.say(f"left out: {method} has no model{where}; make it with `{command}`{instead}")
+    return list(kept.values()), lacking

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from poisonbench.figures.drawing import Figure, Panel, Panels, percent_line
+from poisonbench.figures.drawing import Figure, Panel, Panels, percent_panel
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import mean_interval, summarise
 from poisonbench.tables.cells import Cell
@@ -59,12 +59,4 @@ def _panel(axis: str, points: Sequence[dict[str, Any]]) -> Panel:
         for point in points
         if (paper := point["published"])
     ]
-    return Panel(
-        title=f"accuracy against {axis}",
-        x_label=axis,
-        y_label="test accuracy in percent",
-        series=[
-            percent_line("measured", measured),
-            percent_line("published", printed, dashed=True),
-        ],
-    )
+    return percent_panel("test accuracy", axis, {"measured": measured, "published": printed})

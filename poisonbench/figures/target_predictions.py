@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset
 from poisonbench.figures.drawing import Figure, Grid, Tile
-from poisonbench.figures.images import picture_of, short_name
+from poisonbench.figures.images import answer_tile, picture_of, short_name
 from poisonbench.registry import attacks, label_of
 from poisonbench.results.records import RunRecord
 
@@ -36,13 +36,8 @@ def target_predictions(
 ) -> Figure:
     """Draw targets, and below each the answer of a victim under each defense.
 
-    Args:
-        number: the figure's in the paper.
-        dataset: whose test images the targets are.
-        attack: its name.
-        scenario: how the victims were trained, in words.
-        runs: by defense, at least one; one run for each (seed, trial), all on this data set.
-        images: how many targets to show.
+    The number is the figure's in the paper, the scenario in words. Runs are by defense, at least
+    one; one for each (seed, trial), all on this data set.
     """
     answers = {m: {_target_of(run): run for run in group} for m, group in runs.items()}
     targets = sorted(
@@ -115,7 +110,11 @@ def _grid(numbers: Mapping[str, Any], dataset: Dataset) -> Grid:
         for target in targets
     ]
     answers = [
-        [_tile(target["answers"].get(name)) for target in targets] for name in numbers["defenses"]
+        [
+            answer_tile(answer, not answer["is_hit"]) if answer else Tile(text="no run")
+            for answer in (target["answers"].get(name) for target in targets)
+        ]
+        for name in numbers["defenses"]
     ]
     counts = [f"{name}\n({d['hits']}/{d['trials']} hit)" for name, d in numbers["defenses"].items()]
     return Grid(
@@ -129,11 +128,3 @@ def _grid(numbers: Mapping[str, Any], dataset: Dataset) -> Grid:
         "intended class, and as right where it is any other, as in the paper. In brackets: targets "
         "hit, of all trials run. Shown are the first trials that all have.",
     )
-
-
-def _tile(answer: Mapping[str, Any] | None) -> Tile:
-    if answer is None:
-        return Tile(text="no run")
-    sure = answer["confidence"]
-    text = short_name(answer["class"]) + ("" if sure is None else f"  {100 * sure:.1f} %")
-    return Tile(text=text, is_right=not answer["is_hit"])

@@ -8,19 +8,17 @@ are older than it; where a file may also say null, the default is UNSET.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, structs
 
-from poisonbench.core.canonical import canonical_json
 from poisonbench.core.errors import ArtefactError
 from poisonbench.core.files import read_shared
-from poisonbench.results.run_spec import JsonPart, RunSpec
+from poisonbench.specs import CraftSpec, JsonPart, PoisonOrigin, RunSpec, seal_of
 from poisonbench.targeting import Goal
 
 if TYPE_CHECKING:
@@ -35,16 +33,7 @@ class PoolLabel(JsonPart, frozen=True, kw_only=True):
     """A crafted poison: its id, and the spec in its card."""
 
     id: str
-    spec: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.spec.get("recipe_number"), int):
-            raise ValueError("expected the attack's recipe_number, got none")
-
-    @property
-    def recipe_number(self) -> int:
-        """The attack's."""
-        return int(self.spec["recipe_number"])
+    spec: CraftSpec
 
 
 class Origin(JsonPart, frozen=True, kw_only=True):
@@ -52,7 +41,7 @@ class Origin(JsonPart, frozen=True, kw_only=True):
 
     id: str | None
     pools: dict[str, PoolLabel] = msgspec.field(default_factory=dict)
-    made_by: dict[str, Any] | None = None
+    made_by: PoisonOrigin | None = None
 
 
 class CodeSource(JsonPart, frozen=True, kw_only=True):
@@ -293,6 +282,9 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     environment: Environment
     warnings: list[str]
 
+    #: Where it lies, which is no part of it; None before it is kept.
+    path: ClassVar[Path | None] = None
+
     def __post_init__(self) -> None:
         spec, metrics = self.spec, self.metrics
         parts = (spec.targeting, spec.goal, metrics.target, metrics.attack_success)
@@ -318,21 +310,16 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             f"{metrics.attack_success}\n{self.path or 'not kept'}"
         )
 
-    @property
-    def path(self) -> Path | None:
-        """Where it lies, which is no part of it; null before it is kept."""
-        return self.__dict__.get("path")
-
     def kept_at(self, path: Path) -> RunRecord:
         """The same record, which knows where it lies."""
-        record = msgspec.structs.replace(self)
-        record.__dict__["path"] = path
+        record = structs.replace(self)
+        structs.force_setattr(record, "path", path)
         return record
 
     def to_json(self) -> str:
         """Readable JSON, sealed; a number that is not finite is the caller's bug, a ValueError."""
         fields = msgspec.to_builtins(self)
-        sealed = {**fields, "seal": _seal(fields)}
+        sealed = {**fields, "seal": seal_of(fields)}
         return json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
@@ -352,10 +339,11 @@ def read_record(path: Path) -> RunRecord:
         schema = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
         raise ArtefactError(f"{path}: expected a run record of schema {SCHEMA}, got {schema}")
     seal = raw.pop("seal", None)
-    is_whole = seal is None or seal == _seal(raw)
     try:
-        record = msgspec.convert(_upgraded(raw), RunRecord)
+        upgrade = {"schema": SCHEMA, "outcomes": {}} if raw["schema"] == 1 else {}
+        record = msgspec.convert(raw | upgrade, RunRecord)
         spec_id = record.spec.id
+        is_whole = seal in (None, seal_of(raw))
     except (msgspec.ValidationError, ValueError, RecursionError) as error:
         raise _refused(path, f"a sound run record, got a fault: {error};") from None
     if record.id != spec_id:
@@ -368,19 +356,3 @@ def read_record(path: Path) -> RunRecord:
 
 def _refused(path: Path, expected: str) -> ArtefactError:
     return ArtefactError(f"{path}: expected {expected} delete it and run again")
-
-
-def _upgraded(raw: dict[str, Any]) -> dict[str, Any]:
-    """A record's JSON as that of today's schema."""
-    return {**raw, "schema": SCHEMA, "outcomes": {}} if raw["schema"] == 1 else raw
-
-
-def _seal(fields: Mapping[str, Any]) -> str | None:
-    """sha256 of a record's fields: a bit that flips on a disk must not become an accuracy.
-
-    Null where there is none, of a number that is not finite.
-    """
-    try:
-        return hashlib.sha256(canonical_json(fields).encode()).hexdigest()
-    except (ValueError, RecursionError):
-        return None

@@ -24,7 +24,7 @@ import msgspec
 from poisonbench.core.errors import ArtefactError
 from poisonbench.core.files import store_errors, write_text
 from poisonbench.results.records import RunRecord, read_record
-from poisonbench.results.run_spec import RunSpec
+from poisonbench.specs import RunSpec
 
 
 class CraftingCost(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from poisonbench.attacks.base import AttackTask, LabelledImages
 from poisonbench.core.errors import UsageError
 from poisonbench.core.seeds import generator_for, seed_for
 from poisonbench.data.mixing import mix
+from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.models.classifier import Classifier
 from poisonbench.requests import CraftRequest
@@ -70,7 +71,7 @@ def _craft_pool(bench: Bench, dataset: Dataset, pool: Pool) -> Crafted:
     bench.store.check_writable()
     settings, train = pool.settings, dataset.train
     name, recipe = settings.entry.name, settings.recipe
-    generator = generator_for(bench.seed, "craft", name, pool.spec["trial"])
+    generator = generator_for(bench.seed, "craft", name, pool.spec.trial)
 
     def surrogate() -> Classifier:
         if not settings.entry.trains:
@@ -78,7 +79,8 @@ def _craft_pool(bench: Bench, dataset: Dataset, pool: Pool) -> Crafted:
         return trained_models(bench, dataset, recipe, pool.surrogate)[0]
 
     with crafting(bench, dataset, name, pool.id, [generator]) as checkpoint:
-        bench.say(f"crafting {name} on {dataset.name} ({len(train):,} images{pool.surrogate_text})")
+        about = f"{len(train):,} images{pool.surrogate_text}"
+        bench.say(f"crafting {name} on {shown_name(dataset.name)} ({about})")
         task = AttackTask(
             images=_pixels(bench, train),
             labels=train.labels.to(bench.device),

@@ -1,8 +1,6 @@
 """Targeted attacks: from a trial to its target and its poisons."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import Any
 
 import torch
 from msgspec import structs
@@ -10,9 +8,9 @@ from torch import Tensor
 
 from poisonbench.attacks.base import TargetedTask
 from poisonbench.core.canonical import spec_id
-from poisonbench.core.errors import UsageError
-from poisonbench.core.seeds import generator_for
+from poisonbench.core.seeds import Seeds, generator_for
 from poisonbench.core.settings import as_json
+from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset
 from poisonbench.data.targets import draw_goal, draw_poison_rows, draw_transfer_rows
 from poisonbench.models.classifier import Classifier, renew_head
@@ -20,6 +18,7 @@ from poisonbench.runs.craft_checkpoint import CraftCheckpoint, crafted_by, craft
 from poisonbench.runs.poison import Crafted, Pool, ResolvedPoison, publish_pool, stored
 from poisonbench.runs.trained_models import lengthen, model_spec, own_seeds, trained_models
 from poisonbench.runs.workspace import Bench
+from poisonbench.specs import ModelSpec, TrainingSpec
 from poisonbench.targeting import Goal, Targeting, own_targeting
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.recipe import Recipe
@@ -47,9 +46,10 @@ def draw_target(
         (pool,) = poison.pools.values()
         recipe, network = pool.settings.recipe, poison.request.surrogate
         probabilities = _clean_probabilities(bench, dataset, targeting, recipe, network)
-    generator = generator_for(bench.seed, "target", trial)
-    goal = draw_goal(dataset, targeting, generator, probabilities)
-    return goal, _poison_rows(bench, dataset, targeting, goal, trial)
+    seeds = Seeds(bench.seed, trial)
+    goal = draw_goal(dataset, targeting, seeds.generator("target"), probabilities)
+    generator = seeds.generator("poison rows")
+    return goal, draw_poison_rows(dataset.train.labels, goal, targeting, generator)
 
 
 def craft_targeted(
@@ -63,10 +63,8 @@ def craft_targeted(
         UsageError: a target that does not exist, too few images to poison.
     """
     first = poisons[0]
-    assert first.targeting is not None
     (name,) = first.request.attacks
     pools = {poison.request.trial: poison.pools[name] for poison in poisons}
-    check_targets(bench, dataset, first.targeting, list(pools))
     bench.store.check_writable()
     missing = {
         trial: pool
@@ -78,15 +76,15 @@ def craft_targeted(
         pool = first.pools[name]
         targets = {trial: draw_target(bench, dataset, first, trial) for trial in missing}
         bench.say(
-            f"crafting {name} on {dataset.name} for {len(missing)} target(s){pool.surrogate_text}"
+            f"crafting {name} on {shown_name(dataset.name)} for {len(missing)} target(s)"
+            f"{pool.surrogate_text}"
         )
         generators = [generator_for(bench.seed, "craft", name, trial) for trial in missing]
         together = _together(missing.values())
         with crafting(bench, dataset, name, together, generators) as checkpoint:
             images = _attack(bench, dataset, pool, list(targets.values()), checkpoint)
             for (trial, (goal, rows)), poisoned in zip(targets.items(), images, strict=True):
-                own_pool, card = missing[trial], goal.as_json()
-                crafted[trial] = publish_pool(bench, dataset, own_pool, poisoned, rows, card)
+                crafted[trial] = publish_pool(bench, dataset, missing[trial], poisoned, rows, goal)
     else:
         # A kill may have come between publishing and discarding.
         bench.checkpoint(_together(pools.values())).discard()
@@ -103,7 +101,7 @@ def _attack(
     recipe = pool.settings.recipe
 
     def snapshots(number: int, epochs: Sequence[int]) -> list[Classifier]:
-        spec = pool.surrogate | ({"number": number} if number else {})
+        spec = structs.replace(pool.surrogate, number=number)
         return trained_models(bench, dataset, recipe, spec, epochs=epochs)
 
     train = dataset.train.to(bench.device)
@@ -132,40 +130,6 @@ def _together(pools: Iterable[Pool]) -> str:
     return ids[0] if len(ids) == 1 else spec_id({"kind": "craft together", "poisons": ids})
 
 
-def check_targets(
-    bench: Bench, dataset: Dataset, targeting: Targeting, trials: Sequence[int]
-) -> None:
-    """Find bad targets and small classes before any model is trained.
-
-    Raises:
-        UsageError: what was given does not exist or does not fit, or too few images to poison.
-    """
-    for trial in trials:
-        random = replace(targeting, targets="random")
-        goal = draw_goal(dataset, random, generator_for(bench.seed, "target", trial))
-        given = (targeting.target, targeting.intended_class, targeting.poison_class)
-        if targeting.targets == "random" or any(value is not None for value in given):
-            _poison_rows(bench, dataset, targeting, goal, trial)
-            continue
-        # Which class an easy target's poisons are of, clean models will say: one must have room.
-        reasons = []
-        for label in range(dataset.num_classes):
-            try:
-                goal = structs.replace(goal, poison_class=label)
-                _poison_rows(bench, dataset, targeting, goal, trial)
-            except UsageError as error:
-                reasons.append(error)
-        if len(reasons) == dataset.num_classes:
-            raise reasons[0]
-
-
-def _poison_rows(
-    bench: Bench, dataset: Dataset, targeting: Targeting, goal: Goal, trial: int
-) -> Tensor:
-    generator = generator_for(bench.seed, "poison rows", trial)
-    return draw_poison_rows(dataset.train.labels, goal, targeting, generator)
-
-
 def _clean_probabilities(
     bench: Bench, dataset: Dataset, targeting: Targeting, recipe: Recipe, model: str | None
 ) -> Tensor:
@@ -190,7 +154,7 @@ def _clean_probabilities(
 
 
 def _transferred(
-    bench: Bench, dataset: Dataset, targeting: Targeting, recipe: Recipe, spec: dict[str, Any]
+    bench: Bench, dataset: Dataset, targeting: Targeting, recipe: Recipe, spec: ModelSpec
 ) -> Classifier:
     """A new head, trained on a clean transfer set, on features trained on the other images."""
     seeds = own_seeds(spec)
@@ -199,12 +163,12 @@ def _transferred(
     generator = seeds.generator("transfer rows")
     rows = draw_transfer_rows(dataset.train.labels, none, share, generator)
     rest, transfer = dataset.train.without(rows), dataset.train.rows(rows)
-    about = spec | {"kind": "control extractor", "rows": rest.digest()}
+    about = structs.replace(spec, kind="control extractor", rows=rest.digest())
     (start,) = trained_models(bench, dataset, recipe, about, seeds=seeds, train=rest)
     renew_head(start, seeds.generator("transfer head"))
     start.hold(features=True, norms=True)
     last = lengthen(recipe, targeting.stage_epochs)
-    about |= {"kind": "control head", "head": as_json(last)}
+    about = structs.replace(about, kind="control head", head=TrainingSpec(**as_json(last)))
     (control,) = trained_models(
         bench, dataset, last, about, seeds=seeds, train=transfer, start=start
     )

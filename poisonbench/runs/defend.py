@@ -3,7 +3,6 @@
 import json
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,12 +20,10 @@ from poisonbench.data.splits import Dataset, Split
 from poisonbench.models import check_model
 from poisonbench.registry import defenses, find, sources_of
 from poisonbench.requests import RunRequest
-from poisonbench.results import records, run_spec
+from poisonbench.results import records
 from poisonbench.results.records import RunRecord, read_record
-from poisonbench.results.run_spec import PoisonSpec, RunSpec, TrainingSpec
 from poisonbench.runs import victim
 from poisonbench.runs.class_warnings import class_warnings
-from poisonbench.runs.craft_targeted import check_targets
 from poisonbench.runs.environment import environment, peak_memory, reset_peak_memory, utc_now
 from poisonbench.runs.filter_scores import filter_report
 from poisonbench.runs.method_settings import Settings, read_settings
@@ -34,6 +31,7 @@ from poisonbench.runs.poison import ResolvedPoison, resolve_poison
 from poisonbench.runs.poisoned_data import Material, prepare
 from poisonbench.runs.trained_models import KEPT, LOOP_NUMBER
 from poisonbench.runs.workspace import Bench, default_model
+from poisonbench.specs import DatasetRef, PoisonSpec, RunSpec, TargetingSpec, TrainingSpec
 from poisonbench.training import evaluation
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, Oracle
@@ -41,10 +39,9 @@ from poisonbench.training.state import Defense, Oracle
 
 @dataclass(frozen=True)
 class Defended:
-    """A record and where it lies; ``is_new`` is false when the run had been done before."""
+    """A kept record; ``is_new`` is false when the run had been done before."""
 
     record: RunRecord
-    path: Path
     is_new: bool
 
 
@@ -78,7 +75,7 @@ class ResolvedRun:
         return chosen
 
 
-def defend(bench: Bench, request: RunRequest) -> Defended:
+def defend(bench: Bench, run: ResolvedRun) -> Defended:
     """Train one classifier under a defense, or find the record of having done so.
 
     Attacks that are missing are crafted and kept.
@@ -86,9 +83,8 @@ def defend(bench: Bench, request: RunRequest) -> Defended:
     Raises:
         PoisonbenchError: see :mod:`poisonbench.core.errors`; nothing half-made is left behind.
     """
+    request, dataset = run.request, run.dataset
     bench = bench.seeded(request.seed)
-    run = resolve_run(bench, request)
-    dataset = run.dataset
     bench.store.check_writable()
     material = prepare(bench, dataset, run.poison, request.trial)
     # With what is known once the poison is there.
@@ -96,7 +92,7 @@ def defend(bench: Bench, request: RunRequest) -> Defended:
     spec = structs.replace(run.spec, poison=poison, goal=material.goal)
     path, model_path = bench.store.run_path(spec.id), bench.store.model_path(spec.id)
     if path.exists() and (model_path.exists() or not request.save_model):
-        return Defended(read_record(path), path, False)
+        return Defended(read_record(path), False)
     _reveal(run.settings, run.defense, material.is_poison)
     overrides = run.overrides
     made_by = () if spec.poison is None else spec.poison.attacks
@@ -105,7 +101,7 @@ def defend(bench: Bench, request: RunRequest) -> Defended:
         variant="custom" if overrides else request.profile,
         profile=request.profile,
         overrides=json.loads(json.dumps(overrides)),
-        poison=msgspec.convert(material.origin, records.Origin | None),
+        poison=material.origin,
         presets=list(dataset.presets),
         is_paper_dataset=dataset.is_paper,
         dataset=dataset.name,
@@ -125,14 +121,15 @@ def defend(bench: Bench, request: RunRequest) -> Defended:
         write_bytes(model_path, save(weights))
     bench.store.write_record(record)
     bench.checkpoint(spec.id).discard()
-    return Defended(record.kept_at(path), path, True)
+    return Defended(record.kept_at(path), True)
 
 
 def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
-    """What :func:`defend` would run; nothing is crafted or trained for it.
+    """A run with everything read and checked; nothing is crafted or trained for it.
 
     Raises:
-        PoisonbenchError: as :func:`defend`.
+        UsageError: options that do not fit the method, the poison or the data set, or bad values.
+        ArtefactError: an unreadable data set or poison, or one made for something else.
     """
     bench = bench.seeded(request.seed)
     dataset = bench.dataset(request.dataset)
@@ -154,12 +151,10 @@ def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
         raise UsageError(f"{entry.name}: {error}") from None
     network = request.model or default_model(dataset)
     check_model(network, dataset.image_shape, recalibrates=recipe.recalibrate > 0)
-    if targeting is not None and poison.artefact is None:
-        check_targets(bench, dataset, targeting, [request.trial])
     has_stages = scenario != "scratch"
     spec = RunSpec(
         loop=LOOP_NUMBER,
-        dataset=run_spec.DatasetRef(name=dataset.name.partition(":")[0], digest=dataset.digest),
+        dataset=DatasetRef(name=dataset.name.partition(":")[0], digest=dataset.digest),
         poison=poison.spec,
         method=entry.name,
         recipe_number=settings.module.VERSION,
@@ -167,7 +162,7 @@ def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
         model=network,
         seed=bench.seed,
         trial=request.trial,
-        targeting=None if targeting is None else run_spec.TargetingSpec(**as_json(targeting)),
+        targeting=None if targeting is None else TargetingSpec(**as_json(targeting)),
         pretraining=TrainingSpec(**as_json(settings.pretraining)) if has_stages else None,
         stage=victim.STAGE_NUMBER if has_stages else None,
         training=TrainingSpec(**as_json(recipe)),

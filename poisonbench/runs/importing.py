@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import torch
+from msgspec import structs
 
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.data.poison import assemble, make_poison
@@ -21,7 +22,7 @@ from poisonbench.runs.method_settings import read_settings
 from poisonbench.runs.poison import Crafted, publish
 from poisonbench.runs.released_generator import perturbed_images
 from poisonbench.runs.workspace import Bench
-from poisonbench.targeting import UNTARGETED, Goal
+from poisonbench.specs import ImportSpec
 
 #: Raised by hand when the same files would give another poison.
 VERSION = 1
@@ -76,21 +77,13 @@ def import_poison(
         )
     clean = dataset.train.images[published.rows].short()
     measured = int((published.images.short() - clean).abs().max()) / 255
-    goal = UNTARGETED
-    if published.aim is not None:
-        goal = Goal(*published.aim, scenario, "given").as_json()
-    spec = {
-        "kind": "import",
-        "format": form,
-        "recipe_number": VERSION,
-        "files": _digests(path, form),
-        "std": std,
-        "ids": ids if form == "gradient-matching" else None,
-        "attack": attack or form,
-        "scenario": scenario,
-        "epsilon": epsilon,
-        "dataset": dataset.digest,
-    }
+    spec = structs.replace(
+        _spec(path, form, dataset, attack or form, epsilon),
+        std=std,
+        ids=ids if form == "gradient-matching" else None,
+        scenario=scenario,
+    )
+    goal = published.goal and structs.replace(published.goal, scenario=scenario)
     try:
         poison = assemble(
             published.rows,
@@ -116,24 +109,26 @@ def _import_generator(
         epsilon = float(read_settings(attacks()["dc"], dataset, "paper", {}).config.epsilon)
     (file,) = files_of(path, "dc-generator")
     images = perturbed_images(file, dataset, epsilon)
-    spec = {
-        "kind": "import",
-        "format": "dc-generator",
-        "recipe_number": VERSION,
-        "files": _digests(path, "dc-generator"),
-        "attack": attack,
-        "epsilon": epsilon,
-        "dataset": dataset.digest,
-    }
+    spec = _spec(path, "dc-generator", dataset, attack, epsilon)
     rows = torch.arange(len(dataset.train))
     poison = make_poison(images, rows, dataset, attack=attack, epsilon=epsilon, spec=spec)
     bench.store.check_writable()
     return publish(bench, poison, dataset)
 
 
-def _digests(path: Path, form: Format) -> dict[str, str]:
-    """The sha256 of each of a set's files; a file's own name does not matter, a folder's do."""
-    return {
+def _spec(
+    path: Path, form: Format, dataset: Dataset, attack: str, epsilon: float | None
+) -> ImportSpec:
+    """What a set is by its files: a file's own name does not matter, a folder's do."""
+    files = {
         file.name if form == "benchmark" else "file": hashlib.sha256(file.read_bytes()).hexdigest()
         for file in files_of(path, form)
     }
+    return ImportSpec(
+        format=form,
+        recipe_number=VERSION,
+        files=files,
+        attack=attack,
+        epsilon=epsilon,
+        dataset=dataset.digest,
+    )

@@ -6,7 +6,15 @@ from types import ModuleType
 from typing import Any
 
 from poisonbench.core.errors import UsageError
-from poisonbench.core.settings import BaseConfig, Option, options_of, resolve, typed, unknown_option
+from poisonbench.core.settings import (
+    BaseConfig,
+    Option,
+    meant_levels,
+    options_of,
+    resolve,
+    typed,
+    unknown_option,
+)
 from poisonbench.data.splits import Dataset
 from poisonbench.entries import MethodEntry
 from poisonbench.registry import recipe_presets
@@ -42,20 +50,22 @@ def read_settings(
     profile: str,
     values: Mapping[str, Any],
     model: str | None = None,
+    prefix: str = "",
 ) -> Settings:
     """Check a method's settings and build its config and recipe.
 
     ``values`` are what the user set by field name, of the method's config or of the recipe; the
-    model is by default the data's, and some have a recipe of their own.
+    model is by default the data's, and some have a recipe of their own. The prefix stands before
+    the options' names in messages, like the attack's name on the line of a run.
 
     Raises:
         UsageError: an option that the method lacks, or a bad value.
     """
     module = entry.load()
-    own = options_of(module.Config)
+    own = options_of(module.Config, prefix)
     names = {option.name for option in own}
-    shared = [o for o in options_of(Recipe) if o.name not in names] if entry.trains else []
-    given = typed_values(values, [*own, *shared], entry.name)
+    shared = [o for o in options_of(Recipe, prefix) if o.name not in names] if entry.trains else []
+    given = typed_values(values, [*own, *shared], entry.name, prefix)
     presets = (*dataset.presets, model or default_model(dataset))
     build: dict[str, Any] = {"profile": profile, "presets": presets, "owner": entry.name}
     changes = getattr(module, "RECIPE_CHANGES", {})
@@ -64,7 +74,10 @@ def read_settings(
     )
     of_config = {name: value for name, value in given.items() if name in names}
     of_recipe = {name: value for name, value in given.items() if name not in names}
-    config = resolve(module.Config, module.PROFILES, overrides=of_config, **build)
+    try:
+        config = resolve(module.Config, module.PROFILES, overrides=of_config, **build)
+    except UsageError as error:
+        raise UsageError(f"{error}{meant_levels(given, own)}") from None
     recipe = resolve(Recipe, profiles, overrides=of_recipe, **build)
     overrides = differing(config, resolve(module.Config, module.PROFILES, overrides={}, **build))
     overrides |= differing(recipe, resolve(Recipe, profiles, overrides={}, **build))
@@ -72,7 +85,7 @@ def read_settings(
 
 
 def typed_values(
-    values: Mapping[str, Any], options: Iterable[Option], owner: str
+    values: Mapping[str, Any], options: Iterable[Option], owner: str, prefix: str = ""
 ) -> dict[str, Any]:
     """Values by field name as the types that the options declare; text is parsed.
 
@@ -82,7 +95,7 @@ def typed_values(
     known = {option.name: option for option in options}
     for name in values:
         if name not in known:
-            raise UsageError(unknown_option(name, known, owner))
+            raise UsageError(unknown_option(name, known, owner, prefix))
     return {
         name: typed(value, known[name].kind, known[name].flag) for name, value in values.items()
     }

@@ -10,18 +10,20 @@ from torch import Tensor
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.files import publish_folder
+from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import as_json, flag_of, options_of
 from poisonbench.data.artefacts import poison_files, read_poison
 from poisonbench.data.poison import Poison, make_poison
 from poisonbench.data.splits import Dataset
+from poisonbench.data.targets import check_target
 from poisonbench.models import check_model
 from poisonbench.registry import attacks
 from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, Values
-from poisonbench.results.run_spec import PoisonSpec
 from poisonbench.runs.method_settings import Settings, differing, read_settings, typed_values
 from poisonbench.runs.trained_models import model_spec
 from poisonbench.runs.workspace import Bench
-from poisonbench.targeting import UNTARGETED, Targeting, own_targeting
+from poisonbench.specs import CraftSpec, ModelSpec, PoisonSpec, TargetingSpec
+from poisonbench.targeting import Goal, Targeting, own_targeting
 
 #: Settings of the victim that change no poison.
 VICTIMS_OWN = ("transfer_share", "norm_drift")
@@ -44,8 +46,8 @@ class Pool:
     """
 
     settings: Settings
-    surrogate: dict[str, Any]
-    spec: dict[str, Any]
+    surrogate: ModelSpec
+    spec: CraftSpec
 
     @cached_property
     def id(self) -> str:
@@ -57,7 +59,7 @@ class Pool:
         """``", surrogate mnist-cnn of 7 epochs"``; empty where the attack trains none."""
         if not self.settings.entry.trains:
             return ""
-        return f", surrogate {self.surrogate['model']} of {self.settings.recipe.epochs} epochs"
+        return f", surrogate {self.surrogate.model} of {self.settings.recipe.epochs} epochs"
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class ResolvedPoison:
             return None
         is_mixed = artefact is None and self.targeting is None
         return PoisonSpec(
-            attacks=list(request.attacks) if artefact is None else artefact.card["attacks"],
+            attacks=list(request.attacks) if artefact is None else artefact.card.attacks,
             rho=self.rho or 0.0,
             selection=request.selection if is_mixed else None,
             trial=request.trial if artefact is None else None,
@@ -112,8 +114,12 @@ class ResolvedPoison:
         return {**chosen, **self.targeting_overrides}
 
 
-def resolve_crafting(bench: Bench, dataset: Dataset, poison: PoisonRequest) -> ResolvedPoison:
+def resolve_crafting(
+    bench: Bench, dataset: Dataset, poison: PoisonRequest, *, is_for_run: bool = False
+) -> ResolvedPoison:
     """A poison to craft, with every setting read: nothing is crafted or trained for it.
+
+    One that is for a run has its attack's name before the options that messages name.
 
     Raises:
         UsageError: options that do not fit the attacks or each other, or bad values.
@@ -141,7 +147,8 @@ def resolve_crafting(bench: Bench, dataset: Dataset, poison: PoisonRequest) -> R
             f"--scenario: expected another than {scenario} with {entry.name}, which "
             f"{entry.not_in[scenario]}; choose {' or '.join(others)}, made for it"
         )
-    pools = _pools(bench, dataset, poison, targeting)
+    pools = _pools(bench, dataset, poison, targeting, is_for_run=is_for_run)
+    check_target(dataset, targeting, Seeds(bench.seed, poison.trial))
     return ResolvedPoison(poison, targeting.rho, None, pools, targeting, overrides)
 
 
@@ -165,14 +172,14 @@ def resolve_poison(bench: Bench, dataset: Dataset, run: RunRequest) -> ResolvedP
                 f"{'+'.join(poison.attacks) or 'clean data'}; leave it out"
             )
         rho = float(DEFAULT_RHO if poison.rho is None else poison.rho) if poison.attacks else 0.0
-        pools = _pools(bench, dataset, poison) if rho > 0 else {}
+        pools = _pools(bench, dataset, poison, is_for_run=True) if rho > 0 else {}
         return ResolvedPoison(poison, rho, pools=pools)
     if run.poison.trial:
         raise UsageError(
             f"--poison-trial: expected an untargeted attack, got {entry.name}, whose poison is "
             "the trial's own; leave it out"
         )
-    return resolve_crafting(bench, dataset, poison)
+    return resolve_crafting(bench, dataset, poison, is_for_run=True)
 
 
 def publish_pool(
@@ -181,7 +188,7 @@ def publish_pool(
     pool: Pool,
     images: Tensor,
     rows: Tensor,
-    goal: Mapping[str, Any] = UNTARGETED,
+    goal: Goal | None = None,
 ) -> Crafted:
     """Put what an attack crafted of these rows into the store; see :func:`publish`."""
     name, budget = pool.settings.entry.name, pool.settings.config.budget
@@ -213,36 +220,44 @@ def _check_surrogate(poison: PoisonRequest, flag: str) -> None:
 
 
 def _pools(
-    bench: Bench, dataset: Dataset, poison: PoisonRequest, targeting: Targeting | None = None
+    bench: Bench,
+    dataset: Dataset,
+    poison: PoisonRequest,
+    targeting: Targeting | None = None,
+    *,
+    is_for_run: bool = False,
 ) -> dict[str, Pool]:
     """By attack, what crafts its part of a poison; a target is drawn from what its spec says."""
     pools = {}
     for name, request in poison.pools().items():
         entry, network = attacks()[name], request.surrogate
         values = request.settings.get(name, {})
-        settings = read_settings(entry, dataset, request.profile, values, network)
+        prefix = f"{name}." if is_for_run or len(poison.attacks) > 1 else ""
+        settings = read_settings(entry, dataset, request.profile, values, network, prefix)
         # The surrogates of a targeted attack are the same for all trials.
         trial = request.trial if targeting is None else 0
         surrogate = model_spec(bench, dataset, settings.recipe, "surrogate", trial, network)
         has_surrogate = entry.trains or bool(entry.scenario)
         if has_surrogate:
-            check_model(surrogate["model"], dataset.image_shape)
-        spec: dict[str, Any] = {
-            "kind": "craft",
-            "attack": name,
-            "recipe_number": settings.module.VERSION,
-            "config": as_json(settings.config),
-            "dataset": dataset.digest,
-            "surrogate": surrogate if has_surrogate else None,
-            "seed": bench.seed,
-            "trial": request.trial,
-        }
-        if targeting is not None:
-            # How the victim's set is made up around the poison is not among it.
-            settled = as_json(targeting).items()
-            spec["targeting"] = {key: value for key, value in settled if key not in VICTIMS_OWN}
+            check_model(surrogate.model, dataset.image_shape)
+        spec = CraftSpec(
+            attack=name,
+            recipe_number=settings.module.VERSION,
+            config=as_json(settings.config),
+            dataset=dataset.digest,
+            surrogate=surrogate if has_surrogate else None,
+            seed=bench.seed,
+            trial=request.trial,
+            targeting=None if targeting is None else _crafting_part(targeting),
+        )
         pools[name] = Pool(settings, surrogate, spec)
     return pools
+
+
+def _crafting_part(targeting: Targeting) -> TargetingSpec:
+    """The settings that a poison depends on: not how the victim's set is made up around it."""
+    settled = as_json(targeting).items()
+    return TargetingSpec(**{key: value for key, value in settled if key not in VICTIMS_OWN})
 
 
 def _resolve_artefact(bench: Bench, dataset: Dataset, poison: PoisonRequest) -> ResolvedPoison:

@@ -1,12 +1,12 @@
 """What a run trains on: poisoned images, and the poisons' rows, which no defense sees."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from poisonbench.data.splits import Dataset, Split
+from poisonbench.results.records import Origin, PoolLabel
 from poisonbench.runs.craft import craft_mix
 from poisonbench.runs.craft_targeted import craft_targeted, draw_target
 from poisonbench.runs.poison import ResolvedPoison
@@ -27,7 +27,7 @@ class Material:
     is_poison: Tensor
     rows: Tensor
     digest: str | None
-    origin: dict[str, Any] | None
+    origin: Origin | None
     goal: Goal | None = None
 
 
@@ -39,14 +39,14 @@ def prepare(bench: Bench, dataset: Dataset, resolved: ResolvedPoison, trial: int
     """
     poison, origin = resolved.artefact, None
     if poison is not None:
-        origin = {"id": None, "made_by": poison.card["spec"]}
+        origin = Origin(id=None, made_by=poison.card.spec)
     elif resolved.rho != 0:
         if resolved.targeting is None:
             poison = craft_mix(bench, dataset, resolved).poison
         else:
             poison = craft_targeted(bench, dataset, [resolved])[0].poison
-        pools = {name: {"id": pool.id, "spec": pool.spec} for name, pool in resolved.pools.items()}
-        origin = {"id": poison.id, "pools": pools}
+        pools = {n: PoolLabel(id=pool.id, spec=pool.spec) for n, pool in resolved.pools.items()}
+        origin = Origin(id=poison.id, pools=pools)
     train, digest, goal = dataset.train, None, None
     is_poison = torch.zeros(len(train), dtype=torch.bool)
     rows = torch.arange(len(train))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.deep_confuse import perturb
-from poisonbench.core.errors import ArtefactError
+from poisonbench.core.errors import ArtefactError, one_line
 from poisonbench.data.splits import Dataset
 from poisonbench.data.tensor_files import load_tensors
 from poisonbench.models import generators
@@ -78,7 +78,7 @@ def _generator(weights: object, path: Path, dataset: Dataset) -> torch.nn.Module
     except (RuntimeError, ValueError) as error:
         raise ArtefactError(
             f"{path}: expected the weights of DeepConfuse's U-Net or autoencoder for images of "
-            f"shape {dataset.image_shape}, got others: {' '.join(str(error).split())[:300]}; "
+            f"shape {dataset.image_shape}, got others: {one_line(error)[:300]}; "
             "choose another file or --dataset"
         ) from None
     return generator.eval().to(memory_format=torch.channels_last)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
+from msgspec import structs
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -19,6 +19,7 @@ from poisonbench.data.splits import Dataset, Split
 from poisonbench.models import build_model
 from poisonbench.models.classifier import Classifier
 from poisonbench.runs.workspace import Bench, default_model
+from poisonbench.specs import ModelSpec, TrainingSpec
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
 
@@ -37,23 +38,22 @@ def model_spec(
     trial: int,
     model: str | None,
     number: int = 0,
-) -> dict[str, Any]:
+) -> ModelSpec:
     """What determines a model trained on clean data.
 
-    Parameters: all that determines a model, each a field of its spec. ``kind`` is "surrogate", or
-    another purpose with seeds of its own; ``model`` the network, by default the paper's for this
-    kind of data; models of several ``number`` differ in initial weights and batches.
+    Parameters: all that determines a model, each a field of its spec; the network is by default
+    the paper's for this kind of data.
     """
-    spec: dict[str, Any] = {
-        "kind": kind,
-        "loop": LOOP_NUMBER,
-        "dataset": dataset.digest,
-        "model": model or default_model(dataset),
-        "training": as_json(recipe),
-        "seed": bench.seed,
-        "trial": trial,
-    }
-    return spec | ({"number": number} if number else {})
+    return ModelSpec(
+        kind=kind,
+        loop=LOOP_NUMBER,
+        dataset=dataset.digest,
+        model=model or default_model(dataset),
+        training=TrainingSpec(**as_json(recipe)),
+        seed=bench.seed,
+        trial=trial,
+        number=number,
+    )
 
 
 def lengthen(recipe: Recipe, epochs: int | None) -> Recipe:
@@ -64,10 +64,10 @@ def lengthen(recipe: Recipe, epochs: int | None) -> Recipe:
     return replace(recipe, epochs=epochs, milestones=milestones)
 
 
-def own_seeds(spec: dict[str, Any]) -> Seeds:
+def own_seeds(spec: ModelSpec) -> Seeds:
     """Seeds of an attacker's or a control's model; no victim shares them."""
-    parts = (spec["number"],) if "number" in spec else ()
-    return Seeds(seed_for(spec["seed"], spec["kind"], *parts), spec["trial"])
+    parts = (spec.number,) if spec.number else ()
+    return Seeds(seed_for(spec.seed, spec.kind, *parts), spec.trial)
 
 
 def fresh_network(dataset: Dataset, network: str, seeds: Seeds) -> Classifier:
@@ -86,7 +86,7 @@ def trained_models(
     bench: Bench,
     dataset: Dataset,
     recipe: Recipe,
-    spec: dict[str, Any],
+    spec: ModelSpec,
     *,
     seeds: Seeds | None = None,
     epochs: Sequence[int] | None = None,
@@ -115,15 +115,15 @@ def trained_models(
     """
     ends = sorted({recipe.epochs} if epochs is None else set(epochs))
     is_whole = ends == [recipe.epochs]
-    model_id = spec_id(spec if is_whole else spec | {"after_epochs": ends})
+    model_id = spec_id(spec if is_whole else structs.replace(spec, after_epochs=ends))
     path = bench.store.model_path(model_id)
     if not path.exists():
         seeds = seeds or own_seeds(spec)
-        model = fresh_network(dataset, spec["model"], seeds) if start is None else start
+        model = fresh_network(dataset, spec.model, seeds) if start is None else start
         watcher = _Watcher(ends)
         if ends[-1] > 0:
             shortened = replace(recipe, epochs=ends[-1])
-            trainer = bench.trainer(shortened, seeds, model_id, spec["kind"])
+            trainer = bench.trainer(shortened, seeds, model_id, spec.kind)
             split = dataset.train if train is None else train
             try:
                 trainer.fit(model, split, dataset.validation, defense or watcher)
@@ -137,7 +137,7 @@ def trained_models(
         bench.checkpoint(model_id).discard()
     prefixes = ["" if is_whole else f"{epoch}." for epoch in epochs or ends]
     return [
-        read_model(bench, path, spec["model"], dataset, name=spec["kind"], prefix=prefix)
+        read_model(bench, path, spec.model, dataset, name=spec.kind, prefix=prefix)
         for prefix in prefixes
     ]
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from poisonbench.core.seeds import Seeds, generator_for
@@ -16,6 +17,7 @@ from poisonbench.results.records import TargetAnswer
 from poisonbench.runs.method_settings import Settings
 from poisonbench.runs.trained_models import fresh_network, lengthen, model_spec, trained_models
 from poisonbench.runs.workspace import Bench
+from poisonbench.specs import MethodSpec
 from poisonbench.targeting import STAGE_CHANGES, Goal, Targeting
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.recipe import Recipe
@@ -77,12 +79,13 @@ def start_of_stage(bench: Bench, run: ResolvedRun, rows: Tensor) -> Classifier:
     train = run.dataset.train
     if is_transfer:
         train = train.without(rows)
-        about["rows"] = train.digest()
+        about = structs.replace(about, rows=train.digest())
     pretraining = run.defense.pretraining()
     if pretraining is not None:
-        about["defense"] = {
-            name: getattr(spec, name) for name in ("method", "recipe_number", "config")
-        }
+        method = MethodSpec(
+            method=spec.method, recipe_number=spec.recipe_number, config=spec.config
+        )
+        about = structs.replace(about, defense=method)
     (start,) = trained_models(
         bench, run.dataset, recipe, about, seeds=seeds, train=train, defense=pretraining
     )

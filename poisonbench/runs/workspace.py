@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from poisonbench.core.errors import AbortedError, UsageError
-from poisonbench.core.progress import Reporter, silent
+from poisonbench.core.progress import Reporter, mute, silent
 from poisonbench.core.seeds import Seeds
 from poisonbench.data.artefacts import read_poison
 from poisonbench.data.poison import Poison
@@ -23,10 +23,6 @@ from poisonbench.results.store import Store
 from poisonbench.training.checkpoint import Checkpoint
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.trainer import Trainer
-
-
-def _mute(text: str) -> None:
-    """Say nothing."""
 
 
 @dataclass
@@ -47,7 +43,7 @@ class Bench:
     device: torch.device
     seed: int = 0
     report: Reporter = silent
-    say: Callable[[str], None] = _mute
+    say: Callable[[str], None] = mute
     stopping: threading.Event = field(default_factory=threading.Event)
     plan: str | None = None
     claims: Mapping[str, ClaimLabel] = field(default_factory=dict)

@@ -6,8 +6,6 @@ file server's own clock. Two processes on one job are harmless, since ids are ha
 records appear atomically: a lease that is lost, stolen or left behind costs time alone.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import time
@@ -29,26 +27,21 @@ _MAX_BYTES = 10_000
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A process that can hold leases, as their files state it.
-
-    Attributes:
-        token: unlike any other owner's.
-        host: name, boot and process namespace: where ``process`` means something.
-        process: id and start time, so that a reused id is not taken for it.
-        slurm: the SLURM job (array job and task), or nothing.
-        restarts: how often SLURM has started that job again.
-        is_interrupted: it has stopped with the job unfinished.
-    """
+    """A process that can hold leases, as their files state it; the token is its alone."""
 
     token: str
+    #: Name, boot and process namespace: where ``process`` means something.
     host: str
+    #: Id and start time, so that a reused id is not taken for it.
     process: str
+    #: The SLURM job (array job and task), or nothing, and how often SLURM has started it again.
     slurm: str = ""
     restarts: int = 0
+    #: It has stopped with the job unfinished.
     is_interrupted: bool = False
 
     @staticmethod
-    def me() -> Owner:
+    def me() -> "Owner":
         """This process."""
         array, task = (os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
         return Owner(
@@ -59,7 +52,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             restarts=int(os.environ.get("SLURM_RESTART_COUNT") or 0),
         )
 
-    def is_known_to_be_gone(self, observer: Owner) -> bool:
+    def is_known_to_be_gone(self, observer: "Owner") -> bool:
         """Whether the observer can tell at once: same machine, or an earlier start of its job."""
         if self.slurm and self.slurm == observer.slurm and self.restarts < observer.restarts:
             return True

@@ -22,7 +22,7 @@ from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.files import read_shared, retried, write_text
 from poisonbench.requests import CraftRequest, Request, from_json, to_json
 from poisonbench.results.records import ClaimLabel, RunRecord
-from poisonbench.results.run_spec import RunSpec
+from poisonbench.specs import RunSpec
 
 #: 2: a job holds its request as a value.
 SCHEMA = 2

@@ -24,17 +24,10 @@ _SECONDS = 60
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayJob:
-    """An array job: a plan's file, folders that all nodes share, and what each task asks for.
+    """An array job of so many shards: a plan's file, folders that all nodes share, and each task.
 
-    Attributes:
-        shards: tasks of the array.
-        at_once: how many tasks run at a time; None leaves it to SLURM.
-        time: the limit of a task, in SLURM's form; None takes the partition's.
-        jobs: runs side by side in a task.
-        notice: seconds before the limit at which a task saves its checkpoints.
-        only: "craft", "defend" or None for both.
-        options: further options of sbatch.
-        program: the command that runs poisonbench on the nodes.
+    ``at_once`` tasks run at a time, and ``jobs`` runs in each; ``notice`` are seconds before the
+    limit ``time``, in SLURM's form, at which a task saves its checkpoints. None leaves it to SLURM.
     """
 
     plan: Path
@@ -48,8 +41,11 @@ class ArrayJob:
     jobs: int = 1
     notice: int = 180
     partition: str | None = None
+    #: "craft", "defend" or None for both.
     only: str | None = None
+    #: Further ones of sbatch.
     options: tuple[str, ...] = ()
+    #: The command that runs poisonbench on the nodes.
     program: tuple[str, ...] = ("poisonbench",)
 
     def __post_init__(self) -> None:

@@ -184,7 +184,11 @@ def _version(record: RunRecord) -> tuple[int, int, int]:
     """The numbers of loop, method and targeted attack; digests tell untargeted poisons apart."""
     spec, origin = record.spec, record.labels.poison
     pools = origin.pools.values() if spec.targeting is not None and origin is not None else ()
-    return spec.loop, spec.recipe_number, max((pool.recipe_number for pool in pools), default=0)
+    return (
+        spec.loop,
+        spec.recipe_number,
+        max((pool.spec.recipe_number for pool in pools), default=0),
+    )
 
 
 def _draw(record: RunRecord) -> tuple[int, int | None]:

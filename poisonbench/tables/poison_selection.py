@@ -8,7 +8,7 @@ from msgspec import structs
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.registry import MIX
 from poisonbench.results.records import Labels, RunRecord
-from poisonbench.results.run_spec import RunSpec
+from poisonbench.specs import PoisonCard, RunSpec
 from poisonbench.tables.catalogue import untargeted
 from poisonbench.tables.paper_table import dataset_labels
 from poisonbench.tables.readings import without
@@ -27,7 +27,7 @@ def check_table(key: str) -> None:
 
 
 def on_poisons(
-    records: Sequence[RunRecord], names: Sequence[str], cards: Mapping[str, Mapping[str, Any]]
+    records: Sequence[RunRecord], names: Sequence[str], cards: Mapping[str, PoisonCard]
 ) -> tuple[list[RunRecord], dict[str, str]]:
     """Take the runs on clean data, and those on some poisons as if these were the tables' mix.
 
@@ -46,10 +46,10 @@ def on_poisons(
     """
     used = [record.spec.poison for record in records if record.spec.poison is not None]
     known = {str(poison.digest): "+".join(poison.attacks) for poison in used}
-    known |= {card["digest"]: "+".join(card["attacks"]) for card in cards.values()}
+    known |= {card.digest: "+".join(card.attacks) for card in cards.values()}
     by_digest: dict[str, str] = {}
     for name in names:
-        digits = cards[name]["digest"] if name in cards else name.lower()
+        digits = cards[name].digest if name in cards else name.lower()
         digests = [d for d in known if d.startswith(digits)] if len(digits) >= MIN_DIGITS else []
         if len(digests) != 1:
             raise ArtefactError(

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.fake_data import SHAPE, K, small_classifier, task_for
+from helpers.attack_tasks import SHAPE, K, craft_spec, small_classifier, task_for
 from poisonbench import registry
 from poisonbench.attacks import deep_confuse, delusive_adversarial, delusive_universal, pgd
 from poisonbench.core.errors import UsageError
@@ -87,9 +87,9 @@ class TestContract:
             dataset,
             attack=name,
             epsilon=config.epsilon,
-            spec=as_json(config),
+            spec=craft_spec(name, **as_json(config)),
         )
-        assert 0 < poison.card["measured"]["max_abs_levels"] <= levels(config.epsilon)
+        assert 0 < poison.card.measured.max_abs_levels <= levels(config.epsilon)
 
     def test_the_seed_decides(self, name, values, is_random, images, labels):
         module = MODULES[name]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from helpers.contracts import example_of
-from helpers.fake_data import fake_split, small_classifier, task_for
+from helpers.attack_tasks import fake_split, small_classifier, task_for
+from helpers.other_packages import example_of
 from poisonbench.attacks import base
 from poisonbench.core.settings import options_of, resolve
 

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.attack_tasks import SMALL, noise_task, small_classifier
 from helpers.command_line import done, tiny_arrays
-from helpers.fake_data import small_classifier
-from helpers.metapoison_tasks import SMALL
-from helpers.targeted_tasks import noise_task
 from poisonbench.attacks import metapoison as mp
 from poisonbench.attacks.shared.colour_shift import (
     LARGEST_SHIFT,

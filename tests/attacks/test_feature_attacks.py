@@ -5,8 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from helpers.fake_data import SHAPE, small_classifier
-from helpers.feature_tasks import BREWED, EPOCHS, P, T, double, task
+from helpers.attack_tasks import BREWED, EPOCHS, SHAPE, P, T, double, small_classifier, task
 from poisonbench.attacks import bullseye_polytope, convex_polytope, feature_collision
 from poisonbench.attacks.shared import targeted_optimiser
 from poisonbench.attacks.shared.feature_space import FeatureSpace, adam_steps

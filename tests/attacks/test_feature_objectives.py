@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import minimize
 from torch import nn
 
-from helpers.feature_tasks import BREWED, EPOCHS, P, T, double, surrogate, task
+from helpers.attack_tasks import BREWED, EPOCHS, P, T, double, surrogate, task
 from poisonbench.attacks import bullseye_polytope, convex_polytope, feature_collision
 from poisonbench.attacks.shared.feature_space import FeatureSpace, mean_distance
 

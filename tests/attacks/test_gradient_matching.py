@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.fake_data import K, small_classifier
-from helpers.targeted_tasks import TARGETS, noise_task
+from helpers.attack_tasks import TARGETS, K, noise_task, small_classifier
 from poisonbench.attacks import gradient_matching as gm
 from poisonbench.core.settings import resolve
 from poisonbench.models.classifier import Classifier

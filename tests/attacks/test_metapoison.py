@@ -8,9 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers.fake_data import SHAPE, K, small_classifier
-from helpers.metapoison_tasks import SMALL
-from helpers.targeted_tasks import POISONS, TARGETS, noise_task
+from helpers.attack_tasks import POISONS, SHAPE, SMALL, TARGETS, K, noise_task, small_classifier
 from poisonbench.attacks import metapoison as mp
 from poisonbench.core.errors import DivergedError
 from poisonbench.core.settings import resolve

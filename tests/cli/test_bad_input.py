@@ -25,7 +25,10 @@ HINT = "defend --method hint --dataset TINY "
         ("craft --attack pgd+pgd --dataset TINY", "each attack once|pgd+pgd"),
         ("craft --attack pgd+dap --dataset TINY --steps 3", "pgd, dap|--dap.steps|got --steps"),
         ("craft --attack pgd+dap --dataset TINY --dc.rate 3", "pgd, dap|--dap.rate|got --dc.rate"),
-        ("craft --attack pgd+dap --dataset TINY --dap.stepz 3", "dap has no|--stepz|'--steps'"),
+        (
+            "craft --attack pgd+dap --dataset TINY --dap.stepz 3",
+            "dap has no|--dap.stepz|'--dap.steps'",
+        ),
         ("craft --attack mix --datset TINY", "--datset|did you mean '--dataset'"),
         (CRAFT + "--profile papr", "it has paper|'papr'|did you mean 'paper'"),
         (CRAFT + "--model mnist_cnn", "cifar-resnet18|did you mean 'mnist-cnn'"),

@@ -76,7 +76,11 @@ def test_no_option_of_a_method_is_taken_for_a_near_miss_of_a_shared_one(entry):
         ("craft --attack pgd --epsilon 8", "8.0; did you mean --epsilon 8/255?"),
         ("defend --method hint --beta 16", "16.0; did you mean --beta 16/255?"),
         ("defend --method hint --attack pgd --dc.rate 1", "such as --pgd.rate, got --dc.rate"),
-        ("defend --method hint --attack pgd --pgd.rate 1", "pgd has no option --rate"),
+        ("defend --method none --attack pgd --pgd.epsilon 8", "mean --pgd.epsilon 8/255?"),
+        ("defend --method none --attack bp --bp.epsilon 8", "mean --bp.epsilon 8/255?"),
+        ("craft --attack pgd+dap --dap.epsilon 8", "mean --dap.epsilon 8/255?"),
+        ("defend --method hint --attack pgd --pgd.rate 1", "option --pgd.rate; its own options"),
+        ("defend --method hint --attack pgd --pgd.stpes 1", "mean '--pgd.steps'?"),
         (
             "defend --method none --attack durp --attack-model mnist-cnn",
             "--attack-model: expected an",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.fake_data import fake_dataset
+from helpers.attack_tasks import fake_dataset
 from poisonbench import registry
 from poisonbench.core.canonical import canonical_json
 from poisonbench.core.errors import UsageError

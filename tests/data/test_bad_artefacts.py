@@ -30,10 +30,10 @@ def edit_the_card(folder):
 
 def edit_the_inner_card(folder):
     data = (folder / FILE_NAME).read_bytes()
-    assert data.count(b"untargeted") == 1
-    (folder / FILE_NAME).write_bytes(data.replace(b"untargeted", b"untargetes"))
+    assert data.count(b"poisonbench") == 1
+    (folder / FILE_NAME).write_bytes(data.replace(b"poisonbench", b"poisonbencs"))
     card = (folder / CARD_NAME).read_text()
-    (folder / CARD_NAME).write_text(card.replace("untargeted", "untargetes"))
+    (folder / CARD_NAME).write_text(card.replace("poisonbench", "poisonbencs"))
 
 
 def remove_the_card(folder):

@@ -12,6 +12,7 @@ from helpers.command_line import SHORT, done, refused
 from poisonbench.data.artefacts import read_poison
 from poisonbench.data.poison_sets import STDS
 from poisonbench.data.sources import load_dataset
+from poisonbench.specs import ImportSpec
 
 SIDE, TRAIN, TEST = 10, 200, 40
 TARGET, INTENDED = 5, 2
@@ -130,11 +131,11 @@ def test_a_benchmark_set_lands_in_our_rows(protocol, data, dataset, tmp_path, re
     assert_holds(poison, in_our_rows(dataset, rows, images))
     assert len(poison) == 6
     assert "left out 2 of 8" in remarks
-    assert poison.card["levels"] == 8
+    assert poison.card.levels == 8
     assert poison.goal.target == TARGET
     assert (poison.goal.target_class, poison.goal.intended_class) == (1, INTENDED)
     assert poison.goal.poison_class == INTENDED
-    assert poison.card["spec"]["kind"] == "import"
+    assert isinstance(poison.card.spec, ImportSpec)
 
 
 @pytest.mark.parametrize("std", ["hint", "pgm"])
@@ -151,7 +152,7 @@ def test_deltas_are_scaled_and_ids_found(std, ids, data, dataset, tmp_path, resu
     words = ("--std", std, "--ids", ids, "--attack", "gm", "--scenario", "transfer")
     poison, _ = imported(path, "gradient-matching", data, results, dataset, *words)
     assert_holds(poison, in_our_rows(dataset, rows, images))
-    assert poison.card["attacks"] == ["gm"]
+    assert poison.card.attacks == ["gm"]
     assert poison.goal.scenario == "transfer"
 
 
@@ -162,7 +163,7 @@ def test_the_wrong_standard_deviation_shrinks_the_deltas(data, dataset, tmp_path
     path = write_matching(tmp_path / "gm.pkl", arrays, rows.tolist(), rows, images, "pgm")
     words = ("--std", "hint", "--ids", "original")
     poison, _ = imported(path, "gradient-matching", data, results, dataset, *words)
-    assert poison.card["levels"] == 13
+    assert poison.card.levels == 13
 
 
 @pytest.mark.parametrize("kind", [np.float32, ">f8"])
@@ -198,7 +199,7 @@ def test_an_artefact_written_as_a_benchmark_set_comes_back(tiny, tmp_path, resul
     path = done(*line).out.strip()
     after = read_poison(Path(path), dataset)
     assert after.digest == before.digest
-    assert after.goal.as_json() == before.goal.as_json()
+    assert after.goal == before.goal
     assert "made before" in done(*line).err
     assert done(*line, "--json").json["path"] == path
     record = done("defend", "--method", "hint", *shared, "--poison", path, *SHORT, "--json").json

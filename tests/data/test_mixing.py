@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import to_builtins
 
-from helpers.fake_data import fake_dataset
+from helpers.attack_tasks import craft_spec, fake_dataset
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.data.artefacts import poison_files, read_poison
 from poisonbench.data.mixing import assign, mix
@@ -130,7 +131,12 @@ def pool(dataset, name, shift, epsilon=8 / 255, size=40):
     """Every image lighter by ``shift`` levels, so a row tells which attack made it."""
     images = dataset.train.images[:size].float().add(shift).clamp(0, 255) / 255
     return make_poison(
-        images, torch.arange(size), dataset, attack=name, epsilon=epsilon, spec={"shift": shift}
+        images,
+        torch.arange(size),
+        dataset,
+        attack=name,
+        epsilon=epsilon,
+        spec=craft_spec(name, shift=shift),
     )
 
 
@@ -152,10 +158,10 @@ def test_rows_come_from_their_attack(dataset, pools):
 
 def test_card_of_a_mix(dataset, pools):
     card = mix(pools, dataset, rho=0.5, seed=4).card
-    assert card["attacks"] == ["pgd", "dap"]
-    assert card["epsilon"] == 0.3
-    assert card["measured"]["max_abs_levels"] == 7
-    assert card["spec"] == {
+    assert card.attacks == ["pgd", "dap"]
+    assert card.epsilon == 0.3
+    assert card.measured.max_abs_levels == 7
+    assert to_builtins(card.spec) == {
         "kind": "mix",
         "recipe_number": 1,
         "pools": {name: each.digest for name, each in pools.items()},

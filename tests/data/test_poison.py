@@ -5,10 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.fake_data import EPSILON, SHAPE, fake_dataset
+from helpers.attack_tasks import EPSILON, SHAPE, craft_spec, fake_dataset
 from poisonbench.core.errors import ArtefactError, DivergedError
 from poisonbench.data.poison import Poison, assemble, levels, make_poison, quantise
 from poisonbench.data.splits import digest_tensors
+from poisonbench.specs import Measured
 
 # --- levels and rounding
 
@@ -70,13 +71,13 @@ def test_pixels_that_are_not_finite_are_refused(value):
 
 def test_card_says_what_was_made(poison, dataset):
     card = poison.card
-    assert card["attacks"] == ["pgd"]
-    assert card["levels"] == 8
-    assert card["num_poisons"] == len(poison) == 10
-    assert card["dataset"]["digest"] == dataset.digest
-    assert card["dataset"]["image_shape"] == list(SHAPE)
-    assert card["spec"]["steps"] == [1, 2]
-    assert card["digest"] == poison.digest == digest_tensors(poison.indices, poison.images)
+    assert card.attacks == ["pgd"]
+    assert card.levels == 8
+    assert card.num_poisons == len(poison) == 10
+    assert card.dataset.digest == dataset.digest
+    assert card.dataset.image_shape == SHAPE
+    assert card.spec.config["steps"] == [1, 2]
+    assert card.digest == poison.digest == digest_tensors(poison.indices, poison.images)
 
 
 def test_measured_by_hand(dataset):
@@ -85,14 +86,19 @@ def test_measured_by_hand(dataset):
     images[0, 0, 0, 0] = (clean[0, 0, 0, 0] + torch.where(clean[0, 0, 0, 0] < 128, 5, -5)).byte()
     images[0, 1, 0, 0] = (clean[0, 1, 0, 0] + torch.where(clean[0, 1, 0, 0] < 128, 3, -3)).byte()
     made = make_poison(
-        images.float() / 255, torch.arange(2), dataset, attack="a", epsilon=EPSILON, spec={}
+        images.float() / 255,
+        torch.arange(2),
+        dataset,
+        attack="a",
+        epsilon=EPSILON,
+        spec=craft_spec("a"),
     )
     channels, height, width = SHAPE
-    assert made.card["measured"] == {
-        "max_abs_levels": 5,
-        "mean_abs_levels": 8 / (2 * channels * height * width),
-        "changed_pixels": 1 / (2 * height * width),
-    }
+    assert made.card.measured == Measured(
+        max_abs_levels=5,
+        mean_abs_levels=8 / (2 * channels * height * width),
+        changed_pixels=1 / (2 * height * width),
+    )
 
 
 def test_apply_changes_its_rows_and_nothing_else(poison, dataset):
@@ -122,7 +128,7 @@ def test_over_the_budget_is_never_assembled(dataset):
             dataset,
             attacks=("pgd",),
             epsilon=EPSILON,
-            spec={},
+            spec=craft_spec("a"),
         )
 
 
@@ -130,13 +136,20 @@ def test_over_the_budget_is_never_assembled(dataset):
 def test_rows_must_increase_within_the_split(dataset, rows):
     images = dataset.train.images[:2].float() / 255
     with pytest.raises(ArtefactError, match="indices"):
-        make_poison(images, torch.tensor(rows), dataset, attack="a", epsilon=1.0, spec={})
+        make_poison(
+            images, torch.tensor(rows), dataset, attack="a", epsilon=1.0, spec=craft_spec("a")
+        )
 
 
 def test_images_of_another_shape_are_refused(dataset):
     with pytest.raises(ArtefactError, match="a: expected images of shape"):
         make_poison(
-            torch.rand(2, 1, 8, 8), torch.arange(2), dataset, attack="a", epsilon=1.0, spec={}
+            torch.rand(2, 1, 8, 8),
+            torch.arange(2),
+            dataset,
+            attack="a",
+            epsilon=1.0,
+            spec=craft_spec("a"),
         )
 
 

@@ -10,16 +10,19 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from msgspec import to_builtins
+from msgspec.structs import astuple
 from PIL import Image
 from safetensors.torch import load, save
 
-from helpers.fake_data import EPSILON, K, crafted, fake_dataset
+from helpers.attack_tasks import EPSILON, K, craft_spec, crafted, fake_dataset
 from poisonbench.core.canonical import canonical_json
 from poisonbench.core.errors import ArtefactError
 from poisonbench.data.artefacts import poison_files, read_poison
-from poisonbench.data.poison import make_poison, seal
+from poisonbench.data.poison import make_poison
 from poisonbench.data.preview import preview_of
 from poisonbench.data.splits import digest_tensors
+from poisonbench.specs import seal_of
 from poisonbench.targeting import Goal
 
 
@@ -60,7 +63,7 @@ def test_no_poisons_at_all_are_a_poison(tmp_path, dataset):
     folder = write(tmp_path / "empty", poison_files(empty, dataset))
     assert_same(read_poison(folder, dataset), empty)
     assert torch.equal(empty.apply(dataset.train).images, dataset.train.images)
-    assert set(empty.card["measured"].values()) == {0}
+    assert set(astuple(empty.card.measured)) == {0}
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8), (4, 80, 8)])
@@ -70,8 +73,24 @@ def test_preview_is_a_png_for_any_channels(shape):
     assert picture.startswith(b"\x89PNG")
 
 
+def corners_of(image, picture, scale):
+    """Where an image (H, W) stands in a picture, enlarged by a factor: (top, left)."""
+    enlarged = np.kron(image.numpy(), np.ones((scale, scale)))
+    height, width = np.subtract(picture.shape, enlarged.shape) + 1
+    matches = np.ones((height, width), dtype=bool)
+    # Each pixel's first and last copy.
+    copies = [
+        step for start in range(0, len(enlarged), scale) for step in (start, start + scale - 1)
+    ]
+    for row in copies:
+        for column in copies:
+            part = picture[row : row + height, column : column + width]
+            matches &= part == enlarged[row, column]
+    return [tuple(corner) for corner in np.argwhere(matches).tolist()]
+
+
 def test_a_targeted_preview_begins_with_the_target(dataset):
-    """Target, clean, poisoned and difference side by side, each with a white frame of 2 pixels."""
+    """The target, then clean, poisoned and difference side by side, large, with captions."""
     goal = Goal(2, 2, 0, 0, "scratch", "random")
     rows = torch.arange(0, 12, 4)
     clean = dataset.train.images[rows]
@@ -81,24 +100,34 @@ def test_a_targeted_preview_begins_with_the_target(dataset):
         dataset,
         attack="gm",
         epsilon=EPSILON,
-        spec={},
-        goal=goal.as_json(),
+        spec=craft_spec("gm"),
+        goal=goal,
     )
     picture = preview_of(poison, dataset)
     assert picture == poison_files(poison, dataset)["preview.png"]
-    pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(picture)))).double()
-    assert pixels.shape == (3 * 68, 4 * 68)
-    columns = pixels.unfold(0, 68, 68).unfold(1, 68, 68)[..., 2:-2, 2:-2]
-    shown = columns[..., ::8, ::8]
+    opened = Image.open(io.BytesIO(picture)).convert("L")
+    pixels = np.array(opened)
 
-    def grey(images):
-        return images.double().mean(-3).floor()
+    def corner(image):
+        (corner,) = corners_of(image.double().mean(0).round(), pixels, 18)
+        return corner
 
-    target = dataset.test.images[2]
-    assert torch.equal(shown[:, 0], grey(target).expand(3, -1, -1))
-    assert torch.equal(shown[:, 1], grey(clean))
-    assert torch.equal(shown[:, 2], grey(poison.images))
-    assert Image.open(io.BytesIO(preview_of(crafted(dataset), dataset))).width == 3 * 68
+    # Two channels are averaged; 127 levels of grey are the budget of 8.
+    change = (poison.images.double() - clean.double()) * 127 / 8 + 128
+    columns = [[corner(image) for image in images] for images in (clean, poison.images, change)]
+    tops = [top for top, _ in columns[0]]
+    assert corner(dataset.test.images[2])[0] < tops[0]
+    assert tops == sorted(tops)
+    for column in columns:
+        assert [top for top, _ in column] == tops
+        assert len({left for _, left in column}) == 1
+    lefts = [column[0][1] for column in columns]
+    assert lefts == sorted(lefts)
+    assert lefts[1] >= lefts[0] + 8 * 18
+    # Captions on the left of each image, headings above and the scale's words below.
+    for top in tops:
+        assert (pixels[top : top + 60, : lefts[0] - 2] < 128).any()
+    assert (pixels[: tops[0] - 170] < 128).any()
 
 
 # --- what a reader refuses
@@ -171,14 +200,14 @@ def tensors_of(poison):
 def store(file, poison, tensors=None, card=None, metadata=None, reseal=True, **changes):
     """Write an artefact with other tensors or card, resealed unless told."""
     tensors = tensors_of(poison) | (tensors or {})
-    card = (card or poison.card) | changes
+    card = (card or to_builtins(poison.card)) | changes
     if reseal and changes.get("digest") is None:
         card |= {
             "digest": digest_tensors(tensors["indices"], tensors["images"]),
             "sources_digest": digest_tensors(tensors["sources"]),
         }
     if reseal:
-        card |= {"seal": seal(card)}
+        card |= {"seal": seal_of(card)}
     metadata = {"card": canonical_json(card)} if metadata is None else metadata
     kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     file.write_bytes(save(kept, metadata=metadata))
@@ -196,7 +225,7 @@ def test_resealing_alone_is_readable(file, poison):
 
 def test_missing_and_extra_tensors(file, poison):
     data = tensors_of(poison)
-    metadata = {"card": canonical_json(poison.card)}
+    metadata = {"card": canonical_json(to_builtins(poison.card))}
     for name in data:
         file.write_bytes(save({n: t for n, t in data.items() if n != name}, metadata=metadata))
         refused(file, "expected the tensors images, indices, sources and a card")
@@ -246,13 +275,13 @@ def test_wrong_types_shapes_and_rows(file, poison, name, change, match):
 
 
 def test_an_edited_card(folder, poison):
-    card = dict(poison.card, epsilon=0.5, levels=127)
+    card = dict(to_builtins(poison.card), epsilon=0.5, levels=127)
     store(folder / "poison.safetensors", poison, card=card, reseal=False)
     refused(folder / "poison.safetensors", "an edited one")
 
 
 def test_card_json_must_repeat_the_embedded_card(folder, poison):
-    card = dict(poison.card, goal="another")
+    card = dict(to_builtins(poison.card), goal="another")
     (folder / "card.json").write_text(json.dumps(card))
     refused(folder, "expected card.json to repeat")
     (folder / "card.json").write_text("[" * 100_000)
@@ -290,14 +319,12 @@ def test_a_card_that_does_not_make_sense(file, poison, changes):
     refused(file, "expected")
 
 
-GOAL = Goal(2, 2, 1, 1, "transfer", "random").as_json()
+GOAL = to_builtins(Goal(2, 2, 1, 1, "transfer", "random"))
 
 
 def test_a_goal_comes_back(file, poison, dataset):
     store(file, poison, goal=GOAL)
-    goal = read_poison(file, dataset).goal
-    assert goal is not None
-    assert goal.as_json() == GOAL
+    assert to_builtins(read_poison(file, dataset).goal) == GOAL
     assert poison.goal is None
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from msgspec import structs
+from msgspec import structs, to_builtins
 from scipy.stats import chisquare
 
-from helpers.fake_data import K, fake_dataset, fake_split
+from helpers.attack_tasks import K, fake_dataset, fake_split
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import as_json
 from poisonbench.data import sources
@@ -93,7 +93,7 @@ def test_what_is_given_is_taken(dataset):
     given = {"target": 3, "intended_class": 2, "poison_class": 0}
     (goal,) = goals(dataset, Targeting(**given), 1)
     assert goal == Goal(3, 1, 2, 0, "scratch", "given")
-    assert goal.as_json()["kind"] == "targeted"
+    assert to_builtins(goal)["kind"] == "targeted"
     drawn = goals(dataset, Targeting(target=3), 200)
     assert {goal.target for goal in drawn} == {3}
     assert {goal.intended_class for goal in drawn} == {0, 2, 3}

@@ -81,9 +81,9 @@ def test_the_poisons_among_the_images_are_found(form, is_zip, data, tmp_path, re
     poison, remarks = imported(path, data, results)
     assert_holds(poison, data, changed, poisoned)
     assert f"left out {len(poisoned) - len(poison)} of {len(poisoned)}" in remarks
-    assert poison.card["levels"] == 8
+    assert poison.card.levels == 8
     assert poison.goal is None
-    assert poison.card["attacks"] == ["tensors"]
+    assert poison.card.attacks == ["tensors"]
 
 
 def test_a_whole_pool_with_a_large_budget(data, tmp_path, results):
@@ -93,7 +93,7 @@ def test_a_whole_pool_with_a_large_budget(data, tmp_path, results):
     poison, _ = imported(tmp_path / "pool.pt", data, results, *words)
     assert_holds(poison, data, changed, poisoned)
     assert len(poison) == len(data[3].train)
-    assert poison.card["attacks"] == ["durp"]
+    assert poison.card.attacks == ["durp"]
     words = ("--method", "none", "--epochs", "1", "--poison", poison.path, "--dataset", data[0])
     if data[3].image_shape[0] == 1:
         assert done("defend", *words, "--results", results, "--json").json["id"]
@@ -232,8 +232,8 @@ def test_a_released_generator_perturbs_every_image(kind, writer, sixteen, tmp_pa
     torch.save(weights, path, _use_new_zipfile_serialization=writer != "old")
     line = ("import", path, "--format", "dc-generator", "--dataset", name, "--results", results)
     poison = read_poison(Path(done(*line).out.strip()), dataset)
-    assert poison.card["attacks"] == ["dc"]
-    assert poison.card["levels"] == 8
+    assert poison.card.attacks == ["dc"]
+    assert poison.card.levels == 8
     assert len(poison) == len(dataset.train)
     images = dataset.train.images.float() / 255
     with torch.no_grad():
@@ -241,7 +241,7 @@ def test_a_released_generator_perturbs_every_image(kind, writer, sixteen, tmp_pa
     assert float((poison.images.float() - 255 * exact).abs().max()) <= 0.51
     assert "made before" in done(*line).err
     other = read_poison(Path(done(*line, "--epsilon", "4/255").out.strip()), dataset)
-    assert other.card["levels"] == 4
+    assert other.card.levels == 4
 
 
 @pytest.mark.parametrize("change", ["shape", "name", "missing", "no dict"])

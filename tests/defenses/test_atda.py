@@ -4,9 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers.defense_state import state_for
-from helpers.fake_data import K, fake_split, small_classifier
-from helpers.frozen import frozen
+from helpers.attack_tasks import K, fake_split, frozen, small_classifier
+from helpers.defense_problems import state_for
 from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import resolve
 from poisonbench.defenses import atda

@@ -5,8 +5,8 @@ import inspect
 import pytest
 import torch
 
-from helpers.contracts import example_of
-from helpers.tiny import recipe, split, train
+from helpers.other_packages import example_of
+from helpers.tiny_training import recipe, split, train
 from poisonbench.core.settings import options_of
 from poisonbench.data.splits import Split
 from poisonbench.defenses import base, deep_knn, robust_features

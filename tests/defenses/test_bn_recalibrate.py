@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from helpers.command_line import done, refused, tiny_arrays
-from helpers.tiny import recipe
-from helpers.tiny import train as tiny_train
+from helpers.tiny_training import recipe
+from helpers.tiny_training import train as tiny_train
 from poisonbench.defenses import bn_recalibrate
 from poisonbench.models.norms import norms_of
 from poisonbench.results.records import read_record

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
-from helpers.feature_problems import fresh, problem
+from helpers.defense_problems import fresh, problem
 from poisonbench.defenses import deep_knn
 
 

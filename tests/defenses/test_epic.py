@@ -6,10 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers.batch_rows import batch_rows, watched_rows
-from helpers.defense_state import pixel_classifier, state_for
-from helpers.facility_location import naive_clusters
-from helpers.fake_data import fake_split, small_classifier
+from helpers.attack_tasks import fake_split, small_classifier
+from helpers.defense_problems import naive_clusters, pixel_classifier, state_for
+from helpers.tiny_training import batch_rows, watched_rows
 from poisonbench.core.errors import DivergedError
 from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import resolve

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.facility_location import naive_clusters, naive_order
+from helpers.defense_problems import naive_clusters, naive_order
 from poisonbench.defenses.shared.facility_location import (
     batched_greedy,
     lazy_greedy,

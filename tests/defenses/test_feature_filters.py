@@ -7,10 +7,9 @@ import pytest
 import torch
 from sklearn.svm import OneClassSVM
 
-from helpers.defense_state import state_for
-from helpers.fake_data import fake_split, small_classifier
-from helpers.feature_problems import fresh, problem
-from helpers.tiny import train as tiny_train
+from helpers.attack_tasks import fake_split, small_classifier
+from helpers.defense_problems import fresh, problem, state_for
+from helpers.tiny_training import train as tiny_train
 from poisonbench.core.errors import DivergedError
 from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import BaseConfig

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from helpers.defense_state import pixel_classifier, state_for
-from helpers.fake_data import fake_split, small_classifier
-from helpers.frozen import frozen
+from helpers.attack_tasks import fake_split, frozen, small_classifier
+from helpers.defense_problems import pixel_classifier, state_for
 from poisonbench.core.errors import DivergedError
 from poisonbench.core.settings import resolve
 from poisonbench.defenses import friends

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers.hint_rounds import BETA, DATA, GAMMA, VALIDATION, pixels, start
-from helpers.tiny import K, recipe, split, state_of, train
+from helpers.defense_problems import BETA, DATA, GAMMA, VALIDATION, pixels, start
+from helpers.tiny_training import K, recipe, split, state_of, train
 from poisonbench.core.errors import DivergedError
 from poisonbench.defenses import hint
 from poisonbench.defenses.hint import Config, Hint, select

@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers.fake_data import fake_dataset
-from helpers.hint_rounds import BETA, DATA, pixels, start
-from helpers.tiny import recipe, train
+from helpers.attack_tasks import fake_dataset
+from helpers.defense_problems import BETA, DATA, pixels, start
+from helpers.tiny_training import recipe, train
 from poisonbench.core.errors import UsageError
 from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import as_json, resolve

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from PIL import Image
 from scipy import stats
 
-from helpers.defense_state import state_for
-from helpers.fake_data import K, fake_split, small_classifier
-from helpers.tiny import recipe, weights_digest
-from helpers.tiny import train as tiny_train
+from helpers.attack_tasks import K, fake_split, small_classifier
+from helpers.defense_problems import state_for
+from helpers.tiny_training import recipe, weights_digest
+from helpers.tiny_training import train as tiny_train
 from poisonbench.defenses import cutmix, jpeg, mixup
 from poisonbench.training.augmentation import draw_beta
 from poisonbench.training.recipe import Recipe

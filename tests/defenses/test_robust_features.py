@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers.command_line import cli, done
-from helpers.tiny import network, split, state_of
+from helpers.tiny_training import network, split, state_of
 from poisonbench.defenses import robust_features
 from poisonbench.results.records import read_record
 from poisonbench.training.projected_gradient import example_losses

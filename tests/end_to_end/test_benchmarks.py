@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.fake_data import K, fake_split, small_classifier
-from helpers.frozen import frozen
+from helpers.attack_tasks import K, fake_split, frozen, small_classifier
 from helpers.synthetic_runs import changed, make_record
 from poisonbench.data.splits import Dataset
 from poisonbench.influence.head import (

@@ -8,10 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from helpers.command_line import cli, done, files_in
-from helpers.synthetic_runs import changed
-from helpers.target_runs import run_on, write
-from helpers.targeted_runs import make_data, shortened
+from helpers.command_line import cli, done, files_in, make_data, shortened
+from helpers.synthetic_runs import changed, run_on, write
 from poisonbench.core.errors import ArtefactError
 from poisonbench.data.artefacts import read_poison
 from poisonbench.data.sources import load_dataset
@@ -182,7 +180,7 @@ def test_the_table_s_runs_with_models_are_taken(results):
     models = models_of_row(bench, records, data, row, (), 1)
     assert [run.id for run in models] == [kept.id]
     (remark,) = remarks
-    assert remark.startswith("left out: none has no model of trial 1")
+    assert remark.startswith("left out: none has no model under mp on mnist-sample@1000")
     assert remark.endswith("--trial 1 --save-model`")
     with pytest.raises(ArtefactError, match="trial 1"):
         models_of_row(replace(bench, seed=7), records, data, row, (), 1)

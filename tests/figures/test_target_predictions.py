@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.command_line import cli, done, files_in
-from helpers.synthetic_runs import changed
-from helpers.target_runs import INTENDED, OWN, run_on, write
+from helpers.synthetic_runs import INTENDED, OWN, changed, run_on, write
 from poisonbench.data.sources import load_dataset
 from poisonbench.figures.target_predictions import target_predictions
 from poisonbench.tables.cells import TARGETED_SAMPLE

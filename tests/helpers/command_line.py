@@ -1,8 +1,8 @@
-"""Command lines in this process, and the tiny data that they run on."""
+"""Command lines in this process: the tiny data that they run on, short settings, plans."""
 
 import io
 import json
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from poisonbench.attacks import deep_confuse
+from poisonbench.attacks import (
+    bullseye_polytope,
+    convex_polytope,
+    deep_confuse,
+    feature_collision,
+    gradient_matching,
+    metapoison,
+)
 from poisonbench.cli.main import main
+from poisonbench.requests import CraftRequest, PoisonRequest, RunRequest
+from poisonbench.results.records import read_record
+from poisonbench.sweep.plan import Job, make_plan
+from poisonbench.training import recipe
 
 #: Short enough for a test, and with an update round of HINT in the middle.
 SHORT = ("--epochs", "3", "--schedule", "1")
@@ -101,3 +112,79 @@ def last_line(code, results, *words):
     assert last.startswith("error: ")
     assert outcome.err.count("error: ") == 1
     return last
+
+
+def job(number, kind="defend", method="hint", **fields):
+    if kind == "defend":
+        request = RunRequest(method=method, dataset="mnist", trial=number)
+    else:
+        poison = PoisonRequest(attacks=("pgd",), trial=number)
+        request = CraftRequest(dataset="mnist", poison=poison)
+    return Job(id=f"{number:016x}", request=request, title=f"{kind} {number}", **fields)
+
+
+POISON = job(1, "craft", "pgd")
+RUNS = [job(number, needs=(POISON.id,)) for number in range(2, 12)]
+PLAN = make_plan([*RUNS, POISON, *RUNS])
+
+
+def lines_of(tiny, methods=("none",), trials=2, attacks="durp", epochs=2, extra=""):
+    return [
+        f"poisonbench defend --method {method} --dataset {tiny} --attack {attacks} --rho 0.5 "
+        f"--epochs {epochs} --trial {trial} {extra}"
+        for method in methods
+        for trial in range(trials)
+    ]
+
+
+def plan_of(lines, path):
+    text = path.with_suffix(".txt")
+    text.write_text("\n".join(lines))
+    done("sweep", "plan", "--lines", text, "--json", "--output", path)
+    return path
+
+
+def records_of(results):
+    paths = sorted((results / "runs").glob("[!.]*.json"))
+    return [read_record(path) for path in paths if not path.name.endswith(".failed.json")]
+
+
+#: The short settings of each attack.
+SHORT_ATTACKS = (
+    (gradient_matching, {"steps": 2, "restarts": 2}),
+    (bullseye_polytope, {"steps": 2, "restarts": 2}),
+    (feature_collision, {"steps": 2, "restarts": 2}),
+    (convex_polytope, {"steps": 2, "surrogates": 2}),
+    (metapoison, {"steps": 2, "surrogates": 2, "inner_batch_size": 48}),
+)
+SHORT_TRAINING = {"epochs": 2, "learning_rate": 0.05, "momentum": 0.9}
+
+#: Each defense with options that make it do its work in two epochs.
+METHODS = {
+    "none": (),
+    "hint": ("--schedule", "1"),
+    "friends": ("--begin-epoch", "1"),
+    "atda": ("--steps", "2"),
+    "epic": ("--warmup", "1", "--interval", "1"),
+}
+#: Two poisons of 144 images; transfer sets of four images a class.
+RHO = ("--rho", "0.01")
+
+
+@contextmanager
+def shortened():
+    """Attacks and trainings on grey images are short; for all commands inside."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, settings in SHORT_ATTACKS:
+            for name, value in settings.items():
+                patch.setitem(module.PROFILES["paper"]["mnist"], name, value)
+        for name, value in SHORT_TRAINING.items():
+            patch.setitem(recipe.RECIPE_PRESETS["paper"]["mnist"], name, value)
+        yield
+
+
+def make_data(folder):
+    """A data set of 144 training, 16 validation and 40 test images of four classes."""
+    path = folder / "tiny.npz"
+    np.savez(path, **tiny_arrays(train=160, test=40))
+    return f"npz:{path}"

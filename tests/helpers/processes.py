@@ -1,24 +1,113 @@
-"""Commands in processes of their own, on tiny data, and what they leave."""
+"""Commands in processes of their own, on tiny data, what they leave, and deaths on the way.
+
+Children are forked from a server that has imported everything, so that many can be killed.
+"""
 
 import io
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from helpers import children
 from poisonbench.results.records import read_record
 
 #: What two runs of one spec share; the rest is time and place.
 PARTS = ("id", "spec", "labels", "metrics", "curve", "notes", "digests", "warnings")
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload([*children.MODULES, "torch._dynamo"])
+_forks.set_forkserver_preload(
+    [
+        "torch",
+        "torchvision",
+        "torch._dynamo",
+        "poisonbench.cli.main",
+        "poisonbench.runs.defend",
+        "helpers.processes",
+    ]
+)
+
+
+def run_killed(words, die_at, every=60.0):
+    """How a command line ended that is killed at its n-th moment, if it gets there.
+
+    Moments are the halves of every write and before and after whatever makes a file appear.
+
+    Args:
+        words: the command line.
+        die_at: which moment, from 1.
+        every: seconds between checkpoints.
+
+    Returns:
+        The exit code, negative for a signal.
+    """
+    child = _forks.Process(target=_run_killed, args=([str(word) for word in words], die_at, every))
+    child.start()
+    return finish(child, 120)
+
+
+def finish(child, seconds=600):
+    """Its exit code."""
+    child.join(seconds)
+    code = child.exitcode
+    child.kill()
+    child.join()
+    child.close()
+    return code
+
+
+def _run_killed(words, die_at, every):
+    from poisonbench.training.checkpoint import Checkpoint
+
+    moments = iter(range(1, sys.maxsize))
+
+    def moment():
+        if next(moments) == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def framed(function):
+        def call(*args, **kwargs):
+            moment()
+            result = function(*args, **kwargs)
+            moment()
+            return result
+
+        return call
+
+    def halved(descriptor, mode):
+        stream = fdopen(descriptor, mode)
+        write = stream.write
+
+        class Halves:
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *error):
+                stream.close()
+
+            def __getattr__(self, name):
+                return getattr(stream, name)
+
+            def write(self, data):
+                write(data[: len(data) // 2])
+                stream.flush()
+                moment()
+                write(data[len(data) // 2 :])
+
+        return Halves()
+
+    fdopen = os.fdopen
+    os.fdopen = halved
+    os.replace = framed(os.replace)
+    Path.rename = framed(Path.rename)
+    Checkpoint.discard = framed(Checkpoint.discard)
+    _run(words, every, os.devnull)
 
 
 def start(words, every=60.0, log=os.devnull):

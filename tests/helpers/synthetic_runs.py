@@ -1,4 +1,4 @@
-"""Run records without runs, for the tests of tables."""
+"""Run records without runs, for the tests of tables and figures."""
 
 import shlex
 from types import SimpleNamespace
@@ -10,7 +10,9 @@ from poisonbench.cli.request_words import from_words
 from poisonbench.core.canonical import spec_id
 from poisonbench.requests import command_of
 from poisonbench.results.records import Bits, RunRecord
+from poisonbench.results.store import Store
 from poisonbench.tables import catalogue
+from poisonbench.tables.cells import TARGETED_SAMPLE
 
 #: What runs ran on.
 DEVICE = {
@@ -124,6 +126,13 @@ def _cost(seconds, session, interruptions):
     }
 
 
+def pool_label(attack, poison_id, recipe=1):
+    """A crafted poison as a record's labels name it."""
+    spec = {"kind": "craft", "attack": attack, "recipe_number": recipe, "config": {}}
+    spec |= {"dataset": "d", "surrogate": None, "seed": 0, "trial": 0}
+    return {"id": poison_id, "spec": spec}
+
+
 def changed(record, **parts):
     """A record with other values in its JSON, e.g. ``spec={"dataset": {"digest": "x"}}``."""
     fields = _merged(msgspec.to_builtins(record), parts)
@@ -181,7 +190,7 @@ def targeted_run(
 
     Each trial has its own target, and each attack its own poison of it.
     """
-    pools = {attack: {"id": "i", "spec": {"recipe_number": attack_recipe}}}
+    pools = {attack: pool_label(attack, "i", attack_recipe)}
     settings = overrides or {}
     goal = {
         **{"kind": "targeted", "target_class": 1, "poison_class": intended, "targets": "random"},
@@ -212,3 +221,32 @@ def targeted_run(
         digest=f"{attack}{trial}.{attack_recipe}",
         **{"dataset": "cifar10", "targeting": targeting, "goal": goal} | arguments,
     )
+
+
+OWN, INTENDED = 4, 9
+
+
+def run_on(data, prediction, *, trial=0, row=None, confidence=True, **arguments):
+    """A run whose target is a test image of class 4."""
+    rows = (data.test.labels == OWN).nonzero().flatten()
+    record = targeted_run(
+        prediction == INTENDED,
+        trial=trial,
+        target=int(rows[trial]) if row is None else row,
+        intended=INTENDED,
+        rho=0.05,
+        dataset=TARGETED_SAMPLE,
+        **{"attack": "mp", "scenario": "finetune", "overrides": {"scenario": "finetune"}}
+        | arguments,
+    )
+    answer = {"prediction": prediction, **({"confidence": 0.5} if confidence else {})}
+    return changed(
+        record,
+        spec={"dataset": {"digest": data.digest}, "goal": {"target_class": OWN}},
+        metrics={"target": answer},
+    )
+
+
+def write(results, records):
+    for record in records:
+        Store(results).write_record(record)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 from torch import nn
 
-from helpers.frozen import frozen
+from helpers.attack_tasks import frozen
 from poisonbench.core.errors import DivergedError
 from poisonbench.influence.head import (
     embed_all,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.frozen import frozen
+from helpers.attack_tasks import frozen
 from poisonbench.influence.head import head_inputs, pixel_influence
 from poisonbench.models import build_model
 from poisonbench.models.classifier import Classifier, initialise

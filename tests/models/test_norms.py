@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.fake_data import fake_split, small_classifier
+from helpers.attack_tasks import fake_split, small_classifier
 from poisonbench.models.norms import norms_of, recalibrate
 
 

@@ -120,7 +120,7 @@ def edit(path, change):
         (lambda raw: raw.update(extra=1), "unknown field `extra`"),
         (lambda raw: raw["metrics"].update(test_accuracy=1.5), r"in \[0, 1\], got 1.5"),
         (lambda raw: raw["metrics"].update(test_accuracy=float("nan")), "got nan"),
-        (lambda raw: raw["metrics"].update(validation_accuracy=float("nan")), "got an edited one"),
+        (lambda raw: raw["metrics"].update(validation_accuracy=float("nan")), "not JSON compliant"),
         (lambda raw: raw["metrics"].clear(), "missing required field `test_accuracy`"),
         (lambda raw: raw["spec"].clear(), "missing required field"),
         (lambda raw: raw["spec"].update(kind="craft"), "Invalid value 'craft'"),
@@ -130,7 +130,7 @@ def edit(path, change):
         (lambda raw: raw["spec"].update(stage=None), "got an edited one"),
         (lambda raw: raw["environment"].update(device=None), "Expected `str`, got `null`"),
         (lambda raw: raw["cost"].pop("seconds"), "missing required field `seconds`"),
-        (lambda raw: raw["labels"]["poison"]["pools"]["gm"]["spec"].clear(), "recipe_number"),
+        (lambda raw: raw["labels"]["poison"]["pools"]["gm"]["spec"].pop("attack"), "`attack`"),
         (lambda raw: raw["outcomes"].update(test={"count": 9, "bits": "AA=="}), "bits of 9 values"),
     ],
 )

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from helpers.command_line import cli, done
 from helpers.synthetic_runs import changed
-from helpers.tiny import BASE, network, recipe, split, state_of, train
+from helpers.tiny_training import BASE, network, recipe, split, state_of, train
 from poisonbench import registry
 from poisonbench.core.errors import InterruptedRunError, UsageError
 from poisonbench.core.seeds import Seeds

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import children
+from helpers import processes
 from helpers.command_line import SHORT, cli, done
 from poisonbench.cli import session
 from poisonbench.core.progress import LogReporter
@@ -76,7 +76,7 @@ def test_killed_at_every_moment_of_writing(words, every, stride, tiny, undisturb
     for die_at in range(1, 1000, stride):
         results = tmp_path / str(die_at)
         line = (*words, "--dataset", tiny, "--results", results)
-        code = children.run(line, die_at, every)
+        code = processes.run_killed(line, die_at, every)
         read_all(results)
         if code == 0:
             break
@@ -102,7 +102,7 @@ def test_killed_again_and_again_it_still_gets_there(tiny, undisturbed, tmp_path)
     line = (*DEFEND, "--dataset", tiny, "--results", results)
     codes = []
     while 0 not in codes and len(codes) < 20:
-        codes.append(children.run(line, 25, every=0.0))
+        codes.append(processes.run_killed(line, 25, every=0.0))
         read_all(results)
     assert set(codes[:-1]) == {-signal.SIGKILL}
     assert codes[-1] == 0
@@ -282,7 +282,7 @@ def test_a_finished_poison_discards_a_checkpoint_left_behind(tiny, undisturbed, 
     (poison,) = (
         path
         for path in (results / "poisons").iterdir()
-        if read_poison(path).card["spec"].get("attack") == "dc"
+        if getattr(read_poison(path).card.spec, "attack", None) == "dc"
     )
     left = Checkpoint(results / "checkpoints" / poison.name, poison.name)
     left.write({}, {})
@@ -297,7 +297,7 @@ def test_an_attack_killed_again_and_again_continues(tiny, undisturbed, tmp_path)
     line = (*CRAFT_DC, "--dataset", tiny, "--results", results)
     reached = []
     for _ in range(3):
-        assert children.run(line, 8, every=0.0) == -signal.SIGKILL
+        assert processes.run_killed(line, 8, every=0.0) == -signal.SIGKILL
         read_all(results)
         (folder,) = (results / "checkpoints").iterdir()
         position, _ = Checkpoint(folder, folder.name).read()

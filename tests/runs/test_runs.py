@@ -314,8 +314,8 @@ def test_a_run_says_where_its_poison_came_from(tiny, stocked):
     assert (stocked / "poisons" / origin.id / "card.json").exists()
     assert set(origin.pools) == set(record.spec.poison.attacks)
     for name, pool in origin.pools.items():
-        assert pool.spec["attack"] == name
-        assert "epsilon" in pool.spec["config"]
+        assert pool.spec.attack == name
+        assert "epsilon" in pool.spec.config
         assert (stocked / "poisons" / pool.id / "card.json").exists()
 
 

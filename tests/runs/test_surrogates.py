@@ -1,5 +1,6 @@
 """Whose network and recipe a surrogate has, in runs and in plans, and what an artefact costs."""
 
+import importlib
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,6 @@ import poisonbench
 from helpers.command_line import done
 from poisonbench import registry
 from poisonbench.cli.plan_jobs import plan_lines
-from poisonbench.data.artefacts import read_poison
 from poisonbench.models import mnist_cnn
 from poisonbench.requests import command_of, to_words
 from poisonbench.results.records import read_record
@@ -55,11 +55,11 @@ def ran(tiny, results, *words):
 
 def test_a_surrogate_has_the_network_of_the_run_unless_it_is_told(tiny, folder):
     plain, pool, remarks = ran(tiny, folder, "--pgd.epochs", "2")
-    assert "crafting pgd on" in remarks
+    assert "crafting pgd on npz:tiny.npz" in remarks
     assert "surrogate mnist-cnn of 2 epochs" in remarks
     other, others_pool, remarks = ran(tiny, folder, "--pgd.epochs", "2", "--model", "other-cnn")
     assert "surrogate other-cnn of 2 epochs" in remarks
-    assert others_pool.spec["surrogate"]["model"] == "other-cnn"
+    assert others_pool.spec.surrogate.model == "other-cnn"
     words = ("--model", "other-cnn", "--steps", "1", "--epochs", "2", "--dataset", tiny)
     crafted = done("craft", "--attack", "pgd", *words, "--results", folder, "--json").json
     assert (crafted["id"], crafted["is_new"]) == (others_pool.id, False)
@@ -81,7 +81,7 @@ def test_the_recipe_of_a_run_is_not_its_surrogates(tiny, folder):
     assert first.labels.overrides == {"epochs": 1, "pgd.epochs": 2, "pgd.steps": 1}
     assert longer.labels.overrides == first.labels.overrides | {"momentum": 0.5}
     _, other, _ = ran(tiny, folder, "--pgd.epochs", "3")
-    assert other.spec["surrogate"]["training"]["epochs"] == 3
+    assert other.spec.surrogate.training.epochs == 3
     assert other.id != pool.id
 
 
@@ -112,27 +112,45 @@ def test_a_plan_has_the_poisons_of_craft_lines(tiny, results, tmp_path):
     plan = plan_lines(lines, tmp_path)
     # The mix is drawn by the runs that train on it, from pools of which one has a line of its own.
     assert [job.title.split()[1] for job in plan.jobs] == ["durp", "durp", "pgd", "noise", "noise"]
+    assert {job.title.split()[2] for job in plan.jobs} == {"npz:tiny.npz"}
     assert plan_lines([command_of(job.request) for job in plan.jobs], tmp_path) == plan
     for line in lines:
         done(*shlex.split(line)[1:], "--results", results)
     assert all((results / "poisons" / job.id).is_dir() for job in plan.jobs)
 
 
+def counting(monkeypatch, name):
+    """The arguments of every call of a function of the package, by its module and name."""
+    module, _, attribute = name.rpartition(".")
+    function, calls = getattr(importlib.import_module(module), attribute), []
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return function(*arguments)
+
+    monkeypatch.setattr(name, counted)
+    return calls
+
+
 def test_an_artefact_is_read_once_a_run(tiny, artefact, results, monkeypatch):
-    read = []
-
-    def counted(path, *arguments):
-        read.append(path)
-        return read_poison(path, *arguments)
-
-    for module in ("workspace", "poison"):
-        monkeypatch.setattr(f"poisonbench.runs.{module}.read_poison", counted)
+    read = counting(monkeypatch, "poisonbench.data.artefacts._read_tensors")
     line = ("defend", "--method", "none", "--dataset", tiny, "--epochs", "1", "--poison", artefact)
     done(*line, "--results", results)
-    assert read == [artefact]
-    read.clear()
+    assert len(read) == 1
     done(*line, "--trial", "1", "--trials", "2", "--results", results)
-    assert read == [artefact]
+    assert len(read) == 2
+    done("inspect", artefact, "--results", results)
+    assert len(read) == 3
+
+
+def test_trials_are_resolved_and_their_targets_checked_once(tiny, results, monkeypatch):
+    resolved = counting(monkeypatch, "poisonbench.runs.defend.resolve_poison")
+    checked = counting(monkeypatch, "poisonbench.runs.poison.check_target")
+    mixes = counting(monkeypatch, "poisonbench.cli.method_options.read_mix")
+    line = ("defend", "--method", "none", "--dataset", tiny, "--epochs", "1", "--attack", "noise")
+    done(*line, "--rho", "0.02", "--trials", "2", "--results", results)
+    assert len(resolved) == len(checked) == 2
+    assert mixes == [("noise",)]
 
 
 def test_the_api_says_which_network(tiny, results):

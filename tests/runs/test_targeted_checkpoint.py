@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from helpers.attack_tasks import SHAPE, K, fake_split, small_classifier
 from helpers.command_line import cli, done, files_in
-from helpers.fake_data import SHAPE, K, fake_split, small_classifier
 from poisonbench.attacks import (
     bullseye_polytope,
     convex_polytope,

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import to_builtins
 
 import poisonbench
-from helpers.command_line import cli, done, files_in, tiny_arrays
-from helpers.targeted_runs import METHODS, RHO
+from helpers.command_line import METHODS, RHO, cli, done, files_in, tiny_arrays
 from poisonbench.cli.plan_jobs import plan_lines
 from poisonbench.data.artefacts import read_poison
 from poisonbench.data.sources import load_dataset
@@ -100,8 +100,8 @@ def test_every_attack_runs_in_every_scenario_against_the_same_target(attack, dat
         origin = record.labels.poison.id
         poison = read_poison(Store(shared).poison_path(origin), load_dataset(data, Path(), 0))
         assert poison.goal == goal
-        assert poison.card["attacks"] == [attack]
-        assert poison.card["measured"]["max_abs_levels"] > 0
+        assert poison.card.attacks == [attack]
+        assert poison.card.measured.max_abs_levels > 0
         own = (OWN | BESIDE)[attack]
         assert ("scenario" in record.labels.overrides) == (scenario != own)
     other, _ = defended(data, shared, "--method", "none", "--attack", "noise")
@@ -143,7 +143,7 @@ def test_an_artefact_trains_as_its_attack_does(attack, scenario, data, shared):
     given, _ = defended(data, shared, "--method", "none", "--poison", made["path"])
     assert record.labels.poison.id == made["id"]
     assert given.spec.goal == record.spec.goal
-    assert record.spec.goal.as_json() == made["goal"]
+    assert to_builtins(record.spec.goal) == made["goal"]
     same_outcome(given, record)
     assert given.labels.overrides["poison"] == "artefact"
     # Of another trial's victim.

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from helpers.attack_tasks import K, fake_dataset, small_classifier
 from helpers.command_line import done
-from helpers.fake_data import K, fake_dataset, small_classifier
 from poisonbench.core.seeds import Seeds
 from poisonbench.data.artefacts import read_poison
 from poisonbench.data.sources import load_dataset
@@ -349,7 +349,7 @@ def test_states_after_epochs_come_back_in_the_order_asked(data, tmp_path):
     assert len(set(digests)) == 3
     (last,) = models_module.trained_models(bench, dataset, recipe, spec, seeds=own_seeds(spec))
     assert digest_tensors(*last.state_dict().values()) == digests[0]
-    blank = models_module.fresh_network(dataset, spec["model"], own_seeds(spec))
+    blank = models_module.fresh_network(dataset, spec.model, own_seeds(spec))
     assert digest_tensors(*blank.state_dict().values()) == digests[1]
     assert not any(p.requires_grad for model in found for p in model.parameters())
     twice = {"seeds": own_seeds(spec), "epochs": (2, 2)}

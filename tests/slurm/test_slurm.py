@@ -9,9 +9,8 @@ import time
 
 import pytest
 
-from helpers.command_line import done
+from helpers.command_line import done, lines_of, plan_of, records_of
 from helpers.processes import is_continued
-from helpers.sweeps import lines_of, plan_of, records_of
 from poisonbench.sweep.plan import read_plan
 
 pytestmark = [

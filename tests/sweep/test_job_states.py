@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.command_line import done, files_in
-from helpers.sweeps import PLAN, POISON, RUNS, job
+from helpers.command_line import PLAN, POISON, RUNS, done, files_in, job
 from helpers.synthetic_runs import make_record
 from poisonbench.core import files
 from poisonbench.data.artefacts import read_poison
@@ -245,7 +244,7 @@ def test_gc_finds_what_nothing_needs_and_deletes_on_yes(tmp_path):
     expected |= {rubbish[4].parent, rubbish[5]}
     assert found == expected
     outcome = done("sweep", "gc", "--results", tmp_path)
-    assert "7 item(s)" in outcome.err
+    assert outcome.err.startswith("7 item(s), ")
     unfinished = f"{store.checkpoint_path('going')}  3 bytes  checkpoint of an unfinished run"
     assert unfinished in outcome.out
     assert all(path.exists() for path in expected)

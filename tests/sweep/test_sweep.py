@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.command_line import cli, done
-from helpers.sweeps import PLAN, POISON, RUNS, job, lines_of, plan_of, records_of
-from helpers.synthetic_runs import changed, make_record
+from helpers.command_line import PLAN, POISON, RUNS, cli, done, job, lines_of, plan_of, records_of
+from helpers.synthetic_runs import changed, make_record, pool_label
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.files import write_text
 from poisonbench.core.signals import Stopping
@@ -117,7 +116,7 @@ def test_a_runs_key_forgets_the_digest_of_a_crafted_poison_alone():
     assert run_key(specs[0], pools) == run_key(specs[1], pools)
     assert run_key(specs[0], pools) != run_key(specs[0], pools | {"dap": "c"})
     assert run_key(specs[0], {}) != run_key(specs[1], {})
-    origins = {name: {"id": pools[name], "spec": {"recipe_number": 1}} for name in pools}
+    origins = {name: pool_label(name, pools[name]) for name in pools}
     record = make_record(rho=0.6, labels={"poison": {"id": "x", "pools": origins}})
     asked = changed(record, spec={"poison": {"digest": None}}).spec
     assert record_key(record) == run_key(asked, pools)
@@ -295,7 +294,6 @@ def test_a_sweep_runs_all_but_what_fails_and_says_so(tiny, tmp_path, results):
     _, err = program.communicate(timeout=300)
     assert program.returncode == 4, err
     assert "4 of 5 jobs are done" in err
-    assert err.count("failed: none") == 1
     mixed = f"start none {tiny} durp+pgd"
     assert err.index("start poison pgd") < err.index(mixed)
     plan = read_plan(path)
@@ -305,17 +303,21 @@ def test_a_sweep_runs_all_but_what_fails_and_says_so(tiny, tmp_path, results):
     status = done("sweep", "status", path, "--results", results, "--json").json
     assert status["states"] == {"done": 4, "failed": 1}
     (failed,) = [item for item in status["jobs"] if item["state"] == "failed"]
+    assert failed["title"].startswith("none ")
+    assert failed["title"].endswith(" durp at rho 0.5 trial 0")
+    assert err.count(f"failed: {failed['title']}: ") == 1
     assert "finite" in failed["detail"]
     assert Path(failed["detail"].partition("(log: ")[2].rstrip(")")).read_text()
     shown = done("sweep", "status", path, "--results", results).out
-    assert "poison pgd" in shown
-    assert "failed: none" in shown
+    assert "\npoison pgd" in shown
+    assert f"\nfailed: {failed['title']}: " in shown
     # What failed is left alone until it is retried; what is done is not done again.
     stamps = {path: path.stat().st_mtime_ns for path in (results / "runs").iterdir()}
     again = cli("sweep", "run", path, "--results", results, "--quiet")
     assert again.code == 4
     assert {path: path.stat().st_mtime_ns for path in (results / "runs").iterdir()} == stamps
-    assert "none" in done("sweep", "retry", path, "--failed", "--results", results).out
+    retried = done("sweep", "retry", path, "--failed", "--results", results).out
+    assert retried == f"{failed['title']}\n"
     status = done("sweep", "status", path, "--results", results, "--json").json
     assert status["states"] == {"done": 4, "planned": 1}
     assert not list((results / "sweep" / "leases").iterdir())
@@ -386,7 +388,7 @@ def test_a_shard_waits_for_a_surrogate_of_another_shard_only_while_that_is_at_wo
 def test_nothing_to_do_starts_nothing(tmp_path, results):
     write_plan(make_plan([]), tmp_path / "plan.json")
     outcome = done("sweep", "run", tmp_path / "plan.json", "--results", results)
-    assert "0 jobs are done" in outcome.err
+    assert outcome.err == "0 jobs are done\n"
 
 
 def test_runs_whose_poison_is_not_there_are_not_waited_for(tmp_path, results):

@@ -322,7 +322,7 @@ def test_the_attack_has_the_profile_and_the_stage_its_epochs(tiny, results, monk
     line = ("defend", "--method", "none", "--dataset", tiny, *words, *brief)
     record = read_record(Path(done(*line, "--results", results, "--json").json["path"]))
     (pool,) = record.labels.poison.pools.values()
-    assert pool.spec["config"]["form"] == "watermark"
+    assert pool.spec.config["form"] == "watermark"
     assert record.labels.overrides["attack_profile"] == "watermark"
     assert record.labels.overrides["stage_epochs"] == 1
     assert record.spec.poison.profile == "watermark"

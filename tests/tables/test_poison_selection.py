@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_runs_on_the_poison_fill_the_table_and_no_others_do(name, attacks):
         chosen(0.3, WANTED, method="hint", labels={"overrides": {"poison": "artefact", "r": 1}}),
     ]
     assert measured(records) == {(0.0, "none"): 0.99, (0.6, "none"): 0.5}
-    cards = {"some/path": {"digest": WANTED, "attacks": ["bp"]}}
+    cards = {"some/path": SimpleNamespace(digest=WANTED, attacks=["bp"])}
     found, names = on_poisons(records, [name], cards)
     assert measured(found) == {(0.0, "none"): 0.99, (0.6, "none"): 0.9}
     assert [record.id for record in found] == [records[i].id for i in (0, 2, 4)]

@@ -58,7 +58,7 @@ def test_check_exits_with_3_on_a_deviation_alone(results):
     outcome = cli(*words)
     assert outcome.code == 3
     assert "check: 1 of 1 compared figure(s) differ" in outcome.err
-    assert "50.0" in outcome.out
+    assert "\n0.0  50.00±0.16" in outcome.out
     assert cli(*words, "--quiet").err == ""
     assert cli(*words, "--json").code == 3
     assert cli(*words, "--json").json["table"] == "2"
@@ -78,18 +78,19 @@ def test_missing_commands_leave_out_what_is_done(results):
 def test_report_formats_and_output(results, tmp_path):
     fake_runs(results, [0.9, 0.92])
     words = ("report", "--table", "2", "--dataset", "mnist", "--results", results, "--quiet")
+    cell = "91.00±1.41 (2 of 5)"
     signs = {
-        "rich": "Table II",
-        "markdown": "| ",
-        "csv": "dataset,",
-        "json": "{",
-        "latex": "\\begin{",
-        "html": "<!doctype html>",
+        "rich": ("Table II", f"\n0.0  {cell}  "),
+        "markdown": ("| ", f"\n| 0.0 | {cell} | "),
+        "csv": ("dataset,", "\n2,mnist,0.0,none,test_accuracy,0.91,0.0141421356,2,"),
+        "json": ("{", '"mean": 0.91, "n": 2, "std": 0.0141421356}, "method": "none"'),
+        "latex": ("\\begin{", "\n0.0 & 91.00$\\pm$1.41 (2 of 5) & "),
+        "html": ("<!doctype html>", f'<td class="figure">{cell}</td>'),
     }
-    for name, sign in signs.items():
+    for name, fragments in signs.items():
         outcome = done(*words, "--format", name)
-        assert sign in outcome.out
-        assert "91" in outcome.out
+        for fragment in fragments:
+            assert fragment in outcome.out
         assert done(*words, "--format", name, "--output", tmp_path / name).out == ""
         assert (tmp_path / name).read_text() == outcome.out
     assert done(*words, "--json").json == json.loads((tmp_path / "json").read_text())

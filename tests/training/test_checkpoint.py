@@ -5,8 +5,7 @@ import os
 import pytest
 import torch
 
-from helpers.batch_rows import batch_rows
-from helpers.tiny import CPU, recipe, split, train, weights_digest
+from helpers.tiny_training import CPU, batch_rows, recipe, split, train, weights_digest
 from poisonbench.core.errors import InterruptedRunError, StoreError
 from poisonbench.data.splits import digest_tensors
 from poisonbench.defenses import hint

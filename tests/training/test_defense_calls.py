@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers.tiny import SHAPE, K, Recorder, network, recipe, split, train, weights_digest
+from helpers.tiny_training import SHAPE, K, Recorder, network, recipe, split, train, weights_digest
 from poisonbench.core.errors import DivergedError
 from poisonbench.data.splits import Split
 from poisonbench.training.state import Defense, TrainingSet, TrainingState

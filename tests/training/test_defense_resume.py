@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.fake_data import fake_split, small_classifier
+from helpers.attack_tasks import fake_split, small_classifier
 from poisonbench.core.errors import AbortedError, InterruptedRunError
 from poisonbench.core.seeds import Seeds
 from poisonbench.defenses import atda, cutmix, deep_knn, epic, friends, jpeg, mixup

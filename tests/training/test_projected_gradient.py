@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from helpers.fake_data import SHAPE, K, small_classifier
+from helpers.attack_tasks import SHAPE, K, small_classifier
 from poisonbench.models.classifier import Classifier
 from poisonbench.training import projected_gradient
 from poisonbench.training.projected_gradient import (

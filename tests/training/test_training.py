@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.tiny import CPU, K, Recorder, network, recipe, split, train, weights_digest
+from helpers.tiny_training import CPU, K, Recorder, network, recipe, split, train, weights_digest
 from poisonbench.core.errors import AbortedError, DivergedError
 from poisonbench.core.seeds import Seeds
 from poisonbench.data.splits import Split, digest_tensors

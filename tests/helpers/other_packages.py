@@ -1,7 +1,9 @@
-"""Installed packages of other people: a folder for the path, with metadata as pip leaves it."""
+"""Methods of other people: the contracts' examples, and packages as pip installs them."""
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 
 def install(
@@ -33,3 +35,11 @@ def install(
     }.items():
         (site / path).parent.mkdir(parents=True, exist_ok=True)
         (site / path).write_text(text)
+
+
+def example_of(contract: ModuleType) -> ModuleType:
+    """The whole method in a base module's docstring, as a module."""
+    text = contract.__doc__.partition("::\n\n")[2]
+    module = ModuleType("example")
+    exec(compile(textwrap.dedent(text), "example", "exec", dont_inherit=True), vars(module))
+    return module

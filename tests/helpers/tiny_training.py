@@ -1,9 +1,10 @@
 """A problem that trains in a few hundredths of a second, for tests of training and of defenses."""
 
+from unittest.mock import patch
+
 import torch
 from torch import nn
 
-from helpers.batch_rows import batch_rows, watched_rows
 from poisonbench.core.seeds import Seeds
 from poisonbench.data.splits import Split, digest_tensors
 from poisonbench.models.classifier import Classifier, initialise
@@ -120,3 +121,32 @@ class Recorder(Defense):
 
     def rows(self, epoch: int):
         return torch.cat([rows for number, rows, *_ in self.batches if number == epoch])
+
+
+class _WatchedSet(TrainingSet):
+    last = None
+
+    def pixels(self, rows):
+        _WatchedSet.last = rows
+        return super().pixels(rows)
+
+
+def watched_rows():
+    """A context in which :func:`batch_rows` knows the rows of the batch that is trained on."""
+    return patch("poisonbench.training.trainer.TrainingSet", _WatchedSet)
+
+
+def batch_rows():
+    """The rows that the training loop read last: in ``perturb_batch`` those of the batch."""
+    return _WatchedSet.last
+
+
+def features(channels, height, width):
+    layers = nn.Sequential(
+        nn.Conv2d(channels, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.AvgPool2d(4),
+        nn.Flatten(),
+    )
+    return layers, 4 * ((height - 2) // 4) * ((width - 2) // 4)

@@ -1,0 +1,260 @@
+"""Specs: everything that determines a run, a poison or a trained model, and so its id.
+
+They are checked once, when a record or a card is read. A field that is null by default is absent
+from the JSON then, as in files that are older than it; where a file may also say null, the default
+is UNSET. No torch here.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from poisonbench.core.canonical import canonical_json, spec_id
+from poisonbench.targeting import Goal, Untargeted
+
+#: In the text that an id is the hash of, 1 and 1.0 differ.
+Number = int | float
+
+
+class JsonPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A JSON object of a spec, a card or a record."""
+
+
+class DatasetRef(JsonPart, frozen=True, kw_only=True):
+    """The data set's name without a path, and the digest of its splits."""
+
+    name: str
+    digest: str
+
+
+class PoisonSpec(JsonPart, frozen=True, kw_only=True):
+    """The poison that a run trains on.
+
+    Attributes:
+        attacks: names in the order of their shares.
+        rho: share of the training images.
+        selection: how the shares were drawn; null for a targeted poison or a given artefact.
+        trial: the draw; null for a given artefact.
+        profile: a targeted attack's, unless it is "paper".
+        digest: the artefact's; null before it is crafted.
+    """
+
+    attacks: list[str]
+    rho: Number
+    selection: str | None
+    trial: int | None
+    profile: str | None = None
+    digest: str | None = None
+
+
+class TargetingSpec(JsonPart, frozen=True, kw_only=True):
+    """A :class:`~poisonbench.targeting.Targeting`; null in a poison's spec is the victim's own."""
+
+    scenario: str
+    rho: Number
+    targets: str
+    target: int | None
+    intended_class: int | None
+    poison_class: int | None
+    transfer_share: Number | None = None
+    stage_epochs: int | None = None
+    norm_drift: bool | None = None
+
+
+class TrainingSpec(JsonPart, frozen=True, kw_only=True):
+    """A ``Recipe`` of :mod:`poisonbench.training.recipe`."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: Number
+    momentum: Number
+    weight_decay: Number
+    milestones: list[int]
+    augment: str
+    precision: str
+    recalibrate: Number | None = None
+
+
+class RunSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="defend"):
+    """Everything that determines a run's result.
+
+    Attributes:
+        loop: number of the training loop.
+        poison: null for a clean run.
+        method: the defense; recipe_number and config are its own.
+        trial: seeds initial weights, batches and augmentation.
+        targeting: of a targeted attack, or of its clean control.
+        goal: the target; null before it is drawn, and without targeting.
+        pretraining: on clean data; null from scratch.
+        stage: number of the second stage; null from scratch.
+    """
+
+    loop: int
+    dataset: DatasetRef
+    poison: PoisonSpec | None
+    method: str
+    recipe_number: int
+    config: dict[str, Any]
+    model: str
+    seed: int
+    trial: int
+    targeting: TargetingSpec | None = None
+    goal: Goal | None = None
+    pretraining: TrainingSpec | None = None
+    stage: int | None = None
+    training: TrainingSpec
+
+    @property
+    def id(self) -> str:
+        """The run's."""
+        return spec_id(self)
+
+    @property
+    def rho(self) -> float:
+        """Poisoned share of the training images; 0 for a clean run."""
+        return 0.0 if self.poison is None else self.poison.rho
+
+    @property
+    def poison_digest(self) -> str | None:
+        """The poison's digest; null for a clean run."""
+        return None if self.poison is None else self.poison.digest
+
+
+class MethodSpec(JsonPart, frozen=True, kw_only=True):
+    """A defense that a network was pretrained under."""
+
+    method: str
+    recipe_number: int
+    config: dict[str, Any]
+
+
+class ModelSpec(JsonPart, frozen=True, kw_only=True):
+    """Everything that determines a network that is trained beside the runs.
+
+    Attributes:
+        kind: "surrogate", or another purpose with seeds of its own.
+        loop: number of the training loop.
+        dataset: the digest of its splits.
+        model: the network.
+        number: of several, which differ in initial weights and batches.
+        rows: the digest of the images, where they are not the training split.
+        head: how a new head is trained on the features.
+        poison: the digest of the poison in the images; null of clean ones.
+        after_epochs: where it is looked at before the end.
+    """
+
+    kind: str
+    loop: int
+    dataset: str
+    model: str
+    training: TrainingSpec
+    seed: int
+    trial: int
+    number: int = 0
+    rows: str | None = None
+    head: TrainingSpec | None = None
+    defense: MethodSpec | None = None
+    poison: str | UnsetType | None = UNSET
+    after_epochs: list[int] | None = None
+
+
+class CraftSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="craft"):
+    """A poison that one attack crafted; the data set is the digest of its splits."""
+
+    attack: str
+    recipe_number: int
+    config: dict[str, Any]
+    dataset: str
+    surrogate: ModelSpec | None
+    seed: int
+    trial: int
+    targeting: TargetingSpec | None = None
+
+
+class MixSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="mix"):
+    """Shares of several attacks' poisons, which are named by their digests."""
+
+    recipe_number: int
+    pools: dict[str, str]
+    order: list[str]
+    rho: Number
+    selection: str
+    seed: int
+
+
+class ImportSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="import"):
+    """A published poison set, by the sha256 of its files; of a generator three are absent."""
+
+    format: str
+    recipe_number: int
+    files: dict[str, str]
+    std: str | UnsetType | None = UNSET
+    ids: str | UnsetType | None = UNSET
+    attack: str
+    scenario: str | UnsetType = UNSET
+    epsilon: Number | None
+    dataset: str
+
+
+#: Where a poison's images came from.
+PoisonOrigin = CraftSpec | MixSpec | ImportSpec
+
+
+class PoisonedDataset(DatasetRef, frozen=True, kw_only=True):
+    """The data set that a poison was made for."""
+
+    train_size: int
+    image_shape: tuple[int, int, int]
+    num_classes: int
+
+
+class Measured(JsonPart, frozen=True, kw_only=True):
+    """How far poisons are from their bases, in grey levels of 1/255; all 0 without poisons.
+
+    The mean is over pixels and channels; ``changed_pixels`` is the share of pixel positions where
+    any channel differs.
+    """
+
+    max_abs_levels: int
+    mean_abs_levels: float
+    changed_pixels: float
+
+
+class PoisonCard(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="poison"):
+    """What a poison says of itself.
+
+    Attributes:
+        attacks: names in the order of their shares.
+        spec: all that determined the images.
+        epsilon: L-infinity budget.
+        levels: the whole grey levels of 1/255 in it.
+        digest: of indices and images.
+        seal: :func:`seal_of` all this.
+    """
+
+    schema: int
+    attacks: Annotated[list[str], msgspec.Meta(min_length=1)]
+    goal: Goal | Untargeted
+    spec: PoisonOrigin
+    epsilon: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    levels: int
+    num_poisons: int
+    dataset: PoisonedDataset
+    measured: Measured
+    versions: dict[str, str]
+    digest: str
+    sources_digest: str
+    seal: str
+
+
+def seal_of(fields: Mapping[str, Any]) -> str:
+    """sha256 of a card's or record's JSON but for its seal: a bit that flips on a disk shows.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    unsealed = {name: value for name, value in fields.items() if name != "seal"}
+    return hashlib.sha256(canonical_json(unsealed).encode()).hexdigest()
