@@ -36,17 +36,10 @@ PROFILES: Profiles = {"paper": {}}
 RECIPE_CHANGES: Profiles = {"paper": {"*": {"recalibrate": 1.0}}}
 
 
-def build(config: Config, recipe: Recipe) -> Defense:
-    """The defense for one run."""
-    return Recalibration(recipe)
-
-
 class Recalibration(Defense):
     """Plain training, by a recipe that recalibrates."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__()
-        self.recipe = recipe
+    recipe: Recipe
 
     def check_run(self, scenario: str, given: Collection[str]) -> None:
         """Refuse a recipe that recalibrates nothing."""
@@ -55,3 +48,6 @@ class Recalibration(Defense):
             "expected a share of the validation images above 0 as --recalibrate, got 0; "
             "--method none trains without",
         )
+
+
+build = Recalibration

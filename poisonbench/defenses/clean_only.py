@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.core.settings import BaseConfig, Profiles, require
-from poisonbench.defenses.base import Defense, Oracle, Recipe, TrainingSet, TrainingState
+from poisonbench.defenses.base import Oracle, TrainingSet, TrainingState
 
 VERSION = 1
 
@@ -33,11 +33,6 @@ class Config(BaseConfig):
 
 
 PROFILES: Profiles = {"paper": {}}
-
-
-def build(config: Config, recipe: Recipe) -> Defense:
-    """The control for one run."""
-    return CleanOnly()
 
 
 class CleanOnly(Oracle):
@@ -61,3 +56,6 @@ class CleanOnly(Oracle):
         state.note({"round": "filter", "classes_emptied": emptied})
         self.memory["keep"] = keep
         return state.train.with_keep(keep)
+
+
+build = CleanOnly

@@ -98,8 +98,8 @@ class Epic(Defense):
     """Drops lone medoids when ``rounds`` epochs are done."""
 
     def __init__(self, config: Config, rounds: range) -> None:
-        super().__init__()
-        self.config, self.rounds = config, rounds
+        super().__init__(config)
+        self.rounds = rounds
 
     def start_epoch(self, state: TrainingState) -> TrainingSet:
         """Steps 2-5 at a round; between rounds the training set stays as it is."""

@@ -158,9 +158,7 @@ def build(config: Config, recipe: Recipe) -> Defense:
 class Hint(Defense):
     """Adds influence-guided noise to the selected images at the scheduled epochs."""
 
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
+    config: Config
 
     def start_epoch(self, state: TrainingState) -> TrainingSet:
         """Steps 1-5; between scheduled epochs the training set stays as it is."""

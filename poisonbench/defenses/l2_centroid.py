@@ -16,13 +16,13 @@ Settings   epsilon is the share of poisons that is feared: 0.01 for the paper's 
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.core.settings import Profiles, setting
-from poisonbench.defenses.base import Defense, Recipe
 from poisonbench.defenses.shared.feature_filter import FeatureFilter, FilterConfig, keep_lowest
 
 VERSION = 1
@@ -38,11 +38,6 @@ class Config(FilterConfig):
 PROFILES: Profiles = {"paper": {}}
 
 
-def build(config: Config, recipe: Recipe) -> Defense:
-    """The filter for one run."""
-    return FeatureFilter(kept, config)
-
-
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:
     """Steps 2 and 3: the rows to keep, (N,) bool, of features (N, F); nothing is random."""
     return keep_lowest(distances_to_centroid(features, labels), labels, config.fraction)
@@ -54,3 +49,6 @@ def distances_to_centroid(features: Tensor, labels: Tensor) -> Tensor:
     # A matrix product instead of scattered sums, which a GPU adds in any order.
     means = members.T @ features / members.sum(0).clamp(min=1)[:, None]
     return (features - means[labels]).square().sum(1)
+
+
+build = partial(FeatureFilter, kept)

@@ -23,13 +23,13 @@ Deviations gamma is not printed; it is scikit-learn's "scale", 1 / (F var(featur
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from poisonbench.core.settings import Profiles, setting
-from poisonbench.defenses.base import Defense, Recipe
 from poisonbench.defenses.shared.feature_filter import (
     FeatureFilter,
     FilterConfig,
@@ -54,11 +54,6 @@ class Config(FilterConfig):
 PROFILES: Profiles = {"paper": {}}
 
 
-def build(config: Config, recipe: Recipe) -> Defense:
-    """The filter for one run."""
-    return FeatureFilter(kept, config)
-
-
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:
     """Steps 2 and 3: the rows to keep, (N,) bool, of features (N, F); nothing is random."""
     from sklearn.svm import OneClassSVM
@@ -80,3 +75,6 @@ def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: C
     if config.cut == "sklearn":
         return keep.to(labels.device)
     return keep_lowest(outlyingness.to(labels.device), labels, config.nu)
+
+
+build = partial(FeatureFilter, kept)
