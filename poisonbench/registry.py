@@ -308,7 +308,7 @@ class EntryTable(dict[str, EntryT]):
         ours = (*ATTACKS, *DEFENSES, *NETWORKS, *DATASETS)
         super().__init__({entry.name: entry for entry in ours if isinstance(entry, kind)})
         self.faults: dict[str, str] = {}
-        for name, source, entry in installed(kind):  # type: ignore[arg-type]
+        for name, source, entry in installed(kind):
             if name in self:
                 self.faults[name] = _clash(self[name].source, source)
             elif isinstance(entry, str):

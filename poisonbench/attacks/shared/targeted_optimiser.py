@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackConfig, TargetedTask
+from poisonbench.attacks.shared.resuming import resume
 from poisonbench.core.devices import send
 from poisonbench.core.settings import setting
 from poisonbench.models.classifier import Classifier, groups_in_a_pass
@@ -110,19 +111,16 @@ def brew(
     size = groups_in_a_pass(base)
 
     # 1. Random starts, or where it was interrupted.
-    first_step, saved = 0, task.checkpoint.load()
-    if saved is None:
-        shape = (restarts, *base.shape[1:])
-        noise = torch.cat([torch.randn(shape, generator=draws) for draws in task.generators])
-        images = centre + (config.epsilon * noise).clamp_(-config.epsilon, config.epsilon).to(base)
-        momentum = torch.zeros_like(images)
-        losses = torch.zeros(len(images), dtype=base.dtype, device=base.device)
-    else:
-        first_step = saved[0]["step"]
-        images, momentum, losses = (saved[1][n].to(base) for n in ("images", "momentum", "losses"))
+    shape = (restarts, *base.shape[1:])
+    noise = torch.cat([torch.randn(shape, generator=draws) for draws in task.generators])
+    images = centre + (config.epsilon * noise).clamp_(-config.epsilon, config.epsilon).to(base)
+    momentum = torch.zeros_like(images)
+    losses = torch.zeros(len(images), dtype=base.dtype, device=base.device)
+    kept = {"images": images, "momentum": momentum, "losses": losses}
+    position = resume(task.checkpoint, kept, None)
 
     # 2. Signed Adam.
-    for step in range(first_step, config.steps):
+    for step in range(position.get("step", 0), config.steps):
         draws = None
         if config.brew_augment == "shift-flip":
             draws = _draw_shift_flip(restarts, num_poisons, base, task.generators)
@@ -141,11 +139,9 @@ def brew(
             momentum[groups] = momentum[groups].lerp(gradient.sign(), 1 - _MOMENTUM)
         tau = config.step_size * 0.1 ** sum(step >= config.steps // part for part in _DECAYS)
         images -= tau / (1 - _MOMENTUM ** (step + 1)) * unit * momentum
-        images = project_linf(images, centre, config.epsilon)
+        images.copy_(project_linf(images, centre, config.epsilon))
         task.report(step + 1, config.steps)
-        task.checkpoint.save_if_due(
-            {"step": step + 1}, {"images": images, "momentum": momentum, "losses": losses}
-        )
+        task.checkpoint.save_if_due({"step": step + 1}, kept)
 
     # 3. The best restart of each target; one that diverged is no best.
     comparable = losses.nan_to_num(nan=math.inf).view(num_targets, restarts)
