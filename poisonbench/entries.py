@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from poisonbench.core.errors import UsageError
-from poisonbench.core.settings import BaseConfig, require
+from poisonbench.core.settings import BaseConfig, Profiles, require
 from poisonbench.targeting import SCENARIOS
 
 #: By name, what a module must hold: in words, and the check.
@@ -120,6 +120,12 @@ class Entry(ABC):
         return ""
 
 
+def profiles_of(method: ModuleType) -> Profiles:
+    """A method's settings by profile and preset."""
+    profiles: Profiles = getattr(method, "PROFILES", {"paper": {}})
+    return profiles
+
+
 def unusable(kind: str, name: str, fault: str) -> str:
     """The message on the use of what has a fault."""
     return f"expected {kind} that can be used, got {name}: {fault}"
@@ -178,7 +184,7 @@ def _is_profiles(value: Any) -> bool:
 
 _METHOD: Needs = {
     "Config": ("a frozen dataclass that derives from BaseConfig", _is_config),
-    "PROFILES": ('settings as {"paper": {"mnist": {...}}}', _is_profiles),
+    "PROFILES": ('settings as {"paper": {"mnist": {...}}}', lambda v: v is None or _is_profiles(v)),
     "VERSION": ("a whole number", lambda v: isinstance(v, int)),
 }
 

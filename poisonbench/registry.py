@@ -206,6 +206,8 @@ NETWORKS = _ours(
     NetworkEntry(
         "mnist-cnn-small",
         "The same in a quarter of the width: 10 and 25 filters",
+        module="mnist_cnn",
+        builder="small_features",
     ),
     NetworkEntry(
         "cifar-resnet18",

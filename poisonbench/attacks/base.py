@@ -9,8 +9,8 @@ Config    a frozen, keyword-only dataclass that derives from :class:`AttackConfi
           the Python API and part of what names the poison. It is a bool, int, float, str or
           ``Literal``, one of them or None, or a tuple of one. Defaults are the paper's, for
           CIFAR-10. ``epsilon`` is there already; declare it again for another default.
-PROFILES  settings by profile and preset, ``{"paper": {"mnist": {"steps": 40}}}``. "paper" holds
-          unless ``--profile`` names another. A data set's presets apply one after the other.
+PROFILES  if there, settings by profile and preset, ``{"paper": {"mnist": {"steps": 40}}}``. "paper"
+          holds unless ``--profile`` names another. A data set's presets apply one after the other.
 VERSION   a whole number, raised by hand when the same settings come to give other poisons, which
           are then crafted anew, and their runs done again.
 craft     ``craft(task, config)`` returns float32 poisons in [0, 1], (P, C, H, W) for all images of

@@ -35,12 +35,16 @@ from torch import Tensor
 
 from poisonbench.attacks.base import TargetedTask
 from poisonbench.attacks.shared.feature_space import (
-    MNIST_PRESETS,
     FeatureSpace,
     adam_steps,
     mean_distance,
 )
-from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, surrogate_models
+from poisonbench.attacks.shared.targeted_optimiser import (
+    MNIST_PRESETS,
+    BrewingConfig,
+    brew,
+    surrogate_models,
+)
 from poisonbench.core.settings import Profiles, require, setting
 
 VERSION = 1

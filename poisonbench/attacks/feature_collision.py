@@ -46,8 +46,13 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import TargetedTask
-from poisonbench.attacks.shared.feature_space import MNIST_PRESETS, FeatureSpace, mean_distance
-from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, surrogate_models
+from poisonbench.attacks.shared.feature_space import FeatureSpace, mean_distance
+from poisonbench.attacks.shared.targeted_optimiser import (
+    MNIST_PRESETS,
+    BrewingConfig,
+    brew,
+    surrogate_models,
+)
 from poisonbench.core.devices import Flag
 from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.training.projected_gradient import project_linf

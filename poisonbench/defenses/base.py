@@ -9,8 +9,8 @@ Config    a frozen, keyword-only dataclass that derives from ``BaseConfig``. Eac
           the Python API and part of what names the run. It is a bool, int, float, str or
           ``Literal``, one of them or None, or a tuple of one. Defaults are the paper's, for
           CIFAR-10.
-PROFILES  settings by profile and preset, ``{"paper": {"mnist": {"steps": 40}}}``. "paper" holds
-          unless ``--profile`` names another. A data set's presets apply one after the other.
+PROFILES  if there, settings by profile and preset, ``{"paper": {"mnist": {"steps": 40}}}``. "paper"
+          holds unless ``--profile`` names another. A data set's presets apply one after the other.
 VERSION   a whole number, raised by hand when the same settings come to give other results; runs
           are then done anew.
 build     ``build(config, recipe)`` returns a :class:`Defense` for one run, which trains by that

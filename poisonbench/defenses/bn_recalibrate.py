@@ -19,20 +19,14 @@ Limits     repairs what poisons do to the statistics, not what they do to weight
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from poisonbench.core.settings import BaseConfig, Profiles, require
 from poisonbench.defenses.base import Defense, Recipe
 
 VERSION = 1
 
-
-@dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
-    """Nothing to set: the recipe's ``recalibrate`` is the method's setting."""
-
-
-PROFILES: Profiles = {"paper": {}}
+#: Nothing to set: the recipe's ``recalibrate`` is the method's setting.
+Config = BaseConfig
 RECIPE_CHANGES: Profiles = {"paper": {"*": {"recalibrate": 1.0}}}
 
 

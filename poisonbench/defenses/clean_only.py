@@ -16,23 +16,16 @@ Scenarios  drops the poisons of what the scenario trains on. Where they are thei
            in the paper's transfer sets, that class goes, and a warning says so.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from poisonbench.core.settings import BaseConfig, Profiles, require
+from poisonbench.core.settings import BaseConfig, require
 from poisonbench.defenses.base import Oracle, TrainingSet, TrainingState
 
 VERSION = 1
 
-
-@dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
-    """Nothing to set."""
-
-
-PROFILES: Profiles = {"paper": {}}
+#: Nothing to set.
+Config = BaseConfig
 
 
 class CleanOnly(Oracle):

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.core.settings import BaseConfig, setting
 from poisonbench.defenses.base import Defense, TrainingSet, TrainingState
 
 VERSION = 1
@@ -36,9 +36,6 @@ class Config(BaseConfig):
     """The encoder's settings."""
 
     quality: int = setting(75, "JPEG quality.", low=1, high=95)
-
-
-PROFILES: Profiles = {"paper": {}}
 
 
 class Jpeg(Defense):

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.core.settings import Profiles, setting
+from poisonbench.core.settings import setting
 from poisonbench.defenses.shared.feature_filter import FeatureFilter, FilterConfig, keep_lowest
 
 VERSION = 1
@@ -33,9 +33,6 @@ class Config(FilterConfig):
     """The filter's settings; the defaults are the paper's for feature collision."""
 
     fraction: float = setting(0.01, "epsilon: share of each class to remove.", over=0, under=1)
-
-
-PROFILES: Profiles = {"paper": {}}
 
 
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:

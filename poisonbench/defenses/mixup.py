@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.core.devices import send
-from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.core.settings import BaseConfig, setting
 from poisonbench.defenses.base import Defense, TrainingState
 from poisonbench.training.augmentation import draw_beta
 
@@ -37,9 +37,6 @@ class Config(BaseConfig):
     alpha: float = setting(
         1.0, "Of Beta(alpha, alpha); small means that one image prevails.", over=0
     )
-
-
-PROFILES: Profiles = {"paper": {}}
 
 
 class Mixup(Defense):

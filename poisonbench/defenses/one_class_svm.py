@@ -29,7 +29,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from poisonbench.core.settings import Profiles, setting
+from poisonbench.core.settings import setting
 from poisonbench.defenses.shared.feature_filter import (
     FeatureFilter,
     FilterConfig,
@@ -49,9 +49,6 @@ class Config(FilterConfig):
     cut: Literal["ranked", "sklearn"] = setting(
         "ranked", "Remove exactly the share of lowest scores, or what the SVM predicts."
     )
-
-
-PROFILES: Profiles = {"paper": {}}
 
 
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:

@@ -19,7 +19,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.core.settings import BaseConfig, setting
 from poisonbench.defenses.shared.feature_filter import FeatureFilter
 
 VERSION = 1
@@ -30,9 +30,6 @@ class Config(BaseConfig):
     """The filter's settings; the defaults are of the paper's Table 1."""
 
     fraction: float = setting(0.1, "Share of the training set to remove.", over=0, under=1)
-
-
-PROFILES: Profiles = {"paper": {}}
 
 
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:

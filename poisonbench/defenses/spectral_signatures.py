@@ -26,7 +26,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.core.settings import require, setting
 from poisonbench.defenses.shared.feature_filter import (
     FeatureFilter,
     FilterConfig,
@@ -53,9 +53,6 @@ class Config(FilterConfig):
             "multiplier: expected multiplier x epsilon in (0, 1), got "
             f"{self.multiplier} x {self.epsilon}",
         )
-
-
-PROFILES: Profiles = {"paper": {}}
 
 
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:

@@ -4,7 +4,6 @@ T targets, P poisons each, F features: the input of the classifier's head.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,18 +14,6 @@ from poisonbench.attacks.shared.targeted_optimiser import Objective, OptimiserCo
 from poisonbench.models.classifier import Classifier, groups_in_a_pass
 from poisonbench.models.folding import folded
 from poisonbench.training.projected_gradient import project_linf
-
-#: What Bullseye Polytope and Feature Collision brew with for MNIST, where no profile says else.
-MNIST_PRESETS: dict[str, dict[str, Any]] = {
-    "mnist": {"epsilon": 76 / 255, "brew_augment": "none"},
-    "mnist-sample": {
-        "epsilon": 64 / 255,
-        "steps": 30,
-        "step_unit": "pixel",
-        "restarts": 1,
-        "surrogates": 3,
-    },
-}
 
 
 class FeatureSpace:

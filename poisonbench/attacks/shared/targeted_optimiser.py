@@ -24,7 +24,7 @@ MNIST       has no published setting: there poisons are not augmented, as the vi
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -39,6 +39,18 @@ from poisonbench.training.projected_gradient import project_linf, shift_flip
 #: Losses (G,) of groups of poisons (G, P, C, H, W), which belong to the targets (G,), at the
 #: surrogate of that number.
 Objective = Callable[[int, Tensor, Tensor], Tensor]
+
+#: What attacks brew with for MNIST, where no profile says else.
+MNIST_PRESETS: dict[str, dict[str, Any]] = {
+    "mnist": {"epsilon": 76 / 255, "brew_augment": "none"},
+    "mnist-sample": {
+        "epsilon": 64 / 255,
+        "steps": 30,
+        "step_unit": "pixel",
+        "restarts": 1,
+        "surrogates": 3,
+    },
+}
 
 _MOMENTUM = 0.9
 #: The steps are divided by these and rounded down: 93, 156 and 218 of 250. Floor division is not
