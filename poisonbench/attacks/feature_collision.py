@@ -106,7 +106,7 @@ class Config(BrewingConfig):
 def craft(task: TargetedTask, config: Config) -> Tensor:
     """Poisons (T, P, C, H, W) float32 in [0, 1] for the task's targets."""
     # 1. The targets' features.
-    space = FeatureSpace(surrogate_models(task.snapshots, task.epochs, config), task.targets)
+    space = FeatureSpace(surrogate_models(task, config), task.targets)
     if config.form == "watermark":
         return _watermarked(task, config, space)
     # 2.

@@ -66,7 +66,7 @@ Config = BrewingConfig
 
 def craft(task: TargetedTask, config: Config) -> Tensor:
     """Poisoned images (T, P, C, H, W) float32 in [0, 1] for the task's images."""
-    models = surrogate_models(task.snapshots, task.epochs, config)
+    models = surrogate_models(task, config)
 
     # 1. Goals (T, D) of length 1, a surrogate each.
     goals = []

@@ -95,17 +95,15 @@ class BrewingConfig(OptimiserConfig):
         return std if self.step_unit == "normalised" else torch.ones_like(std)
 
 
-def surrogate_models(
-    snapshots: Callable[[int, Sequence[int]], list[Classifier]], epochs: int, config: BrewingConfig
-) -> list[Classifier]:
-    """The attacker's models, staggered as the config says; ``epochs`` are a full training's."""
+def surrogate_models(task: TargetedTask, config: BrewingConfig) -> list[Classifier]:
+    """The attacker's models, staggered as the config says."""
     count = config.surrogates
-    ends = [max(1, round(epochs * (number + 1) / count)) for number in range(count)]
+    ends = [max(1, round(task.epochs * (number + 1) / count)) for number in range(count)]
     if config.stagger == "snapshots":
-        return snapshots(0, ends)
+        return task.snapshots(0, ends)
     if config.stagger == "none":
-        ends = [epochs] * count
-    return [snapshots(number, [end])[0] for number, end in enumerate(ends)]
+        ends = [task.epochs] * count
+    return [task.snapshots(number, [end])[0] for number, end in enumerate(ends)]
 
 
 def brew(
