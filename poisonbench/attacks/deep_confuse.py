@@ -112,14 +112,9 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     generator = _fresh(generator, task).to(memory_format=torch.channels_last).train()
     adam = torch.optim.Adam(generator.parameters(), lr=config.generator_rate)
     # g' ("generator") and f ("surrogate") in training mode, g ("frozen") and "best" in eval mode.
-    networks = nn.ModuleDict(
-        {
-            "generator": generator,
-            "frozen": copy.deepcopy(generator).eval(),
-            "best": copy.deepcopy(generator).eval(),
-            "surrogate": copy.deepcopy(blank).to_empty(device=clean.device).train(),
-        }
-    )
+    networks = nn.ModuleDict({name: copy.deepcopy(generator).eval() for name in ("frozen", "best")})
+    networks["generator"] = generator
+    networks["surrogate"] = copy.deepcopy(blank).to_empty(device=clean.device).train()
     # The epoch's rows; the round's sums, after the pseudo step and of the classifier.
     order = torch.arange(len(clean), device=clean.device)
     losses = torch.zeros(2, device=clean.device)
