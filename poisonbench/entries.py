@@ -5,13 +5,15 @@ entry names the module that holds the algorithm, which is imported when it is us
 """
 
 import importlib
+import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from types import ModuleType
 from typing import Any, ClassVar
 
 from poisonbench.core.errors import UsageError
-from poisonbench.core.settings import BaseConfig, require
+from poisonbench.core.settings import BaseConfig, Profiles, require
 from poisonbench.targeting import SCENARIOS
 
 #: By name, what a module must hold: in words, and the check.
@@ -38,7 +40,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(ABC):
     """What all kinds share.
 
     Attributes:
@@ -88,8 +90,9 @@ class Entry:
 
         return self.plug_in or Source("poisonbench", __version__)
 
+    @abstractmethod
     def _needs(self) -> Needs:
-        raise NotImplementedError
+        """What the module must hold."""
 
     def load(self) -> ModuleType:
         """Import the module.
@@ -112,8 +115,15 @@ class Entry:
         for name, (what, fits) in self._needs().items():
             if not fits(value := getattr(module, name, None)):
                 where = self.source.name if self.source.path else self.module
-                return broken(self.source, f"expected {name} in {where}, {what}, got {value!r:.60}")
+                got = _call_text(value)
+                return broken(self.source, f"expected {name} in {where}, {what}, got {got:.60}")
         return ""
+
+
+def profiles_of(method: ModuleType) -> Profiles:
+    """A method's settings by profile and preset."""
+    profiles: Profiles = getattr(method, "PROFILES", {"paper": {}})
+    return profiles
 
 
 def unusable(kind: str, name: str, fault: str) -> str:
@@ -129,6 +139,30 @@ def broken(source: Source, reason: str) -> str:
 def reason_of(error: Exception) -> str:
     """An exception in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+
+
+def _takes(count: int) -> Callable[[Any], bool]:
+    """A check that a value can be called with so many arguments by position."""
+
+    def fits(value: Any) -> bool:
+        try:
+            inspect.signature(value).bind(*range(count))
+        except TypeError:
+            return False
+        except ValueError:
+            # Code that is not Python's tells no signature.
+            return callable(value)
+        return True
+
+    return fits
+
+
+def _call_text(value: Any) -> str:
+    """What can be called as ``name(its, parameters)``, anything else as Python shows it."""
+    try:
+        return f"{value.__name__}({', '.join(inspect.signature(value).parameters)})"
+    except (AttributeError, TypeError, ValueError):
+        return repr(value)
 
 
 def _is_config(value: Any) -> bool:
@@ -150,7 +184,7 @@ def _is_profiles(value: Any) -> bool:
 
 _METHOD: Needs = {
     "Config": ("a frozen dataclass that derives from BaseConfig", _is_config),
-    "PROFILES": ('settings as {"paper": {"mnist": {...}}}', _is_profiles),
+    "PROFILES": ('settings as {"paper": {"mnist": {...}}}', lambda v: v is None or _is_profiles(v)),
     "VERSION": ("a whole number", lambda v: isinstance(v, int)),
 }
 
@@ -190,7 +224,7 @@ class AttackEntry(Entry):
         return {
             **_METHOD,
             "Config": config,
-            "craft": ("a function of a task and a Config", callable),
+            "craft": ("a function of a task and a Config", _takes(2)),
         }
 
 
@@ -220,7 +254,7 @@ class DefenseEntry(Entry):
         return super().fault()
 
     def _needs(self) -> Needs:
-        return {**_METHOD, "build": ("a function of a Config and a Recipe", callable)}
+        return {**_METHOD, "build": ("a function of a Config and a Recipe", _takes(2))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +278,7 @@ class NetworkEntry(Entry):
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
     def _needs(self) -> Needs:
-        return {self.builder: ("a function of channels, height and width", callable)}
+        return {self.builder: ("a function of channels, height and width", _takes(3))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,8 +314,8 @@ class DatasetEntry(Entry):
         return f"{self.name}:PATH" if self.takes_path else self.name
 
     def _needs(self) -> Needs:
-        needs: Needs = {"load": ("a function of name, path and data root", callable)}
-        fetch: Needs = {"fetch": ("a function of name, data root and say", callable)}
+        needs: Needs = {"load": ("a function of name, path and data root", _takes(3))}
+        fetch: Needs = {"fetch": ("a function of name, data root and say", _takes(3))}
         return {**needs, **fetch} if self.can_fetch else needs
 
 

@@ -206,6 +206,8 @@ NETWORKS = _ours(
     NetworkEntry(
         "mnist-cnn-small",
         "The same in a quarter of the width: 10 and 25 filters",
+        module="mnist_cnn",
+        builder="small_features",
     ),
     NetworkEntry(
         "cifar-resnet18",
@@ -316,7 +318,7 @@ class EntryTable(dict[str, EntryT]):
         ours = (*ATTACKS, *DEFENSES, *NETWORKS, *DATASETS)
         super().__init__({entry.name: entry for entry in ours if isinstance(entry, kind)})
         self.faults: dict[str, str] = {}
-        for name, source, entry in installed(kind):  # type: ignore[arg-type]
+        for name, source, entry in installed(kind):
             if name in self:
                 self.faults[name] = _clash(self[name].source, source)
             elif isinstance(entry, str):

@@ -14,6 +14,7 @@ from poisonbench import registry
 from poisonbench.attacks.base import AttackConfig
 from poisonbench.cli.main import COMMANDS, load_command
 from poisonbench.core.settings import BaseConfig, options_of
+from poisonbench.entries import profiles_of
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense
 
@@ -521,7 +522,7 @@ def test_every_entry_has_what_an_algorithm_needs(command, entry):
     assert type(config).__dataclass_params__.frozen
     assert all(option.help for option in options_of(module.Config))
     names = {option.name for option in options_of(module.Config)}
-    for presets in module.PROFILES.values():
+    for presets in profiles_of(module).values():
         for values in presets.values():
             assert set(values) <= names
     if command == "craft":

@@ -268,6 +268,31 @@ def test_a_name_that_two_packages_have_names_both(packages, tiny, results):
         ),
         (
             "defenses",
+            EMPTY_DEFENSE + "def build(config):\n    pass\nENTRY = DefenseEntry('own', 'x')",
+            "expected build in broken_lab, a function of a Config and a Recipe, got build(config)",
+        ),
+        (
+            "defenses",
+            EMPTY_DEFENSE + "class build(none.Defense):\n    def __init__(self, config):\n"
+            "        super().__init__()\nENTRY = DefenseEntry('own', 'x')",
+            "a function of a Config and a Recipe, got build(config)",
+        ),
+        (
+            "attacks",
+            "from poisonbench.attacks.random_noise import Config, PROFILES, VERSION\n"
+            "from poisonbench.entries import AttackEntry\n"
+            "def craft(task, config, seed):\n    pass\nENTRY = AttackEntry('own', 'x')",
+            "expected craft in broken_lab, a function of a task and a Config, "
+            "got craft(task, config, seed)",
+        ),
+        (
+            "models",
+            "from poisonbench.entries import NetworkEntry\nENTRY = NetworkEntry('own', 'x')\n"
+            "def features(shape):\n    pass",
+            "a function of channels, height and width, got features(shape)",
+        ),
+        (
+            "defenses",
             EMPTY_DEFENSE + "VERSION = 'one'\nENTRY = DefenseEntry('own', 'x')",
             "expected VERSION in broken_lab, a whole number",
         ),

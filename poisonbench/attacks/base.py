@@ -9,8 +9,8 @@ Config    a frozen, keyword-only dataclass that derives from :class:`AttackConfi
           the Python API and part of what names the poison. It is a bool, int, float, str or
           ``Literal``, one of them or None, or a tuple of one. Defaults are the paper's, for
           CIFAR-10. ``epsilon`` is there already; declare it again for another default.
-PROFILES  settings by profile and preset, ``{"paper": {"mnist": {"steps": 40}}}``. "paper" holds
-          unless ``--profile`` names another. A data set's presets apply one after the other.
+PROFILES  if there, settings by profile and preset, ``{"paper": {"mnist": {"steps": 40}}}``. "paper"
+          holds unless ``--profile`` names another. A data set's presets apply one after the other.
 VERSION   a whole number, raised by hand when the same settings come to give other poisons, which
           are then crafted anew, and their runs done again.
 craft     ``craft(task, config)`` returns float32 poisons in [0, 1], (P, C, H, W) for all images of
@@ -129,65 +129,57 @@ class LabelledImages:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackTask:
-    """Everything an untargeted attack may look at. There is no test split here and no defense.
+class Task:
+    """What every attack may look at. There is no test split here and no defense."""
 
-    Attributes:
-        images: (P, C, H, W) float32 in [0, 1], the clean images that it may change, on the device.
-        labels: (P,) int64, their labels; poisons keep them (clean-label).
-        validation: clean images that are not among those, which the attacker trusts and may choose
-            among its results by; no victim is trained or tested on them.
-        num_classes: K.
-        surrogate: returns the attacker's model, trained on clean data, in eval mode and frozen;
-            an attack that needs none never calls it.
-        generator: CPU generator, the only source of randomness.
-        report: called with (steps done, steps in all) to show progress.
-        checkpoint: where an attack may save itself between two steps.
-    """
-
+    #: The clean images that it may change, float32 in [0, 1], on the device.
     images: Tensor
+    #: Their labels, int64; poisons keep them (clean-label).
     labels: Tensor
-    validation: LabelledImages
+    #: K.
     num_classes: int
-    surrogate: Callable[[], Classifier]
-    generator: torch.Generator
+    #: Called with (steps done, steps in all) to show progress.
     report: Callable[[int, int], None]
+    #: Where an attack may save itself between two steps, with all its targets.
     checkpoint: AttackCheckpoint = NO_CHECKPOINT
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetedTask:
+class AttackTask(Task):
+    """Everything an untargeted attack may look at: images (P, C, H, W), labels (P,)."""
+
+    #: Clean images that are not among those, which the attacker trusts and may choose among its
+    #: results by; no victim is trained or tested on them.
+    validation: LabelledImages
+    #: Returns the attacker's model, trained on clean data, in eval mode and frozen; an attack that
+    #: needs none never calls it.
+    surrogate: Callable[[], Classifier]
+    #: On the CPU, the only source of randomness.
+    generator: torch.Generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetedTask(Task):
     """Everything a targeted attack may look at, for T targets at once: T attacks side by side.
 
-    No victim's seed, weight or batch is here. What a target's poisons become depends on that
-    target's row of each tensor and on its generator alone, not on its neighbours.
-
-    Attributes:
-        images: (T, P, C, H, W) float32 in [0, 1], the base images, on the device.
-        labels: (T, P) int64, their labels; poisons keep them (clean-label).
-        rows: (T, P) int64, where they lie in ``train``.
-        targets: (T, C, H, W) float32 in [0, 1], the test images that shall be misclassified.
-        intended: (T,) int64, the classes that they shall be given.
-        train: the clean training split, uint8, on the device.
-        num_classes: K.
-        epochs: those of a full training of a surrogate.
-        snapshots: ``snapshots(number, epochs)`` gives the attacker's model of that number after
-            each of these numbers of epochs, trained on clean data; in eval mode, frozen, on the
-            device. Numbers differ in initial weights and batches. All targets share them.
-        generators: T CPU generators, the only source of randomness.
-        report: called with (steps done, steps in all) to show progress.
-        checkpoint: where an attack may save itself between two steps, with all its targets.
+    The base images are (T, P, C, H, W), their labels (T, P). No victim's seed, weight or batch is
+    here. What a target's poisons become depends on that target's row of each tensor and on its
+    generator alone, not on its neighbours.
     """
 
-    images: Tensor
-    labels: Tensor
+    #: (T, P) int64, where the images lie in ``train``.
     rows: Tensor
+    #: (T, C, H, W) float32 in [0, 1], the test images that shall be misclassified.
     targets: Tensor
+    #: (T,) int64, the classes that they shall be given.
     intended: Tensor
+    #: The clean training split, uint8, on the device.
     train: Split
-    num_classes: int
+    #: Those of a full training of a surrogate.
     epochs: int
+    #: ``snapshots(number, epochs)`` gives the attacker's model of that number after each of these
+    #: numbers of epochs, trained on clean data; in eval mode, frozen, on the device. Numbers differ
+    #: in initial weights and batches. All targets share them.
     snapshots: Callable[[int, Sequence[int]], list[Classifier]]
+    #: T, on the CPU, the only source of randomness.
     generators: Sequence[torch.Generator]
-    report: Callable[[int, int], None]
-    checkpoint: AttackCheckpoint = NO_CHECKPOINT

@@ -35,12 +35,16 @@ from torch import Tensor
 
 from poisonbench.attacks.base import TargetedTask
 from poisonbench.attacks.shared.feature_space import (
-    MNIST_PRESETS,
     FeatureSpace,
     adam_steps,
     mean_distance,
 )
-from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, surrogate_models
+from poisonbench.attacks.shared.targeted_optimiser import (
+    MNIST_PRESETS,
+    BrewingConfig,
+    brew,
+    surrogate_models,
+)
 from poisonbench.core.settings import Profiles, require, setting
 
 VERSION = 1
@@ -85,7 +89,7 @@ class Config(BrewingConfig):
 def craft(task: TargetedTask, config: Config) -> Tensor:
     """Poisons (T, P, C, H, W) float32 in [0, 1] for the task's targets."""
     # 1. The targets' features.
-    space = FeatureSpace(surrogate_models(task.snapshots, task.epochs, config), task.targets)
+    space = FeatureSpace(surrogate_models(task, config), task.targets)
     # 2.
     if config.form == "mean":
         return brew(task, config, space.objective(mean_distance), space.models)

@@ -28,16 +28,15 @@ Deviations  the code picks the round on the test set, by a second classifier lef
             here it is on the attacker's clean validation split, in eval mode as victims are tested.
             Fewer rounds by default than the paper (500) and its code (1000). Epsilon is 8 or 76
             grey levels, where theirs is 0.032 or 0.3. Networks are the code's, where the paper
-            prints others (models/generators.py, models/deep_confuse_classifiers.py). An epoch's
-            last, smaller batch is left out, because batch norm cannot take a single image. What g
-            makes is computed once a round. mnist-sample takes a quarter of the classifier's
-            channels, half of the generator's and a higher rate for it, and the rounds that fit two
-            minutes on two cores.
+            prints others (attacks/shared/deep_confuse_networks.py). An epoch's last, smaller batch
+            is left out, because batch norm cannot take a single image. What g makes is computed
+            once a round. mnist-sample takes a quarter of the classifier's channels, half of the
+            generator's and a higher rate for it, and the rounds that fit two minutes on two cores.
 """
 
 import copy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -45,14 +44,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from poisonbench.attacks.base import AttackConfig, AttackTask
-from poisonbench.attacks.shared.adam_state import adam_tensors, restore_adam
+from poisonbench.attacks.shared import deep_confuse_networks as dc_networks
+from poisonbench.attacks.shared.resuming import adam_tensors, resume
 from poisonbench.attacks.shared.unrolled_step import sgd_step, weights_of
 from poisonbench.core.devices import send
 from poisonbench.core.errors import DivergedError, UsageError
 from poisonbench.core.settings import Profiles, setting
-from poisonbench.models import deep_confuse_classifiers, generators
 from poisonbench.models.classifier import initialise, pass_size
-from poisonbench.training.checkpoint import part, under
 from poisonbench.training.evaluation import logits_of
 
 VERSION = 1
@@ -113,36 +111,35 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     # 1. A random generator.
     generator = _fresh(generator, task).to(memory_format=torch.channels_last).train()
     adam = torch.optim.Adam(generator.parameters(), lr=config.generator_rate)
-    networks = {
-        "generator": generator,
-        "frozen": copy.deepcopy(generator).eval(),
-        "best": copy.deepcopy(generator).eval(),
-        "surrogate": copy.deepcopy(blank).to_empty(device=clean.device).train(),
-    }
+    # g' ("generator") and f ("surrogate") in training mode, g ("frozen") and "best" in eval mode.
+    networks = nn.ModuleDict({name: copy.deepcopy(generator).eval() for name in ("frozen", "best")})
+    networks["generator"] = generator
+    networks["surrogate"] = copy.deepcopy(blank).to_empty(device=clean.device).train()
+    # The epoch's rows; the round's sums, after the pseudo step and of the classifier.
+    order = torch.arange(len(clean), device=clean.device)
     losses = torch.zeros(2, device=clean.device)
-    state = _State(networks, adam, torch.arange(len(clean), device=clean.device), losses)
-    if (saved := task.checkpoint.load()) is not None:
-        state.restore(*saved)
+    kept = {"order": order, "losses": losses}
+    position = _Position(**resume(task.checkpoint, kept | networks.state_dict(), adam))
 
-    while state.number <= config.rounds:
+    while position.number <= config.rounds:
         # 2. Freeze a copy, whose output is the same all through the round; a new classifier.
-        if state.step == 0:
+        if position.step == 0:
             networks["frozen"] = copy.deepcopy(generator).eval()
             networks["surrogate"] = _fresh(blank, task).train()
             losses.zero_()
         poisoned = _perturb_all(networks["frozen"], clean, config.epsilon)
-        _check_finite(poisoned, "perturbation", state.number, "--generator-rate")
+        _check_finite(poisoned, "perturbation", position.number, "--generator-rate")
         surrogate = networks["surrogate"]
         sgd = torch.optim.SGD(surrogate.parameters(), lr=config.surrogate_rate)
         scratch = {name: buffer.clone() for name, buffer in surrogate.named_buffers()}
-        while state.step < steps:
-            number = state.step % epoch_steps
+        while position.step < steps:
+            number = position.step % epoch_steps
             if number == 0:
-                order = torch.randperm(len(clean), generator=task.generator)
-                state.order = send(order, clean.device)
-            rows = state.order[number * batch_size : (number + 1) * batch_size]
+                shuffled = torch.randperm(len(clean), generator=task.generator)
+                order.copy_(send(shuffled, clean.device))
+            rows = order[number * batch_size : (number + 1) * batch_size]
             images, labels = clean[rows], task.labels[rows]
-            if state.number < config.rounds:
+            if position.number < config.rounds:
                 # a, b.
                 seen = perturb(generator, images, config.epsilon)
                 loss = loss_after_pseudo_step(
@@ -163,21 +160,22 @@ def craft(task: AttackTask, config: Config) -> Tensor:
             sgd.zero_grad()
             loss.backward()
             sgd.step()
-            state.step += 1
-            task.report(state.number * steps + state.step, (config.rounds + 1) * steps)
-            task.checkpoint.save_if_due(*state.saved())
-        _check_finite(losses[1], "loss of the classifier", state.number, "--surrogate-rate")
-        _check_finite(losses[0], "loss after the pseudo step", state.number, "--generator-rate")
+            position.step += 1
+            task.report(position.number * steps + position.step, (config.rounds + 1) * steps)
+            tensors = kept | networks.state_dict() | adam_tensors(adam)
+            task.checkpoint.save_if_due(vars(position), tensors)
+        _check_finite(losses[1], "loss of the classifier", position.number, "--surrogate-rate")
+        _check_finite(losses[0], "loss after the pseudo step", position.number, "--generator-rate")
 
         # 3. Score the generator, unless it is the untrained one.
         logits = logits_of(surrogate, task.validation.images)
-        _check_finite(logits, "output of the classifier", state.number, "--surrogate-rate")
+        _check_finite(logits, "output of the classifier", position.number, "--surrogate-rate")
         hits = logits.argmax(1) == _judged_labels(task.validation.labels, task, config)
         share = float(hits.double().mean())
         score = 1 - share if config.objective == "untargeted" else share
-        if state.number > 0 and score > state.best_score:
-            networks["best"], state.best_score = networks["frozen"], score
-        state.number, state.step = state.number + 1, 0
+        if position.number > 0 and score > position.best_score:
+            networks["best"], position.best_score = networks["frozen"], score
+        position.number, position.step = position.number + 1, 0
     return _perturb_all(networks["best"], clean, config.epsilon)
 
 
@@ -214,8 +212,8 @@ def _networks(task: AttackTask, config: Config) -> tuple[nn.Module, nn.Module]:
             f"{len(task.images)} and {task.num_classes}; choose another attack"
         )
     channels, height, width = task.images.shape[1:]
-    kind = generators.UNet if config.generator == "unet" else generators.Autoencoder
-    build = getattr(deep_confuse_classifiers, config.surrogate)
+    kind = dc_networks.UNet if config.generator == "unet" else dc_networks.Autoencoder
+    build = getattr(dc_networks, config.surrogate)
     try:
         # On the meta device layers draw no initial weights, which would come from the global RNG.
         with torch.device("meta"):
@@ -228,35 +226,12 @@ def _networks(task: AttackTask, config: Config) -> tuple[nn.Module, nn.Module]:
 
 
 @dataclass
-class _State:
-    """What a step leaves to the next one; a checkpoint holds it."""
+class _Position:
+    """Round, and step in it, from 0, and the score of the best generator."""
 
-    #: g' ("generator") and f ("surrogate") in training mode, g ("frozen") and "best" in eval mode.
-    networks: dict[str, nn.Module]
-    adam: torch.optim.Adam
-    #: (P,), the epoch's rows.
-    order: Tensor
-    #: (2,), sums over the round's steps: after the pseudo step, of the classifier.
-    losses: Tensor
-    #: Round, and step in it, from 0.
     number: int = 0
     step: int = 0
     best_score: float = -1.0
-
-    def saved(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        tensors = {"order": self.order, "losses": self.losses, **adam_tensors(self.adam)}
-        for name, network in self.networks.items():
-            tensors |= under(name, network.state_dict())
-        return {name: getattr(self, name) for name in ("number", "step", "best_score")}, tensors
-
-    def restore(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        for name, value in position.items():
-            setattr(self, name, value)
-        for name, network in self.networks.items():
-            network.load_state_dict(part(name, tensors))
-        self.order = tensors["order"].to(self.losses.device)
-        self.losses.copy_(tensors["losses"])
-        restore_adam(self.adam, tensors)
 
 
 def _fresh(blank: nn.Module, task: AttackTask) -> nn.Module:

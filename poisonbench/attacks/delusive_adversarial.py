@@ -31,7 +31,6 @@ from poisonbench.attacks.base import AttackConfig, AttackTask
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import Profiles, setting
 from poisonbench.data.splits import other_labels
-from poisonbench.training.precision import network_precision
 from poisonbench.training.projected_gradient import Ball, ProjectedGradient, warn_of_zero_gradients
 
 VERSION = 1
@@ -70,12 +69,8 @@ def craft(task: AttackTask, config: Config) -> Tensor:
         targets = other_labels(task.labels, task.num_classes, task.generator)
 
     # 2. Descend.
-    descent = ProjectedGradient(
-        ball=Ball(config.epsilon),
-        step_size=-config.step_ratio * config.epsilon,
-        steps=config.steps,
-        precision=network_precision(task.images.device, config.precision),
-    )
+    ball = Ball(config.epsilon)
+    descent = ProjectedGradient(ball, config.steps, -config.step_ratio, config.precision)
     images, zero_share = descent.perturb(task.surrogate(), task.images, targets, report=task.report)
     warn_of_zero_gradients(zero_share, "dap")
     return images

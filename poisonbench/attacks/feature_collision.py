@@ -46,8 +46,13 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import TargetedTask
-from poisonbench.attacks.shared.feature_space import MNIST_PRESETS, FeatureSpace, mean_distance
-from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, surrogate_models
+from poisonbench.attacks.shared.feature_space import FeatureSpace, mean_distance
+from poisonbench.attacks.shared.targeted_optimiser import (
+    MNIST_PRESETS,
+    BrewingConfig,
+    brew,
+    surrogate_models,
+)
 from poisonbench.core.devices import Flag
 from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.training.projected_gradient import project_linf
@@ -101,7 +106,7 @@ class Config(BrewingConfig):
 def craft(task: TargetedTask, config: Config) -> Tensor:
     """Poisons (T, P, C, H, W) float32 in [0, 1] for the task's targets."""
     # 1. The targets' features.
-    space = FeatureSpace(surrogate_models(task.snapshots, task.epochs, config), task.targets)
+    space = FeatureSpace(surrogate_models(task, config), task.targets)
     if config.form == "watermark":
         return _watermarked(task, config, space)
     # 2.

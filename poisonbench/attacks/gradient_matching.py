@@ -25,7 +25,6 @@ Deviations  those of brewing. The sample's surrogates are at several stages of t
 """
 
 import warnings
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +32,12 @@ from torch import Tensor
 from torch.func import functional_call
 
 from poisonbench.attacks.base import TargetedTask
-from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, surrogate_models
+from poisonbench.attacks.shared.targeted_optimiser import (
+    MNIST_PRESETS,
+    BrewingConfig,
+    brew,
+    surrogate_models,
+)
 from poisonbench.attacks.shared.unrolled_step import weights_of
 from poisonbench.core.settings import Profiles
 from poisonbench.models.classifier import Classifier
@@ -42,12 +46,10 @@ VERSION = 1
 
 PROFILES: Profiles = {
     "paper": {
-        "mnist": {"epsilon": 76 / 255, "brew_augment": "none"},
+        **MNIST_PRESETS,
         "mnist-sample": {
-            "epsilon": 64 / 255,
+            **MNIST_PRESETS["mnist-sample"],
             "steps": 20,
-            "step_unit": "pixel",
-            "restarts": 1,
             "surrogates": 4,
             "stagger": "full",
         },
@@ -58,14 +60,13 @@ PROFILES: Profiles = {
 _SHORT = 1e-6
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config(BrewingConfig):
-    """Settings of gradient matching; the defaults are HINT's for CIFAR-10."""
+#: The defaults are HINT's for CIFAR-10.
+Config = BrewingConfig
 
 
 def craft(task: TargetedTask, config: Config) -> Tensor:
     """Poisoned images (T, P, C, H, W) float32 in [0, 1] for the task's images."""
-    models = surrogate_models(task.snapshots, task.epochs, config)
+    models = surrogate_models(task, config)
 
     # 1. Goals (T, D) of length 1, a surrogate each.
     goals = []

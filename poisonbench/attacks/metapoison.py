@@ -54,8 +54,8 @@ from torch import Tensor
 from torch.func import functional_call
 
 from poisonbench.attacks.base import AttackConfig, TargetedTask
-from poisonbench.attacks.shared.adam_state import adam_tensors, restore_adam
 from poisonbench.attacks.shared.colour_shift import LARGEST_SHIFT, Palette, clamp_shifts, roughness
+from poisonbench.attacks.shared.resuming import adam_tensors, resume
 from poisonbench.attacks.shared.unrolled_step import sgd_step, weights_of
 from poisonbench.core.devices import send
 from poisonbench.core.errors import DivergedError, UsageError
@@ -159,12 +159,8 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
     numbers = torch.arange(task.rows.shape[1]).expand_as(task.rows)
     poison_of_row.scatter_(1, task.rows.cpu(), numbers)
 
-    saved = task.checkpoint.load()
-    delta = torch.zeros_like(base)
-    if saved is None:
-        noise = torch.stack([torch.rand(base.shape[1:], generator=g) for g in task.generators])
-        delta = config.epsilon * (2 * noise.to(base) - 1)
-    delta.requires_grad_()
+    noise = torch.stack([torch.rand(base.shape[1:], generator=g) for g in task.generators])
+    delta = (config.epsilon * (2 * noise.to(base) - 1)).requires_grad_()
     groups = [{"params": [delta], "eps": _ADAM_EPSILON}]
     palette, shifts = None, base.new_zeros(0)
     if config.color > 0:
@@ -175,19 +171,13 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
     gradient = torch.zeros_like(base)
     num_batches = torch.zeros(len(base), device=base.device)
     kept = {"delta": delta, "shifts": shifts, "gradient": gradient, "num_batches": num_batches}
-    first = 0
-    if saved is not None:
-        first = saved[0]["done"]
-        restore_adam(adam, saved[1])
-        with torch.no_grad():
-            for name, tensor in kept.items():
-                tensor.copy_(saved[1][name])
+    position = resume(task.checkpoint, kept, adam)
 
     def recolored() -> Tensor:
         return base if palette is None else palette.recolor(base, shifts)
 
     total = config.steps * len(networks)
-    for done in range(first, total):
+    for done in range(position.get("done", 0), total):
         step, number = divmod(done, len(networks))
         if number == 0:
             _project(delta, recolored(), config.epsilon)

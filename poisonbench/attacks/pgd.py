@@ -29,7 +29,6 @@ from torch import Tensor
 
 from poisonbench.attacks.base import AttackConfig, AttackTask
 from poisonbench.core.settings import Profiles, setting
-from poisonbench.training.precision import network_precision
 from poisonbench.training.projected_gradient import (
     Ball,
     ProjectedGradient,
@@ -66,17 +65,13 @@ class Config(AttackConfig):
 def craft(task: AttackTask, config: Config) -> Tensor:
     """Poisoned images (P, C, H, W) float32 in [0, 1] for the task's images."""
     model, device = task.surrogate(), task.images.device
-    ascent = ProjectedGradient(
-        ball=Ball(config.epsilon),
-        step_size=config.step_ratio * config.epsilon,
-        steps=config.steps,
-        precision=network_precision(device, config.precision),
-    )
+    ball = Ball(config.epsilon)
+    ascent = ProjectedGradient(ball, config.steps, config.step_ratio, config.precision)
     best_images = task.images
     best_losses = torch.full((len(task.images),), -torch.inf, device=device)
     for restart in range(config.restarts):
         # 1. A random start.
-        start = ascent.ball.random_start(task.images, task.generator)
+        start = ball.random_start(task.images, task.generator)
 
         # 2. Ascend.
         draws = None

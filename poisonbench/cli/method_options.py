@@ -18,7 +18,7 @@ from poisonbench.core.settings import (
     unknown_option,
     value_text,
 )
-from poisonbench.entries import MethodEntry, broken, unusable
+from poisonbench.entries import MethodEntry, broken, profiles_of, unusable
 from poisonbench.registry import Mix, attacks, defenses, find, networks, recipe_presets
 from poisonbench.requests import Value, not_of, read_mix
 from poisonbench.targeting import PROFILES as TARGETING_PROFILES
@@ -203,7 +203,7 @@ def _presets(entry: MethodEntry) -> list[str]:
     targeting = options_of(Targeting) if entry.scenario else []
     recipes = {**RECIPE_PRESETS, "paper": {**RECIPE_PRESETS["paper"], **recipe_presets()}}
     parts = [
-        ("The method's options:", own, [module.PROFILES]),
+        ("The method's options:", own, [profiles_of(module)]),
         ("The recipe's:", shared, [recipes, getattr(module, "RECIPE_CHANGES", {})]),
         ("The target's:", targeting, [TARGETING_PROFILES]),
     ]

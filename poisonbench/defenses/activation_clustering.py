@@ -29,6 +29,7 @@ Deviations Principal components instead of independent ones: the same subspace u
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -37,7 +38,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poisonbench.core.settings import Profiles, setting
-from poisonbench.defenses.base import Defense, Recipe
 from poisonbench.defenses.shared.feature_filter import FeatureFilter, FilterConfig, rows_by_class
 
 VERSION = 1
@@ -62,11 +62,6 @@ class Config(FilterConfig):
 
 
 PROFILES: Profiles = {"paper": {}, "code": {"*": {"dimensions": None, "analysis": "smaller"}}}
-
-
-def build(config: Config, recipe: Recipe) -> Defense:
-    """The filter for one run."""
-    return FeatureFilter(kept, config)
 
 
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:
@@ -105,3 +100,6 @@ def suspects(points: NDArray[np.float64], seed: int, config: Config) -> NDArray[
     if is_small and config.analysis == "silhouette":
         is_small = silhouette_score(points, side) > config.least_silhouette
     return smaller if is_small else nobody
+
+
+build = partial(FeatureFilter, kept)

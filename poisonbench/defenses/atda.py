@@ -39,7 +39,6 @@ from torch import Tensor
 from poisonbench.core.settings import BaseConfig, Profiles, setting
 from poisonbench.defenses.base import Defense, Recipe, TrainingState
 from poisonbench.models.folding import folded
-from poisonbench.training.precision import network_precision
 from poisonbench.training.projected_gradient import Ball, ProjectedGradient, StepHooks
 
 VERSION = 1
@@ -67,27 +66,21 @@ PROFILES: Profiles = {
 }
 
 
-def build(config: Config, recipe: Recipe) -> Defense:
-    """ATDA for one run."""
-    return AdversarialTraining(config, recipe)
-
-
 class AdversarialTraining(Defense):
     """Fits every batch on adversarial examples, by default friendly ones."""
 
-    def __init__(self, config: Config, recipe: Recipe) -> None:
-        super().__init__()
-        self.config, self.recipe = config, recipe
+    config: Config
+    recipe: Recipe
 
     def perturb_batch(self, state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
         """The batch (B, C, H, W) where its search stopped."""
-        config = self.config
-        search = search_of(config, network_precision(images.device, self.recipe.precision))
+        config, ball = self.config, Ball(self.config.radius, self.config.norm)
         # 1 random start
-        start = search.ball.random_start(images, state.generator("start"))
+        start = ball.random_start(images, state.generator("start"))
         # 2 search
         patience = tau(state.epoch, self.recipe.epochs) if config.early_stop else None
         stop = EarlyStop(labels, patience)
+        search = ProjectedGradient(ball, config.steps, config.step_ratio, self.recipe.precision)
         # The copy is made anew for each batch, since the weights move; a step costs far more.
         points = search.perturb_batch(folded(state.model), images, labels, start, stop)
         self._tally(state, stop.steps)
@@ -106,16 +99,6 @@ class AdversarialTraining(Defense):
 def tau(epoch: int, epochs: int) -> int:
     """Steps that an example may take while misclassified, when ``epoch`` of ``epochs`` are done."""
     return (12 * epoch >= 5 * epochs) + (4 * epoch >= 3 * epochs)
-
-
-def search_of(config: Config, precision: torch.dtype) -> ProjectedGradient:
-    """The steps of the search and their ball, as the settings say."""
-    return ProjectedGradient(
-        ball=Ball(config.radius, config.norm),
-        step_size=config.step_ratio * config.radius,
-        steps=config.steps,
-        precision=precision,
-    )
 
 
 class EarlyStop(StepHooks):
@@ -141,3 +124,6 @@ class EarlyStop(StepHooks):
     def stepped(self, gradient: Tensor, step: int) -> None:
         """Count the steps."""
         self.steps += len(gradient)
+
+
+build = AdversarialTraining

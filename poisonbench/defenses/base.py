@@ -9,12 +9,13 @@ Config    a frozen, keyword-only dataclass that derives from ``BaseConfig``. Eac
           the Python API and part of what names the run. It is a bool, int, float, str or
           ``Literal``, one of them or None, or a tuple of one. Defaults are the paper's, for
           CIFAR-10.
-PROFILES  settings by profile and preset, ``{"paper": {"mnist": {"steps": 40}}}``. "paper" holds
-          unless ``--profile`` names another. A data set's presets apply one after the other.
+PROFILES  if there, settings by profile and preset, ``{"paper": {"mnist": {"steps": 40}}}``. "paper"
+          holds unless ``--profile`` names another. A data set's presets apply one after the other.
 VERSION   a whole number, raised by hand when the same settings come to give other results; runs
           are then done anew.
 build     ``build(config, recipe)`` returns a :class:`Defense` for one run, which trains by that
-          recipe; ValueError where the two do not go together.
+          recipe; ValueError where the two do not go together. A class that derives from
+          :class:`Defense` is one: its ``config`` and ``recipe`` are these.
 RECIPE_CHANGES  if there, what a profile changes in the training recipe, as ``PROFILES``.
 
 A defense edits the one training loop, which every method shares, in the hooks of :class:`Defense`.
@@ -63,7 +64,7 @@ A whole defense::
     from torch import Tensor
 
     from poisonbench.core.settings import BaseConfig, Profiles, setting
-    from poisonbench.defenses.base import Defense, Recipe, TrainingState
+    from poisonbench.defenses.base import Defense, TrainingState
 
     VERSION = 1
     PROFILES: Profiles = {"paper": {}}
@@ -74,17 +75,14 @@ A whole defense::
         share: float = setting(0.5, "Share of the mean pixel.", low=0, under=1)
 
 
-    def build(config: Config, recipe: Recipe) -> Defense:
-        return Blur(config)
-
-
     class Blur(Defense):
-        def __init__(self, config: Config) -> None:
-            super().__init__()
-            self.config = config
+        config: Config
 
         def perturb_batch(self, state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
             return images.lerp(images.mean((2, 3), keepdim=True), self.config.share)
+
+
+    build = Blur
 '''
 
 from poisonbench.training.recipe import Recipe

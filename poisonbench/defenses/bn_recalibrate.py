@@ -19,34 +19,21 @@ Limits     repairs what poisons do to the statistics, not what they do to weight
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from poisonbench.core.settings import BaseConfig, Profiles, require
 from poisonbench.defenses.base import Defense, Recipe
 
 VERSION = 1
 
-
-@dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
-    """Nothing to set: the recipe's ``recalibrate`` is the method's setting."""
-
-
-PROFILES: Profiles = {"paper": {}}
+#: Nothing to set: the recipe's ``recalibrate`` is the method's setting.
+Config = BaseConfig
 RECIPE_CHANGES: Profiles = {"paper": {"*": {"recalibrate": 1.0}}}
-
-
-def build(config: Config, recipe: Recipe) -> Defense:
-    """The defense for one run."""
-    return Recalibration(recipe)
 
 
 class Recalibration(Defense):
     """Plain training, by a recipe that recalibrates."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__()
-        self.recipe = recipe
+    recipe: Recipe
 
     def check_run(self, scenario: str, given: Collection[str]) -> None:
         """Refuse a recipe that recalibrates nothing."""
@@ -55,3 +42,6 @@ class Recalibration(Defense):
             "expected a share of the validation images above 0 as --recalibrate, got 0; "
             "--method none trains without",
         )
+
+
+build = Recalibration

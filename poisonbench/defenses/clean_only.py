@@ -16,28 +16,16 @@ Scenarios  drops the poisons of what the scenario trains on. Where they are thei
            in the paper's transfer sets, that class goes, and a warning says so.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from poisonbench.core.settings import BaseConfig, Profiles, require
-from poisonbench.defenses.base import Defense, Oracle, Recipe, TrainingSet, TrainingState
+from poisonbench.core.settings import BaseConfig, require
+from poisonbench.defenses.base import Oracle, TrainingSet, TrainingState
 
 VERSION = 1
 
-
-@dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
-    """Nothing to set."""
-
-
-PROFILES: Profiles = {"paper": {}}
-
-
-def build(config: Config, recipe: Recipe) -> Defense:
-    """The control for one run."""
-    return CleanOnly()
+#: Nothing to set.
+Config = BaseConfig
 
 
 class CleanOnly(Oracle):
@@ -61,3 +49,6 @@ class CleanOnly(Oracle):
         state.note({"round": "filter", "classes_emptied": emptied})
         self.memory["keep"] = keep
         return state.train.with_keep(keep)
+
+
+build = CleanOnly

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from poisonbench.core.devices import send
 from poisonbench.core.settings import BaseConfig, Profiles, setting
-from poisonbench.defenses.base import Defense, Recipe, TrainingState
+from poisonbench.defenses.base import Defense, TrainingState
 from poisonbench.training.augmentation import draw_beta
 
 VERSION = 1
@@ -46,11 +46,6 @@ class Config(BaseConfig):
 PROFILES: Profiles = {"paper": {}, "code": {"*": {"probability": 0.5}}}
 
 
-def build(config: Config, recipe: Recipe) -> Defense:
-    """CutMix for one run."""
-    return CutMix(config)
-
-
 #: Lines and columns.
 Box = tuple[slice, slice]
 
@@ -58,9 +53,7 @@ Box = tuple[slice, slice]
 class CutMix(Defense):
     """Mixes the batches; both hooks make the same draws."""
 
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
+    config: Config
 
     def perturb_batch(self, state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
         """Step 3."""
@@ -93,3 +86,6 @@ def box_side(length: int, outside: float, centre: float) -> slice:
     """Step 2 along a side of some length: pixels in the box, of lambda and centre as drawn."""
     size, middle = int(length * math.sqrt(1 - outside)), int(length * centre)
     return slice(max(middle - size // 2, 0), min(middle + size // 2, length))
+
+
+build = CutMix

@@ -26,6 +26,7 @@ Deviations Examples that tie with the k-th neighbour to the last bit all vote, s
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -35,7 +36,6 @@ from torch import Tensor
 
 from poisonbench.core.devices import is_accelerator
 from poisonbench.core.settings import Profiles, setting
-from poisonbench.defenses.base import Defense, Recipe
 from poisonbench.defenses.shared.feature_filter import FeatureFilter, FilterConfig
 
 VERSION = 1
@@ -56,11 +56,6 @@ class Config(FilterConfig):
 
 
 PROFILES: Profiles = {"paper": {}, "code": {"*": {"rule": "lowest-mode", "count_self": True}}}
-
-
-def build(config: Config, recipe: Recipe) -> Defense:
-    """Deep k-NN for one run."""
-    return FeatureFilter(kept, config)
 
 
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:
@@ -135,3 +130,6 @@ def _count_at_once(
         distances[torch.arange(len(rows), device=rows.device), rows] = own
         is_near = distances <= distances.kthvalue(k, dim=1, keepdim=True).values
         yield rows, torch.stack([is_near[:, first:end].sum(1) for first, end in classes], 1)
+
+
+build = partial(FeatureFilter, kept)

@@ -98,17 +98,15 @@ class Epic(Defense):
     """Drops lone medoids when ``rounds`` epochs are done."""
 
     def __init__(self, config: Config, rounds: range) -> None:
-        super().__init__()
-        self.config, self.rounds = config, rounds
+        super().__init__(config)
+        self.rounds = rounds
 
     def start_epoch(self, state: TrainingState) -> TrainingSet:
         """Steps 2-5 at a round; between rounds the training set stays as it is."""
         if state.epoch not in self.rounds:
             return state.train
-        labels, everything = (
-            state.train.labels,
-            torch.ones_like(state.train.labels, dtype=torch.bool),
-        )
+        labels = state.train.labels
+        everything = torch.ones_like(labels, dtype=torch.bool)
         keep = everything if state.train.keep is None else state.train.keep
         # 2 gradients at the logits; never in 16 bits, which would make twins of other examples
         logits = finite_outputs(state.model, state.train, Classifier.__call__, "logits")

@@ -101,9 +101,7 @@ def build(config: Config, recipe: Recipe) -> Defense:
 class Friends(Defense):
     """Adds friendly noise once and random noise to every batch."""
 
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
+    config: Config
 
     def start_epoch(self, state: TrainingState) -> TrainingSet:
         """Step 2, once E0 epochs are done; the images stay as they are before and after."""

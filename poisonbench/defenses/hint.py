@@ -60,7 +60,6 @@ from poisonbench.influence.head import (
 )
 from poisonbench.influence.inverse_hessian import (
     HeadHessian,
-    LissaSettings,
     Solution,
     conjugate_gradient,
     lissa,
@@ -158,9 +157,7 @@ def build(config: Config, recipe: Recipe) -> Defense:
 class Hint(Defense):
     """Adds influence-guided noise to the selected images at the scheduled epochs."""
 
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
+    config: Config
 
     def start_epoch(self, state: TrainingState) -> TrainingSet:
         """Steps 1-5; between scheduled epochs the training set stays as it is."""
@@ -209,14 +206,9 @@ class Hint(Defense):
         if config.solver == "cg":
             solution = conjugate_gradient(hessian, gradient, damping=config.damping)
         else:
-            settings = LissaSettings(
-                damping=config.damping,
-                scale=config.lissa_scale,
-                steps=config.lissa_steps,
-                batch_size=config.lissa_batch,
-                repeats=config.lissa_repeats,
-            )
-            solution = lissa(hessian, gradient, settings, state.generator("lissa"))
+            shape = (config.lissa_repeats, config.lissa_steps, config.lissa_batch)
+            draws, scale = state.generator("lissa"), config.lissa_scale
+            solution = lissa(hessian, gradient, draws, config.damping, scale, shape)
         return inputs, probabilities, solution
 
     def _scores(

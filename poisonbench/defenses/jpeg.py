@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from poisonbench.core.settings import BaseConfig, Profiles, setting
-from poisonbench.defenses.base import Defense, Recipe, TrainingSet, TrainingState
+from poisonbench.core.settings import BaseConfig, setting
+from poisonbench.defenses.base import Defense, TrainingSet, TrainingState
 
 VERSION = 1
 
@@ -38,20 +38,10 @@ class Config(BaseConfig):
     quality: int = setting(75, "JPEG quality.", low=1, high=95)
 
 
-PROFILES: Profiles = {"paper": {}}
-
-
-def build(config: Config, recipe: Recipe) -> Defense:
-    """The defense for one run."""
-    return Jpeg(config)
-
-
 class Jpeg(Defense):
     """Re-encodes the training images before the first epoch."""
 
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
+    config: Config
 
     def start_epoch(self, state: TrainingState) -> TrainingSet:
         """The encoded images at first; the training set then stays as it is."""
@@ -82,3 +72,6 @@ def round_trip(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     Image.fromarray(image).save(stream, format="JPEG", quality=quality)
     with Image.open(stream) as decoded:
         return np.asarray(decoded)
+
+
+build = Jpeg

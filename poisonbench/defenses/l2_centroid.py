@@ -16,13 +16,13 @@ Settings   epsilon is the share of poisons that is feared: 0.01 for the paper's 
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poisonbench.core.settings import Profiles, setting
-from poisonbench.defenses.base import Defense, Recipe
+from poisonbench.core.settings import setting
 from poisonbench.defenses.shared.feature_filter import FeatureFilter, FilterConfig, keep_lowest
 
 VERSION = 1
@@ -33,14 +33,6 @@ class Config(FilterConfig):
     """The filter's settings; the defaults are the paper's for feature collision."""
 
     fraction: float = setting(0.01, "epsilon: share of each class to remove.", over=0, under=1)
-
-
-PROFILES: Profiles = {"paper": {}}
-
-
-def build(config: Config, recipe: Recipe) -> Defense:
-    """The filter for one run."""
-    return FeatureFilter(kept, config)
 
 
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:
@@ -54,3 +46,6 @@ def distances_to_centroid(features: Tensor, labels: Tensor) -> Tensor:
     # A matrix product instead of scattered sums, which a GPU adds in any order.
     means = members.T @ features / members.sum(0).clamp(min=1)[:, None]
     return (features - means[labels]).square().sum(1)
+
+
+build = partial(FeatureFilter, kept)

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.core.devices import send
-from poisonbench.core.settings import BaseConfig, Profiles, setting
-from poisonbench.defenses.base import Defense, Recipe, TrainingState
+from poisonbench.core.settings import BaseConfig, setting
+from poisonbench.defenses.base import Defense, TrainingState
 from poisonbench.training.augmentation import draw_beta
 
 VERSION = 1
@@ -39,20 +39,10 @@ class Config(BaseConfig):
     )
 
 
-PROFILES: Profiles = {"paper": {}}
-
-
-def build(config: Config, recipe: Recipe) -> Defense:
-    """The defense for one run."""
-    return Mixup(config)
-
-
 class Mixup(Defense):
     """Blends every batch; both hooks make the same draws."""
 
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
+    config: Config
 
     def perturb_batch(self, state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
         """Step 2."""
@@ -70,3 +60,6 @@ class Mixup(Defense):
         generator = state.generator("mixup")
         weight = draw_beta(self.config.alpha, generator)
         return weight, send(torch.randperm(len(labels), generator=generator), labels.device)
+
+
+build = Mixup

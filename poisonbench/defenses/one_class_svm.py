@@ -23,13 +23,13 @@ Deviations gamma is not printed; it is scikit-learn's "scale", 1 / (F var(featur
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from poisonbench.core.settings import Profiles, setting
-from poisonbench.defenses.base import Defense, Recipe
+from poisonbench.core.settings import setting
 from poisonbench.defenses.shared.feature_filter import (
     FeatureFilter,
     FilterConfig,
@@ -49,14 +49,6 @@ class Config(FilterConfig):
     cut: Literal["ranked", "sklearn"] = setting(
         "ranked", "Remove exactly the share of lowest scores, or what the SVM predicts."
     )
-
-
-PROFILES: Profiles = {"paper": {}}
-
-
-def build(config: Config, recipe: Recipe) -> Defense:
-    """The filter for one run."""
-    return FeatureFilter(kept, config)
 
 
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:
@@ -80,3 +72,6 @@ def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: C
     if config.cut == "sklearn":
         return keep.to(labels.device)
     return keep_lowest(outlyingness.to(labels.device), labels, config.nu)
+
+
+build = partial(FeatureFilter, kept)

@@ -14,12 +14,12 @@ Settings   the paper's text says 1 % for feature collision, its Table 1 shows 10
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from poisonbench.core.settings import BaseConfig, Profiles, setting
-from poisonbench.defenses.base import Defense, Recipe
+from poisonbench.core.settings import BaseConfig, setting
 from poisonbench.defenses.shared.feature_filter import FeatureFilter
 
 VERSION = 1
@@ -32,17 +32,12 @@ class Config(BaseConfig):
     fraction: float = setting(0.1, "Share of the training set to remove.", over=0, under=1)
 
 
-PROFILES: Profiles = {"paper": {}}
-
-
-def build(config: Config, recipe: Recipe) -> Defense:
-    """The filter for one run."""
-    return FeatureFilter(kept, config)
-
-
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:
     """Step 1: the rows to keep, (N,) bool; features are not looked at."""
     keep = torch.ones_like(labels, dtype=torch.bool)
     count = round(config.fraction * len(labels))
     keep[torch.randperm(len(labels), generator=generator)[:count].to(labels.device)] = False
     return keep
+
+
+build = partial(FeatureFilter, kept)

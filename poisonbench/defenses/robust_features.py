@@ -30,7 +30,6 @@ from torch import Tensor
 from poisonbench.core.settings import BaseConfig, Profiles, setting
 from poisonbench.defenses.base import Defense, Recipe, TrainingState
 from poisonbench.models.folding import folded
-from poisonbench.training.precision import network_precision
 from poisonbench.training.projected_gradient import Ball, ProjectedGradient
 
 VERSION = 1
@@ -50,39 +49,28 @@ PROFILES: Profiles = {
 }
 
 
-def build(config: Config, recipe: Recipe) -> Defense:
-    """The defense for one run."""
-    return RobustFeatures(config, recipe)
-
-
 class RobustFeatures(Defense):
     """Starts from a robust network; step 2 is plain training."""
 
-    def __init__(self, config: Config, recipe: Recipe) -> None:
-        super().__init__()
-        self.adversarial = AdversarialPretraining(config, recipe)
-
     def pretraining(self) -> Defense:
         """Step 1."""
-        return self.adversarial
+        return AdversarialPretraining(self.config, self.recipe)
 
 
 class AdversarialPretraining(Defense):
     """Fits every batch on adversarial examples."""
 
-    def __init__(self, config: Config, recipe: Recipe) -> None:
-        super().__init__()
-        self.config, self.recipe = config, recipe
+    config: Config
+    recipe: Recipe
 
     def perturb_batch(self, state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
         """The batch (B, C, H, W) at the end of its search."""
-        ascent = ProjectedGradient(
-            ball=Ball(self.config.epsilon),
-            step_size=self.config.step_ratio * self.config.epsilon,
-            steps=self.config.steps,
-            precision=network_precision(images.device, self.recipe.precision),
-        )
+        config, ball = self.config, Ball(self.config.epsilon)
         # a. A random start.
-        start = ascent.ball.random_start(images, state.generator("start"))
+        start = ball.random_start(images, state.generator("start"))
         # b. The search; c. is the loop's.
+        ascent = ProjectedGradient(ball, config.steps, config.step_ratio, self.recipe.precision)
         return ascent.perturb_batch(folded(state.model), images, labels, start)
+
+
+build = RobustFeatures

@@ -21,12 +21,12 @@ Deviations v is the top eigenvector of M^T M (of M M^T where a class has fewer e
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from poisonbench.core.settings import Profiles, require, setting
-from poisonbench.defenses.base import Defense, Recipe
+from poisonbench.core.settings import require, setting
 from poisonbench.defenses.shared.feature_filter import (
     FeatureFilter,
     FilterConfig,
@@ -55,14 +55,6 @@ class Config(FilterConfig):
         )
 
 
-PROFILES: Profiles = {"paper": {}}
-
-
-def build(config: Config, recipe: Recipe) -> Defense:
-    """The filter for one run."""
-    return FeatureFilter(kept, config)
-
-
 def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: Config) -> Tensor:
     """Steps 2-4: the rows to keep, (N,) bool, of features (N, F); nothing is random."""
     scores = torch.zeros(len(labels), dtype=torch.float64, device=labels.device)
@@ -82,3 +74,6 @@ def spectral_scores(features: Tensor) -> Tensor:
         return torch.mul(values[-1].clamp(min=0), vectors[:, -1].square())
     _, vectors = torch.linalg.eigh(centred.T @ centred)
     return torch.mv(centred, vectors[:, -1]).square()
+
+
+build = partial(FeatureFilter, kept)

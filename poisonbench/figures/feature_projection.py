@@ -32,7 +32,7 @@ from poisonbench.runs.trained_models import read_kept, read_model
 from poisonbench.runs.victim import stage_rows
 from poisonbench.runs.workspace import Bench
 from poisonbench.targeting import Goal, Targeting
-from poisonbench.training.evaluation import features_of
+from poisonbench.training.evaluation import outputs_by_pass
 
 #: Clean images of a class that are drawn as points; the axes are computed with all of them.
 SHOWN = 300
@@ -80,7 +80,9 @@ def _project(bench: Bench, dataset: Dataset, record: RunRecord) -> dict[str, Any
     target = dataset.test.images[goal.target : goal.target + 1]
     # 1 features
     images = torch.cat([train.images[members], bases, target])
-    features = torch.cat(features_of(model, images.to(bench.device))).cpu().double()
+    features = (
+        torch.cat(outputs_by_pass(model, model.embed, images.to(bench.device))).cpu().double()
+    )
     poisoned, kept = is_poison[members], keep[members]
     of_own = ~poisoned & (train.labels[members] == own)
     of_other = ~poisoned & (train.labels[members] == other)

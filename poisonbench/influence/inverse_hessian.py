@@ -90,41 +90,33 @@ def conjugate_gradient(
     )
 
 
-@dataclass(frozen=True)
-class LissaSettings:
-    """Settings of :func:`lissa`: the mean of ``repeats`` recursions, each step on other examples.
-
-    The scale must exceed half the largest eigenvalue of every batch's damped Hessian.
-    """
-
-    damping: float
-    scale: float
-    steps: int
-    batch_size: int
-    repeats: int
-
-
 def lissa(
-    hessian: HeadHessian, gradient: Tensor, settings: LissaSettings, generator: torch.Generator
+    hessian: HeadHessian,
+    gradient: Tensor,
+    generator: torch.Generator,
+    damping: float,
+    scale: float,
+    shape: tuple[int, int, int],
 ) -> Solution:
     """The stochastic recursion h <- g + (1 - damping / scale) h - H_batch h / scale, v = h / scale.
 
     Its fixed point solves (H + damping I) v = g. The reference code's "damp" is damping / scale.
+    The scale must exceed half the largest eigenvalue of every batch's damped Hessian. The shape is
+    the repeats, whose mean is taken, their steps, and the examples of a step.
 
     Raises:
         DivergedError: the recursion left the finite numbers; names the scale.
     """
-    damping, scale = settings.damping, settings.scale
+    repeats, steps, batch_size = shape
     total = torch.zeros_like(gradient)
-    shape = (settings.steps, settings.batch_size)
-    for _ in range(settings.repeats):
-        draws = torch.randint(len(hessian.inputs), shape, generator=generator)
+    for _ in range(repeats):
+        draws = torch.randint(len(hessian.inputs), (steps, batch_size), generator=generator)
         estimate = gradient.clone()
         for rows in draws.to(gradient.device):
             curvature = hessian.rows(rows).product(estimate)
             estimate = gradient + (1 - damping / scale) * estimate - curvature / scale
         total += estimate / scale
-    vector = total / settings.repeats
+    vector = total / repeats
     remainder = hessian.product(vector) + damping * vector - gradient
     residual = _relative(remainder.square().sum(), gradient)
     if not torch.isfinite(vector).all() or residual > 1:
@@ -132,7 +124,7 @@ def lissa(
             f"expected the LiSSA recursion to settle, got a relative residual of {residual:.2g}; "
             "raise --lissa-scale"
         )
-    return Solution(vector, settings.steps * settings.repeats, residual)
+    return Solution(vector, steps * repeats, residual)
 
 
 def _relative(squared_norm: Tensor, gradient: Tensor) -> float:

@@ -2,6 +2,8 @@
 
 Source      minhhao97vn/HINT @ f58a718, models.py ``ConvNet``; the paper prints no architecture.
 Input       (B, C, H, W); 1 x 28 x 28 gives 1,600 features and 117,430 parameters with 10 classes.
+            ``small_features`` is a quarter of it in width, the code's ``ConvNetSmall``, which it
+            does not use: 400 features and 10,615 parameters.
 Deviations  other image sizes are accepted: the head's input follows from them.
 """
 
@@ -32,3 +34,8 @@ def features(
     )
     rows, columns = (((side - 4) // 2 - 4) // 2 for side in (height, width))
     return layers, second * rows * columns
+
+
+def small_features(channels: int, height: int, width: int) -> tuple[nn.Module, int]:
+    """The same in a quarter of the width."""
+    return features(channels, height, width, filters=(10, 25))

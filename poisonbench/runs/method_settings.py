@@ -16,7 +16,7 @@ from poisonbench.core.settings import (
     unknown_option,
 )
 from poisonbench.data.splits import Dataset
-from poisonbench.entries import MethodEntry
+from poisonbench.entries import MethodEntry, profiles_of
 from poisonbench.registry import recipe_presets
 from poisonbench.runs.workspace import default_model
 from poisonbench.training.recipe import Recipe, recipe_profiles
@@ -62,6 +62,7 @@ def read_settings(
         UsageError: an option that the method lacks, or a bad value.
     """
     module = entry.load()
+    own_profiles = profiles_of(module)
     own = options_of(module.Config, prefix)
     names = {option.name for option in own}
     shared = [o for o in options_of(Recipe, prefix) if o.name not in names] if entry.trains else []
@@ -70,16 +71,16 @@ def read_settings(
     build: dict[str, Any] = {"profile": profile, "presets": presets, "owner": entry.name}
     changes = getattr(module, "RECIPE_CHANGES", {})
     profiles = recipe_profiles(
-        {name: changes.get(name, {}) for name in module.PROFILES}, recipe_presets()
+        {name: changes.get(name, {}) for name in own_profiles}, recipe_presets()
     )
     of_config = {name: value for name, value in given.items() if name in names}
     of_recipe = {name: value for name, value in given.items() if name not in names}
     try:
-        config = resolve(module.Config, module.PROFILES, overrides=of_config, **build)
+        config = resolve(module.Config, own_profiles, overrides=of_config, **build)
     except UsageError as error:
         raise UsageError(f"{error}{meant_levels(given, own)}") from None
     recipe = resolve(Recipe, profiles, overrides=of_recipe, **build)
-    overrides = differing(config, resolve(module.Config, module.PROFILES, overrides={}, **build))
+    overrides = differing(config, resolve(module.Config, own_profiles, overrides={}, **build))
     overrides |= differing(recipe, resolve(Recipe, profiles, overrides={}, **build))
     return Settings(entry, module, config, recipe, profile, overrides, frozenset(given))
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.deep_confuse import perturb
+from poisonbench.attacks.shared.deep_confuse_networks import Autoencoder, UNet
 from poisonbench.core.errors import ArtefactError, one_line
 from poisonbench.data.splits import Dataset
 from poisonbench.data.tensor_files import load_tensors
-from poisonbench.models import generators
 from poisonbench.models.classifier import pass_size
 
 #: The beginnings of the names of weights: the authors' and ours.
@@ -63,7 +63,7 @@ def _generator(weights: object, path: Path, dataset: Dataset) -> torch.nn.Module
     # As several GPUs name them.
     names = {name.removeprefix("module."): weight for name, weight in weights.items()}
     is_unet = any(name.startswith("dconv_") for name in names)
-    build, parts = (generators.UNet, _UNET) if is_unet else (generators.Autoencoder, _AUTOENCODER)
+    build, parts = (UNet, _UNET) if is_unet else (Autoencoder, _AUTOENCODER)
     try:
         with torch.device("meta"):
             generator = build(*dataset.image_shape)

@@ -16,17 +16,13 @@ from poisonbench.training.state import TrainingSet
 
 def logits_of(model: nn.Module, images: Tensor) -> Tensor:
     """Logits (N, K) float32 of images (N, C, H, W), uint8 or float in [0, 1], in eval mode."""
-    return torch.cat(_in_passes(model, model, images))
+    return torch.cat(outputs_by_pass(model, model, images))
 
 
-def features_of(model: Classifier, images: Tensor) -> list[Tensor]:
-    """Features (n, F) float32 of each pass of n images, in eval mode."""
-    return _in_passes(model, model.embed, images)
-
-
-def _in_passes(
+def outputs_by_pass(
     model: nn.Module, function: Callable[[Tensor], Tensor], images: Tensor
 ) -> list[Tensor]:
+    """What a function of the model gives of each pass of n images, (n, ...), in eval mode."""
     mode = model.training
     model.eval()
     try:
@@ -62,7 +58,7 @@ def accuracy(model: Classifier, split: Split) -> float:
 
 
 def head_accuracy(model: Classifier, features: list[Tensor], labels: Tensor) -> float:
-    """The same of images whose features, from :func:`features_of`, are known: to the last bit."""
+    """The same of images whose features by pass are known: to the last bit."""
     with torch.inference_mode():
         logits = torch.cat([model.head(part) for part in features])
         return float(_right(logits, labels).double().mean())

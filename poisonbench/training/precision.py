@@ -18,5 +18,4 @@ def network_precision(device: torch.device, precision: str) -> torch.dtype:
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
     """A context in which networks run in that precision; float32 leaves them as they are."""
-    enabled = precision is torch.bfloat16
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision is torch.bfloat16)

@@ -21,7 +21,7 @@ from poisonbench.core.devices import send
 from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.models.folding import folded
 from poisonbench.training.augmentation import PADDING
-from poisonbench.training.precision import autocast
+from poisonbench.training.precision import autocast, network_precision
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,9 @@ class Ball:
             offsets /= _norms(offsets)
         return (centres + self.radius * send(offsets, centres.device)).clamp_(0, 1)
 
-    def step(self, points: Tensor, gradient: Tensor, length: float) -> Tensor:
-        """Points a step of a length up the gradient, in each pixel or as a whole; < 0 is down."""
+    def step(self, points: Tensor, gradient: Tensor, ratio: float) -> Tensor:
+        """Points a share of the radius up the gradient, in each pixel or as a whole; < 0: down."""
+        length = ratio * self.radius
         if self.norm == "linf":
             return points + length * gradient.sign()
         return points + length * gradient / _norms(gradient)
@@ -70,7 +71,7 @@ class StepHooks:
         """Called after each step with the gradient (M, C, H, W) of the images that took it."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ProjectedGradient:
     """Steps along the input gradient of the cross-entropy, projected onto balls around images.
 
@@ -79,11 +80,11 @@ class ProjectedGradient:
     """
 
     ball: Ball
-    #: Length of a step up the loss; a negative one goes down.
-    step_size: float
     steps: int
-    #: bfloat16 runs the network under autocast.
-    precision: torch.dtype = torch.float32
+    #: Length of a step up the loss, as a share of the radius; a negative one goes down.
+    step_ratio: float
+    #: As a recipe has it: auto, float32 or bfloat16.
+    precision: str = "float32"
 
     def perturb_batch(
         self,
@@ -99,12 +100,13 @@ class ProjectedGradient:
         ``start`` lies in the balls around the centres, (B, C, H, W).
         """
         hooks = hooks or StepHooks()
+        precision = network_precision(centres.device, self.precision)
         points = start.clone()
         # A slice while all move, so that nothing is gathered for attacks that never stop any.
         active: Tensor | slice = slice(None)
         for step in range(self.steps):
             images = points[active].detach().requires_grad_()
-            logits = _logits(network, hooks.view(images, step), self.precision)
+            logits = _logits(network, hooks.view(images, step), precision)
             loss = F.cross_entropy(logits, labels[active], reduction="sum")
             moving = hooks.moving(logits, labels[active])
             if moving is not None:
@@ -114,7 +116,7 @@ class ProjectedGradient:
             (gradient,) = torch.autograd.grad(loss, images)
             if moving is not None:
                 gradient = gradient[moving]
-            moved = self.ball.step(points[active], gradient, self.step_size)
+            moved = self.ball.step(points[active], gradient, self.step_ratio)
             points[active] = self.ball.project(moved, centres[active])
             hooks.stepped(gradient, step)
         return points

@@ -73,7 +73,11 @@ class Defense:
     trains on, and ``selected``, (S,) int64, those chosen for treatment; N is without added rows.
     """
 
-    def __init__(self) -> None:
+    config: Any
+    recipe: Any
+
+    def __init__(self, config: Any = None, recipe: Any = None) -> None:
+        self.config, self.recipe = config, recipe
         self.memory: dict[str, Tensor] = {}
 
     def check_run(self, scenario: str, given: Collection[str]) -> None:

@@ -24,7 +24,7 @@ from poisonbench.models.cpu.training_forward import quick_forward
 from poisonbench.models.norms import recalibrate
 from poisonbench.training.augmentation import CropFlip
 from poisonbench.training.checkpoint import Checkpoint, Snapshot, part, under
-from poisonbench.training.evaluation import accuracy, features_of, head_accuracy
+from poisonbench.training.evaluation import accuracy, head_accuracy, outputs_by_pass
 from poisonbench.training.precision import autocast, network_precision
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, FitResult, TrainingSet, TrainingState
@@ -196,7 +196,8 @@ class _Run:
         if not self.model.has_fixed_features:
             return accuracy(self.model, self.validation)
         if self.validation_features is None:
-            self.validation_features = features_of(self.model, self.validation.images)
+            images, embed = self.validation.images, self.model.embed
+            self.validation_features = outputs_by_pass(self.model, embed, images)
         return head_accuracy(self.model, self.validation_features, self.validation.labels)
 
     def _batches(self) -> list[Tensor]:

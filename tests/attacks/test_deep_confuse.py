@@ -13,8 +13,8 @@ from torch import nn
 
 from poisonbench.attacks import deep_confuse as dc
 from poisonbench.attacks.base import AttackCheckpoint, AttackTask, LabelledImages
+from poisonbench.attacks.shared import deep_confuse_networks
 from poisonbench.core.errors import AbortedError, DivergedError, InterruptedRunError, UsageError
-from poisonbench.models import deep_confuse_classifiers, generators
 from poisonbench.models.classifier import initialise
 
 K = 4
@@ -64,8 +64,8 @@ def ready(module, seed):
 @pytest.fixture
 def problem():
     """A generator, a classifier, its scratch buffers, images and labels."""
-    generator = ready(generators.Autoencoder(*GREY, 1 / 4), 1)
-    model = ready(deep_confuse_classifiers.cnn(*GREY, K, 1 / 5), 2)
+    generator = ready(deep_confuse_networks.Autoencoder(*GREY, 1 / 4), 1)
+    model = ready(deep_confuse_networks.cnn(*GREY, K, 1 / 5), 2)
     task = task_of(size=24)
     return generator, model, dict(copy.deepcopy(model).named_buffers()), task.images, task.labels
 
@@ -176,7 +176,7 @@ class Recorder:
     def __init__(self, monkeypatch):
         self.rounds, self.passes, self.scored = [], [], []
         perturb_one, everything = dc.perturb, dc._perturb_all
-        build, pseudo = deep_confuse_classifiers.cnn, dc.loss_after_pseudo_step
+        build, pseudo = deep_confuse_networks.cnn, dc.loss_after_pseudo_step
 
         def perturb_all(generator, images, *rest):
             poisoned = everything(generator, images, *rest)
@@ -220,7 +220,7 @@ class Recorder:
         monkeypatch.setattr(dc, "_perturb_all", perturb_all)
         monkeypatch.setattr(dc, "perturb", perturb)
         monkeypatch.setattr(dc, "loss_after_pseudo_step", pseudo_step)
-        monkeypatch.setattr(deep_confuse_classifiers, "cnn", cnn)
+        monkeypatch.setattr(deep_confuse_networks, "cnn", cnn)
 
 
 def test_the_order_is_algorithm_2(monkeypatch):
@@ -317,11 +317,11 @@ def test_the_networks_have_the_papers_size():
         return sum(weight.numel() for weight in module.parameters())
 
     with torch.device("meta"):
-        assert count(generators.Autoencoder(1, 28, 28)) == 288_963
-        assert count(generators.UNet(3, 32, 32)) == 7_788_681
-        assert count(deep_confuse_classifiers.cnn(1, 28, 28, 10)) == 432_240
-        assert count(deep_confuse_classifiers.vgg11(3, 32, 32, 10)) == 9_225_984 + 1_026 + 30
-        outputs = generators.Autoencoder(1, 28, 28).layers(torch.zeros(2, 1, 28, 28))
+        assert count(deep_confuse_networks.Autoencoder(1, 28, 28)) == 288_963
+        assert count(deep_confuse_networks.UNet(3, 32, 32)) == 7_788_681
+        assert count(deep_confuse_networks.cnn(1, 28, 28, 10)) == 432_240
+        assert count(deep_confuse_networks.vgg11(3, 32, 32, 10)) == 9_225_984 + 1_026 + 30
+        outputs = deep_confuse_networks.Autoencoder(1, 28, 28).layers(torch.zeros(2, 1, 28, 28))
     assert outputs.shape == (2, 1, 28, 28)
 
 

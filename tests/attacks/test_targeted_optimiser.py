@@ -290,7 +290,7 @@ def test_surrogates_stop_where_the_config_says(stagger, epochs, expected):
         return [(number, end) for end in ends]
 
     config = BrewingConfig(surrogates=4, stagger=stagger)
-    models = surrogate_models(snapshots, epochs, config)
+    models = surrogate_models(SimpleNamespace(snapshots=snapshots, epochs=epochs), config)
     assert asked == expected
     assert models == [(number, end) for number, ends in expected for end in ends]
 

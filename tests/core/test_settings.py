@@ -25,6 +25,7 @@ from poisonbench.core.settings import (
     unknown_option,
 )
 from poisonbench.defenses import hint
+from poisonbench.entries import profiles_of
 from poisonbench.runs.method_settings import read_settings
 from poisonbench.training.recipe import Recipe, recipe_profiles
 
@@ -325,7 +326,7 @@ def test_recipes_out_of_range_name_the_setting(changes):
 @pytest.mark.parametrize("presets", [("cifar10",), ("mnist",), SAMPLE])
 def test_every_method_and_profile_resolves_on_every_preset(table, presets):
     for entry in table:
-        for profile in ("paper", *entry.load().PROFILES):
+        for profile in ("paper", *profiles_of(entry.load())):
             chosen = read_settings(entry, dataset_with(presets), profile, {})
             assert chosen.profile == profile
             assert chosen.overrides == {}

@@ -13,10 +13,10 @@ from torch.utils.data import TensorDataset
 
 from helpers.command_line import done, refused
 from helpers.data_files import arrays
+from poisonbench.attacks.shared.deep_confuse_networks import Autoencoder, UNet
 from poisonbench.data.artefacts import read_poison
 from poisonbench.data.sources import load_dataset
 from poisonbench.models.classifier import initialise
-from poisonbench.models.generators import Autoencoder, UNet
 
 
 @pytest.fixture(scope="module", params=[(10, 10, 3), (16, 16)], ids=["colour", "grey"])

@@ -36,19 +36,20 @@ def problem(norm):
 
 
 def ball(config):
-    return atda.search_of(config, torch.float32).ball
+    return Ball(config.radius, config.norm)
 
 
-def search(model, base, labels, start, config, tau, precision=torch.float32):
+def search(model, base, labels, start, config, tau, precision="float32"):
     """Where a batch's search ends, and the steps of all its examples together."""
     stop = atda.EarlyStop(labels, tau)
-    points = atda.search_of(config, precision).perturb_batch(model, base, labels, start, stop)
+    search = ProjectedGradient(ball(config), config.steps, config.step_ratio, precision)
+    points = search.perturb_batch(model, base, labels, start, stop)
     return points, stop.steps
 
 
 def step(points, base, gradient, config):
-    length = config.step_ratio * config.radius
-    return ball(config).project(ball(config).step(points, gradient, length), base)
+    moved = ball(config).step(points, gradient, config.step_ratio)
+    return ball(config).project(moved, base)
 
 
 def one_by_one(model, base, labels, start, config, tau):
@@ -124,7 +125,7 @@ def test_a_counter_that_never_runs_out_is_plain_ascent(norm):
 
 def test_plain_ascent_in_linf_is_the_projected_gradient_of_the_attacks():
     model, base, labels, start = problem("linf")
-    ascent = ProjectedGradient(ball=Ball(0.04), step_size=0.2 * 0.04, steps=9)
+    ascent = ProjectedGradient(Ball(0.04), steps=9, step_ratio=0.2)
     expected, _ = ascent.perturb(model, base, labels, start=start)
     with frozen(model):
         points, _ = search(model, base, labels, start, NORMS["linf"], None)
@@ -249,7 +250,7 @@ def test_the_search_in_bfloat16_stays_close_and_keeps_pixels_in_float32():
     model, base, start = model.float(), base.float(), start.float()
     with frozen(model):
         wide, _ = search(model, base, labels, start, NORMS["l2"], None)
-        narrow, _ = search(model, base, labels, start, NORMS["l2"], None, torch.bfloat16)
+        narrow, _ = search(model, base, labels, start, NORMS["l2"], None, "bfloat16")
     assert narrow.dtype == torch.float32
     assert (narrow - wide).flatten(1).norm(dim=1).max() < 0.1
 

@@ -19,7 +19,6 @@ from poisonbench.influence.head import (
 )
 from poisonbench.influence.inverse_hessian import (
     HeadHessian,
-    LissaSettings,
     conjugate_gradient,
     lissa,
 )
@@ -121,8 +120,7 @@ def test_lissa_settles_on_the_damped_solve(problem):
         inputs, probabilities, _, gradient = pieces(problem)
     hessian = HeadHessian(inputs, probabilities)
     exact = conjugate_gradient(hessian, gradient, damping=0.5, tolerance=1e-12).vector
-    settings = LissaSettings(damping=0.5, scale=50.0, steps=1500, batch_size=N, repeats=8)
-    solution = lissa(hessian, gradient, settings, torch.Generator().manual_seed(0))
+    solution = lissa(hessian, gradient, torch.Generator().manual_seed(0), 0.5, 50.0, (8, 1500, N))
     assert (solution.vector - exact).norm() / exact.norm() < 0.05
     assert solution.iterations == 12000
 
@@ -132,9 +130,8 @@ def test_lissa_that_diverges_names_its_setting(problem):
     with frozen(model):
         inputs, probabilities, _, gradient = pieces(problem)
     hessian = HeadHessian(inputs * 100, probabilities)
-    settings = LissaSettings(damping=0.5, scale=1.0, steps=200, batch_size=5, repeats=1)
     with pytest.raises(DivergedError, match="--lissa-scale"):
-        lissa(hessian, gradient, settings, torch.Generator().manual_seed(0))
+        lissa(hessian, gradient, torch.Generator().manual_seed(0), 0.5, 1.0, (1, 200, 5))
 
 
 def test_a_gradient_that_is_not_finite_is_no_matter_of_damping(problem):

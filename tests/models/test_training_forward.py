@@ -13,7 +13,7 @@ from poisonbench.models.classifier import Classifier
 from poisonbench.models.cpu import training_forward as quick_module
 from poisonbench.models.cpu import winograd
 from poisonbench.models.cpu.training_forward import FirstBlock, quick_forward
-from poisonbench.models.cpu.winograd import WinogradConv, Workspace, cook_toom
+from poisonbench.models.cpu.winograd import WinogradConv, cook_toom
 
 
 def generator(seed=0):
@@ -77,7 +77,7 @@ def test_it_is_a_convolution_with_its_gradients(images, outputs, bias, dtype, to
     results = []
     for function in (
         conv,
-        lambda x: winograd.convolve(x, conv.weight, conv.bias, Workspace(), keep=True),
+        WinogradConv(conv, keep=True),
     ):
         leaf = pixels.clone(memory_format=torch.preserve_format).requires_grad_(True)
         output = function(leaf)
@@ -92,36 +92,37 @@ def test_it_is_a_convolution_with_its_gradients(images, outputs, bias, dtype, to
 def test_without_keeping_the_weight_gets_no_gradient():
     conv = nn.Conv2d(8, 8, 5)
     pixels = torch.rand(1, 8, 8, 8, generator=generator(3)).requires_grad_(True)
-    winograd.convolve(pixels, conv.weight, conv.bias, Workspace(), keep=False).sum().backward()
+    WinogradConv(conv)(pixels).sum().backward()
     assert conv.weight.grad is None
     assert pixels.grad is not None
 
 
 def test_buffers_serve_batches_of_any_size():
-    conv, work = nn.Conv2d(8, 10, 5).double(), Workspace()
+    conv = nn.Conv2d(8, 10, 5).double()
+    layer = WinogradConv(conv, keep=True)
     for count in (3, 1, 5, 2):
         pixels = torch.rand(count, 8, 12, 12, dtype=torch.float64, generator=generator(count))
-        made = winograd.convolve(pixels, conv.weight, conv.bias, work, keep=True)
+        made = layer(pixels)
         torch.testing.assert_close(made, conv(pixels), rtol=0, atol=1e-11)
-    assert work.take("V", (2, 3), pixels).shape == (2, 3)
+    assert layer.workspace.take("V", (2, 3), pixels).shape == (2, 3)
 
 
 def test_an_output_survives_the_next_call():
-    conv, work = nn.Conv2d(8, 8, 5), Workspace()
+    layer = WinogradConv(nn.Conv2d(8, 8, 5))
     first, second = torch.rand(2, 1, 8, 8, 8, generator=generator(4))
-    made = winograd.convolve(first, conv.weight, conv.bias, work, keep=False)
+    made = layer(first)
     before = made.clone()
-    winograd.convolve(second, conv.weight, conv.bias, work, keep=False)
+    layer(second)
     assert torch.equal(made, before)
 
 
 def test_buffers_of_inference_serve_gradients():
-    conv, work = nn.Conv2d(8, 8, 5).requires_grad_(False), Workspace()
+    layer = WinogradConv(nn.Conv2d(8, 8, 5).requires_grad_(False))
     pixels = torch.rand(2, 8, 8, 8, generator=generator(8))
     with torch.inference_mode():
-        winograd.convolve(pixels, conv.weight, conv.bias, work, keep=False)
+        layer(pixels)
     leaf = pixels.clone().requires_grad_(True)
-    winograd.convolve(leaf, conv.weight, conv.bias, work, keep=False).sum().backward()
+    layer(leaf).sum().backward()
     assert leaf.grad.isfinite().all()
 
 

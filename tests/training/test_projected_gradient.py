@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 def ascent(epsilon=0.1, step_size=0.1, steps=2, **options):
-    return ProjectedGradient(ball=Ball(epsilon), step_size=step_size, steps=steps, **options)
+    return ProjectedGradient(Ball(epsilon), steps, step_size / epsilon, **options)
 
 
 def in_passes_of(size, monkeypatch):
@@ -113,7 +113,7 @@ def test_progress_counts_every_step_once(images, labels, monkeypatch):
 
 
 def test_bfloat16_stays_in_the_network(images, labels):
-    search = ascent(8 / 255, 0.3 / 255, precision=torch.bfloat16)
+    search = ascent(8 / 255, 0.3 / 255, precision="bfloat16")
     result, _ = search.perturb(small_classifier(), images, labels)
     moved = (result - images).abs()
     assert result.dtype == torch.float32
@@ -195,6 +195,6 @@ def test_the_loop_never_waits_for_the_device(images, labels):
     model, base, labels = small_classifier().cuda(), images.cuda(), labels.cuda()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        ascent(steps=3, precision=torch.bfloat16).perturb(model, base, labels)
+        ascent(steps=3, precision="bfloat16").perturb(model, base, labels)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -4,29 +4,16 @@ T targets, P poisons each, F features: the input of the classifier's head.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import TargetedTask
-from poisonbench.attacks.shared.adam_state import adam_tensors, restore_adam
+from poisonbench.attacks.shared.resuming import adam_tensors, resume
 from poisonbench.attacks.shared.targeted_optimiser import Objective, OptimiserConfig
 from poisonbench.models.classifier import Classifier, groups_in_a_pass
 from poisonbench.models.folding import folded
 from poisonbench.training.projected_gradient import project_linf
-
-#: What Bullseye Polytope and Feature Collision brew with for MNIST, where no profile says else.
-MNIST_PRESETS: dict[str, dict[str, Any]] = {
-    "mnist": {"epsilon": 76 / 255, "brew_augment": "none"},
-    "mnist-sample": {
-        "epsilon": 64 / 255,
-        "steps": 30,
-        "step_unit": "pixel",
-        "restarts": 1,
-        "surrogates": 3,
-    },
-}
 
 
 class FeatureSpace:
@@ -77,20 +64,13 @@ def adam_steps(
     changes in place, to be saved too; by any name but "images", "moved" and "adam...".
     """
     base, unit = task.images, config.unit(models[0].std[0])
-    memory = memory or {}
     rows = torch.arange(len(base), device=base.device)
     moved = torch.zeros_like(base, requires_grad=True)
     adam = torch.optim.Adam([moved], lr=config.step_size)
-    size = groups_in_a_pass(base)
-    images, first_step = base, 0
-    if (saved := task.checkpoint.load()) is not None:
-        position, tensors = saved
-        first_step, images = position["step"], tensors["images"].to(base)
-        restore_adam(adam, tensors)
-        with torch.no_grad():
-            for name, tensor in {"moved": moved, **memory}.items():
-                tensor.copy_(tensors[name])
-    for step in range(first_step, config.steps):
+    size, images = groups_in_a_pass(base), base.clone()
+    kept = {"images": images, "moved": moved, **(memory or {})}
+    position = resume(task.checkpoint, kept, adam)
+    for step in range(position.get("step", 0), config.steps):
         adam.zero_grad()
         for group in rows.split(size):
             for number in range(len(models)):
@@ -98,10 +78,8 @@ def adam_steps(
                 objective(number, seen, group).sum().backward()
         adam.step()
         with torch.no_grad():
-            images = project_linf(base + unit * moved, base, config.epsilon)
+            images.copy_(project_linf(base + unit * moved, base, config.epsilon))
             moved.copy_((images - base) / unit)
         task.report(step + 1, config.steps)
-        task.checkpoint.save_if_due(
-            {"step": step + 1}, {"images": images, "moved": moved, **memory, **adam_tensors(adam)}
-        )
+        task.checkpoint.save_if_due({"step": step + 1}, {**kept, **adam_tensors(adam)})
     return images

@@ -24,12 +24,13 @@ MNIST       has no published setting: there poisons are not augmented, as the vi
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackConfig, TargetedTask
+from poisonbench.attacks.shared.resuming import resume
 from poisonbench.core.devices import send
 from poisonbench.core.settings import setting
 from poisonbench.models.classifier import Classifier, groups_in_a_pass
@@ -38,6 +39,18 @@ from poisonbench.training.projected_gradient import project_linf, shift_flip
 #: Losses (G,) of groups of poisons (G, P, C, H, W), which belong to the targets (G,), at the
 #: surrogate of that number.
 Objective = Callable[[int, Tensor, Tensor], Tensor]
+
+#: What attacks brew with for MNIST, where no profile says else.
+MNIST_PRESETS: dict[str, dict[str, Any]] = {
+    "mnist": {"epsilon": 76 / 255, "brew_augment": "none"},
+    "mnist-sample": {
+        "epsilon": 64 / 255,
+        "steps": 30,
+        "step_unit": "pixel",
+        "restarts": 1,
+        "surrogates": 3,
+    },
+}
 
 _MOMENTUM = 0.9
 #: The steps are divided by these and rounded down: 93, 156 and 218 of 250. Floor division is not
@@ -82,17 +95,15 @@ class BrewingConfig(OptimiserConfig):
         return std if self.step_unit == "normalised" else torch.ones_like(std)
 
 
-def surrogate_models(
-    snapshots: Callable[[int, Sequence[int]], list[Classifier]], epochs: int, config: BrewingConfig
-) -> list[Classifier]:
-    """The attacker's models, staggered as the config says; ``epochs`` are a full training's."""
+def surrogate_models(task: TargetedTask, config: BrewingConfig) -> list[Classifier]:
+    """The attacker's models, staggered as the config says."""
     count = config.surrogates
-    ends = [max(1, round(epochs * (number + 1) / count)) for number in range(count)]
+    ends = [max(1, round(task.epochs * (number + 1) / count)) for number in range(count)]
     if config.stagger == "snapshots":
-        return snapshots(0, ends)
+        return task.snapshots(0, ends)
     if config.stagger == "none":
-        ends = [epochs] * count
-    return [snapshots(number, [end])[0] for number, end in enumerate(ends)]
+        ends = [task.epochs] * count
+    return [task.snapshots(number, [end])[0] for number, end in enumerate(ends)]
 
 
 def brew(
@@ -110,19 +121,16 @@ def brew(
     size = groups_in_a_pass(base)
 
     # 1. Random starts, or where it was interrupted.
-    first_step, saved = 0, task.checkpoint.load()
-    if saved is None:
-        shape = (restarts, *base.shape[1:])
-        noise = torch.cat([torch.randn(shape, generator=draws) for draws in task.generators])
-        images = centre + (config.epsilon * noise).clamp_(-config.epsilon, config.epsilon).to(base)
-        momentum = torch.zeros_like(images)
-        losses = torch.zeros(len(images), dtype=base.dtype, device=base.device)
-    else:
-        first_step = saved[0]["step"]
-        images, momentum, losses = (saved[1][n].to(base) for n in ("images", "momentum", "losses"))
+    shape = (restarts, *base.shape[1:])
+    noise = torch.cat([torch.randn(shape, generator=draws) for draws in task.generators])
+    images = centre + (config.epsilon * noise).clamp_(-config.epsilon, config.epsilon).to(base)
+    momentum = torch.zeros_like(images)
+    losses = torch.zeros(len(images), dtype=base.dtype, device=base.device)
+    kept = {"images": images, "momentum": momentum, "losses": losses}
+    position = resume(task.checkpoint, kept, None)
 
     # 2. Signed Adam.
-    for step in range(first_step, config.steps):
+    for step in range(position.get("step", 0), config.steps):
         draws = None
         if config.brew_augment == "shift-flip":
             draws = _draw_shift_flip(restarts, num_poisons, base, task.generators)
@@ -141,11 +149,9 @@ def brew(
             momentum[groups] = momentum[groups].lerp(gradient.sign(), 1 - _MOMENTUM)
         tau = config.step_size * 0.1 ** sum(step >= config.steps // part for part in _DECAYS)
         images -= tau / (1 - _MOMENTUM ** (step + 1)) * unit * momentum
-        images = project_linf(images, centre, config.epsilon)
+        images.copy_(project_linf(images, centre, config.epsilon))
         task.report(step + 1, config.steps)
-        task.checkpoint.save_if_due(
-            {"step": step + 1}, {"images": images, "momentum": momentum, "losses": losses}
-        )
+        task.checkpoint.save_if_due({"step": step + 1}, kept)
 
     # 3. The best restart of each target; one that diverged is no best.
     comparable = losses.nan_to_num(nan=math.inf).view(num_targets, restarts)

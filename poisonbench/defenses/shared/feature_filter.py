@@ -24,7 +24,7 @@ from torch import Tensor
 
 from poisonbench.core.settings import BaseConfig, require, setting
 from poisonbench.data.splits import Split, rounded_up
-from poisonbench.defenses.base import Defense, TrainingSet, TrainingState
+from poisonbench.defenses.base import Defense, Recipe, TrainingSet, TrainingState
 from poisonbench.models.classifier import Classifier
 from poisonbench.training.evaluation import finite_outputs
 
@@ -48,9 +48,11 @@ class FilterConfig(BaseConfig):
 class FeatureFilter(Defense):
     """Drops what a rule finds, once; without a :class:`FilterConfig` it gets features (N, 0)."""
 
-    def __init__(self, rule: KeepRule, config: BaseConfig) -> None:
-        super().__init__()
-        self.rule, self.config = rule, config
+    config: BaseConfig
+
+    def __init__(self, rule: KeepRule, config: BaseConfig, recipe: Recipe | None = None) -> None:
+        super().__init__(config, recipe)
+        self.rule = rule
 
     def check_run(self, scenario: str, given: Collection[str]) -> None:
         """As the base class says; not every scenario has the features that were asked for."""

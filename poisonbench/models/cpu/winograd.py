@@ -93,33 +93,27 @@ def transform_kernel(weight: Tensor) -> Tensor:
     return (kernel @ flat).view(TILE**2, channels, outputs)
 
 
-def convolve(
-    images: Tensor, weight: Tensor, bias: Tensor | None, workspace: Workspace, *, keep: bool
-) -> Tensor:
-    """conv2d of images (B, C, H, W), channels last, with a weight (O, C, 5, 5).
-
-    Tiles must cover the images. With ``keep`` V is left in the layer's workspace for the weight's
-    gradient, to be computed before that is used again; without, the weight gets no gradient.
-    """
-    output: Tensor = _Convolve.apply(images, weight, bias, workspace, keep)
-    return output
-
-
 class WinogradConv(nn.Module):
-    """A convolution of 5 x 5 as :func:`convolve`, where the images' size allows it."""
+    """A convolution of 5 x 5, by Winograd's algorithm where tiles cover the images.
+
+    With ``keep`` V is left in the workspace for the weight's gradient, to be computed before that
+    is used again; without, the weight gets no gradient.
+    """
 
     def __init__(self, conv: nn.Conv2d, *, keep: bool = False) -> None:
         super().__init__()
         self.conv, self.keep, self.workspace = conv, keep, Workspace()
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, O, H', W')."""
+        """(B, C, H, W), channels last, to (B, O, H', W')."""
         conv = self.conv
+        output: Tensor
         # In 16 bits the transforms would lose the image.
         if torch.is_autocast_enabled("cpu") or not covers(images):
-            output: Tensor = conv(images)
-            return output
-        return convolve(images, conv.weight, conv.bias, self.workspace, keep=self.keep)
+            output = conv(images)
+        else:
+            output = _Convolve.apply(images, conv.weight, conv.bias, self.workspace, self.keep)
+        return output
 
 
 def apply_kernel(images: Tensor, kernel: Tensor, bias: Tensor | None, work: Workspace) -> Tensor:
