@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas
 
     from poisonbench.data.poison import Poison
-    from poisonbench.runs.workspace import Bench
+    from poisonbench.runs.context import RunContext
 
 #: The columns of :func:`records` that people use, and where a record has them.
 COLUMNS = {
@@ -102,7 +102,7 @@ def craft(
         surrogate=model,
     )
     request = CraftRequest(dataset=dataset, poison=poison, seed=seed)
-    (crafted,) = run.craft(_bench(results, data_root, device, seed), request)
+    (crafted,) = run.craft(_context(results, data_root, device, seed), request)
     return crafted.poison
 
 
@@ -177,8 +177,8 @@ def defend(
         seed=seed,
         trial=trial,
     )
-    bench = _bench(results, data_root, device, seed)
-    return run.defend(bench, run.resolve_run(bench, request)).record
+    context = _context(results, data_root, device, seed)
+    return run.defend(context, run.resolve_run(context, request)).record
 
 
 def load_poison(
@@ -249,10 +249,10 @@ def _field(part: Any, path: str) -> Any:
     return part
 
 
-def _bench(
+def _context(
     results: str | Path | None, data_root: str | Path | None, device: str, seed: int
-) -> Bench:
-    from poisonbench.runs.workspace import Bench, find_device
+) -> RunContext:
+    from poisonbench.runs.context import RunContext, find_device
 
     store = Store(results_folder(results))
-    return Bench(store, data_folder(data_root), find_device(device), seed)
+    return RunContext(store, data_folder(data_root), find_device(device), seed)

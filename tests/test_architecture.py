@@ -420,7 +420,7 @@ def test_the_checks_let_through_what_is_fine(check, line):
 
 #: What asks for the kind of a device, the function that answers, and who looks for GPUs.
 ASKS = re.compile(r"\.is_cuda\b|\.type\s*[!=]=|\.type\s+(?:not\s+)?in\b|torch\.cuda\b")
-MAY_ASK = {"core/devices.py", "runs/workspace.py", "cli/doctor.py"}
+MAY_ASK = {"core/devices.py", "runs/context.py", "cli/doctor.py"}
 
 
 def test_one_function_tells_an_accelerator_from_a_cpu():

@@ -17,7 +17,7 @@ from helpers.processes import contents
 from poisonbench import registry
 from poisonbench.core.progress import relay
 from poisonbench.entries import NetworkEntry
-from poisonbench.runs import craft_targeted, workspace
+from poisonbench.runs import context, craft_targeted
 from poisonbench.training import recipe
 
 #: Options with which each attack does all its work in few steps.
@@ -101,7 +101,7 @@ def small():
     """The network of few operations is everyone's; attacks and trainings are short."""
     with registry.forgetting(), shortened(), pytest.MonkeyPatch.context() as patch:
         registry.register(NetworkEntry("tiny", "of few operations", module="helpers.tiny_training"))
-        patch.setattr(workspace, "default_network", lambda presets: "tiny")
+        patch.setattr(context, "default_network", lambda presets: "tiny")
         # Where a CPU has bfloat16, "auto" would take it there alone.
         presets = recipe.RECIPE_PRESETS["paper"]
         patch.setitem(presets["mnist"], "precision", "float32")

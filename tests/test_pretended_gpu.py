@@ -11,7 +11,7 @@ from torch import nn
 from helpers.pretended_gpu import GPU, PretendedTensor, pretended_gpu
 from helpers.tiny_training import network, split
 from poisonbench.core.devices import LARGEST_LOCKED, Flag, send
-from poisonbench.runs import workspace
+from poisonbench.runs import context
 
 
 @pytest.fixture
@@ -167,12 +167,12 @@ def test_a_module_moves_there_and_back(waits):
 
 
 def test_afterwards_all_is_as_before():
-    inference_mode, find_device = torch.inference_mode, workspace.find_device
+    inference_mode, find_device = torch.inference_mode, context.find_device
     with pretended_gpu():
-        assert workspace.find_device("cuda") == GPU
+        assert context.find_device("cuda") == GPU
         assert torch.inference_mode is torch.no_grad
     assert torch.inference_mode is inference_mode
-    assert workspace.find_device is find_device
+    assert context.find_device is find_device
     assert not torch.__future__.get_swap_module_params_on_conversion()
     # The device goes on in name alone.
     with pytest.raises((RuntimeError, NotImplementedError)):

@@ -9,7 +9,7 @@ from msgspec import to_builtins
 
 from poisonbench.cli import common
 from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings, named_mix
-from poisonbench.cli.session import RunOptions, choose_dataset, open_bench
+from poisonbench.cli.session import RunOptions, choose_dataset, open_context
 from poisonbench.core.settings import parse_value
 from poisonbench.registry import Mix
 from poisonbench.requests import CraftRequest, Sampling, Values, poison_request
@@ -72,8 +72,8 @@ def run(requests: Sequence[CraftRequest], options: RunOptions) -> "list[Crafted]
     from poisonbench.runs.craft import craft
 
     trials = [request.poison.trial for request in requests]
-    with open_bench(options) as bench:
-        poisons = craft(bench, requests[0], trials)
+    with open_context(options) as context:
+        poisons = craft(context, requests[0], trials)
     for crafted in () if options.json else poisons:
         show_crafted(crafted, options.quiet)
     return poisons

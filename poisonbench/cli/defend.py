@@ -9,7 +9,7 @@ import typer
 
 from poisonbench.cli import common
 from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings, named_mix
-from poisonbench.cli.session import RunOptions, choose_dataset, open_bench
+from poisonbench.cli.session import RunOptions, choose_dataset, open_context
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import parse_value
 from poisonbench.data.names import shown_name
@@ -110,9 +110,9 @@ def run(
     from poisonbench.runs.defend import defend, resolve_run
 
     done = []
-    with open_bench(options, plan, claims) as bench:
-        for resolved in [resolve_run(bench, request) for request in requests]:
-            done.append(defend(bench, resolved))
+    with open_context(options, plan, claims) as context:
+        for resolved in [resolve_run(context, request) for request in requests]:
+            done.append(defend(context, resolved))
             if not options.json:
                 _print_line(done[-1], options.quiet)
     return done

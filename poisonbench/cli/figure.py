@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from poisonbench.cli import common
 from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings
-from poisonbench.cli.session import BenchOptions, choose_dataset, open_bench
+from poisonbench.cli.session import ContextOptions, choose_dataset, open_context
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.folders import DEFAULT_RESULTS
 from poisonbench.core.settings import did_you_mean, parse_value
@@ -87,7 +87,7 @@ class FigureOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions(FigureOptions, BenchOptions):
+class DataOptions(FigureOptions, ContextOptions):
     """The options of every figure that reads images or models."""
 
 
@@ -121,10 +121,10 @@ def healthy_noise(
         trial=trial or 0,
     )
     name = _dataset(options, attack)
-    with open_bench(options) as bench:
-        data = bench.dataset(name)
+    with open_context(options) as context:
+        data = context.dataset(name)
         Store(options.folder).check_writable()
-        figure = healthy_noise(bench, data, request, images=images, wrong_label=wrong_label)
+        figure = healthy_noise(context, data, request, images=images, wrong_label=wrong_label)
     _write("1", figure, options)
 
 
@@ -162,10 +162,10 @@ def predictions(
     )
     which: Pick = parse_value(pick, Pick, "--pick")
     name = _dataset(options, attack)
-    with open_bench(options) as bench:
-        data = bench.dataset(name)
+    with open_context(options) as context:
+        data = context.dataset(name)
         Store(options.folder).check_writable()
-        figure = draw(bench, data, choice, images=images, pick=which)
+        figure = draw(context, data, choice, images=images, pick=which)
     _write("2", figure, options)
 
 
@@ -186,8 +186,8 @@ def target_predictions(
     number = str(ctx.info_name)
     name = _check_table_dataset(_targeted_dataset(options))
     row = find_row(name, attack or TARGETED[number])
-    with open_bench(options) as bench:
-        data = bench.dataset(name)
+    with open_context(options) as context:
+        data = context.dataset(name)
         runs = runs_of_row(_records(options), data, row, common.names_in(methods))
         figure = draw(number, data, row.attack, row.training, runs, images=images)
     _write(number, figure, options)
@@ -212,15 +212,15 @@ def feature_projection(
     _refuse_with_runs(runs, {"attack": attack, "trial": trial, "methods": methods})
     name, ids = _targeted_dataset(options), common.names_in(runs)
     row = None if ids else find_row(_check_table_dataset(name), attack or TARGETED["features"])
-    with open_bench(options) as bench:
-        data = bench.dataset(name)
+    with open_context(options) as context:
+        data = context.dataset(name)
         if row is None:
-            records = [named_run(bench, data, run) for run in ids]
+            records = [named_run(context, data, run) for run in ids]
         else:
             names = common.names_in(methods)
-            records = models_of_row(bench, _records(options), data, row, names, trial or 0)
+            records = models_of_row(context, _records(options), data, row, names, trial or 0)
         Store(options.folder).check_writable()
-        figure = draw(bench, data, records)
+        figure = draw(context, data, records)
     _write("features", figure, options)
 
 

@@ -8,7 +8,7 @@ import typer
 
 from poisonbench.cli import common
 from poisonbench.cli.craft import show_crafted, summary
-from poisonbench.cli.session import SharedOptions, open_bench
+from poisonbench.cli.session import SharedOptions, open_context
 from poisonbench.core.settings import options_of, parse_value
 from poisonbench.targeting import Targeting
 
@@ -64,10 +64,10 @@ def import_(options: _ImportOptions) -> None:
     for path in options.paths:
         if not path.exists():
             files_of(path, kind)
-    with open_bench(options) as bench:
-        data = bench.dataset(options.dataset or PUBLISHED_DATASET)
+    with open_context(options) as context:
+        data = context.dataset(options.dataset or PUBLISHED_DATASET)
         poisons = [
-            import_poison(bench, path, kind, data, attack=options.attack, **settings)
+            import_poison(context, path, kind, data, attack=options.attack, **settings)
             for path in options.paths
         ]
     if options.json:

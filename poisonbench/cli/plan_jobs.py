@@ -17,8 +17,8 @@ from poisonbench.results.store import Store
 from poisonbench.sweep.plan import Job, Plan, make_plan, run_key
 
 if TYPE_CHECKING:
+    from poisonbench.runs.context import RunContext
     from poisonbench.runs.poison import ResolvedPoison
-    from poisonbench.runs.workspace import Bench
 
 
 def plan_lines(lines: Iterable[str], data_root: Path) -> Plan:
@@ -72,28 +72,28 @@ class _Planner:
     def __init__(self, data_root: Path) -> None:
         import torch
 
-        from poisonbench.runs.workspace import Bench
+        from poisonbench.runs.context import RunContext
 
         self.jobs: list[Job] = []
         # The store is never touched.
-        self._bench = Bench(Store(Path("results")), data_root, torch.device("cpu"))
+        self._context = RunContext(Store(Path("results")), data_root, torch.device("cpu"))
         self._makers: dict[str, str] = {}
 
     def add(self, request: Request) -> None:
         """The poisons and the run of one request."""
         from poisonbench.runs.poison import resolve_crafting
 
-        bench = self._bench.seeded(request.seed)
+        context = self._context.seeded(request.seed)
         if isinstance(request, RunRequest):
-            self._add_run(bench, request)
+            self._add_run(context, request)
             return
-        dataset = bench.dataset(request.dataset)
-        self._add_pools(request, resolve_crafting(bench, dataset, request.poison))
+        dataset = context.dataset(request.dataset)
+        self._add_pools(request, resolve_crafting(context, dataset, request.poison))
 
-    def _add_run(self, bench: "Bench", request: RunRequest) -> None:
+    def _add_run(self, context: "RunContext", request: RunRequest) -> None:
         from poisonbench.runs.defend import resolve_run
 
-        run = resolve_run(bench, request)
+        run = resolve_run(context, request)
         needs = self._add_pools(request, run.poison) if run.poison.rho else {}
         spec = run.spec.poison
         if request.poison.path is not None:

@@ -20,12 +20,12 @@ from poisonbench.results.store import Store
 from poisonbench.tables.cells import TARGETED_SAMPLE
 
 if TYPE_CHECKING:
-    from poisonbench.runs.workspace import Bench
+    from poisonbench.runs.context import RunContext
 
 
 @dataclass(frozen=True, kw_only=True)
 class SharedOptions:
-    """The options of every command that needs a bench, which lies on the CPU if it has no more."""
+    """The options of every command that crafts or trains, on the CPU if it asks for no more."""
 
     results: common.ResultsOption = DEFAULT_RESULTS
     data_root: common.DataRootOption = DEFAULT_DATA_ROOT
@@ -35,14 +35,14 @@ class SharedOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchOptions(SharedOptions):
-    """The options of every command whose bench may lie on a GPU."""
+class ContextOptions(SharedOptions):
+    """The options of every command whose context may lie on a GPU."""
 
     device: common.DeviceOption = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(BenchOptions):
+class RunOptions(ContextOptions):
     """The options of every command that runs a method."""
 
     selection: str = common.option(
@@ -55,17 +55,17 @@ class RunOptions(BenchOptions):
 
 
 @contextmanager
-def open_bench(
+def open_context(
     options: SharedOptions,
     plan: str | None = None,
     claims: Mapping[str, ClaimLabel] | None = None,
-) -> "Iterator[Bench]":
-    """A bench whose runs stop cleanly on signals and show progress on stderr.
+) -> "Iterator[RunContext]":
+    """A context whose runs stop cleanly on signals and show progress on stderr.
 
     Raises:
         UsageError: no such device.
     """
-    from poisonbench.runs.workspace import Bench, find_device
+    from poisonbench.runs.context import RunContext, find_device
 
     stopping = threading.Event()
     with ExitStack() as stack:
@@ -74,10 +74,10 @@ def open_bench(
         if not options.quiet and report is silent:
             bar = sys.stderr.isatty()
             report = stack.enter_context(BarReporter()) if bar else LogReporter()
-        yield Bench(
+        yield RunContext(
             store=Store(options.results),
             data_root=options.data_root,
-            device=find_device(options.device if isinstance(options, BenchOptions) else "cpu"),
+            device=find_device(options.device if isinstance(options, ContextOptions) else "cpu"),
             seed=options.seed,
             report=report,
             say=lambda text: common.say(text, quiet=options.quiet),

@@ -46,7 +46,7 @@ JOB_KINDS = {"poisons": "craft", "runs": "defend"}
 _DEVICE_QUESTION = """
 import sys
 from poisonbench.core.errors import UsageError
-from poisonbench.runs.workspace import find_device
+from poisonbench.runs.context import find_device
 try:
     for name in sys.argv[1:]:
         find_device(name)
@@ -104,15 +104,15 @@ def plan(options: _PlanOptions) -> None:
     if options.reading is not None and (options.lines is not None or options.for_claims):
         other = "--lines" if options.for_claims is False else "--for-claims"
         raise UsageError(f"expected --reading without {other}; leave one of them out")
-    board = _job_states(options.results)
+    job_states = _job_states(options.results)
     claims: dict[str, ClaimLabel] = {}
     warnings: tuple[str, ...] = ()
     if options.for_claims:
-        for_claims = _plan_claims(board, options)
+        for_claims = _plan_claims(job_states, options)
         claims = {own.declaration.id: own.label for own in for_claims}
         requests = list(dict.fromkeys(run for own in for_claims for run in own.requests()))
         warnings = tuple(text for own in for_claims if (text := own.warning))
-        words = _claims_in_words(for_claims, board, warnings)
+        words = _claims_in_words(for_claims, job_states, warnings)
         if not (options.json or options.dry_run):
             print(words)
             common.say("to run them: add --json --output PLAN", quiet=options.quiet)
@@ -124,8 +124,8 @@ def plan(options: _PlanOptions) -> None:
         is_plain = not (options.json or options.dry_run or kind == "craft")
         if is_plain:
             # Without reading data: the report's own test of what is done.
-            board.refresh()
-        records = list(board.records.values()) if is_plain else []
+            job_states.refresh()
+        records = list(job_states.records.values()) if is_plain else []
         methods = common.names_in(options.methods)
         requests = missing_runs(
             options.table,
@@ -145,7 +145,7 @@ def plan(options: _PlanOptions) -> None:
     else:
         planned = plan_lines(_read_lines(options.lines), options.data_root)
     if options.dry_run:
-        print_status(planned, board, as_json=options.json)
+        print_status(planned, job_states, as_json=options.json)
     elif options.output is not None:
         write_plan(planned, options.output)
         remark = f"{len(planned.jobs)} jobs, plan {planned.digest}, {options.output}"
@@ -153,8 +153,8 @@ def plan(options: _PlanOptions) -> None:
     elif options.json:
         sys.stdout.write(planned.to_json())
     else:
-        board.refresh()
-        left = [job for job in planned.only(kind or "defend") if not board.is_done(job)]
+        job_states.refresh()
+        left = [job for job in planned.only(kind or "defend") if not job_states.is_done(job)]
         _print_lines([job.request for job in left], planned.plugins, options)
 
 
@@ -224,8 +224,8 @@ def retry(
     """Let failed jobs be run again by the next `sweep run`."""
     if not failed:
         raise UsageError("expected `sweep retry PLAN --failed`, got no --failed; add it")
-    board = _job_states(results)
-    cleared = [job for job in read_plan(plan).jobs if board.clear_failure(job)]
+    job_states = _job_states(results)
+    cleared = [job for job in read_plan(plan).jobs if job_states.clear_failure(job)]
     for job in cleared:
         print(job.title)
     command = f"poisonbench sweep run {plan}"
@@ -309,7 +309,7 @@ def submit(options: _ArrayOptions, plan: PlanArgument, as_json: common.JsonOptio
     common.show({"plan": planned.digest, "jobs": submitted}, lines, as_json)
 
 
-def _plan_claims(board: JobStates, options: _PlanOptions) -> "list[PlannedClaim]":
+def _plan_claims(job_states: JobStates, options: _PlanOptions) -> "list[PlannedClaim]":
     """A table's declared claims, with as many trials as the records so far call for."""
     from poisonbench.tables.claim_plan import plan_claims
     from poisonbench.tables.declared import shipped
@@ -319,8 +319,8 @@ def _plan_claims(board: JobStates, options: _PlanOptions) -> "list[PlannedClaim]
             "expected --for-claims without --lines and --methods, got one of them; a claim "
             "needs all the runs that it compares"
         )
-    board.refresh()
-    records = list(board.records.values())
+    job_states.refresh()
+    records = list(job_states.records.values())
     planned = plan_claims(options.table, records, options.dataset, options.trials)
     if not planned:
         others = sorted({f"{own.table} ({own.dataset})" for own in shipped()})
@@ -333,15 +333,15 @@ def _plan_claims(board: JobStates, options: _PlanOptions) -> "list[PlannedClaim]
 
 
 def _claims_in_words(
-    planned: "Sequence[PlannedClaim]", board: JobStates, warnings: Iterable[str]
+    planned: "Sequence[PlannedClaim]", job_states: JobStates, warnings: Iterable[str]
 ) -> str:
     """A line on each claim, the warnings, and a line on what all their runs cost."""
-    records = list(board.records.values())
+    records = list(job_states.records.values())
     every = {run for own in planned for run in own.requests()}
     left = {run for own in planned for run in own.requests(records)}
     lines = [own.in_words() for own in planned]
     lines += [f"warning: {text}" for text in warnings]
-    cost = Costs(records, board.store.crafting()).in_words(left, every - left)
+    cost = Costs(records, job_states.store.crafting()).in_words(left, every - left)
     done = f"{len(every)} run(s), of which {len(every) - len(left)} are done; {cost}"
     return "\n".join([*lines, done])
 

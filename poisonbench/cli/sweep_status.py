@@ -13,11 +13,11 @@ from poisonbench.sweep.job_states import JobStates, State
 from poisonbench.sweep.plan import Job, Plan
 
 
-def print_status(plan: Plan, board: JobStates, *, as_json: bool) -> None:
+def print_status(plan: Plan, job_states: JobStates, *, as_json: bool) -> None:
     """What has become of a plan's jobs: counts by method and state, then what runs or failed."""
-    states = board.states(plan.jobs)
-    costs = Costs(board.records.values(), board.store.crafting())
-    queue = slurm.queue(board.store, plan.digest)
+    states = job_states.states(plan.jobs)
+    costs = Costs(job_states.records.values(), job_states.store.crafting())
+    queue = slurm.queue(job_states.store, plan.digest)
     left = [job for job in plan.jobs if states[job.id] is not State.DONE]
     if as_json:
         print_json(
@@ -27,7 +27,7 @@ def print_status(plan: Plan, board: JobStates, *, as_json: bool) -> None:
                 "seconds_left": costs.left(left),
                 "slurm": queue,
                 "warnings": list(plan.warnings),
-                "jobs": [_job_status(job, states[job.id], board) for job in plan.jobs],
+                "jobs": [_job_status(job, states[job.id], job_states) for job in plan.jobs],
             }
         )
         return
@@ -41,7 +41,7 @@ def print_status(plan: Plan, board: JobStates, *, as_json: bool) -> None:
         print(f"{name:<28}" + "".join(f"{counts[state]:>13}" for state in State) + f"{hours:>13}")
     for job in plan.jobs:
         if states[job.id] in (State.RUNNING, State.FAILED):
-            detail = _job_status(job, states[job.id], board)["detail"]
+            detail = _job_status(job, states[job.id], job_states)["detail"]
             print(f"{states[job.id]}: {job.title}: {detail}")
     if queue is not None:
         shown = ", ".join(f"{count} {state}" for state, count in sorted(queue.items()))
@@ -66,18 +66,18 @@ def _groups(jobs: Sequence[Job]) -> dict[str, list[Job]]:
     return groups
 
 
-def _job_status(job: Job, state: State, board: JobStates) -> dict[str, Any]:
+def _job_status(job: Job, state: State, job_states: JobStates) -> dict[str, Any]:
     detail = ""
-    lease = board.leases.read(job.id) if state in (State.RUNNING, State.INTERRUPTED) else None
+    lease = job_states.leases.read(job.id) if state in (State.RUNNING, State.INTERRUPTED) else None
     if lease is not None and lease.owner is not None:
         host, process = lease.owner.host.split(" ")[0], lease.owner.process.partition(":")[0]
         detail = f"{host} process {process}"
         if lease.owner.slurm:
             detail += f", SLURM job {lease.owner.slurm}, start {lease.owner.restarts + 1}"
         detail += f", seen {clock(max(lease.age, 0))} ago"
-    elif state is State.FAILED and (failure := board.failure(job)) is not None:
+    elif state is State.FAILED and (failure := job_states.failure(job)) is not None:
         detail = f"{failure.reason} (log: {failure.log})"
-    record = board.records.get(job.id)
+    record = job_states.records.get(job.id)
     return {
         "id": job.id,
         "state": state,

@@ -28,9 +28,9 @@ from poisonbench.data.splits import Dataset
 from poisonbench.figures.drawing import Figure, Panel, Panels, Series
 from poisonbench.registry import label_of
 from poisonbench.results.records import RunRecord
+from poisonbench.runs.context import RunContext
 from poisonbench.runs.trained_models import read_kept, read_model
 from poisonbench.runs.victim import stage_rows
-from poisonbench.runs.workspace import Bench
 from poisonbench.targeting import Goal, Targeting
 from poisonbench.training.evaluation import outputs_by_pass
 
@@ -38,13 +38,15 @@ from poisonbench.training.evaluation import outputs_by_pass
 SHOWN = 300
 
 
-def feature_projection(bench: Bench, dataset: Dataset, records: Sequence[RunRecord]) -> Figure:
+def feature_projection(
+    context: RunContext, dataset: Dataset, records: Sequence[RunRecord]
+) -> Figure:
     """Draw one panel a run on a targeted poison that kept its model; at least one.
 
     Raises:
         ArtefactError: a run without a poison in the results folder or without a model.
     """
-    runs = [_project(bench, dataset, record) for record in records]
+    runs = [_project(context, dataset, record) for record in records]
     attacks = dict.fromkeys("+".join(run.spec.poison.attacks) for run in records if run.spec.poison)
     clouds = Panels(
         title=f"Features under {', '.join(attacks)}: {shown_name(dataset.name)}, trial "
@@ -61,16 +63,16 @@ def feature_projection(bench: Bench, dataset: Dataset, records: Sequence[RunReco
     return Figure(clouds, {"figure": "features", "dataset": data, "runs": runs})
 
 
-def _project(bench: Bench, dataset: Dataset, record: RunRecord) -> dict[str, Any]:
+def _project(context: RunContext, dataset: Dataset, record: RunRecord) -> dict[str, Any]:
     """Compute a run's points by group, and counts, as JSON values."""
-    bench.abort_if_stopping()
-    poison, goal = _poison_of(bench, dataset, record)
-    spec, path, trial = record.spec, bench.store.model_path(record.id), record.spec.trial
-    model = read_model(bench, path, spec.model, dataset)
+    context.abort_if_stopping()
+    poison, goal = _poison_of(context, dataset, record)
+    spec, path, trial = record.spec, context.store.model_path(record.id), record.spec.trial
+    model = read_model(context, path, spec.model, dataset)
     targeting = Targeting(**msgspec.to_builtins(spec.targeting))
     # The run's own seed drew them.
-    own_bench = replace(bench, seed=spec.seed)
-    rows = stage_rows(own_bench, dataset, targeting, poison.indices, trial)
+    own_context = replace(context, seed=spec.seed)
+    rows = stage_rows(own_context, dataset, targeting, poison.indices, trial)
     train = poison.apply(dataset.train).rows(rows)
     keep = read_kept(path, len(train))
     is_poison = torch.isin(rows, poison.indices)
@@ -81,7 +83,7 @@ def _project(bench: Bench, dataset: Dataset, record: RunRecord) -> dict[str, Any
     # 1 features
     images = torch.cat([train.images[members], bases, target])
     features = (
-        torch.cat(outputs_by_pass(model, model.embed, images.to(bench.device))).cpu().double()
+        torch.cat(outputs_by_pass(model, model.embed, images.to(context.device))).cpu().double()
     )
     poisoned, kept = is_poison[members], keep[members]
     of_own = ~poisoned & (train.labels[members] == own)
@@ -92,7 +94,7 @@ def _project(bench: Bench, dataset: Dataset, record: RunRecord) -> dict[str, Any
     def drawn(mask: Tensor) -> Tensor:
         """At most SHOWN of the rows where a mask is true, drawn at random, in order."""
         rows = _rows(mask)
-        generator = generator_for(bench.seed, "figure features", trial)
+        generator = generator_for(context.seed, "figure features", trial)
         return rows[torch.randperm(len(rows), generator=generator)[:SHOWN].sort().values]
 
     groups = {
@@ -117,15 +119,15 @@ def _project(bench: Bench, dataset: Dataset, record: RunRecord) -> dict[str, Any
     }
 
 
-def _poison_of(bench: Bench, dataset: Dataset, record: RunRecord) -> tuple[Poison, Goal]:
+def _poison_of(context: RunContext, dataset: Dataset, record: RunRecord) -> tuple[Poison, Goal]:
     origin = record.labels.poison
     if origin is None or origin.id is None:
         raise ArtefactError(
             f"run {record.id}: expected a run on a targeted poison that lies in "
-            f"{bench.store.root / 'poisons'}, got one on "
+            f"{context.store.root / 'poisons'}, got one on "
             f"{'a poison of another folder' if origin else 'clean data'}; choose another run"
         )
-    path = bench.store.poison_path(origin.id)
+    path = context.store.poison_path(origin.id)
     poison = read_poison(path, dataset)
     if poison.digest != record.spec.poison_digest:
         raise ArtefactError(

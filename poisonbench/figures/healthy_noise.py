@@ -29,10 +29,10 @@ from poisonbench.models import check_model
 from poisonbench.models.classifier import Classifier
 from poisonbench.registry import defenses
 from poisonbench.requests import CraftRequest, PoisonRequest, RunRequest
+from poisonbench.runs.context import RunContext, default_model
 from poisonbench.runs.craft import craft
 from poisonbench.runs.method_settings import Settings, read_settings
 from poisonbench.runs.trained_models import model_spec, trained_models
-from poisonbench.runs.workspace import Bench, default_model
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.state import TrainingSet, TrainingState
 
@@ -65,7 +65,7 @@ class Round(NamedTuple):
 
 
 def healthy_noise(
-    bench: Bench,
+    context: RunContext,
     dataset: Dataset,
     request: RunRequest,
     *,
@@ -86,21 +86,21 @@ def healthy_noise(
     except ValueError as error:
         raise UsageError(f"hint: {error}") from None
     check_model(default_model(dataset), dataset.image_shape)
-    bench.store.check_writable()
-    train, poison, sources = _poisoned(bench, dataset, request.poison)
+    context.store.check_writable()
+    train, poison, sources = _poisoned(context, dataset, request.poison)
     digest = poison["digest"] if poison else None
-    model, about_model = _model_before(bench, dataset, settings, train, digest, request.trial)
-    bench.abort_if_stopping()
-    bench.say("HINT's first round" + (", with true and with wrong labels" if wrong_label else ""))
-    splits = {"healthy": train.to(bench.device)}
+    model, about_model = _model_before(context, dataset, settings, train, digest, request.trial)
+    context.abort_if_stopping()
+    context.say("HINT's first round" + (", with true and with wrong labels" if wrong_label else ""))
+    splits = {"healthy": train.to(context.device)}
     if wrong_label:
-        generator = generator_for(bench.seed, "wrong labels", request.trial)
+        generator = generator_for(context.seed, "wrong labels", request.trial)
         wrong = other_labels(splits["healthy"].labels, dataset.num_classes, generator)
         # The direction does not depend on training labels: only the images' own influence does.
         splits["wrong_label"] = Split(splits["healthy"].images, wrong)
-    first = _first_round(bench, dataset, request.trial, defense, model, splits)
+    first = _first_round(context, dataset, request.trial, defense, model, splits)
     sources = sources.to(first.rows.device)[first.rows]
-    generator = generator_for(bench.seed, "figure 1", request.trial)
+    generator = generator_for(context.seed, "figure 1", request.trial)
     sample = _choose(first, sources >= 0, images, generator).tolist()
     attacks = (*request.poison.attacks, None)
     groups = {"all": sources == sources, "clean": sources < 0, "poisoned": sources >= 0}
@@ -108,7 +108,7 @@ def healthy_noise(
         "figure": "1",
         "dataset": {"name": shown_name(dataset.name), "digest": dataset.digest},
         "poison": poison,
-        "seed": bench.seed,
+        "seed": context.seed,
         "trial": request.trial,
         "config": as_json(settings.config),
         "model": about_model,
@@ -130,13 +130,13 @@ def healthy_noise(
 
 
 def _poisoned(
-    bench: Bench, dataset: Dataset, request: PoisonRequest
+    context: RunContext, dataset: Dataset, request: PoisonRequest
 ) -> tuple[Split, dict[str, Any] | None, Tensor]:
     """The training split with its poison, what names that, and each row's attack or -1, (N,)."""
     sources = torch.full((len(dataset.train),), -1)
     if request.rho == 0:
         return dataset.train, None, sources
-    crafted = craft(bench, CraftRequest(dataset=dataset.name, poison=request, seed=bench.seed))
+    crafted = craft(context, CraftRequest(dataset=dataset.name, poison=request, seed=context.seed))
     poison = crafted[0].poison
     sources[poison.indices] = poison.sources.long()
     name = {"attacks": list(request.attacks), "rho": request.rho, "digest": poison.digest}
@@ -144,7 +144,7 @@ def _poisoned(
 
 
 def _model_before(
-    bench: Bench,
+    context: RunContext,
     dataset: Dataset,
     settings: Settings,
     train: Split,
@@ -157,15 +157,15 @@ def _model_before(
     """
     epoch = min(settings.config.schedule)
     recipe = replace(settings.recipe, epochs=epoch)
-    spec = model_spec(bench, dataset, recipe, "before HINT's first round", trial, None)
+    spec = model_spec(context, dataset, recipe, "before HINT's first round", trial, None)
     spec = structs.replace(spec, poison=digest)
-    seeds = Seeds(bench.seed, trial)
-    (model,) = trained_models(bench, dataset, recipe, spec, seeds=seeds, train=train)
+    seeds = Seeds(context.seed, trial)
+    (model,) = trained_models(context, dataset, recipe, spec, seeds=seeds, train=train)
     return model, {"epochs": epoch, "spec": to_builtins(spec)}
 
 
 def _first_round(
-    bench: Bench,
+    context: RunContext,
     dataset: Dataset,
     trial: int,
     defense: Hint,
@@ -173,7 +173,7 @@ def _first_round(
     splits: dict[str, Split],
 ) -> Round:
     """HINT's first round on each of the training splits, which differ in their labels alone."""
-    seeds, epoch = Seeds(bench.seed, trial), min(defense.config.schedule)
+    seeds, epoch = Seeds(context.seed, trial), min(defense.config.schedule)
     notes: list[dict[str, Any]] = []
     effects = {}
     for name, split in splits.items():
@@ -184,7 +184,7 @@ def _first_round(
             model=model,
             original=original,
             train=original,
-            validation=dataset.validation.to(bench.device),
+            validation=dataset.validation.to(context.device),
             generator=lambda purpose: seeds.generator("defense", purpose, epoch, 0),
             note=notes.append,
             # HINT looks at the model that it is given and trains no other.

@@ -24,9 +24,9 @@ from poisonbench.registry import defenses, find, label_of
 from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, command_of
 from poisonbench.results import published
 from poisonbench.results.records import RunRecord
+from poisonbench.runs.context import RunContext
 from poisonbench.runs.defend import defend, describe_poison, resolve_run
 from poisonbench.runs.trained_models import read_model
-from poisonbench.runs.workspace import Bench
 from poisonbench.training.evaluation import logits_of
 
 Pick = Literal["disagree", "random"]
@@ -49,7 +49,12 @@ class ModelChoice:
 
 
 def predictions(
-    bench: Bench, dataset: Dataset, choice: ModelChoice, *, images: int = 5, pick: Pick = "disagree"
+    context: RunContext,
+    dataset: Dataset,
+    choice: ModelChoice,
+    *,
+    images: int = 5,
+    pick: Pick = "disagree",
 ) -> Figure:
     """Draw test images, and below each the class and confidence that every classifier gives it.
 
@@ -60,22 +65,22 @@ def predictions(
         ArtefactError: a classifier is missing or was trained on other data; the message names the
             command that makes it.
     """
-    records, missing = _records(bench, dataset, choice)
-    test = dataset.test.to(bench.device)
+    records, missing = _records(context, dataset, choice)
+    test = dataset.test.to(context.device)
     classifiers = []
     for record in records:
-        bench.abort_if_stopping()
-        model = read_model(bench, bench.store.model_path(record.id), record.spec.model, dataset)
+        context.abort_if_stopping()
+        model = read_model(context, context.store.model_path(record.id), record.spec.model, dataset)
         classifiers.append(logits_of(model, test.images).softmax(1))
     probabilities = torch.stack(classifiers)
     classes = probabilities.argmax(2)
     disagree = (classes != classes[0]).any(0).cpu()
-    rows = _choose(disagree, images, pick, bench.seed, choice.trial)
+    rows = _choose(disagree, images, pick, context.seed, choice.trial)
     names = _names(records)
     numbers: dict[str, Any] = {
         "figure": "2",
         "dataset": {"name": shown_name(dataset.name), "digest": dataset.digest},
-        "seed": bench.seed,
+        "seed": context.seed,
         "pick": pick,
         "test_images": len(test),
         "images_with_disagreement": int(disagree.sum()),
@@ -108,11 +113,11 @@ def predictions(
 
 
 def _records(
-    bench: Bench, dataset: Dataset, choice: ModelChoice
+    context: RunContext, dataset: Dataset, choice: ModelChoice
 ) -> tuple[list[RunRecord], dict[str, str]]:
     """The classifiers' records, and by method the commands that make those that are missing."""
     if choice.runs:
-        return [named_run(bench, dataset, run) for run in choice.runs], {}
+        return [named_run(context, dataset, run) for run in choice.runs], {}
     for method in choice.methods:
         find("a defense", defenses(), method)
     expected = choice.methods or tuple(published.METHOD_LABELS)
@@ -121,7 +126,7 @@ def _records(
             method=method,
             dataset=dataset.name,
             poison=choice.poison,
-            seed=bench.seed,
+            seed=context.seed,
             trial=choice.trial,
             save_model=True,
         )
@@ -129,29 +134,29 @@ def _records(
     }
     if choice.make:
         # What one of them refuses is said before the first is trained.
-        resolved = [resolve_run(bench, request) for request in requests.values()]
-        return [defend(bench, run).record for run in resolved], {}
-    known = bench.store.records(lambda error: bench.say(f"warning: left out: {error}"))
+        resolved = [resolve_run(context, request) for request in requests.values()]
+        return [defend(context, run).record for run in resolved], {}
+    known = context.store.records(lambda error: context.say(f"warning: left out: {error}"))
     runs = {
-        method: [run for run in known if _is_of(run, bench, dataset, choice, method)]
+        method: [run for run in known if _is_of(run, context, dataset, choice, method)]
         for method in choice.methods or tuple(defenses())
     }
     commands = {
         method: command_of(request, *choice.folder_options) for method, request in requests.items()
     }
-    where = f" in {bench.store.root / 'models'}"
+    where = f" in {context.store.root / 'models'}"
     are_named = bool(choice.methods)
-    return kept_models(bench, runs, commands, where, " or --make", are_named=are_named)
+    return kept_models(context, runs, commands, where, " or --make", are_named=are_named)
 
 
 def _is_of(
-    record: RunRecord, bench: Bench, dataset: Dataset, choice: ModelChoice, method: str
+    record: RunRecord, context: RunContext, dataset: Dataset, choice: ModelChoice, method: str
 ) -> bool:
     """Whether a run is of this method, trial and poison, by the draw that tables take."""
     spec, poison, mix = record.spec, record.spec.poison, choice.poison
     if (
         not is_on(record, dataset)
-        or (spec.method, spec.seed, spec.trial) != (method, bench.seed, choice.trial)
+        or (spec.method, spec.seed, spec.trial) != (method, context.seed, choice.trial)
         or record.labels.variant != "paper"
     ):
         return False

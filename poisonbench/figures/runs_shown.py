@@ -8,18 +8,18 @@ from poisonbench.data.splits import Dataset
 from poisonbench.registry import defenses, find
 from poisonbench.requests import command_of
 from poisonbench.results.records import RunRecord, read_record
-from poisonbench.runs.workspace import Bench
+from poisonbench.runs.context import RunContext
 from poisonbench.tables.cells import distinct_trials, is_run_on
 from poisonbench.tables.table3 import Row, make_cell
 
 
-def named_run(bench: Bench, dataset: Dataset, run: str) -> RunRecord:
+def named_run(context: RunContext, dataset: Dataset, run: str) -> RunRecord:
     """The record of a run on a data set that kept its model.
 
     Raises:
         ArtefactError: there is none.
     """
-    path = bench.store.run_path(run)
+    path = context.store.run_path(run)
     if not path.is_file():
         raise ArtefactError(f"expected the id of a run in {path.parent}, got {run!r}")
     record = read_record(path)
@@ -29,10 +29,10 @@ def named_run(bench: Bench, dataset: Dataset, run: str) -> RunRecord:
             f"{record.labels.dataset} with other images or another split; choose its own "
             f"--dataset and --seed {record.spec.seed}"
         )
-    if not bench.store.model_path(run).is_file():
+    if not context.store.model_path(run).is_file():
         raise ArtefactError(
-            f"expected the model of run {run} in {bench.store.root / 'models'}, got none; run its "
-            "`poisonbench defend` command again with --save-model"
+            f"expected the model of run {run} in {context.store.root / 'models'}, got none; run "
+            "its `poisonbench defend` command again with --save-model"
         )
     return record
 
@@ -72,7 +72,7 @@ def runs_of_row(
 
 
 def models_of_row(
-    bench: Bench,
+    context: RunContext,
     records: Sequence[RunRecord],
     dataset: Dataset,
     row: Row,
@@ -81,7 +81,7 @@ def models_of_row(
 ) -> list[RunRecord]:
     """The runs of a row's trial that kept their models; say how to make those that others lack.
 
-    Parameters as of :func:`runs_of_row`; the seed of the runs is the bench's.
+    Parameters as of :func:`runs_of_row`; the seed of the runs is the context's.
 
     Raises:
         UsageError: unknown defense.
@@ -92,7 +92,7 @@ def models_of_row(
     except ArtefactError as error:
         raise ArtefactError(f"{error}; add --save-model") from None
     of_trial = {
-        method: [run for run in group if (run.spec.seed, run.spec.trial) == (bench.seed, trial)]
+        method: [run for run in group if (run.spec.seed, run.spec.trial) == (context.seed, trial)]
         for method, group in runs.items()
     }
     requests = {name: make_cell(dataset.name, row, name).request(trial) for name in runs}
@@ -100,11 +100,11 @@ def models_of_row(
         name: command_of(replace(request, save_model=True)) for name, request in requests.items()
     }
     where = f" under {row.attack} on {dataset.name} ({row.training}, trial {trial})"
-    return kept_models(bench, of_trial, commands, where, are_named=bool(methods))[0]
+    return kept_models(context, of_trial, commands, where, are_named=bool(methods))[0]
 
 
 def kept_models(
-    bench: Bench,
+    context: RunContext,
     runs: Mapping[str, Sequence[RunRecord]],
     commands: Mapping[str, str],
     where: str,
@@ -125,7 +125,7 @@ def kept_models(
         method: run
         for method, group in first.items()
         for run in group
-        if bench.store.model_path(run.id).is_file()
+        if context.store.model_path(run.id).is_file()
     }
     lacking = {name: command for name, command in commands.items() if name in runs.keys() - kept}
     for method, command in lacking.items():
@@ -133,5 +133,5 @@ def kept_models(
             raise ArtefactError(
                 f"expected a model of {method}{where}, got none; make it with `{command}`{instead}"
             )
-        bench.say(f"left out: {method} has no model{where}; make it with `{command}`{instead}")
+        context.say(f"left out: {method} has no model{where}; make it with `{command}`{instead}")
     return list(kept.values()), lacking

@@ -12,6 +12,7 @@ from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.models.classifier import Classifier
 from poisonbench.requests import CraftRequest
+from poisonbench.runs.context import RunContext
 from poisonbench.runs.craft_checkpoint import crafted_by, crafting
 from poisonbench.runs.craft_targeted import craft_targeted
 from poisonbench.runs.poison import (
@@ -24,10 +25,9 @@ from poisonbench.runs.poison import (
     stored,
 )
 from poisonbench.runs.trained_models import trained_models
-from poisonbench.runs.workspace import Bench
 
 
-def craft(bench: Bench, request: CraftRequest, trials: Sequence[int] = ()) -> list[Crafted]:
+def craft(context: RunContext, request: CraftRequest, trials: Sequence[int] = ()) -> list[Crafted]:
     """Craft a poison, or find it; several trials of a targeted attack side by side.
 
     ``trials`` are crafted instead of the request's own.
@@ -36,56 +36,56 @@ def craft(bench: Bench, request: CraftRequest, trials: Sequence[int] = ()) -> li
         PoisonbenchError: see :mod:`poisonbench.core.errors`; every option is read before the
             first attack is crafted, which may take hours.
     """
-    bench = bench.seeded(request.seed)
-    dataset = bench.dataset(request.dataset)
+    context = context.seeded(request.seed)
+    dataset = context.dataset(request.dataset)
     poisons = [
-        resolve_crafting(bench, dataset, request.at(trial).poison)
+        resolve_crafting(context, dataset, request.at(trial).poison)
         for trial in trials or [request.poison.trial]
     ]
     if poisons[0].targeting is not None:
-        return craft_targeted(bench, dataset, poisons)
-    return [craft_mix(bench, dataset, poison) for poison in poisons]
+        return craft_targeted(context, dataset, poisons)
+    return [craft_mix(context, dataset, poison) for poison in poisons]
 
 
-def craft_mix(bench: Bench, dataset: Dataset, poison: ResolvedPoison) -> Crafted:
+def craft_mix(context: RunContext, dataset: Dataset, poison: ResolvedPoison) -> Crafted:
     """One attack's poison of every training image, or several attacks' mix at a ratio rho."""
-    crafted = {name: _craft_pool(bench, dataset, pool) for name, pool in poison.pools.items()}
+    crafted = {name: _craft_pool(context, dataset, pool) for name, pool in poison.pools.items()}
     if poison.rho is None:
         return next(iter(crafted.values()))
     mixed = mix(
         {name: pool.poison for name, pool in crafted.items()},
         dataset,
         rho=poison.rho,
-        seed=seed_for(bench.seed, "mix", poison.request.trial),
+        seed=seed_for(context.seed, "mix", poison.request.trial),
         selection=poison.request.selection,
     )
-    return publish(bench, mixed, dataset)
+    return publish(context, mixed, dataset)
 
 
-def _craft_pool(bench: Bench, dataset: Dataset, pool: Pool) -> Crafted:
+def _craft_pool(context: RunContext, dataset: Dataset, pool: Pool) -> Crafted:
     """An attack's poison of every training image."""
-    if bench.store.poison_path(pool.id).exists():
+    if context.store.poison_path(pool.id).exists():
         # A kill may have come between publishing and discarding.
-        bench.checkpoint(pool.id).discard()
-        return stored(bench, pool.id, dataset)
-    bench.store.check_writable()
+        context.checkpoint(pool.id).discard()
+        return stored(context, pool.id, dataset)
+    context.store.check_writable()
     settings, train = pool.settings, dataset.train
     name, recipe = settings.entry.name, settings.recipe
-    generator = generator_for(bench.seed, "craft", name, pool.spec.trial)
+    generator = generator_for(context.seed, "craft", name, pool.spec.trial)
 
     def surrogate() -> Classifier:
         if not settings.entry.trains:
             raise UsageError(f"{name}: expected trains=True in the entry, got use of a surrogate")
-        return trained_models(bench, dataset, recipe, pool.surrogate)[0]
+        return trained_models(context, dataset, recipe, pool.surrogate)[0]
 
-    with crafting(bench, dataset, name, pool.id, [generator]) as checkpoint:
+    with crafting(context, dataset, name, pool.id, [generator]) as checkpoint:
         about = f"{len(train):,} images{pool.surrogate_text}"
-        bench.say(f"crafting {name} on {shown_name(dataset.name)} ({about})")
+        context.say(f"crafting {name} on {shown_name(dataset.name)} ({about})")
         task = AttackTask(
-            images=_pixels(bench, train),
-            labels=train.labels.to(bench.device),
+            images=_pixels(context, train),
+            labels=train.labels.to(context.device),
             validation=LabelledImages(
-                _pixels(bench, dataset.validation), dataset.validation.labels.to(bench.device)
+                _pixels(context, dataset.validation), dataset.validation.labels.to(context.device)
             ),
             num_classes=dataset.num_classes,
             surrogate=surrogate,
@@ -93,12 +93,12 @@ def _craft_pool(bench: Bench, dataset: Dataset, pool: Pool) -> Crafted:
             report=checkpoint.report,
             checkpoint=checkpoint,
         )
-        images = crafted_by(settings, task, train.images, bench.say)
+        images = crafted_by(settings, task, train.images, context.say)
         # Of a large data set it takes as much memory as what follows.
         del task
-        return publish_pool(bench, dataset, pool, images, torch.arange(len(train)))
+        return publish_pool(context, dataset, pool, images, torch.arange(len(train)))
 
 
-def _pixels(bench: Bench, split: Split) -> torch.Tensor:
+def _pixels(context: RunContext, split: Split) -> torch.Tensor:
     """A split's images on the device, in [0, 1]."""
-    return split.images.to(bench.device).float().div_(255)
+    return split.images.to(context.device).float().div_(255)

@@ -18,8 +18,8 @@ from poisonbench.core.files import write_text
 from poisonbench.data.poison import overstep
 from poisonbench.data.splits import Dataset
 from poisonbench.results.store import CraftingCost
+from poisonbench.runs.context import RunContext
 from poisonbench.runs.method_settings import Settings
-from poisonbench.runs.workspace import Bench
 
 _GENERATOR = "task.generator."
 
@@ -54,13 +54,17 @@ def crafted_by(settings: Settings, task: Any, base: Tensor, say: Callable[[str],
 
 @contextmanager
 def crafting(
-    bench: Bench, dataset: Dataset, name: str, poison_id: str, generators: Sequence[torch.Generator]
+    context: RunContext,
+    dataset: Dataset,
+    name: str,
+    poison_id: str,
+    generators: Sequence[torch.Generator],
 ) -> Iterator[CraftCheckpoint]:
     """The checkpoint of an attack, discarded once its poison is kept, or when it has diverged.
 
     What crafting took is kept, unless an earlier process did a part of it.
     """
-    checkpoint, start = CraftCheckpoint(bench, name, poison_id, generators), time.monotonic()
+    checkpoint, start = CraftCheckpoint(context, name, poison_id, generators), time.monotonic()
     try:
         yield checkpoint
     except DivergedError:
@@ -70,7 +74,7 @@ def crafting(
         seconds = time.monotonic() - start
         cost = CraftingCost(dataset.name, name, len(generators), seconds)
         text = msgspec.json.encode(cost).decode()
-        write_text(bench.store.crafting_path(poison_id), text + "\n")
+        write_text(context.store.crafting_path(poison_id), text + "\n")
     checkpoint.file.discard()
 
 
@@ -82,19 +86,19 @@ class CraftCheckpoint(AttackCheckpoint):
     """
 
     def __init__(
-        self, bench: Bench, name: str, poison_id: str, generators: Sequence[torch.Generator]
+        self, context: RunContext, name: str, poison_id: str, generators: Sequence[torch.Generator]
     ) -> None:
-        self.bench, self.name = bench, name
+        self.context, self.name = context, name
         self.generators = {f"{_GENERATOR}{n}": draws for n, draws in enumerate(generators)}
-        self.file = bench.checkpoint(poison_id)
+        self.file = context.checkpoint(poison_id)
         self.is_used = self.is_continued = False
         self._saved_at = time.monotonic()
 
     def report(self, done: int, total: int) -> None:
         """Pass progress on; a signal stops an attack that has nothing to save."""
         if not self.is_used:
-            self.bench.abort_if_stopping()
-        self.bench.report(self.name, done, total)
+            self.context.abort_if_stopping()
+        self.context.report(self.name, done, total)
 
     def load(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """As the base class says; a file that cannot be read is ignored, with a warning."""
@@ -103,7 +107,7 @@ class CraftCheckpoint(AttackCheckpoint):
         state = self.file.read()
         if state is None or not self.generators.keys() <= state[1].keys():
             if self.file.exists():
-                self.bench.say(
+                self.context.say(
                     f"warning: {self.file.folder}: expected a checkpoint of this {self.name} "
                     "poison, got a damaged file or another's; starting over"
                 )
@@ -112,7 +116,7 @@ class CraftCheckpoint(AttackCheckpoint):
         for name, generator in self.generators.items():
             generator.set_state(tensors.pop(name))
         self.is_continued = True
-        self.bench.say(f"continuing {self.name} from its checkpoint")
+        self.context.say(f"continuing {self.name} from its checkpoint")
         return position, tensors
 
     def save_if_due(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -122,7 +126,7 @@ class CraftCheckpoint(AttackCheckpoint):
             InterruptedRunError: saved after a signal.
             StoreError: the file cannot be written.
         """
-        stop = self.bench.stopping.is_set()
+        stop = self.context.stopping.is_set()
         if stop or time.monotonic() - self._saved_at >= self.file.every:
             draws = {name: generator.get_state() for name, generator in self.generators.items()}
             self.file.write(position, tensors | draws)

@@ -14,10 +14,10 @@ from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset
 from poisonbench.data.targets import draw_goal, draw_poison_rows, draw_transfer_rows
 from poisonbench.models.classifier import Classifier, renew_head
+from poisonbench.runs.context import RunContext
 from poisonbench.runs.craft_checkpoint import CraftCheckpoint, crafted_by, crafting
 from poisonbench.runs.poison import Crafted, Pool, ResolvedPoison, publish_pool, stored
 from poisonbench.runs.trained_models import lengthen, model_spec, own_seeds, trained_models
-from poisonbench.runs.workspace import Bench
 from poisonbench.specs import ModelSpec, TrainingSpec
 from poisonbench.targeting import Goal, Targeting, own_targeting
 from poisonbench.training.evaluation import logits_of
@@ -28,7 +28,7 @@ NUM_CONTROLS = 3
 
 
 def draw_target(
-    bench: Bench, dataset: Dataset, poison: ResolvedPoison, trial: int
+    context: RunContext, dataset: Dataset, poison: ResolvedPoison, trial: int
 ) -> tuple[Goal, Tensor]:
     """A trial's target, and the rows (P,) of the training split that become poisons.
 
@@ -45,15 +45,15 @@ def draw_target(
     if targeting.targets == "easy" and targeting.target is None:
         (pool,) = poison.pools.values()
         recipe, network = pool.settings.recipe, poison.request.surrogate
-        probabilities = _clean_probabilities(bench, dataset, targeting, recipe, network)
-    seeds = Seeds(bench.seed, trial)
+        probabilities = _clean_probabilities(context, dataset, targeting, recipe, network)
+    seeds = Seeds(context.seed, trial)
     goal = draw_goal(dataset, targeting, seeds.generator("target"), probabilities)
     generator = seeds.generator("poison rows")
     return goal, draw_poison_rows(dataset.train.labels, goal, targeting, generator)
 
 
 def craft_targeted(
-    bench: Bench, dataset: Dataset, poisons: Sequence[ResolvedPoison]
+    context: RunContext, dataset: Dataset, poisons: Sequence[ResolvedPoison]
 ) -> list[Crafted]:
     """One attack's poisons for the targets of some trials; those that are missing side by side.
 
@@ -65,34 +65,38 @@ def craft_targeted(
     first = poisons[0]
     (name,) = first.request.attacks
     pools = {poison.request.trial: poison.pools[name] for poison in poisons}
-    bench.store.check_writable()
+    context.store.check_writable()
     missing = {
         trial: pool
         for trial, pool in pools.items()
-        if not bench.store.poison_path(pool.id).exists()
+        if not context.store.poison_path(pool.id).exists()
     }
     crafted = {}
     if missing:
         pool = first.pools[name]
-        targets = {trial: draw_target(bench, dataset, first, trial) for trial in missing}
-        bench.say(
+        targets = {trial: draw_target(context, dataset, first, trial) for trial in missing}
+        context.say(
             f"crafting {name} on {shown_name(dataset.name)} for {len(missing)} target(s)"
             f"{pool.surrogate_text}"
         )
-        generators = [generator_for(bench.seed, "craft", name, trial) for trial in missing]
+        generators = [generator_for(context.seed, "craft", name, trial) for trial in missing]
         together = _together(missing.values())
-        with crafting(bench, dataset, name, together, generators) as checkpoint:
-            images = _attack(bench, dataset, pool, list(targets.values()), checkpoint)
+        with crafting(context, dataset, name, together, generators) as checkpoint:
+            images = _attack(context, dataset, pool, list(targets.values()), checkpoint)
             for (trial, (goal, rows)), poisoned in zip(targets.items(), images, strict=True):
-                crafted[trial] = publish_pool(bench, dataset, missing[trial], poisoned, rows, goal)
+                crafted[trial] = publish_pool(
+                    context, dataset, missing[trial], poisoned, rows, goal
+                )
     else:
         # A kill may have come between publishing and discarding.
-        bench.checkpoint(_together(pools.values())).discard()
-    return [crafted.get(trial) or stored(bench, pool.id, dataset) for trial, pool in pools.items()]
+        context.checkpoint(_together(pools.values())).discard()
+    return [
+        crafted.get(trial) or stored(context, pool.id, dataset) for trial, pool in pools.items()
+    ]
 
 
 def _attack(
-    bench: Bench,
+    context: RunContext,
     dataset: Dataset,
     pool: Pool,
     targets: Sequence[tuple[Goal, Tensor]],
@@ -102,17 +106,17 @@ def _attack(
 
     def snapshots(number: int, epochs: Sequence[int]) -> list[Classifier]:
         spec = structs.replace(pool.surrogate, number=number)
-        return trained_models(bench, dataset, recipe, spec, epochs=epochs)
+        return trained_models(context, dataset, recipe, spec, epochs=epochs)
 
-    train = dataset.train.to(bench.device)
-    rows = torch.stack([poisoned for _, poisoned in targets]).to(bench.device)
-    images = dataset.test.images[[goal.target for goal, _ in targets]].to(bench.device)
+    train = dataset.train.to(context.device)
+    rows = torch.stack([poisoned for _, poisoned in targets]).to(context.device)
+    images = dataset.test.images[[goal.target for goal, _ in targets]].to(context.device)
     task = TargetedTask(
         images=train.images[rows].float().div_(255),
         labels=train.labels[rows],
         rows=rows,
         targets=images.float().div_(255),
-        intended=torch.tensor([goal.intended_class for goal, _ in targets], device=bench.device),
+        intended=torch.tensor([goal.intended_class for goal, _ in targets], device=context.device),
         train=train,
         num_classes=dataset.num_classes,
         epochs=recipe.epochs,
@@ -121,7 +125,7 @@ def _attack(
         report=checkpoint.report,
         checkpoint=checkpoint,
     )
-    return crafted_by(pool.settings, task, train.images[rows], bench.say)
+    return crafted_by(pool.settings, task, train.images[rows], context.say)
 
 
 def _together(pools: Iterable[Pool]) -> str:
@@ -131,7 +135,7 @@ def _together(pools: Iterable[Pool]) -> str:
 
 
 def _clean_probabilities(
-    bench: Bench, dataset: Dataset, targeting: Targeting, recipe: Recipe, model: str | None
+    context: RunContext, dataset: Dataset, targeting: Targeting, recipe: Recipe, model: str | None
 ) -> Tensor:
     """What control models, trained by a recipe, say of the test split, (M, N, K).
 
@@ -141,20 +145,20 @@ def _clean_probabilities(
     a poison does not depend on, its target must not either: the transfer set has the data set's
     own share and batch norm does not drift, whatever this victim's settings are.
     """
-    images = dataset.test.images.to(bench.device)
+    images = dataset.test.images.to(context.device)
     probabilities = []
     for number in range(NUM_CONTROLS):
-        spec = model_spec(bench, dataset, recipe, "control", 0, model, number)
+        spec = model_spec(context, dataset, recipe, "control", 0, model, number)
         if targeting.scenario == "transfer":
-            control = _transferred(bench, dataset, targeting, recipe, spec)
+            control = _transferred(context, dataset, targeting, recipe, spec)
         else:
-            (control,) = trained_models(bench, dataset, recipe, spec)
+            (control,) = trained_models(context, dataset, recipe, spec)
         probabilities.append(logits_of(control, images).softmax(1).cpu())
     return torch.stack(probabilities)
 
 
 def _transferred(
-    bench: Bench, dataset: Dataset, targeting: Targeting, recipe: Recipe, spec: ModelSpec
+    context: RunContext, dataset: Dataset, targeting: Targeting, recipe: Recipe, spec: ModelSpec
 ) -> Classifier:
     """A new head, trained on a clean transfer set, on features trained on the other images."""
     seeds = own_seeds(spec)
@@ -164,12 +168,12 @@ def _transferred(
     rows = draw_transfer_rows(dataset.train.labels, none, share, generator)
     rest, transfer = dataset.train.without(rows), dataset.train.rows(rows)
     about = structs.replace(spec, kind="control extractor", rows=rest.digest())
-    (start,) = trained_models(bench, dataset, recipe, about, seeds=seeds, train=rest)
+    (start,) = trained_models(context, dataset, recipe, about, seeds=seeds, train=rest)
     renew_head(start, seeds.generator("transfer head"))
     start.hold(features=True, norms=True)
     last = lengthen(recipe, targeting.stage_epochs)
     about = structs.replace(about, kind="control head", head=TrainingSpec(**as_json(last)))
     (control,) = trained_models(
-        bench, dataset, last, about, seeds=seeds, train=transfer, start=start
+        context, dataset, last, about, seeds=seeds, train=transfer, start=start
     )
     return control

@@ -24,13 +24,13 @@ from poisonbench.results import records
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.runs import victim
 from poisonbench.runs.class_warnings import class_warnings
+from poisonbench.runs.context import RunContext, default_model
 from poisonbench.runs.environment import environment, peak_memory, reset_peak_memory, utc_now
 from poisonbench.runs.filter_scores import filter_report
 from poisonbench.runs.method_settings import Settings, read_settings
 from poisonbench.runs.poison import ResolvedPoison, resolve_poison
-from poisonbench.runs.poisoned_data import Material, prepare
+from poisonbench.runs.poisoned_data import PoisonedData, prepare
 from poisonbench.runs.trained_models import KEPT, LOOP_NUMBER
-from poisonbench.runs.workspace import Bench, default_model
 from poisonbench.specs import DatasetRef, PoisonSpec, RunSpec, TargetingSpec, TrainingSpec
 from poisonbench.training import evaluation
 from poisonbench.training.recipe import Recipe
@@ -75,7 +75,7 @@ class ResolvedRun:
         return chosen
 
 
-def defend(bench: Bench, run: ResolvedRun) -> Defended:
+def defend(context: RunContext, run: ResolvedRun) -> Defended:
     """Train one classifier under a defense, or find the record of having done so.
 
     Attacks that are missing are crafted and kept.
@@ -84,16 +84,16 @@ def defend(bench: Bench, run: ResolvedRun) -> Defended:
         PoisonbenchError: see :mod:`poisonbench.core.errors`; nothing half-made is left behind.
     """
     request, dataset = run.request, run.dataset
-    bench = bench.seeded(request.seed)
-    bench.store.check_writable()
-    material = prepare(bench, dataset, run.poison, request.trial)
+    context = context.seeded(request.seed)
+    context.store.check_writable()
+    data = prepare(context, dataset, run.poison, request.trial)
     # With what is known once the poison is there.
-    poison = run.spec.poison and structs.replace(run.spec.poison, digest=material.digest)
-    spec = structs.replace(run.spec, poison=poison, goal=material.goal)
-    path, model_path = bench.store.run_path(spec.id), bench.store.model_path(spec.id)
+    poison = run.spec.poison and structs.replace(run.spec.poison, digest=data.digest)
+    spec = structs.replace(run.spec, poison=poison, goal=data.goal)
+    path, model_path = context.store.run_path(spec.id), context.store.model_path(spec.id)
     if path.exists() and (model_path.exists() or not request.save_model):
         return Defended(read_record(path), False)
-    _reveal(run.settings, run.defense, material.is_poison)
+    _reveal(run.settings, run.defense, data.is_poison)
     overrides = run.overrides
     made_by = () if spec.poison is None else spec.poison.attacks
     sources = sources_of(request.method, made_by, spec.model, dataset.name)
@@ -101,7 +101,7 @@ def defend(bench: Bench, run: ResolvedRun) -> Defended:
         variant="custom" if overrides else request.profile,
         profile=request.profile,
         overrides=json.loads(json.dumps(overrides)),
-        poison=material.origin,
+        poison=data.origin,
         presets=list(dataset.presets),
         is_paper_dataset=dataset.is_paper,
         dataset=dataset.name,
@@ -109,32 +109,32 @@ def defend(bench: Bench, run: ResolvedRun) -> Defended:
         sizes=records.Sizes(
             train=len(dataset.train), validation=len(dataset.validation), test=len(dataset.test)
         ),
-        claims=dict(bench.claims) or None,
+        claims=dict(context.claims) or None,
     )
     try:
-        record, weights = _train(bench, run, spec, material, labels)
+        record, weights = _train(context, run, spec, data, labels)
     except DivergedError as error:
-        bench.store.write_failure(spec.id, spec, str(error), error.epoch)
-        bench.checkpoint(spec.id).discard()
+        context.store.write_failure(spec.id, spec, str(error), error.epoch)
+        context.checkpoint(spec.id).discard()
         raise
     if request.save_model:
         write_bytes(model_path, save(weights))
-    bench.store.write_record(record)
-    bench.checkpoint(spec.id).discard()
+    context.store.write_record(record)
+    context.checkpoint(spec.id).discard()
     return Defended(record.kept_at(path), True)
 
 
-def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
+def resolve_run(context: RunContext, request: RunRequest) -> ResolvedRun:
     """A run with everything read and checked; nothing is crafted or trained for it.
 
     Raises:
         UsageError: options that do not fit the method, the poison or the data set, or bad values.
         ArtefactError: an unreadable data set or poison, or one made for something else.
     """
-    bench = bench.seeded(request.seed)
-    dataset = bench.dataset(request.dataset)
+    context = context.seeded(request.seed)
+    dataset = context.dataset(request.dataset)
     entry = find("a defense", defenses(), request.method)
-    poison = resolve_poison(bench, dataset, request)
+    poison = resolve_poison(context, dataset, request)
     settings = read_settings(entry, dataset, request.profile, request.settings, request.model)
     targeting = poison.targeting
     scenario = "scratch" if targeting is None else targeting.scenario
@@ -160,7 +160,7 @@ def resolve_run(bench: Bench, request: RunRequest) -> ResolvedRun:
         recipe_number=settings.module.VERSION,
         config=as_json(settings.config),
         model=network,
-        seed=bench.seed,
+        seed=context.seed,
         trial=request.trial,
         targeting=None if targeting is None else TargetingSpec(**as_json(targeting)),
         pretraining=TrainingSpec(**as_json(settings.pretraining)) if has_stages else None,
@@ -180,30 +180,30 @@ def _reveal(settings: Settings, defense: Defense, is_poison: Tensor) -> None:
 
 
 def _train(
-    bench: Bench, run: ResolvedRun, spec: RunSpec, material: Material, labels: records.Labels
+    context: RunContext, run: ResolvedRun, spec: RunSpec, data: PoisonedData, labels: records.Labels
 ) -> tuple[RunRecord, dict[str, Tensor]]:
     """Train and evaluate: the record, and the weights."""
     settings, defense, recipe, dataset = run.settings, run.defense, run.recipe, run.dataset
     started, clock = utc_now(), time.monotonic()
     # Before the run: a checkout may move on while it lasts.
-    surroundings = environment(bench.device, recipe.precision)
-    reset_peak_memory(bench.device)
-    train = defense.extend(material.train, dataset.validation)
+    surroundings = environment(context.device, recipe.precision)
+    reset_peak_memory(context.device)
+    train = defense.extend(data.train, dataset.validation)
     check_returned("extend", isinstance(train, Split), "a Split", train)
-    seeds = Seeds(bench.seed, spec.trial)
-    classifier = victim.start_of_stage(bench, run, material.rows)
-    bench.say(
+    seeds = Seeds(context.seed, spec.trial)
+    classifier = victim.start_of_stage(context, run, data.rows)
+    context.say(
         f"training {settings.entry.name} on {shown_name(dataset.name)}, "
         f"{describe_poison(spec.poison)}, trial {spec.trial}"
     )
-    trainer = bench.trainer(recipe, seeds, spec.id, settings.entry.name)
+    trainer = context.trainer(recipe, seeds, spec.id, settings.entry.name)
     result = trainer.fit(classifier, train, dataset.validation, defense)
     tested = time.monotonic()
-    test = dataset.test.to(bench.device)
+    test = dataset.test.to(context.device)
     right = evaluation.right_answers(classifier, test)
     by_class = evaluation.accuracy_by_class(right, test.labels, dataset.num_classes)
-    goal = material.goal
-    answer = None if goal is None else victim.judge(classifier, dataset, goal, bench.device)
+    goal = data.goal
+    answer = None if goal is None else victim.judge(classifier, dataset, goal, context.device)
     done = time.monotonic()
     seconds = {**result.seconds, "test": done - tested}
     images = sum(row.get("images", len(train)) for row in result.curve)
@@ -223,12 +223,10 @@ def _train(
             validation_accuracy=result.curve[-1]["validation_accuracy"],
             attack_success=answer.success if answer else None,
             target=answer,
-            poison=_poison_share(material, defense),
+            poison=_poison_share(data, defense),
             filter=None
             if keep is None
-            else filter_report(
-                keep.cpu(), material.is_poison, material.train.labels, dataset.num_classes
-            ),
+            else filter_report(keep.cpu(), data.is_poison, data.train.labels, dataset.num_classes),
         ),
         outcomes=records.Outcomes(
             test=records.Bits.pack(right.tolist()),
@@ -245,11 +243,11 @@ def _train(
             session_seconds=done - clock,
             # Those that a defense dropped are not among them.
             images_per_second=float(images) / max(result.seconds["training"], 1e-9),
-            peak_memory_bytes=peak_memory(bench.device),
+            peak_memory_bytes=peak_memory(context.device),
             interruptions=result.interruptions,
         ),
         environment=records.Environment(
-            **surroundings, plan=bench.plan, started=started, finished=utc_now()
+            **surroundings, plan=context.plan, started=started, finished=utc_now()
         ),
         warnings=class_warnings(dataset, by_class, result.notes),
     )
@@ -261,11 +259,11 @@ def _share(is_right: Tensor) -> float:
     return float(is_right.double().mean())
 
 
-def _poison_share(material: Material, defense: Defense) -> records.PoisonShare | None:
+def _poison_share(data: PoisonedData, defense: Defense) -> records.PoisonShare | None:
     """Score the defense by the poisons' rows, which it never saw."""
-    if material.digest is None:
+    if data.digest is None:
         return None
-    is_poison, selected = material.is_poison, defense.memory.get("selected")
+    is_poison, selected = data.is_poison, defense.memory.get("selected")
     count = int(is_poison.sum())
     return records.PoisonShare(
         count=count,

@@ -18,10 +18,10 @@ from poisonbench.data.poison_sets import (
 )
 from poisonbench.data.splits import Dataset
 from poisonbench.registry import attacks
+from poisonbench.runs.context import RunContext
 from poisonbench.runs.method_settings import read_settings
 from poisonbench.runs.poison import Crafted, publish
 from poisonbench.runs.released_generator import perturbed_images
-from poisonbench.runs.workspace import Bench
 from poisonbench.specs import ImportSpec
 
 #: Raised by hand when the same files would give another poison.
@@ -29,7 +29,7 @@ VERSION = 1
 
 
 def import_poison(
-    bench: Bench,
+    context: RunContext,
     path: Path,
     form: Format,
     dataset: Dataset,
@@ -45,7 +45,7 @@ def import_poison(
     Parameters: what files do not say of themselves, each an option of the command.
 
     Args:
-        bench: where.
+        context: where.
         path: a folder or a file, see :mod:`poisonbench.data.poison_sets`.
         form: the format.
         dataset: what it was made for.
@@ -67,10 +67,10 @@ def import_poison(
     if form in UNTARGETED_FORMATS and scenario != "scratch":
         raise UsageError(f"--scenario: expected scratch with --format {form}, got {scenario}")
     if form == "dc-generator":
-        return _import_generator(bench, path, dataset, attack or "dc", epsilon)
+        return _import_generator(context, path, dataset, attack or "dc", epsilon)
     published = read_poison_set(path, form, dataset, std=std, ids=ids)
     if published.num_left_out:
-        bench.say(
+        context.say(
             f"warning: left out {published.num_left_out} of "
             f"{published.num_left_out + len(published.rows)} poisons, whose base images are not in "
             "the training split (most are held out for validation)"
@@ -97,12 +97,12 @@ def import_poison(
         )
     except ArtefactError as error:
         raise ArtefactError(f"{path}: {error}; raise --epsilon or leave it out") from None
-    bench.store.check_writable()
-    return publish(bench, poison, dataset)
+    context.store.check_writable()
+    return publish(context, poison, dataset)
 
 
 def _import_generator(
-    bench: Bench, path: Path, dataset: Dataset, attack: str, epsilon: float | None
+    context: RunContext, path: Path, dataset: Dataset, attack: str, epsilon: float | None
 ) -> Crafted:
     """DC's poison of every training image, by a generator that was trained elsewhere."""
     if epsilon is None:
@@ -112,8 +112,8 @@ def _import_generator(
     spec = _spec(path, "dc-generator", dataset, attack, epsilon)
     rows = torch.arange(len(dataset.train))
     poison = make_poison(images, rows, dataset, attack=attack, epsilon=epsilon, spec=spec)
-    bench.store.check_writable()
-    return publish(bench, poison, dataset)
+    context.store.check_writable()
+    return publish(context, poison, dataset)
 
 
 def _spec(

@@ -18,7 +18,7 @@ from poisonbench.core.settings import (
 from poisonbench.data.splits import Dataset
 from poisonbench.entries import MethodEntry, profiles_of
 from poisonbench.registry import recipe_presets
-from poisonbench.runs.workspace import default_model
+from poisonbench.runs.context import default_model
 from poisonbench.training.recipe import Recipe, recipe_profiles
 
 

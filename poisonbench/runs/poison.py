@@ -19,9 +19,9 @@ from poisonbench.data.targets import check_target
 from poisonbench.models import check_model
 from poisonbench.registry import attacks
 from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, Values
+from poisonbench.runs.context import RunContext
 from poisonbench.runs.method_settings import Settings, differing, read_settings, typed_values
 from poisonbench.runs.trained_models import model_spec
-from poisonbench.runs.workspace import Bench
 from poisonbench.specs import CraftSpec, ModelSpec, PoisonSpec, TargetingSpec
 from poisonbench.targeting import Goal, Targeting, own_targeting
 
@@ -115,7 +115,7 @@ class ResolvedPoison:
 
 
 def resolve_crafting(
-    bench: Bench, dataset: Dataset, poison: PoisonRequest, *, is_for_run: bool = False
+    context: RunContext, dataset: Dataset, poison: PoisonRequest, *, is_for_run: bool = False
 ) -> ResolvedPoison:
     """A poison to craft, with every setting read: nothing is crafted or trained for it.
 
@@ -129,7 +129,7 @@ def resolve_crafting(
         _refuse_targeting(poison, poison.text)
         _check_surrogate(poison, "--model")
         rho = 1.0 if poison.rho is None and len(poison.attacks) > 1 else poison.rho
-        return ResolvedPoison(poison, rho, pools=_pools(bench, dataset, poison))
+        return ResolvedPoison(poison, rho, pools=_pools(context, dataset, poison))
     if poison.selection != "stratified":
         raise UsageError(
             f"--selection: expected an untargeted attack, got {entry.name}, whose poisons are of "
@@ -147,12 +147,12 @@ def resolve_crafting(
             f"--scenario: expected another than {scenario} with {entry.name}, which "
             f"{entry.not_in[scenario]}; choose {' or '.join(others)}, made for it"
         )
-    pools = _pools(bench, dataset, poison, targeting, is_for_run=is_for_run)
-    check_target(dataset, targeting, Seeds(bench.seed, poison.trial))
+    pools = _pools(context, dataset, poison, targeting, is_for_run=is_for_run)
+    check_target(dataset, targeting, Seeds(context.seed, poison.trial))
     return ResolvedPoison(poison, targeting.rho, None, pools, targeting, overrides)
 
 
-def resolve_poison(bench: Bench, dataset: Dataset, run: RunRequest) -> ResolvedPoison:
+def resolve_poison(context: RunContext, dataset: Dataset, run: RunRequest) -> ResolvedPoison:
     """What a run trains on, with every setting read and the artefact that a path names.
 
     Raises:
@@ -162,7 +162,7 @@ def resolve_poison(bench: Bench, dataset: Dataset, run: RunRequest) -> ResolvedP
     poison = run.crafted
     _check_surrogate(run.poison, "--attack-model")
     if poison.path is not None:
-        return _resolve_artefact(bench, dataset, poison)
+        return _resolve_artefact(context, dataset, poison)
     entry = poison.targeted
     if entry is None:
         _refuse_targeting(poison, poison.text)
@@ -172,18 +172,18 @@ def resolve_poison(bench: Bench, dataset: Dataset, run: RunRequest) -> ResolvedP
                 f"{'+'.join(poison.attacks) or 'clean data'}; leave it out"
             )
         rho = float(DEFAULT_RHO if poison.rho is None else poison.rho) if poison.attacks else 0.0
-        pools = _pools(bench, dataset, poison, is_for_run=True) if rho > 0 else {}
+        pools = _pools(context, dataset, poison, is_for_run=True) if rho > 0 else {}
         return ResolvedPoison(poison, rho, pools=pools)
     if run.poison.trial:
         raise UsageError(
             f"--poison-trial: expected an untargeted attack, got {entry.name}, whose poison is "
             "the trial's own; leave it out"
         )
-    return resolve_crafting(bench, dataset, poison, is_for_run=True)
+    return resolve_crafting(context, dataset, poison, is_for_run=True)
 
 
 def publish_pool(
-    bench: Bench,
+    context: RunContext,
     dataset: Dataset,
     pool: Pool,
     images: Tensor,
@@ -195,21 +195,21 @@ def publish_pool(
     poison = make_poison(
         images, rows, dataset, attack=name, epsilon=budget, spec=pool.spec, goal=goal
     )
-    return publish(bench, poison, dataset)
+    return publish(context, poison, dataset)
 
 
-def publish(bench: Bench, poison: Poison, dataset: Dataset) -> Crafted:
+def publish(context: RunContext, poison: Poison, dataset: Dataset) -> Crafted:
     """Put a poison into the store, or find it there."""
-    path = bench.store.poison_path(poison.id)
+    path = context.store.poison_path(poison.id)
     if path.exists():
-        return stored(bench, poison.id, dataset)
+        return stored(context, poison.id, dataset)
     publish_folder(path, poison_files(poison, dataset))
     return Crafted(replace(poison, path=path), True)
 
 
-def stored(bench: Bench, poison_id: str, dataset: Dataset) -> Crafted:
+def stored(context: RunContext, poison_id: str, dataset: Dataset) -> Crafted:
     """A poison that lies in the store."""
-    return Crafted(read_poison(bench.store.poison_path(poison_id), dataset), False)
+    return Crafted(read_poison(context.store.poison_path(poison_id), dataset), False)
 
 
 def _check_surrogate(poison: PoisonRequest, flag: str) -> None:
@@ -220,7 +220,7 @@ def _check_surrogate(poison: PoisonRequest, flag: str) -> None:
 
 
 def _pools(
-    bench: Bench,
+    context: RunContext,
     dataset: Dataset,
     poison: PoisonRequest,
     targeting: Targeting | None = None,
@@ -236,7 +236,7 @@ def _pools(
         settings = read_settings(entry, dataset, request.profile, values, network, prefix)
         # The surrogates of a targeted attack are the same for all trials.
         trial = request.trial if targeting is None else 0
-        surrogate = model_spec(bench, dataset, settings.recipe, "surrogate", trial, network)
+        surrogate = model_spec(context, dataset, settings.recipe, "surrogate", trial, network)
         has_surrogate = entry.trains or bool(entry.scenario)
         if has_surrogate:
             check_model(surrogate.model, dataset.image_shape)
@@ -246,7 +246,7 @@ def _pools(
             config=as_json(settings.config),
             dataset=dataset.digest,
             surrogate=surrogate if has_surrogate else None,
-            seed=bench.seed,
+            seed=context.seed,
             trial=request.trial,
             targeting=None if targeting is None else _crafting_part(targeting),
         )
@@ -260,7 +260,9 @@ def _crafting_part(targeting: Targeting) -> TargetingSpec:
     return TargetingSpec(**{key: value for key, value in settled if key not in VICTIMS_OWN})
 
 
-def _resolve_artefact(bench: Bench, dataset: Dataset, poison: PoisonRequest) -> ResolvedPoison:
+def _resolve_artefact(
+    context: RunContext, dataset: Dataset, poison: PoisonRequest
+) -> ResolvedPoison:
     """An artefact that a path names, and what it leaves open of its targeting."""
     assert poison.path is not None
     if poison.profile != "paper":
@@ -268,7 +270,7 @@ def _resolve_artefact(bench: Bench, dataset: Dataset, poison: PoisonRequest) -> 
             "--attack-profile: expected it with --attack, got it with --poison, which was made by "
             "one; leave it out"
         )
-    artefact = bench.artefact(poison.path, dataset)
+    artefact = context.artefact(poison.path, dataset)
     rho = len(artefact) / len(dataset.train)
     goal = artefact.goal
     if goal is None:

@@ -7,16 +7,16 @@ from torch import Tensor
 
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.results.records import Origin, PoolLabel
+from poisonbench.runs.context import RunContext
 from poisonbench.runs.craft import craft_mix
 from poisonbench.runs.craft_targeted import craft_targeted, draw_target
 from poisonbench.runs.poison import ResolvedPoison
 from poisonbench.runs.victim import stage_rows
-from poisonbench.runs.workspace import Bench
 from poisonbench.targeting import Goal
 
 
 @dataclass(frozen=True)
-class Material:
+class PoisonedData:
     """What a run trains on: the N images that the defense gets, poisons among them.
 
     ``is_poison`` is (N,) bool, ``rows`` (N,) says which of the training split the images are. The
@@ -31,7 +31,9 @@ class Material:
     goal: Goal | None = None
 
 
-def prepare(bench: Bench, dataset: Dataset, resolved: ResolvedPoison, trial: int) -> Material:
+def prepare(
+    context: RunContext, dataset: Dataset, resolved: ResolvedPoison, trial: int
+) -> PoisonedData:
     """Craft or find the poison of a run's trial, and put it into the training images.
 
     Raises:
@@ -42,9 +44,9 @@ def prepare(bench: Bench, dataset: Dataset, resolved: ResolvedPoison, trial: int
         origin = Origin(id=None, made_by=poison.card.spec)
     elif resolved.rho != 0:
         if resolved.targeting is None:
-            poison = craft_mix(bench, dataset, resolved).poison
+            poison = craft_mix(context, dataset, resolved).poison
         else:
-            poison = craft_targeted(bench, dataset, [resolved])[0].poison
+            poison = craft_targeted(context, dataset, [resolved])[0].poison
         pools = {n: PoolLabel(id=pool.id, spec=pool.spec) for n, pool in resolved.pools.items()}
         origin = Origin(id=poison.id, pools=pools)
     train, digest, goal = dataset.train, None, None
@@ -57,8 +59,8 @@ def prepare(bench: Bench, dataset: Dataset, resolved: ResolvedPoison, trial: int
         if poison is not None and goal is not None:
             poisoned = poison.indices
         else:
-            goal, poisoned = draw_target(bench, dataset, resolved, trial)
-        rows = stage_rows(bench, dataset, resolved.targeting, poisoned, trial)
+            goal, poisoned = draw_target(context, dataset, resolved, trial)
+        rows = stage_rows(context, dataset, resolved.targeting, poisoned, trial)
         if len(rows) < len(train):
             train, is_poison = train.rows(rows), is_poison[rows]
-    return Material(train, is_poison, rows, digest, origin, goal)
+    return PoisonedData(train, is_poison, rows, digest, origin, goal)

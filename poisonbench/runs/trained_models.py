@@ -18,7 +18,7 @@ from poisonbench.core.settings import as_json
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.models import build_model
 from poisonbench.models.classifier import Classifier
-from poisonbench.runs.workspace import Bench, default_model
+from poisonbench.runs.context import RunContext, default_model
 from poisonbench.specs import ModelSpec, TrainingSpec
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
@@ -31,7 +31,7 @@ LOOP_NUMBER = 2
 
 
 def model_spec(
-    bench: Bench,
+    context: RunContext,
     dataset: Dataset,
     recipe: Recipe,
     kind: str,
@@ -50,7 +50,7 @@ def model_spec(
         dataset=dataset.digest,
         model=model or default_model(dataset),
         training=TrainingSpec(**as_json(recipe)),
-        seed=bench.seed,
+        seed=context.seed,
         trial=trial,
         number=number,
     )
@@ -83,7 +83,7 @@ def fresh_network(dataset: Dataset, network: str, seeds: Seeds) -> Classifier:
 
 
 def trained_models(
-    bench: Bench,
+    context: RunContext,
     dataset: Dataset,
     recipe: Recipe,
     spec: ModelSpec,
@@ -99,7 +99,7 @@ def trained_models(
     Parameters: what a model is trained from; most calls give the first four.
 
     Args:
-        bench: where.
+        context: where.
         dataset: whose training split is the default, and whose validation split gives the curve.
         recipe: how it is trained.
         spec: identifies it, see :func:`model_spec`.
@@ -116,14 +116,14 @@ def trained_models(
     ends = sorted({recipe.epochs} if epochs is None else set(epochs))
     is_whole = ends == [recipe.epochs]
     model_id = spec_id(spec if is_whole else structs.replace(spec, after_epochs=ends))
-    path = bench.store.model_path(model_id)
+    path = context.store.model_path(model_id)
     if not path.exists():
         seeds = seeds or own_seeds(spec)
         model = fresh_network(dataset, spec.model, seeds) if start is None else start
         watcher = _Watcher(ends)
         if ends[-1] > 0:
             shortened = replace(recipe, epochs=ends[-1])
-            trainer = bench.trainer(shortened, seeds, model_id, spec.kind)
+            trainer = context.trainer(shortened, seeds, model_id, spec.kind)
             split = dataset.train if train is None else train
             try:
                 trainer.fit(model, split, dataset.validation, defense or watcher)
@@ -134,16 +134,16 @@ def trained_models(
         last = {f"{prefix}{key}": value for key, value in model.state_dict().items()}
         weights = {key: value.cpu().contiguous() for key, value in (watcher.memory | last).items()}
         write_bytes(path, save(weights))
-        bench.checkpoint(model_id).discard()
+        context.checkpoint(model_id).discard()
     prefixes = ["" if is_whole else f"{epoch}." for epoch in epochs or ends]
     return [
-        read_model(bench, path, spec.model, dataset, name=spec.kind, prefix=prefix)
+        read_model(context, path, spec.model, dataset, name=spec.kind, prefix=prefix)
         for prefix in prefixes
     ]
 
 
 def read_model(
-    bench: Bench,
+    context: RunContext,
     path: Path,
     network: str,
     dataset: Dataset,
@@ -170,7 +170,7 @@ def read_model(
         raise ArtefactError(
             f"{path}: expected a {name} model, got {error}; delete it to train it again"
         ) from None
-    model.to(device=bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device=context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.eval().requires_grad_(False)
     return model
 

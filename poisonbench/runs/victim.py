@@ -14,9 +14,9 @@ from poisonbench.data.splits import Dataset
 from poisonbench.data.targets import draw_transfer_rows
 from poisonbench.models.classifier import Classifier, renew_head
 from poisonbench.results.records import TargetAnswer
+from poisonbench.runs.context import RunContext
 from poisonbench.runs.method_settings import Settings
 from poisonbench.runs.trained_models import fresh_network, lengthen, model_spec, trained_models
-from poisonbench.runs.workspace import Bench
 from poisonbench.specs import MethodSpec
 from poisonbench.targeting import STAGE_CHANGES, Goal, Targeting
 from poisonbench.training.evaluation import logits_of
@@ -49,7 +49,7 @@ def stage_overrides(targeting: Targeting, settings: Settings) -> dict[str, Any]:
 
 
 def stage_rows(
-    bench: Bench, dataset: Dataset, targeting: Targeting, rows: Tensor, trial: int
+    context: RunContext, dataset: Dataset, targeting: Targeting, rows: Tensor, trial: int
 ) -> Tensor:
     """The rows of the training split that a trial's victim is trained on, poisons (P,) among them.
 
@@ -58,11 +58,11 @@ def stage_rows(
     """
     if targeting.scenario != "transfer":
         return torch.arange(len(dataset.train))
-    generator = generator_for(bench.seed, "transfer rows", trial)
+    generator = generator_for(context.seed, "transfer rows", trial)
     return draw_transfer_rows(dataset.train.labels, rows, targeting.transfer_share, generator)
 
 
-def start_of_stage(bench: Bench, run: ResolvedRun, rows: Tensor) -> Classifier:
+def start_of_stage(context: RunContext, run: ResolvedRun, rows: Tensor) -> Classifier:
     """The classifier that meets the poisons: fresh, or trained on clean data.
 
     "transfer" pre-trains on all images outside the transfer set, whose rows are given, freezes the
@@ -70,12 +70,12 @@ def start_of_stage(bench: Bench, run: ResolvedRun, rows: Tensor) -> Classifier:
     of a trial starts from the same one, but for those that pretrain in a way of their own.
     """
     targeting, recipe, spec = run.poison.targeting, run.settings.pretraining, run.spec
-    seeds = Seeds(bench.seed, spec.trial)
+    seeds = Seeds(context.seed, spec.trial)
     if targeting is None or targeting.scenario == "scratch":
         return fresh_network(run.dataset, spec.model, seeds)
     is_transfer = targeting.scenario == "transfer"
     kind = "extractor" if is_transfer else "pretrained"
-    about = model_spec(bench, run.dataset, recipe, kind, spec.trial, spec.model)
+    about = model_spec(context, run.dataset, recipe, kind, spec.trial, spec.model)
     train = run.dataset.train
     if is_transfer:
         train = train.without(rows)
@@ -87,7 +87,7 @@ def start_of_stage(bench: Bench, run: ResolvedRun, rows: Tensor) -> Classifier:
         )
         about = structs.replace(about, defense=method)
     (start,) = trained_models(
-        bench, run.dataset, recipe, about, seeds=seeds, train=train, defense=pretraining
+        context, run.dataset, recipe, about, seeds=seeds, train=train, defense=pretraining
     )
     start.requires_grad_(True)
     if is_transfer:

@@ -55,7 +55,7 @@ class Sweep:
 
     plan: Plan
     jobs: Sequence[Job]
-    board: JobStates
+    job_states: JobStates
     data_root: Path
     devices: Sequence[str]
     num_processes: int
@@ -71,7 +71,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         self._mine = {job.id for job in self.jobs}
-        self._logs = self.board.store.sweep / "logs"
+        self._logs = self.job_states.store.sweep / "logs"
 
     def run(self) -> None:
         """Run everything; returns when each job is done.
@@ -81,16 +81,16 @@ class Sweep:
             StoreError: the results folder cannot be written.
             JobsFailedError: some failed; :attr:`failed` says which and why.
         """
-        self.board.store.check_writable()
+        self.job_states.store.check_writable()
         slots = [
             Slot(number, self.devices[number % len(self.devices)])
             for number in range(self.num_processes)
         ]
         self._logs.mkdir(parents=True, exist_ok=True)
-        self.board.refresh()
+        self.job_states.refresh()
         for job in self.jobs:
             # Left alone until it is retried.
-            if (failure := self.board.failure(job)) is not None:
+            if (failure := self.job_states.failure(job)) is not None:
                 self.failed[job.id] = failure.reason
         try:
             while self._step(slots):
@@ -98,8 +98,8 @@ class Sweep:
         finally:
             for slot in slots:
                 if slot.job is not None:
-                    is_done = self.board.is_done(slot.job)
-                    self.board.leases.release(slot.job.id, is_interrupted=not is_done)
+                    is_done = self.job_states.is_done(slot.job)
+                    self.job_states.leases.release(slot.job.id, is_interrupted=not is_done)
                 if slot.worker is not None:
                     slot.worker.kill()
         self._conclude()
@@ -108,7 +108,7 @@ class Sweep:
         """Do one round; whether there is more to do."""
         for slot in slots:
             self._hear(slot)
-        self.board.leases.beat()
+        self.job_states.leases.beat()
         now = time.monotonic()
         if self.stopping.is_set() or self._full:
             busy = [slot.worker for slot in slots if slot.job is not None]
@@ -120,9 +120,9 @@ class Sweep:
         if not self._has_news and now - self._looked < _LOOK:
             return True
         self._looked, self._has_news = now, False
-        self.board.refresh()
+        self.job_states.refresh()
         left = self._left()
-        seconds = Costs(self.board.records.values()).left(left)
+        seconds = Costs(self.job_states.records.values()).left(left)
         num_done = len(self.jobs) - len(left)
         self.view.total(num_done, len(self.jobs), seconds and seconds / self.num_processes)
         for slot in slots:
@@ -134,12 +134,12 @@ class Sweep:
         """Jobs to run or to wait for. Those whose poison cannot come are counted as failed."""
         left = []
         for job in self.jobs:
-            if job.id in self.failed or job.id in self._interrupted or self.board.is_done(job):
+            if job.id in self.failed or job.id in self._interrupted or self.job_states.is_done(job):
                 continue
             for poison in map(self.plan.job, job.needs):
                 if poison.id in self.failed:
                     self.failed[job.id] = f"needs {poison.title}, which failed"
-                elif poison.id not in self._mine and self.board.state(poison) not in _COMING:
+                elif poison.id not in self._mine and self.job_states.state(poison) not in _COMING:
                     self.failed[job.id] = f"needs {poison.title}, which is not there; run it first"
             if job.id not in self.failed:
                 left.append(job)
@@ -147,15 +147,15 @@ class Sweep:
 
     def _start_next(self, slot: Slot, left: Sequence[Job]) -> bool:
         """Start the first job that is ready and free; whether there was one."""
-        leases = self.board.leases
+        leases = self.job_states.leases
         for job in left:
             is_free = job.id not in leases.held and job.id not in self._interrupted
             if not (is_free and self._is_ready(job) and leases.take(job.id)):
                 continue
             # Another process may have ended it between our look and our lease.
-            self.board.refresh()
-            failure = self.board.failure(job)
-            if failure is None and not self.board.is_done(job):
+            self.job_states.refresh()
+            failure = self.job_states.failure(job)
+            if failure is None and not self.job_states.is_done(job):
                 self._start(slot, job)
                 return True
             if failure is not None:
@@ -167,13 +167,17 @@ class Sweep:
         def is_settled(other: Job) -> bool:
             if other.id not in self._mine:
                 # Another shard's, which may wait in a queue behind this one.
-                return self.board.state(other) is not State.RUNNING
+                return self.job_states.state(other) is not State.RUNNING
             unknown = other.id in self.failed or other.id in self._interrupted
-            return unknown or self.board.is_done(other) or self.board.failure(other) is not None
+            return (
+                unknown
+                or self.job_states.is_done(other)
+                or self.job_states.failure(other) is not None
+            )
 
-        if not all(map(self.board.is_done, map(self.plan.job, job.needs))):
+        if not all(map(self.job_states.is_done, map(self.plan.job, job.needs))):
             return False
-        if job.shares is not None and self.board.store.model_path(job.shares).exists():
+        if job.shares is not None and self.job_states.store.model_path(job.shares).exists():
             return True
         return all(map(is_settled, map(self.plan.job, job.after)))
 
@@ -182,7 +186,7 @@ class Sweep:
             slot.worker = Worker(threads(self.num_processes))
         slot.job, slot.error = job, ""
         self._attempts[job.id] += 1
-        folders = {"results": str(self.board.store.root), "data_root": str(self.data_root)}
+        folders = {"results": str(self.job_states.store.root), "data_root": str(self.data_root)}
         slot.worker.send(
             {
                 "kind": job.kind,
@@ -191,7 +195,7 @@ class Sweep:
                 "plan": self.plan.digest,
                 "plugins": dict(self.plan.plugins),
                 "claims": msgspec.to_builtins(self.plan.claims),
-                "log": str(self.board.log_path(job)),
+                "log": str(self.job_states.log_path(job)),
             }
         )
         self.view.started(slot.number, job.title)
@@ -220,15 +224,15 @@ class Sweep:
         if job is None:
             return
         self._has_news = True
-        self.board.refresh()
-        is_done = self.board.is_done(job)
+        self.job_states.refresh()
+        is_done = self.job_states.is_done(job)
         if code == _CANNOT_WRITE:
             self._full = slot.error or "the results folder cannot be written"
         is_stopped = code in (*_STOPPED, _CANNOT_WRITE) or self.stopping.is_set()
         is_interrupted = is_stopped and not is_done
         if is_done:
             how = "done"
-            self.board.clear_failure(job)
+            self.job_states.clear_failure(job)
         elif is_interrupted:
             how = "stopped"
             self._interrupted.add(job.id)
@@ -237,7 +241,7 @@ class Sweep:
         else:
             how = "FAILED"
             self._fail(job, code, slot.error)
-        self.board.leases.release(job.id, is_interrupted=is_interrupted)
+        self.job_states.leases.release(job.id, is_interrupted=is_interrupted)
         self.view.ended(slot.number, job.title, how)
 
     def _fail(self, job: Job, code: int, error: str) -> None:
@@ -248,12 +252,14 @@ class Sweep:
             reason = "ended well, but its result is not that of the plan; was it made elsewhere?"
         self.failed[job.id] = reason
         try:
-            self.board.write_failure(job, Failure(code, reason, str(self.board.log_path(job))))
+            self.job_states.write_failure(
+                job, Failure(code, reason, str(self.job_states.log_path(job)))
+            )
         except StoreError as full:
             self._full = str(full)
 
     def _conclude(self) -> None:
-        num_done = sum(map(self.board.is_done, self.jobs))
+        num_done = sum(map(self.job_states.is_done, self.jobs))
         progress = f"{num_done} of {len(self.jobs)} jobs are done"
         if self._full:
             raise StoreError(f"{self._full} ({progress}; run the same command to continue)")

@@ -58,7 +58,7 @@ def tiny_mnist(monkeypatch):
         )
 
     monkeypatch.setattr("poisonbench.data.sources.load_dataset", load)
-    monkeypatch.setattr("poisonbench.runs.workspace.load_dataset", load)
+    monkeypatch.setattr("poisonbench.runs.context.load_dataset", load)
 
 
 @pytest.fixture

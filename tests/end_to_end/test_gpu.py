@@ -13,7 +13,7 @@ from poisonbench.data.splits import Split
 from poisonbench.defenses.deep_knn import neighbour_votes
 from poisonbench.defenses.hint import Config, Hint
 from poisonbench.models import build_model
-from poisonbench.runs.workspace import find_device
+from poisonbench.runs.context import find_device
 from poisonbench.training.checkpoint import Checkpoint
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.trainer import Trainer

@@ -18,8 +18,8 @@ from poisonbench.figures.feature_projection import SHOWN, feature_projection, pl
 from poisonbench.figures.runs_shown import models_of_row
 from poisonbench.results.records import read_record
 from poisonbench.results.store import Store
+from poisonbench.runs.context import RunContext
 from poisonbench.runs.trained_models import KEPT
-from poisonbench.runs.workspace import Bench
 from poisonbench.tables.cells import TARGETED_SAMPLE
 from poisonbench.tables.table3 import find_row
 
@@ -37,12 +37,12 @@ def place(tmp_path_factory):
             outcome = done(*command, "--dataset", data, "--save-model", "--results", results)
             ids[method] = Path(outcome.out.split()[-1]).stem
     dataset = load_dataset(data, Path(), 0)
-    return dataset, Bench(Store(results), Path(), CPU), ids
+    return dataset, RunContext(Store(results), Path(), CPU), ids
 
 
 def record_of(place, method):
-    _, bench, ids = place
-    return read_record(bench.store.run_path(ids[method]))
+    _, context, ids = place
+    return read_record(context.store.run_path(ids[method]))
 
 
 def test_the_plane_is_that_of_a_direct_computation():
@@ -79,9 +79,9 @@ def test_no_plane_between_nothing(own, other, said):
 
 
 def test_groups_are_what_the_run_removed(place):
-    dataset, bench, _ = place
+    dataset, context, _ = place
     records = [record_of(place, method) for method in ("none", "knn", "random")]
-    figure = feature_projection(bench, dataset, records)
+    figure = feature_projection(context, dataset, records)
     for record, numbers in zip(records, figure.numbers["runs"], strict=True):
         goal, groups = record.spec.goal, numbers["points"]
         classes = ["target's class", "poisons' class"]
@@ -89,7 +89,7 @@ def test_groups_are_what_the_run_removed(place):
         assert list(groups) == [*classes, "bases", *removed]
         assert numbers["target_class"] == dataset.class_names[goal.target_class]
         assert numbers["is_hit"] == record.metrics.attack_success
-        poison = read_poison(bench.store.poison_path(record.labels.poison.id), dataset)
+        poison = read_poison(context.store.poison_path(record.labels.poison.id), dataset)
         assert numbers["poisons"] == len(groups["bases"]) == len(poison)
         scores = record.metrics.filter
         poisons_removed = scores.poisons_removed if scores else 0
@@ -110,46 +110,46 @@ def test_groups_are_what_the_run_removed(place):
     svg = draw(figure.picture)["svg"].decode()
     assert svg.count("poisons removed<") == 3
     assert json.dumps(figure.numbers)
-    assert feature_projection(bench, dataset, records).numbers == figure.numbers
+    assert feature_projection(context, dataset, records).numbers == figure.numbers
 
 
 def test_at_most_so_many_clean_images_of_a_class(place, monkeypatch):
-    dataset, bench, _ = place
+    dataset, context, _ = place
     assert SHOWN > 2
     monkeypatch.setattr("poisonbench.figures.feature_projection.SHOWN", 2)
-    (numbers,) = feature_projection(bench, dataset, [record_of(place, "none")]).numbers["runs"]
+    (numbers,) = feature_projection(context, dataset, [record_of(place, "none")]).numbers["runs"]
     assert len(numbers["points"]["target's class"]) == 2
     assert len(numbers["points"]["bases"]) == numbers["poisons"]
 
 
 def test_a_kept_model_of_a_filter_knows_what_was_kept(place):
-    _, bench, ids = place
-    stored = load_file(bench.store.model_path(ids["random"]))
+    _, context, ids = place
+    stored = load_file(context.store.model_path(ids["random"]))
     assert stored[KEPT].dtype == torch.bool
     removed = record_of(place, "random").metrics.filter
     count = removed.poisons_removed + removed.clean_removed
     assert int((~stored[KEPT]).sum()) == count
-    assert KEPT not in load_file(bench.store.model_path(ids["none"]))
+    assert KEPT not in load_file(context.store.model_path(ids["none"]))
 
 
 def test_any_runs_can_be_named(place):
-    dataset, bench, ids = place
+    dataset, context, ids = place
     words = ("figure", "features", "--runs", f"{ids['knn']},{ids['none']}")
-    made = done(*words, "--dataset", dataset.name, "--results", bench.store.root, "--json").json
+    made = done(*words, "--dataset", dataset.name, "--results", context.store.root, "--json").json
     assert [run["id"] for run in made["numbers"]["runs"]] == [ids["knn"], ids["none"]]
 
 
 def test_another_poison_under_the_same_name_is_refused(place):
-    dataset, bench, _ = place
+    dataset, context, _ = place
     record = changed(record_of(place, "none"), spec={"poison": {"digest": "another"}})
     with pytest.raises(ArtefactError, match="its own poison"):
-        feature_projection(bench, dataset, [record])
+        feature_projection(context, dataset, [record])
 
 
 @pytest.mark.parametrize("damage", ["count", "bytes", "missing"])
 def test_a_damaged_model_is_refused(place, tmp_path, damage):
-    dataset, bench, ids = place
-    path = bench.store.model_path(ids["random"])
+    dataset, context, ids = place
+    path = context.store.model_path(ids["random"])
     before = path.read_bytes()
     try:
         if damage == "count":
@@ -159,7 +159,7 @@ def test_a_damaged_model_is_refused(place, tmp_path, damage):
         else:
             path.unlink()
         with pytest.raises(ArtefactError, match=path.name):
-            feature_projection(bench, dataset, [record_of(place, "random")])
+            feature_projection(context, dataset, [record_of(place, "random")])
     finally:
         path.write_bytes(before)
 
@@ -169,23 +169,23 @@ def test_the_table_s_runs_with_models_are_taken(results):
     runs = [run_on(data, 9, trial=t, method=m) for m in ("none", "hint") for t in (0, 1)]
     write(results, runs)
     store, remarks = Store(results), []
-    bench = Bench(store, Path(), CPU, say=remarks.append)
+    context = RunContext(store, Path(), CPU, say=remarks.append)
     records = store.records(lambda error: None)
     row = find_row(TARGETED_SAMPLE, "mp")
     with pytest.raises(ArtefactError, match=r"none under mp.*trial 1.*--save-model"):
-        models_of_row(bench, records, data, row, (), 1)
+        models_of_row(context, records, data, row, (), 1)
     kept = next(r for r in records if r.spec.method == "hint" and r.spec.trial == 1)
     store.model_path(kept.id).parent.mkdir()
     store.model_path(kept.id).write_bytes(b"")
-    models = models_of_row(bench, records, data, row, (), 1)
+    models = models_of_row(context, records, data, row, (), 1)
     assert [run.id for run in models] == [kept.id]
     (remark,) = remarks
     assert remark.startswith("left out: none has no model under mp on mnist-sample@1000")
     assert remark.endswith("--trial 1 --save-model`")
     with pytest.raises(ArtefactError, match="trial 1"):
-        models_of_row(replace(bench, seed=7), records, data, row, (), 1)
+        models_of_row(replace(context, seed=7), records, data, row, (), 1)
     with pytest.raises(ArtefactError, match="a model of none"):
-        models_of_row(bench, records, data, row, ("hint", "none"), 1)
+        models_of_row(context, records, data, row, ("hint", "none"), 1)
 
 
 @pytest.mark.parametrize(

@@ -252,12 +252,12 @@ def _tensor(data, *, device=None, _made=torch.tensor, **options):
 @contextmanager
 def pretended_gpu():
     """While it lasts, ``--device cuda`` is the pretended device; its waits, from none."""
-    from poisonbench.runs import workspace
+    from poisonbench.runs import context
 
     WAITS.clear()
-    find = workspace.find_device
+    find = context.find_device
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workspace, "find_device", lambda text: GPU if text == "cuda" else find(text))
+        patch.setattr(context, "find_device", lambda text: GPU if text == "cuda" else find(text))
         # Wrapped tensors have no version counter there.
         patch.setattr(torch, "inference_mode", torch.no_grad)
         patch.setattr(torch, "tensor", _tensor)

@@ -9,8 +9,8 @@ import torch
 from poisonbench.attacks.base import AttackCheckpoint
 from poisonbench.core.errors import InterruptedRunError
 from poisonbench.results.store import Store
+from poisonbench.runs.context import RunContext
 from poisonbench.runs.craft_checkpoint import CraftCheckpoint
-from poisonbench.runs.workspace import Bench
 from poisonbench.training.checkpoint import Checkpoint
 
 POSITION = {"step": 3, "score": 0.1 + 0.2}
@@ -22,16 +22,16 @@ def tensors(value=0.0):
 
 
 @pytest.fixture
-def bench(tmp_path):
+def context(tmp_path):
     said = []
-    made = Bench(Store(tmp_path / "results"), tmp_path, torch.device("cpu"), say=said.append)
+    made = RunContext(Store(tmp_path / "results"), tmp_path, torch.device("cpu"), say=said.append)
     made.said = said
     return made
 
 
-def checkpoint(bench, poison_id="one", seed=0, every=1e9):
+def checkpoint(context, poison_id="one", seed=0, every=1e9):
     generators = [torch.Generator().manual_seed(10 * seed + number) for number in range(3)]
-    made = CraftCheckpoint(bench, "dc", poison_id, generators)
+    made = CraftCheckpoint(context, "dc", poison_id, generators)
     made.file.every = every
     return made
 
@@ -41,39 +41,39 @@ def draws(made):
     return torch.stack([torch.rand(5, generator=each) for each in made.generators.values()])
 
 
-def test_state_and_generators_come_back(bench):
-    first = checkpoint(bench, every=0.0)
+def test_state_and_generators_come_back(context):
+    first = checkpoint(context, every=0.0)
     assert first.load() is None
     draws(first)
     first.save_if_due(POSITION, tensors())
     wanted = draws(first)
     assert len(wanted.unique()) == wanted.numel()
-    second = checkpoint(bench, seed=9)
+    second = checkpoint(context, seed=9)
     position, loaded = second.load()
     assert position == POSITION
     assert loaded.keys() == tensors().keys()
     assert all(torch.equal(loaded[name], value) for name, value in tensors().items())
     assert torch.equal(draws(second), wanted)
-    assert bench.said == ["continuing dc from its checkpoint"]
+    assert context.said == ["continuing dc from its checkpoint"]
 
 
-def test_the_last_save_counts_and_discarding_leaves_nothing(bench):
-    first = checkpoint(bench, every=0.0)
+def test_the_last_save_counts_and_discarding_leaves_nothing(context):
+    first = checkpoint(context, every=0.0)
     first.load()
     for value in (1.0, 2.0):
         first.save_if_due(POSITION | {"step": value}, tensors(value))
-    position, loaded = checkpoint(bench).load()
+    position, loaded = checkpoint(context).load()
     assert position["step"] == 2
     assert torch.equal(loaded["whole"], tensors(2.0)["whole"])
     first.file.discard()
-    assert not list((bench.store.root / "checkpoints").iterdir())
-    assert checkpoint(bench).load() is None
+    assert not list((context.store.root / "checkpoints").iterdir())
+    assert checkpoint(context).load() is None
 
 
-def test_a_save_is_due_by_the_clock(bench, monkeypatch):
+def test_a_save_is_due_by_the_clock(context, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    first = checkpoint(bench, every=60.0)
+    first = checkpoint(context, every=60.0)
     first.load()
     for seconds, saved in ((59, False), (2, True), (58, False), (2, True)):
         now[0] += seconds
@@ -82,15 +82,15 @@ def test_a_save_is_due_by_the_clock(bench, monkeypatch):
         assert first.file.exists() == saved
 
 
-def test_a_signal_saves_and_stops(bench):
-    first = checkpoint(bench)
+def test_a_signal_saves_and_stops(context):
+    first = checkpoint(context)
     first.load()
     first.save_if_due(POSITION, tensors())
     assert not first.file.exists()
-    bench.stopping.set()
+    context.stopping.set()
     with pytest.raises(InterruptedRunError, match="crafting dc with a checkpoint; run the same"):
         first.save_if_due(POSITION, tensors())
-    assert checkpoint(bench).load()[0] == POSITION
+    assert checkpoint(context).load()[0] == POSITION
 
 
 def cut(path, share):
@@ -112,15 +112,15 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_what_cannot_be_used_is_ignored_with_a_warning(damage, bench):
-    first = checkpoint(bench, every=0.0)
+def test_what_cannot_be_used_is_ignored_with_a_warning(damage, context):
+    first = checkpoint(context, every=0.0)
     first.load()
     first.save_if_due(POSITION, tensors())
     DAMAGE[damage](first.file.folder)
-    second = checkpoint(bench)
+    second = checkpoint(context)
     assert second.load() is None
-    assert torch.equal(draws(second), draws(checkpoint(bench)))
-    (line,) = bench.said
+    assert torch.equal(draws(second), draws(checkpoint(context)))
+    (line,) = context.said
     assert line.startswith(f"warning: {first.file.folder}: expected a checkpoint of this dc poison")
     assert line.endswith("starting over")
 

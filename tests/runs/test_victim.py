@@ -20,10 +20,10 @@ from poisonbench.registry import defenses
 from poisonbench.results.records import read_record
 from poisonbench.results.store import Store
 from poisonbench.runs import trained_models as models_module
+from poisonbench.runs.context import RunContext
 from poisonbench.runs.method_settings import read_settings
 from poisonbench.runs.trained_models import lengthen, model_spec, own_seeds
 from poisonbench.runs.victim import judge, stage_recipe
-from poisonbench.runs.workspace import Bench
 from poisonbench.targeting import Goal, Targeting
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.trainer import Trainer
@@ -229,10 +229,10 @@ def test_victim_and_attacker_share_no_seed(attack, data, results, trainings):
 
 def test_seeds_of_an_attackers_models_are_of_their_own(data, tmp_path):
     dataset = load_dataset(data, Path(), 0)
-    bench = Bench(Store(tmp_path), tmp_path, CPU, seed=4)
+    context = RunContext(Store(tmp_path), tmp_path, CPU, seed=4)
     recipe = read_settings(defenses()["none"], dataset, "paper", {}).recipe
     specs = [
-        model_spec(bench, dataset, recipe, kind, trial, None, number)
+        model_spec(context, dataset, recipe, kind, trial, None, number)
         for kind in ("surrogate", "control")
         for trial in (0, 1)
         for number in range(3)
@@ -292,7 +292,7 @@ def test_the_record_has_the_verdict_of_the_last_epochs_model(data, results):
     record = ran(data, results, "--attack", "bp", "--save-model")
     dataset = load_dataset(data, Path(), 0)
     model = models_module.read_model(
-        Bench(Store(results), Path(), CPU),
+        RunContext(Store(results), Path(), CPU),
         Store(results).model_path(record.id),
         record.spec.model,
         dataset,
@@ -338,22 +338,22 @@ def test_holding_features_leaves_the_head_to_train():
 
 def test_states_after_epochs_come_back_in_the_order_asked(data, tmp_path):
     dataset = load_dataset(data, Path(), 0)
-    bench = Bench(Store(tmp_path), tmp_path, CPU)
+    context = RunContext(Store(tmp_path), tmp_path, CPU)
     recipe = replace(read_settings(defenses()["none"], dataset, "paper", {}).recipe, epochs=2)
-    spec = model_spec(bench, dataset, recipe, "surrogate", 0, None)
+    spec = model_spec(context, dataset, recipe, "surrogate", 0, None)
     asked = {"seeds": own_seeds(spec), "epochs": (2, 0, 2, 1)}
-    found = models_module.trained_models(bench, dataset, recipe, spec, **asked)
+    found = models_module.trained_models(context, dataset, recipe, spec, **asked)
     digests = [digest_tensors(*model.state_dict().values()) for model in found]
     assert len(digests) == 4
     assert digests[0] == digests[2]
     assert len(set(digests)) == 3
-    (last,) = models_module.trained_models(bench, dataset, recipe, spec, seeds=own_seeds(spec))
+    (last,) = models_module.trained_models(context, dataset, recipe, spec, seeds=own_seeds(spec))
     assert digest_tensors(*last.state_dict().values()) == digests[0]
     blank = models_module.fresh_network(dataset, spec.model, own_seeds(spec))
     assert digest_tensors(*blank.state_dict().values()) == digests[1]
     assert not any(p.requires_grad for model in found for p in model.parameters())
     twice = {"seeds": own_seeds(spec), "epochs": (2, 2)}
-    assert len(models_module.trained_models(bench, dataset, recipe, spec, **twice)) == 2
+    assert len(models_module.trained_models(context, dataset, recipe, spec, **twice)) == 2
 
 
 @pytest.mark.parametrize(

@@ -107,38 +107,38 @@ def test_a_damaged_lease_lives_by_its_age(two):
 
 def test_the_states_of_a_job(tmp_path):
     store = Store(tmp_path)
-    board, other = JobStates(store), JobStates(store)
+    job_states, other = JobStates(store), JobStates(store)
     run = RUNS[0]
-    assert board.state(run) is State.PLANNED
+    assert job_states.state(run) is State.PLANNED
     other.leases.take(run.id)
-    assert board.state(run) is State.RUNNING
+    assert job_states.state(run) is State.RUNNING
     other.leases.release(run.id, is_interrupted=True)
-    assert board.state(run) is State.INTERRUPTED
+    assert job_states.state(run) is State.INTERRUPTED
     other.write_failure(run, Failure(1, "diverged", "log"))
-    assert board.state(run) is State.FAILED
-    assert board.failure(run).reason == "diverged"
+    assert job_states.state(run) is State.FAILED
+    assert job_states.failure(run).reason == "diverged"
     record = make_record()
     mine = job(2, needs=()).__class__(**{**vars(run), "id": record_key(record)})
     other.write_failure(mine, Failure(1, "diverged", "log"))
-    assert board.states([mine]) == {mine.id: State.FAILED}
+    assert job_states.states([mine]) == {mine.id: State.FAILED}
     store.write_record(record)
-    assert board.states([mine]) == {mine.id: State.DONE}
-    assert board.failure(mine) is None
+    assert job_states.states([mine]) == {mine.id: State.DONE}
+    assert job_states.failure(mine) is None
     assert other.clear_failure(run)
     assert not other.clear_failure(run)
     store.poison_path(POISON.id).mkdir(parents=True)
-    assert board.state(POISON) is State.DONE
+    assert job_states.state(POISON) is State.DONE
 
 
 def test_an_unreadable_record_is_told_once_and_its_run_is_not_done(tmp_path):
     told = []
-    board = JobStates(Store(tmp_path), on_error=told.append)
+    job_states = JobStates(Store(tmp_path), on_error=told.append)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "a.json").write_text("{")
-    board.refresh()
-    board.refresh()
+    job_states.refresh()
+    job_states.refresh()
     assert len(told) == 1
-    assert board.records == {}
+    assert job_states.records == {}
 
 
 def test_costs_are_means_by_data_set_and_method():

@@ -19,8 +19,8 @@ from poisonbench.core.files import write_text
 from poisonbench.core.signals import Stopping
 from poisonbench.results.records import ClaimLabel
 from poisonbench.results.store import Store
+from poisonbench.runs.context import RunContext
 from poisonbench.runs.craft import craft
-from poisonbench.runs.workspace import Bench
 from poisonbench.sweep.execute import Sweep, threads
 from poisonbench.sweep.job_states import JobStates
 from poisonbench.sweep.plan import make_plan, read_plan, record_key, run_key, write_plan
@@ -348,9 +348,9 @@ def test_attacks_on_one_surrogate_wait_for_the_first_of_them_whatever_their_line
     assert (first.after, second.after) == ((), (first.id,))
     # The surrogate's file, by which the second knows that it need not wait for the first's poison.
     assert first.shares is None
-    bench = Bench(Store(tmp_path / "results"), tmp_path, torch.device("cpu"))
-    craft(bench, first.request)
-    assert bench.store.model_path(second.shares).exists()
+    context = RunContext(Store(tmp_path / "results"), tmp_path, torch.device("cpu"))
+    craft(context, first.request)
+    assert context.store.model_path(second.shares).exists()
 
 
 def test_a_job_starts_once_the_network_that_it_shares_is_there(tmp_path):
@@ -370,11 +370,11 @@ def test_a_job_starts_once_the_network_that_it_shares_is_there(tmp_path):
 def test_a_shard_waits_for_a_surrogate_of_another_shard_only_while_that_is_at_work(tmp_path):
     """It may be in a queue behind this one."""
     first, second = job(1, "craft"), job(2, "craft", after=(job(1).id,))
-    board, other = JobStates(Store(tmp_path)), JobStates(Store(tmp_path))
+    job_states, other = JobStates(Store(tmp_path)), JobStates(Store(tmp_path))
 
     def is_ready(*jobs):
         plan = make_plan([first, second])
-        sweep = Sweep(plan, jobs, board, tmp_path, ["cpu"], 1, View(), Stopping())
+        sweep = Sweep(plan, jobs, job_states, tmp_path, ["cpu"], 1, View(), Stopping())
         return sweep._is_ready(second)
 
     assert not is_ready(first, second)

@@ -23,9 +23,9 @@ from poisonbench.results import published
 from poisonbench.results.records import read_record
 from poisonbench.results.statistics import Proportion, Verdict
 from poisonbench.results.store import Store
+from poisonbench.runs.context import RunContext
 from poisonbench.runs.method_settings import read_settings
 from poisonbench.runs.poison import resolve_poison
-from poisonbench.runs.workspace import Bench
 from poisonbench.tables import baseline_tables, catalogue
 
 # Its figures
@@ -193,12 +193,12 @@ def test_missing_runs_are_commands_that_say_the_whole_protocol(key, dataset, res
 )
 def test_a_run_of_a_cells_command_is_the_cells(key, dataset, presets):
     """The command's options, read as defend reads them, give the record that the cell wants."""
-    bench, data = Bench(Store(Path("x")), Path("x"), torch.device("cpu")), data_of(presets)
+    context, data = RunContext(Store(Path("x")), Path("x"), torch.device("cpu")), data_of(presets)
     wanted = catalogue.cells(key, (), dataset)
     assert [cell.method for cell in wanted] == list(baseline_tables.METHODS)
     for cell in wanted:
         asked = request_of(command_of(cell.request(2)))
-        poison = resolve_poison(bench, data, asked)
+        poison = resolve_poison(context, data, asked)
         entry = defenses()[cell.method]
         made = read_settings(entry, data, "paper", asked.settings, asked.model)
         chosen = {} if asked.model is None else {"model": asked.model}

@@ -27,9 +27,9 @@ from poisonbench.results.proportions import ShareDifference
 from poisonbench.results.statistics import Proportion, Summary, Verdict
 from poisonbench.results.store import Store
 from poisonbench.results.verdicts import Basis
+from poisonbench.runs.context import RunContext
 from poisonbench.runs.method_settings import read_settings
 from poisonbench.runs.poison import resolve_poison
-from poisonbench.runs.workspace import Bench
 from poisonbench.tables import catalogue
 from poisonbench.tables.cells import TARGETED_SAMPLE, Cell
 from poisonbench.tables.claims import SuccessOrder
@@ -253,13 +253,13 @@ def test_shares_are_the_data_sets_own():
 )
 def test_a_run_of_a_cells_command_is_recorded_as_the_cells(dataset, presets):
     """The command's options, read as defend reads them, give the record that the cell wants."""
-    bench, data = Bench(Store(Path("x")), Path("x"), torch.device("cpu")), data_of(presets)
+    context, data = RunContext(Store(Path("x")), Path("x"), torch.device("cpu")), data_of(presets)
     wanted = catalogue.cells("3", trials("x", attack="noise"), dataset)
     assert {cell.scenario for cell in wanted} >= {"scratch", "transfer"}
     for cell in wanted:
         asked = request_of(command_of(cell.request(2)))
         assert (asked.dataset, asked.method, asked.trial) == (dataset, cell.method, 2)
-        poison = resolve_poison(bench, data, asked)
+        poison = resolve_poison(context, data, asked)
         made = read_settings(registry.defenses()[cell.method], data, "paper", asked.settings)
         record = targeted_run(
             False,

@@ -26,7 +26,7 @@ from poisonbench.training.trainer import Trainer
 
 
 @dataclass
-class Bench:
+class RunContext:
     """The surroundings that several runs share.
 
     Attributes:
@@ -68,7 +68,7 @@ class Bench:
             self._artefacts[key] = read_poison(path, dataset)
         return self._artefacts[key]
 
-    def seeded(self, seed: int) -> Bench:
+    def seeded(self, seed: int) -> RunContext:
         """The same surroundings under another root seed; what was read is shared."""
         return self if seed == self.seed else replace(self, seed=seed)
 
