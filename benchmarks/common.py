@@ -19,8 +19,8 @@ from poisonbench.data.sources import load_dataset
 from poisonbench.data.splits import Dataset
 from poisonbench.models import build_model
 from poisonbench.models.classifier import Classifier
+from poisonbench.runs.context import default_model, find_device
 from poisonbench.runs.environment import environment
-from poisonbench.runs.workspace import default_model, find_device
 from poisonbench.training.recipe import RECIPE_PRESETS, Recipe
 
 

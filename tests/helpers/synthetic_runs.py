@@ -4,6 +4,7 @@ import shlex
 from types import SimpleNamespace
 
 import msgspec
+import torch
 
 from poisonbench import registry
 from poisonbench.cli.request_words import from_words
@@ -47,8 +48,12 @@ def request_of(command):
 
 
 def data_of(presets):
-    """What of a data set a request's settings depend on."""
-    return SimpleNamespace(presets=presets, network="", digest="d", image_shape=(3, 32, 32))
+    """What of a data set a request's settings and the check of its target depend on."""
+    split = SimpleNamespace(labels=torch.arange(10).repeat(5000))
+    return SimpleNamespace(
+        presets=presets, network="", digest="d", image_shape=(3, 32, 32), num_classes=10,
+        test=split, train=split,
+    )  # fmt: skip
 
 
 def make_record(

@@ -294,7 +294,7 @@ def test_a_sweep_runs_all_but_what_fails_and_says_so(tiny, tmp_path, results):
     _, err = program.communicate(timeout=300)
     assert program.returncode == 4, err
     assert "4 of 5 jobs are done" in err
-    mixed = f"start none {tiny} durp+pgd"
+    mixed = "start none npz:tiny.npz durp+pgd"
     assert err.index("start poison pgd") < err.index(mixed)
     plan = read_plan(path)
     made = records_of(results)

@@ -11,7 +11,7 @@ from helpers.command_line import cli, done, refused
 from helpers.synthetic_runs import changed, hint_run, make_record, request_of, targeted_run
 from poisonbench.cli.plan_jobs import plan_lines
 from poisonbench.registry import DEFAULT_READING, MIXES, READINGS
-from poisonbench.requests import command_of, poison_request
+from poisonbench.requests import command_of, poison_request, read_mix
 from poisonbench.results.store import Store
 from poisonbench.tables import catalogue
 from poisonbench.tables.comparisons import Standing
@@ -140,7 +140,7 @@ def test_every_table_of_the_mix_has_readings(key):
 
 def test_both_ways_to_name_a_reading_are_one_run():
     for name, mix in MIXES.items():
-        given = poison_request("+".join(mix.attacks), {}, rho=1.0)[1]
+        given = poison_request(read_mix("+".join(mix.attacks)), {}, rho=1.0)[1]
         (request,) = {request_of(f"poisonbench defend --method none --attack {name} --rho 1.0")}
         plain = request_of("poisonbench defend --method none --rho 1.0")
         assert request.poison == asked_in(plain, mix.name).poison

@@ -82,7 +82,7 @@ def test_report_formats_and_output(results, tmp_path):
     signs = {
         "rich": ("Table II", f"\n0.0  {cell}  "),
         "markdown": ("| ", f"\n| 0.0 | {cell} | "),
-        "csv": ("dataset,", "\n2,mnist,0.0,none,test_accuracy,0.91,0.0141421356,2,"),
+        "csv": ("dataset,", "\n2,uniform,mnist,0.0,none,test_accuracy,0.91,0.0141421356,2,"),
         "json": ("{", '"mean": 0.91, "n": 2, "std": 0.0141421356}, "method": "none"'),
         "latex": ("\\begin{", "\n0.0 & 91.00$\\pm$1.41 (2 of 5) & "),
         "html": ("<!doctype html>", f'<td class="figure">{cell}</td>'),
