@@ -1,0 +1,102 @@
+// Filters by data set, attack, defense, rho, scenario and profile, and a search of words.
+
+/** @typedef {{element: HTMLElement, values: DOMStringMap, text: string | null}} Filtered */
+
+const FILTERS = ["dataset", "attack", "defense", "rho", "scenario", "profile"];
+
+/** @type {Filtered[] | null} */
+let filtered = null;
+
+/** All elements that filters may hide; found once. @returns {Filtered[]} */
+function allFiltered() {
+  filtered ??= [...document.querySelectorAll(".filtered")].map((element) => ({
+    element: /** @type {HTMLElement} */ (element),
+    values: /** @type {HTMLElement} */ (element).dataset,
+    text: null,
+  }));
+  return filtered;
+}
+
+/**
+ * Whether an element passes: it has the value of each filter, or is not about it.
+ * @param {Filtered} one
+ * @param {[string, string][]} chosen
+ * @param {string[]} words
+ */
+function passes(one, chosen, words) {
+  for (const [name, value] of chosen) {
+    const own = one.values[name];
+    if (own !== undefined && own !== value) return false;
+  }
+  if (words.length && one.element instanceof HTMLTableRowElement) {
+    one.text ??= (one.element.textContent ?? "").toLowerCase();
+    const text = one.text;
+    return words.every((word) => text.includes(word));
+  }
+  return true;
+}
+
+/**
+ * Hide what does not pass and say how many runs are left.
+ * @param {URLSearchParams} values
+ */
+function applyFilters(values) {
+  const chosen = /** @type {[string, string][]} */ (
+    FILTERS.map((name) => [name, values.get(name) ?? ""]).filter(([, value]) => value)
+  );
+  const words = (values.get("q") ?? "").toLowerCase().split(/\s+/).filter(Boolean);
+  for (const one of allFiltered()) {
+    one.element.classList.toggle("gone", !passes(one, chosen, words));
+  }
+  hideColumns(values.get("defense") ?? "");
+  const rows = document.querySelectorAll("#run-table tbody tr");
+  const left = document.querySelectorAll("#run-table tbody tr:not(.gone)").length;
+  const count = document.getElementById("count");
+  if (count) count.textContent = `${left} of ${rows.length} runs`;
+}
+
+/**
+ * In matrices a defense is a column.
+ * @param {string} defense
+ */
+function hideColumns(defense) {
+  for (const cell of document.querySelectorAll(".matrix td[data-defense]")) {
+    const own = /** @type {HTMLElement} */ (cell).dataset.defense;
+    cell.classList.toggle("faded", defense !== "" && own !== defense);
+  }
+}
+
+/** Keep the form, the address and what is shown in step. */
+function startFilters() {
+  const form = document.getElementById("filters");
+  if (!(form instanceof HTMLFormElement)) return;
+  const fields = /** @type {(HTMLInputElement | HTMLSelectElement)[]} */ (
+    [...form.elements].filter((field) => field.getAttribute("name"))
+  );
+  const toAddress = () => {
+    const place = placeOf(location.hash);
+    const kept = [...place.values].filter(([name]) => !fields.some((f) => f.name === name));
+    place.values = new URLSearchParams(kept);
+    for (const field of fields) if (field.value) place.values.set(field.name, field.value);
+    history.replaceState(null, "", hashOf(place));
+    applyFilters(place.values);
+  };
+  form.addEventListener("input", toAddress);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("reset", () => setTimeout(toAddress));
+  form.hidden = false;
+}
+
+/**
+ * Fill the form from an address; a value that no run has is left out.
+ * @param {URLSearchParams} values
+ */
+function fillForm(values) {
+  const form = document.getElementById("filters");
+  if (!(form instanceof HTMLFormElement)) return;
+  for (const field of form.elements) {
+    const input = /** @type {HTMLInputElement} */ (field);
+    if (input.name) input.value = values.get(input.name) ?? "";
+    if (field instanceof HTMLSelectElement && field.selectedIndex < 0) field.value = "";
+  }
+}
