@@ -6,7 +6,6 @@ import base64
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -115,7 +114,6 @@ def build_page(paths: Sequence[Path], data_root: Path, *, live: str | None = Non
         poisons=poison_pages(rows, artefacts, data_root),
         figures=figures,
         environments=environments(records),
-        run_data=_run_data(pages),
         damaged=damaged,
         failed=folders.failed,
         filters=_choices(pages),
@@ -213,12 +211,6 @@ def _run_table(pages: Sequence[RunPage]) -> Table:
         )
     block = Block(title="Every run", columns=RUN_COLUMNS, rows=tuple(rows), keys=8)
     return Table(key="every-run", title="Every run", blocks=(block,))
-
-
-def _run_data(pages: Sequence[RunPage]) -> Markup:
-    """The figures that the script compares runs by, as JSON that ends no element of HTML."""
-    text = json.dumps({page.record.id: page.data for page in pages}, sort_keys=True)
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 def _choices(pages: Sequence[RunPage]) -> dict[str, list[str]]:

@@ -48,7 +48,8 @@ def axis_over(values: Sequence[float], ticks: int = 4) -> Axis:
     """An axis that holds the values with some air, and about so many round steps."""
     low, high = min(values), max(values)
     if low == high:
-        low, high = low - 0.5, high + 0.5
+        half = abs(low) / 10 or 0.5
+        low, high = low - half, high + half
     air = (high - low) * 0.06
     low, high = low - air, high + air
     step = 10 ** math.floor(math.log10((high - low) / ticks))
@@ -157,6 +158,9 @@ def _shape(number: int, x: float, y: float, size: float) -> str:
 def _legend(series: Sequence[Series]) -> str:
     items = []
     for number, one in enumerate(series):
+        if not one.x:
+            # A series without points keeps its colour, and has nothing to explain.
+            continue
         dash = ' stroke-dasharray="5 4"' if one.dashed else ""
         line = f'<path class="line" d="M1,7H27"{dash}/>' if one.joined else ""
         items.append(

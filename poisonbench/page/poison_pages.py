@@ -47,6 +47,7 @@ class Pictures:
         images: some of them, evenly through the training split.
         target: a target's picture as a data address; empty without one.
         target_caption: what it is and what it shall be called.
+        levels: of grey, at which the difference is black or white.
         size: width of a picture on the page, in pixels.
         remark: why there is none; empty where there are.
     """
@@ -55,6 +56,7 @@ class Pictures:
     target: str = ""
     target_caption: str = ""
     size: int = 96
+    levels: int = 0
     remark: str = ""
 
 

@@ -22,7 +22,7 @@ _COUNT = 10
 #: The largest side of an embedded picture, in pixels.
 _LARGEST = 128
 #: The width that a picture is shown at, at least: of small images a whole multiple of theirs.
-_SHOWN = 84
+_SHOWN = 112
 
 
 def pictures_of(artefact: Artefact, dataset: str, data_root: Path) -> Pictures:
@@ -70,7 +70,7 @@ def _drawn(poison: Poison, data: Dataset, dataset: str) -> Pictures:
     side = max(clean.shape[-2:], default=1)
     size = side * -(-_SHOWN // side) if side < _SHOWN else min(side, _LARGEST)
     remark = "" if len(sample) else f"No image of {shown_name(dataset)} is poisoned."
-    return Pictures(images, target, caption, size, remark)
+    return Pictures(images, target, caption, size, levels, remark)
 
 
 def _address(image: Tensor) -> str:

@@ -74,37 +74,21 @@ class RunPage:
 
     @property
     def every_setting(self) -> dict[str, str]:
-        """Every setting of the defense and of the training, by name."""
+        """What the run is and every setting of its defense and training, by name."""
         spec = self.record.spec
+        about = {"defense": self.label, "data set": self.row.dataset, "network": spec.model}
+        about |= {"trained on": self.row.title, "seed": str(spec.seed), "trial": str(spec.trial)}
         parts = {
             spec.method: spec.config,
             "training": spec.training,
             "pretraining": spec.pretraining,
             "targeting": spec.targeting,
         }
-        return {
+        return about | {
             f"{part}.{name}": shown(value)
             for part, values in parts.items()
             if values is not None
             for name, value in sorted(msgspec.to_builtins(values).items())
-        }
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """What the page's script compares runs by."""
-        record, spec = self.record, self.record.spec
-        right = record.outcomes.test
-        about = {"defense": self.label, "data set": self.row.dataset, "network": spec.model}
-        about |= {"trained on": self.row.title, "seed": str(spec.seed), "trial": str(spec.trial)}
-        return {
-            "accuracy": record.metrics.test_accuracy,
-            "seconds": round(record.cost.seconds.total, 3),
-            "images": f"{spec.dataset.digest} {record.labels.sizes.test}",
-            "right": None if right is None else right.bits,
-            "count": 0 if right is None else right.count,
-            "loss": [float(f"{point.loss:.4g}") for point in record.curve],
-            "validation": [round(100 * point.validation_accuracy, 3) for point in record.curve],
-            "settings": about | self.every_setting,
         }
 
     @property

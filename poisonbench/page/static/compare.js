@@ -4,29 +4,52 @@
  * @typedef {object} Run
  * @property {string} id
  * @property {string} title
- * @property {HTMLElement} article
- * @property {Record<string, unknown>} data
+ * @property {number} accuracy in percent
+ * @property {number} seconds
+ * @property {Map<string, string>} settings
+ * @property {string} images which the accuracy is of
+ * @property {boolean[] | null} right by test image
+ * @property {number[]} loss by epoch
+ * @property {number[]} validation accuracy by epoch, in percent
  */
 
 /**
- * What the page knows of a run.
+ * What the page says of a run, read from its own part.
  * @param {string} id
  * @returns {Run | null}
  */
 function runOf(id) {
   const article = document.getElementById(`run-${id}`);
-  const data = runData()[id];
-  if (!article || !data) return null;
-  return { id, title: article.querySelector("h2")?.textContent ?? id, article, data };
+  if (!article) return null;
+  const folded = article.querySelector(":scope > noscript");
+  const part = folded ? contentOf(folded) : article;
+  const all = /** @type {HTMLElement | null} */ (part.querySelector(".all-settings"));
+  const { right, count, images = "" } = all?.dataset ?? {};
+  const lines = (all?.textContent ?? "").split("\n").filter((line) => line.includes(" = "));
+  const curve = (part.querySelector("pre.curve")?.textContent ?? "").trim().split("\n").slice(1);
+  const columns = curve.map((line) => line.trim().split(/\s+/));
+  return {
+    id,
+    title: part.querySelector("h2")?.textContent ?? id,
+    accuracy: 100 * Number(part.querySelector("[data-accuracy]")?.getAttribute("data-accuracy")),
+    seconds: Number(part.querySelector("[data-seconds]")?.getAttribute("data-seconds")),
+    settings: new Map(lines.map((line) => /** @type {[string, string]} */ (cut(line, " = ")))),
+    images,
+    right: right ? bitsOf(right, Number(count)) : null,
+    loss: columns.map((column) => Number(column[2])),
+    validation: columns.map((column) => Number(column[3])),
+  };
 }
 
-/** @type {Record<string, any> | null} */
-let parsed = null;
-
-/** The figures of all runs, parsed when they are first asked for. @returns {Record<string, any>} */
-function runData() {
-  parsed ??= JSON.parse(document.getElementById("run-data")?.textContent ?? "{}");
-  return parsed ?? {};
+/**
+ * A text before and behind the first of a mark.
+ * @param {string} text
+ * @param {string} mark
+ * @returns {string[]}
+ */
+function cut(text, mark) {
+  const at = text.indexOf(mark);
+  return [text.slice(0, at), text.slice(at + mark.length)];
 }
 
 /**
@@ -90,15 +113,10 @@ function signed(value) {
  */
 function differenceText(run, first) {
   if (run === first) return "-";
-  const [own, base] = [run.data, first.data];
-  const plain = signed(100 * (Number(own.accuracy) - Number(base.accuracy)));
-  if (own.images !== base.images) return `${plain} (other test images)`;
-  if (!own.right || !base.right) return `${plain} (no outcomes by image)`;
-  const count = Number(own.count);
-  const { difference, low, high } = pairedDifference(
-    bitsOf(String(own.right), count),
-    bitsOf(String(base.right), count),
-  );
+  const plain = signed(run.accuracy - first.accuracy);
+  if (run.images !== first.images) return `${plain} (other test images)`;
+  if (!run.right || !first.right) return `${plain} (no outcomes by image)`;
+  const { difference, low, high } = pairedDifference(run.right, first.right);
   return `${signed(difference)} [${signed(low)}, ${signed(high)}]`;
 }
 
@@ -120,12 +138,11 @@ function sideBySide(runs) {
     title.setAttribute("scope", "row");
     body.append(element("tr", "", title, ...values.map((value) => element("td", value))));
   };
-  row("test accuracy", runs.map((run) => `${(100 * Number(run.data.accuracy)).toFixed(2)} %`));
+  row("test accuracy", runs.map((run) => `${run.accuracy.toFixed(2)} %`));
   row("difference from the first, points [95 %]", runs.map((run) => differenceText(run, runs[0])));
-  row("seconds", runs.map((run) => Number(run.data.seconds).toFixed(1)));
-  const settings = runs.map((run) => /** @type {Record<string, string>} */ (run.data.settings));
-  const names = [...new Set(settings.flatMap((own) => Object.keys(own)))].sort();
-  const values = names.map((name) => ({ name, own: settings.map((one) => one[name] ?? "-") }));
+  row("seconds", runs.map((run) => run.seconds.toFixed(1)));
+  const names = [...new Set(runs.flatMap((run) => [...run.settings.keys()]))];
+  const values = names.map((name) => ({ name, own: runs.map((run) => run.settings.get(name) ?? "-") }));
   const differing = values.filter(({ own }) => new Set(own).size > 1);
   for (const { name, own } of differing) row(name, own);
   const alike = values.length - differing.length;
@@ -147,7 +164,7 @@ const SVG = "http://www.w3.org/2000/svg";
  * @returns {HTMLElement}
  */
 function overlay(title, lines) {
-  const flat = lines.flat();
+  const flat = lines.flat().filter(Number.isFinite);
   const [low, high] = [Math.min(...flat), Math.max(...flat)];
   const most = Math.max(...lines.map((line) => line.length), 2);
   const picture = document.createElementNS(SVG, "svg");
@@ -198,8 +215,8 @@ function showChosen(ids) {
   const plots = element(
     "div",
     "",
-    overlay("Training loss", runs.map((run) => /** @type {number[]} */ (run.data.loss))),
-    overlay("Validation accuracy", runs.map((run) => /** @type {number[]} */ (run.data.validation))),
+    overlay("Training loss", runs.map((run) => run.loss)),
+    overlay("Validation accuracy", runs.map((run) => run.validation)),
   );
   plots.className = "plots";
   const note = element(
@@ -220,19 +237,11 @@ function showChosen(ids) {
   place.replaceChildren(sideBySide(runs), note, plots, keys);
 }
 
-/** A box beside each run, and a button that compares those that are ticked. */
+/** A button that compares the runs that are ticked. */
 function startComparing() {
   const table = document.getElementById("run-table");
   const button = document.getElementById("compare");
   if (!(table instanceof HTMLTableElement) || !(button instanceof HTMLButtonElement)) return;
-  for (const row of table.tBodies[0].rows) {
-    const link = row.cells[row.cells.length - 1].querySelector("a");
-    const box = document.createElement("input");
-    box.type = "checkbox";
-    box.value = link?.textContent ?? "";
-    box.setAttribute("aria-label", `compare run ${box.value}`);
-    row.cells[row.cells.length - 1].prepend(box, " ");
-  }
   const ticked = () =>
     [...table.querySelectorAll("input:checked")].map((box) => /** @type {HTMLInputElement} */ (box).value);
   table.addEventListener("change", () => {

@@ -1,18 +1,19 @@
 // Filters by data set, attack, defense, rho, scenario and profile, and a search of words.
 
-/** @typedef {{element: HTMLElement, values: DOMStringMap, text: string | null}} Filtered */
+/** @typedef {{element: HTMLElement, values: DOMStringMap, text: string | null, isGone: boolean}} Filtered */
 
 const FILTERS = ["dataset", "attack", "defense", "rho", "scenario", "profile"];
 
 /** @type {Filtered[] | null} */
 let filtered = null;
 
-/** All elements that filters may hide; found once. @returns {Filtered[]} */
+/** All elements that filters may hide; found once for as many as there are. @returns {Filtered[]} */
 function allFiltered() {
   filtered ??= [...document.querySelectorAll(".filtered")].map((element) => ({
     element: /** @type {HTMLElement} */ (element),
     values: /** @type {HTMLElement} */ (element).dataset,
     text: null,
+    isGone: false,
   }));
   return filtered;
 }
@@ -46,7 +47,9 @@ function applyFilters(values) {
   );
   const words = (values.get("q") ?? "").toLowerCase().split(/\s+/).filter(Boolean);
   for (const one of allFiltered()) {
-    one.element.classList.toggle("gone", !passes(one, chosen, words));
+    const isGone = !passes(one, chosen, words);
+    if (isGone !== one.isGone) one.element.classList.toggle("gone", isGone);
+    one.isGone = isGone;
   }
   hideColumns(values.get("defense") ?? "");
   const rows = document.querySelectorAll("#run-table tbody tr");

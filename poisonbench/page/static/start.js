@@ -20,9 +20,20 @@ function keepFilters() {
   });
 }
 
+/**
+ * Start what is in a part of the page that has come into being.
+ * @param {ParentNode} part
+ */
+function startPart(part) {
+  makeSortable(part);
+  showCopying(part);
+  filtered = null;
+}
+
 startTheme();
 keepFilters();
 startFilters();
+startPart(document);
 startSorting();
 startCopying();
 startComparing();

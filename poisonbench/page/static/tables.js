@@ -41,21 +41,28 @@ function sortTable(table, column, direction) {
   heads[column].setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
 }
 
-/** Make a button of each heading of a table that is sortable. */
-function startSorting() {
-  for (const element of document.querySelectorAll("table.sortable")) {
+/**
+ * Make a button of each heading of the tables of a part that are sortable.
+ * @param {ParentNode} part
+ */
+function makeSortable(part) {
+  for (const element of part.querySelectorAll("table.sortable")) {
     const table = /** @type {HTMLTableElement} */ (element);
     [...(table.tHead?.rows[0].cells ?? [])].forEach((head, column) => {
-      if (!head.textContent?.trim()) return;
+      if (head.classList.contains("tick")) return;
       const button = document.createElement("button");
       button.type = "button";
       button.append(...head.childNodes);
       head.append(button);
     });
   }
+}
+
+/** Sort when a heading is clicked. */
+function startSorting() {
   document.addEventListener("click", (event) => {
     const head = /** @type {Element} */ (event.target).closest("table.sortable thead th");
-    if (!(head instanceof HTMLTableCellElement)) return;
+    if (!(head instanceof HTMLTableCellElement) || head.classList.contains("tick")) return;
     const table = head.closest("table");
     const direction = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
     if (table) sortTable(table, head.cellIndex, direction);
@@ -81,11 +88,18 @@ async function copyText(source) {
   }
 }
 
-/** Let each copy button copy the text of its block. */
-function startCopying() {
-  for (const button of document.querySelectorAll("button.copy")) {
+/**
+ * Show the copy buttons of a part.
+ * @param {ParentNode} part
+ */
+function showCopying(part) {
+  for (const button of part.querySelectorAll("button.copy")) {
     /** @type {HTMLButtonElement} */ (button).hidden = false;
   }
+}
+
+/** Let each copy button copy the text of its block. */
+function startCopying() {
   document.addEventListener("click", async (event) => {
     const button = /** @type {Element} */ (event.target).closest("button.copy");
     const source = button?.closest(".export, .command")?.querySelector("pre");

@@ -29,6 +29,29 @@ function hashOf(place) {
 }
 
 /**
+ * Make elements of a page that a reader without scripts has from the start: thousands of them
+ * would be slow to open.
+ * @param {Element} page
+ */
+function unfold(page) {
+  const folded = page.querySelector(":scope > noscript");
+  if (!folded) return;
+  folded.replaceWith(contentOf(folded));
+  startPart(page);
+}
+
+/**
+ * What stands in a noscript, which is text where scripts run.
+ * @param {Element} folded
+ * @returns {DocumentFragment}
+ */
+function contentOf(folded) {
+  const template = document.createElement("template");
+  template.innerHTML = folded.textContent ?? "";
+  return template.content;
+}
+
+/**
  * Show the view, and in it the page, that an anchor is in.
  * @param {string} anchor
  */
@@ -36,6 +59,7 @@ function show(anchor) {
   const target = document.getElementById(anchor) ?? document.getElementById("overview");
   const view = target?.closest(".view") ?? document.getElementById("overview");
   const page = target?.closest(".page") ?? null;
+  if (page) unfold(page);
   for (const other of document.querySelectorAll(".view.current, .page.current")) {
     if (other !== view && other !== page) other.classList.remove("current");
   }
