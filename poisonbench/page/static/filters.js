@@ -52,10 +52,39 @@ function applyFilters(values) {
     one.isGone = isGone;
   }
   hideColumns(values.get("defense") ?? "");
-  const rows = document.querySelectorAll("#run-table tbody tr");
-  const left = document.querySelectorAll("#run-table tbody tr:not(.gone)").length;
+  countRuns();
+}
+
+/** Rows of the table of runs that are laid out at once; a browser takes long over thousands. */
+const MOST_ROWS = 300;
+
+/** Whether the reader wants them all. */
+let wantsAll = false;
+
+/** Say how many runs pass, and show the first of them. */
+function countRuns() {
+  const table = document.getElementById("run-table");
+  const rows = table instanceof HTMLTableElement ? [...table.tBodies[0].rows] : [];
+  let left = 0;
+  for (const row of rows) {
+    if (!row.classList.contains("gone")) left += 1;
+    row.classList.toggle("later", left > MOST_ROWS && !wantsAll);
+  }
   const count = document.getElementById("count");
   if (count) count.textContent = `${left} of ${rows.length} runs`;
+  const more = document.getElementById("more");
+  if (!more) return;
+  more.hidden = wantsAll || left <= MOST_ROWS;
+  const text = more.querySelector("span");
+  if (text) text.textContent = `The first ${MOST_ROWS} of ${left} runs are shown.`;
+}
+
+/** Let the reader have all rows. */
+function startShowingAll() {
+  document.querySelector("#more button")?.addEventListener("click", () => {
+    wantsAll = true;
+    countRuns();
+  });
 }
 
 /**

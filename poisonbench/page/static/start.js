@@ -37,6 +37,7 @@ startPart(document);
 startSorting();
 startCopying();
 startComparing();
+startShowingAll();
 addEventListener("hashchange", follow);
 // The browser's own jump to the anchor comes last and knows nothing of views.
 addEventListener("load", () => setTimeout(() => show(placeOf(location.hash).anchor)));

@@ -38,6 +38,7 @@ function sortTable(table, column, direction) {
   rows.sort((a, b) => compareCells(a.text, b.text, isNumber, direction));
   body.append(...rows.map(({ row }) => row));
   for (const head of heads) head.removeAttribute("aria-sort");
+  if (table.id === "run-table") countRuns();
   heads[column].setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
 }
 
