@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from poisonbench import registry
+from poisonbench.core.errors import UsageError
 from poisonbench.requests import PoisonRequest, RunRequest, command_of, split_values
 from poisonbench.results.records import RunRecord
 
@@ -14,14 +15,21 @@ GIVEN = "POISON"
 _SETTLED = ("scenario", "target", "intended_class", "poison_class", "targets")
 
 
-def command_of_run(record: RunRecord) -> str:
-    """The shell command; ``POISON`` in it is the folder of the poison that the run was given."""
+def command_of_run(record: RunRecord) -> str | None:
+    """The shell command; ``POISON`` in it is the folder of the poison that the run was given.
+
+    Null where no command can mean what the record says, as its settings are of nothing that it has.
+    """
+    try:
+        request = request_of(record)
+    except UsageError:
+        return None
     sources = record.labels.source
     parts = [sources.method, sources.model, sources.dataset] if sources else []
     parts += sources.attacks.values() if sources else []
     files = dict.fromkeys(part.file for part in parts if part is not None and part.file)
     plugins = [word for file in files for word in ("--plugin", file)]
-    return command_of(request_of(record), *plugins)
+    return command_of(request, *plugins)
 
 
 def request_of(record: RunRecord) -> RunRequest:
@@ -34,13 +42,16 @@ def request_of(record: RunRecord) -> RunRequest:
         "surrogate": values.pop("attack_model", None),
         "selection": values.pop("selection", "stratified"),
     }
-    draw, model = values.pop("poison_trial", 0), values.pop("model", None)
+    values.pop("poison_trial", None)
+    model = values.pop("model", None)
     if is_given:
         values = {name: value for name, value in values.items() if name not in _SETTLED}
         poison = PoisonRequest(attacks=(), path=Path(GIVEN))
     elif spec.poison is not None:
-        attacks = tuple(spec.poison.attacks)
-        poison = PoisonRequest(attacks=attacks, rho=spec.rho, trial=draw, **about)
+        attacks, draw = tuple(spec.poison.attacks), spec.poison.trial
+        # A targeted poison is its trial's own.
+        trial = draw if draw is not None and spec.targeting is None else 0
+        poison = PoisonRequest(attacks=attacks, rho=spec.rho, trial=trial, **about)
     elif spec.targeting is not None:
         # A control is of no attack: any of the scenario's leads to the same run.
         scenario = spec.targeting.scenario

@@ -38,7 +38,7 @@ class RunPage:
         row: the poison and defenses that it belongs to.
         trials: the runs of the same row and settings, itself among them.
         rivals: by label, the runs of other defenses with its seed and trial.
-        command: makes it again.
+        command: makes it again; null where none can.
         environment: anchor of its machine and versions.
         curves: training loss and validation accuracy as pictures, and their numbers as text.
     """
@@ -48,7 +48,7 @@ class RunPage:
     row: Row
     trials: Sequence[RunRecord]
     rivals: Sequence[tuple[str, RunRecord]]
-    command: str
+    command: str | None
     environment: str
     curves: tuple[Markup, Markup, str]
 

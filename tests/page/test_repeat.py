@@ -91,3 +91,8 @@ def test_the_shipped_records_have_commands_of_the_same_settings():
         assert request.dataset == record.labels.dataset
         own = {name for name in record.labels.overrides if name in record.spec.config}
         assert own <= set(request.settings)
+
+
+def test_settings_of_an_attack_that_the_poison_is_not_made_of_have_no_command():
+    labels = {"overrides": {"dc.rounds": 5}}
+    assert command_of_run(make_record(rho=0.6, attacks=["pgd"], labels=labels)) is None
