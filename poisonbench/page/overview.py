@@ -140,8 +140,17 @@ def _shaded(entry: Entry | None, row: Row, is_targeted: bool) -> Shaded:
     )
 
 
-def headlines(rows: Sequence[Row]) -> list[tuple[str, Row]]:
-    """Sentences on the poisons that hurt plain training most, each with its row.
+@dataclass(frozen=True)
+class Headline:
+    """A sentence, what it is of, and the row that it is made from."""
+
+    text: str
+    context: str
+    row: Row
+
+
+def headlines(rows: Sequence[Row]) -> list[Headline]:
+    """Sentences on the poisons that hurt plain training most.
 
     Rows with more trials go first: one trial is an example and no finding.
     """
@@ -167,42 +176,40 @@ def headlines(rows: Sequence[Row]) -> list[tuple[str, Row]]:
             hurt.append((min(len(plain.trials), 5), loss, row, plain, clean, rivals))
     hurt.sort(key=lambda one: (-one[0], -one[1], one[2].id))
     return [
-        (_headline(row, plain, clean, rivals), row)
+        _headline(row, plain, clean, rivals)
         for _, _, row, plain, clean, rivals in hurt[:_MOST_HEADLINES]
     ]
 
 
-def _headline(row: Row, plain: Entry, clean: Entry, rivals: Sequence[Entry]) -> str:
+def _headline(row: Row, plain: Entry, clean: Entry, rivals: Sequence[Entry]) -> Headline:
     best = max(rivals, key=lambda entry: (_mean(entry), entry.label))
     trials = f"{len(plain.trials)} trial" + ("s" if len(plain.trials) > 1 else "")
-    before = f"{percent_text(_mean(clean))} on clean data"
     if _mean(best) - _mean(plain) >= _LEAST:
         text = (
             f"{best.label} holds {percent_text(_mean(best))} where plain training falls to "
-            f"{percent_text(_mean(plain))}, from {before}"
+            f"{percent_text(_mean(plain))}"
         )
     else:
         text = (
-            f"No defense helps: plain training falls to {percent_text(_mean(plain))}, from "
-            f"{before}; the best, {best.label}, reaches {percent_text(_mean(best))}"
+            f"No defense helps where plain training falls to {percent_text(_mean(plain))}; the "
+            f"best, {best.label}, reaches {percent_text(_mean(best))}"
         )
-    text += f" ({row.dataset}, {row.title}; {trials})."
     trusted = next((e for e in row.entries if e.label.endswith("(with_validation=True)")), None)
     if trusted is not None and trusted.method == "none":
         images = trusted.trials[0].labels.sizes.validation
         text += (
-            f" The {images:,} trusted images, added to plain training, alone give "
-            f"{percent_text(_mean(trusted))}."
+            f"; the {images:,} trusted images alone, added to plain training, give "
+            f"{percent_text(_mean(trusted))}"
         )
-    return text
+    context = f"{row.dataset}, {row.title}; {trials}; {percent_text(_mean(clean))} on clean data"
+    return Headline(text + ".", context, row)
 
 
 def tradeoffs(rows: Sequence[Row]) -> dict[str, list[Tradeoff]]:
-    """By data set, the defenses that were run on clean data or on the poisons that most share.
+    """By data set, plain training and the defenses that were run on the same poisons.
 
-    Worst cases compare only on the same poisons, so each is over those that plain training and all
-    defenses of the chart have; a defense that was run on fewer than half of plain training's
-    poisons is left out of the chart.
+    Worst cases compare only on the same poisons. So defenses join, those with most poisons first,
+    as long as two poisons are left that all have; others are left out.
     """
     made = {}
     for dataset in dict.fromkeys(row.dataset for row in rows):
@@ -222,16 +229,18 @@ def _tradeoffs(own: Sequence[Row], poisoned: Sequence[Row]) -> list[Tradeoff]:
     clean_runs = {
         entry.method: entry for row in own if not row.rho for entry in row.entries if entry.is_plain
     }
-    # Those without a clean run have no place in the chart, and must not shrink what others share.
-    charted = {name: shared for name, shared in having.items() if name in clean_runs} or having
-    shared = [row for row in poisoned if all(row in rows for rows in charted.values())]
+    shared = list(poisoned)
+    chosen = []
+    for method in sorted(having, key=lambda name: (name != "none", -len(having[name]))):
+        left = [row for row in shared if row in having[method]]
+        if len(left) >= min(2, len(shared)):
+            shared = left
+            chosen.append(method)
     if not shared:
         return []
     lines = []
-    for method in having:
+    for method in chosen:
         entries = [(row, one) for row in shared if (one := row.entry(method))]
-        if len(entries) < len(shared):
-            continue
         row, worst = min(entries, key=lambda one: (_mean(one[1]), one[0].id))
         clean = clean_runs.get(method)
         lines.append(
@@ -269,7 +278,7 @@ _SIZE, _EDGE = (440, 300), (58, 16, 14, 46)
 def tradeoff_plot(lines: Sequence[Tradeoff]) -> Markup:
     """Clean accuracy across, worst-case accuracy up, cost as the area of the mark."""
     points = [line for line in lines if line.clean is not None]
-    if not points:
+    if len(points) < 2:
         return Markup("")
     across = axis_over([100 * line.clean for line in points if line.clean is not None])
     up = axis_over([100 * line.worst for line in points])
@@ -310,7 +319,9 @@ def tradeoff_plot(lines: Sequence[Tradeoff]) -> Markup:
             f"<title>{title}</title></a>"
         )
     keys = "".join(
-        f'<li class="s{number % 7}"><b>{number + 1}</b> {escape(line.label)}</li>'
+        f'<li class="s{number % 7}"><b>{number + 1}</b> {escape(line.label)}'
+        + ("" if line.ratio is None else f", {line.ratio:.2f}× the time")
+        + "</li>"
         for number, line in enumerate(points)
     )
     return Markup(

@@ -117,6 +117,14 @@ def test_the_worst_case_is_over_the_poisons_that_all_have():
     ]
 
 
+def test_a_defense_with_few_poisons_does_not_shrink_what_the_others_are_compared_on():
+    runs = [make_record(0.9, rho=rho, digest=f"p{rho}") for rho in (0.2, 0.4, 0.6)]
+    runs += [make_record(0.9, rho=r, digest=f"p{r}", method="hint") for r in (0.2, 0.4)]
+    runs += [make_record(0.9, rho=0.2, digest="p0.2", method="epic")]
+    (lines,) = overview.tradeoffs(rows_of(runs)).values()
+    assert [(line.method, line.poisons) for line in lines] == [("none", 2), ("hint", 2)]
+
+
 def test_cost_is_a_ratio_within_trial_and_device():
     runs = [make_record(0.9), make_record(0.9, method="hint")]
     runs += [make_record(0.5, rho=0.6, trial=t, seconds=10.0 * (t + 1)) for t in (0, 1)]
@@ -137,19 +145,18 @@ def test_headlines_are_made_of_the_data():
     runs = [make_record(0.99)]
     runs += [make_record(0.7, rho=0.6), make_record(0.95, rho=0.6, method="hint")]
     runs += [make_record(0.985, rho=0.2, digest="q")]
-    ((text, row),) = overview.headlines(rows_of(runs))
-    assert text == (
-        "HINT holds 95.00 % where plain training falls to 70.00 %, from 99.00 % on clean data "
-        "(mnist, pgd+dap+durp+dc at rho 0.6; 1 trial)."
-    )
-    assert row.rho == 0.6
+    (headline,) = overview.headlines(rows_of(runs))
+    assert headline.text == "HINT holds 95.00 % where plain training falls to 70.00 %."
+    context = "mnist, pgd+dap+durp+dc at rho 0.6; 1 trial; 99.00 % on clean data"
+    assert headline.context == context
+    assert headline.row.rho == 0.6
 
 
 def test_a_defense_that_does_not_help_makes_no_boast():
     runs = [make_record(0.99), make_record(0.7, rho=0.6)]
     runs += [make_record(0.6, rho=0.6, method="hint")]
-    ((text, _),) = overview.headlines(rows_of(runs))
-    assert text.startswith("No defense helps: plain training falls to 70.00 %")
+    (headline,) = overview.headlines(rows_of(runs))
+    assert headline.text.startswith("No defense helps where plain training falls to 70.00 %")
 
 
 def test_a_success_is_the_worse_the_more_targets_are_hit():

@@ -117,6 +117,11 @@ function startFilters() {
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(toAddress));
   form.hidden = false;
+  const box = form.querySelector("details");
+  const narrow = matchMedia("(max-width: 40rem)");
+  const fold = () => box?.toggleAttribute("open", !narrow.matches);
+  narrow.addEventListener("change", fold);
+  fold();
 }
 
 /**
