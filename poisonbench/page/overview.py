@@ -233,7 +233,7 @@ def _tradeoffs(own: Sequence[Row], poisoned: Sequence[Row]) -> list[Tradeoff]:
     chosen = []
     for method in sorted(having, key=lambda name: (name != "none", -len(having[name]))):
         left = [row for row in shared if row in having[method]]
-        if len(left) >= min(2, len(shared)):
+        if len(left) >= (1 if len(chosen) < 2 else min(2, len(shared))):
             shared = left
             chosen.append(method)
     if not shared:
@@ -320,7 +320,7 @@ def tradeoff_plot(lines: Sequence[Tradeoff]) -> Markup:
         )
     keys = "".join(
         f'<li class="s{number % 7}"><b>{number + 1}</b> {escape(line.label)}'
-        + ("" if line.ratio is None else f", {line.ratio:.2f}× the time")
+        + ("" if line.ratio is None else f", {line.ratio:.2f} times the time")
         + "</li>"
         for number, line in enumerate(points)
     )
