@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from poisonbench.figures.drawing import Figure, Panel, Panels, Series
+from poisonbench.figures.drawing import Figure, Panel, Panels, Series, percent_line
 from poisonbench.figures.filter_curve import filter_curve
 from poisonbench.figures.sensitivity_curves import sensitivity
+from poisonbench.page.answers import AnswerFigure, drawn_predictions, target_figures
 from poisonbench.page.folder import Trouble
+from poisonbench.page.groups import Row
 from poisonbench.page.plots import plot
-from poisonbench.results.records import RunRecord
+from poisonbench.results.statistics import Summary, mean_interval
 from poisonbench.tables.comparisons import Block, Table
 from poisonbench.tables.layout import DASH
 from poisonbench.tables.paper_table import dataset_labels
@@ -30,11 +33,22 @@ class Shown:
     caption: str
 
 
+@dataclass(frozen=True)
+class Figures:
+    """Plots, tables of answers, and the drawn figures that cannot be read."""
+
+    plots: list[Shown]
+    answers: list[AnswerFigure]
+    damaged: list[Trouble]
+
+
 def figures_of(
-    records: Sequence[RunRecord], drawn: Sequence[tuple[str, Mapping[str, Any]]]
-) -> tuple[list[Shown], list[Trouble]]:
-    """All figures that have a measured point, and the drawn ones that cannot be read."""
-    made, damaged = [], []
+    rows: Sequence[Row], drawn: Sequence[tuple[str, Mapping[str, Any]]], data_root: Path
+) -> Figures:
+    """All figures that have a measured point."""
+    records = [record for row in rows for record in row.runs]
+    made, damaged = ratio_figures(rows), []
+    answers = target_figures(rows, data_root)
     used = {record.spec.dataset.name for record in records}
     curves: tuple[tuple[str, Callable[..., Figure]], ...] = (
         ("sensitivity", sensitivity),
@@ -46,23 +60,97 @@ def figures_of(
             if any(point["records"] for point in figure.numbers["points"]):
                 made.append(_shown(f"figure-{name}-{dataset}", figure.picture))
     for stem, numbers in drawn:
-        if numbers.get("figure") == "features":
-            try:
+        try:
+            if numbers.get("figure") == "features":
                 made.append(_shown(f"figure-{stem}", _features(numbers)))
-            except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-                fault = f"expected a figure's numbers, got {type(error).__name__}: {error}"
-                damaged.append(Trouble(f"figures/{stem}.json", fault))
-    return made, damaged
+            elif numbers.get("figure") == "2":
+                answers.append(drawn_predictions(numbers, records, data_root))
+            elif numbers.get("figure") == "1":
+                made.append(_noise(stem, numbers))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            fault = f"expected a figure's numbers, got {type(error).__name__}: {error}"
+            damaged.append(Trouble(f"figures/{stem}.json", fault))
+    return Figures(made, answers, damaged)
+
+
+def ratio_figures(rows: Sequence[Row]) -> list[Shown]:
+    """Accuracy against the poison ratio, for poisons that differ in it alone, by defense."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        if row.rho and row.poison is None and not row.scenario:
+            key = (row.dataset, row.digest, row.model, row.attack, row.settings)
+            groups.setdefault(key, []).append(row)
+    made = []
+    for (dataset, *_, attack, settings), own in groups.items():
+        if len(own) < 2:
+            continue
+        lines: dict[str, list[tuple[float, float, float | None, float | None]]] = {}
+        for row in sorted(own, key=lambda row: row.rho):
+            for entry in row.entries:
+                measured = entry.accuracy.measured if entry.is_plain else None
+                if isinstance(measured, Summary):
+                    low, high = mean_interval(measured) or (None, None)
+                    lines.setdefault(entry.label, []).append((row.rho, measured.mean, low, high))
+        name = ", ".join(filter(None, (dataset, attack, settings)))
+        panel = Panel(
+            title="accuracy against the poison ratio",
+            x_label="rho",
+            y_label="test accuracy in percent",
+            series=[percent_line(label, points) for label, points in lines.items()],
+        )
+        caption = "Mean of the trials and its 95 % interval (Student's t; none of one trial)."
+        panels = Panels(title=f"Accuracy by poison ratio: {name}", panels=[panel], caption=caption)
+        made.append(_shown(f"ratio-{own[0].id}", panels))
+    return made
+
+
+def _noise(stem: str, numbers: Mapping[str, Any]) -> Shown:
+    """HINT's Figure 1: what its noise does to the images that it selects, in numbers."""
+    rows = []
+    for name, part in numbers["all_selected"].items():
+        before = 100 * float(part["mean_true_confidence_before"])
+        healthy = part["healthy"]
+        rows.append(
+            (
+                str(name),
+                f"{int(part['images']):,}",
+                f"{before:.2f}",
+                f"{100 * float(healthy['mean_true_confidence_after']):.2f}",
+                f"{100 * float(part['right_before']):.2f}",
+                f"{100 * float(healthy['right_after']):.2f}",
+                str(healthy["turned_right"]),
+                str(healthy["turned_wrong"]),
+            )
+        )
+    columns = (
+        *("selected images", "images", "confidence before, %", "after, %"),
+        *("right before, %", "after, %", "turned right", "turned wrong"),
+    )
+    title = f"HINT's healthy noise: {numbers['dataset']['name']}"
+    block = Block(title=title, columns=columns, rows=tuple(rows), keys=1)
+    caption = (
+        "Figure 1 of the HINT paper in numbers: the model's confidence in the true class, and "
+        "whether it is right, before and after the noise of HINT's first round. `poisonbench "
+        "figure 1` draws the images."
+    )
+    table = Table(key=stem, title=title, blocks=(block,), notes=(caption,))
+    return Shown(id=f"figure-{_anchor(stem)}", title=title, plots=(), table=table, caption=caption)
 
 
 def _shown(name: str, picture: Any) -> Shown:
     """The figure of a name, as an anchor."""
     assert isinstance(picture, Panels)
     plots = tuple((panel.title, plot(panel)) for panel in picture.panels)
-    anchor = "".join(letter if letter.isalnum() else "-" for letter in name)
     blocks = tuple(_block(panel) for panel in picture.panels)
     table = Table(key=name, title=picture.title, blocks=blocks, notes=(picture.caption,))
-    return Shown(id=anchor, title=picture.title, plots=plots, table=table, caption=picture.caption)
+    return Shown(
+        id=_anchor(name), title=picture.title, plots=plots, table=table, caption=picture.caption
+    )
+
+
+def _anchor(name: str) -> str:
+    """A name as an anchor."""
+    return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
 def _block(panel: Panel) -> Block:

@@ -230,7 +230,7 @@ def _tradeoffs(own: Sequence[Row], poisoned: Sequence[Row]) -> list[Tradeoff]:
         entry.method: entry for row in own if not row.rho for entry in row.entries if entry.is_plain
     }
     shared = list(poisoned)
-    chosen = []
+    chosen: list[str] = []
     for method in sorted(having, key=lambda name: (name != "none", -len(having[name]))):
         left = [row for row in shared if row in having[method]]
         if len(left) >= (1 if len(chosen) < 2 else min(2, len(shared))):

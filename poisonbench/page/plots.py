@@ -48,7 +48,7 @@ def axis_over(values: Sequence[float], ticks: int = 4) -> Axis:
     """An axis that holds the values with some air, and about so many round steps."""
     low, high = min(values), max(values)
     if low == high:
-        half = abs(low) / 10 or 0.5
+        half = abs(low) / 50 or 0.5
         low, high = low - half, high + half
     air = (high - low) * 0.06
     low, high = low - air, high + air

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,43 @@ _COUNT = 10
 _LARGEST = 128
 #: The width that a picture is shown at, at least: of small images a whole multiple of theirs.
 _SHOWN = 112
+
+
+@dataclass(frozen=True)
+class TestImages:
+    """Images of a test split as data addresses by row, and the names of its classes.
+
+    Both are empty where the data set is not on this machine.
+    """
+
+    #: Not a class of tests.
+    __test__ = False
+
+    addresses: dict[int, str] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    size: int = _SHOWN
+
+    def name(self, label: int) -> str:
+        """A class's name, or its number."""
+        known = 0 <= label < len(self.class_names)
+        return self.class_names[label] if known else str(label)
+
+
+def read_test_images(
+    dataset: str, digest: str, seed: int, data_root: Path, rows: Sequence[int]
+) -> TestImages:
+    """Some test images of the data set with that digest."""
+    from poisonbench.data.sources import load_dataset
+
+    try:
+        data = load_dataset(dataset, data_root, seed)
+    except PoisonbenchError:
+        return TestImages()
+    if data.digest != digest:
+        return TestImages()
+    images = data.test.images
+    addresses = {row: _address(images[row].cpu()) for row in rows if 0 <= row < len(images)}
+    return TestImages(addresses, tuple(data.class_names), _width(max(images.shape[-2:])))
 
 
 def pictures_of(artefact: Artefact, dataset: str, data_root: Path) -> Pictures:
@@ -67,10 +106,14 @@ def _drawn(poison: Poison, data: Dataset, dataset: str) -> Pictures:
             f"victim shall call {names[goal.intended_class]}; the poisons are of class "
             f"{names[goal.poison_class]}."
         )
-    side = max(clean.shape[-2:], default=1)
-    size = side * -(-_SHOWN // side) if side < _SHOWN else min(side, _LARGEST)
+    size = _width(max(clean.shape[-2:]))
     remark = "" if len(sample) else f"No image of {shown_name(dataset)} is poisoned."
     return Pictures(images, target, caption, size, levels, remark)
+
+
+def _width(side: int) -> int:
+    """The width that a picture is shown at: of small ones a whole multiple of theirs."""
+    return side * -(-_SHOWN // side) if side < _SHOWN else min(side, _LARGEST)
 
 
 def _address(image: Tensor) -> str:
