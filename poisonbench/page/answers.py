@@ -44,12 +44,12 @@ class AnswerFigure:
     caption: str
 
 
-def target_figures(rows: Sequence[Row], data_root: Path) -> list[AnswerFigure]:
+def target_figures(rows: Sequence[Row], data_root: Path | None) -> list[AnswerFigure]:
     """For each targeted poison what the victims of its first trials say of their targets."""
     return [_of_targets(row, data_root) for row in rows if row.is_targeted]
 
 
-def _of_targets(row: Row, data_root: Path) -> AnswerFigure:
+def _of_targets(row: Row, data_root: Path | None) -> AnswerFigure:
     by_entry = [
         (entry.label, {(run.spec.seed, run.spec.trial): run for run in entry.trials})
         for entry in row.entries
@@ -89,7 +89,7 @@ def _target_answer(run: RunRecord | None, images: TestImages) -> Answer:
 
 
 def drawn_predictions(
-    numbers: Mapping[str, Any], records: Sequence[RunRecord], data_root: Path
+    numbers: Mapping[str, Any], records: Sequence[RunRecord], data_root: Path | None
 ) -> AnswerFigure:
     """HINT's Figure 2 from the numbers that ``poisonbench figure 2`` wrote.
 

@@ -87,7 +87,8 @@ def build_page(paths: Sequence[Path], data_root: Path, *, live: str | None = Non
     records = folders.records
     rows = rows_of(records)
     artefacts, damaged_cards = read_artefacts(folders.stores)
-    figures = figures_of(rows, folders.drawn, data_root)
+    # Records alone make the same page everywhere, and quickly: pictures go with poisons.
+    figures = figures_of(rows, folders.drawn, data_root if artefacts else None)
     damaged = (*folders.damaged, *damaged_cards, *figures.damaged)
     pages = run_pages(rows)
     tradeoffs = overview.tradeoffs(rows)

@@ -43,9 +43,15 @@ class Figures:
 
 
 def figures_of(
-    rows: Sequence[Row], drawn: Sequence[tuple[str, Mapping[str, Any]]], data_root: Path
+    rows: Sequence[Row], drawn: Sequence[tuple[str, Mapping[str, Any]]], data_root: Path | None
 ) -> Figures:
-    """All figures that have a measured point."""
+    """All figures that have a measured point.
+
+    Args:
+        rows: the runs.
+        drawn: numbers of figures that were drawn, by the name of their file.
+        data_root: where data sets are; null for no pictures of test images.
+    """
     records = [record for row in rows for record in row.runs]
     made, damaged = ratio_figures(rows), []
     answers = target_figures(rows, data_root)

@@ -23,7 +23,7 @@ SHADES = (0.0, 0.3, 0.5, 0.7, 0.85, 0.93, 0.96, 0.98, 0.99)
 
 #: A poison that costs plain training less than this makes no headline.
 _LEAST = 0.01
-_MOST_HEADLINES = 4
+_MOST_HEADLINES = 3
 
 
 @dataclass(frozen=True)
