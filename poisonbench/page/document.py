@@ -31,6 +31,7 @@ from poisonbench.page.run_pages import (
     run_pages,
     shown,
 )
+from poisonbench.registry import DEFAULT_READING, READINGS
 from poisonbench.requests import command_of
 from poisonbench.results.records import RunRecord
 from poisonbench.tables import catalogue
@@ -38,6 +39,7 @@ from poisonbench.tables.all_runs import build_runs
 from poisonbench.tables.comparisons import Block, Comparison, Finding, Table
 from poisonbench.tables.filter_table import build_filters
 from poisonbench.tables.layout import DASH, show_measured
+from poisonbench.tables.readings import reading_of
 from poisonbench.tables.render import render_csv, render_latex, render_markdown
 from poisonbench.tables.summary import sentences
 
@@ -145,12 +147,21 @@ def _environment() -> Environment:
 
 
 def _tables(records: Sequence[RunRecord]) -> list[ShownTable]:
-    """The papers' tables, those that have runs first; then all runs, and what filters removed."""
+    """The papers' tables, by each reading of the mix that has runs, and those of all runs."""
     tables = []
+    of_mix = catalogue.untargeted()
+    used = {reading_of(record) for record in records}
+    others = [name for name in READINGS if name in used and name != DEFAULT_READING]
     for key in catalogue.TABLES:
-        commands = tuple(command_of(run) for run in catalogue.missing_runs(key, records))
-        table = catalogue.build(key, records)
-        tables.append(ShownTable(anchor=f"table-{key}", table=table, missing=commands))
+        for reading in [DEFAULT_READING, *(others if key in of_mix else [])]:
+            missing = catalogue.missing_runs(key, records, reading=reading)
+            tables.append(
+                ShownTable(
+                    anchor=f"table-{key}" + (f"-{reading}" if reading != DEFAULT_READING else ""),
+                    table=catalogue.build(key, records, reading=reading),
+                    missing=tuple(map(command_of, missing)),
+                )
+            )
     if records:
         tables.append(ShownTable(anchor="table-runs", table=build_runs(records)))
     if any(record.metrics.filter is not None for record in records):

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from poisonbench.figures.drawing import Figure, Panel, Panels, Series, percent_line
+from poisonbench.figures.drawing import Figure, Panel, Panels, Series, percent_panel
 from poisonbench.figures.filter_curve import filter_curve
 from poisonbench.figures.sensitivity_curves import sensitivity
 from poisonbench.page.answers import AnswerFigure, drawn_predictions, target_figures
@@ -98,12 +98,7 @@ def ratio_figures(rows: Sequence[Row]) -> list[Shown]:
                     low, high = mean_interval(measured) or (None, None)
                     lines.setdefault(entry.label, []).append((row.rho, measured.mean, low, high))
         name = ", ".join(filter(None, (dataset, attack, settings)))
-        panel = Panel(
-            title="accuracy against the poison ratio",
-            x_label="rho",
-            y_label="test accuracy in percent",
-            series=[percent_line(label, points) for label, points in lines.items()],
-        )
+        panel = percent_panel("test accuracy", "rho", lines)
         caption = "Mean of the trials and its 95 % interval (Student's t; none of one trial)."
         panels = Panels(title=f"Accuracy by poison ratio: {name}", panels=[panel], caption=caption)
         made.append(_shown(f"ratio-{own[0].id}", panels))

@@ -5,7 +5,7 @@ from itertools import combinations
 from statistics import fmean
 
 from poisonbench.page.groups import Entry, Row
-from poisonbench.results.sign_permutation import target_difference
+from poisonbench.results.target_success import target_difference
 from poisonbench.results.verdicts import LEAST_ACCURACY, EquivalenceRule, Evidence
 from poisonbench.tables.cells import paired
 from poisonbench.tables.comparisons import Block, Table

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from poisonbench.core.files import read_shared
 from poisonbench.page.folder import Trouble
@@ -14,9 +16,7 @@ from poisonbench.page.groups import Row
 from poisonbench.page.run_pages import ANCHOR, shown
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
-
-#: A card is smaller.
-_MAX_BYTES = 16 * 2**20
+from poisonbench.specs import CraftSpec, PoisonCard, seal_of
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ class Artefact:
     """A poison in a results folder, as its card states it."""
 
     path: Path
-    card: dict[str, Any]
+    card: PoisonCard
 
     @property
     def anchor(self) -> str:
         """Its anchor, that of the runs on it."""
-        return f"poison-{self.card['digest'][:ANCHOR]}"
+        return f"poison-{self.card.digest[:ANCHOR]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,22 +119,16 @@ def read_artefacts(stores: Sequence[Store]) -> tuple[list[Artefact], list[Troubl
     for store in stores:
         for path in store.poison_paths():
             try:
-                data = read_shared(path / "card.json")[: _MAX_BYTES + 1]
-                card = json.loads(data)
-                # What the page reads of it, before any of it is shown.
-                digest = str(card["digest"])
-                [str(card[name]) for name in ("attacks", "dataset", "measured", "spec", "goal")]
-                [str(card["dataset"][name]) for name in ("name", "train_size")]
-                float(card["epsilon"]), int(card["num_poisons"]), int(card["levels"])
-                (
-                    float(card["measured"]["max_abs_levels"]),
-                    float(card["measured"]["mean_abs_levels"]),
-                )
-            except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+                fields = json.loads(read_shared(path / "card.json"))
+                card = msgspec.convert(fields, PoisonCard)
+                if card.seal != seal_of(fields):
+                    raise ValueError("a card that was edited")
+            except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
                 fault = f"expected the card of a poison, got {type(error).__name__}: {error}"
+                fault = fault.replace(str(store.root), "")
                 damaged.append(Trouble(f"poisons/{path.name}", fault))
             else:
-                artefacts.setdefault(digest, Artefact(path=path, card=card))
+                artefacts.setdefault(card.digest, Artefact(path=path, card=card))
     return [artefacts[digest] for digest in sorted(artefacts)], damaged
 
 
@@ -148,7 +142,7 @@ def poison_pages(
             for run in entry.runs:
                 if run.spec.poison_digest is not None:
                     of_digest.setdefault(run.spec.poison_digest, []).append((entry.label, row, run))
-    known = {artefact.card["digest"]: artefact for artefact in artefacts}
+    known = {artefact.card.digest: artefact for artefact in artefacts}
     anchors = {artefact.path.name: artefact.anchor for artefact in artefacts}
     trained = [
         _of_runs(digest, of_digest[digest], known.get(digest), anchors, data_root)
@@ -179,11 +173,11 @@ def _of_runs(
     if record.metrics.poison is not None:
         facts.append(("poisoned images", f"{record.metrics.poison.count:,}"))
     pools = [
-        Pool(attack, pool.id, _lines(pool.spec.get("config", {})), anchors.get(pool.id))
+        Pool(attack, pool.id, _lines(pool.spec.config), anchors.get(pool.id))
         for attack, pool in sorted((origin.pools if origin else {}).items())
     ]
     if origin is not None and origin.made_by is not None:
-        facts.append(("made by", shown(origin.made_by)))
+        facts.append(("made by", shown(msgspec.to_builtins(origin.made_by))))
     pictures = Pictures(remark="Its artefact is not in the results folder: no pictures.")
     if artefact is not None:
         facts += _card_facts(artefact.card)
@@ -206,16 +200,16 @@ def _of_artefact(
 ) -> PoisonPage:
     """A poison that no run was trained on as it is: mostly one that mixes are drawn from."""
     card = artefact.card
-    name = users[0][1].dataset if users else str(card["dataset"]["name"])
-    settings = _lines(card["spec"].get("config", {})) if isinstance(card["spec"], dict) else ""
-    attacks = tuple(map(str, card["attacks"]))
+    name = users[0][1].dataset if users else card.dataset.name
+    settings = _lines(card.spec.config) if isinstance(card.spec, CraftSpec) else ""
+    attacks = tuple(card.attacks)
     return PoisonPage(
         anchor=artefact.anchor,
         attacks=attacks,
         dataset=name,
         rho=None,
         scenario="",
-        facts=(("data set", name), ("digest", str(card["digest"])), *_card_facts(card)),
+        facts=(("data set", name), ("digest", card.digest), *_card_facts(card)),
         pools=(Pool("+".join(attacks), artefact.path.name, settings, None),),
         runs=tuple(users),
         pictures=_pictures(artefact, name, data_root),
@@ -235,22 +229,20 @@ def _users(
     ]
 
 
-def _card_facts(card: dict[str, Any]) -> list[tuple[str, str]]:
-    measured, levels = card["measured"], int(card["levels"])
+def _card_facts(card: PoisonCard) -> list[tuple[str, str]]:
+    measured = card.measured
     return [
-        ("poisons in the artefact", f"{int(card['num_poisons']):,}"),
-        ("budget", f"{levels}/255 in each pixel (L-infinity)"),
+        ("poisons in the artefact", f"{card.num_poisons:,}"),
+        ("budget", f"{card.levels}/255 in each pixel (L-infinity)"),
         (
             "measured change",
-            f"at most {float(measured['max_abs_levels']):g}/255, on average "
-            f"{float(measured['mean_abs_levels']):.2f}/255",
+            f"at most {measured.max_abs_levels}/255, on average {measured.mean_abs_levels:.2f}/255",
         ),
     ]
 
 
-def _lines(settings: Any) -> str:
-    items = sorted(settings.items()) if isinstance(settings, dict) else []
-    return "\n".join(f"{name} = {shown(value)}" for name, value in items)
+def _lines(settings: Mapping[str, Any]) -> str:
+    return "\n".join(f"{name} = {shown(value)}" for name, value in sorted(settings.items()))
 
 
 def _pictures(artefact: Artefact, dataset: str, data_root: Path) -> Pictures:

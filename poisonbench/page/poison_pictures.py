@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from poisonbench.core.errors import PoisonbenchError
 from poisonbench.data.names import shown_name
 from poisonbench.page.poison_pages import Artefact, Image, Pictures
+from poisonbench.specs import CraftSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,9 +72,9 @@ def pictures_of(artefact: Artefact, dataset: str, data_root: Path) -> Pictures:
     from poisonbench.data.artefacts import read_poison
     from poisonbench.data.sources import load_dataset
 
-    seed = artefact.card["spec"].get("seed", 0) if isinstance(artefact.card["spec"], dict) else 0
+    spec = artefact.card.spec
     try:
-        data = load_dataset(dataset, data_root, seed if isinstance(seed, int) else 0)
+        data = load_dataset(dataset, data_root, spec.seed if isinstance(spec, CraftSpec) else 0)
         poison = read_poison(artefact.path, data)
     except PoisonbenchError as error:
         reason = str(error).replace(str(artefact.path), artefact.path.name)
@@ -87,7 +88,7 @@ def _drawn(poison: Poison, data: Dataset, dataset: str) -> Pictures:
     sample = torch.linspace(0, len(poison) - 1, min(_COUNT, len(poison))).round().long()
     rows, poisoned = poison.indices[sample], poison.images[sample]
     clean = data.train.images[rows].cpu()
-    levels = max(int(poison.card["levels"]), 1)
+    levels = max(poison.card.levels, 1)
     change = (poisoned.double() - clean.double()) * 127 / levels + 128
     difference = change.round().clamp(0, 255).to(torch.uint8)
     names = data.class_names

@@ -237,16 +237,16 @@ def test_a_poison_is_shown_clean_poisoned_and_as_difference(trained):
     (page,) = poison_pages(rows_of(store.records(pytest.fail)), artefacts, Path("data"))
     assert not damaged
     assert len(page.pictures.images) == 10
-    card = artefacts[0].card
+    levels = artefacts[0].card.levels
     for image in page.pictures.images:
         clean, poisoned, shown = (
             pixels(one).astype(int) for one in (image.clean, image.poisoned, image.difference)
         )
-        expected = np.round((poisoned - clean) * 127 / card["levels"] + 128)
+        expected = np.round((poisoned - clean) * 127 / levels + 128)
         assert np.array_equal(shown, np.clip(expected, 0, 255))
-        assert 0 < abs(poisoned - clean).max() <= card["levels"]
+        assert 0 < abs(poisoned - clean).max() <= levels
     assert len(page.runs) == 1
-    assert ("budget", f"{card['levels']}/255 in each pixel (L-infinity)") in page.facts
+    assert ("budget", f"{levels}/255 in each pixel (L-infinity)") in page.facts
 
 
 def test_a_poison_without_its_data_set_has_its_card_and_says_why(trained, tiny, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.command_line import defend, done
 from helpers.synthetic_runs import make_record, request_of, targeted_run
-from poisonbench.cli.session import BenchOptions, open_bench
+from poisonbench.cli.session import ContextOptions, open_context
 from poisonbench.page.repeat import command_of_run
 from poisonbench.requests import MIX
 from poisonbench.results.records import read_record
@@ -19,8 +19,8 @@ RECORDS = Path(__file__).parents[2] / "docs" / "records"
 
 def spec_again(command, results):
     """The spec of the run that a command asks for, before its poison is crafted."""
-    with open_bench(BenchOptions(results=results, quiet=True)) as bench:
-        return resolve_run(bench, request_of(command)).spec
+    with open_context(ContextOptions(results=results, quiet=True)) as context:
+        return resolve_run(context, request_of(command)).spec
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.sweeps import job
+from helpers.command_line import job
 from helpers.synthetic_runs import make_record
 from poisonbench.core.errors import UsageError
 from poisonbench.page.serve import Watched, make_server
