@@ -6,7 +6,8 @@ import base64
 import csv
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -34,6 +35,7 @@ from poisonbench.page.run_pages import (
 from poisonbench.registry import DEFAULT_READING, READINGS
 from poisonbench.requests import command_of
 from poisonbench.results.records import RunRecord
+from poisonbench.results.statistics import Verdict
 from poisonbench.tables import catalogue
 from poisonbench.tables.all_runs import build_runs
 from poisonbench.tables.comparisons import Block, Comparison, Finding, Table
@@ -65,6 +67,16 @@ class ShownTable:
     anchor: str
     table: Table
     missing: tuple[str, ...] = ()
+
+    @property
+    def figures(self) -> str:
+        """How many figures got which verdict, beside the published ones."""
+        return _counts(cell.verdict for cell in self.table.cells if cell.published is not None)
+
+    @property
+    def claims(self) -> str:
+        """How many claims got which verdict."""
+        return _counts(finding.verdict for finding in self.table.findings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +179,12 @@ def _tables(records: Sequence[RunRecord]) -> list[ShownTable]:
     if any(record.metrics.filter is not None for record in records):
         tables.append(ShownTable(anchor="table-filters", table=build_filters(records)))
     return tables
+
+
+def _counts(verdicts: Iterable[Verdict]) -> str:
+    counts = Counter(verdicts)
+    order = [verdict for verdict in Verdict if counts[verdict]]
+    return ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in order) or DASH
 
 
 def _shown_row(row: Row) -> ShownRow:

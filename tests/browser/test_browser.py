@@ -218,7 +218,7 @@ def test_two_runs_are_compared_with_the_interval_of_their_paired_images(opened, 
 
 
 def test_a_button_copies_a_table_as_report_writes_it(opened, shipped, records):
-    page = opened(f"{shipped}#tables", permissions=["clipboard-read", "clipboard-write"])
+    page = opened(f"{shipped}#table-2", permissions=["clipboard-read", "clipboard-write"])
     part = page.locator("#table-2")
     part.locator(".exports summary").click()
     part.locator("button", has_text="Copy LaTeX").click()
