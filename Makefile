@@ -12,6 +12,7 @@ quickstart: .venv/installed
 	$(BIN)/poisonbench sweep run $(RESULTS)/plan.json --jobs 2 --results $(RESULTS)
 	$(BIN)/poisonbench report --runs --dataset mnist-sample --results $(RESULTS)
 	$(BIN)/poisonbench report --summary --dataset mnist-sample --results $(RESULTS)
+	$(BIN)/poisonbench page --results $(RESULTS) --output $(RESULTS)/page.html
 
 test: .venv/installed-dev check
 

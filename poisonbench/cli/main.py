@@ -23,6 +23,7 @@ COMMANDS = {
     "import": "Read published poison sets into the results folder, for defend --poison.",
     "report": "Show the run records as a paper's table, beside the published figures.",
     "figure": "Draw a figure as PNG and SVG, and write its numbers as JSON beside them.",
+    "page": "Write all results as one page that works offline: tables, runs, poisons, figures.",
     "inspect": "Check a poison against its data set (budget, labels, rows), or show a run record.",
     "doctor": "Check versions, devices, data, and whether the results folder is safe for many "
     "processes.",

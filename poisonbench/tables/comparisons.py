@@ -142,6 +142,7 @@ class Block:
         dispensable: columns that a terminal too narrow for all leaves out, the first one first.
         cells: the comparisons that the grid shows; empty when another block shows them already.
         findings: the claims that the grid shows.
+        judged: what each row is about; empty where a row is not one figure or claim.
     """
 
     title: str
@@ -151,6 +152,7 @@ class Block:
     dispensable: tuple[str, ...] = ()
     cells: tuple[Comparison, ...] = ()
     findings: tuple[Finding, ...] = ()
+    judged: tuple[Comparison | Finding, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

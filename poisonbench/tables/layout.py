@@ -58,6 +58,11 @@ def comparison_block(
     is_judged = any(cell.judgement.basis.seeds for cell in cells)
     is_number = any(isinstance(cell.measured, Summary | Proportion) for cell in cells)
     names = difference_columns("diff", cells[0].unit if is_number else "count", is_judged)
+    shown = [
+        (index, cell)
+        for index, cell in enumerate(cells)
+        if cell.measured is not None or cell.published is not None
+    ]
     rows = [
         (
             *(labels.get(cell.keys[key], str(cell.keys[key])) for key in keys),
@@ -66,8 +71,7 @@ def comparison_block(
             _show_value(cell.published, cell.unit),
             *show_judgement(cell, is_judged),
         )
-        for index, cell in enumerate(cells)
-        if cell.measured is not None or cell.published is not None
+        for index, cell in shown
     ]
     return Block(
         title=title,
@@ -76,6 +80,7 @@ def comparison_block(
         keys=len(keys),
         dispensable=(*names[:2:-1], "published", *further, "measured") if is_judged else names[:1],
         cells=(*cells, *(cell for others in further.values() for cell in others)),
+        judged=tuple(cell for _, cell in shown),
     )
 
 
@@ -130,6 +135,7 @@ def claims_block(title: str, findings: Sequence[Finding]) -> Block:
         keys=1 + len(names),
         dispensable=(*judged[:2:-1], "paper", "standing", "trials") if is_judged else (),
         findings=tuple(findings),
+        judged=tuple(findings),
     )
 
 

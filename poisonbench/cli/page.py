@@ -1,0 +1,57 @@
+"""``poisonbench page``: results folders as one offline file, or served while they grow."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from poisonbench.cli import common
+from poisonbench.core.errors import UsageError
+from poisonbench.core.files import write_text
+from poisonbench.core.folders import DEFAULT_DATA_ROOT, results_folder
+
+app = common.command_app()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PageOptions:
+    results: list[Path] | None = common.option(
+        None, "Folder of poisons and run records; may be repeated.", metavar="FOLDER"
+    )
+    output: Path = common.option(Path("page.html"), "The file to write.")
+    serve: bool = common.option(
+        False, "Instead: serve the page to this machine alone, and refresh it as results come."
+    )
+    port: int = common.option(0, "Port of --serve; 0 takes a free one.", min=0, max=65535)
+    data_root: common.DataRootOption = DEFAULT_DATA_ROOT
+    plugin: common.PluginOption = None
+    json: common.JsonOption = False
+    quiet: common.QuietOption = False
+
+
+@app.command("page", cls=common.Command)
+@common.takes(_PageOptions)
+def page(options: _PageOptions) -> None:
+    """Write all results as one page that works offline: tables, runs, poisons, figures.
+
+    poisonbench page --results results --output page.html
+    """
+    folders = options.results or [results_folder()]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(
+                f"--results: expected a folder of results, got {folder}, which is none; make some "
+                "with `poisonbench defend` or choose another"
+            )
+    if options.serve:
+        from poisonbench.page.serve import serve
+
+        serve(folders, options.data_root, options.port, lambda text: common.say(text))
+        return
+    from poisonbench.page.document import build_page
+
+    built = build_page(folders, options.data_root)
+    for name in built.damaged:
+        common.say(f"warning: left out: {name} is damaged; the page says what is wrong with it")
+    common.say(f"{built.records} run(s)", quiet=options.quiet)
+    write_text(options.output, built.text)
+    result = {"path": str(options.output), "runs": built.records, "damaged": list(built.damaged)}
+    common.show(result, [str(options.output)], options.json)

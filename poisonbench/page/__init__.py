@@ -1,0 +1,1 @@
+"""The offline page of results folders: one file, made in Python, readable without scripts."""

@@ -1,0 +1,137 @@
+"""Figures of what classifiers say of images: a table of pictures and answers, by defense."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from poisonbench.page.groups import Row
+from poisonbench.page.poison_pictures import TestImages, read_test_images
+from poisonbench.results.records import RunRecord
+
+#: Images side by side.
+_MOST = 10
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One defense's answer; right or wrong in the sense of the figure, or neither."""
+
+    text: str
+    is_right: bool | None = None
+    run: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerFigure:
+    """Images across, defenses down.
+
+    Attributes:
+        columns: what each image is, and its picture as a data address, empty where there is none.
+        rows: by defense, an answer an image.
+        size: width of a picture.
+    """
+
+    id: str
+    title: str
+    dataset: str
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[str, tuple[Answer, ...]], ...]
+    size: int
+    caption: str
+
+
+def target_figures(rows: Sequence[Row], data_root: Path | None) -> list[AnswerFigure]:
+    """For each targeted poison what the victims of its first trials say of their targets."""
+    return [_of_targets(row, data_root) for row in rows if row.is_targeted]
+
+
+def _of_targets(row: Row, data_root: Path | None) -> AnswerFigure:
+    by_entry = [
+        (entry.label, {(run.spec.seed, run.spec.trial): run for run in entry.trials})
+        for entry in row.entries
+    ]
+    trials = sorted({trial for _, runs in by_entry for trial in runs})[:_MOST]
+    first = {trial: next(runs[trial] for _, runs in by_entry if trial in runs) for trial in trials}
+    goals = {trial: run.on_target[0] for trial, run in first.items()}
+    seed, targets = row.runs[0].spec.seed, [goal.target for goal in goals.values()]
+    images = read_test_images(row.dataset, row.digest, seed, data_root, targets)
+    columns = []
+    for (_, trial), goal in goals.items():
+        own, intended = images.name(goal.target_class), images.name(goal.intended_class)
+        caption = f"trial {trial}, test image {goal.target}: is {own}, shall be {intended}"
+        columns.append((caption, images.addresses.get(goal.target, "")))
+    return AnswerFigure(
+        id=f"targets-{row.id}",
+        title=f"Targets: {row.dataset}, {row.title}",
+        dataset=row.dataset,
+        columns=tuple(columns),
+        rows=tuple(
+            (label, tuple(_target_answer(runs.get(trial), images) for trial in trials))
+            for label, runs in by_entry
+        ),
+        size=images.size,
+        caption="After Figures 3 and 4 of the HINT paper, of the first trials: class and "
+        "probability by a classifier trained on the poisons under each defense; wrong where it is "
+        "the intended class, and right where it is any other, as in the paper.",
+    )
+
+
+def _target_answer(run: RunRecord | None, images: TestImages) -> Answer:
+    if run is None:
+        return Answer("no run")
+    _, answer = run.on_target
+    sure = "" if answer.confidence is None else f", {100 * answer.confidence:.1f} %"
+    return Answer(images.name(answer.prediction) + sure, not answer.success, run.id)
+
+
+def drawn_predictions(
+    numbers: Mapping[str, Any], records: Sequence[RunRecord], data_root: Path | None
+) -> AnswerFigure:
+    """HINT's Figure 2 from the numbers that ``poisonbench figure 2`` wrote.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: they are not such numbers.
+    """
+    images, runs, data = numbers["images"][:_MOST], numbers["runs"], numbers["dataset"]
+    digest = str(data["digest"])
+    own = next((record for record in records if record.spec.dataset.digest == digest), None)
+    name = str(data["name"]) if own is None else own.labels.dataset
+    rows = [int(image["row"]) for image in images]
+    pictures = read_test_images(name, digest, int(numbers["seed"]), data_root, rows)
+    known = {record.id for record in records}
+    lines = []
+    for label, run in runs.items():
+        answers = [image["answers"][label] for image in images]
+        run_id = str(run["id"]) if run["id"] in known else ""
+        lines.append(
+            (
+                f"{label} ({100 * float(run['test_accuracy']):.2f} %)",
+                tuple(
+                    Answer(
+                        f"{answer['class']}, {100 * float(answer['confidence']):.1f} %",
+                        bool(answer["is_right"]),
+                        run_id,
+                    )
+                    for answer in answers
+                ),
+            )
+        )
+    total, apart = int(numbers["test_images"]), int(numbers["images_with_disagreement"])
+    return AnswerFigure(
+        id="figure-2-" + hashlib.sha256(repr(sorted(runs)).encode()).hexdigest()[:8],
+        title=f"Predictions of each defense: {name}",
+        dataset=name,
+        columns=tuple(
+            (f"test image {row}: is {image['label']}", pictures.addresses.get(row, ""))
+            for row, image in zip(rows, images, strict=True)
+        ),
+        rows=tuple(lines),
+        size=pictures.size,
+        caption="After Figure 2 of the HINT paper: class and probability by a classifier trained "
+        "under each defense. In brackets: accuracy on all test images. The classifiers disagree on "
+        f"{apart:,} of {total:,}.",
+    )

@@ -1,0 +1,133 @@
+"""Pictures of a poison: clean, poisoned and difference, as PNGs inside the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from poisonbench.core.errors import PoisonbenchError
+from poisonbench.data.names import shown_name
+from poisonbench.page.poison_pages import Artefact, Image, Pictures
+from poisonbench.specs import CraftSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from poisonbench.data.poison import Poison
+    from poisonbench.data.splits import Dataset
+
+#: Images of one poison.
+_COUNT = 10
+#: The largest side of an embedded picture, in pixels.
+_LARGEST = 128
+#: The width that a picture is shown at, at least: of small images a whole multiple of theirs.
+_SHOWN = 112
+
+
+@dataclass(frozen=True)
+class TestImages:
+    """Images of a test split as data addresses by row, and the names of its classes.
+
+    Both are empty where the data set is not on this machine.
+    """
+
+    #: Not a class of tests.
+    __test__ = False
+
+    addresses: dict[int, str] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    size: int = _SHOWN
+
+    def name(self, label: int) -> str:
+        """A class's name, or its number."""
+        known = 0 <= label < len(self.class_names)
+        return self.class_names[label] if known else str(label)
+
+
+def read_test_images(
+    dataset: str, digest: str, seed: int, data_root: Path | None, rows: Sequence[int]
+) -> TestImages:
+    """Some test images of the data set with that digest; none without a folder to look in."""
+    if data_root is None:
+        return TestImages()
+    from poisonbench.data.sources import load_dataset
+
+    try:
+        data = load_dataset(dataset, data_root, seed)
+    except PoisonbenchError:
+        return TestImages()
+    if data.digest != digest:
+        return TestImages()
+    images = data.test.images
+    addresses = {row: _address(images[row].cpu()) for row in rows if 0 <= row < len(images)}
+    return TestImages(addresses, tuple(data.class_names), _width(max(images.shape[-2:])))
+
+
+def pictures_of(artefact: Artefact, dataset: str, data_root: Path) -> Pictures:
+    """Ten images of a poison beside the clean ones, or a remark on why there are none."""
+    from poisonbench.data.artefacts import read_poison
+    from poisonbench.data.sources import load_dataset
+
+    spec = artefact.card.spec
+    try:
+        data = load_dataset(dataset, data_root, spec.seed if isinstance(spec, CraftSpec) else 0)
+        poison = read_poison(artefact.path, data)
+    except PoisonbenchError as error:
+        reason = str(error).replace(str(artefact.path), artefact.path.name)
+        return Pictures(remark=f"No pictures: {reason.replace(str(data_root), 'DATA')}")
+    return _drawn(poison, data, dataset)
+
+
+def _drawn(poison: Poison, data: Dataset, dataset: str) -> Pictures:
+    import torch
+
+    sample = torch.linspace(0, len(poison) - 1, min(_COUNT, len(poison))).round().long()
+    rows, poisoned = poison.indices[sample], poison.images[sample]
+    clean = data.train.images[rows].cpu()
+    levels = max(poison.card.levels, 1)
+    change = (poisoned.double() - clean.double()) * 127 / levels + 128
+    difference = change.round().clamp(0, 255).to(torch.uint8)
+    names = data.class_names
+    images = tuple(
+        Image(
+            _address(clean[i]),
+            _address(poisoned[i]),
+            _address(difference[i]),
+            f"training image {int(rows[i])}, class {names[int(data.train.labels[rows[i]])]}",
+        )
+        for i in range(len(sample))
+    )
+    target, caption = "", ""
+    if (goal := poison.goal) is not None:
+        target = _address(data.test.images[goal.target].cpu())
+        caption = (
+            f"The target: test image {goal.target} of class {names[goal.target_class]}, which a "
+            f"victim shall call {names[goal.intended_class]}; the poisons are of class "
+            f"{names[goal.poison_class]}."
+        )
+    size = _width(max(clean.shape[-2:]))
+    remark = "" if len(sample) else f"No image of {shown_name(dataset)} is poisoned."
+    return Pictures(images, target, caption, size, levels, remark)
+
+
+def _width(side: int) -> int:
+    """The width that a picture is shown at: of small ones a whole multiple of theirs."""
+    return side * -(-_SHOWN // side) if side < _SHOWN else min(side, _LARGEST)
+
+
+def _address(image: Tensor) -> str:
+    """A picture (C, H, W) uint8 as a data address; other than 1 or 3 channels are averaged."""
+    from PIL import Image as Picture
+
+    if image.shape[0] not in (1, 3):
+        image = image.double().mean(0, keepdim=True).to(image.dtype)
+    pixels = image.permute(1, 2, 0).squeeze(2) if image.shape[0] == 1 else image.permute(1, 2, 0)
+    picture = Picture.fromarray(pixels.contiguous().numpy())
+    picture.thumbnail((_LARGEST, _LARGEST))
+    stream = io.BytesIO()
+    picture.save(stream, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -1,0 +1,127 @@
+"""The papers' figures on the page: from records, and from the numbers of drawn ones."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from helpers.synthetic_runs import changed, hint_run, make_record, targeted_run
+from poisonbench.page.document import build_page
+from poisonbench.page.figures_shown import figures_of, ratio_figures
+from poisonbench.page.groups import rows_of
+from poisonbench.results.store import Store
+
+DATA = Path("data")
+
+
+def drawn(numbers, *records):
+    return figures_of(rows_of(records), [("figure", numbers)], DATA)
+
+
+def test_accuracy_against_rho_has_the_means_of_each_ratio():
+    runs = [make_record(0.9 - rho / 2, rho=rho, digest=f"p{rho}") for rho in (0.2, 0.6)]
+    runs += [make_record(0.9, rho=0.6, digest="p0.6", method="hint", trial=t) for t in (0, 1)]
+    runs += [make_record(0.1, rho=0.8, digest="q", labels={"overrides": {"poison": "artefact"}})]
+    (figure,) = ratio_figures(rows_of(runs))
+    assert figure.table.blocks[0].rows == (
+        ("W/o Defense", "0.2", "80", "-", "-"),
+        ("W/o Defense", "0.6", "60", "-", "-"),
+        ("HINT", "0.6", "90", "90", "90"),
+    )
+    assert figure.plots[0][1].count("<title>") == 3
+
+
+def test_the_sensitivity_of_hint_is_drawn_where_it_has_runs():
+    runs = [hint_run(0.97), hint_run(0.96, parameter="ratio", value=0.25)]
+    figures = figures_of(rows_of(runs), [], DATA)
+    assert [figure.id for figure in figures.plots] == ["figure-sensitivity-mnist"]
+    measured = [row for row in figures.plots[0].table.blocks[0].rows if row[0] == "measured"]
+    assert [row[1:3] for row in measured] == [("0.25", "96"), ("0.5", "97")]
+
+
+def test_targets_have_the_answer_of_each_defense():
+    runs = [targeted_run(t == 0, trial=t) for t in range(2)]
+    runs += [targeted_run(False, method="hint")]
+    (figure,) = figures_of(rows_of(runs), [], DATA).answers
+    assert [caption for caption, _ in figure.columns] == [
+        "trial 0, test image 100: is 1, shall be 3",
+        "trial 1, test image 101: is 1, shall be 3",
+    ]
+    answers = {label: [(a.text, a.is_right) for a in row] for label, row in figure.rows}
+    assert answers == {
+        "W/o Defense": [("3", False), ("1", True)],
+        "HINT": [("1", True), ("no run", None)],
+    }
+
+
+def test_targets_of_data_that_is_here_have_their_pictures():
+    from poisonbench.data.sources import load_dataset
+
+    data = load_dataset("mnist-sample", DATA, 0)
+    run = targeted_run(True, target=5, labels={"dataset": "mnist-sample"})
+    run = changed(run, spec={"dataset": {"name": "mnist-sample", "digest": data.digest}})
+    (figure,) = figures_of(rows_of([run]), [], DATA).answers
+    assert figure.columns[0][1].startswith("data:image/png;base64,")
+    other = changed(run, spec={"dataset": {"digest": "another"}})
+    (figure,) = figures_of(rows_of([other]), [], DATA).answers
+    assert figure.columns[0][1] == ""
+
+
+FEATURES = {
+    "figure": "features",
+    "dataset": {"name": "d"},
+    "runs": [
+        {
+            **{"method": "knn", "is_hit": False, "poisons": 5, "poisons_removed": 4},
+            **{"target": [0.5, 0.25], "points": {"poisons": [[1, 2], [3, 4]], "bases": []}},
+        }
+    ],
+}
+PREDICTIONS = {
+    "figure": "2",
+    "dataset": {"name": "mnist", "digest": "d"},
+    **{"seed": 0, "test_images": 100, "images_with_disagreement": 7},
+    "runs": {"HINT": {"id": "x", "test_accuracy": 0.5}},
+    "images": [
+        {
+            **{"row": 3, "label": "<b>seven"},
+            "answers": {"HINT": {"class": "1", "confidence": 0.75, "is_right": False}},
+        }
+    ],
+}
+
+
+def test_a_feature_space_that_was_drawn_is_a_plot():
+    (figure,) = drawn(FEATURES).plots
+    ((title, picture),) = figure.plots
+    assert title == "knn: target not hit, 4 of 5 poisons removed"
+    assert picture.count("<title>") == 3
+    assert len(figure.table.blocks[0].rows) == 3
+
+
+def test_predictions_that_were_drawn_are_a_table():
+    (figure,) = drawn(PREDICTIONS).answers
+    assert figure.columns == (("test image 3: is <b>seven", ""),)
+    ((label, (answer,)),) = figure.rows
+    assert label == "HINT (50.00 %)"
+    assert (answer.text, answer.is_right) == ("1, 75.0 %", False)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"figure": "features"},
+        {"figure": "features", "dataset": {"name": "d"}, "runs": [{"points": 3}]},
+        {"figure": "2", "images": 5},
+        {"figure": "2", **{k: v for k, v in PREDICTIONS.items() if k != "runs"}},
+        {"figure": "1", "all_selected": {"all": {}}},
+    ],
+)
+def test_damaged_numbers_are_named(numbers, tmp_path):
+    assert drawn(numbers).damaged[0].name == "figures/figure.json"
+    Store(tmp_path).write_record(make_record())
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "f.json").write_text(json.dumps(numbers))
+    (tmp_path / "figures" / "g.json").write_text("[")
+    page = build_page([tmp_path], DATA)
+    assert set(page.damaged) == {"figures/f.json", "figures/g.json"}
