@@ -115,8 +115,7 @@ def render_markdown(table: Table) -> str:
             for line in (block.columns, rule, *block.rows)
         ]
         parts += [f"### {block.title}", "\n".join(lines)]
-    notes = [_PAGE_NAME.sub(r"[\g<0>](\g<0>)", note.replace("*", r"\*")) for note in table.notes]
-    parts.append("\n".join(f"- {note}" for note in notes))
+    parts.append("\n".join("- " + note.replace("*", r"\*") for note in _notes_of_file(table)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -158,7 +157,7 @@ def render_latex(table: Table) -> str:
             r"\end{table}",
             "",
         ]
-    parts += [rf"\noindent {_tex(note)}\par" for note in table.notes]
+    parts += [rf"\noindent {_tex(note)}\par" for note in _notes_of_file(table)]
     return "\n".join(parts) + "\n"
 
 
@@ -175,9 +174,14 @@ def render_html(table: Table) -> str:
             *(_html_row(row, block.keys) for row in block.rows),
             "</tbody></table></div>",
         ]
-    notes = [_PAGE_NAME.sub(r'<a href="\g<0>">\g<0></a>', html.escape(n)) for n in table.notes]
-    body += ["<ul>", *(f"<li>{note}</li>" for note in notes), "</ul>"]
+    notes = [f"<li>{html.escape(note)}</li>" for note in _notes_of_file(table)]
+    body += ["<ul>", *notes, "</ul>"]
     return _PAGE.format(title=html.escape(table.title), style=_CSS, body="\n".join(body))
+
+
+def _notes_of_file(table: Table) -> list[str]:
+    """Notes that say whose pages they name: a file may lie anywhere, where a link would be dead."""
+    return [_PAGE_NAME.sub(r"\g<0> of poisonbench", note) for note in table.notes]
 
 
 def _without(block: Block, names: Collection[str]) -> Block:
