@@ -168,8 +168,8 @@ class Judgement:
             refutation for a claim, corrected for its comparisons.
         detectable: the true difference that as many trials find with a power of 0.8, or more where
             there are several comparisons; null where they can find none.
-        least: the smallest difference that counts; of "at least as good", the margin.
         is_complete: whether it is of as many trials as planned.
+        least: the smallest difference that counts; of "at least as good", the margin.
     """
 
     verdict: Verdict
@@ -178,9 +178,9 @@ class Judgement:
     p_value: float | None = None
     p_against: float | None = None
     detectable: float | None = None
-    least: float | None = None
     basis: Basis = Basis()
     is_complete: bool = False
+    least: float | None = None
 
 
 def judge(
@@ -200,10 +200,10 @@ def judge(
     known = [(evidence, rule) for evidence, rule in comparisons if evidence is not None]
     counts = comparisons[0][1].counts
     if not known and basis.seeds is None:
-        return Judgement(Verdict.NOT_RUN, least=counts, basis=basis)
+        return Judgement(Verdict.NOT_RUN, basis=basis, least=counts)
     if not known:
         word = Verdict.INCONCLUSIVE if is_complete else Verdict.INCOMPLETE
-        return Judgement(word, least=counts, basis=basis)
+        return Judgement(word, basis=basis, least=counts)
     is_complete = is_complete and len(known) == len(comparisons)
     word = joint_word(known) if is_complete else Verdict.INCOMPLETE
     shown, rule = max(known, key=lambda one: (one[1].p_value(one[0]), -one[0].effect))
@@ -220,9 +220,9 @@ def judge(
         p_value=rule.p_value(shown),
         p_against=min(1.0, len(known) * min(rule.p_against(one) for one, rule in known)),
         detectable=max(reachable, key=abs) if len(reachable) == len(least) else None,
-        least=counts,
         basis=basis,
         is_complete=is_complete,
+        least=counts,
     )
 
 

@@ -11,7 +11,6 @@ import csv
 import html
 import io
 import json
-import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from textwrap import wrap
@@ -41,9 +40,6 @@ _UNBOUNDED = 100_000
 
 #: Where notes are folded outside of a terminal.
 _NOTES_WIDTH = 100
-
-#: A page of ours that a note names.
-_PAGE_NAME = re.compile(r"docs/[a-z-]+\.md")
 
 
 def render(table: Table, kind: str) -> str:
@@ -115,7 +111,7 @@ def render_markdown(table: Table) -> str:
             for line in (block.columns, rule, *block.rows)
         ]
         parts += [f"### {block.title}", "\n".join(lines)]
-    parts.append("\n".join("- " + note.replace("*", r"\*") for note in _notes_of_file(table)))
+    parts.append("\n".join("- " + note.replace("*", r"\*") for note in table.notes))
     return "\n\n".join(parts) + "\n"
 
 
@@ -157,7 +153,7 @@ def render_latex(table: Table) -> str:
             r"\end{table}",
             "",
         ]
-    parts += [rf"\noindent {_tex(note)}\par" for note in _notes_of_file(table)]
+    parts += [rf"\noindent {_tex(note)}\par" for note in table.notes]
     return "\n".join(parts) + "\n"
 
 
@@ -174,14 +170,9 @@ def render_html(table: Table) -> str:
             *(_html_row(row, block.keys) for row in block.rows),
             "</tbody></table></div>",
         ]
-    notes = [f"<li>{html.escape(note)}</li>" for note in _notes_of_file(table)]
+    notes = [f"<li>{html.escape(note)}</li>" for note in table.notes]
     body += ["<ul>", *notes, "</ul>"]
     return _PAGE.format(title=html.escape(table.title), style=_CSS, body="\n".join(body))
-
-
-def _notes_of_file(table: Table) -> list[str]:
-    """Notes that say whose pages they name: a file may lie anywhere, where a link would be dead."""
-    return [_PAGE_NAME.sub(r"\g<0> of poisonbench", note) for note in table.notes]
 
 
 def _without(block: Block, names: Collection[str]) -> Block:

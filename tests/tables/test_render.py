@@ -202,8 +202,7 @@ def test_five_lines_stand_under_a_table(key, kind, all_kinds_of_runs):
         lines = note_lines(text, kind)
         assert 2 <= len(lines) <= 5
         assert all(len(note) <= 100 for note in table.notes[:-1])
-        page = "docs/verdicts.md" if kind == "rich" else "docs/verdicts.md of poisonbench"
-        assert (key in builds) or page in text
+        assert (key in builds) or "docs/verdicts.md of poisonbench" in " ".join(text.split())
         assert all((ROOT / page).exists() for page in re.findall(r"docs/[\w-]+\.md", text))
 
 
@@ -239,11 +238,11 @@ def test_rows_for_programs_say_what_counts_and_by_which_test(measured):
         assert power == (None if row["detectable"] is None else 0.8)
 
 
-def test_the_notes_count_verdicts_and_name_the_primary_ones(measured):
+def test_the_notes_count_verdicts_and_those_on_declared_claims(measured):
     """Of the figures one cell has five trials; no claim has."""
     assert measured.notes[2] == (
-        "1 verdict(s), each at 5 % by itself, 0 of them on declared (primary) claims: "
-        "docs/verdicts.md."
+        "1 verdict(s), each at 5 % by itself, 0 on declared claims: docs/verdicts.md of "
+        "poisonbench."
     )
     assert catalogue.build("2", []).notes[2].startswith("No verdict is given here.")
 
