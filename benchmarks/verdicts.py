@@ -16,6 +16,9 @@ trend     accuracies of six levels that fall at each step. Another test: Page's.
 others    a method against four others at once.
 seconds   of two methods, five trials.
 family    60 values that all equal the published ones. Another way: without Holm's correction.
+refuted   a claim that something is better, where it is worse: accuracies, success and seconds.
+small     a gain under the smallest that counts: accuracies on 50,000 images, and seconds.
+collapse  a method that is better but fails one training in five, as good on average.
 
 Each line is a truth, from which 2,000 tables are drawn and judged as a report would judge them. An
 error is a word that the truth does not bear out. Power is the share of tables with the right word
@@ -61,12 +64,15 @@ from poisonbench.results.target_success import TargetDifference, target_differen
 from poisonbench.results.verdicts import (
     LEAST_ACCURACY,
     LEAST_SUCCESS,
+    POWER,
     ClaimRule,
     EquivalenceRule,
     Evidence,
     Rule,
     detectable,
+    halve,
     holm,
+    joint_word,
 )
 
 HEADINGS = ["word", "design", "truth", "said, %", "another test, %"]
@@ -98,12 +104,13 @@ class Lines:
         design: str,
         difference: str,
         said: float,
-        reported: float,
+        reported: float | None,
         reports: Sequence[float] = (),
     ) -> None:
-        """Add a line of a word that is right."""
+        """Add a line of a word that is right; null where no function reports its power."""
         ends = 100 * np.percentile(reports, [10, 90]) if len(reports) else None
-        row = [word.value, design, difference, f"{100 * said:.1f}", f"{100 * reported:.1f}"]
+        shown = "" if reported is None else f"{100 * reported:.1f}"
+        row = [word.value, design, difference, f"{100 * said:.1f}", shown]
         self.power.append([*row, "" if ends is None else f"{ends[0]:.0f} to {ends[1]:.0f}"])
 
 
@@ -319,6 +326,7 @@ DESIGNS = {
 #: Of which claims of "at least as good" are judged too, and records without outcomes.
 FEW_DESIGNS = ((1, 5, 2000, 0), (1, 5, 10_000, 0), (1, 10, 2000, 5))
 BETTER = ClaimRule(0.0, LEAST_ACCURACY)
+FASTER = ClaimRule(0.0, 1.0)
 NOT_WORSE = ClaimRule(-LEAST_ACCURACY, -LEAST_ACCURACY)
 
 
@@ -683,7 +691,7 @@ def trend(lines: Lines, tables: int, generator: Generator) -> None:
             for _ in range(tables):
                 of_levels = np.array(levels) + generator.normal(0, image, LEVELS)
                 blocks = of_levels + generator.normal(0, spread, (5, LEVELS))
-                words.append(joint_word(falls(blocks, image_variance if image else 0.0), BETTER))
+                words.append(claim_word(falls(blocks, image_variance if image else 0.0)))
                 page.append(stats.page_trend_test(-blocks).pvalue < 0.05)
             if levels[-1] == -gap * (LEVELS - 1):
                 found = share([word is Verdict.REPRODUCED for word in words])
@@ -714,7 +722,7 @@ def others(lines: Lines, tables: int, generator: Generator) -> None:
         drawn = generator.normal(0, spread, (tables, 5, count + 1))
         tables_of_gains = np.array(gains) + drawn[:, :, :1] - drawn[:, :, 1:]
         return [
-            joint_word([paired_difference(column.tolist()) for column in table.T], BETTER)
+            claim_word([paired_difference(column.tolist()) for column in table.T])
             for table in tables_of_gains
         ]
 
@@ -728,34 +736,34 @@ def others(lines: Lines, tables: int, generator: Generator) -> None:
     lines.found(Verdict.REPRODUCED, design, f"{100 * gap:.2f} % over each", found, 0.8)
 
 
-def joint_word(comparisons: Sequence[Estimate], rule: ClaimRule) -> Verdict:
-    """The word of a claim of several comparisons, without what could have been found."""
-    words = {rule.verdict(one, len(comparisons)) for one in comparisons}
-    if Verdict.REFUTED in words:
-        return Verdict.REFUTED
-    return words.pop() if len(words) == 1 else Verdict.INCONCLUSIVE
+def claim_word(comparisons: Sequence[Estimate]) -> Verdict:
+    """The word of a claim that something is better; too small a gain refutes it."""
+    word = joint_word([(one, BETTER) for one in comparisons])
+    return Verdict.REFUTED if word is Verdict.TOO_SMALL else word
 
 
 def seconds(lines: Lines, tables: int, generator: Generator) -> None:
     """Seconds of two methods on one machine, five trials, of which one counts."""
-    rule, spread = ClaimRule(0.0, 1.0), 2.0
+    spread = 2.0
     truth = Estimate(0.0, (Part(spread**2 / 5, 4),), spread**2 / 5)
     design = f"5 trials, spread {spread:g} s"
-
-    def draw(gain: float) -> list[Estimate]:
-        drawn = generator.normal(gain, spread, (tables, 5)).tolist()
-        return [paired_difference(gains) for gains in drawn]
-
+    draw = partial(timings, tables, generator, spread)
     for word, gain in ((Verdict.REPRODUCED, 0.0), (Verdict.REFUTED, 1.0)):
-        lines.error(word, design, f"{gain:g} s faster", said(draw(gain), rule, word))
-    gap = detectable(truth, rule)
+        lines.error(word, design, f"{gain:g} s faster", said(draw(gain), FASTER, word))
+    gap = detectable(truth, FASTER)
     lines.found(
         Verdict.REPRODUCED,
         design,
         f"{gap:.1f} s",
-        said(draw(gap), rule, Verdict.REPRODUCED),
-        truth.chances(rule, gap)[Verdict.REPRODUCED],
+        said(draw(gap), FASTER, Verdict.REPRODUCED),
+        truth.chances(FASTER, gap)[Verdict.REPRODUCED],
     )
+
+
+def timings(tables: int, generator: Generator, spread: float, gain: float) -> list[Estimate]:
+    """Of drawn seconds saved in five trials."""
+    drawn = generator.normal(gain, spread, (tables, 5)).tolist()
+    return [paired_difference(gains) for gains in drawn]
 
 
 def family(lines: Lines, tables: int, generator: Generator) -> None:
@@ -777,6 +785,105 @@ def family(lines: Lines, tables: int, generator: Generator) -> None:
     )
 
 
+def refuted(lines: Lines, tables: int, generator: Generator) -> None:
+    """How often a claim is refuted where that is reported to be so four times of five."""
+    for poisons, seeds, images, draws in FEW_DESIGNS:
+        for name, always, churn, trial in POPULATIONS:
+            if name in lines.populations:
+                population = Outcomes(name, poisons, seeds, images, always, churn, trial, draws)
+                truth = true_spread(population, generator).estimate(0.0, **population.sample)
+                draw = partial(estimates, population, tables, generator)
+                refutation(lines, population.design, truth, BETTER, draw)
+    spread = 2.0
+    timed = Estimate(0.0, (Part(spread**2 / 5, 4),), spread**2 / 5)
+    draw = partial(timings, tables, generator, spread)
+    refutation(lines, f"5 trials, spread {spread:g} s", timed, FASTER, draw)
+    for count, attacks, alike in ((10, 1, 1.0), (16, 1, 1.0), (36, 4, 1.0)):
+        design = f"{count} targets, {attacks} attacks, alike on {100 * alike:g} %"
+        hit = TargetDifference((0,) * count, attacks, 0.5, alike)
+
+        def drawn(
+            gain: float, size: tuple[int, int, float] = (count, attacks, alike)
+        ) -> list[TargetDifference]:
+            second = max(0.5, -gain)
+            return differences(hits(tables, size, generator, (max(0.0, second + gain), second)))
+
+        rule = ClaimRule(0.0, LEAST_SUCCESS)
+        design = design if attacks > 1 else f"{count} targets, 1 attack"
+        refutation(lines, design, hit, rule, drawn)
+
+
+def refutation(
+    lines: Lines,
+    design: str,
+    truth: Evidence,
+    rule: ClaimRule,
+    draw: Callable[[float], Sequence[Evidence]],
+) -> None:
+    """Add the line of how often a claim is refuted, where the first is by so much worse."""
+
+    def is_missed(gain: float) -> bool:
+        return truth.chances(rule, gain)[Verdict.REFUTED] < POWER
+
+    lowest = -1.0
+    while math.isinf(truth.farthest) and is_missed(lowest):
+        lowest *= 2
+    gain = halve(rule.least, lowest, is_missed, 30)[1]
+    evidence = draw(gain)
+    shown = f"{gain:.1f} s" if rule is FASTER else f"{100 * gain:.2f} %"
+    lines.found(
+        Verdict.REFUTED,
+        design,
+        shown,
+        words_of(evidence, rule, Verdict.REFUTED),
+        truth.chances(rule, gain)[Verdict.REFUTED],
+        reports(evidence, rule, Verdict.REFUTED, gain),
+    )
+
+
+def small(lines: Lines, tables: int, generator: Generator) -> None:
+    """Gains under what counts: of all that counts, of nothing, and of half of it."""
+    population = Outcomes("0.1 % the same", 1, 5, 50_000, 0.001, 0.001, 0.0)
+    images = partial(estimates, population, tables, generator)
+    timed = partial(timings, tables, generator, 0.3)
+    for design, rule, draw, unit in (
+        (population.design, BETTER, images, "%"),
+        ("5 trials, spread 0.3 s", FASTER, timed, "s"),
+    ):
+        factor = 100 if unit == "%" else 1
+        for part in (0.0, 1.0, 0.5):
+            gain = part * rule.least
+            words = [joint_word([(one, rule)]) is Verdict.TOO_SMALL for one in draw(gain)]
+            if part == 0.5:
+                difference = f"{factor * gain:g} {unit}"
+                lines.found(Verdict.TOO_SMALL, design, difference, share(words), None)
+            else:
+                truth = f"{factor * gain:g} {unit} better, which counts" if gain else "equal"
+                lines.error(Verdict.TOO_SMALL, design, truth, share(words))
+
+
+def collapse(lines: Lines, tables: int, generator: Generator) -> None:
+    """A method that gains 2 % but loses 8 % in one training of five; images differ by chance."""
+    seeds, images, gain, rate = 5, 10_000, 0.02, 0.2
+    population = Outcomes("", 1, seeds, images, 0.0, 0.1, 0.0)
+    words, paired = [], []
+    for _ in range(tables):
+        fails = generator.random((1, seeds, 1)) < rate
+        means = np.where(fails, -gain * (1 - rate) / rate, gain)
+        uniform = generator.random((1, seeds, images), dtype=np.float32)
+        table = (uniform < (population.churn + means) / 2).astype(np.int8)
+        table -= uniform > 1 - (population.churn - means) / 2
+        words.append(estimate(population, table))
+        paired.append(paired_t_finds(table))
+    lines.error(
+        Verdict.REPRODUCED,
+        f"{seeds} seeds, {images} images, one training in five collapses",
+        "equal on average: 2 % better, or 8 % worse",
+        said(words, BETTER, Verdict.REPRODUCED),
+        f"paired t {100 * share(paired):.1f}",
+    )
+
+
 PARTS: dict[str, Callable[[Lines, int, Generator], None]] = {
     "means": means,
     "printed": printed,
@@ -788,6 +895,9 @@ PARTS: dict[str, Callable[[Lines, int, Generator], None]] = {
     "others": others,
     "seconds": seconds,
     "family": family,
+    "refuted": refuted,
+    "small": small,
+    "collapse": collapse,
 }
 
 

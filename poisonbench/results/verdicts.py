@@ -68,6 +68,11 @@ class EquivalenceRule:
     delta: float
 
     @property
+    def counts(self) -> float:
+        """The smallest difference that counts."""
+        return self.delta
+
+    @property
     def finding(self) -> tuple[Verdict, float]:
         """The word whose power is reported, and a difference that it is not for."""
         return Verdict.DIFFERS, 0.0
@@ -106,6 +111,11 @@ class ClaimRule:
     def __post_init__(self) -> None:
         if self.least < self.null:
             raise ValueError(f"expected least at or over null, got {self.least} and {self.null}")
+
+    @property
+    def counts(self) -> float:
+        """The smallest difference that counts; of "at least as good", the margin."""
+        return abs(self.least)
 
     @property
     def finding(self) -> tuple[Verdict, float]:
@@ -156,9 +166,10 @@ class Judgement:
         p_value: two-sided beside a published value, one-sided for a claim, of that comparison.
         p_against: of what speaks against the paper: the same beside a published value, of a
             refutation for a claim, corrected for its comparisons.
-        detectable: the true difference that as many trials find with a power of 0.8; null where
-            they can find none.
+        detectable: the true difference that as many trials find with a power of 0.8, or more where
+            there are several comparisons; null where they can find none.
         is_complete: whether it is of as many trials as planned.
+        least: the smallest difference that counts; of "at least as good", the margin.
     """
 
     verdict: Verdict
@@ -169,6 +180,7 @@ class Judgement:
     detectable: float | None = None
     basis: Basis = Basis()
     is_complete: bool = False
+    least: float | None = None
 
 
 def judge(
@@ -186,18 +198,17 @@ def judge(
         is_complete: whether there are as many trials as planned; a look before that is no verdict.
     """
     known = [(evidence, rule) for evidence, rule in comparisons if evidence is not None]
+    counts = comparisons[0][1].counts
     if not known and basis.seeds is None:
-        return Judgement(Verdict.NOT_RUN, basis=basis)
+        return Judgement(Verdict.NOT_RUN, basis=basis, least=counts)
     if not known:
         word = Verdict.INCONCLUSIVE if is_complete else Verdict.INCOMPLETE
-        return Judgement(word, basis=basis)
+        return Judgement(word, basis=basis, least=counts)
     is_complete = is_complete and len(known) == len(comparisons)
-    word = _word(known) if is_complete else Verdict.INCOMPLETE
+    word = joint_word(known) if is_complete else Verdict.INCOMPLETE
     shown, rule = max(known, key=lambda one: (one[1].p_value(one[0]), -one[0].effect))
-    if word is Verdict.REFUTED:
-        shown, rule = min(known, key=lambda one: one[1].p_against(one[0]))
-        if shown.p_above(0.0) < SIGNIFICANCE:
-            word = Verdict.TOO_SMALL
+    if word in (Verdict.REFUTED, Verdict.TOO_SMALL):
+        shown, rule = _refuting(known)
     # All are found with a power of 0.8 where each is missed in at most its part of the rest.
     power = 1 - (1 - POWER) / len(known)
     least = [detectable(evidence, rule, power) for evidence, rule in known]
@@ -211,19 +222,28 @@ def judge(
         detectable=max(reachable, key=abs) if len(reachable) == len(least) else None,
         basis=basis,
         is_complete=is_complete,
+        least=counts,
     )
 
 
-def _word(comparisons: Sequence[tuple[Evidence, Rule]]) -> Verdict:
+def joint_word(comparisons: Sequence[tuple[Evidence, Rule]]) -> Verdict:
+    """The word of comparisons that must all hold; of a single one its own, "too small" included."""
     words = [
         rule.verdict(evidence)
         if isinstance(rule, EquivalenceRule)
         else rule.verdict(evidence, len(comparisons))
         for evidence, rule in comparisons
     ]
-    if len(set(words)) == 1:
-        return words[0]
-    return Verdict.REFUTED if Verdict.REFUTED in words else Verdict.INCONCLUSIVE
+    if Verdict.REFUTED in words:
+        shown, _ = _refuting(comparisons)
+        is_gain = shown.p_above(0.0) < SIGNIFICANCE
+        return Verdict.TOO_SMALL if is_gain else Verdict.REFUTED
+    return words[0] if len(set(words)) == 1 else Verdict.INCONCLUSIVE
+
+
+def _refuting(comparisons: Sequence[tuple[Evidence, Rule]]) -> tuple[Evidence, Rule]:
+    """The comparison that speaks most clearly against a claim."""
+    return min(comparisons, key=lambda one: one[1].p_against(one[0]))
 
 
 def detectable(evidence: Evidence, rule: Rule, power: float = POWER) -> float | None:

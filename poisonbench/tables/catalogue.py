@@ -34,6 +34,9 @@ from poisonbench.tables.comparisons import Block, Comparison, Standing, Table
 from poisonbench.tables.layout import claims_block
 from poisonbench.tables.paper_table import PaperTable, Records, dataset_labels
 
+#: What the words mean; a report's file may lie anywhere, where a link to the page would be dead.
+_VERDICTS_PAGE = "docs/verdicts.md of poisonbench"
+
 
 @dataclass(frozen=True)
 class TableCheck:
@@ -266,10 +269,10 @@ def _about_verdicts(blocks: Sequence[Block]) -> str:
     primary = sum(finding.standing is Standing.DECLARED for finding in findings)
     figures = sum(cell.judgement.is_complete for block in blocks for cell in block.cells)
     if not findings and not figures:
-        return "No verdict is given here. The words that stand for one: docs/verdicts.md."
+        return f"No verdict is given here. The words that stand for one: {_VERDICTS_PAGE}."
     return (
-        f"{len(findings) + figures} verdict(s), each at 5 % by itself, {primary} of them on "
-        "declared (primary) claims: docs/verdicts.md."
+        f"{len(findings) + figures} verdict(s), each at 5 % by itself, {primary} on declared "
+        f"claims: {_VERDICTS_PAGE}."
     )
 
 

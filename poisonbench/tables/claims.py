@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import fmean
-from typing import Any
+from typing import Any, Self
 
 from poisonbench.results.estimates import paired_difference
 from poisonbench.results.records import RunRecord
@@ -41,7 +41,7 @@ class Measure:
 
     Attributes:
         better: 1 where more is better, -1 where less is.
-        least: the smallest difference that counts, in the unit.
+        least: the smallest difference that counts unless a claim declares another, in the unit.
         test: how differences are tested, in words; of "{sample}", poisons or seeds.
     """
 
@@ -79,11 +79,13 @@ class Claim(ABC):
     Attributes:
         claim: in words.
         trials: at how many it is judged; null for as many as its cells shall have.
+        least: the smallest difference that counts; null for the usual one of what is compared.
     """
 
     claim: str
     keys: Mapping[str, Any] = field(default_factory=dict)
     trials: int | None = None
+    least: float | None = None
 
     @property
     @abstractmethod
@@ -106,6 +108,10 @@ class Claim(ABC):
     @abstractmethod
     def judge(self, records: Sequence[RunRecord]) -> Finding:
         """Judge the claim by the planned trials."""
+
+    def with_least(self, least: float) -> Self:
+        """The claim, judged by another smallest difference that counts, in its unit."""
+        return replace(self, least=least)
 
     @abstractmethod
     def _test(self, poisons: int) -> str:
@@ -172,8 +178,9 @@ class Superiority(Claim):
     @property
     def rule(self) -> ClaimRule:
         """Better by what counts, or not worse by the margin."""
-        least = -self.margin if self.margin else self.measure.least
-        return ClaimRule(min(0.0, least), least)
+        if self.margin:
+            return ClaimRule(-self.margin, -self.margin)
+        return ClaimRule(0.0, self.least or self.measure.least)
 
     @property
     def published(self) -> Sequence[tuple[float, float] | None]:
@@ -185,6 +192,10 @@ class Superiority(Claim):
             else None
             for first, second in self.comparisons
         ]
+
+    def with_least(self, least: float) -> Self:
+        """The claim, judged by another smallest difference; of "at least as good", the margin."""
+        return replace(self, margin=least) if self.margin else super().with_least(least)
 
     def judge(self, records: Sequence[RunRecord]) -> Finding:
         """Judge the claim by the planned trials."""
@@ -255,7 +266,7 @@ class SuccessOrder(Claim):
     @property
     def rule(self) -> ClaimRule:
         """More, or less, by what counts."""
-        return ClaimRule(0.0, LEAST_SUCCESS)
+        return ClaimRule(0.0, self.least or LEAST_SUCCESS)
 
     @property
     def published(self) -> Sequence[tuple[float, float] | None]:

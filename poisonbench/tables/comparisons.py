@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from poisonbench.results.statistics import Proportion, Summary, Verdict, mean_interval, wilson
-from poisonbench.results.verdicts import Judgement
+from poisonbench.results.verdicts import POWER, Judgement
 
 #: What a cell holds: a mean with its spread, successes of trials, a whole number or a name.
 Statistic = Summary | Proportion | int | str
@@ -45,10 +45,15 @@ class Judged:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(Judged):
-    """One cell of a table, measured and published; null where there is none."""
+    """One cell of a table, measured and published; null where there is none.
+
+    Attributes:
+        test: that of the difference, in words; null where there is none.
+    """
 
     measured: Statistic | None
     published: Statistic | None
+    test: str | None = None
 
     @property
     def difference(self) -> float | None:
@@ -83,6 +88,7 @@ class Comparison(Judged):
             "published": _as_json(self.published),
             "difference": self.difference,
             "unit": self.unit if has_unit else None,
+            "test": self.test,
             "p_differs_two_sided": _rounded(self.judgement.p_value),
             **_judgement_as_json(self.judgement),
             "wanted": self.trials,
@@ -210,6 +216,8 @@ def _judgement_as_json(judgement: Judgement) -> dict[str, Any]:
         "effect_low": low,
         "effect_high": high,
         "detectable": judgement.detectable,
+        "detectable_power_at_least": None if judgement.detectable is None else POWER,
+        "least": judgement.least,
     }
     word = {"verdict": judgement.verdict.value, "complete": judgement.is_complete}
     rounded = {name: _rounded(number) for name, number in numbers.items()}

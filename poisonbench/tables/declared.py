@@ -5,6 +5,7 @@ into the records of a sweep that is planned for it, so that a report can tell wh
 first. All other claims are exploratory.
 """
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -41,7 +42,8 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         claim: the table's words for it.
         keys: those of the table's keys that tell it from others in the same words.
         test: as docs/verdicts.md names it.
-        least: the smallest difference that counts; of a claim with a margin, the margin.
+        least: the smallest difference that counts, by which it is planned and judged; of a claim
+            with a margin, the margin.
         expected: the true difference that the planned number shall find four times of five; null
             where no spread is known to plan with.
         seeds: how many; null where targets are counted.
@@ -51,7 +53,8 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         source: where the paper says so.
 
     Raises:
-        ValueError: both seeds and targets, or neither; no data set; another number of poisons.
+        ValueError: both seeds and targets, or neither; no data set; another number of poisons; a
+            least difference that is none.
     """
 
     id: str
@@ -79,6 +82,12 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         poisons = self.trials if varies else 1
         if self.poisons != poisons:
             raise ValueError(f"{self.id}: expected poisons = {poisons}, got {self.poisons}")
+        most = math.inf if self.test == "seconds under two methods" else 1
+        if not 0 < self.least < most:
+            raise ValueError(
+                f"{self.id}: expected least over 0 and under {most:g}, the smallest difference "
+                f"that counts (0.001 is 0.1 points), got {self.least:g}"
+            )
 
     @property
     def digest(self) -> str:
@@ -140,8 +149,11 @@ def find(table: str, claim: Claim) -> Declaration | None:
 def claims_of(declaration: Declaration, claims: Sequence[Claim]) -> list[Claim]:
     """What was declared among a table's claims: one, or of seconds one for each device.
 
+    Returns:
+        The claims with what the declaration says counts.
+
     Raises:
-        UsageError: the table makes none like that.
+        UsageError: the table makes none like that, or what is expected does not count.
     """
     known = [claim for claim in claims if declaration.is_of(declaration.table, claim)]
     if not known:
@@ -150,9 +162,7 @@ def claims_of(declaration: Declaration, claims: Sequence[Claim]) -> list[Claim]:
             f"claims.toml: {declaration.id}: expected a claim of table {declaration.table}, got "
             f"{declaration.claim!r} with {declaration.keys}; it claims: {words or 'nothing'}"
         )
-    for claim in known:
-        check_least(declaration, claim)
-    return known
+    return [_as_declared(declaration, claim) for claim in known]
 
 
 def judge(
@@ -160,8 +170,9 @@ def judge(
 ) -> Finding:
     """Judge a claim at the planned number, and say whether it was declared beforehand.
 
-    That number is of the plan that the claim's first run was made for, so that planning more after
-    a look changes nothing, and never less than the declared one.
+    What counts is what was declared to. The number is of the plan that the claim's first run was
+    made for, so that planning more after a look changes nothing, and never less than the declared
+    one.
 
     Args:
         table: the table's number.
@@ -172,12 +183,12 @@ def judge(
             exploratory.
 
     Raises:
-        UsageError: what counts is declared to be something else than the table judges by.
+        UsageError: what is declared to be expected does not count.
     """
     declaration = find(table, claim) if is_own_poison else None
     if declaration is None:
         return claim.judge(records)
-    check_least(declaration, claim)
+    claim = _as_declared(declaration, claim)
     by_cell = [[run for run in records if _is_in(cell, run)] for cell in claim.cells]
     runs = sorted((r for cell in by_cell for r in cell), key=lambda r: r.environment.finished)
     labels = [_label(declaration, run) for run in runs]
@@ -204,14 +215,20 @@ def undeclared(
     ]
 
 
-def check_least(declaration: Declaration, claim: Claim) -> None:
-    """Refuse, by a UsageError, a declared least difference that the table does not judge by."""
-    least = abs(claim.rule.least)
-    if declaration.least != least:
+def _as_declared(declaration: Declaration, claim: Claim) -> Claim:
+    """The claim with what was declared to count.
+
+    Raises:
+        UsageError: the expected difference is found in half of cases at most, however many runs.
+    """
+    claim = claim.with_least(declaration.least)
+    expected = declaration.expected
+    if expected is not None and expected <= claim.rule.least:
         raise UsageError(
-            f"claims.toml: {declaration.id}: expected least = {least:g}, by which table "
-            f"{declaration.table} judges, got {declaration.least:g}"
+            f"claims.toml: {declaration.id}: expected = {expected:g} must be over "
+            f"{claim.rule.least:g}, the smallest difference that bears the claim out"
         )
+    return claim
 
 
 def _label(declaration: Declaration, run: RunRecord) -> ClaimLabel | None:

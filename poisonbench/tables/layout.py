@@ -22,7 +22,7 @@ DASH = "-"
 #: The columns about a judged difference, besides itself and the verdict.
 INTERVAL = "95 % interval"
 RESTS_ON = "rests on"
-DETECTABLE = "detectable with power 0.8"
+DETECTABLE = "detectable with power 0.8 or more"
 
 #: What differences are in, by the unit of the values.
 _DIFFERENCES_IN: dict[Unit, str] = {"fraction": ", points", "seconds": ", s"}

@@ -25,6 +25,9 @@ from poisonbench.tables.evidence import accuracies, basis_of, distinct_targets, 
 #: The last printed place of the papers' accuracies.
 PRINTED_DIGIT = 1e-4
 
+_MEANS_TEST = "t-tests of the difference of two means over seeds"
+_SHARES_TEST = "exact unconditional tests of the difference of two shares over targets"
+
 
 def compare_accuracy(
     keys: Mapping[str, Any],
@@ -45,6 +48,7 @@ def compare_accuracy(
         keys={**keys, "quantity": "test_accuracy"},
         measured=summarise(accuracies(records)),
         published=published,
+        test=_MEANS_TEST if published else None,
         trials=trials,
         judgement=judgement,
         records=tuple(run.id for run in records),
@@ -102,6 +106,7 @@ def compare_success(
         keys=keys,
         measured=share_hit(records),
         published=published,
+        test=_SHARES_TEST if published else None,
         trials=trials,
         judgement=judgement,
         records=tuple(record.id for record in records),

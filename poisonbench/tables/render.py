@@ -11,7 +11,6 @@ import csv
 import html
 import io
 import json
-import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from textwrap import wrap
@@ -41,9 +40,6 @@ _UNBOUNDED = 100_000
 
 #: Where notes are folded outside of a terminal.
 _NOTES_WIDTH = 100
-
-#: A page of ours that a note names.
-_PAGE_NAME = re.compile(r"docs/[a-z-]+\.md")
 
 
 def render(table: Table, kind: str) -> str:
@@ -115,8 +111,7 @@ def render_markdown(table: Table) -> str:
             for line in (block.columns, rule, *block.rows)
         ]
         parts += [f"### {block.title}", "\n".join(lines)]
-    notes = [_PAGE_NAME.sub(r"[\g<0>](\g<0>)", note.replace("*", r"\*")) for note in table.notes]
-    parts.append("\n".join(f"- {note}" for note in notes))
+    parts.append("\n".join("- " + note.replace("*", r"\*") for note in table.notes))
     return "\n\n".join(parts) + "\n"
 
 
@@ -175,8 +170,8 @@ def render_html(table: Table) -> str:
             *(_html_row(row, block.keys) for row in block.rows),
             "</tbody></table></div>",
         ]
-    notes = [_PAGE_NAME.sub(r'<a href="\g<0>">\g<0></a>', html.escape(n)) for n in table.notes]
-    body += ["<ul>", *(f"<li>{note}</li>" for note in notes), "</ul>"]
+    notes = [f"<li>{html.escape(note)}</li>" for note in table.notes]
+    body += ["<ul>", *notes, "</ul>"]
     return _PAGE.format(title=html.escape(table.title), style=_CSS, body="\n".join(body))
 
 

@@ -1,14 +1,18 @@
 """Statistics against numbers worked by hand, textbook values and scipy on raw samples."""
 
 import math
+from itertools import combinations
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from poisonbench.results.estimates import printed_difference
+from poisonbench.results.estimates import paired_difference, printed_difference
+from poisonbench.results.proportions import ShareDifference
 from poisonbench.results.statistics import Proportion, Summary, mean_interval, summarise, wilson
+from poisonbench.results.target_success import TargetDifference
+from poisonbench.results.verdicts import holm
 
 fractions = st.floats(0, 1)
 samples = st.lists(fractions, min_size=2, max_size=8)
@@ -94,3 +98,42 @@ def test_a_printed_mean_is_judged_by_the_widest_spread_and_planned_by_the_likeli
     assert difference.variance == pytest.approx(likeliest)
     assert printed_difference(None, printed, 0.0001) is None
     assert printed_difference(ours, Summary(0.98, None, 1), 0.0001) is None
+
+
+def test_a_paired_test_is_scipys():
+    gains = [0.3, -0.1, 0.4, 0.25, 0.1]
+    ours = paired_difference(gains)
+    above, below = (stats.ttest_1samp(gains, 0.1, alternative=a) for a in ("greater", "less"))
+    assert ours.p_above(0.1) == pytest.approx(above.pvalue)
+    assert ours.p_below(0.1) == pytest.approx(below.pvalue)
+    two_sided = stats.ttest_1samp(gains, 0).confidence_interval()
+    assert ours.interval() == pytest.approx(tuple(two_sided))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [((5, 5), (2, 5)), ((4, 5), (1, 5)), ((9, 10), (3, 8)), ((1, 6), (0, 9))]
+)
+def test_at_no_difference_the_test_of_shares_is_barnards(first, second):
+    ours = ShareDifference(Proportion(*first), Proportion(*second))
+    (x, n), (y, m) = first, second
+    table = [[x, y], [n - x, m - y]]
+    scipys = stats.barnard_exact(table, alternative="greater", n=256).pvalue
+    assert ours.p_above(0.0) == pytest.approx(scipys, rel=1e-3)
+
+
+@pytest.mark.parametrize(("won", "lost", "same"), [(5, 0, 0), (4, 1, 2), (9, 3, 8), (2, 6, 1)])
+def test_one_attacks_test_over_targets_is_mcnemars(won, lost, same):
+    ours = TargetDifference((1,) * won + (-1,) * lost + (0,) * same, 1, 0.5)
+    scipys = stats.binomtest(won, won + lost, 0.5, alternative="greater").pvalue
+    assert ours.p_above(0.0) == pytest.approx(scipys)
+
+
+@given(st.lists(fractions, min_size=1, max_size=6))
+def test_holms_correction_is_bonferronis_in_each_part_of_the_family(p_values):
+    """By the closure principle: the largest over all parts that hold the test."""
+    parts = [
+        part for n in range(len(p_values)) for part in combinations(range(len(p_values)), n + 1)
+    ]
+    for index, adjusted in enumerate(holm(p_values)):
+        by_part = [len(p) * min(p_values[i] for i in p) for p in parts if index in p]
+        assert adjusted == pytest.approx(min(1.0, max(by_part)))

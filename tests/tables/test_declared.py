@@ -10,7 +10,7 @@ from helpers.synthetic_runs import make_record
 from poisonbench.core.errors import UsageError
 from poisonbench.results import published
 from poisonbench.results.records import ClaimLabel
-from poisonbench.results.verdicts import LEAST_ACCURACY, LEAST_SUCCESS, POWER
+from poisonbench.results.verdicts import LEAST_ACCURACY, LEAST_SUCCESS, POWER, ClaimRule
 from poisonbench.tables import catalogue, claim_plan, declared
 from poisonbench.tables.claims import SECONDS, Superiority
 from poisonbench.tables.render import render
@@ -90,7 +90,11 @@ test = "accuracy under two methods"
         ("[[claim]]\n" + FIELDS + 'source = ""\nleast = 1\n', "expected seeds or targets"),
         ("[[claim]]\n" + FIELDS.replace("accuracy", "t") + "least = 1\n", "Invalid enum value"),
         ("[[claim]]\n" + FIELDS + "delta = 1\n", "unknown field `delta`"),
-        (2 * ("[[claim]]\n" + FIELDS + 'source = ""\nleast = 1\nseeds = 5\n'), "a again"),
+        (2 * ("[[claim]]\n" + FIELDS + 'source = ""\nleast = 0.1\nseeds = 5\n'), "a again"),
+        *(
+            (f'[[claim]]\n{FIELDS}source = ""\nseeds = 5\nleast = {least}\n', "a: expected least")
+            for least in ("0", "-0.001", "nan", "inf", "1")
+        ),
         (
             "[[claim]]\n" + FIELDS.replace("dataset", "rho") + 'source=""\nleast=1\nseeds=5',
             "dataset",
@@ -191,10 +195,43 @@ def test_fewer_than_declared_decide_nothing():
     assert not finding.judgement.is_complete
 
 
-def test_a_table_refuses_another_least_difference_than_its_own(monkeypatch):
-    other = msgspec.structs.replace(OWN, least=0.05)
-    with pytest.raises(UsageError, match=r"expected least = 0\.001"):
-        made(other)
+def test_a_claim_is_planned_and_judged_by_the_least_difference_that_it_declares(monkeypatch):
+    """A gain of 20 % is reproduced where 0.1 % counts, and too small where 30 % does."""
+    found = finding_of(runs(None, trials=5))
+    assert (found.verdict, found.judgement.least) == ("reproduced", LEAST_ACCURACY)
+    other = msgspec.structs.replace(OWN, least=0.3, expected=0.35)
+    monkeypatch.setattr(declared, "shipped", lambda: (other,))
+    found = finding_of(runs(None, trials=5))
+    assert (found.verdict, found.judgement.least) == ("too small", 0.3)
+    assert found.to_dict()["least"] == 0.3
+    (own,) = claim_plan.plan_claims("2", ())
+    assert own.sizing.rule == ClaimRule(0.0, 0.3)
+    # No number of runs finds what is just enough; the exploratory claims keep their own.
+    assert own.sizing.detectable(100) > 0.3
+    others = catalogue.build("2", runs(None, trials=5), "mnist").findings
+    assert {f.judgement.least for f in others if f.standing == "exploratory"} == {LEAST_ACCURACY}
+
+
+def test_a_declared_margin_and_a_declared_least_success_are_the_claims():
+    by_id = {own.id: own for own in SHIPPED}
+    own = by_id["hint-not-worse-than-none-mnist-0.0"]
+    claim = made(msgspec.structs.replace(own, least=0.02))
+    assert claim.rule == ClaimRule(-0.02, -0.02)
+    assert claim.judge([]).test.endswith("which may be under 0 by 0.02")
+    own = next(own for own in SHIPPED if own.targets)
+    less = own.expected / 2
+    claim = made(msgspec.structs.replace(own, least=less))
+    assert claim.rule == ClaimRule(0.0, less)
+
+
+@pytest.mark.parametrize("own", SHIPPED, ids=lambda own: own.id)
+def test_a_declared_difference_that_does_not_count_is_refused(own):
+    if own.expected:
+        with pytest.raises(UsageError, match=f"{own.id}: expected = .* must be over"):
+            made(msgspec.structs.replace(own, least=own.expected))
+
+
+def test_a_digest_is_of_the_statistics_too(monkeypatch):
     before = OWN.digest
     monkeypatch.setitem(declared.STATISTICS, OWN.test, 2)
     assert OWN.digest != before

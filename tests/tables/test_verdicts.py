@@ -24,7 +24,7 @@ from poisonbench.results.target_success import TargetDifference
 from poisonbench.results.verdicts import Basis, ClaimRule, judge
 from poisonbench.tables import catalogue, declared
 from poisonbench.tables.cells import TRIALS, Cell, distinct_trials, is_of_plan
-from poisonbench.tables.claims import SuccessOrder, Superiority, against, steps
+from poisonbench.tables.claims import SECONDS, SuccessOrder, Superiority, against, steps
 from poisonbench.tables.layout import comparison_block, show_measured
 from poisonbench.tables.measured import compare_accuracy, compare_success
 
@@ -114,7 +114,7 @@ def test_an_attack_without_runs_leaves_nothing_to_judge():
     assert (found.verdict, found.trials) == ("not run", 0)
 
 
-def test_a_published_two_of_five_can_differ_from_nothing():
+def test_five_of_five_beside_a_published_two_of_five_are_inconclusive():
     runs = [targeted_run(True, trial=trial) for trial in range(TRIALS)]
     judged = compare_success({}, runs, Proportion(2, 5), trials=TRIALS).judgement
     assert judged.verdict == "inconclusive"
@@ -447,14 +447,38 @@ def test_the_page_says_what_effects_of_claims_of_no_worse_mean():
     assert "*At least as good* asks for more than -0.1 points" in page
 
 
-def test_a_certain_gain_that_is_too_small_is_called_so():
+@pytest.mark.parametrize(
+    ("gains", "word"),
+    [
+        ((0.4, 0.5, 0.6, 0.45, 0.55), "too small"),
+        ((-0.1, 0.1, 0.0, -0.05, 0.05), "refuted"),
+        ((0.1, 1.2, -0.3, 0.9, 0.6), "inconclusive"),
+        ((1.4, 1.5, 1.6, 1.45, 1.55), "reproduced"),
+    ],
+)
+def test_a_certain_gain_of_less_than_a_second_is_too_small(gains, word):
+    hint, none = cell("hint"), cell("none")
+    claim = Superiority(claim="c", comparisons=against(hint, [none]), measure=SECONDS)
+    runs = [
+        make_record(method=method, rho=0.6, trial=trial, seconds=10.0 + sign * gain)
+        for trial, gain in enumerate(gains)
+        for method, sign in (("hint", 0), ("none", 1))
+    ]
+    found = claim.judge(runs)
+    assert found.verdict == word
+    assert found.judgement.effect == pytest.approx(np.mean(gains))
+    assert stats.ttest_1samp(gains, 0, alternative="greater").pvalue == pytest.approx(
+        found.judgement.p_value
+    )
+
+
+def test_of_several_comparisons_the_refuting_one_is_shown():
     def word(*effects, spread=2e-5, complete=True):
         known = [(Estimate(e, (Part(spread**2, 100.0),), spread**2), ClaimRule()) for e in effects]
         return judge(known, Basis(seeds=5), is_complete=complete)
 
     assert word(0.0009).verdict == "too small"
     assert word(0.0).verdict == "refuted"
-    # Of several comparisons the refuting one is shown, not one that nothing is known of.
     assert word(0.0009, -0.003).effect == -0.003
     assert word(0.0009, -0.003).verdict == "refuted"
     assert word(0.0009, complete=False).verdict == "incomplete"
