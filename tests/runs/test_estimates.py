@@ -233,4 +233,4 @@ def test_bad_words(tmp_path):
     assert "add --estimate" in cli("sweep", "plan", "--on", "h100").err
     refused = cli("sweep", "plan", "--estimate", "--on", "h10")
     assert refused.code == 2
-    assert "did you mean h100" in refused.err
+    assert "expected h100, h200, a100, v100, cpu, got 'h10'" in refused.err
