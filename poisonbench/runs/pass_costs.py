@@ -80,10 +80,11 @@ def time_pass(
     """Seconds an image on this CPU, the median of up to three batches of at most the size."""
     flops = count_pass(kind, build, shape, 2).flops / 2
     batch = min(batch, max(8, int(_TIMED_FLOPS / max(flops, 1))))
+    # PyTorch's layers draw initial weights of their own from the global generator.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network, images = build(), torch.rand(batch, *shape)
-        labels = torch.zeros(batch, dtype=torch.int64)
+        network = build()
+    images = torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(batch, dtype=torch.int64)
     images = images.contiguous(memory_format=torch.channels_last)
     network.to(memory_format=torch.channels_last)
     step, seconds = prepared(kind, network, precision=precision), list[float]()

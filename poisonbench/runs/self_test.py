@@ -103,7 +103,8 @@ def _speed(
 ) -> SelfTest:
     """Images a second in training, beside the estimate where the table knows the device."""
     model = _network(network, shape).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = torch.rand(BATCH, *shape).to(device, memory_format=torch.channels_last)
+    images = torch.rand(BATCH, *shape, generator=torch.Generator().manual_seed(0))
+    images = images.to(device, memory_format=torch.channels_last)
     labels = torch.zeros(BATCH, dtype=torch.int64, device=device)
     step = prepared("training", model, precision=precision)
     on_accelerator = is_accelerator(device)
