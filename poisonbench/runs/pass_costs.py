@@ -106,8 +106,9 @@ def prepared(
 
     Quick networks are those that this device trains and freezes in another form.
     """
-    device = next(network.parameters()).device
-    arithmetic = torch.float32 if device.type == "meta" else network_precision(device, precision)
+    weight = next(network.parameters())
+    device = weight.device
+    arithmetic = torch.float32 if weight.is_meta else network_precision(device, precision)
 
     def loss_of(forward: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
         if arithmetic is torch.float32:
