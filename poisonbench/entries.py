@@ -186,6 +186,7 @@ _METHOD: Needs = {
     "Config": ("a frozen dataclass that derives from BaseConfig", _is_config),
     "PROFILES": ('settings as {"paper": {"mnist": {...}}}', lambda v: v is None or _is_profiles(v)),
     "VERSION": ("a whole number", lambda v: isinstance(v, int)),
+    "work": ("a function of a Config, a Recipe and Sizes", lambda v: v is None or _takes(3)(v)),
 }
 
 

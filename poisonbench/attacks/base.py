@@ -16,6 +16,8 @@ VERSION   a whole number, raised by hand when the same settings come to give oth
 craft     ``craft(task, config)`` returns float32 poisons in [0, 1], (P, C, H, W) for all images of
           an :class:`AttackTask` or (T, P, C, H, W) of a :class:`TargetedTask`.
 RECIPE_CHANGES  if there, what a profile changes in the recipe of the surrogates, as ``PROFILES``.
+work      if there, ``work(config, recipe, sizes)`` says what it costs (``core/work.py``): which
+          images pass which network, for ``sweep plan --estimate``.
 
 An untargeted attack lowers the accuracy of whoever trains on its poisons. It is crafted once, for
 every training image, and runs draw the share that is poisoned. A targeted attack has one test image

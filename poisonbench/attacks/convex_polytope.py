@@ -37,6 +37,8 @@ from poisonbench.attacks.shared.feature_space import FeatureSpace, adam_steps
 from poisonbench.attacks.shared.targeted_optimiser import OptimiserConfig
 from poisonbench.core.devices import Flag
 from poisonbench.core.settings import Profiles, setting
+from poisonbench.core.work import Passes, Sizes, Work
+from poisonbench.training.recipe import Recipe
 
 VERSION = 1
 
@@ -62,6 +64,16 @@ class Config(OptimiserConfig):
     )
     surrogates: int = setting(
         6, "Models of the attacker, each with coefficients of its own.", low=1
+    )
+
+
+def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
+    """The steps on all surrogates; the coefficients' solver is not counted."""
+    images = config.steps * config.surrogates * sizes.images
+    return Work(
+        passes=(Passes(kind="pixels", images=images, batch=sizes.images),),
+        surrogates=tuple((number, recipe.epochs) for number in range(config.surrogates)),
+        memory=3 * sizes.pixels + config.surrogates * sizes.weights,
     )
 
 

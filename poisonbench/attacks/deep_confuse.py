@@ -35,6 +35,7 @@ Deviations  the code picks the round on the test set, by a second classifier lef
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,8 +51,10 @@ from poisonbench.attacks.shared.unrolled_step import sgd_step, weights_of
 from poisonbench.core.devices import send
 from poisonbench.core.errors import DivergedError, UsageError
 from poisonbench.core.settings import Profiles, setting
+from poisonbench.core.work import Passes, Sizes, Work
 from poisonbench.models.classifier import initialise, pass_size
 from poisonbench.training.evaluation import logits_of
+from poisonbench.training.recipe import Recipe
 
 VERSION = 1
 
@@ -98,6 +101,29 @@ class Config(AttackConfig):
     generator_width: float = setting(1.0, "Share of the generator's channels.", over=0, high=1)
     surrogate: Literal["vgg11", "cnn"] = setting("vgg11", "The classifier's network.")
     surrogate_width: float = setting(1.0, "Share of the classifier's channels.", over=0, high=1)
+
+
+def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
+    """Pseudo steps, the generator's and the classifier's; see Cost above."""
+    shape, size = sizes.shape, min(config.batch_size, sizes.images)
+    images = config.rounds * config.epochs_per_round * (sizes.images // size) * size
+
+    def generator() -> nn.Module:
+        return _generator(config, shape)
+
+    def classifier() -> nn.Module:
+        return _classifier(config, shape, sizes.num_classes)
+
+    last = config.epochs_per_round * sizes.images
+    return Work(
+        passes=(
+            Passes(kind="unrolled", images=images, batch=size, network=classifier),
+            Passes(kind="training", images=images, batch=size, network=generator),
+            Passes(kind="training", images=images + last, batch=size, network=classifier),
+            Passes(kind="forward", images=config.rounds * sizes.images, network=generator),
+        ),
+        memory=3 * sizes.pixels,
+    )
 
 
 def craft(task: AttackTask, config: Config) -> Tensor:
@@ -211,18 +237,25 @@ def _networks(task: AttackTask, config: Config) -> tuple[nn.Module, nn.Module]:
             "dc: expected at least 2 images and 2 classes, got "
             f"{len(task.images)} and {task.num_classes}; choose another attack"
         )
-    channels, height, width = task.images.shape[1:]
-    kind = dc_networks.UNet if config.generator == "unet" else dc_networks.Autoencoder
-    build = getattr(dc_networks, config.surrogate)
+    shape = task.images.shape[1:]
     try:
         # On the meta device layers draw no initial weights, which would come from the global RNG.
         with torch.device("meta"):
-            return (
-                kind(channels, height, width, config.generator_width),
-                build(channels, height, width, task.num_classes, config.surrogate_width),
-            )
+            return _generator(config, shape), _classifier(config, shape, task.num_classes)
     except ValueError as error:
         raise UsageError(f"dc: {error}; resize the images or choose another network") from None
+
+
+def _generator(config: Config, shape: Sequence[int]) -> nn.Module:
+    kind = dc_networks.UNet if config.generator == "unet" else dc_networks.Autoencoder
+    channels, height, width = shape
+    return kind(channels, height, width, config.generator_width)
+
+
+def _classifier(config: Config, shape: Sequence[int], num_classes: int) -> nn.Module:
+    build = getattr(dc_networks, config.surrogate)
+    network: nn.Module = build(*shape, num_classes, config.surrogate_width)
+    return network
 
 
 @dataclass

@@ -30,8 +30,10 @@ from torch import Tensor
 from poisonbench.attacks.base import AttackConfig, AttackTask
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import Profiles, setting
+from poisonbench.core.work import Passes, Sizes, Work
 from poisonbench.data.splits import other_labels
 from poisonbench.training.projected_gradient import Ball, ProjectedGradient, warn_of_zero_gradients
+from poisonbench.training.recipe import Recipe
 
 VERSION = 1
 
@@ -54,6 +56,16 @@ class Config(AttackConfig):
     )
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Arithmetic of the attack's passes; auto: bfloat16 where the device has it."
+    )
+
+
+def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
+    """The steps on one surrogate."""
+    images = sizes.images * config.steps
+    return Work(
+        passes=(Passes(kind="pixels", images=images, precision=config.precision),),
+        surrogates=((0, recipe.epochs),),
+        memory=3 * sizes.pixels,
     )
 
 

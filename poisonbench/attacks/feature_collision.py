@@ -51,11 +51,14 @@ from poisonbench.attacks.shared.targeted_optimiser import (
     MNIST_PRESETS,
     BrewingConfig,
     brew,
+    brewing_work,
     surrogate_models,
 )
 from poisonbench.core.devices import Flag
 from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.core.work import Sizes, Work
 from poisonbench.training.projected_gradient import project_linf
+from poisonbench.training.recipe import Recipe
 
 VERSION = 1
 
@@ -101,6 +104,11 @@ class Config(BrewingConfig):
             "form: expected restarts 1 and brew_augment none with watermark, which starts at the "
             f"blend, got {self.restarts} and {self.brew_augment}; choose --profile watermark",
         )
+
+
+def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
+    """The steps of all restarts."""
+    return brewing_work("pixels", config, recipe, sizes)
 
 
 def craft(task: TargetedTask, config: Config) -> Tensor:

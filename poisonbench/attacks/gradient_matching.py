@@ -36,11 +36,14 @@ from poisonbench.attacks.shared.targeted_optimiser import (
     MNIST_PRESETS,
     BrewingConfig,
     brew,
+    brewing_work,
     surrogate_models,
 )
 from poisonbench.attacks.shared.unrolled_step import weights_of
 from poisonbench.core.settings import Profiles
+from poisonbench.core.work import Sizes, Work
 from poisonbench.models.classifier import Classifier
+from poisonbench.training.recipe import Recipe
 
 VERSION = 1
 
@@ -62,6 +65,11 @@ _SHORT = 1e-6
 
 #: The defaults are HINT's for CIFAR-10.
 Config = BrewingConfig
+
+
+def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
+    """The steps of all restarts."""
+    return brewing_work("matching", config, recipe, sizes)
 
 
 def craft(task: TargetedTask, config: Config) -> Tensor:

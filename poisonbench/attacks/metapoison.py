@@ -60,7 +60,9 @@ from poisonbench.attacks.shared.unrolled_step import sgd_step, weights_of
 from poisonbench.core.devices import send
 from poisonbench.core.errors import DivergedError, UsageError
 from poisonbench.core.settings import Profiles, require, setting
+from poisonbench.core.work import Passes, Sizes, Work
 from poisonbench.models.classifier import Classifier
+from poisonbench.training.recipe import Recipe
 
 VERSION = 1
 
@@ -146,6 +148,24 @@ class Config(AttackConfig):
     def budget(self) -> float:
         """L-infinity budget in [0, 1], of noise and colour together."""
         return self.epsilon + LARGEST_SHIFT * self.color
+
+
+def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
+    """Each network's unrolled steps on the batches of an epoch that hold poisons."""
+    size, is_staggered = config.inner_batch_size, config.start == "staggered"
+    batches = math.ceil(sizes.images / (config.poisons_per_batch or sizes.images))
+    if config.poisons_per_batch is None:
+        # As many of an epoch's batches as have a poison among their images.
+        share = 1 - (1 - sizes.images / sizes.train) ** size
+        batches = math.ceil(share * math.ceil(sizes.train / size))
+    steps = config.steps * config.surrogates * batches * config.unroll
+    epochs = config.surrogates - 1 if is_staggered else recipe.epochs
+    states = config.surrogates * (config.surrogates if is_staggered else 1)
+    return Work(
+        passes=(Passes(kind="unrolled", images=steps * size, batch=size),),
+        surrogates=tuple((number, epochs) for number in range(config.surrogates)),
+        memory=states * sizes.weights + 4 * sizes.pixels,
+    )
 
 
 def craft(task: TargetedTask, config: Config) -> Tensor:

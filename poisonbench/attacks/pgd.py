@@ -29,6 +29,7 @@ from torch import Tensor
 
 from poisonbench.attacks.base import AttackConfig, AttackTask
 from poisonbench.core.settings import Profiles, setting
+from poisonbench.core.work import Passes, Sizes, Work
 from poisonbench.training.projected_gradient import (
     Ball,
     ProjectedGradient,
@@ -36,6 +37,7 @@ from poisonbench.training.projected_gradient import (
     example_losses,
     warn_of_zero_gradients,
 )
+from poisonbench.training.recipe import Recipe
 
 VERSION = 1
 
@@ -59,6 +61,16 @@ class Config(AttackConfig):
     )
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Arithmetic of the attack's passes; auto: bfloat16 where the device has it."
+    )
+
+
+def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
+    """The steps on one surrogate."""
+    images = sizes.images * config.steps * config.restarts
+    return Work(
+        passes=(Passes(kind="pixels", images=images, precision=config.precision),),
+        surrogates=((0, recipe.epochs),),
+        memory=3 * sizes.pixels,
     )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from poisonbench.attacks.base import AttackConfig, TargetedTask
 from poisonbench.core.settings import Profiles, setting
+from poisonbench.core.work import nothing_more
 
 VERSION = 1
 
@@ -39,3 +40,6 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
     noisy = task.images + config.epsilon * (2 * signs - 1)
     task.report(1, 1)
     return noisy.clamp(0, 1)
+
+
+work = nothing_more

@@ -6,7 +6,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from packaging.requirements import Requirement
@@ -28,26 +28,48 @@ app = common.command_app()
 def doctor(
     results: common.ResultsOption = DEFAULT_RESULTS,
     data_root: common.DataRootOption = DEFAULT_DATA_ROOT,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Also test this device for two minutes (cuda, cuda:N; cpu: seconds), and print a "
+            "block to paste into an issue."
+        ),
+    ] = None,
     as_json: common.JsonOption = False,
 ) -> None:
     """Check versions, devices, data, and whether the results folder is safe for many processes.
 
     Exits with 1 when something is amiss that runs would suffer from. Data sets that have not been
-    fetched are no fault.
+    fetched are no fault. With --device: does it train to the same bytes twice, is bfloat16 as
+    accurate as float32, how fast is it.
     """
+    tests, text = _self_test(device) if device is not None else ([], "")
     checks = [
         *_versions(),
         *_devices(),
         *_data(data_root),
         *check_folder(results),
         Check("SLURM", True, describe()),
+        *tests,
     ]
     is_well = all(check.is_well for check in checks)
     rows = [{"name": c.name, "ok": c.is_well, "detail": c.detail} for c in checks]
     lines = [f"{'ok  ' if c.is_well else 'BAD '}{c.name:<20}{c.detail}" for c in checks]
-    common.show({"ok": is_well, "checks": rows}, lines, as_json)
+    facts = {"ok": is_well, "checks": rows} | ({"block": text} if text else {})
+    common.show(facts, [*lines, *(["", text] if text else [])], as_json)
     if not is_well:
         raise typer.Exit(1)
+
+
+def _self_test(name: str) -> tuple[list[Check], str]:
+    """The findings on a device, and the block that has them; a device that is not there is said."""
+    from poisonbench.runs.context import find_device
+    from poisonbench.runs.self_test import block, run_self_test
+
+    device = find_device(name)
+    findings = run_self_test(device)
+    checks = [Check(own.name, own.is_well, own.detail) for own in findings]
+    return checks, block(device, findings)
 
 
 def _versions() -> list[Check]:

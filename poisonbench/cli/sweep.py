@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poisonbench.cli import common
+from poisonbench.cli.sweep_estimates import DEVICES, check_estimate, print_estimates
 from poisonbench.cli.sweep_status import print_status
 from poisonbench.cli.worker import worker
 from poisonbench.core.errors import InterruptedRunError, JobsFailedError, UsageError
@@ -62,6 +63,18 @@ OnlyOption = Annotated[
 ]
 
 
+EstimateOption = Annotated[
+    bool,
+    typer.Option(
+        "--estimate", help="FLOPs, peak memory and hours of the jobs that are left; runs nothing."
+    ),
+]
+OnOption = Annotated[
+    str | None,
+    typer.Option(help=f"Estimate hours on {', '.join(DEVICES)}; cpu times short passes here."),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class _PlanOptions:
     table: str = common.option("2", "The runs of which table.")
@@ -81,6 +94,8 @@ class _PlanOptions:
     json: bool = common.option(False, "An immutable plan, for the other sweep commands.")
     output: Path | None = common.option(None, "Write the plan to this file, not to stdout.")
     dry_run: bool = common.option(False, "Show states and costs instead.")
+    estimate: EstimateOption = False
+    on: OnOption = None
     results: common.ResultsOption = DEFAULT_RESULTS
     data_root: common.DataRootOption = DEFAULT_DATA_ROOT
     quiet: common.QuietOption = False
@@ -97,8 +112,11 @@ def plan(options: _PlanOptions) -> None:
     poisonbench sweep plan --table 2 --json --output plan.json
 
     poisonbench sweep plan --table 2 --dataset mnist --for-claims
+
+    poisonbench sweep plan --table 2 --dataset cifar10 --estimate --on h100
     """
     kind = _read_kind(options.only)
+    check_estimate(options.estimate, options.on)
     if options.output is not None and not options.json:
         raise UsageError("expected --output with --json, got it alone; add --json or use `> FILE`")
     if options.reading is not None and (options.lines is not None or options.for_claims):
@@ -113,7 +131,7 @@ def plan(options: _PlanOptions) -> None:
         requests = list(dict.fromkeys(run for own in for_claims for run in own.requests()))
         warnings = tuple(text for own in for_claims if (text := own.warning))
         words = _claims_in_words(for_claims, job_states, warnings)
-        if not (options.json or options.dry_run):
+        if not (options.json or options.dry_run or options.estimate):
             print(words)
             common.say("to run them: add --json --output PLAN", quiet=options.quiet)
             return
@@ -121,7 +139,7 @@ def plan(options: _PlanOptions) -> None:
     elif options.lines is None:
         from poisonbench.tables.catalogue import find_reading, missing_runs
 
-        is_plain = not (options.json or options.dry_run or kind == "craft")
+        is_plain = not (options.json or options.dry_run or options.estimate or kind == "craft")
         if is_plain:
             # Without reading data: the report's own test of what is done.
             job_states.refresh()
@@ -144,7 +162,11 @@ def plan(options: _PlanOptions) -> None:
         planned = replace(plan_requests(requests, options.data_root, claims), warnings=warnings)
     else:
         planned = plan_lines(_read_lines(options.lines), options.data_root)
-    if options.dry_run:
+    if options.estimate:
+        print_estimates(
+            planned.only(kind), job_states, options.data_root, options.on, as_json=options.json
+        )
+    elif options.dry_run:
         print_status(planned, job_states, as_json=options.json)
     elif options.output is not None:
         write_plan(planned, options.output)
@@ -206,9 +228,20 @@ def run(plan: PlanArgument, options: _SweepOptions) -> None:
 def status(
     plan: PlanArgument,
     results: common.ResultsOption = DEFAULT_RESULTS,
+    data_root: common.DataRootOption = DEFAULT_DATA_ROOT,
     as_json: common.JsonOption = False,
+    estimate: EstimateOption = False,
+    on: OnOption = None,
 ) -> None:
-    """Show what has become of the jobs of a plan, from records and leases alone."""
+    """Show what has become of the jobs of a plan, from records and leases alone.
+
+    With --estimate, what those that are left will cost; this reads the data sets too.
+    """
+    check_estimate(estimate, on)
+    if estimate:
+        planned, job_states = read_plan(plan), _job_states(results)
+        print_estimates(planned.jobs, job_states, data_root, on, as_json=as_json)
+        return
     print_status(read_plan(plan), _job_states(results), as_json=as_json)
 
 

@@ -35,7 +35,7 @@ def print_status(plan: Plan, job_states: JobStates, *, as_json: bool) -> None:
     for text in plan.warnings:
         print(f"warning: {text}")
     print(f"{'':<28}" + "".join(f"{state:>13}" for state in State) + f"{'hours left':>13}")
-    for name, jobs in [*_groups(plan.jobs).items(), ("all", list(plan.jobs))]:
+    for name, jobs in [*job_groups(plan.jobs).items(), ("all", list(plan.jobs))]:
         counts = Counter(states[job.id] for job in jobs)
         hours = _hours([job for job in jobs if states[job.id] is not State.DONE], costs)
         print(f"{name:<28}" + "".join(f"{counts[state]:>13}" for state in State) + f"{hours:>13}")
@@ -58,7 +58,8 @@ def _hours(left: Sequence[Job], costs: Costs) -> str:
     return shown + ("+?" if len(known) < len(left) else "")
 
 
-def _groups(jobs: Sequence[Job]) -> dict[str, list[Job]]:
+def job_groups(jobs: Sequence[Job]) -> dict[str, list[Job]]:
+    """Jobs by kind, method and data set, in few words."""
     groups = defaultdict(list)
     for job in jobs:
         kind = "poison " if job.kind == "craft" else ""

@@ -38,7 +38,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poisonbench.core.settings import Profiles, setting
-from poisonbench.defenses.shared.feature_filter import FeatureFilter, FilterConfig, rows_by_class
+from poisonbench.defenses.shared.feature_filter import (
+    FeatureFilter,
+    FilterConfig,
+    feature_work,
+    rows_by_class,
+)
 
 VERSION = 1
 
@@ -103,3 +108,4 @@ def suspects(points: NDArray[np.float64], seed: int, config: Config) -> NDArray[
 
 
 build = partial(FeatureFilter, kept)
+work = feature_work

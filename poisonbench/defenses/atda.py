@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.core.work import Passes, Sizes, Work
 from poisonbench.defenses.base import Defense, Recipe, TrainingState
 from poisonbench.models.folding import folded
 from poisonbench.training.projected_gradient import Ball, ProjectedGradient, StepHooks
@@ -64,6 +65,14 @@ PROFILES: Profiles = {
     "linf": {"*": {"norm": "linf", "radius": 16 / 255, "steps": 10, "step_ratio": 0.25}},
     "code": {"*": {"radius": 0.5, "early_stop": False}},
 }
+
+
+def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
+    """The search with all its steps: early stopping makes it shorter."""
+    images = recipe.epochs * sizes.images * config.steps
+    batch, precision = recipe.batch_size, recipe.precision
+    search = Passes(kind="pixels", images=images, batch=batch, precision=precision)
+    return Work(passes=(search,))
 
 
 class AdversarialTraining(Defense):

@@ -17,6 +17,8 @@ build     ``build(config, recipe)`` returns a :class:`Defense` for one run, whic
           recipe; ValueError where the two do not go together. A class that derives from
           :class:`Defense` is one: its ``config`` and ``recipe`` are these.
 RECIPE_CHANGES  if there, what a profile changes in the training recipe, as ``PROFILES``.
+work      if there, ``work(config, recipe, sizes)`` says what it costs beyond plain training
+          (``core/work.py``): which images pass which network, for ``sweep plan --estimate``.
 
 A defense edits the one training loop, which every method shares, in the hooks of :class:`Defense`.
 It needs none; a run calls them in this order:

@@ -21,6 +21,7 @@ Limits     repairs what poisons do to the statistics, not what they do to weight
 from collections.abc import Collection
 
 from poisonbench.core.settings import BaseConfig, Profiles, require
+from poisonbench.core.work import nothing_more
 from poisonbench.defenses.base import Defense, Recipe
 
 VERSION = 1
@@ -45,3 +46,4 @@ class Recalibration(Defense):
 
 
 build = Recalibration
+work = nothing_more

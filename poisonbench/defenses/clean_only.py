@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.core.settings import BaseConfig, require
+from poisonbench.core.work import nothing_more
 from poisonbench.defenses.base import Oracle, TrainingSet, TrainingState
 
 VERSION = 1
@@ -52,3 +53,4 @@ class CleanOnly(Oracle):
 
 
 build = CleanOnly
+work = nothing_more

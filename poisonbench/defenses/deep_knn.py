@@ -36,7 +36,7 @@ from torch import Tensor
 
 from poisonbench.core.devices import is_accelerator
 from poisonbench.core.settings import Profiles, setting
-from poisonbench.defenses.shared.feature_filter import FeatureFilter, FilterConfig
+from poisonbench.defenses.shared.feature_filter import FeatureFilter, FilterConfig, feature_work
 
 VERSION = 1
 
@@ -133,3 +133,4 @@ def _count_at_once(
 
 
 build = partial(FeatureFilter, kept)
+work = feature_work

@@ -40,6 +40,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.core.settings import BaseConfig, Profiles, require, setting
+from poisonbench.core.work import Passes, Sizes, Work
 from poisonbench.defenses.base import Defense, Recipe, TrainingSet, TrainingState
 from poisonbench.defenses.shared.facility_location import medoid_clusters
 from poisonbench.defenses.shared.feature_filter import restore_emptied_classes
@@ -80,18 +81,30 @@ PROFILES: Profiles = {
 
 def build(config: Config, recipe: Recipe) -> Defense:
     """EPIC for one run; ValueError where no round falls inside the recipe's epochs."""
+    rounds = rounds_of(config, recipe)
+    require(
+        len(rounds) > 0,
+        f"warmup: expected a first round after at most {rounds.stop - 1} of {recipe.epochs} "
+        f"epochs, got one after {rounds.start}",
+    )
+    return Epic(config, rounds)
+
+
+def rounds_of(config: Config, recipe: Recipe) -> range:
+    """The numbers of epochs after which there is a round."""
     last = recipe.epochs - 1
     if config.until_milestone:
         last = min(last, max(recipe.milestones, default=int(0.75 * recipe.epochs)))
     first = config.warmup
     if config.rounds == "multiples":
         first = math.ceil(config.warmup / config.interval) * config.interval
-    require(
-        first <= last,
-        f"warmup: expected a first round after at most {last} of {recipe.epochs} epochs, "
-        f"got one after {first}",
-    )
-    return Epic(config, range(first, last + 1, config.interval))
+    return range(first, last + 1, config.interval)
+
+
+def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
+    """The rounds' predictions; the selection is not counted, nor what it saves by dropping."""
+    rounds = len(rounds_of(config, recipe))
+    return Work(passes=(Passes(kind="forward", images=rounds * sizes.images),))
 
 
 class Epic(Defense):

@@ -40,6 +40,7 @@ from torch import Tensor
 from poisonbench.core.devices import send
 from poisonbench.core.errors import DivergedError
 from poisonbench.core.settings import BaseConfig, Profiles, require, setting
+from poisonbench.core.work import Passes, Sizes, Work
 from poisonbench.defenses.base import Defense, Recipe, TrainingSet, TrainingState
 from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.models.cpu.parallel_passes import in_parallel
@@ -96,6 +97,15 @@ def build(config: Config, recipe: Recipe) -> Defense:
         f"begin_epoch: expected under {recipe.epochs}, got {config.begin_epoch}",
     )
     return Friends(config)
+
+
+def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
+    """The noise, made once."""
+    if not config.friendly:
+        return Work()
+    predictions = Passes(kind="forward", images=sizes.images)
+    descent = Passes(kind="pixels", images=config.steps * sizes.images)
+    return Work(passes=(predictions, descent), memory=sizes.pixels)
 
 
 class Friends(Defense):

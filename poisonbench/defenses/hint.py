@@ -48,6 +48,7 @@ from torch import Tensor
 
 from poisonbench.core.errors import DivergedError
 from poisonbench.core.settings import BaseConfig, Profiles, require, setting
+from poisonbench.core.work import Passes, Sizes, Work
 from poisonbench.data.splits import other_labels, rounded_up
 from poisonbench.defenses.base import Defense, Recipe, TrainingSet, TrainingState
 from poisonbench.influence.head import (
@@ -152,6 +153,14 @@ def build(config: Config, recipe: Recipe) -> Defense:
         f"schedule: expected an update before epoch {recipe.epochs}, got {config.schedule}",
     )
     return Hint(config)
+
+
+def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
+    """A round's features and maps; the solve, on features, is not counted."""
+    rounds = sum(epoch < recipe.epochs for epoch in config.schedule)
+    features = Passes(kind="forward", images=rounds * (sizes.images + sizes.validation))
+    maps = Passes(kind="pixels", images=rounds * config.ratio * sizes.images)
+    return Work(passes=(features, maps), memory=sizes.pixels)
 
 
 class Hint(Defense):

@@ -26,6 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from poisonbench.core.settings import BaseConfig, setting
+from poisonbench.core.work import nothing_more
 from poisonbench.defenses.base import Defense, TrainingSet, TrainingState
 
 VERSION = 1
@@ -75,3 +76,4 @@ def round_trip(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
 
 
 build = Jpeg
+work = nothing_more

@@ -23,7 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.core.settings import setting
-from poisonbench.defenses.shared.feature_filter import FeatureFilter, FilterConfig, keep_lowest
+from poisonbench.defenses.shared.feature_filter import (
+    FeatureFilter,
+    FilterConfig,
+    feature_work,
+    keep_lowest,
+)
 
 VERSION = 1
 
@@ -49,3 +54,4 @@ def distances_to_centroid(features: Tensor, labels: Tensor) -> Tensor:
 
 
 build = partial(FeatureFilter, kept)
+work = feature_work

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from poisonbench.core.devices import send
 from poisonbench.core.settings import BaseConfig, setting
+from poisonbench.core.work import nothing_more
 from poisonbench.defenses.base import Defense, TrainingState
 from poisonbench.training.augmentation import draw_beta
 
@@ -63,3 +64,4 @@ class Mixup(Defense):
 
 
 build = Mixup
+work = nothing_more

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.core.work import nothing_more
 from poisonbench.data.splits import Split
 from poisonbench.defenses.base import Defense, Recipe
 from poisonbench.training.recipe import HINT_CODE_CHANGES
@@ -49,3 +50,6 @@ class WithValidation(Defense):
             torch.cat([train.images, validation.images]),
             torch.cat([train.labels, validation.labels]),
         )
+
+
+work = nothing_more

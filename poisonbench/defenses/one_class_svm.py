@@ -33,6 +33,7 @@ from poisonbench.core.settings import setting
 from poisonbench.defenses.shared.feature_filter import (
     FeatureFilter,
     FilterConfig,
+    feature_work,
     keep_lowest,
     rows_by_class,
 )
@@ -75,3 +76,4 @@ def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: C
 
 
 build = partial(FeatureFilter, kept)
+work = feature_work

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.core.settings import BaseConfig, setting
+from poisonbench.core.work import nothing_more
 from poisonbench.defenses.shared.feature_filter import FeatureFilter
 
 VERSION = 1
@@ -41,3 +42,4 @@ def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: C
 
 
 build = partial(FeatureFilter, kept)
+work = nothing_more

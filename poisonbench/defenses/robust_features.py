@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.core.work import Passes, Sizes, Work
 from poisonbench.defenses.base import Defense, Recipe, TrainingState
 from poisonbench.models.folding import folded
 from poisonbench.training.projected_gradient import Ball, ProjectedGradient
@@ -47,6 +48,15 @@ class Config(BaseConfig):
 PROFILES: Profiles = {
     "paper": {"mnist": {"epsilon": 76 / 255}, "mnist-sample": {"epsilon": 38 / 255}}
 }
+
+
+def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
+    """The search in an epoch of pretraining, whose epochs are the estimate's to know."""
+    batch, precision = recipe.batch_size, recipe.precision
+    search = Passes(
+        kind="pixels", images=sizes.images * config.steps, batch=batch, precision=precision
+    )
+    return Work(pretraining=(search,))
 
 
 class RobustFeatures(Defense):

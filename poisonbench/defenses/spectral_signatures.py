@@ -30,6 +30,7 @@ from poisonbench.core.settings import require, setting
 from poisonbench.defenses.shared.feature_filter import (
     FeatureFilter,
     FilterConfig,
+    feature_work,
     keep_lowest,
     rows_by_class,
 )
@@ -77,3 +78,4 @@ def spectral_scores(features: Tensor) -> Tensor:
 
 
 build = partial(FeatureFilter, kept)
+work = feature_work

@@ -2,7 +2,10 @@
 
 import os
 
+import pytest
+
 from helpers.command_line import cli, done
+from poisonbench.runs import self_test
 from poisonbench.sweep import folder_checks
 from poisonbench.sweep.folder_checks import check_folder
 
@@ -44,3 +47,36 @@ def test_a_file_system_without_exclusive_create_or_atomic_rename_is_seen(tmp_pat
     assert not checks["atomic rename"].is_well
     assert "torn" in checks["atomic rename"].detail
     assert checks["rename of folders"].is_well
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return ("--results", tmp_path / "r", "--data-root", tmp_path)
+
+
+def test_a_device_is_tested_on_demand(folders):
+    text = done("doctor", "--device", "cpu", *folders).out
+    block = text[text.index("| self-test |") :]
+    for name in ("determinism", "bfloat16", "speed float32", "speed bfloat16"):
+        assert f"| {name} | ok: " in block
+    assert "| device | cpu |" in block
+
+
+def test_a_device_that_is_not_there_is_said(folders):
+    outcome = cli("doctor", "--device", "cuda:99", *folders)
+    assert outcome.code == 2
+    assert "expected a CUDA device that exists, got 'cuda:99'" in outcome.err
+
+
+def test_a_training_that_is_not_the_same_twice_is_a_fault(folders, monkeypatch):
+    draws = iter(range(100))
+
+    def another(*tensors):
+        return f"{next(draws):016}"
+
+    monkeypatch.setattr(self_test, "digest_tensors", another)
+    outcome = cli("doctor", "--device", "cpu", *folders, "--json")
+    assert outcome.code == 1
+    rows = {row["name"]: row["ok"] for row in outcome.json["checks"]}
+    assert not rows["determinism"]
+    assert rows["bfloat16"]

@@ -33,8 +33,10 @@ from poisonbench.attacks.base import AttackConfig, TargetedTask
 from poisonbench.attacks.shared.resuming import resume
 from poisonbench.core.devices import send
 from poisonbench.core.settings import setting
+from poisonbench.core.work import Passes, PassKind, Sizes, Work
 from poisonbench.models.classifier import Classifier, groups_in_a_pass
 from poisonbench.training.projected_gradient import project_linf, shift_flip
+from poisonbench.training.recipe import Recipe
 
 #: Losses (G,) of groups of poisons (G, P, C, H, W), which belong to the targets (G,), at the
 #: surrogate of that number.
@@ -97,13 +99,30 @@ class BrewingConfig(OptimiserConfig):
 
 def surrogate_models(task: TargetedTask, config: BrewingConfig) -> list[Classifier]:
     """The attacker's models, staggered as the config says."""
-    count = config.surrogates
-    ends = [max(1, round(task.epochs * (number + 1) / count)) for number in range(count)]
+    ends = _surrogate_epochs(config, task.epochs)
     if config.stagger == "snapshots":
         return task.snapshots(0, ends)
-    if config.stagger == "none":
-        ends = [task.epochs] * count
     return [task.snapshots(number, [end])[0] for number, end in enumerate(ends)]
+
+
+def _surrogate_epochs(config: BrewingConfig, epochs: int) -> list[int]:
+    """After how many epochs each surrogate is taken."""
+    count = config.surrogates
+    if config.stagger == "none":
+        return [epochs] * count
+    return [max(1, round(epochs * (number + 1) / count)) for number in range(count)]
+
+
+def brewing_work(kind: PassKind, config: BrewingConfig, recipe: Recipe, sizes: Sizes) -> Work:
+    """The cost of brewing, whose objective sends the poisons through a surrogate in some way."""
+    images = config.steps * config.restarts * config.surrogates * sizes.images
+    ends = _surrogate_epochs(config, recipe.epochs)
+    trained = [(0, recipe.epochs)] if config.stagger == "snapshots" else list(enumerate(ends))
+    return Work(
+        passes=(Passes(kind=kind, images=images, batch=sizes.images),),
+        surrogates=tuple(trained),
+        memory=3 * config.restarts * sizes.pixels + config.surrogates * sizes.weights,
+    )
 
 
 def brew(

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.core.settings import BaseConfig, require, setting
+from poisonbench.core.work import Passes, Sizes, Work
 from poisonbench.data.splits import Split, rounded_up
 from poisonbench.defenses.base import Defense, Recipe, TrainingSet, TrainingState
 from poisonbench.models.classifier import Classifier
@@ -107,6 +108,23 @@ class FeatureFilter(Defense):
             split = Split(state.original.images, state.original.labels)
         network = state.train_copy("features", split)
         return finite_outputs(network, train, Classifier.embed, "features")
+
+
+def feature_work(config: FilterConfig, recipe: Recipe, sizes: Sizes) -> Work:
+    """The copy's training, where there is one, and a pass for features; the rule is not counted."""
+    passes = [Passes(kind="forward", images=sizes.images)]
+    if sizes.scenario != "transfer" and config.features_from != "start":
+        images = sizes.images if config.features_from == "poisoned" else sizes.validation
+        training = recipe.epochs * images
+        passes.append(
+            Passes(
+                kind="training",
+                images=training,
+                batch=recipe.batch_size,
+                precision=recipe.precision,
+            )
+        )
+    return Work(passes=tuple(passes))
 
 
 def keep_lowest(scores: Tensor, labels: Tensor, share: float) -> Tensor:

@@ -1,0 +1,236 @@
+"""Estimated costs: counted by hand, as settings grow, what does not fit, and that all have one."""
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from helpers.command_line import cli, done
+from poisonbench.core.work import Passes, Sizes, Work
+from poisonbench.registry import attacks, defenses
+from poisonbench.requests import CraftRequest, PoisonRequest, RunRequest
+from poisonbench.results.store import Store
+from poisonbench.runs import estimates
+from poisonbench.runs.context import RunContext
+from poisonbench.runs.estimates import Estimator
+from poisonbench.runs.hardware import ACCELERATORS, SECONDS_AN_OPERATOR, Accelerator
+from poisonbench.runs.pass_costs import count_pass, time_pass
+from poisonbench.targeting import SCENARIOS
+
+SMALL = "mnist-sample@1000"
+
+
+@pytest.fixture
+def context(tmp_path):
+    return RunContext(Store(tmp_path / "results"), tmp_path, torch.device("cpu"))
+
+
+def run(method="none", attack="pgd", dataset=SMALL, **settings):
+    return RunRequest(
+        method=method,
+        dataset=dataset,
+        poison=PoisonRequest(attacks=(attack,)),
+        settings=settings,
+    )
+
+
+def craft(attack, dataset=SMALL, **settings):
+    poison = PoisonRequest(attacks=(attack,), settings={attack: settings} if settings else {})
+    return CraftRequest(dataset=dataset, poison=poison)
+
+
+def tiny():
+    """A convolution of 3 x 3 from 2 to 4 channels on 8 x 8 pixels, and a linear layer to 5."""
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, bias=False), nn.Flatten(), nn.Linear(4 * 6 * 6, 5, bias=False)
+    )
+
+
+# By hand, in FLOPs an image: a multiply-add is two.
+CONV, LINEAR = 2 * 4 * 6 * 6 * 2 * 9, 2 * 144 * 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "flops"),
+    [
+        ("forward", CONV + LINEAR),
+        # Back to the linear layer's input and weights, and to the convolution's weights.
+        ("training", 2 * CONV + 3 * LINEAR),
+        # Back to the linear layer's and the convolution's inputs, not to weights.
+        ("pixels", 2 * CONV + 2 * LINEAR),
+    ],
+)
+def test_flops_are_those_of_a_count_by_hand(kind, flops):
+    assert count_pass(kind, tiny, (2, 8, 8), 16).flops == 16 * flops
+
+
+def test_second_order_passes_cost_more_than_those_that_they_hold():
+    training, matching, unrolled = (
+        count_pass(kind, tiny, (2, 8, 8), 16) for kind in ("training", "matching", "unrolled")
+    )
+    assert training.flops < matching.flops < unrolled.flops
+    assert training.saved < matching.saved <= unrolled.saved
+
+
+def test_what_is_saved_for_the_backward_pass_grows_with_the_batch_and_holds_no_weights():
+    small, large = (count_pass("training", tiny, (2, 8, 8), batch) for batch in (4, 8))
+    assert large.saved == pytest.approx(2 * small.saved, rel=0.05)
+    assert count_pass("forward", tiny, (2, 8, 8), 4).saved == 4 * 2 * 8 * 8 * 4
+
+
+def test_an_operator_takes_the_longest_of_arithmetic_traffic_and_launch():
+    device = Accelerator(
+        float32=2e12, bfloat16=2e13, bandwidth=1e12 / 0.7, memory=1e9, source="made up"
+    )
+    operators = [(1e12, 0.0), (0.0, 2e12), (1.0, 1.0)]
+    assert device.seconds(operators, "float32") == pytest.approx(1 + 2 + SECONDS_AN_OPERATOR)
+    assert device.seconds(operators, "auto") == pytest.approx(0.1 + 1 + SECONDS_AN_OPERATOR)
+
+
+def test_devices_without_bfloat16_compute_in_float32():
+    operators = [(1e15, 0.0)]
+    v100 = ACCELERATORS["v100"]
+    assert v100.seconds(operators, "auto") == v100.seconds(operators, "float32")
+
+
+def test_an_estimate_scales_with_epochs_and_steps(context):
+    device = ACCELERATORS["h100"]
+    one, three = (
+        Estimator(context, device).of(run(epochs=epochs, milestones=())) for epochs in (100, 300)
+    )
+    assert three.flops / one.flops == pytest.approx(3, rel=0.02)
+    assert three.seconds / one.seconds == pytest.approx(3, rel=0.02)
+    assert three.memory == one.memory
+    short, long = (Estimator(context).of(craft("pgd", steps=steps)).flops for steps in (10, 20))
+    # The surrogate's training is the same.
+    more = Estimator(context).of(craft("pgd", steps=20, restarts=2)).flops
+    assert more - long == pytest.approx(2 * (long - short), rel=1e-6)
+
+
+def test_a_network_that_jobs_share_counts_once(context):
+    estimator = Estimator(context)
+    first, second = (estimator.of(craft(name)) for name in ("pgd", "dap"))
+    alone = Estimator(context).of(craft("dap"))
+    assert second.flops < alone.flops
+    assert Estimator(context).of(craft("pgd")).flops == first.flops
+
+
+@pytest.mark.parametrize("name", [*attacks(), *defenses()])
+def test_every_method_says_its_own_cost(name, context):
+    entry = {**attacks(), **defenses()}[name]
+    assert hasattr(entry.load(), "work"), f"{name}: add work(config, recipe, sizes) to its module"
+    if name in attacks():
+        estimate = Estimator(context).of(craft(name))
+        # The noise's targets are easy ones, to networks that are trained for that.
+        assert (estimate.flops > 0) is (name != "durp")
+    else:
+        attack = "bp" if name == "robust-features" else "pgd"
+        estimate = Estimator(context).of(run(name, attack))
+        plain = Estimator(context).of(run("none", attack))
+        assert estimate.flops >= plain.flops > 0
+    assert not estimate.remarks
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_each_scenario_has_an_estimate(scenario, context):
+    request = CraftRequest(
+        dataset=SMALL, poison=PoisonRequest(attacks=("bp",), targeting={"scenario": scenario})
+    )
+    poison = request.poison
+    victim = RunRequest(method="knn", dataset=SMALL, poison=poison)
+    estimator = Estimator(context)
+    first, second = estimator.of(victim), estimator.of(victim)
+    # What is pretrained is kept.
+    assert (first.flops > second.flops > 0) is (scenario != "scratch")
+
+
+def test_a_method_that_says_nothing_costs_plain_training_and_says_so(context, monkeypatch):
+    module = defenses()["friends"].load()
+    assert isinstance(module, ModuleType)
+    plain = Estimator(context).of(run("none"))
+    monkeypatch.delattr(module, "work")
+    estimate = Estimator(context).of(run("friends"))
+    assert estimate.remarks == (estimates.ASSUMED,)
+    assert estimate.flops == plain.flops
+
+
+def test_other_networks_than_the_runs_are_counted_apart(context):
+    narrow = Estimator(context).of(craft("dc", surrogate_width=0.25))
+    wide = Estimator(context).of(craft("dc", surrogate_width=0.5))
+    assert wide.flops > 1.2 * narrow.flops
+
+
+def test_passes_are_timed_here(context):
+    assert 0 < time_pass("pixels", tiny_classifier, (1, 28, 28), 8) < 1
+    estimate = Estimator(context, times=True).of(run(epochs=1, milestones=()))
+    assert estimate.seconds is not None
+    assert 0 < estimate.seconds < 600
+
+
+def tiny_classifier():
+    from poisonbench.models import build_model
+
+    return build_model("mnist-cnn-small", (1, 28, 28), 10, [0.1], [0.3], torch.Generator())
+
+
+def test_a_method_of_ones_own_says_its_cost_by_the_same_hook(context, monkeypatch):
+    module = defenses()["jpeg"].load()
+
+    def work(config, recipe, sizes):
+        assert isinstance(sizes, Sizes)
+        return Work(passes=(Passes(kind="forward", images=sizes.images),), memory=7e9)
+
+    before = Estimator(context).of(run("jpeg"))
+    monkeypatch.setattr(module, "work", work)
+    after = Estimator(context).of(run("jpeg"))
+    assert after.flops > before.flops
+    assert after.memory - before.memory > 6e9
+
+
+LINES = "\n".join(
+    [
+        f"poisonbench defend --method none --dataset {SMALL} --attack pgd --rho 0.5",
+        f"poisonbench defend --method atda --dataset {SMALL} --attack pgd --rho 0.5",
+    ]
+)
+
+
+def test_a_plan_is_estimated_and_what_does_not_fit_is_said(tmp_path, monkeypatch):
+    lines = tmp_path / "lines"
+    lines.write_text(LINES)
+    folders = ("--results", tmp_path / "r", "--data-root", tmp_path)
+    ask = ("sweep", "plan", "--lines", lines, *folders, "--estimate", "--on", "h100")
+    text = done(*ask).out
+    assert "poison pgd" in text
+    assert "does not fit" not in text
+    answer = done(*ask, "--json").json
+    assert answer["on"] == "h100"
+    assert len(answer["jobs"]) == 3
+    assert answer["flops"] == sum(job["flops"] for job in answer["jobs"])
+    assert all(job["fits"] for job in answer["jobs"])
+    assert not Path(tmp_path / "r" / "runs").exists()
+
+    small = Accelerator(float32=1e12, bfloat16=None, bandwidth=1e12, memory=1e8, source="small")
+    monkeypatch.setitem(ACCELERATORS, "h100", small)
+    (line, *others) = [text for text in done(*ask).out.splitlines() if "does not fit" in text]
+    assert len(others) == 2
+    assert "GB, h100 has 0" in line
+
+
+def test_the_jobs_that_are_left_of_a_plan_are_estimated(tmp_path):
+    lines, plan = tmp_path / "lines", tmp_path / "plan.json"
+    lines.write_text(LINES)
+    folders = ("--results", tmp_path / "r", "--data-root", tmp_path)
+    done("sweep", "plan", "--lines", lines, "--json", "--output", plan, *folders)
+    answer = done("sweep", "status", plan, *folders, "--estimate", "--json").json
+    assert answer["hours"] is None
+    assert [job["hours"] for job in answer["jobs"]] == [None] * 3
+
+
+def test_bad_words(tmp_path):
+    assert "add --estimate" in cli("sweep", "plan", "--on", "h100").err
+    refused = cli("sweep", "plan", "--estimate", "--on", "h10")
+    assert refused.code == 2
+    assert "expected h100, h200, a100, v100, cpu, got 'h10'" in refused.err
