@@ -224,7 +224,8 @@ NETWORKS = _ours(
         "cifar-small",
         "Six convolutions in three stages for 32 x 32 images, trained on a CPU in minutes",
         default_for=("cifar10@10000",),
-        # Chosen on validation images for 10,000 training images.
+        # On 10,000 images 83 % of the validation images; label smoothing of 0.1 gave 82 and is
+        # left out. Nothing else was tried.
         recipe={
             "epochs": 18,
             "batch_size": 100,

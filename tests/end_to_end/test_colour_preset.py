@@ -70,5 +70,5 @@ def test_its_runs_stand_apart_from_the_papers(table):
 
 def test_trials_have_poisons_of_their_own():
     commands = missing_commands("2", [], COLOUR_PART)
-    drawn = [line for line in commands if "--method none" in line and "--rho 1.0" in line]
+    drawn = [line for line in commands if "--method none" in line and "--rho 1 " in line]
     assert ["--poison-trial" in line for line in drawn] == [False, True, True, True, True]
