@@ -231,7 +231,7 @@ NETWORKS = _ours(
             "batch_size": 100,
             "learning_rate": 0.2,
             "milestones": (),
-            "schedule": "one-cycle",
+            "rate_schedule": "one-cycle",
         },
     ),
 )

@@ -76,7 +76,7 @@ class TrainingSpec(JsonPart, frozen=True, kw_only=True):
     augment: str
     precision: str
     recalibrate: Number | None = None
-    schedule: str | None = None
+    rate_schedule: str | None = None
     cycle_epochs: int | None = None
 
 

@@ -37,7 +37,7 @@ class Recipe(BaseConfig):
         high=1,
         extension=True,
     )
-    schedule: Literal["steps", "one-cycle"] = setting(
+    rate_schedule: Literal["steps", "one-cycle"] = setting(
         "steps",
         "steps: as the milestones say; one-cycle: linear from 0 to the learning rate in a quarter "
         "of the epochs and back to 0 in the others.",
@@ -53,14 +53,14 @@ class Recipe(BaseConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self.cycle_epochs is None or self.schedule == "one-cycle",
-            f"cycle_epochs: expected it with schedule one-cycle alone, got {self.cycle_epochs} "
-            f"with {self.schedule}",
+            self.cycle_epochs is None or self.rate_schedule == "one-cycle",
+            f"cycle_epochs: expected it with rate_schedule one-cycle alone, got {self.cycle_epochs} "
+            f"with {self.rate_schedule}",
         )
 
     def rate_at(self, epochs_done: float) -> float:
         """The learning rate when so many epochs are done, a part of the last one too."""
-        if self.schedule == "steps":
+        if self.rate_schedule == "steps":
             decays = sum(milestone <= epochs_done for milestone in self.milestones)
             return self.learning_rate * 0.1**decays
         share = min(1.0, epochs_done / (self.cycle_epochs or self.epochs))
@@ -68,7 +68,7 @@ class Recipe(BaseConfig):
 
     def first_epochs(self, count: int) -> Self:
         """The recipe's first epochs alone, as they are within the whole."""
-        cycle = None if self.schedule == "steps" else self.cycle_epochs or self.epochs
+        cycle = None if self.rate_schedule == "steps" else self.cycle_epochs or self.epochs
         return replace(self, epochs=count, cycle_epochs=cycle)
 
 

@@ -39,7 +39,7 @@ def test_it_asks_for_cifar10(line, results, tmp_path):
 def test_every_method_has_settings_that_fit_its_epochs(entry, profile):
     settings = read_settings(entry, DATA, profile, {})
     if entry.trains:
-        assert (settings.recipe.schedule, settings.recipe.milestones) == ("one-cycle", ())
+        assert (settings.recipe.rate_schedule, settings.recipe.milestones) == ("one-cycle", ())
         assert settings.recipe.epochs < 80
     if isinstance(entry, registry.DefenseEntry):
         # A schedule that lies behind the last epoch is refused here.
@@ -52,7 +52,11 @@ def test_the_rest_of_cifar10_keeps_the_papers_recipe():
     none = registry.defenses()["none"]
     for presets in (("cifar10",), ("cifar10", "cifar10@5000")):
         recipe = read_settings(none, data_of(presets), "paper", {}).recipe
-        assert (recipe.epochs, recipe.schedule, recipe.milestones) == (80, "steps", (30, 50, 70))
+        assert (recipe.epochs, recipe.rate_schedule, recipe.milestones) == (
+            80,
+            "steps",
+            (30, 50, 70),
+        )
 
 
 @pytest.mark.parametrize("table", ["2", "5"])

@@ -120,7 +120,7 @@ def plain_loop(model, data, recorder, settings):
         model.train()
         batches = [rows for number, rows, *_ in recorder.batches if number == epoch]
         for step, rows in enumerate(batches):
-            if settings.schedule == "one-cycle":
+            if settings.rate_schedule == "one-cycle":
                 over = settings.cycle_epochs or settings.epochs
                 done = epoch + (step + 0.5) / len(batches)
                 rate = np.interp(done, [0, over / 4, over], [0, settings.learning_rate, 0])
@@ -147,8 +147,8 @@ def plain_loop(model, data, recorder, settings):
         {"milestones": ()},
         {"weight_decay": 0.05, "milestones": (1,)},
         {"epochs": 3, "milestones": (1, 2)},
-        {"epochs": 3, "milestones": (), "schedule": "one-cycle"},
-        {"milestones": (1,), "schedule": "one-cycle", "cycle_epochs": 5},
+        {"epochs": 3, "milestones": (), "rate_schedule": "one-cycle"},
+        {"milestones": (1,), "rate_schedule": "one-cycle", "cycle_epochs": 5},
     ],
 )
 def test_fit_is_a_plain_loop(changes):
@@ -195,7 +195,7 @@ def test_the_curve_of_fixed_features_is_that_of_whole_passes(features, norms, mo
 
 
 def test_one_cycle_rises_in_a_quarter_of_the_epochs_and_ends_at_zero():
-    settings = recipe(epochs=8, schedule="one-cycle", learning_rate=0.4)
+    settings = recipe(epochs=8, rate_schedule="one-cycle", learning_rate=0.4)
     rates = [settings.rate_at(done) for done in (0, 1, 2, 5, 8, 9)]
     assert rates == pytest.approx([0, 0.2, 0.4, 0.2, 0, 0])
 
@@ -207,13 +207,13 @@ def test_a_recipe_without_a_schedule_steps_and_names_none():
         0.1 * 0.1,
         0.1 * 0.1,
     ]
-    assert not {"schedule", "cycle_epochs"} & set(as_json(recipe()))
+    assert not {"rate_schedule", "cycle_epochs"} & set(as_json(recipe()))
 
 
 @pytest.mark.parametrize("schedule", ["steps", "one-cycle"])
 def test_the_first_epochs_are_those_of_the_whole(schedule):
     """By the weights at the start of the third epoch."""
-    whole = recipe(epochs=4, milestones=(1,), schedule=schedule)
+    whole = recipe(epochs=4, milestones=(1,), rate_schedule=schedule)
     watcher = _Watcher([2])
     train(watcher, recipe=whole)
     first, _ = train(recipe=whole.first_epochs(2))
@@ -223,7 +223,7 @@ def test_the_first_epochs_are_those_of_the_whole(schedule):
 
 
 def test_a_cycle_without_one_cycle_is_refused():
-    with pytest.raises(ValueError, match="cycle_epochs: expected it with schedule one-cycle"):
+    with pytest.raises(ValueError, match="cycle_epochs: expected it with rate_schedule one-cycle"):
         recipe(cycle_epochs=3)
 
 
