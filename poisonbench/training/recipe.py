@@ -54,7 +54,7 @@ class Recipe(BaseConfig):
         super().__post_init__()
         require(
             self.cycle_epochs is None or self.rate_schedule == "one-cycle",
-            f"cycle_epochs: expected it with rate_schedule one-cycle alone, got {self.cycle_epochs} "
+            f"cycle_epochs: expected it with rate_schedule one-cycle, got {self.cycle_epochs} "
             f"with {self.rate_schedule}",
         )
 
