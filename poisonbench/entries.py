@@ -296,6 +296,7 @@ class DatasetEntry(Entry):
         can_fetch: the module also has ``fetch(name, data_root, say)``, which downloads it.
         paper_sizes: numbers of train and test images, where a paper uses it.
         parts_in_tables: sizes of parts, as in mnist-sample@1000, that tables show.
+        part_label: what tables call such a part; by default the label and the size.
     """
 
     kind: ClassVar[str] = "a data set"
@@ -308,6 +309,7 @@ class DatasetEntry(Entry):
     can_fetch: bool = False
     paper_sizes: tuple[int, int] | None = None
     parts_in_tables: tuple[int, ...] = ()
+    part_label: str = ""
 
     @property
     def pattern(self) -> str:

@@ -85,7 +85,7 @@ ATTACKS = _ours(
         module="metapoison",
         scenario="scratch",
         # From scratch it needs two dozen networks.
-        scenario_by_preset={"mnist-sample@1000": "finetune"},
+        scenario_by_preset={"mnist-sample@1000": "finetune", "cifar10@10000": "finetune"},
         not_in={"transfer": "leads the training of layers that are frozen there"},
     ),
     AttackEntry(
@@ -220,6 +220,20 @@ NETWORKS = _ours(
         # Without batch norm a rate of 0.1 diverges; a tenth is that of Witches' Brew's code.
         recipe={"learning_rate": 0.01},
     ),
+    NetworkEntry(
+        "cifar-small",
+        "Six convolutions in three stages for 32 x 32 images, trained on a CPU in minutes",
+        default_for=("cifar10@10000",),
+        # On 10,000 images 83 % of the validation images; label smoothing of 0.1 gave 82 and is
+        # left out. Nothing else was tried.
+        recipe={
+            "epochs": 18,
+            "batch_size": 100,
+            "learning_rate": 0.2,
+            "milestones": (),
+            "rate_schedule": "one-cycle",
+        },
+    ),
 )
 
 DATASETS = _ours(
@@ -241,6 +255,8 @@ DATASETS = _ours(
         presets=("cifar10",),
         can_fetch=True,
         paper_sizes=(50_000, 10_000),
+        parts_in_tables=(10_000,),
+        part_label="CIFAR-10, small network: not the paper's",
     ),
     DatasetEntry(
         "fashion-mnist",

@@ -76,6 +76,8 @@ class TrainingSpec(JsonPart, frozen=True, kw_only=True):
     augment: str
     precision: str
     recalibrate: Number | None = None
+    rate_schedule: str | None = None
+    cycle_epochs: int | None = None
 
 
 class RunSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="defend"):

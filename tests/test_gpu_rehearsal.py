@@ -200,8 +200,8 @@ def test_scenarios(scenario, data, tmp_path, monkeypatch):
     assert not any(meter.steps["none"])
 
 
-@pytest.mark.parametrize("network", ["mnist-cnn", "cifar-resnet18", "cifar-alexnet"])
-def test_the_networks_of_the_papers(network, data, colour, tmp_path):
+@pytest.mark.parametrize("network", ["mnist-cnn", "cifar-resnet18", "cifar-alexnet", "cifar-small"])
+def test_the_networks(network, data, colour, tmp_path):
     """In the GPU's own forms, of which the CPU has quicker ones; bfloat16 is asked for as well."""
     words = ("defend", "--method", "hint", "--schedule", "1", "--epochs", "2", "--clean")
     words += ("--dataset", data if network == "mnist-cnn" else colour, "--model", network)

@@ -40,7 +40,7 @@ from poisonbench.attacks.shared.feature_space import (
     mean_distance,
 )
 from poisonbench.attacks.shared.targeted_optimiser import (
-    MNIST_PRESETS,
+    DATA_PRESETS,
     BrewingConfig,
     brew,
     brewing_work,
@@ -53,7 +53,7 @@ from poisonbench.training.recipe import Recipe
 VERSION = 1
 
 PROFILES: Profiles = {
-    "paper": MNIST_PRESETS,
+    "paper": DATA_PRESETS,
     "original": {
         "*": {
             "form": "authors",
@@ -65,6 +65,8 @@ PROFILES: Profiles = {
         },
         "mnist": {"epsilon": 76 / 255},
         "mnist-sample": {"epsilon": 64 / 255, "steps": 100, "surrogates": 3},
+        # Scaled to two cores, not yet tuned on validation images.
+        "cifar10@10000": {"steps": 250, "surrogates": 2},
     },
 }
 

@@ -46,6 +46,8 @@ PROFILES: Profiles = {
     "paper": {
         "mnist": {"epsilon": 76 / 255},
         "mnist-sample": {"epsilon": 64 / 255, "steps": 100, "surrogates": 3},
+        # Scaled to two cores, not yet tuned on validation images.
+        "cifar10@10000": {"steps": 250, "surrogates": 2},
     }
 }
 

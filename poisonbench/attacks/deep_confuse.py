@@ -75,6 +75,15 @@ PROFILES: Profiles = {
             "surrogate_width": 0.25,
             "generator_width": 0.5,
         },
+        # Scaled to two cores, not yet tuned on validation images.
+        "cifar10@10000": {
+            "rounds": 10,
+            "epochs_per_round": 2,
+            "batch_size": 64,
+            "generator_rate": 3e-3,
+            "surrogate_width": 0.25,
+            "generator_width": 0.125,
+        },
     },
     "code": {"*": {"rounds": 1000, "epochs_per_round": 20}, "mnist": _MNIST},
 }

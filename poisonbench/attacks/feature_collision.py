@@ -48,7 +48,7 @@ from torch import Tensor
 from poisonbench.attacks.base import TargetedTask
 from poisonbench.attacks.shared.feature_space import FeatureSpace, mean_distance
 from poisonbench.attacks.shared.targeted_optimiser import (
-    MNIST_PRESETS,
+    DATA_PRESETS,
     BrewingConfig,
     brew,
     brewing_work,
@@ -63,8 +63,8 @@ from poisonbench.training.recipe import Recipe
 VERSION = 1
 
 PROFILES: Profiles = {
-    "paper": MNIST_PRESETS,
-    "original": {"*": {"form": "collide"}, **MNIST_PRESETS},
+    "paper": DATA_PRESETS,
+    "original": {"*": {"form": "collide"}, **DATA_PRESETS},
     "watermark": {
         "*": {
             "form": "watermark",
@@ -76,6 +76,8 @@ PROFILES: Profiles = {
             "brew_augment": "none",
         },
         "mnist-sample": {"steps": 100, "step_size": 2 / 255, "opacity": 0.7},
+        # Scaled to two cores, not yet tuned on validation images.
+        "cifar10@10000": {"steps": 250, "step_size": 1 / 255},
     },
 }
 

@@ -33,7 +33,7 @@ from torch.func import functional_call
 
 from poisonbench.attacks.base import TargetedTask
 from poisonbench.attacks.shared.targeted_optimiser import (
-    MNIST_PRESETS,
+    DATA_PRESETS,
     BrewingConfig,
     brew,
     brewing_work,
@@ -49,13 +49,15 @@ VERSION = 1
 
 PROFILES: Profiles = {
     "paper": {
-        **MNIST_PRESETS,
+        **DATA_PRESETS,
         "mnist-sample": {
-            **MNIST_PRESETS["mnist-sample"],
+            **DATA_PRESETS["mnist-sample"],
             "steps": 20,
             "surrogates": 4,
             "stagger": "full",
         },
+        # Scaled to two cores, not yet tuned on validation images.
+        "cifar10@10000": {"steps": 100, "restarts": 1},
     }
 }
 

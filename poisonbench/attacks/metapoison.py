@@ -82,6 +82,19 @@ PROFILES: Profiles = {
             "inner_batch_size": 75,
             "poisons_per_batch": 25,
         },
+        # Scaled to two cores, not yet tuned on validation images.
+        "cifar10@10000": {
+            "surrogates": 1,
+            "start": "trained",
+            "bn": "eval",
+            "steps": 20,
+            "craft_rate": 2 / 255,
+            "craft_optimizer": "sign-adam",
+            "warm_up": 0,
+            "rate_drops": (),
+            "inner_learning_rate": 0.01,
+            "poisons_per_batch": 25,
+        },
     }
 }
 

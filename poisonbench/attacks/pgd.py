@@ -45,6 +45,8 @@ PROFILES: Profiles = {
     "paper": {
         "mnist": {"epsilon": 76 / 255},
         "mnist-sample": {"steps": 10, "step_ratio": 0.25},
+        # Scaled to two cores, not yet tuned on validation images.
+        "cifar10@10000": {"steps": 10, "step_ratio": 0.25},
     }
 }
 

@@ -32,6 +32,13 @@ ResultsOption = Annotated[
 DataRootOption = Annotated[
     Path, typer.Option(envvar=DATA_VARIABLE, help="Folder of the data sets.")
 ]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        help="For a CPU: quick, the embedded sample, or colour, 10,000 images of CIFAR-10 and a "
+        "small network."
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Root seed of everything random, 0 or more.")]
 PluginOption = Annotated[

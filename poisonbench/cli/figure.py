@@ -74,7 +74,7 @@ class FigureOptions:
     """The options of every figure."""
 
     dataset: common.DatasetOption = None
-    preset: str | None = common.option(None, "quick: the embedded sample, for a CPU.")
+    preset: common.PresetOption = None
     out: Path | None = common.option(None, "Folder of the files; RESULTS/figures by default.")
     results: common.ResultsOption = DEFAULT_RESULTS
     json: common.JsonOption = False

@@ -17,7 +17,7 @@ from poisonbench.registry import attacks
 from poisonbench.requests import DEFAULT_DATASET
 from poisonbench.results.records import ClaimLabel
 from poisonbench.results.store import Store
-from poisonbench.tables.cells import TARGETED_SAMPLE
+from poisonbench.tables.cells import COLOUR_PART, TARGETED_SAMPLE
 
 if TYPE_CHECKING:
     from poisonbench.runs.context import RunContext
@@ -50,7 +50,7 @@ class RunOptions(ContextOptions):
     )
     model: str | None = common.option(None, "Network; by default the paper's for the data.")
     profile: str = common.option("paper", "paper, or code where the reference code differs.")
-    preset: str | None = common.option(None, "quick: the embedded sample, for a CPU.")
+    preset: common.PresetOption = None
     plugin: common.PluginOption = None
 
 
@@ -90,16 +90,18 @@ def open_context(
 def choose_dataset(
     dataset: str | None, preset: str | None, quiet: bool, attack: str | None = None
 ) -> str:
-    """The data set that was asked for, or the embedded sample; ``attack`` as the user wrote it.
+    """The data set that was asked for, or a preset's; ``attack`` as the user wrote it.
 
     Raises:
         UsageError: an unknown preset, or one beside another data set.
     """
     chosen = dataset
     if preset is not None:
-        parse_value(preset, Literal["quick"], "--preset")
+        parse_value(preset, Literal["quick", "colour"], "--preset")
         entry = attacks().get(attack or "")
-        chosen = TARGETED_SAMPLE if entry is not None and entry.scenario else DEFAULT_DATASET
+        is_targeted = entry is not None and entry.scenario
+        quick = TARGETED_SAMPLE if is_targeted else DEFAULT_DATASET
+        chosen = COLOUR_PART if preset == "colour" else quick
     if dataset is not None and dataset != chosen:
         raise UsageError(
             f"expected --preset {preset} to choose the data set, got --dataset {dataset} as well"

@@ -61,6 +61,7 @@ PROFILES: Profiles = {
         # As far in fewer steps: what a CPU does while someone waits.
         "mnist-sample": {"steps": 4, "step_ratio": 0.35},
         "mnist-sample@1000": {"steps": 7, "step_ratio": 0.2},
+        "cifar10@10000": {"steps": 4, "step_ratio": 0.35},
     },
     "linf": {"*": {"norm": "linf", "radius": 16 / 255, "steps": 10, "step_ratio": 0.25}},
     "code": {"*": {"radius": 0.5, "early_stop": False}},

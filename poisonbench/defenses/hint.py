@@ -122,7 +122,12 @@ class Config(BaseConfig):
 
 
 PROFILES: Profiles = {
-    "paper": {"mnist": {"schedule": (5, 15)}, "mnist-sample": {"schedule": (2, 5)}},
+    "paper": {
+        "mnist": {"schedule": (5, 15)},
+        "mnist-sample": {"schedule": (2, 5)},
+        # The paper's share of the epochs, not yet tuned on validation images.
+        "cifar-small": {"schedule": (1, 3, 9)},
+    },
     "code": {
         "*": {
             "solver": "lissa",
@@ -132,6 +137,7 @@ PROFILES: Profiles = {
             "storage": "uint8",
         },
         "mnist": {"schedule": (9,)},
+        "cifar-small": {"schedule": (1, 3, 9), "gamma_decay_epoch": 9},
     },
 }
 

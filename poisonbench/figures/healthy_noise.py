@@ -10,7 +10,6 @@ Shapes: S selected images, K classes.
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -156,7 +155,7 @@ def _model_before(
     The digest is that of the poison in the training split.
     """
     epoch = min(settings.config.schedule)
-    recipe = replace(settings.recipe, epochs=epoch)
+    recipe = settings.recipe.first_epochs(epoch)
     spec = model_spec(context, dataset, recipe, "before HINT's first round", trial, None)
     spec = structs.replace(spec, poison=digest)
     seeds = Seeds(context.seed, trial)

@@ -51,10 +51,14 @@ def check_model(
 
 
 def default_network(presets: Sequence[str]) -> str:
-    """The network that a paper trains on data of these presets; UsageError where there is none."""
-    for entry in networks().values():
-        if presets[0] in entry.default_for:
-            return entry.name
+    """The default for data of these presets, most general first: the most special one's.
+
+    UsageError where none of them has one.
+    """
+    for preset in reversed(presets):
+        for entry in networks().values():
+            if preset in entry.default_for:
+                return entry.name
     raise UsageError(
         f"--model: expected a network's name, as data like {presets[0]} has no default, got none"
     )

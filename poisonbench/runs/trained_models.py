@@ -122,7 +122,7 @@ def trained_models(
         model = fresh_network(dataset, spec.model, seeds) if start is None else start
         watcher = _Watcher(ends)
         if ends[-1] > 0:
-            shortened = replace(recipe, epochs=ends[-1])
+            shortened = recipe.first_epochs(ends[-1])
             trainer = context.trainer(shortened, seeds, model_id, spec.kind)
             split = dataset.train if train is None else train
             try:

@@ -18,11 +18,14 @@ TRIALS = 5
 #: The embedded part of MNIST, and the part of that for targeted attacks.
 SAMPLE_DATASET = "mnist-sample"
 TARGETED_SAMPLE = "mnist-sample@1000"
-SAMPLES = (SAMPLE_DATASET, TARGETED_SAMPLE)
+#: The part of CIFAR-10 that a small network learns on a CPU, for both kinds of attacks.
+COLOUR_PART = "cifar10@10000"
+#: No paper's data.
+SAMPLES = (SAMPLE_DATASET, TARGETED_SAMPLE, COLOUR_PART)
 
 #: How many draws of an untargeted poison the trials share out, where it is not one: trial t trains
 #: on draw t modulo this.
-DRAWS = {SAMPLE_DATASET: TRIALS}
+DRAWS = {SAMPLE_DATASET: TRIALS, COLOUR_PART: TRIALS}
 
 #: Data sets that a paper trains on, of which only the whole counts.
 PAPERS_OWN = frozenset(entry.name for entry in registry.DATASETS if entry.paper_sizes)

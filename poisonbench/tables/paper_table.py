@@ -30,7 +30,8 @@ def dataset_labels(entries: Iterable[DatasetEntry] | None = None) -> dict[str, s
         if entry.label:
             labels[entry.name] = entry.label
             for size in entry.parts_in_tables:
-                labels[f"{entry.name}@{size}"] = f"{size:,} images of the {entry.label}"
+                default = f"{size:,} images of the {entry.label}"
+                labels[f"{entry.name}@{size}"] = entry.part_label or default
     return labels
 
 

@@ -12,7 +12,7 @@ from poisonbench import registry
 from poisonbench.requests import Values
 from poisonbench.results import published
 from poisonbench.results.records import RunRecord
-from poisonbench.tables.cells import TARGETED_SAMPLE, TRIALS, Cell
+from poisonbench.tables.cells import COLOUR_PART, TARGETED_SAMPLE, TRIALS, Cell
 from poisonbench.tables.claims import Claim, SuccessOrder, Superiority, against
 from poisonbench.tables.comparisons import Block, Comparison
 from poisonbench.tables.layout import comparison_block, matrix_block
@@ -29,6 +29,9 @@ from poisonbench.targeting import own_targeting
 
 #: The row of the runs without poison.
 CLEAN = "clean"
+
+#: Data on which MetaPoison is fine-tuned against, and the controls are planned.
+_SMALL = (TARGETED_SAMPLE, COLOUR_PART)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def attack_rows(dataset: str) -> list[Row]:
     metapoison = Row("mp", "scratch")
     if dataset == TARGETED_DATASET:
         metapoison = Row("mp", "scratch", {"augment": "none"})
-    elif dataset == TARGETED_SAMPLE:
+    elif dataset in _SMALL:
         metapoison = Row("mp", "finetune", {"scenario": "finetune"})
     return [Row("gm", "scratch"), metapoison, Row("bp", "transfer"), Row("fc", "transfer")]
 
@@ -127,7 +130,7 @@ def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]
     for row in control_rows(dataset):
         for method in methods:
             cell = make_cell(dataset, row, method)
-            trials = TRIALS if dataset == TARGETED_SAMPLE and method == "none" else 0
+            trials = TRIALS if dataset in _SMALL and method == "none" else 0
             if trials or any(cell.matches(record) for record in records):
                 controls.append(replace(cell, trials=trials))
     return attacks + controls

@@ -1,10 +1,13 @@
 """The optimiser's settings, as the HINT paper trains (section VI-A; code f58a718)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
-from poisonbench.core.settings import BaseConfig, Profiles, setting
+from poisonbench.core.settings import BaseConfig, Profiles, require, setting
+
+#: Share of a one-cycle schedule in which the learning rate rises.
+CYCLE_RISE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,39 @@ class Recipe(BaseConfig):
         high=1,
         extension=True,
     )
+    rate_schedule: Literal["steps", "one-cycle"] = setting(
+        "steps",
+        "steps: as the milestones say; one-cycle: linear from 0 to the learning rate in a quarter "
+        "of the epochs and back to 0 in the others.",
+        extension=True,
+    )
+    cycle_epochs: int | None = setting(
+        None,
+        "Epochs that one-cycle goes over, where the training ends before; all by default.",
+        low=1,
+        extension=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.cycle_epochs is None or self.rate_schedule == "one-cycle",
+            f"cycle_epochs: expected it with rate_schedule one-cycle, got {self.cycle_epochs} "
+            f"with {self.rate_schedule}",
+        )
+
+    def rate_at(self, epochs_done: float) -> float:
+        """The learning rate when so many epochs are done, a part of the last one too."""
+        if self.rate_schedule == "steps":
+            decays = sum(milestone <= epochs_done for milestone in self.milestones)
+            return self.learning_rate * 0.1**decays
+        share = min(1.0, epochs_done / (self.cycle_epochs or self.epochs))
+        return self.learning_rate * min(share / CYCLE_RISE, (1 - share) / (1 - CYCLE_RISE))
+
+    def first_epochs(self, count: int) -> Self:
+        """The recipe's first epochs alone, as they are within the whole."""
+        cycle = None if self.rate_schedule == "steps" else self.cycle_epochs or self.epochs
+        return replace(self, epochs=count, cycle_epochs=cycle)
 
 
 #: The paper's MNIST recipe is plain SGD. The embedded sample has a sixth of MNIST's images and gets

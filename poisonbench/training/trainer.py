@@ -127,9 +127,6 @@ class _Run:
     def _train_epoch(self) -> None:
         batches, augment = self._batches(), self._augmentation()
         recipe, num_steps = self.recipe, math.ceil(len(self.original) / self.recipe.batch_size)
-        for group in self.optimizer.param_groups:
-            decays = sum(milestone <= self.epoch for milestone in recipe.milestones)
-            group["lr"] = recipe.learning_rate * 0.1**decays
         # Where no defense looks at batches, nobody is shown them: the loop is plain training's.
         perturbs = type(self.defense).perturb_batch is not Defense.perturb_batch
         self.model.train()
@@ -155,6 +152,10 @@ class _Run:
             check_returned("batch_loss", fits, "a scalar tensor with a gradient", loss)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            # In its middle, so that the last step of one-cycle still moves the weights.
+            rate = recipe.rate_at(self.epoch + (self.step + 0.5) / len(batches))
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
             self.optimizer.step()
             self.loss_sum += loss.detach() * len(rows)
             self.step += 1

@@ -262,6 +262,8 @@ def test_the_default_data_set_is_said(capsys):
     assert choose_dataset("mnist-sample", "quick", quiet=False) == "mnist-sample"
     assert choose_dataset(None, "quick", quiet=False, attack="gm") == "mnist-sample@1000"
     assert choose_dataset(None, "quick", quiet=False, attack="pgd") == "mnist-sample"
+    for attack in (None, "pgd", "gm"):
+        assert choose_dataset(None, "colour", quiet=False, attack=attack) == "cifar10@10000"
     assert choose_dataset("mnist", None, quiet=False) == "mnist"
     assert capsys.readouterr() == ("", "")
 

@@ -190,9 +190,9 @@ def test_help_shows_what_other_data_have():
     method, training, target = lines[own:recipe], lines[recipe:target], lines[target:]
     places = [line.partition(":")[0].strip() for line in method[1:]]
     profile = "--profile original, "
-    expected = ["mnist", "mnist-sample"]
+    expected = ["cifar10@10000", "mnist", "mnist-sample"]
     assert places == [*expected, profile + "all data", *(profile + name for name in expected)]
-    assert "--epsilon 64/255" in method[2]
+    assert "--epsilon 64/255" in method[3]
     assert "--epochs 7," in next(line for line in training if line.startswith("  mnist-sample: "))
     assert any(line.startswith("  network cifar-alexnet: ") for line in training)
     assert "  mnist-sample@1000 in transfer: --rho 0.025, " in "\n".join(target)

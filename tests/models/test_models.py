@@ -8,7 +8,7 @@ from torch import nn
 
 from poisonbench.core.errors import UsageError
 from poisonbench.data.splits import digest_tensors
-from poisonbench.models import build_model
+from poisonbench.models import build_model, default_network
 from poisonbench.models.classifier import Classifier, initialise
 from poisonbench.registry import NETWORKS
 
@@ -55,6 +55,30 @@ def test_cifar_resnet18_is_the_papers(resnet):
     assert sum(layer.stride == (2, 2) for layer in convolutions) == 6
 
 
+def test_the_small_colour_network_pools_early_in_three_stages():
+    model = build("cifar-small", (3, 32, 32))
+    assert sum(p.numel() for p in model.parameters()) == 292_954
+    assert model.head.in_features == 128
+    sizes = []
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(
+                lambda layer, inputs, output: sizes.append((layer.out_channels, output.shape[-1]))
+            )
+    assert model(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+    stages = [(32, 32), (32, 16), (64, 16), (64, 8), (128, 8), (128, 4)]
+    assert sizes == [(16, 32), *stages]
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert [norm.num_features for norm in norms] == [width for width, _ in sizes]
+
+
+def test_the_part_of_cifar10_has_the_small_network_and_other_data_the_papers():
+    assert default_network(("cifar10", "cifar10@10000")) == "cifar-small"
+    assert default_network(("cifar10",)) == "cifar-resnet18"
+    assert default_network(("cifar10", "cifar10@5000")) == "cifar-resnet18"
+    assert default_network(("mnist", "mnist-sample", "mnist-sample@1000")) == "mnist-cnn"
+
+
 @pytest.mark.parametrize(
     ("name", "shape"),
     [
@@ -64,6 +88,7 @@ def test_cifar_resnet18_is_the_papers(resnet):
         ("mnist-cnn-small", (3, 17, 32)),
         ("cifar-resnet18", (1, 9, 9)),
         ("cifar-resnet18", (3, 20, 33)),
+        ("cifar-small", (1, 16, 19)),
     ],
 )
 def test_other_image_sizes_give_logits(name, shape):
@@ -82,6 +107,7 @@ def test_other_image_sizes_give_logits(name, shape):
         ("mnist-cnn-small", (1, 15, 28), "16 x 16 pixels, got 15 x 28"),
         ("cifar-resnet18", (3, 7, 32), "9 x 9 pixels, got 7 x 32"),
         ("cifar-resnet18", (3, 32, 7), "9 x 9 pixels, got 32 x 7"),
+        ("cifar-small", (3, 32, 15), "16 x 16 pixels, got 32 x 15"),
     ],
 )
 def test_too_small_images_name_the_sizes_and_the_option(name, shape, wanted):

@@ -31,7 +31,7 @@ from poisonbench.runs.context import RunContext
 from poisonbench.runs.method_settings import read_settings
 from poisonbench.runs.poison import resolve_poison
 from poisonbench.tables import catalogue
-from poisonbench.tables.cells import TARGETED_SAMPLE, Cell
+from poisonbench.tables.cells import COLOUR_PART, TARGETED_SAMPLE, Cell
 from poisonbench.tables.claims import SuccessOrder
 from poisonbench.tables.render import FORMATS, render
 from poisonbench.tables.table3 import attack_rows, control_rows, own_share
@@ -242,6 +242,7 @@ def test_shares_are_the_data_sets_own():
     assert own_share("cifar10", "scratch") == own_share("cifar10", "transfer") == 0.01
     assert own_share(TARGETED_SAMPLE, "scratch") == own_share(TARGETED_SAMPLE, "finetune") == 0.05
     assert own_share(TARGETED_SAMPLE, "transfer") == 0.025
+    assert own_share(COLOUR_PART, "scratch") == own_share(COLOUR_PART, "transfer") == 0.01
 
 
 # Commands
@@ -249,7 +250,11 @@ def test_shares_are_the_data_sets_own():
 
 @pytest.mark.parametrize(
     ("dataset", "presets"),
-    [("cifar10", ("cifar10",)), (TARGETED_SAMPLE, ("mnist", "mnist-sample", TARGETED_SAMPLE))],
+    [
+        ("cifar10", ("cifar10",)),
+        (COLOUR_PART, ("cifar10", COLOUR_PART)),
+        (TARGETED_SAMPLE, ("mnist", "mnist-sample", TARGETED_SAMPLE)),
+    ],
 )
 def test_a_run_of_a_cells_command_is_recorded_as_the_cells(dataset, presets):
     """The command's options, read as defend reads them, give the record that the cell wants."""
@@ -284,7 +289,12 @@ def test_missing_commands_are_as_a_user_would_write_them():
 
 
 def test_every_way_of_training_has_its_controls():
-    for dataset, count in (("cifar10", 3), (TARGETED_SAMPLE, 3), ("mnist-sample", 2)):
+    for dataset, count in (
+        ("cifar10", 3),
+        (TARGETED_SAMPLE, 3),
+        (COLOUR_PART, 3),
+        ("mnist-sample", 2),
+    ):
         ways = {row.training for row in attack_rows(dataset)}
         assert len(ways) == count
         for attack in ("noise", "clean"):

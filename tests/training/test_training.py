@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,9 +11,11 @@ from torch import nn
 from helpers.tiny_training import CPU, K, Recorder, network, recipe, split, train, weights_digest
 from poisonbench.core.errors import AbortedError, DivergedError
 from poisonbench.core.seeds import Seeds
+from poisonbench.core.settings import as_json
 from poisonbench.data.splits import Split, digest_tensors
 from poisonbench.defenses import hint
 from poisonbench.models.classifier import Classifier
+from poisonbench.runs.trained_models import _Watcher
 from poisonbench.training import evaluation
 from poisonbench.training.augmentation import PADDING, CropFlip
 from poisonbench.training.evaluation import (
@@ -115,7 +118,12 @@ def plain_loop(model, data, recorder, settings):
             rate /= 10 if epoch >= milestone else 1
         total = 0.0
         model.train()
-        for rows in [rows for number, rows, *_ in recorder.batches if number == epoch]:
+        batches = [rows for number, rows, *_ in recorder.batches if number == epoch]
+        for step, rows in enumerate(batches):
+            if settings.rate_schedule == "one-cycle":
+                over = settings.cycle_epochs or settings.epochs
+                done = epoch + (step + 0.5) / len(batches)
+                rate = np.interp(done, [0, over / 4, over], [0, settings.learning_rate, 0])
             loss = F.cross_entropy(model(images[rows]), labels[rows])
             model.zero_grad()
             loss.backward()
@@ -139,6 +147,8 @@ def plain_loop(model, data, recorder, settings):
         {"milestones": ()},
         {"weight_decay": 0.05, "milestones": (1,)},
         {"epochs": 3, "milestones": (1, 2)},
+        {"epochs": 3, "milestones": (), "rate_schedule": "one-cycle"},
+        {"milestones": (1,), "rate_schedule": "one-cycle", "cycle_epochs": 5},
     ],
 )
 def test_fit_is_a_plain_loop(changes):
@@ -182,6 +192,39 @@ def test_the_curve_of_fixed_features_is_that_of_whole_passes(features, norms, mo
         curves.append(result.curve)
     assert curves[0] == curves[1]
     assert evaluations == (1 if features and norms else 3)
+
+
+def test_one_cycle_rises_in_a_quarter_of_the_epochs_and_ends_at_zero():
+    settings = recipe(epochs=8, rate_schedule="one-cycle", learning_rate=0.4)
+    rates = [settings.rate_at(done) for done in (0, 1, 2, 5, 8, 9)]
+    assert rates == pytest.approx([0, 0.2, 0.4, 0.2, 0, 0])
+
+
+def test_a_recipe_without_a_schedule_steps_and_names_none():
+    assert [recipe().rate_at(done) for done in (0, 1.99, 2, 2.5)] == [
+        0.1,
+        0.1,
+        0.1 * 0.1,
+        0.1 * 0.1,
+    ]
+    assert not {"rate_schedule", "cycle_epochs"} & set(as_json(recipe()))
+
+
+@pytest.mark.parametrize("schedule", ["steps", "one-cycle"])
+def test_the_first_epochs_are_those_of_the_whole(schedule):
+    """By the weights at the start of the third epoch."""
+    whole = recipe(epochs=4, milestones=(1,), rate_schedule=schedule)
+    watcher = _Watcher([2])
+    train(watcher, recipe=whole)
+    first, _ = train(recipe=whole.first_epochs(2))
+    kept = {key.removeprefix("2."): value for key, value in watcher.memory.items()}
+    assert digest_tensors(*kept.values()) == weights_digest(first)
+    assert whole.first_epochs(3).first_epochs(2) == whole.first_epochs(2)
+
+
+def test_a_cycle_without_one_cycle_is_refused():
+    with pytest.raises(ValueError, match="cycle_epochs: expected it with rate_schedule one-cycle"):
+        recipe(cycle_epochs=3)
 
 
 def test_fit_learns():

@@ -42,8 +42,8 @@ from poisonbench.training.recipe import Recipe
 #: surrogate of that number.
 Objective = Callable[[int, Tensor, Tensor], Tensor]
 
-#: What attacks brew with for MNIST, where no profile says else.
-MNIST_PRESETS: dict[str, dict[str, Any]] = {
+#: What attacks brew with for small and grey data, where no profile says else.
+DATA_PRESETS: dict[str, dict[str, Any]] = {
     "mnist": {"epsilon": 76 / 255, "brew_augment": "none"},
     "mnist-sample": {
         "epsilon": 64 / 255,
@@ -52,6 +52,8 @@ MNIST_PRESETS: dict[str, dict[str, Any]] = {
         "restarts": 1,
         "surrogates": 3,
     },
+    # Scaled to two cores, not yet tuned on validation images.
+    "cifar10@10000": {"steps": 250, "restarts": 1},
 }
 
 _MOMENTUM = 0.9
