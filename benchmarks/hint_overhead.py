@@ -62,7 +62,7 @@ def pairs(records: Sequence[RunRecord]) -> tuple[list[Pair], list[str]]:
 
 
 def _key(record: RunRecord) -> str:
-    return structs.replace(record.spec, method="", config={}, recipe_number=0).id
+    return structs.replace(record.spec, method="", config={}, version=0).id
 
 
 def make_pairs(options: argparse.Namespace, device: torch.device, results: Path) -> list[Pair]:

@@ -84,7 +84,7 @@ class RunSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="defend
     Attributes:
         loop: number of the training loop.
         poison: null for a clean run.
-        method: the defense; recipe_number and config are its own.
+        method: the defense; version and config are its own.
         trial: seeds initial weights, batches and augmentation.
         targeting: of a targeted attack, or of its clean control.
         goal: the target; null before it is drawn, and without targeting.
@@ -96,7 +96,7 @@ class RunSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="defend
     dataset: DatasetRef
     poison: PoisonSpec | None
     method: str
-    recipe_number: int
+    version: int = msgspec.field(name="recipe_number")
     config: dict[str, Any]
     model: str
     seed: int
@@ -127,7 +127,7 @@ class MethodSpec(JsonPart, frozen=True, kw_only=True):
     """A defense that a network was pretrained under."""
 
     method: str
-    recipe_number: int
+    version: int = msgspec.field(name="recipe_number")
     config: dict[str, Any]
 
 
@@ -165,7 +165,7 @@ class CraftSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="craf
     """A poison that one attack crafted; the data set is the digest of its splits."""
 
     attack: str
-    recipe_number: int
+    version: int = msgspec.field(name="recipe_number")
     config: dict[str, Any]
     dataset: str
     surrogate: ModelSpec | None
@@ -177,7 +177,7 @@ class CraftSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="craf
 class MixSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="mix"):
     """Shares of several attacks' poisons, which are named by their digests."""
 
-    recipe_number: int
+    version: int = msgspec.field(name="recipe_number")
     pools: dict[str, str]
     order: list[str]
     rho: Number
@@ -189,7 +189,7 @@ class ImportSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="imp
     """A published poison set, by the sha256 of its files; of a generator three are absent."""
 
     format: str
-    recipe_number: int
+    version: int = msgspec.field(name="recipe_number")
     files: dict[str, str]
     std: str | UnsetType | None = UNSET
     ids: str | UnsetType | None = UNSET

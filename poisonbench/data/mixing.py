@@ -62,7 +62,7 @@ def mix(
         attacks=list(pools),
         epsilon=max(pool.card.epsilon for pool in pools.values()),
         spec=MixSpec(
-            recipe_number=VERSION,
+            version=VERSION,
             pools={name: pool.digest for name, pool in pools.items()},
             order=list(pools),
             rho=float(rho),

@@ -157,7 +157,7 @@ def resolve_run(context: RunContext, request: RunRequest) -> ResolvedRun:
         dataset=DatasetRef(name=dataset.name.partition(":")[0], digest=dataset.digest),
         poison=poison.spec,
         method=entry.name,
-        recipe_number=settings.module.VERSION,
+        version=settings.module.VERSION,
         config=as_json(settings.config),
         model=network,
         seed=context.seed,

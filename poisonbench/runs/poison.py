@@ -242,7 +242,7 @@ def _pools(
             check_model(surrogate.model, dataset.image_shape)
         spec = CraftSpec(
             attack=name,
-            recipe_number=settings.module.VERSION,
+            version=settings.module.VERSION,
             config=as_json(settings.config),
             dataset=dataset.digest,
             surrogate=surrogate if has_surrogate else None,
