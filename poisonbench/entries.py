@@ -34,7 +34,7 @@ class Source:
         return f"{self.name} {self.version[:12]}".strip()
 
     def as_json(self) -> dict[str, str]:
-        """As a record's labels have it."""
+        """The text that a record's labels have of it."""
         keys = ("file", "sha256") if self.path else ("distribution", "version")
         return dict(zip(keys, (self.name, self.version), strict=True))
 

@@ -107,6 +107,10 @@ class RunSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="defend
     stage: int | None = None
     training: TrainingSpec
 
+    def setting(self, name: str, default: Any = None) -> Any:
+        """One of the defense's settings, by the defense's own names; the default if absent."""
+        return self.config.get(name, default)
+
     @property
     def id(self) -> str:
         """The run's."""

@@ -134,6 +134,38 @@ def test_api_refusals(tiny, results):
     assert not results.exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epsilon": 8}, "durp: epsilon: expected in .*, got 8.0; did you mean epsilon 8/255"),
+        ({"epsilon": "much"}, "^epsilon: expected a number such as 0.5 or 8/255, got 'much'"),
+        ({"epsilom": 0.1}, "durp has no option epsilom; its own options: epsilon, "),
+        ({"rho": 60}, "^rho: expected .* did you mean 0.6"),
+        ({"attack": "durpp"}, "one of your own comes with --plugin FILE|did you mean 'durp'"),
+    ],
+)
+def test_api_messages_name_parameters(options, message, tiny, results):
+    with pytest.raises(UsageError, match=message):
+        poisonbench.craft(**{"attack": "durp", "dataset": tiny, "results": results, **options})
+
+
+def test_api_parses_texts_before_the_request_is_built(tiny, results, monkeypatch):
+    from poisonbench.runs import craft, defend
+
+    def seen(context, request):
+        raise UsageError(repr(request))
+
+    monkeypatch.setattr(craft, "craft", seen)
+    monkeypatch.setattr(defend, "resolve_run", seen)
+    with pytest.raises(UsageError, match=r"'durp': {'epsilon': 0.03137.*, 'distribution': 'sign'}"):
+        poisonbench.craft("durp", tiny, results=results, epsilon="8/255", distribution="sign")
+    texts = {"ratio": "1/4", "dc.rounds": "3", "target": "7", "milestones": "1,2"}
+    with pytest.raises(UsageError) as error:
+        poisonbench.defend("hint", tiny, attack="dc", results=results, **texts)
+    for value in ("'ratio': 0.25", "'rounds': 3", "'target': 7", "'milestones': (1, 2)"):
+        assert value in str(error.value)
+
+
 def test_api_tells_of_records_it_leaves_out(tiny, results):
     defend(results, tiny, "--clean")
     (results / "runs" / "0.json").write_text("{")

@@ -621,8 +621,14 @@ def test_a_file_may_hold_several_entries(tmp_path):
     assert set(names) <= set(listed)
 
 
-def test_the_api_registers_files_and_entries(folder, tiny, results, monkeypatch):
-    monkeypatch.setattr(registry, "_registered", [])
+@pytest.fixture
+def forgetting():
+    with registry.forgetting():
+        yield
+
+
+@pytest.mark.usefixtures("forgetting")
+def test_the_api_registers_files_and_entries(folder, tiny, results):
     poisonbench.register(folder / "blur.py")
     poisonbench.register(folder / "blur.py")
     record = poisonbench.defend("blur", tiny, rho=0, results=results, epochs=1, width=5)

@@ -12,6 +12,7 @@ from poisonbench.cli import common
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.files import write_bytes
 from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
+from poisonbench.core.settings import number_text
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.results.store import Store
 
@@ -134,10 +135,19 @@ def _show_record(record: RunRecord, json: bool) -> None:
     for title in ("curve", "notes"):
         lines.append(f"{title}:")
         for row in fields[title]:
-            shown = {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()}
-            lines.append("  " + "  ".join(f"{name} {text}" for name, text in shown.items()))
+            lines.append("  " + "  ".join(f"{name} {_figure(v)}" for name, v in row.items()))
     lines += [f"warning: {sentence}" for sentence in record.warnings]
     common.show(fields, lines, json)
+
+
+def _figure(value: Any) -> Any:
+    """A figure to five digits, as 16/255 where a defense's bound made it whole grey levels."""
+    if not isinstance(value, float):
+        return value
+    # Noise is computed in float32.
+    level = round(255 * value)
+    is_level = 0 < level < 255 and abs(level / 255 - value) < 1e-8
+    return number_text(level / 255) if is_level else f"{value:.5g}"
 
 
 def _in_levels(value: Any) -> str:

@@ -180,7 +180,7 @@ def _choose(disagree: Tensor, count: int, pick: Pick, seed: int, trial: int) -> 
 
 def _names(records: Sequence[RunRecord]) -> list[str]:
     """The methods' labels; with the run's id where two are of one method."""
-    labels = [label_of(record.spec.method, record.spec.config) for record in records]
+    labels = [label_of(record.spec.method, record.spec.setting) for record in records]
     return [
         label if labels.count(label) == 1 else f"{label} {record.id}"
         for label, record in zip(labels, records, strict=True)

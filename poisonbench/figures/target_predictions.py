@@ -44,7 +44,7 @@ def target_predictions(
         {target for group in answers.values() for target in group},
         key=lambda t: (-sum(t in group for group in answers.values()), t.seed, t.trial, t.row),
     )[:images]
-    names = {method: label_of(method, group[0].spec.config) for method, group in runs.items()}
+    names = {method: label_of(method, group[0].spec.setting) for method, group in runs.items()}
     numbers: dict[str, Any] = {
         "figure": number,
         "dataset": {"name": dataset.name, "digest": dataset.digest},

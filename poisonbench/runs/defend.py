@@ -275,5 +275,5 @@ def _poison_share(data: PoisonedData, defense: Defense) -> records.PoisonShare |
 
 
 def describe_poison(poison: PoisonSpec | None) -> str:
-    """For example ``"pgd+dap at rho 0.6"``."""
+    """A poison in words: ``"pgd+dap at rho 0.6"``."""
     return f"{'+'.join(poison.attacks)} at rho {poison.rho:g}" if poison else "clean"

@@ -8,7 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from poisonbench.attacks.base import NO_CHECKPOINT
-from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, surrogate_models
+from poisonbench.attacks.shared.targeted_optimiser import (
+    BrewingConfig,
+    optimise_poisons,
+    surrogate_models,
+)
 from poisonbench.training.projected_gradient import shift_flip
 
 SHAPE = (2, 8, 8)
@@ -39,7 +43,7 @@ def run(base, config, objective, *, seeds=None, models=(), report=lambda done, t
         report=report,
         checkpoint=NO_CHECKPOINT,
     )
-    return brew(task, config, objective, models or [SURROGATE])
+    return optimise_poisons(task, config, objective, models or [SURROGATE])
 
 
 def plain_shift_flip(image, shift, flip):
@@ -57,7 +61,7 @@ def plain_shift_flip(image, shift, flip):
     return moved + MEAN
 
 
-def plain_brew(base, config, loss_of, seed):
+def plain_optimiser(base, config, loss_of, seed):
     """One target, restart by restart and number by number, with Adam written out."""
     num_poisons = len(base)
     generator = torch.Generator().manual_seed(seed)
@@ -106,7 +110,7 @@ def test_brewing_is_adam_on_signs_in_a_plain_loop(augment, unit):
     config = dataclasses.replace(SMALL, restarts=3, brew_augment=augment, step_unit=unit)
     goals = base_images(2)[1:]
     found = run(base, config, distance_to(goals), seeds=[5])[0]
-    expected = plain_brew(base[0], config, lambda seen: (seen - goals[0]).square().sum(), 5)
+    expected = plain_optimiser(base[0], config, lambda seen: (seen - goals[0]).square().sum(), 5)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
@@ -119,7 +123,7 @@ def test_the_gradients_of_surrogates_are_summed_before_the_sign():
         return weights[number] * (images - goals[number]).square().flatten(1).sum(1)
 
     found = run(base, config, objective, models=[SURROGATE] * 2)[0]
-    expected = plain_brew(
+    expected = plain_optimiser(
         base[0],
         config,
         lambda seen: sum(

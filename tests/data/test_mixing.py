@@ -86,7 +86,7 @@ def test_stratified_shares_follow_the_classes(counts, num_attacks, rhos, seed):
     labels = labels_of(counts)
     owners = assign(labels, num_attacks, rhos[0], seed)
     # Half an image of rounding; another half for each class, weighted by the class's size; and
-    # one where a lane ends.
+    # one where a part ends.
     largest_class = max(counts) / len(labels)
     assert largest_imbalance(labels, owners, num_attacks) <= 1.5 + len(counts) * largest_class / 2
 

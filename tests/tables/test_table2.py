@@ -122,8 +122,8 @@ def test_runs_of_atdas_other_norm_have_a_column_of_their_own():
     wanted = "--method atda --dataset mnist --rho 0.6 --profile linf --trial 1"
     assert f"poisonbench defend {wanted}" in commands
     config = {"norm": "linf"}
-    assert registry.label_of("atda", config) == "ATDA (Linf)"
-    assert registry.label_of("none", {}) == "W/o Defense"
+    assert registry.label_of("atda", config.get) == "ATDA (Linf)"
+    assert registry.label_of("none", {}.get) == "W/o Defense"
 
 
 def test_the_sample_is_shown_only_with_runs_or_on_request():
