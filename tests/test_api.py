@@ -63,16 +63,16 @@ def test_a_poison_and_a_record_know_where_they_are(tiny, results):
 
 
 def test_the_columns_that_people_use(tiny, results):
-    made = poisonbench.defend("none", tiny, attack="durp", rho=0.5, results=results, epochs=1)
+    record = poisonbench.defend("none", tiny, attack="durp", rho=0.5, results=results, epochs=1)
     clean = poisonbench.defend("none", tiny, rho=0, results=results, epochs=2)
     frame = poisonbench.records(results).set_index("id")
     assert len(frame.columns) == 19
-    row = frame.loc[made.id]
+    row = frame.loc[record.id]
     assert (row["method"], row["attacks"], row["rho"]) == ("none", "durp", 0.5)
     assert (row["dataset"], row["model"]) == (tiny, "mnist-cnn")
     assert row["overrides"] == {"epochs": 1}
-    assert row["test_accuracy"] == made.metrics.test_accuracy
-    assert row["poison"] == made.spec.poison.digest
+    assert row["test_accuracy"] == record.metrics.test_accuracy
+    assert row["poison"] == record.spec.poison.digest
     assert row["seconds"] > 0
     assert (frame.loc[clean.id]["attacks"], frame.loc[clean.id]["rho"]) == ("", 0)
     assert len(poisonbench.records(results, columns="all").columns) > 60
@@ -178,7 +178,7 @@ def test_api_tells_of_records_it_leaves_out(tiny, results):
 
 def test_api_looks_where_the_command_line_does(tiny, results, monkeypatch):
     monkeypatch.setenv("POISONBENCH_RESULTS", str(results))
-    made = poisonbench.craft("durp", tiny)
+    poison = poisonbench.craft("durp", tiny)
     assert [path.parent.parent for path in results.glob("poisons/*/card.json")] == [
         results / "poisons"
     ]
@@ -187,4 +187,4 @@ def test_api_looks_where_the_command_line_does(tiny, results, monkeypatch):
     monkeypatch.setenv("POISONBENCH_DATA", str(results / "elsewhere"))
     with pytest.raises(PoisonbenchError, match="elsewhere"):
         poisonbench.defend("none", "mnist", rho=0)
-    assert made.digest == poisonbench.craft("durp", tiny, results=results).digest
+    assert poison.digest == poisonbench.craft("durp", tiny, results=results).digest

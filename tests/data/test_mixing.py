@@ -177,10 +177,10 @@ def test_a_mix_is_an_artefact(tmp_path, dataset, pools, rho):
     mixed = mix(pools, dataset, rho=rho, seed=0)
     for name, data in poison_files(mixed, dataset).items():
         (tmp_path / name).write_bytes(data)
-    found = read_poison(tmp_path, dataset)
-    assert found.card == mixed.card
-    assert torch.equal(found.images, mixed.images)
-    assert len(found) == round(40 * rho)
+    stored = read_poison(tmp_path, dataset)
+    assert stored.card == mixed.card
+    assert torch.equal(stored.images, mixed.images)
+    assert len(stored) == round(40 * rho)
 
 
 def test_sources_cannot_be_edited(tmp_path, dataset, pools):
