@@ -135,18 +135,18 @@ def _show_record(record: RunRecord, json: bool) -> None:
     for title in ("curve", "notes"):
         lines.append(f"{title}:")
         for row in fields[title]:
-            lines.append("  " + "  ".join(f"{name} {_figure(v)}" for name, v in row.items()))
+            lines.append("  " + "  ".join(f"{name} {_figure(name, v)}" for name, v in row.items()))
     lines += [f"warning: {sentence}" for sentence in record.warnings]
     common.show(fields, lines, json)
 
 
-def _figure(value: Any) -> Any:
-    """A figure to five digits, as 16/255 where a defense's bound made it whole grey levels."""
+def _figure(name: str, value: Any) -> Any:
+    """A figure of a record's rows to five digits; noise of whole grey levels as 16/255."""
     if not isinstance(value, float):
         return value
-    # Noise is computed in float32.
     level = round(255 * value)
-    is_level = 0 < level < 255 and abs(level / 255 - value) < 1e-8
+    # Noise is a difference of pixels of [0, 1] in float32.
+    is_level = "noise" in name and 0 < level < 255 and abs(level / 255 - value) < 1e-7
     return number_text(level / 255) if is_level else f"{value:.5g}"
 
 
