@@ -213,16 +213,16 @@ def test_profiles_give_the_papers_and_the_codes_settings(profile, presets, confi
 
 
 def test_changed_settings_are_overrides():
-    settings = hint_settings(("mnist",), "paper", ratio="0.25", epochs="20")
+    settings = hint_settings(("mnist",), "paper", ratio=0.25, epochs=20)
     assert (settings.config.ratio, settings.recipe.epochs) == (0.25, 20)
     assert settings.overrides == {"ratio": 0.25, "epochs": 20}
-    same = hint_settings(("mnist",), "paper", ratio="1/2", schedule="5,15")
+    same = hint_settings(("mnist",), "paper", ratio=0.5, schedule=(5, 15))
     assert same.overrides == {}
 
 
 def test_an_option_of_neither_lists_the_methods_own():
     with pytest.raises(UsageError, match=r"hint has no option --gama.*--gamma.*did you mean"):
-        hint_settings(("mnist",), "paper", gama="0.1")
+        hint_settings(("mnist",), "paper", gama=0.1)
 
 
 def test_a_schedule_after_the_last_epoch_is_refused():

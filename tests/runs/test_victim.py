@@ -194,7 +194,7 @@ def test_finetuning_starts_from_the_clean_model(data, results, trainings):
 
 def test_settings_that_were_given_hold_for_the_second_stage_too(data):
     dataset = load_dataset(data, Path(), 0)
-    given = read_settings(defenses()["none"], dataset, "paper", {"epochs": "5"})
+    given = read_settings(defenses()["none"], dataset, "paper", {"epochs": 5})
     recipe = stage_recipe(Targeting(scenario="finetune"), given)
     assert (recipe.epochs, recipe.learning_rate) == (5, 0.01)
     for scenario in ("scratch", "transfer"):

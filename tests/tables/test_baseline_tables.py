@@ -308,7 +308,7 @@ def test_a_network_without_batch_norm_has_its_own_rate():
         for model in (None, "cifar-resnet18", "cifar-alexnet")
     ]
     assert rates == [0.1, 0.1, 0.01]
-    own = read_settings(entry, data, "paper", {"learning_rate": "0.05"}, "cifar-alexnet")
+    own = read_settings(entry, data, "paper", {"learning_rate": 0.05}, "cifar-alexnet")
     assert own.recipe.learning_rate == 0.05
 
 
