@@ -322,3 +322,9 @@ class DatasetEntry(Entry):
 
 #: What has settings of its own and of the recipe.
 MethodEntry = AttackEntry | DefenseEntry
+
+
+def shown_name(name: str) -> str:
+    """A data set's name in a line or a title: ``folder:logos`` of ``folder:/home/me/logos``."""
+    kind, colon, path = name.partition(":")
+    return f"{kind}{colon}{path.rstrip('/').rpartition('/')[2]}"

@@ -22,9 +22,9 @@ from torch import Tensor
 from poisonbench.core.errors import ArtefactError
 from poisonbench.core.seeds import generator_for
 from poisonbench.data.artefacts import read_poison
-from poisonbench.data.names import shown_name
 from poisonbench.data.poison import Poison
 from poisonbench.data.splits import Dataset
+from poisonbench.entries import shown_name
 from poisonbench.figures.drawing import Figure, Panel, Panels, Series
 from poisonbench.registry import label_of
 from poisonbench.results.records import RunRecord

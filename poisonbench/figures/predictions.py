@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from poisonbench.core.seeds import generator_for
-from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset, Split
+from poisonbench.entries import shown_name
 from poisonbench.figures.drawing import Figure, Grid, Tile
 from poisonbench.figures.images import answer, answer_tile, picture_of, short_name
 from poisonbench.figures.runs_shown import is_on, kept_models, named_run

@@ -7,8 +7,8 @@ that every defense shown has a run of first: a rule that no outcome enters.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset
+from poisonbench.entries import shown_name
 from poisonbench.figures.drawing import Figure, Grid, Tile
 from poisonbench.figures.images import answer_tile, picture_of, short_name
 from poisonbench.registry import attacks, label_of

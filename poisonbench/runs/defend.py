@@ -15,8 +15,8 @@ from poisonbench.core.errors import DivergedError, UsageError, check_returned
 from poisonbench.core.files import write_bytes
 from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import as_json
-from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset, Split
+from poisonbench.entries import shown_name
 from poisonbench.models import check_model
 from poisonbench.registry import defenses, find, sources_of
 from poisonbench.requests import RunRequest

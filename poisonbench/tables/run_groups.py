@@ -7,7 +7,7 @@ from typing import Any
 from poisonbench import registry
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import did_you_mean, value_text
-from poisonbench.data.names import shown_name
+from poisonbench.entries import shown_name
 from poisonbench.results.records import Labels, RunRecord
 from poisonbench.tables.comparisons import Block, Table
 from poisonbench.tables.layout import DASH
