@@ -62,18 +62,18 @@ def parser(
     description: str | None, *, data: bool = True, device: bool = True
 ) -> argparse.ArgumentParser:
     """A parser with the options that the scripts share."""
-    made = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--markdown", action="store_true", help="print a table for docs/")
+    options.add_argument("--markdown", action="store_true", help="print a table for docs/")
     if data:
-        made.add_argument("--dataset", default="mnist-sample", help="mnist-sample or mnist")
-        made.add_argument("--data-root", type=Path, default=Path("data"))
+        options.add_argument("--dataset", default="mnist-sample", help="mnist-sample or mnist")
+        options.add_argument("--data-root", type=Path, default=Path("data"))
     if device:
-        made.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-        made.add_argument("--threads", type=int, help="of torch on the CPU; torch's default")
-        made.add_argument("--seed", type=int, default=0)
-    return made
+        options.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+        options.add_argument("--threads", type=int, help="of torch on the CPU; torch's default")
+        options.add_argument("--seed", type=int, default=0)
+    return options
 
 
 def prepare(options: argparse.Namespace) -> torch.device:
@@ -117,15 +117,15 @@ def fresh_model(dataset: Dataset, seeds: Seeds) -> Classifier:
 
 def surroundings(device: torch.device) -> str:
     """Hardware, versions, threads, date and commit in one line."""
-    found = environment(device, "float32")
+    about = environment(device, "float32")
     parts = [
-        f"{found['processor']}, {os.cpu_count()} CPUs",
-        f"device {found['device']}",
-        f"{found['threads']} torch threads",
-        f"torch {found['torch']}",
-        f"Python {found['python']}",
+        f"{about['processor']}, {os.cpu_count()} CPUs",
+        f"device {about['device']}",
+        f"{about['threads']} torch threads",
+        f"torch {about['torch']}",
+        f"Python {about['python']}",
         datetime.now(UTC).strftime("%Y-%m-%d"),
-        f"commit {found['commit'] or 'unknown'}",
+        f"commit {about['commit'] or 'unknown'}",
     ]
     return "; ".join(parts)
 

@@ -77,9 +77,9 @@ def compare(
     """Time both, ours half before and half after the naive form."""
     ours()
     before = measure(ours, options.repeats, device)
-    found = None if naive is None else measure(naive, options.naive_repeats, device)
+    naive_timing = None if naive is None else measure(naive, options.naive_repeats, device)
     after = measure(ours, options.repeats, device)
-    return Compared(what, Timing(before.seconds + after.seconds), found)
+    return Compared(what, Timing(before.seconds + after.seconds), naive_timing)
 
 
 # EPIC.
@@ -137,11 +137,11 @@ def compare_epic(options: argparse.Namespace, device: torch.device) -> tuple[Com
     if FacilityLocationFunction is None:
         note = "EPIC: submodlib-py is not installed, so there is nothing to compare with."
         return compare(what, ours, None, options, device), [note]
-    found = compare(what, ours, naive, options, device)
-    assert found.naive is not None
+    compared = compare(what, ours, naive, options, device)
+    assert compared.naive is not None
     share = NUM_CLASSES / options.naive_classes
-    whole = Timing(tuple(share * seconds for seconds in found.naive.seconds))
-    return Compared(what, found.ours, whole), [
+    whole = Timing(tuple(share * seconds for seconds in compared.naive.seconds))
+    return Compared(what, compared.ours, whole), [
         f"EPIC: {options.naive_classes} of {NUM_CLASSES} classes timed with submodlib, the rest in "
         f"proportion. {dropped_of(classes[: options.naive_classes], count)}"
     ]
@@ -172,7 +172,7 @@ def dropped_of(classes: Sequence[Tensor], count: int) -> str:
 
 def naive_noise(model: Classifier, images: Tensor, start: Tensor, config: friends.Config) -> Tensor:
     """Friendly noise (n, C, H, W) as the reference makes it; n is a multiple of 128."""
-    made = []
+    noises = []
     for pixels, first in zip(images.split(BATCH), start.split(BATCH), strict=True):
         noise = torch.nn.Parameter(first.clone())
         optimizer = torch.optim.SGD(
@@ -189,8 +189,8 @@ def naive_noise(model: Classifier, images: Tensor, start: Tensor, config: friend
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        made.append(noise.detach().clamp(-config.zeta, config.zeta))
-    return torch.cat(made)
+        noises.append(noise.detach().clamp(-config.zeta, config.zeta))
+    return torch.cat(noises)
 
 
 def our_noise(
@@ -217,7 +217,7 @@ def compare_friends(
     draws = torch.rand(images.shape, generator=generator) * 2 - 1
     start = friends.START * draws.to(device)
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format).eval()
-    found = compare(
+    compared = compare(
         f"FRIENDS: {config.steps} steps on {count} images",
         lambda: our_noise(model, train, start, config),
         lambda: naive_noise(plain, images, start, config),
@@ -226,7 +226,7 @@ def compare_friends(
     )
     gap = our_noise(model, train, start, config) - naive_noise(plain, images, start, config)
     gap = 255 * gap.abs()
-    return found, [
+    return compared, [
         f"FRIENDS: the two noises differ by {float(gap.mean()):.2g}/255 in the mean; "
         f"{float((gap > 0.1).float().mean()):.2%} of the pixels by over 0.1/255."
     ]
@@ -298,13 +298,13 @@ def compare_atda(
     def naive() -> list[tuple[Tensor, int]]:
         return [naive_search(plain, *batch, config, 1) for batch in plain_batches]
 
-    found = compare(
+    compared = compare(
         f"ATDA: up to {config.steps} steps on {count} images", ours, naive, options, device
     )
     pairs = list(zip(ours(), naive(), strict=True))
     apart = torch.cat([(one[0] - two[0]).flatten(1).norm(dim=1) for one, two in pairs])
     steps = [sum(taken for _, taken in side) / count for side in zip(*pairs, strict=True)]
-    return found, [
+    return compared, [
         f"ATDA: radius {config.radius:g}, tau 1; mean steps {steps[0]:.3f} here and "
         f"{steps[1]:.3f} there; {float((apart > 0.01 * config.radius).float().mean()):.2%} of the "
         "images end over a hundredth of the radius apart."
@@ -335,17 +335,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    made = parser(__doc__)
+    options = parser(__doc__)
     names = ("epic", "friends", "atda")
-    made.add_argument("--parts", nargs="+", choices=names, default=list(names))
-    made.add_argument("--epochs", type=int, default=3, help="of training before the passes")
-    made.add_argument("--images", type=int, default=1280, help="for FRIENDS and ATDA")
-    made.add_argument("--radius", type=float, default=2.0, help="of ATDA's ball; MNIST is easy")
-    made.add_argument("--class-size", type=int, default=5000, help="for EPIC")
-    made.add_argument("--naive-classes", type=int, default=2, help="timed with submodlib, of 10")
-    made.add_argument("--repeats", type=int, default=2, help="of ours, before and after the naive")
-    made.add_argument("--naive-repeats", type=int, default=2)
-    return made.parse_args(arguments)
+    options.add_argument("--parts", nargs="+", choices=names, default=list(names))
+    options.add_argument("--epochs", type=int, default=3, help="of training before the passes")
+    options.add_argument("--images", type=int, default=1280, help="for FRIENDS and ATDA")
+    options.add_argument("--radius", type=float, default=2.0, help="of ATDA's ball; MNIST is easy")
+    options.add_argument("--class-size", type=int, default=5000, help="for EPIC")
+    options.add_argument("--naive-classes", type=int, default=2, help="timed with submodlib, of 10")
+    options.add_argument(
+        "--repeats", type=int, default=2, help="of ours, before and after the naive"
+    )
+    options.add_argument("--naive-repeats", type=int, default=2)
+    return options.parse_args(arguments)
 
 
 if __name__ == "__main__":

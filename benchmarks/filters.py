@@ -76,8 +76,8 @@ def compare_knn(
     small = Timing(ours_before.seconds + ours_after.seconds)
     with Peak() as peak:
         large = measure(lambda: ours(large_k), options.repeats, device)
-    found = ours(SMALL_K)[: options.naive_rows].argmax(1).cpu().numpy()
-    agree = float((found == judge.predict(part)).mean())
+    votes = ours(SMALL_K)[: options.naive_rows].argmax(1).cpu().numpy()
+    agree = float((votes == judge.predict(part)).mean())
     rows = [
         row(f"k-NN, k = {SMALL_K}", small, naive),
         row(f"k-NN, k = {large_k}", large, None),
@@ -130,9 +130,9 @@ def compare_plain(
     """A line of the table for a filter that takes seconds."""
     ours()
     before = measure(ours, options.repeats, device)
-    found = measure(naive, options.repeats, device)
+    naive_timing = measure(naive, options.repeats, device)
     after = measure(ours, options.repeats, device)
-    return row(what, Timing(before.seconds + after.seconds), found)
+    return row(what, Timing(before.seconds + after.seconds), naive_timing)
 
 
 def naive_spectral(features: Tensor, labels: Tensor) -> list[Tensor]:
@@ -190,14 +190,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    made = parser(__doc__, data=False)
+    options = parser(__doc__, data=False)
     names = ("knn", "spectral", "l2")
-    made.add_argument("--parts", nargs="+", choices=names, default=list(names))
-    made.add_argument("--rows", type=int, default=50_000)
-    made.add_argument("--width", type=int, default=512)
-    made.add_argument("--naive-rows", type=int, default=5_000, help="timed with scikit-learn")
-    made.add_argument("--repeats", type=int, default=1, help="of ours, before and after the naive")
-    return made.parse_args(arguments)
+    options.add_argument("--parts", nargs="+", choices=names, default=list(names))
+    options.add_argument("--rows", type=int, default=50_000)
+    options.add_argument("--width", type=int, default=512)
+    options.add_argument("--naive-rows", type=int, default=5_000, help="timed with scikit-learn")
+    options.add_argument(
+        "--repeats", type=int, default=1, help="of ours, before and after the naive"
+    )
+    return options.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ PARTS = ("training", "defense", "validation", "test", "total")
 def pairs(records: Sequence[RunRecord]) -> tuple[list[Pair], list[str]]:
     """Runs of none and of hint that differ by the method alone, and why others were left out."""
     plain = {_key(record): record for record in records if record.spec.method == "none"}
-    found, left_out = [], []
+    kept, left_out = [], []
     for record in records:
         if record.spec.method != "hint":
             continue
@@ -57,18 +57,18 @@ def pairs(records: Sequence[RunRecord]) -> tuple[list[Pair], list[str]]:
         if differing:
             left_out.append(f"{record.id} and {partner.id}: other {', '.join(differing)}")
         else:
-            found.append((partner, record))
-    return found, left_out
+            kept.append((partner, record))
+    return kept, left_out
 
 
 def _key(record: RunRecord) -> str:
-    return structs.replace(record.spec, method="", config={}, recipe_number=0).id
+    return structs.replace(record.spec, method="", config={}, version=0).id
 
 
 def make_pairs(options: argparse.Namespace, device: torch.device, results: Path) -> list[Pair]:
     """Train both methods, one pair a trial, taking turns in who goes first."""
     settings: dict[str, Any] = {"epochs": options.epochs, "precision": options.precision}
-    found = []
+    trained = []
     for trial in range(options.trials):
         order = ("none", "hint") if trial % 2 == 0 else ("hint", "none")
         records = {
@@ -85,8 +85,8 @@ def make_pairs(options: argparse.Namespace, device: torch.device, results: Path)
             )
             for method in order
         }
-        found.append((records["none"], records["hint"]))
-    return found
+        trained.append((records["none"], records["hint"]))
+    return trained
 
 
 def row(pair: Pair) -> list[str]:
@@ -118,30 +118,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     notes = []
     if options.results is not None:
         records = Store(options.results).records(lambda error: notes.append(str(error)))
-        found, left_out = pairs(records)
+        timed, left_out = pairs(records)
         notes += [f"Left out: {reason}." for reason in left_out]
     else:
         with tempfile.TemporaryDirectory() as folder:
-            found = make_pairs(options, device, Path(folder))
-    if not found:
+            timed = make_pairs(options, device, Path(folder))
+    if not timed:
         raise SystemExit(
             "\n".join([*notes, "expected a none and a hint run of one spec, got none"])
         )
-    if any(record.cost.interruptions for pair in found for record in pair):
+    if any(record.cost.interruptions for pair in timed for record in pair):
         notes.append("Some of these runs were interrupted and continued.")
-    ratios = [ratio(pair) for pair in found]
+    ratios = [ratio(pair) for pair in timed]
     notes.insert(
         0,
         f"Ratio of HINT to plain training: median {median(ratios):.3f} of {len(ratios)} pairs "
         f"({min(ratios):.3f}-{max(ratios):.3f}).",
     )
     if options.results is not None:
-        ran = sorted({_surroundings(record) for pair in found for record in pair})
+        ran = sorted({_surroundings(record) for pair in timed for record in pair})
         notes.insert(1, "The records were measured on: " + "; ".join(ran) + ".")
     show(
         "HINT over plain training: seconds of none / hint",
         ["runs", "epochs", "rounds x ratio", *PARTS, "ratio of totals"],
-        [row(pair) for pair in found],
+        [row(pair) for pair in timed],
         notes,
         device,
         markdown=options.markdown,
@@ -154,12 +154,12 @@ def _surroundings(record: RunRecord) -> str:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    made = parser(__doc__)
-    made.add_argument("--results", type=Path, help="read these records instead of training")
-    made.add_argument("--epochs", type=int, default=30)
-    made.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
-    made.add_argument("--trials", type=int, default=1, help="pairs to train")
-    return made.parse_args(arguments)
+    options = parser(__doc__)
+    options.add_argument("--results", type=Path, help="read these records instead of training")
+    options.add_argument("--epochs", type=int, default=30)
+    options.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
+    options.add_argument("--trials", type=int, default=1, help="pairs to train")
+    return options.parse_args(arguments)
 
 
 if __name__ == "__main__":

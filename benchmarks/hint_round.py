@@ -71,8 +71,8 @@ DAMPING = LISSA_DAMP * LISSA_SCALE
 def naive_gradient(model: Classifier, images: Tensor, labels: Tensor) -> Tensor:
     """Gradient (K, F + 1) of the mean loss for the head, all batches' graphs alive at once."""
     total = sum(
-        F.cross_entropy(model(part), wanted, reduction="sum")
-        for part, wanted in zip(
+        F.cross_entropy(model(part), targets, reduction="sum")
+        for part, targets in zip(
             images.split(VALIDATION_BATCH), labels.split(VALIDATION_BATCH), strict=True
         )
     )
@@ -153,10 +153,10 @@ class TimedHint(Hint):
 
     def _direction(self, model, state):
         start = now(self.device)
-        found = super()._direction(model, state)
+        direction = super()._direction(model, state)
         self.seconds["solve"] = now(self.device) - start
-        self.solution = found[2]
-        return found
+        self.solution = direction[2]
+        return direction
 
     def _add_noise(self, model, state, direction):
         start = now(self.device)
@@ -338,15 +338,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    made = parser(__doc__)
-    made.add_argument("--epochs", type=int, default=3, help="of training before the round")
-    made.add_argument("--ratio", type=float, default=0.5, help="share of images selected")
-    made.add_argument("--repeats", type=int, default=3, help="of ours, before and after the naive")
-    made.add_argument("--naive-steps", type=int, default=980, help="of LiSSA; fewer: extrapolated")
-    made.add_argument(
+    options = parser(__doc__)
+    options.add_argument("--epochs", type=int, default=3, help="of training before the round")
+    options.add_argument("--ratio", type=float, default=0.5, help="share of images selected")
+    options.add_argument(
+        "--repeats", type=int, default=3, help="of ours, before and after the naive"
+    )
+    options.add_argument(
+        "--naive-steps", type=int, default=980, help="of LiSSA; fewer: extrapolated"
+    )
+    options.add_argument(
         "--naive-examples", type=int, default=500, help="scored and mapped; 0: as many as selected"
     )
-    return made.parse_args(arguments)
+    return options.parse_args(arguments)
 
 
 if __name__ == "__main__":

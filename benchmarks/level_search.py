@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     for word, (mean, side) in WORDS.items():
         for attacks in options.attacks:
-            found = [(*alike(n, attacks, mean, side), n) for n in options.targets]
-            error, values, n = max(found)
+            errors = [(*alike(n, attacks, mean, side), n) for n in options.targets]
+            error, values, n = max(errors)
             span = f"{min(options.targets)} to {max(options.targets)}, alike"
             rows.append([word, span, str(attacks), f"{100 * error:.2f}", str(n), values])
             few = min(FEW[attacks], max(options.targets))
@@ -139,10 +139,10 @@ def in_words(sums: np.ndarray, chance: np.ndarray) -> str:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    made = parser(__doc__, data=False, device=False)
-    made.add_argument("--targets", nargs="+", type=int, default=list(range(5, 31)))
-    made.add_argument("--attacks", nargs="+", type=int, choices=list(FEW), default=list(FEW))
-    return made.parse_args(arguments)
+    options = parser(__doc__, data=False, device=False)
+    options.add_argument("--targets", nargs="+", type=int, default=list(range(5, 31)))
+    options.add_argument("--attacks", nargs="+", type=int, choices=list(FEW), default=list(FEW))
+    return options.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -55,9 +55,9 @@ def _run(command: list[str]) -> None:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    made = parser(__doc__, data=False, device=False)
-    made.add_argument("--repeats", type=int, default=10)
-    return made.parse_args(arguments)
+    options = parser(__doc__, data=False, device=False)
+    options.add_argument("--repeats", type=int, default=10)
+    return options.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -105,8 +105,10 @@ def task_of(
 def config_of(attack: ModuleType, name: str, steps: int) -> BrewingConfig:
     """One restart, one surrogate, the augmentation that goes with the network."""
     augment = "shift-flip" if NETWORKS[name][1] else "none"
-    made: BrewingConfig = attack.Config(steps=steps, restarts=1, surrogates=1, brew_augment=augment)
-    return made
+    config: BrewingConfig = attack.Config(
+        steps=steps, restarts=1, surrogates=1, brew_augment=augment
+    )
+    return config
 
 
 def craft(
@@ -128,11 +130,11 @@ def compare_steps(name: str, options: argparse.Namespace, device: torch.device) 
     crafts = {label: craft(attack, name, [0], options) for label, attack in ATTACKS.items()}
     seconds: dict[str, list[float]] = {"training pass": [], **{label: [] for label in crafts}}
     for repeat in range(options.repeats + 1):
-        found = {"training pass": training_pass(name, train, options.seed, device)}
+        step_seconds = {"training pass": training_pass(name, train, options.seed, device)}
         for label, call in crafts.items():
-            found[label] = measure(call, 1, device).median / options.steps
+            step_seconds[label] = measure(call, 1, device).median / options.steps
         if repeat > 0:
-            for label, value in found.items():
+            for label, value in step_seconds.items():
                 seconds[label].append(value)
     timings = {label: Timing(tuple(values)) for label, values in seconds.items()}
     plain = timings["training pass"].median
@@ -188,13 +190,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    made = parser(__doc__, data=False)
-    made.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
-    made.add_argument("--poisons", type=int, default=500, help="images of a step")
-    made.add_argument("--steps", type=int, default=2, help="in one call of craft")
-    made.add_argument("--trials", type=int, default=5, help="crafted in one call; 1: not compared")
-    made.add_argument("--repeats", type=int, default=3)
-    return made.parse_args(arguments)
+    options = parser(__doc__, data=False)
+    options.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
+    options.add_argument("--poisons", type=int, default=500, help="images of a step")
+    options.add_argument("--steps", type=int, default=2, help="in one call of craft")
+    options.add_argument(
+        "--trials", type=int, default=5, help="crafted in one call; 1: not compared"
+    )
+    options.add_argument("--repeats", type=int, default=3)
+    return options.parse_args(arguments)
 
 
 if __name__ == "__main__":

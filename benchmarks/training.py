@@ -109,16 +109,16 @@ def plain_training(
 
 def variants(device: torch.device) -> dict[str, dict[str, Any]]:
     """What is compared, by the name in the tables; bfloat16 only where "auto" finds it."""
-    found: dict[str, dict[str, Any]] = {
+    forms: dict[str, dict[str, Any]] = {
         "plain, 0 workers": {"workers": 0},
         "plain, 2 workers": {"workers": 2},
         "fit, float32, the layers' own kernels": {"precision": "float32", "own": True},
     }
     if device.type == "cpu":
-        found["fit, float32"] = {"precision": "float32"}
+        forms["fit, float32"] = {"precision": "float32"}
     if network_precision(device, "auto") is torch.bfloat16:
-        found["fit, bfloat16"] = {"precision": "bfloat16"}
-    return found
+        forms["fit, bfloat16"] = {"precision": "bfloat16"}
+    return forms
 
 
 def train_once(
@@ -153,13 +153,13 @@ def speeds(
     """Images a second of every variant, one figure a block; the variants take turns."""
     rows = torch.arange(min(block_images or len(dataset.train), len(dataset.train)))
     train = dataset.train.rows(rows)
-    found: dict[str, list[float]] = {name: [] for name in variants(device)}
+    rates: dict[str, list[float]] = {name: [] for name in variants(device)}
     for block in range(blocks + 1):
         for name, variant in variants(device).items():
             _, seconds = train_once(variant, dataset, train, device, 1, Seeds(seed))
             if block > 0:
-                found[name].append(len(train) / seconds)
-    return found
+                rates[name].append(len(train) / seconds)
+    return rates
 
 
 def ratio(values: Sequence[float], reference: Sequence[float]) -> float:
@@ -173,15 +173,15 @@ def accuracies(
     """Test accuracy of every variant, one figure a trial; the DataLoader's workers change none."""
     epochs = epochs or paper_recipe(dataset).epochs
     test = dataset.test.to(device)
-    found: dict[str, list[float]] = {}
+    shares: dict[str, list[float]] = {}
     for trial in range(trials):
         for name, variant in variants(device).items():
             if variant.get("workers"):
                 continue
             seeds = Seeds(seed, trial)
             model, _ = train_once(variant, dataset, dataset.train, device, epochs, seeds)
-            found.setdefault(name, []).append(accuracy(model, test))
-    return found
+            shares.setdefault(name, []).append(accuracy(model, test))
+    return shares
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -189,9 +189,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = prepare(options)
     dataset = grey_dataset(options)
     default = str(network_precision(device, "auto")).removeprefix("torch.")
-    found = speeds(dataset, device, options.blocks, options.block_images, options.seed)
+    measured = speeds(dataset, device, options.blocks, options.block_images, options.seed)
     plain = max(
-        (name for name in found if name.startswith("plain")), key=lambda name: median(found[name])
+        (name for name in measured if name.startswith("plain")),
+        key=lambda name: median(measured[name]),
     )
     show(
         f"Training {dataset.name}, batch {paper_recipe(dataset).batch_size}: images per second",
@@ -201,9 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 name,
                 f"{median(values):.0f}",
                 f"{min(values):.0f}-{max(values):.0f}",
-                f"{ratio(values, found[plain]):.2f}",
+                f"{ratio(values, measured[plain]):.2f}",
             ]
-            for name, values in found.items()
+            for name, values in measured.items()
         ],
         [
             f"Blocks of one epoch: {options.blocks}; the ratio is the median over the blocks of "
@@ -217,14 +218,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _show_accuracies(options: argparse.Namespace, dataset: Dataset, device: torch.device) -> None:
-    found = accuracies(dataset, device, options.epochs, options.trials, options.seed)
-    names = list(found)
+    measured = accuracies(dataset, device, options.epochs, options.trials, options.seed)
+    names = list(measured)
     rows = []
     # Each line differs from the one above it by one thing, so each is compared with that one.
     for before, name in zip([None, *names], names, strict=False):
-        others = [] if before is None else [found[before], found[names[0]]]
-        p_values = [_welch(found[name], other) for other in others] or ["", ""]
-        summary = summarise(found[name])
+        others = [] if before is None else [measured[before], measured[names[0]]]
+        p_values = [_welch(measured[name], other) for other in others] or ["", ""]
+        summary = summarise(measured[name])
         assert summary is not None
         spread = "" if summary.std is None else f" ± {100 * summary.std:.2f}"
         rows.append([name, f"{100 * summary.mean:.2f}{spread}", *p_values])
@@ -256,12 +257,12 @@ def _moments(values: Sequence[float]) -> tuple[float, float, int]:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    made = parser(__doc__)
-    made.add_argument("--blocks", type=int, default=5, help="timed blocks of each loop")
-    made.add_argument("--block-images", type=int, default=0, help="images of a block; 0: all")
-    made.add_argument("--epochs", type=int, help="of the accuracy runs; the recipe's")
-    made.add_argument("--trials", type=int, default=3, help="of the accuracy runs; 0: none")
-    return made.parse_args(arguments)
+    options = parser(__doc__)
+    options.add_argument("--blocks", type=int, default=5, help="timed blocks of each loop")
+    options.add_argument("--block-images", type=int, default=0, help="images of a block; 0: all")
+    options.add_argument("--epochs", type=int, help="of the accuracy runs; the recipe's")
+    options.add_argument("--trials", type=int, default=3, help="of the accuracy runs; 0: none")
+    return options.parse_args(arguments)
 
 
 if __name__ == "__main__":

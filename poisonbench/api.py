@@ -9,16 +9,29 @@ poisonbench.register("my_defense.py")
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import data_folder, results_folder
+from poisonbench.core.settings import options_of
+from poisonbench.entries import MethodEntry
+from poisonbench.registry import Mix, attacks, defenses, find
 from poisonbench.registry import register as register
-from poisonbench.requests import DEFAULT_DATASET, CraftRequest, RunRequest, poison_request, read_mix
+from poisonbench.requests import (
+    DEFAULT_DATASET,
+    CraftRequest,
+    RunRequest,
+    Value,
+    poison_request,
+    read_mix,
+)
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
+from poisonbench.targeting import Targeting
 
 if TYPE_CHECKING:
     import pandas
@@ -51,6 +64,22 @@ COLUMNS = {
 }
 
 
+@contextmanager
+def _names_of_parameters() -> Iterator[None]:
+    """A block whose messages name parameters, ``epsilon``, where a command's name ``--epsilon``."""
+    try:
+        yield
+    except UsageError as error:
+        # A command to run is told as it is, and so is what only the command line has.
+        if "poisonbench " in str(error):
+            raise
+        text = re.sub(
+            r"--(?!plugin)([a-z][\w.-]*)", lambda flag: flag[1].replace("-", "_"), str(error)
+        )
+        raise UsageError(text) from None
+
+
+@_names_of_parameters()
 def craft(
     attack: str,
     dataset: str = DEFAULT_DATASET,
@@ -82,7 +111,8 @@ def craft(
         device: auto, cpu, cuda or cuda:N.
         seed: root seed.
         options: settings of the attack, its target or its surrogate's recipe, e.g.
-            ``epsilon=8 / 255, epochs=3``; of several attacks ``**{"pgd.steps": 3}``.
+            ``epsilon=8 / 255, epochs=3``; of several attacks ``**{"pgd.steps": 3}``. A text such
+            as ``"8/255"`` is read as the command line's.
 
     Returns:
         The poison, which knows its ``id`` and ``path``.
@@ -92,9 +122,10 @@ def craft(
     """
     from poisonbench.runs import craft as run
 
+    mix = read_mix(attack)
     _, poison = poison_request(
-        read_mix(attack),
-        options,
+        mix,
+        _values(options, mix),
         to_craft=True,
         rho=rho,
         trial=trial,
@@ -106,6 +137,7 @@ def craft(
     return crafted.poison
 
 
+@_names_of_parameters()
 def defend(
     method: str,
     dataset: str = DEFAULT_DATASET,
@@ -146,7 +178,7 @@ def defend(
         device: auto, cpu, cuda or cuda:N.
         seed: root seed.
         options: settings of the defense, the target or the recipe, e.g. ``ratio=0.5, epochs=3``;
-            an attack's have its name: ``**{"pgd.steps": 3}``.
+            an attack's have its name: ``**{"pgd.steps": 3}``. Texts as for :func:`craft`.
 
     Returns:
         The record, which knows its ``id`` and ``path``.
@@ -159,9 +191,10 @@ def defend(
     path = poison if isinstance(poison, str | Path | None) else poison.path
     if poison is not None and path is None:
         raise UsageError("poison: expected one that was kept, got one without a path; craft it")
+    mix = read_mix(attack) if path is None else None
     settings, request_of_poison = poison_request(
-        read_mix(attack) if path is None else None,
-        options,
+        mix,
+        _values(options, mix, method),
         path=None if path is None else Path(path),
         rho=rho,
         profile=attack_profile,
@@ -240,6 +273,21 @@ def records(
             }
         rows.append(row)
     return pandas.DataFrame(rows) if columns == "common" else pandas.json_normalize(rows)
+
+
+def _values(
+    options: Mapping[str, Any], mix: Mix | None, defense: str | None = None
+) -> dict[str, Value]:
+    """Settings as values, from what the caller gave for a defense or, without one, to craft."""
+    from poisonbench.runs.method_settings import parse_texts
+
+    names = () if mix is None else mix.attacks
+    methods: dict[str, MethodEntry] = {f"{name}.": attacks()[name] for name in names}
+    if defense is not None:
+        methods[""] = find("a defense", defenses(), defense)
+    elif len(methods) == 1:
+        methods[""] = next(iter(methods.values()))
+    return parse_texts(options, methods, options_of(Targeting))
 
 
 def _field(part: Any, path: str) -> Any:

@@ -34,7 +34,7 @@ class Source:
         return f"{self.name} {self.version[:12]}".strip()
 
     def as_json(self) -> dict[str, str]:
-        """As a record's labels have it."""
+        """The text that a record's labels have of it."""
         keys = ("file", "sha256") if self.path else ("distribution", "version")
         return dict(zip(keys, (self.name, self.version), strict=True))
 
@@ -324,3 +324,9 @@ class DatasetEntry(Entry):
 
 #: What has settings of its own and of the recipe.
 MethodEntry = AttackEntry | DefenseEntry
+
+
+def shown_name(name: str) -> str:
+    """A data set's name in a line or a title: ``folder:logos`` of ``folder:/home/me/logos``."""
+    kind, colon, path = name.partition(":")
+    return f"{kind}{colon}{path.rstrip('/').rpartition('/')[2]}"

@@ -5,7 +5,7 @@ file (``--plugin``) or Python (:func:`register`); nothing of theirs is imported 
 its kind is asked for. No torch here.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -368,7 +368,7 @@ def find(kind: str, table: Mapping[str, EntryT], name: str) -> EntryT:
 
 
 def faults(table: Mapping[str, Any]) -> dict[str, str]:
-    """By name, why what has the name cannot be used."""
+    """The reasons, by name, why what has the name cannot be used."""
     return table.faults if isinstance(table, EntryTable) else {}
 
 
@@ -415,7 +415,7 @@ def forgetting() -> Iterator[None]:
 
 
 def plugin_files() -> dict[str, str]:
-    """By absolute path, the sha256 of each file that has brought an entry."""
+    """The sha256, by absolute path, of each file that has brought an entry."""
     return {entry.source.path: entry.source.version for entry in _registered}
 
 
@@ -424,7 +424,7 @@ def _clash(first: Source, second: Source) -> str:
 
 
 def recipe_presets() -> dict[str, Mapping[str, Any]]:
-    """By preset, what networks and data sets change of the recipe."""
+    """The changes that networks and data sets make to the recipe, by preset."""
     entries: list[DatasetEntry | NetworkEntry] = [*datasets().values(), *networks().values()]
     return {entry.name: entry.recipe for entry in entries if entry.recipe}
 
@@ -449,10 +449,10 @@ def sources_of(
     }
 
 
-def label_of(method: str, config: Mapping[str, Any]) -> str:
-    """How figures name a run's defense, by its method and settings."""
+def label_of(method: str, setting: Callable[[str], Any]) -> str:
+    """A defense's name in figures, by its method and settings, each null where it lacks it."""
     entry = defenses().get(method)
     if entry is None:
         return method
-    labels = [names[config[key]] for key, names in entry.labels.items() if config.get(key) in names]
+    labels = [names[setting(key)] for key, names in entry.labels.items() if setting(key) in names]
     return labels[0] if labels else entry.title

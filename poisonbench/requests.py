@@ -84,7 +84,7 @@ class PoisonRequest:
         return entry if entry is not None and entry.scenario else None
 
     def pools(self) -> dict[str, PoisonRequest]:
-        """By attack, what is crafted at length: the poison of every image, or a targeted one."""
+        """What is crafted at length, by attack: the poison of every image, or a targeted one."""
         if self.targeted is not None:
             return {self.attacks[0]: self}
         return {

@@ -86,7 +86,7 @@ class RunSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="defend
     Attributes:
         loop: number of the training loop.
         poison: null for a clean run.
-        method: the defense; recipe_number and config are its own.
+        method: the defense; version and config are its own.
         trial: seeds initial weights, batches and augmentation.
         targeting: of a targeted attack, or of its clean control.
         goal: the target; null before it is drawn, and without targeting.
@@ -98,7 +98,7 @@ class RunSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="defend
     dataset: DatasetRef
     poison: PoisonSpec | None
     method: str
-    recipe_number: int
+    version: int = msgspec.field(name="recipe_number")
     config: dict[str, Any]
     model: str
     seed: int
@@ -108,6 +108,10 @@ class RunSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="defend
     pretraining: TrainingSpec | None = None
     stage: int | None = None
     training: TrainingSpec
+
+    def setting(self, name: str, default: Any = None) -> Any:
+        """One of the defense's settings, by the defense's own names; the default if absent."""
+        return self.config.get(name, default)
 
     @property
     def id(self) -> str:
@@ -129,7 +133,7 @@ class MethodSpec(JsonPart, frozen=True, kw_only=True):
     """A defense that a network was pretrained under."""
 
     method: str
-    recipe_number: int
+    version: int = msgspec.field(name="recipe_number")
     config: dict[str, Any]
 
 
@@ -167,7 +171,7 @@ class CraftSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="craf
     """A poison that one attack crafted; the data set is the digest of its splits."""
 
     attack: str
-    recipe_number: int
+    version: int = msgspec.field(name="recipe_number")
     config: dict[str, Any]
     dataset: str
     surrogate: ModelSpec | None
@@ -179,7 +183,7 @@ class CraftSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="craf
 class MixSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="mix"):
     """Shares of several attacks' poisons, which are named by their digests."""
 
-    recipe_number: int
+    version: int = msgspec.field(name="recipe_number")
     pools: dict[str, str]
     order: list[str]
     rho: Number
@@ -191,7 +195,7 @@ class ImportSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="imp
     """A published poison set, by the sha256 of its files; of a generator three are absent."""
 
     format: str
-    recipe_number: int
+    version: int = msgspec.field(name="recipe_number")
     files: dict[str, str]
     std: str | UnsetType | None = UNSET
     ids: str | UnsetType | None = UNSET

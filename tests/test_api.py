@@ -63,16 +63,16 @@ def test_a_poison_and_a_record_know_where_they_are(tiny, results):
 
 
 def test_the_columns_that_people_use(tiny, results):
-    made = poisonbench.defend("none", tiny, attack="durp", rho=0.5, results=results, epochs=1)
+    record = poisonbench.defend("none", tiny, attack="durp", rho=0.5, results=results, epochs=1)
     clean = poisonbench.defend("none", tiny, rho=0, results=results, epochs=2)
     frame = poisonbench.records(results).set_index("id")
     assert len(frame.columns) == 19
-    row = frame.loc[made.id]
+    row = frame.loc[record.id]
     assert (row["method"], row["attacks"], row["rho"]) == ("none", "durp", 0.5)
     assert (row["dataset"], row["model"]) == (tiny, "mnist-cnn")
     assert row["overrides"] == {"epochs": 1}
-    assert row["test_accuracy"] == made.metrics.test_accuracy
-    assert row["poison"] == made.spec.poison.digest
+    assert row["test_accuracy"] == record.metrics.test_accuracy
+    assert row["poison"] == record.spec.poison.digest
     assert row["seconds"] > 0
     assert (frame.loc[clean.id]["attacks"], frame.loc[clean.id]["rho"]) == ("", 0)
     assert len(poisonbench.records(results, columns="all").columns) > 60
@@ -134,6 +134,38 @@ def test_api_refusals(tiny, results):
     assert not results.exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epsilon": 8}, "durp: epsilon: expected in .*, got 8.0; did you mean epsilon 8/255"),
+        ({"epsilon": "much"}, "^epsilon: expected a number such as 0.5 or 8/255, got 'much'"),
+        ({"epsilom": 0.1}, "durp has no option epsilom; its own options: epsilon, "),
+        ({"rho": 60}, "^rho: expected .* did you mean 0.6"),
+        ({"attack": "durpp"}, "one of your own comes with --plugin FILE|did you mean 'durp'"),
+    ],
+)
+def test_api_messages_name_parameters(options, message, tiny, results):
+    with pytest.raises(UsageError, match=message):
+        poisonbench.craft(**{"attack": "durp", "dataset": tiny, "results": results, **options})
+
+
+def test_api_parses_texts_before_the_request_is_built(tiny, results, monkeypatch):
+    from poisonbench.runs import craft, defend
+
+    def seen(context, request):
+        raise UsageError(repr(request))
+
+    monkeypatch.setattr(craft, "craft", seen)
+    monkeypatch.setattr(defend, "resolve_run", seen)
+    with pytest.raises(UsageError, match=r"'durp': {'epsilon': 0.03137.*, 'distribution': 'sign'}"):
+        poisonbench.craft("durp", tiny, results=results, epsilon="8/255", distribution="sign")
+    texts = {"ratio": "1/4", "dc.rounds": "3", "target": "7", "milestones": "1,2"}
+    with pytest.raises(UsageError) as error:
+        poisonbench.defend("hint", tiny, attack="dc", results=results, **texts)
+    for value in ("'ratio': 0.25", "'rounds': 3", "'target': 7", "'milestones': (1, 2)"):
+        assert value in str(error.value)
+
+
 def test_api_tells_of_records_it_leaves_out(tiny, results):
     defend(results, tiny, "--clean")
     (results / "runs" / "0.json").write_text("{")
@@ -146,7 +178,7 @@ def test_api_tells_of_records_it_leaves_out(tiny, results):
 
 def test_api_looks_where_the_command_line_does(tiny, results, monkeypatch):
     monkeypatch.setenv("POISONBENCH_RESULTS", str(results))
-    made = poisonbench.craft("durp", tiny)
+    poison = poisonbench.craft("durp", tiny)
     assert [path.parent.parent for path in results.glob("poisons/*/card.json")] == [
         results / "poisons"
     ]
@@ -155,4 +187,4 @@ def test_api_looks_where_the_command_line_does(tiny, results, monkeypatch):
     monkeypatch.setenv("POISONBENCH_DATA", str(results / "elsewhere"))
     with pytest.raises(PoisonbenchError, match="elsewhere"):
         poisonbench.defend("none", "mnist", rho=0)
-    assert made.digest == poisonbench.craft("durp", tiny, results=results).digest
+    assert poison.digest == poisonbench.craft("durp", tiny, results=results).digest

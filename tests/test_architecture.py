@@ -50,7 +50,8 @@ MAY_IMPORT = {
     "runs": RUNS,
     "figures": RUNS | {"runs", "tables"},
     "api": RUNS | {"runs", "tables"},
-    "page": BOTTOM | {"registry", "requests", "data", "results", "tables", "figures", "sweep"},
+    "page": BOTTOM
+    | {"entries", "registry", "requests", "data", "results", "tables", "figures", "sweep"},
     "cli": RUNS | {"plugins", "runs", "tables", "figures", "sweep", "page"},
     "__main__": {"cli"},
     "__init__": {"api"},

@@ -197,15 +197,15 @@ def test_nothing_of_a_package_is_imported_before_its_kind_is_asked_for(packages)
         {"poisonbench.defenses": {"own": "loud"}},
     )
 
-    def said(*words):
+    def printed(*words):
         environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{PAGE.parents[1]}"}
         command = [sys.executable, "-m", "poisonbench", *words]
         return subprocess.run(command, env=environment, capture_output=True, text=True).stdout
 
-    assert "imported" not in said("--help")
-    assert "imported" not in said("craft", "--help")
-    assert "imported" not in said("list", "attacks")
-    assert "imported" in said("list", "defenses")
+    assert "imported" not in printed("--help")
+    assert "imported" not in printed("craft", "--help")
+    assert "imported" not in printed("list", "attacks")
+    assert "imported" in printed("list", "defenses")
 
 
 def test_entries_in_a_module_of_their_own_name_the_others(packages, results):
@@ -621,8 +621,14 @@ def test_a_file_may_hold_several_entries(tmp_path):
     assert set(names) <= set(listed)
 
 
-def test_the_api_registers_files_and_entries(folder, tiny, results, monkeypatch):
-    monkeypatch.setattr(registry, "_registered", [])
+@pytest.fixture
+def forgetting():
+    with registry.forgetting():
+        yield
+
+
+@pytest.mark.usefixtures("forgetting")
+def test_the_api_registers_files_and_entries(folder, tiny, results):
     poisonbench.register(folder / "blur.py")
     poisonbench.register(folder / "blur.py")
     record = poisonbench.defend("blur", tiny, rho=0, results=results, epochs=1, width=5)

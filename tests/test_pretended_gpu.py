@@ -25,16 +25,22 @@ def numbers(*shape, seed=0):
 
 
 def test_what_is_made_there_says_so_and_stays_there(waits):
-    made = [
+    tensors = [
         torch.zeros(2, device="gpu"),
         torch.arange(3, device=GPU),
         torch.full((2,), 1.0, device="gpu:0"),
         numbers(2).to(GPU),
     ]
-    made += [made[0] + 1, made[3].double().mean(), made[1][1:], made[0].new_zeros(1), made[3] > 0]
-    assert all(tensor.device == GPU for tensor in made)
-    assert all(isinstance(tensor, PretendedTensor) for tensor in made)
-    assert made[3].cpu().device.type == torch.zeros(1).device.type == "cpu"
+    tensors += [
+        tensors[0] + 1,
+        tensors[3].double().mean(),
+        tensors[1][1:],
+        tensors[0].new_zeros(1),
+        tensors[3] > 0,
+    ]
+    assert all(tensor.device == GPU for tensor in tensors)
+    assert all(isinstance(tensor, PretendedTensor) for tensor in tensors)
+    assert tensors[3].cpu().device.type == torch.zeros(1).device.type == "cpu"
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,6 @@ def test_what_no_request_may_be(make, message):
     ("value", "kind", "expected"),
     [
         (1, float, 1.0),
-        ("8/255", float, 8 / 255),
         ([1, 2], tuple[int, ...], (1, 2)),
         (None, int | None, None),
         (3, int | None, 3),
@@ -238,6 +237,10 @@ def test_values_of_python_code(value, kind, expected):
         ([2.5], tuple[int, ...]),
         (3, Literal["flip", "none"]),
         (3, str),
+        ("8/255", float),
+        ("3", int),
+        ("true", bool),
+        ("1,2", tuple[int, ...]),
     ],
 )
 def test_values_of_python_code_that_do_not_fit(value, kind):

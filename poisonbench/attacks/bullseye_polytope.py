@@ -15,7 +15,7 @@ Given a target t, base images x_1..x_P of the intended class and the features h 
 trained on clean data:
 
 1.  h(t), once.
-2.  Brew delta (:func:`~poisonbench.attacks.shared.targeted_optimiser.brew`) on
+2.  Brew delta (:func:`~poisonbench.attacks.shared.targeted_optimiser.optimise_poisons`) on
     ||mean over i of h(x_i + delta_i) - h(t)||^2 / F, summed over the surrogates.
 2'. ``--form authors``, of ``--profile original``: Adam from delta = 0 on
     ||mean over i of h(x_i + delta_i) - h(t)||_2 / ||h(t)||_2. A surrogate of larger features weighs
@@ -42,8 +42,8 @@ from poisonbench.attacks.shared.feature_space import (
 from poisonbench.attacks.shared.targeted_optimiser import (
     DATA_PRESETS,
     BrewingConfig,
-    brew,
     brewing_work,
+    optimise_poisons,
     surrogate_models,
 )
 from poisonbench.core.settings import Profiles, require, setting
@@ -102,7 +102,7 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
     space = FeatureSpace(surrogate_models(task, config), task.targets)
     # 2.
     if config.form == "mean":
-        return brew(task, config, space.objective(mean_distance), space.models)
+        return optimise_poisons(task, config, space.objective(mean_distance), space.models)
     # 2'.
     return adam_steps(task, config, space.objective(relative_distance), space.models)
 

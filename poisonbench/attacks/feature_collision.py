@@ -16,8 +16,8 @@ Given a target t, base images x_1..x_P of the intended class and the features h 
 trained on clean data:
 
 1.  h(t), once.
-2.  Brew delta (:func:`~poisonbench.attacks.shared.targeted_optimiser.brew`), summed over the
-    surrogates, on
+2.  Brew delta (:func:`~poisonbench.attacks.shared.targeted_optimiser.optimise_poisons`), summed
+    over the surrogates, on
     mean: ||mean over i of h(x_i + delta_i) - h(t)||^2 / F, as HINT's code: with one target this
     is Bullseye Polytope with fewer steps;
     collide (``--profile original``): mean over i of ||h(x_i + delta_i) - h(t)||^2 / ||h(t)||^2,
@@ -50,8 +50,8 @@ from poisonbench.attacks.shared.feature_space import FeatureSpace, mean_distance
 from poisonbench.attacks.shared.targeted_optimiser import (
     DATA_PRESETS,
     BrewingConfig,
-    brew,
     brewing_work,
+    optimise_poisons,
     surrogate_models,
 )
 from poisonbench.core.devices import Flag
@@ -121,7 +121,7 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
         return _watermarked(task, config, space)
     # 2.
     distance = mean_distance if config.form == "mean" else collision
-    return brew(task, config, space.objective(distance), space.models)
+    return optimise_poisons(task, config, space.objective(distance), space.models)
 
 
 def collision(features: Tensor, target: Tensor) -> Tensor:

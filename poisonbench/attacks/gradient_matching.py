@@ -35,8 +35,8 @@ from poisonbench.attacks.base import TargetedTask
 from poisonbench.attacks.shared.targeted_optimiser import (
     DATA_PRESETS,
     BrewingConfig,
-    brew,
     brewing_work,
+    optimise_poisons,
     surrogate_models,
 )
 from poisonbench.attacks.shared.unrolled_step import weights_of
@@ -96,7 +96,7 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
             torch.minimum(shortest, gradient.detach().norm(), out=shortest)
         return torch.stack(losses)
 
-    poisons = brew(task, config, objective, models)
+    poisons = optimise_poisons(task, config, objective, models)
     if float(shortest) < _SHORT:
         warnings.warn(
             f"gm: expected a gradient of the poisons of norm {_SHORT:g} or more, got "

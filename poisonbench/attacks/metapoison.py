@@ -281,7 +281,7 @@ def unrolled_loss(
 
 
 def carlini_wagner(logits: Tensor, intended: Tensor) -> Tensor:
-    """By how much the best other class of logits (K,) leads over the intended (), at least -100."""
+    """The lead of the best other class of logits (K,) over the intended (), at least -100."""
     is_intended = torch.arange(len(logits), device=logits.device) == intended
     best_other = logits.masked_fill(is_intended, -math.inf).max()
     return (best_other - logits.gather(0, intended[None])[0]).clamp_min(-_CONFIDENT)
@@ -346,7 +346,7 @@ def _poison_gradient(
 
 
 def _networks(task: TargetedTask, config: Config) -> list[list[Classifier]]:
-    """For each network its states: one, or one an epoch."""
+    """The states of each network: one, or one an epoch."""
     ends = [task.epochs] if config.start == "trained" else list(range(config.surrogates))
     networks = [task.snapshots(number, ends) for number in range(config.surrogates)]
     return [[model.train(config.bn == "batch") for model in states] for states in networks]

@@ -64,7 +64,7 @@ def option(default: Any, help: str, **attributes: Any) -> Any:
 
 
 def takes(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """For a command whose parameter ``options`` stands for the fields of a dataclass.
+    """Decorate a command whose parameter ``options`` stands for the fields of a dataclass.
 
     Typer makes options of a function's parameters: the signature that it reads has the fields in
     place of the one parameter, those of the class before those of its bases.

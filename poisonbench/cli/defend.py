@@ -12,7 +12,7 @@ from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settin
 from poisonbench.cli.session import RunOptions, choose_dataset, open_context
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import parse_value
-from poisonbench.data.names import shown_name
+from poisonbench.entries import shown_name
 from poisonbench.registry import Mix, plugin_files
 from poisonbench.requests import RunRequest, Sampling, Values, poison_request
 from poisonbench.results.records import ClaimLabel, RunRecord

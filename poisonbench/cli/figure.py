@@ -91,7 +91,13 @@ class DataOptions(FigureOptions, ContextOptions):
     """The options of every figure that reads images or models."""
 
 
-@app.command("1", cls=MethodCommand, context_settings=CONTEXT)
+class _NoiseCommand(MethodCommand):
+    """The figure of HINT's noise takes HINT's options."""
+
+    defense = "hint"
+
+
+@app.command("1", cls=_NoiseCommand, context_settings=CONTEXT)
 @common.takes(DataOptions)
 def healthy_noise(
     options: DataOptions,

@@ -12,6 +12,7 @@ from poisonbench.cli import common
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.files import write_bytes
 from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
+from poisonbench.core.settings import number_text
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.results.store import Store
 
@@ -134,10 +135,19 @@ def _show_record(record: RunRecord, json: bool) -> None:
     for title in ("curve", "notes"):
         lines.append(f"{title}:")
         for row in fields[title]:
-            shown = {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()}
-            lines.append("  " + "  ".join(f"{name} {text}" for name, text in shown.items()))
+            lines.append("  " + "  ".join(f"{name} {_figure(name, v)}" for name, v in row.items()))
     lines += [f"warning: {sentence}" for sentence in record.warnings]
     common.show(fields, lines, json)
+
+
+def _figure(name: str, value: Any) -> Any:
+    """A figure of a record's rows to five digits; noise of whole grey levels as 16/255."""
+    if not isinstance(value, float):
+        return value
+    level = round(255 * value)
+    # Noise is a difference of pixels of [0, 1] in float32.
+    is_level = "noise" in name and 0 < level < 255 and abs(level / 255 - value) < 1e-7
+    return number_text(level / 255) if is_level else f"{value:.5g}"
 
 
 def _in_levels(value: Any) -> str:

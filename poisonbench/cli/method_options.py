@@ -13,6 +13,7 @@ from poisonbench.core.settings import (
     Option,
     closest,
     did_you_mean,
+    meant_levels,
     options_of,
     parse_value,
     unknown_option,
@@ -50,7 +51,12 @@ def named_mix(ctx: Any) -> Mix | None:
 
 
 class MethodCommand(Command):
-    """A command that also takes the options of the methods named on its line."""
+    """A command that also takes the options of the methods named on its line.
+
+    One that is of a single defense names it as ``defense``.
+    """
+
+    defense: str | None = None
 
     def make_parser(self, ctx: Any) -> Any:
         """Click's parser, with the methods' options once they are known."""
@@ -70,7 +76,10 @@ class MethodCommand(Command):
             self._refuse_unnamed(others, lacking)
             return super().parse_args(ctx, args)
         mix = ctx.meta["poisonbench.mix"] = _mix(str(self.name), given)
-        methods = _named_methods(str(self.name), given, mix)
+        if self.defense is None:
+            methods = _named_methods(str(self.name), given, mix)
+        else:
+            methods = {"": defenses()[self.defense]}
         own = {flag for parameter in self.params for flag in parameter.opts}
         options = _line_options(str(self.name), methods, own)
         if args and args[-1] in {option.flag for option in options}:
@@ -78,7 +87,7 @@ class MethodCommand(Command):
         ctx.meta["poisonbench.options"] = options
         given, others = self.tokens(ctx, args)
         if others or "--" in args:
-            raise UsageError(_unknown((others or ["--"])[0], own, methods, options))
+            raise UsageError(_unknown(others or ["--"], own, methods, options))
         ctx.meta["poisonbench.settings"] = {
             option.name: parse_value(given[option.name], option.kind, option.flag)
             for option in options
@@ -108,10 +117,15 @@ class MethodCommand(Command):
         for word in (other.partition("=")[0] for other in others):
             if word.startswith("--") and (meant := did_you_mean(word, lacking, NEAR_MISS)):
                 raise UsageError(f"expected an option of this command, got {word}{meant}")
-        if others and flag in lacking and (name := closest(others[0], table())):
-            raise UsageError(
-                f"expected an option, got {others[0]!r}; did you mean '{flag} {name}'?"
-            )
+        if not others or flag not in lacking:
+            return
+        if name := closest(others[0], table()):
+            meant = f"{flag} {name}"
+        elif name := closest(others[0], attacks()):
+            meant = f"--attack {name} {flag} NAME"
+        else:
+            return
+        raise UsageError(f"expected an option, got {others[0]!r}; did you mean '{meant}'?")
 
 
 def _mix(command: str, given: Mapping[str, Any]) -> Mix | None:
@@ -124,9 +138,6 @@ def _named_methods(
     command: str, given: Mapping[str, Any], mix: Mix | None
 ) -> dict[str, MethodEntry]:
     """The methods that a line names, by what stands before their options: nothing, or ``dc.``."""
-    if command == "1":
-        # The figure of HINT's noise.
-        return {"": defenses()["hint"]}
     table = attacks()
     names = () if mix is None else mix.attacks
     if command == "craft" and len(names) == 1:
@@ -161,12 +172,16 @@ def _line_options(
 
 
 def _unknown(
-    word: str, own: Iterable[str], methods: Mapping[str, MethodEntry], options: Sequence[Option]
+    words: Sequence[str],
+    own: Iterable[str],
+    methods: Mapping[str, MethodEntry],
+    options: Sequence[Option],
 ) -> str:
-    """The message for a word of a line that is of no option."""
+    """The message for the first of the words of a line that are of no option."""
+    word = words[0]
     if not word.startswith("--") or len(word) < 3:
         return f"expected an option such as --epochs 3, got {word!r}"
-    flag = word.partition("=")[0]
+    flag, _, text = word.partition("=")
     if meant := did_you_mean(flag, own, NEAR_MISS):
         return f"expected an option of this command or its method, got {flag}{meant}"
     name = flag[2:].replace("-", "_")
@@ -175,7 +190,23 @@ def _unknown(
         return not_of([prefix[:-1] for prefix in methods if prefix], name)
     owner = owner if owner in methods else ""
     names = [o.name for o in options if o.name[: o.name.find(".") + 1] == owner]
-    return unknown_option(name, names, methods[owner].name)
+    message = unknown_option(name, names, methods[owner].name)
+    for option in options:
+        # An attack's option without the attack's name.
+        if not owner and option.name.rpartition(".")[2] == name:
+            return message.partition("; did you mean")[0] + _meant(option, text or words[1:2])
+    return message
+
+
+def _meant(option: Option, given: str | Sequence[str]) -> str:
+    """A suggestion of an option, with the value that it was given under another name."""
+    text = given if isinstance(given, str) else "".join(given)
+    try:
+        value = parse_value(text, option.kind, option.flag)
+    except UsageError:
+        return f"; did you mean {option.flag}?"
+    levels = meant_levels({option.name: value}, [option])
+    return levels or f"; did you mean {option.flag} {text}?"
 
 
 def method_help(entry: MethodEntry) -> str:
@@ -214,7 +245,7 @@ def _presets(entry: MethodEntry) -> list[str]:
     for title, options, profiles in parts:
         flags = {option.name: option.flag for option in options}
         rows = [
-            f"  {_place(profile, preset, nets)}: "
+            f"  {_preset_text(profile, preset, nets)}: "
             + ", ".join(f"{flags[name]} {value_text(values[name])}" for name in names)
             for table in profiles
             for profile, presets in table.items()
@@ -230,7 +261,7 @@ def _generality(preset: tuple[str, Any]) -> tuple[str, str]:
     return preset[0].partition("/")[0], preset[0]
 
 
-def _place(profile: str, preset: str, networks: Container[str]) -> str:
+def _preset_text(profile: str, preset: str, networks: Container[str]) -> str:
     """Data, a network or a scenario in words, and the profile unless it is the paper's."""
     network = "network " if preset in networks else ""
     where = "all data" if preset == "*" else network + preset.replace("/", " in ")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from poisonbench.cli.request_words import from_words
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import UsageError
-from poisonbench.data.names import shown_name
+from poisonbench.entries import shown_name
 from poisonbench.registry import forgetting, plugin_files
 from poisonbench.requests import CraftRequest, Request, RunRequest
 from poisonbench.results.records import ClaimLabel

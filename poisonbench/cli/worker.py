@@ -123,7 +123,7 @@ def _wait(child: int, messages: _Messages) -> int:
 
 
 def _run(message: dict[str, Any], answers: int) -> None:
-    """In the fork: the job, its output in a log, its progress to the sweep. Never returns."""
+    """Run in the fork: the job, its output in a log, its progress to the sweep. Never returns."""
     code = 1
     try:
         if sys.platform == "linux":

@@ -175,7 +175,7 @@ def parse_value(text: str, kind: Any, flag: str) -> Any:
 
 
 def typed(value: Any, kind: Any, flag: str) -> Any:
-    """A value as the type that its config field declares; text that Python code gives is parsed.
+    """A value as the type that its config field declares; text never stands for another type.
 
     Raises:
         UsageError: the value does not fit the type.
@@ -186,8 +186,6 @@ def typed(value: Any, kind: Any, flag: str) -> Any:
     try:
         converted = msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
-        if isinstance(value, str):
-            return parse_value(value, kind, flag)
         raise UsageError(f"{flag}: {str(error).lower()}, which is {value!r}") from None
     if isinstance(converted, float) and not math.isfinite(converted):
         raise UsageError(f"{flag}: expected a finite number, got {value!r}")

@@ -56,7 +56,7 @@ def poisons_among(
 
 
 def _nearest(images: Tensor, candidates: Tensor, rows: Tensor) -> Tensor:
-    """For each image the row of the nearest candidate, in L-infinity; -1 if none is near."""
+    """The row of each image's nearest candidate, in L-infinity; -1 if none is near."""
     flat = candidates.flatten(1)
     exact = flat.float()
     norms, count = exact.square().sum(1), len(flat) if len(flat) <= _MOST else _FEW

@@ -62,7 +62,7 @@ def mix(
         attacks=list(pools),
         epsilon=max(pool.card.epsilon for pool in pools.values()),
         spec=MixSpec(
-            recipe_number=VERSION,
+            version=VERSION,
             pools={name: pool.digest for name, pool in pools.items()},
             order=list(pools),
             rho=float(rho),
@@ -80,9 +80,9 @@ def assign(
     Each of A attacks gets floor(rho n / A) images. The draw does not depend on rho: an attack's
     images at one rho are among its images at a larger one, so curves over rho are paired.
 
-    The training images are dealt to A lanes, one an attack, and each lane is put in an order of
-    which the attack takes a beginning. "uniform": at random. "stratified": a class's images are
-    spread evenly over lanes and over each lane, so every beginning has the classes' proportions,
+    The training images are dealt to A equal parts, one an attack, and each part is put in an order
+    of which the attack takes a beginning. "uniform": at random. "stratified": a class's images are
+    spread evenly over parts and over each part, so every beginning has the classes' proportions,
     to within one image when classes are of about equal size.
 
     Raises:
@@ -106,17 +106,17 @@ def assign(
     shares = torch.bincount(labels).double() / num_attacks
     owners = torch.full((size,), -1)
     for attack in range(num_attacks):
-        lane = shuffled[attack::num_attacks]
+        part = shuffled[attack::num_attacks]
         if selection == "stratified":
-            lane = lane[_interleave(labels[lane], shares)]
-        owners[lane[:share]] = attack
+            part = part[_interleave(labels[part], shares)]
+        owners[part[:share]] = attack
     return owners
 
 
 def _interleave(labels: Tensor, shares: Tensor) -> Tensor:
-    """The order (M,) of a lane's rows, grouped by class, in which each class comes evenly spread.
+    """The order (M,) of a part's rows, grouped by class, in which each class comes evenly spread.
 
-    The r-th row of a class that has s rows a lane on average comes at (r + 0.5) / s of the way;
+    The r-th row of a class that has s rows a part on average comes at (r + 0.5) / s of the way;
     ties go by class.
     """
     _, inverse, counts = torch.unique_consecutive(labels, return_inverse=True, return_counts=True)

@@ -26,12 +26,6 @@ def split_size(name: str) -> tuple[str, int | None]:
     return kind, int(text)
 
 
-def shown_name(name: str) -> str:
-    """A data set's name in a line or a title: ``folder:logos`` of ``folder:/home/me/logos``."""
-    kind, colon, path = name.partition(":")
-    return f"{kind}{colon}{path.rstrip('/').rpartition('/')[2]}"
-
-
 def split_name(name: str) -> tuple[DatasetEntry, str]:
     """The entry and path of a name: those of ``"mnist"`` and ``""``, of ``"npz"`` and ``"a.npz"``.
 

@@ -10,9 +10,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from poisonbench.data.names import shown_name
 from poisonbench.data.poison import Poison
 from poisonbench.data.splits import Dataset
+from poisonbench.entries import shown_name
 
 # In pixels; the text of a row is as wide as so many letters.
 _TILE, _GAP, _LINE, _TEXT = 144, 16, 20, 200

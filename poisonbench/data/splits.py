@@ -165,7 +165,7 @@ def pixels_of(images: Tensor) -> Tensor:
 
 
 def other_labels(labels: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
-    """For each of (N,) labels another of the K classes, all equally likely; a CPU generator."""
+    """Another of the K classes for each of (N,) labels, all equally likely; a CPU generator."""
     shift = torch.randint(1, num_classes, labels.shape, generator=generator).to(labels.device)
     return (labels + shift) % num_classes
 

@@ -33,7 +33,7 @@ class CleanOnly(Oracle):
     """Drops the poisons before the first epoch."""
 
     def reveal(self, is_poison: Tensor) -> None:
-        """As the base class says; ValueError where no image is clean."""
+        """Remember the poisons as the base class does; ValueError where no image is clean."""
         require(
             not bool(is_poison.all()),
             "expected clean images to train on, got poisons alone; choose a smaller --rho",

@@ -22,9 +22,9 @@ from torch import Tensor
 from poisonbench.core.errors import ArtefactError
 from poisonbench.core.seeds import generator_for
 from poisonbench.data.artefacts import read_poison
-from poisonbench.data.names import shown_name
 from poisonbench.data.poison import Poison
 from poisonbench.data.splits import Dataset
+from poisonbench.entries import shown_name
 from poisonbench.figures.drawing import Figure, Panel, Panels, Series
 from poisonbench.registry import label_of
 from poisonbench.results.records import RunRecord
@@ -92,7 +92,7 @@ def _project(context: RunContext, dataset: Dataset, record: RunRecord) -> dict[s
     points = plane(features, _rows(of_own), torch.cat([_rows(of_other), of_bases]))
 
     def drawn(mask: Tensor) -> Tensor:
-        """At most SHOWN of the rows where a mask is true, drawn at random, in order."""
+        """A draw of at most SHOWN of the rows where a mask is true, at random, in order."""
         rows = _rows(mask)
         generator = generator_for(context.seed, "figure features", trial)
         return rows[torch.randperm(len(rows), generator=generator)[:SHOWN].sort().values]
@@ -184,7 +184,7 @@ def _panel(record: RunRecord, numbers: dict[str, Any]) -> Panel:
         "poisons' class": f"class {numbers['poison_class']} (poisons')",
     }
     return Panel(
-        title=f"{label_of(record.spec.method, record.spec.config)}: {hit}, {removed}",
+        title=f"{label_of(record.spec.method, record.spec.setting)}: {hit}, {removed}",
         x_label="from the target's class (0) to the poisons' class (1)",
         y_label="first principal component of the rest",
         series=[

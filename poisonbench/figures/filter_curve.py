@@ -42,7 +42,7 @@ def filter_curve(records: Sequence[RunRecord], dataset: str) -> Figure:
 def _points(protocol: Protocol, dataset: str, records: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """One point a k that has runs, 0 first; none where the plain runs were never hit."""
     points = []
-    values = {run.spec.config.get("k") or 0 for run in records if run.spec.method == "knn"}
+    values = {run.spec.setting("k") or 0 for run in records if run.spec.method == "knn"}
     for plain in plain_cells(protocol, dataset):
         hit = successful_attacks([plain], records).get
         for k in sorted(values | {0}):

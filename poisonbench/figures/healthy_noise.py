@@ -19,9 +19,9 @@ from torch import Tensor
 from poisonbench.core.errors import UsageError
 from poisonbench.core.seeds import Seeds, generator_for
 from poisonbench.core.settings import as_json, percent_text
-from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset, Split, other_labels
 from poisonbench.defenses.hint import Hint
+from poisonbench.entries import shown_name
 from poisonbench.figures.drawing import Figure, Grid, Tile
 from poisonbench.figures.images import answer, picture_of, short_name
 from poisonbench.models import check_model

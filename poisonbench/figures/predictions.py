@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from poisonbench.core.seeds import generator_for
-from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset, Split
+from poisonbench.entries import shown_name
 from poisonbench.figures.drawing import Figure, Grid, Tile
 from poisonbench.figures.images import answer, answer_tile, picture_of, short_name
 from poisonbench.figures.runs_shown import is_on, kept_models, named_run
@@ -180,7 +180,7 @@ def _choose(disagree: Tensor, count: int, pick: Pick, seed: int, trial: int) -> 
 
 def _names(records: Sequence[RunRecord]) -> list[str]:
     """The methods' labels; with the run's id where two are of one method."""
-    labels = [label_of(record.spec.method, record.spec.config) for record in records]
+    labels = [label_of(record.spec.method, record.spec.setting) for record in records]
     return [
         label if labels.count(label) == 1 else f"{label} {record.id}"
         for label, record in zip(labels, records, strict=True)

@@ -112,7 +112,7 @@ def kept_models(
     *,
     are_named: bool,
 ) -> tuple[list[RunRecord], dict[str, str]]:
-    """By method the run that tables take, if it kept its model; of others the command they lack.
+    """Each method's run that tables take, if it kept its model; of others the command they lack.
 
     Methods that have no command are passed over. Messages say ``where`` a model is missing, and
     what one may do ``instead`` of the command.

@@ -7,8 +7,8 @@ that every defense shown has a run of first: a rule that no outcome enters.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset
+from poisonbench.entries import shown_name
 from poisonbench.figures.drawing import Figure, Grid, Tile
 from poisonbench.figures.images import answer_tile, picture_of, short_name
 from poisonbench.registry import attacks, label_of
@@ -44,7 +44,7 @@ def target_predictions(
         {target for group in answers.values() for target in group},
         key=lambda t: (-sum(t in group for group in answers.values()), t.seed, t.trial, t.row),
     )[:images]
-    names = {method: label_of(method, group[0].spec.config) for method, group in runs.items()}
+    names = {method: label_of(method, group[0].spec.setting) for method, group in runs.items()}
     numbers: dict[str, Any] = {
         "figure": number,
         "dataset": {"name": dataset.name, "digest": dataset.digest},

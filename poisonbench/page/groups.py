@@ -164,7 +164,7 @@ def _row(key: tuple[Any, ...], records: Sequence[RunRecord]) -> Row:
     dataset, scenario, rho, attack, settings, poison, model, digest = key
     groups: dict[tuple[str, str, str], list[RunRecord]] = {}
     for record in records:
-        label = registry.label_of(record.spec.method, record.spec.config)
+        label = registry.label_of(record.spec.method, record.spec.setting)
         profile = record.labels.profile
         parts = {"profile": profile} if profile not in ("paper", "") else {}
         own = _words({**parts, **own_settings(record)})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from poisonbench.core.errors import PoisonbenchError
-from poisonbench.data.names import shown_name
+from poisonbench.entries import shown_name
 from poisonbench.page.poison_pages import Artefact, Image, Pictures
 from poisonbench.specs import CraftSpec
 

@@ -113,7 +113,7 @@ class Estimate:
         return [part.variance for part in self.parts]
 
     def _half_width(self, tail: float, variances: Sequence[Any]) -> Any:
-        """Of the interval that leaves out a tail on each side, were these the parts' variances."""
+        """Half the interval without a tail on each side, were these the parts' variances."""
         import numpy as np
         from scipy.special import ndtri, stdtrit
 

@@ -43,7 +43,7 @@ class ShareDifference:
 
     @property
     def farthest(self) -> float:
-        """To the end that is farther from the second rate."""
+        """The distance to the end that is farther from the second rate."""
         return 1 - self.second.rate if self.second.rate <= 0.5 else -self.second.rate
 
     def interval(self) -> tuple[float, float]:
@@ -120,7 +120,7 @@ def _p_values(n: int, m: int, difference: float) -> NDArray[Any]:
 
 
 def _probabilities(n: int, m: int, difference: float) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Of the successes of the first and of the second, (grid, trials + 1), by the unknown share."""
+    """Probabilities of the first and second successes, (grid, trials + 1), by unknown share."""
     import numpy as np
     from scipy import stats
 

@@ -219,7 +219,7 @@ class Digests(JsonPart, frozen=True, kw_only=True):
 
 
 class Seconds(JsonPart, frozen=True, kw_only=True):
-    """Of all sessions: what a defense does to a batch is training, and between epochs defense."""
+    """All sessions' seconds: a defense's work on a batch is training, between epochs defense."""
 
     training: float
     defense: float
@@ -311,7 +311,11 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         )
 
     def kept_at(self, path: Path) -> RunRecord:
-        """The same record, which knows where it lies."""
+        """The same record, which knows where it lies.
+
+        The path is no part of the JSON, so msgspec can set it only past the frozen struct's guard;
+        the copy is nobody else's yet.
+        """
         record = structs.replace(self)
         structs.force_setattr(record, "path", path)
         return record

@@ -8,8 +8,8 @@ from poisonbench.attacks.base import AttackTask, LabelledImages
 from poisonbench.core.errors import UsageError
 from poisonbench.core.seeds import generator_for, seed_for
 from poisonbench.data.mixing import mix
-from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset, Split
+from poisonbench.entries import shown_name
 from poisonbench.models.classifier import Classifier
 from poisonbench.requests import CraftRequest
 from poisonbench.runs.context import RunContext

@@ -101,7 +101,7 @@ class CraftCheckpoint(AttackCheckpoint):
         self.context.report(self.name, done, total)
 
     def load(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-        """As the base class says; a file that cannot be read is ignored, with a warning."""
+        """Load as the base class does; a file that cannot be read is ignored, with a warning."""
         self.is_used = True
         self._saved_at = time.monotonic()
         state = self.file.read()
@@ -120,7 +120,7 @@ class CraftCheckpoint(AttackCheckpoint):
         return position, tensors
 
     def save_if_due(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """As the base class says; it is time once in ``Checkpoint.every`` seconds.
+        """Save as the base class does; it is time once in ``Checkpoint.every`` seconds.
 
         Raises:
             InterruptedRunError: saved after a signal.

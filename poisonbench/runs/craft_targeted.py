@@ -10,9 +10,9 @@ from poisonbench.attacks.base import TargetedTask
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.seeds import Seeds, generator_for
 from poisonbench.core.settings import as_json
-from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset
 from poisonbench.data.targets import draw_goal, draw_poison_rows, draw_transfer_rows
+from poisonbench.entries import shown_name
 from poisonbench.models.classifier import Classifier, renew_head
 from poisonbench.runs.context import RunContext
 from poisonbench.runs.craft_checkpoint import CraftCheckpoint, crafted_by, crafting

@@ -15,8 +15,8 @@ from poisonbench.core.errors import DivergedError, UsageError, check_returned
 from poisonbench.core.files import write_bytes
 from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import as_json
-from poisonbench.data.names import shown_name
 from poisonbench.data.splits import Dataset, Split
+from poisonbench.entries import shown_name
 from poisonbench.models import check_model
 from poisonbench.registry import defenses, find, sources_of
 from poisonbench.requests import RunRequest
@@ -157,7 +157,7 @@ def resolve_run(context: RunContext, request: RunRequest) -> ResolvedRun:
         dataset=DatasetRef(name=dataset.name.partition(":")[0], digest=dataset.digest),
         poison=poison.spec,
         method=entry.name,
-        recipe_number=settings.module.VERSION,
+        version=settings.module.VERSION,
         config=as_json(settings.config),
         model=network,
         seed=context.seed,
@@ -275,5 +275,5 @@ def _poison_share(data: PoisonedData, defense: Defense) -> records.PoisonShare |
 
 
 def describe_poison(poison: PoisonSpec | None) -> str:
-    """For example ``"pgd+dap at rho 0.6"``."""
+    """A poison in words: ``"pgd+dap at rho 0.6"``."""
     return f"{'+'.join(poison.attacks)} at rho {poison.rho:g}" if poison else "clean"

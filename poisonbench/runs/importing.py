@@ -126,7 +126,7 @@ def _spec(
     }
     return ImportSpec(
         format=form,
-        recipe_number=VERSION,
+        version=VERSION,
         files=files,
         attack=attack,
         epsilon=epsilon,

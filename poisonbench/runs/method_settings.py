@@ -9,8 +9,10 @@ from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import (
     BaseConfig,
     Option,
+    flag_of,
     meant_levels,
     options_of,
+    parse_value,
     resolve,
     typed,
     unknown_option,
@@ -63,9 +65,8 @@ def read_settings(
     """
     module = entry.load()
     own_profiles = profiles_of(module)
-    own = options_of(module.Config, prefix)
+    own, shared = method_options(entry, prefix)
     names = {option.name for option in own}
-    shared = [o for o in options_of(Recipe, prefix) if o.name not in names] if entry.trains else []
     given = typed_values(values, [*own, *shared], entry.name, prefix)
     presets = (*dataset.presets, model or default_model(dataset))
     build: dict[str, Any] = {"profile": profile, "presets": presets, "owner": entry.name}
@@ -85,10 +86,43 @@ def read_settings(
     return Settings(entry, module, config, recipe, profile, overrides, frozenset(given))
 
 
+def method_options(entry: MethodEntry, prefix: str = "") -> tuple[list[Option], list[Option]]:
+    """A method's own options, and those of the recipe that it lacks itself."""
+    own = options_of(entry.load().Config, prefix)
+    names = {option.name for option in own}
+    shared = [o for o in options_of(Recipe, prefix) if o.name not in names] if entry.trains else []
+    return own, shared
+
+
+def parse_texts(
+    values: Mapping[str, Any], methods: Mapping[str, MethodEntry], others: Iterable[Option] = ()
+) -> dict[str, Any]:
+    """Values by option name as Python code gives them, with texts such as ``"8/255"`` parsed.
+
+    Args:
+        values: what is no text, or of no option, is left as it is.
+        methods: by what stands before their options' names, nothing or ``dc.``.
+        others: options of no method.
+
+    Raises:
+        UsageError: a text that does not fit its option's type.
+    """
+    options = {option.name: option for option in others}
+    for prefix, entry in methods.items():
+        own, shared = method_options(entry)
+        options = {prefix + option.name: option for option in (*shared, *own)} | options
+    return {
+        name: parse_value(value, options[name].kind, flag_of(name))
+        if isinstance(value, str) and name in options
+        else value
+        for name, value in values.items()
+    }
+
+
 def typed_values(
     values: Mapping[str, Any], options: Iterable[Option], owner: str, prefix: str = ""
 ) -> dict[str, Any]:
-    """Values by field name as the types that the options declare; text is parsed.
+    """Values by field name as the types that the options declare.
 
     Raises:
         UsageError: an option that the owner lacks, or a value that does not fit.

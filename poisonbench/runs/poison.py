@@ -227,7 +227,7 @@ def _pools(
     *,
     is_for_run: bool = False,
 ) -> dict[str, Pool]:
-    """By attack, what crafts its part of a poison; a target is drawn from what its spec says."""
+    """What crafts each attack's part of a poison; a target is drawn from what its spec says."""
     pools = {}
     for name, request in poison.pools().items():
         entry, network = attacks()[name], request.surrogate
@@ -242,7 +242,7 @@ def _pools(
             check_model(surrogate.model, dataset.image_shape)
         spec = CraftSpec(
             attack=name,
-            recipe_number=settings.module.VERSION,
+            version=settings.module.VERSION,
             config=as_json(settings.config),
             dataset=dataset.digest,
             surrogate=surrogate if has_surrogate else None,

@@ -82,9 +82,7 @@ def start_of_stage(context: RunContext, run: ResolvedRun, rows: Tensor) -> Class
         about = structs.replace(about, rows=train.digest())
     pretraining = run.defense.pretraining()
     if pretraining is not None:
-        method = MethodSpec(
-            method=spec.method, recipe_number=spec.recipe_number, config=spec.config
-        )
+        method = MethodSpec(method=spec.method, version=spec.version, config=spec.config)
         about = structs.replace(about, defense=method)
     (start,) = trained_models(
         context, run.dataset, recipe, about, seeds=seeds, train=train, defense=pretraining

@@ -189,8 +189,8 @@ def _version(record: RunRecord) -> tuple[int, int, int]:
     pools = origin.pools.values() if spec.targeting is not None and origin is not None else ()
     return (
         spec.loop,
-        spec.recipe_number,
-        max((pool.spec.recipe_number for pool in pools), default=0),
+        spec.version,
+        max((pool.spec.version for pool in pools), default=0),
     )
 
 

@@ -186,8 +186,8 @@ def plan_claims(
         where = own.dataset
         if own.table != table or dataset not in (None, where):
             continue
-        made = paper_table.claims(where, cells(table, records, where), records)
-        claims = declared.claims_of(own, made)
+        of_table = paper_table.claims(where, cells(table, records, where), records)
+        claims = declared.claims_of(own, of_table)
         by_claim = (measured_sizing(own, claim, records) for claim in claims)
         measured = next(filter(None, by_claim), None)
         needed = None
@@ -209,7 +209,7 @@ def plan_claims(
 def measured_sizing(
     declaration: Declaration, claim: Claim, records: Sequence[RunRecord]
 ) -> Sizing | None:
-    """By the spread of runs; null where no two trials of a comparison tell it."""
+    """A sizing by the spread of runs; null where no two trials of a comparison tell it."""
     if isinstance(claim, SuccessOrder):
         return _measured_success(claim, records)
     assert isinstance(claim, Superiority)
@@ -234,7 +234,7 @@ def measured_sizing(
 
 
 def published_sizing(declaration: Declaration, claim: Claim) -> Sizing | None:
-    """By the published spreads; null where the paper prints none.
+    """A sizing by the published spreads; null where the paper prints none.
 
     Seeds vary as its standard deviations say, read as a verdict reads them, independently for two
     methods. Of images it says nothing: the expected difference is taken to be on the same images
@@ -272,7 +272,7 @@ def _draw_of(record: RunRecord) -> tuple[int, int, int]:
 
 
 def _gains(pairs: Sets) -> list[NDArray[Any]]:
-    """By image, of the pairs that keep their outcomes."""
+    """The gains by image of the pairs that keep their outcomes."""
     outcomes = ((first.outcomes.test, second.outcomes.test) for first, second in pairs)
     return [a.unpack().astype(int) - b.unpack() for a, b in outcomes if a and b]
 
@@ -285,7 +285,7 @@ def _pooled(spreads: Sequence[Spread], weights: Sequence[int]) -> Spread:
 def _accuracy_sizing(
     claim: Superiority, spreads: Sequence[Spread], images: int, basis: str
 ) -> Sizing:
-    """From spreads between trials: of each trial's seed, and of its poison where it has its own."""
+    """A sizing from spreads between trials: of each one's seed, and of its poison if its own."""
 
     def evidence(spread: Spread, trials: int) -> Evidence:
         least = abs(claim.rule.least)
@@ -296,7 +296,7 @@ def _accuracy_sizing(
 
 
 def _seconds_sizing(claim: Superiority, pairs: Sequence[Sets]) -> Sizing | None:
-    """From the spread of each comparison's differences, which may be far apart, on one device."""
+    """A sizing by each comparison's spread of differences, maybe far apart, on one device."""
     trials = min(map(len, pairs))
     if trials < 2:
         return None

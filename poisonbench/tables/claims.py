@@ -52,7 +52,7 @@ class Measure:
     test: str
 
     def gains(self, pairs: Sets) -> list[float]:
-        """By how much the first run of each pair is better."""
+        """The lead of the first run of each pair."""
         return [self.better * (self.of(first) - self.of(second)) for first, second in pairs]
 
 
@@ -100,7 +100,7 @@ class Claim(ABC):
     @property
     @abstractmethod
     def published(self) -> Sequence[tuple[float, float] | None]:
-        """Of each comparison what the paper printed, null where it lacks.
+        """The paper's printed figures of each comparison, null where it lacks them.
 
         It bears the claim out where the first is more.
         """
@@ -289,7 +289,7 @@ class SuccessOrder(Claim):
         return "one-sided McNemar's exact test over targets"
 
     def by_target(self, records: Sequence[RunRecord]) -> list[Sets]:
-        """Of each comparison the targets that both defenses have under all attacks.
+        """The targets of each comparison that both defenses have under all attacks.
 
         A target's runs are in pairs by attack, the first of each under this defense.
         """

@@ -225,7 +225,7 @@ def _judgement_as_json(judgement: Judgement) -> dict[str, Any]:
 
 
 def _rounded(number: float | None) -> float | None:
-    """To the tenth decimal, which is far below one image; never minus zero."""
+    """A number to the tenth decimal, which is far below one image; never minus zero."""
     return None if number is None else round(number, 10) + 0.0
 
 

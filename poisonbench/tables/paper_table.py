@@ -76,4 +76,4 @@ OTHER_NORM = "atda-linf"
 def method_labels() -> dict[str, str]:
     """The names of the defenses in tables; the cells of ATDA's other norm have one of their own."""
     labels = {name: entry.title for name, entry in registry.defenses().items()}
-    return labels | {OTHER_NORM: registry.label_of("atda", {"norm": "linf"})}
+    return labels | {OTHER_NORM: registry.label_of("atda", {"norm": "linf"}.get)}

@@ -6,7 +6,8 @@ from typing import Any
 
 from poisonbench import registry
 from poisonbench.core.errors import UsageError
-from poisonbench.core.settings import did_you_mean
+from poisonbench.core.settings import did_you_mean, value_text
+from poisonbench.entries import shown_name
 from poisonbench.results.records import Labels, RunRecord
 from poisonbench.tables.comparisons import Block, Table
 from poisonbench.tables.layout import DASH
@@ -62,10 +63,15 @@ def table_of(
     Args:
         empty: key, title and notes of the table.
         groups: as :func:`grouped` gives them.
-        block: lays the rows of one data set out.
+        block: lays the rows of one data set out, under its name, which is short unless two share
+            that.
         nothing: what to say where there is no run.
     """
-    blocks = tuple(block(name, sets) for name, sets in groups.items())
+    shown = [shown_name(name) for name in groups]
+    blocks = tuple(
+        block(short if shown.count(short) == 1 else name, sets)
+        for short, (name, sets) in zip(shown, groups.items(), strict=True)
+    )
     averaged = {run for block in blocks for cell in block.cells for run in cell.records}
     others = sum(len(runs) for sets in groups.values() for runs in sets) - len(averaged)
     notes = [*empty.notes]
@@ -93,14 +99,16 @@ def keys_of(record: RunRecord) -> dict[str, Any]:
 def key_texts(record: RunRecord) -> tuple[str, ...]:
     """A row's name as it is printed, in the order of ``KEYS``."""
     keys = keys_of(record)
-    return registry.label_of(record.spec.method, record.spec.config), *(
+    return registry.label_of(record.spec.method, record.spec.setting), *(
         DASH if keys[name] is None else str(keys[name]) for name in KEYS[1:]
     )
 
 
 def _settings(labels: Labels) -> str:
     changed = [
-        f"{name}={value}" for name, value in sorted(labels.overrides.items()) if name != "scenario"
+        f"{name}={value_text(value)}"
+        for name, value in sorted(labels.overrides.items())
+        if name != "scenario"
     ]
     is_named = labels.profile != "paper" or not changed
     return ", ".join([*([labels.profile] if is_named else []), *changed])

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from poisonbench import registry
-from poisonbench.core.settings import percent_text
+from poisonbench.core.settings import percent_text, value_text
 from poisonbench.results.records import RunRecord
 from poisonbench.tables import run_groups
 from poisonbench.tables.cells import distinct_trials, paired
@@ -92,7 +92,9 @@ def _artefact(run: RunRecord) -> tuple[str | None, ...]:
 
 def _attack(run: RunRecord, *more: str) -> str:
     """The attacks, and what was set of them or is said besides."""
-    settings = [f"{name} {value}" for name, value in run.labels.overrides.items() if "." in name]
+    settings = [
+        f"{name} {value_text(value)}" for name, value in run.labels.overrides.items() if "." in name
+    ]
     about = ", ".join([*sorted(settings), *more])
     return str(run_groups.keys_of(run)["attack"]) + (f" ({about})" if about else "")
 
@@ -120,7 +122,7 @@ def _of_poison(name: str, runs: Sequence[RunRecord], clean: Mapping[str, float])
     """What the poison did to plain training, and how the defenses compare; nothing without both."""
     by_defense: dict[str, list[RunRecord]] = {}
     for run in runs:
-        label = registry.label_of(run.spec.method, run.spec.config)
+        label = registry.label_of(run.spec.method, run.spec.setting)
         by_defense.setdefault(label, []).append(run)
     others = {label: distinct_trials(group) for label, group in by_defense.items()}
     plain = others.pop(registry.defenses()["none"].title, None)

@@ -54,14 +54,14 @@ def test_recolouring_is_a_trilinear_lookup_of_each_pixel():
     shifts = palette.no_shifts()
     assert torch.equal(palette.recolor(images, shifts), images)
     shifts = 0.04 * (2 * colours(shifts.shape, 1) - 1)
-    found = palette.recolor(images, shifts)
+    recoloured = palette.recolor(images, shifts)
     for place in itertools.product(range(2), range(3), range(4), range(5)):
         target, poison, row, column = place
         pixel = images[target, poison, :, row, column]
         moved = torch.tensor(grid_shift(shifts[target, poison], pixel), dtype=torch.float64)
         expected = (pixel + torch.linalg.solve(TO_YUV, moved)).clamp(0, 1)
         torch.testing.assert_close(
-            found[target, poison, :, row, column], expected, rtol=0, atol=1e-7
+            recoloured[target, poison, :, row, column], expected, rtol=0, atol=1e-7
         )
 
 

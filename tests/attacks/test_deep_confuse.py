@@ -272,12 +272,12 @@ def test_the_best_trained_generator_is_taken(monkeypatch, objective):
     record, task = Recorder(monkeypatch), task_of()
     # The untrained generator would win; of the trained ones, the second of three.
     hits = iter([0, 3, 1, 2] if objective == "untargeted" else [4, 1, 3, 2])
-    wanted = (task.validation.labels + (objective == "next-class")) % K
+    targets = (task.validation.labels + (objective == "next-class")) % K
 
     def scripted(model, images):
         assert images is task.validation.images
         share = next(hits)
-        answers = torch.cat((wanted[:share], (wanted[share:] + 2) % K))
+        answers = torch.cat((targets[:share], (targets[share:] + 2) % K))
         return F.one_hot(answers, K).float()
 
     monkeypatch.setattr(dc, "logits_of", scripted)

@@ -256,7 +256,7 @@ def walk(start, distance, steps, length, beta):
 def test_forward_backward_is_a_walk_of_each_poison(length, beta):
     start = double(6, P, *SHAPE).abs() + 0.2
     goal = double(7, *SHAPE)
-    found = feature_collision.forward_backward(
+    poisons = feature_collision.forward_backward(
         start,
         lambda images: (images - goal).flatten(1).norm(dim=1),
         lambda images: images,
@@ -266,14 +266,14 @@ def test_forward_backward_is_a_walk_of_each_poison(length, beta):
     )
     for p in range(P):
         alone = walk(start[p], lambda image: (image - goal).norm(), 60, length, beta)
-        assert torch.allclose(found[p], alone, atol=1e-8)
-    assert ((found - goal).flatten(1).norm(dim=1) < (start - goal).flatten(1).norm(dim=1)).all()
+        assert torch.allclose(poisons[p], alone, atol=1e-8)
+    assert ((poisons - goal).flatten(1).norm(dim=1) < (start - goal).flatten(1).norm(dim=1)).all()
 
 
 def test_forward_backward_stops_where_nothing_changes():
     seen = []
     start = double(8, 2, *SHAPE)
-    found = feature_collision.forward_backward(
+    poisons = feature_collision.forward_backward(
         start,
         lambda images: 0 * images.flatten(1).sum(1),
         lambda images: images,
@@ -281,5 +281,5 @@ def test_forward_backward_stops_where_nothing_changes():
         torch.full((2, 1, 1), 0.1, dtype=torch.float64),
         lambda *progress: seen.append(progress),
     )
-    assert torch.equal(found, start)
+    assert torch.equal(poisons, start)
     assert seen == [(50, 50)]

@@ -21,7 +21,7 @@ FEATURES, TARGET = double(0, T, P, 7), double(1, T, 7)
 @pytest.mark.parametrize("relative", [False, True])
 def test_bullseye_is_its_formula(relative):
     distance = bullseye_polytope.relative_distance if relative else mean_distance
-    found = distance(FEATURES, TARGET)
+    distances = distance(FEATURES, TARGET)
     for t in range(T):
         squares = norm = 0.0
         for f in range(7):
@@ -29,7 +29,7 @@ def test_bullseye_is_its_formula(relative):
             squares += (mean - float(TARGET[t, f])) ** 2
             norm += float(TARGET[t, f]) ** 2
         expected = (squares / norm) ** 0.5 if relative else squares / 7
-        assert float(found[t]) == pytest.approx(expected, rel=1e-12)
+        assert float(distances[t]) == pytest.approx(expected, rel=1e-12)
 
 
 def test_collisions_are_their_formulas():
@@ -51,12 +51,12 @@ def test_polytope_distance_is_its_formula():
     coefficients = torch.rand(T, P, generator=torch.Generator().manual_seed(2)).double()
     coefficients /= coefficients.sum(1, keepdim=True)
     offsets = FEATURES - TARGET[:, None]
-    found = convex_polytope.polytope_distance(offsets, coefficients, TARGET)
+    distances = convex_polytope.polytope_distance(offsets, coefficients, TARGET)
     for t in range(T):
         point = sum(float(coefficients[t, p]) * FEATURES[t, p].numpy() for p in range(P))
         residual = TARGET[t].numpy() - point
         expected = 0.5 * (residual @ residual) / float(TARGET[t] @ TARGET[t])
-        assert float(found[t]) == pytest.approx(expected, rel=1e-12)
+        assert float(distances[t]) == pytest.approx(expected, rel=1e-12)
 
 
 def gradient_of(loss):
@@ -115,15 +115,15 @@ def test_with_the_authors_form_large_features_weigh_no_more():
     enlarged.features = Enlarged(large.features)
     changed = []
     for values in ({"form": "authors", "restarts": 1, "step_size": 0.04}, {}):
-        found = []
+        poison_sets = []
         for second in (large, enlarged):
             models = [small, second]
             given = dataclasses.replace(
                 task(), snapshots=lambda number, epochs, models=models: [models[number]]
             )
             config = bullseye_polytope.Config(**(BREWED | values))
-            found.append(bullseye_polytope.craft(given, config))
-        changed.append(float(((found[0] - found[1]).abs() > 1e-3).double().mean()))
+            poison_sets.append(bullseye_polytope.craft(given, config))
+        changed.append(float(((poison_sets[0] - poison_sets[1]).abs() > 1e-3).double().mean()))
     assert changed[0] < 0.01
     assert changed[1] > 0.1
 
@@ -144,7 +144,7 @@ def by_slsqp(gram):
     """The minimum over the simplex, by scipy."""
     size = len(gram)
     scaled = gram / np.trace(gram)
-    found = minimize(
+    solution = minimize(
         lambda c: c @ scaled @ c,
         np.full(size, 1 / size),
         jac=lambda c: 2 * scaled @ c,
@@ -153,7 +153,7 @@ def by_slsqp(gram):
         constraints={"type": "eq", "fun": lambda c: c.sum() - 1, "jac": lambda c: np.ones(size)},
         options={"ftol": 1e-14, "maxiter": 500},
     )
-    return found.x
+    return solution.x
 
 
 @pytest.mark.parametrize("width", [3, 12])
@@ -161,15 +161,15 @@ def by_slsqp(gram):
 def test_coefficients_are_the_minimum_over_the_simplex(poisons, width):
     gram = gram_of(poisons, 6, poisons, width)
     uniform = torch.full((6, poisons), 1 / poisons, dtype=torch.float64)
-    found = convex_polytope.simplex_coefficients(gram, uniform, steps=2000)
-    assert (found >= 0).all()
-    assert torch.allclose(found.sum(1), torch.ones(6).double(), atol=1e-12)
-    assert (value(gram, found) <= value(gram, uniform) + 1e-12).all()
+    coefficients = convex_polytope.simplex_coefficients(gram, uniform, steps=2000)
+    assert (coefficients >= 0).all()
+    assert torch.allclose(coefficients.sum(1), torch.ones(6).double(), atol=1e-12)
+    assert (value(gram, coefficients) <= value(gram, uniform) + 1e-12).all()
     largest = gram.diagonal(dim1=-2, dim2=-1).amax(-1)
     for g in range(6):
         best = torch.from_numpy(by_slsqp(gram[g].numpy()))
         expected = float(value(gram[g], best))
-        assert float(value(gram, found)[g]) == pytest.approx(
+        assert float(value(gram, coefficients)[g]) == pytest.approx(
             expected, abs=1.1e-6 * float(largest[g])
         )
 
@@ -200,20 +200,20 @@ def test_a_target_inside_the_hull_is_reached():
     inside = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
     offsets = offsets - (inside[:, None] * offsets[0]).sum(0)
     uniform = torch.full((1, 4), 0.25, dtype=torch.float64)
-    found = convex_polytope.simplex_coefficients(
+    coefficients = convex_polytope.simplex_coefficients(
         offsets @ offsets.mT, uniform, steps=5000, tolerance=1e-14
     )
-    assert torch.allclose(found[0], inside, atol=1e-5)
+    assert torch.allclose(coefficients[0], inside, atol=1e-5)
 
 
 def test_the_projection_is_the_closest_point_of_the_simplex():
     points = 2 * double(4, 50, 5)
-    found = convex_polytope.project_simplex(points)
-    assert (found >= 0).all()
-    assert torch.allclose(found.sum(1), torch.ones(50).double(), atol=1e-12)
+    projected = convex_polytope.project_simplex(points)
+    assert (projected >= 0).all()
+    assert torch.allclose(projected.sum(1), torch.ones(50).double(), atol=1e-12)
     # At the closest point y, no corner lies in the direction x - y: max_i (x - y)_i <= (x - y)'y.
-    direction = points - found
-    assert (direction.amax(1) - (direction * found).sum(1)).abs().max() < 1e-12
+    direction = points - projected
+    assert (direction.amax(1) - (direction * projected).sum(1)).abs().max() < 1e-12
 
 
 def test_the_first_step_of_the_polytope_is_down_its_loss():

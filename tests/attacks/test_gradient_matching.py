@@ -48,8 +48,8 @@ def plain_gradient(model, images, labels):
 
 def plain_loss(model, poisons, labels, target, intended):
     goal = plain_gradient(model, target[None], intended[None])
-    found = plain_gradient(model, poisons, labels)
-    return float(1 - F.cosine_similarity(found, goal, dim=0))
+    gradient = plain_gradient(model, poisons, labels)
+    return float(1 - F.cosine_similarity(gradient, goal, dim=0))
 
 
 def losses_of(model, task, poisons):
@@ -60,23 +60,23 @@ def losses_of(model, task, poisons):
 def test_the_gradient_is_that_of_all_parameters():
     model = frozen_classifier().double()
     task = task_for([model], dtype=torch.float64)
-    found = gm.parameter_gradient(model, task.images[0], task.labels[0])
+    gradient = gm.parameter_gradient(model, task.images[0], task.labels[0])
     expected = plain_gradient(model, task.images[0], task.labels[0])
     # Weights and biases of the convolution and the head, scale and shift of the batch norm.
-    assert found.shape == (2 * 6 * 9 + 6 + 6 + 6 + 54 * K + K,)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
+    assert gradient.shape == (2 * 6 * 9 + 6 + 6 + 6 + 54 * K + K,)
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-15)
 
 
 def test_the_loss_is_one_minus_the_cosine_of_flattened_gradients():
     model = frozen_classifier().double()
     task = task_for([model], dtype=torch.float64)
     goal = gm.parameter_gradient(model, task.targets[:1], task.intended[:1])
-    found = gm.matching_loss(
+    loss = gm.matching_loss(
         gm.parameter_gradient(model, task.images[0], task.labels[0]), goal / goal.norm()
     )
     expected = losses_of(model, task, task.images)[0]
     assert 0.01 < expected < 1.99
-    assert float(found) == pytest.approx(expected, abs=1e-12)
+    assert float(loss) == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_gradient_of_the_loss_is_its_slope():

@@ -48,9 +48,9 @@ def plain_loss(model, batches, target, intended, rate):
 def test_unrolling_is_a_plain_loop_of_sgd_steps(bn, unroll):
     model, batches, target, intended = problem(bn, unroll)
     before = copy.deepcopy(model.state_dict())
-    found = mp.unrolled_loss(model, batches, target, intended, 0.5).item()
-    assert found == pytest.approx(plain_loss(model, batches, target, intended, 0.5), abs=1e-12)
-    assert abs(found - plain_loss(model, batches, target, intended, 0.0)) > 1e-3
+    loss = mp.unrolled_loss(model, batches, target, intended, 0.5).item()
+    assert loss == pytest.approx(plain_loss(model, batches, target, intended, 0.5), abs=1e-12)
+    assert abs(loss - plain_loss(model, batches, target, intended, 0.0)) > 1e-3
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key])
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -227,13 +227,13 @@ def test_each_craft_step_uses_every_network_at_another_age():
 
     def snapshots(number, ends):
         asked.append((number, list(ends)))
-        found = []
+        models = []
         for end in ends:
             model = small_classifier(10 * number + end)
             model.__class__ = Watched
             model.age = (number, end)
-            found.append(model)
-        return found
+            models.append(model)
+        return models
 
     config = dataclasses.replace(SMALL, start="staggered", surrogates=3, steps=4, bn="batch")
     mp.craft(noise_task(slice(0, 1), snapshots=snapshots), config)

@@ -8,7 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from poisonbench.attacks.base import NO_CHECKPOINT
-from poisonbench.attacks.shared.targeted_optimiser import BrewingConfig, brew, surrogate_models
+from poisonbench.attacks.shared.targeted_optimiser import (
+    BrewingConfig,
+    optimise_poisons,
+    surrogate_models,
+)
 from poisonbench.training.projected_gradient import shift_flip
 
 SHAPE = (2, 8, 8)
@@ -39,7 +43,7 @@ def run(base, config, objective, *, seeds=None, models=(), report=lambda done, t
         report=report,
         checkpoint=NO_CHECKPOINT,
     )
-    return brew(task, config, objective, models or [SURROGATE])
+    return optimise_poisons(task, config, objective, models or [SURROGATE])
 
 
 def plain_shift_flip(image, shift, flip):
@@ -57,7 +61,7 @@ def plain_shift_flip(image, shift, flip):
     return moved + MEAN
 
 
-def plain_brew(base, config, loss_of, seed):
+def plain_optimiser(base, config, loss_of, seed):
     """One target, restart by restart and number by number, with Adam written out."""
     num_poisons = len(base)
     generator = torch.Generator().manual_seed(seed)
@@ -105,9 +109,9 @@ def test_brewing_is_adam_on_signs_in_a_plain_loop(augment, unit):
     base = base_images(1)
     config = dataclasses.replace(SMALL, restarts=3, brew_augment=augment, step_unit=unit)
     goals = base_images(2)[1:]
-    found = run(base, config, distance_to(goals), seeds=[5])[0]
-    expected = plain_brew(base[0], config, lambda seen: (seen - goals[0]).square().sum(), 5)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    poisons = run(base, config, distance_to(goals), seeds=[5])[0]
+    expected = plain_optimiser(base[0], config, lambda seen: (seen - goals[0]).square().sum(), 5)
+    torch.testing.assert_close(poisons, expected, rtol=0, atol=1e-12)
 
 
 def test_the_gradients_of_surrogates_are_summed_before_the_sign():
@@ -118,8 +122,8 @@ def test_the_gradients_of_surrogates_are_summed_before_the_sign():
     def objective(number, images, targets):
         return weights[number] * (images - goals[number]).square().flatten(1).sum(1)
 
-    found = run(base, config, objective, models=[SURROGATE] * 2)[0]
-    expected = plain_brew(
+    poisons = run(base, config, objective, models=[SURROGATE] * 2)[0]
+    expected = plain_optimiser(
         base[0],
         config,
         lambda seen: sum(
@@ -128,7 +132,7 @@ def test_the_gradients_of_surrogates_are_summed_before_the_sign():
         ),
         0,
     )
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(poisons, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -169,17 +173,17 @@ def test_every_poison_moves_and_none_leaves_the_bound_or_the_range():
         SMALL, epsilon=0.1, steps=60, step_size=0.02, step_unit="pixel", restarts=2
     )
     goals = base_images(6, 5)[3:].float()
-    found = run(base, config, distance_to(goals))
-    assert found.dtype == torch.float32
-    assert found.shape == base.shape
-    assert found.min() >= 0
-    assert found.max() <= 1
-    moved = (found - base).abs()
+    poisons = run(base, config, distance_to(goals))
+    assert poisons.dtype == torch.float32
+    assert poisons.shape == base.shape
+    assert poisons.min() >= 0
+    assert poisons.max() <= 1
+    moved = (poisons - base).abs()
     assert moved.max() <= 0.1 + 1e-7
     assert (moved.flatten(2).amax(2) > 0.09).all()
     # The loss is a distance, so each pixel ends at the bound on the side of its goal, or on it.
     reachable = torch.minimum(torch.maximum(goals, base - 0.1), base + 0.1)
-    assert (found - reachable).abs().max() < 0.01
+    assert (poisons - reachable).abs().max() < 0.01
 
 
 def test_the_restart_of_the_lowest_last_loss_is_kept():
@@ -194,12 +198,12 @@ def test_the_restart_of_the_lowest_last_loss_is_kept():
         restart = (len(groups_seen) - 1) % 4
         return fixed[int(targets)][restart] + 0 * images.flatten(1).sum(1)
 
-    found = run(base, config, objective)
+    poisons = run(base, config, objective)
     assert [target for target, _ in groups_seen] == [0] * 4 + [1] * 4 + [0] * 4 + [1] * 4
     first_step = [images for _, images in groups_seen[8:]]
-    torch.testing.assert_close(found[0], first_step[1][0], rtol=0, atol=1e-4)
-    torch.testing.assert_close(found[1], first_step[4 + 2][0], rtol=0, atol=1e-4)
-    assert (found[0] - first_step[0][0]).abs().max() > 1e-2
+    torch.testing.assert_close(poisons[0], first_step[1][0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(poisons[1], first_step[4 + 2][0], rtol=0, atol=1e-4)
+    assert (poisons[0] - first_step[0][0]).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("augment", ["none", "shift-flip"])
@@ -231,19 +235,19 @@ def test_shift_flip_is_the_reference_sampling():
     shifts = 8 * torch.rand(2, 4, 2, generator=generator).double() - 4
     flips = torch.rand(2, 4, generator=generator) < 0.5
     assert 0 < flips.sum() < 8
-    found = shift_flip(images, shifts, flips, MEAN)
+    augmented = shift_flip(images, shifts, flips, MEAN)
     for group in range(2):
         for row in range(4):
             expected = plain_shift_flip(images[group, row], shifts[group, row], flips[group, row])
-            torch.testing.assert_close(found[group, row], expected, rtol=0, atol=1e-12)
+            torch.testing.assert_close(augmented[group, row], expected, rtol=0, atol=1e-12)
 
 
 def test_whole_pixels_are_shifted_exactly_and_the_mean_colour_fills():
     images = base_images(1, 4)[0]
     shifts = torch.tensor([[0, 0], [3, 0], [0, -2], [-1, 4]])
     flips = torch.tensor([False, False, True, True])
-    found = shift_flip(images, shifts, flips, MEAN)
-    for image, (right, down), flip, moved in zip(images, shifts, flips, found, strict=True):
+    augmented = shift_flip(images, shifts, flips, MEAN)
+    for image, (right, down), flip, moved in zip(images, shifts, flips, augmented, strict=True):
         padded = MEAN.expand(2, 16, 16).clone()
         padded[:, 4:12, 4:12] = image
         window = padded[:, 4 - down : 12 - down, 4 - right : 12 - right]

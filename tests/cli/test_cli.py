@@ -198,8 +198,8 @@ def test_inspect_asks_for_more_of_an_id_that_several_begin_with(results):
     for name in ("poisons/12ab/card.json", "runs/12cd.json", "runs/34ef.json"):
         (results / name).parent.mkdir(parents=True, exist_ok=True)
         (results / name).write_text("{}")
-    said = refused(2, results, "inspect", "12")
-    assert "poison 12ab, run 12cd" in said
+    message = refused(2, results, "inspect", "12")
+    assert "poison 12ab, run 12cd" in message
     assert "12ab" in refused(65, results, "inspect", "12a")
     assert "34ef.json" in refused(65, results, "inspect", "3")
     assert "'4'" in refused(65, results, "inspect", "4")
@@ -249,8 +249,8 @@ def test_inspect_a_record(filled):
 def test_folders_from_the_environment(tiny, results, monkeypatch, tmp_path):
     monkeypatch.setenv("POISONBENCH_RESULTS", str(results))
     monkeypatch.setenv("POISONBENCH_DATA", str(tmp_path / "elsewhere"))
-    made = done("craft", "--attack", "durp", "--dataset", tiny, "--json").json
-    assert Path(made["path"]).parent == results / "poisons"
+    crafted = done("craft", "--attack", "durp", "--dataset", tiny, "--json").json
+    assert Path(crafted["path"]).parent == results / "poisons"
     assert str(tmp_path / "elsewhere") in cli("data", "show", "mnist").err
 
 

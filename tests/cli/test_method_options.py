@@ -67,6 +67,16 @@ def test_no_option_of_a_method_is_taken_for_a_near_miss_of_a_shared_one(entry):
     ("line", "message"),
     [
         ("defend hint", "got 'hint'; did you mean '--method hint'?"),
+        ("defend pgd", "got 'pgd'; did you mean '--attack pgd --method NAME'?"),
+        (
+            "defend --attack pgd --method none --epsilon 8",
+            "; did you mean --pgd.epsilon 8/255?",
+        ),
+        (
+            "defend --attack pgd --method none --steps=8",
+            "; did you mean --pgd.steps 8?",
+        ),
+        ("defend --attack pgd --method none --epsilon", "; did you mean --pgd.epsilon?"),
         ("defend hnt --clean", "got 'hnt'; did you mean '--method hint'?"),
         ("craft pgd", "got 'pgd'; did you mean '--attack pgd'?"),
         ("craft --attack PGD", "got 'PGD'; did you mean 'pgd'?"),

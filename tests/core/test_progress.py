@@ -26,21 +26,21 @@ def lines(capsys):
     """The lines on stderr since the last call, without their time of day."""
     captured = capsys.readouterr()
     assert captured.out == ""
-    found = captured.err.splitlines()
-    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in found)
-    return [line[9:] for line in found]
+    printed = captured.err.splitlines()
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in printed)
+    return [line[9:] for line in printed]
 
 
 def test_log_estimates_after_a_few_seconds_and_then_says_a_line_a_minute(time, capsys):
     report = LogReporter()
-    said = {}
+    by_second = {}
     for second in range(181):
         time.now = 1000.0 + second
         report("hint", 10 + second, 190, f"epoch {second}")
         for line in lines(capsys):
-            said[second] = line
+            by_second[second] = line
     # 180 units at one a second, counted from the first call.
-    assert said == {
+    assert by_second == {
         4: "hint: about 3:00 in all",
         64: "hint: 39% epoch 64, 1:04 gone, 1:56 left",
         124: "hint: 71% epoch 124, 2:04 gone, 0:56 left",

@@ -205,7 +205,7 @@ def resolved(profile="paper", presets=(), profiles=PROFILES, **overrides):
 
 
 @pytest.mark.parametrize(
-    ("profile", "presets", "overrides", "wanted"),
+    ("profile", "presets", "overrides", "expected"),
     [
         ("paper", (), {}, {"steps": 10, "epsilon": 8 / 255}),
         ("paper", ("cifar10",), {}, {"steps": 10}),
@@ -217,9 +217,9 @@ def resolved(profile="paper", presets=(), profiles=PROFILES, **overrides):
         ("code", SAMPLE, {"kind": "near"}, {"steps": 8, "kind": "near"}),
     ],
 )
-def test_defaults_then_profile_then_presets_then_the_user(profile, presets, overrides, wanted):
+def test_defaults_then_profile_then_presets_then_the_user(profile, presets, overrides, expected):
     config = resolved(profile, presets, **overrides)
-    assert {name: getattr(config, name) for name in wanted} == wanted
+    assert {name: getattr(config, name) for name in expected} == expected
 
 
 def test_the_order_of_presets_decides_not_the_tables():
@@ -285,7 +285,7 @@ def test_an_extension_is_left_out_of_the_json_at_its_default():
 
 
 @pytest.mark.parametrize(
-    ("profile", "presets", "wanted"),
+    ("profile", "presets", "expected"),
     [
         ("paper", ("cifar10",), {"epochs": 80, "learning_rate": 0.1, "momentum": 0.9,
                                  "weight_decay": 5e-4, "milestones": (30, 50, 70),
@@ -296,12 +296,12 @@ def test_an_extension_is_left_out_of_the_json_at_its_default():
         ("code", ("cifar10",), {"epochs": 80, "milestones": (30, 50, 70)}),
     ],
 )  # fmt: skip
-def test_recipes_are_the_papers(profile, presets, wanted):
+def test_recipes_are_the_papers(profile, presets, expected):
     profiles = recipe_profiles(hint.RECIPE_CHANGES)
     recipe = resolve(
         Recipe, profiles, profile=profile, presets=presets, overrides={}, owner="recipe"
     )
-    assert {name: getattr(recipe, name) for name in wanted} == wanted
+    assert {name: getattr(recipe, name) for name in expected} == expected
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from helpers.data_files import NOWHERE, write_npz
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.data import sample, standard
-from poisonbench.data.names import about, shown_name, split_name
+from poisonbench.data.names import about, split_name
 from poisonbench.data.sources import describe, load_dataset
 from poisonbench.data.splits import hold_out
+from poisonbench.entries import shown_name
 
 SAMPLE_DIGEST = "33d4738d6ef539d654c4fb22888394c471ba3a10747c2135623247c6f3322c7d"
 

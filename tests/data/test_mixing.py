@@ -86,7 +86,7 @@ def test_stratified_shares_follow_the_classes(counts, num_attacks, rhos, seed):
     labels = labels_of(counts)
     owners = assign(labels, num_attacks, rhos[0], seed)
     # Half an image of rounding; another half for each class, weighted by the class's size; and
-    # one where a lane ends.
+    # one where a part ends.
     largest_class = max(counts) / len(labels)
     assert largest_imbalance(labels, owners, num_attacks) <= 1.5 + len(counts) * largest_class / 2
 
@@ -177,10 +177,10 @@ def test_a_mix_is_an_artefact(tmp_path, dataset, pools, rho):
     mixed = mix(pools, dataset, rho=rho, seed=0)
     for name, data in poison_files(mixed, dataset).items():
         (tmp_path / name).write_bytes(data)
-    found = read_poison(tmp_path, dataset)
-    assert found.card == mixed.card
-    assert torch.equal(found.images, mixed.images)
-    assert len(found) == round(40 * rho)
+    stored = read_poison(tmp_path, dataset)
+    assert stored.card == mixed.card
+    assert torch.equal(stored.images, mixed.images)
+    assert len(stored) == round(40 * rho)
 
 
 def test_sources_cannot_be_edited(tmp_path, dataset, pools):

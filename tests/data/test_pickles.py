@@ -208,7 +208,7 @@ def test_pictures_of_other_modes_are_refused(mode, tmp_path):
     ids=str,
 )
 def test_arrays_come_back(value, protocol, tmp_path):
-    found = array_of(read_pickle(written(tmp_path / "a.pkl", value, protocol)), "it")
+    decoded = array_of(read_pickle(written(tmp_path / "a.pkl", value, protocol)), "it")
     expected = value.numpy() if isinstance(value, torch.Tensor) else np.array(value)
-    assert np.array_equal(found, expected)
-    assert found.size == 0 or found.dtype == expected.dtype.newbyteorder("=")
+    assert np.array_equal(decoded, expected)
+    assert decoded.size == 0 or decoded.dtype == expected.dtype.newbyteorder("=")

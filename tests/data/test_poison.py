@@ -85,7 +85,7 @@ def test_measured_by_hand(dataset):
     clean = images.short()
     images[0, 0, 0, 0] = (clean[0, 0, 0, 0] + torch.where(clean[0, 0, 0, 0] < 128, 5, -5)).byte()
     images[0, 1, 0, 0] = (clean[0, 1, 0, 0] + torch.where(clean[0, 1, 0, 0] < 128, 3, -3)).byte()
-    made = make_poison(
+    poison = make_poison(
         images.float() / 255,
         torch.arange(2),
         dataset,
@@ -94,7 +94,7 @@ def test_measured_by_hand(dataset):
         spec=craft_spec("a"),
     )
     channels, height, width = SHAPE
-    assert made.card.measured == Measured(
+    assert poison.card.measured == Measured(
         max_abs_levels=5,
         mean_abs_levels=8 / (2 * channels * height * width),
         changed_pixels=1 / (2 * height * width),

@@ -38,11 +38,11 @@ def folder(tmp_path, poison, dataset):
     return write(tmp_path / "poison", poison_files(poison, dataset))
 
 
-def assert_same(found, expected):
+def assert_same(actual, expected):
     for name in ("indices", "images", "sources"):
-        assert torch.equal(getattr(found, name), getattr(expected, name))
-    assert found.card == expected.card
-    assert found.digest == expected.digest
+        assert torch.equal(getattr(actual, name), getattr(expected, name))
+    assert actual.card == expected.card
+    assert actual.digest == expected.digest
 
 
 # --- files

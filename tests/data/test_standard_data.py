@@ -176,14 +176,14 @@ def files_under(root):
 
 
 def test_fetch_moves_the_files_in_place(tmp_path, fake_mnist):
-    said = []
-    dataset = load_dataset("mnist", tmp_path / "new", 0, download=True, say=said.append)
+    remarks = []
+    dataset = load_dataset("mnist", tmp_path / "new", 0, download=True, say=remarks.append)
     assert len(dataset.train) == 90
-    assert said == [f"downloading mnist to {tmp_path / 'new' / 'MNIST/raw'}"]
+    assert remarks == [f"downloading mnist to {tmp_path / 'new' / 'MNIST/raw'}"]
     assert files_under(tmp_path) == sorted(f"new/MNIST/raw/{f}" for f in standard.IDX_FILES)
     fake_mnist.error = AssertionError("must not be asked again")
-    load_dataset("mnist", tmp_path / "new", 0, download=True, say=said.append)
-    assert "nothing to download" in said[-1]
+    load_dataset("mnist", tmp_path / "new", 0, download=True, say=remarks.append)
+    assert "nothing to download" in remarks[-1]
 
 
 @pytest.mark.parametrize(
@@ -221,9 +221,9 @@ def test_fetch_to_where_nothing_can_be_written(tmp_path, fake_mnist):
 
 
 def test_only_what_can_be_fetched_is(tmp_path):
-    said = []
-    load_dataset("mnist-sample", tmp_path, 0, download=True, say=said.append)
-    assert said == ["mnist-sample comes with the package; nothing to download"]
+    remarks = []
+    load_dataset("mnist-sample", tmp_path, 0, download=True, say=remarks.append)
+    assert remarks == ["mnist-sample comes with the package; nothing to download"]
     with pytest.raises(UsageError, match="expected a data set that can be downloaded"):
         load_dataset("npz:a.npz", tmp_path, 0, download=True)
 

@@ -222,10 +222,10 @@ def test_the_search_leaves_the_model_as_it_was(norm):
     train, images, labels = batch()
     given = images.clone()
     defense = atda.build(NORMS[norm], RECIPE)
-    found = defense.perturb_batch(state_for(model, train), images, labels)
-    assert not found.requires_grad
+    perturbed = defense.perturb_batch(state_for(model, train), images, labels)
+    assert not perturbed.requires_grad
     assert torch.equal(images, given)
-    assert not torch.equal(found, images)
+    assert not torch.equal(perturbed, images)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert model.training
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
@@ -234,15 +234,15 @@ def test_the_search_leaves_the_model_as_it_was(norm):
 def test_starts_are_fresh_for_each_batch_and_the_same_again():
     train, images, labels = batch()
 
-    def found(**place):
+    def perturbed(**place):
         defense = atda.build(NORMS["l2"], RECIPE)
         return defense.perturb_batch(state_for(small_classifier(), train, **place), images, labels)
 
-    first = found(epoch=1, step=2)
-    assert torch.equal(first, found(epoch=1, step=2))
+    first = perturbed(epoch=1, step=2)
+    assert torch.equal(first, perturbed(epoch=1, step=2))
     for place in ({"epoch": 1, "step": 3}, {"epoch": 0, "step": 2}):
-        assert not torch.equal(first, found(**place))
-    assert not torch.equal(first, found(epoch=1, step=2, trial=1))
+        assert not torch.equal(first, perturbed(**place))
+    assert not torch.equal(first, perturbed(epoch=1, step=2, trial=1))
 
 
 def test_the_search_in_bfloat16_stays_close_and_keeps_pixels_in_float32():

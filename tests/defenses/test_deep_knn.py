@@ -32,15 +32,15 @@ def naive_votes(features, labels, num_classes, k, count_self):
 def test_votes_agree_with_loops(k, count_self, monkeypatch):
     monkeypatch.setitem(deep_knn.BLOCK, "cpu", 7 * 60)
     features, labels = problem()
-    found = deep_knn.neighbour_votes(features, labels, 4, k, count_self=count_self)
-    assert found.tolist() == naive_votes(features, labels, 4, k, count_self)
+    votes = deep_knn.neighbour_votes(features, labels, 4, k, count_self=count_self)
+    assert votes.tolist() == naive_votes(features, labels, 4, k, count_self)
     single = deep_knn.neighbour_votes(features.float(), labels, 4, k, count_self=count_self)
-    assert torch.equal(single, found)
+    assert torch.equal(single, votes)
     # What a GPU runs.
     monkeypatch.setitem(deep_knn.BLOCK, "accelerator", 11 * 60)
     monkeypatch.setattr(deep_knn, "_count_cpu", deep_knn._count_at_once)
     other = deep_knn.neighbour_votes(features, labels, 4, k, count_self=count_self)
-    assert torch.equal(other, found)
+    assert torch.equal(other, votes)
 
 
 @pytest.mark.parametrize("k", [1, 3, 8])
@@ -48,8 +48,8 @@ def test_examples_at_one_distance_all_vote(k):
     # Small whole numbers of mean 0, which nothing rounds.
     features = torch.tensor([[0.0], [1.0], [1.0], [-1.0], [-3.0], [2.0]])
     labels = torch.tensor([0, 0, 1, 1, 2, 0])
-    found = deep_knn.neighbour_votes(features, labels, 3, k, count_self=False)
-    assert found.tolist() == naive_votes(features, labels, 3, k, False)
+    votes = deep_knn.neighbour_votes(features, labels, 3, k, count_self=False)
+    assert votes.tolist() == naive_votes(features, labels, 3, k, False)
 
 
 @given(st.data())

@@ -62,9 +62,9 @@ def test_lone_points_of_float32_sets_are_those_of_float64():
     counts = [60, 150, 30]
     exact = medoid_clusters(wide, counts)
     narrow = [points.float() for points in wide]
-    for found in (medoid_clusters(narrow, counts), batched_greedy(narrow, counts)):
-        for (owner, size), (wanted, wanted_size) in zip(found, exact, strict=True):
-            assert torch.equal(size[owner] == 1, wanted_size[wanted] == 1)
+    for clusters in (medoid_clusters(narrow, counts), batched_greedy(narrow, counts)):
+        for (owner, size), (exact_owner, exact_size) in zip(clusters, exact, strict=True):
+            assert torch.equal(size[owner] == 1, exact_size[exact_owner] == 1)
             assert bool((size == 1).any())
 
 

@@ -68,8 +68,8 @@ def test_distances_to_the_centroid_agree_with_loops():
         members = [features[j] for j in range(60) if labels[j] == label]
         centroid = sum(members) / len(members)
         expected.append(math.dist(features[row].tolist(), centroid.tolist()) ** 2)
-    found = l2_centroid.distances_to_centroid(features, labels)
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    distances = l2_centroid.distances_to_centroid(features, labels)
+    torch.testing.assert_close(distances, torch.tensor(expected, dtype=torch.float64))
     kept = l2_centroid.kept(features.float(), labels, fresh(), l2_centroid.Config(fraction=0.2))
     assert torch.equal(kept, keep_lowest(torch.tensor(expected), labels, 0.2))
 
@@ -86,8 +86,8 @@ def test_spectral_scores_agree_with_a_singular_value_decomposition(width):
         expected[rows] = (centred @ right) ** 2
     for label in range(3):
         rows = labels == label
-        found = spectral_signatures.spectral_scores(features[rows]).numpy()
-        np.testing.assert_allclose(found, expected[rows.numpy()], rtol=1e-8, atol=1e-12)
+        scores = spectral_signatures.spectral_scores(features[rows]).numpy()
+        np.testing.assert_allclose(scores, expected[rows.numpy()], rtol=1e-8, atol=1e-12)
     config = spectral_signatures.Config(epsilon=0.1)
     kept = spectral_signatures.kept(features, labels, fresh(), config)
     assert torch.equal(kept, keep_lowest(torch.from_numpy(expected), labels, 0.15))
@@ -196,8 +196,8 @@ def test_clusters_are_made_class_by_class_and_again_the_same():
 
 def test_a_class_that_would_be_emptied_is_kept_whole_and_the_record_says_so():
     model, split, notes = small_classifier(), fake_split(40, 0), []
-    wanted = (split.labels != 2) & (torch.arange(40) != 5)
-    defense = FeatureFilter(lambda *_: wanted, FilterConfig())
+    mask = (split.labels != 2) & (torch.arange(40) != 5)
+    defense = FeatureFilter(lambda *_: mask, FilterConfig())
     train = TrainingSet(split.images, split.labels)
     kept = defense.start_epoch(state_for(model, train, notes=notes)).keep
     assert (~kept).nonzero().flatten().tolist() == [5]
@@ -229,9 +229,9 @@ def test_features_are_the_heads_input_of_images_as_they_are():
     handle = model.head.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     model.eval()(split.images.float() / 255)
     handle.remove()
-    found = finite_outputs(model.train(), train, Classifier.embed, "features")
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, inputs[0].detach(), rtol=1e-4, atol=1e-5)
+    features = finite_outputs(model.train(), train, Classifier.embed, "features")
+    assert features.dtype == torch.float32
+    torch.testing.assert_close(features, inputs[0].detach(), rtol=1e-4, atol=1e-5)
     assert model.training
 
 
@@ -269,16 +269,16 @@ def test_where_features_come_from(source, size):
 
     config = FilterConfig(features_from=source) if source else BaseConfig()
     model, result = tiny_train(Spy(rule, config))
-    plain, wanted = tiny_train()
+    plain, filtered = tiny_train()
     # A filter that keeps all trains the very network of a plain run.
-    assert result.curve == wanted.curve
+    assert result.curve == filtered.curve
     assert all(map(torch.equal, model.state_dict().values(), plain.state_dict().values()))
     assert seen.get("size") == size
     assert seen["features"].shape == (22, 54 if source else 0)
     if source:
         # Same start, other batches.
-        found, other = (m.state_dict()["head.weight"] for m in (model, seen["network"]))
-        assert not torch.equal(found, other)
+        head, other = (m.state_dict()["head.weight"] for m in (model, seen["network"]))
+        assert not torch.equal(head, other)
         assert result.seconds["defense"] > 0
 
 
@@ -306,16 +306,16 @@ def test_clean_features_are_taken_as_they_are(source, is_frozen):
 
 
 def test_another_trial_has_another_feature_network():
-    found = []
+    seen_features = []
 
     def rule(features, labels, generator, config):
-        found.append(features)
+        seen_features.append(features)
         return torch.ones_like(labels, dtype=torch.bool)
 
     for trial in (0, 0, 1):
         tiny_train(FeatureFilter(rule, FilterConfig()), seeds=Seeds(0, trial))
-    assert torch.equal(found[0], found[1])
-    assert not torch.equal(found[0], found[2])
+    assert torch.equal(seen_features[0], seen_features[1])
+    assert not torch.equal(seen_features[0], seen_features[2])
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_the_first_step_goes_down_the_kl_from_clean_to_noisy():
     torch.testing.assert_close(noise, expected, rtol=0, atol=1e-14)
 
 
-def made(monkeypatch, batch, train, **settings):
+def friendly_set(monkeypatch, batch, train, **settings):
     """Friendly images of a training set when the noise is made in batches of a size."""
     monkeypatch.setattr(friends, "pass_size", lambda images, gradients: batch)
     config = friends.Config(**{"begin_epoch": 1, "steps": 5} | settings)
@@ -83,9 +83,9 @@ def made(monkeypatch, batch, train, **settings):
 
 def test_any_batch_size_makes_the_same_noise(monkeypatch):
     train = training_set()
-    whole, notes = made(monkeypatch, 20, train)
+    whole, notes = friendly_set(monkeypatch, 20, train)
     for batch in (1, 7):
-        parts, others = made(monkeypatch, batch, train)
+        parts, others = friendly_set(monkeypatch, batch, train)
         torch.testing.assert_close(parts.images, whole.images, rtol=0, atol=1e-6)
         assert others[0]["mean_abs_noise"] == pytest.approx(notes[0]["mean_abs_noise"], rel=1e-5)
 
@@ -93,7 +93,9 @@ def test_any_batch_size_makes_the_same_noise(monkeypatch):
 @pytest.mark.parametrize("weight", [1.0, 100.0])
 def test_friendly_images_stay_in_range_and_within_zeta(monkeypatch, weight):
     train = training_set()
-    made_set, notes = made(monkeypatch, 20, train, magnitude_weight=weight, zeta=12 / 255, steps=20)
+    made_set, notes = friendly_set(
+        monkeypatch, 20, train, magnitude_weight=weight, zeta=12 / 255, steps=20
+    )
     moved = made_set.images - train.images / 255
     assert made_set.images.min() >= 0
     assert made_set.images.max() <= 1

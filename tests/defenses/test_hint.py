@@ -30,7 +30,9 @@ def by_hand(model, images, config, *, before=None, selected=None, gamma=None):
         return torch.cat([gradients[0].flatten(), gradients[1]])
 
     validation = VALIDATION.images.double() / 255
-    wanted = flat(torch.autograd.grad(F.cross_entropy(model(validation), VALIDATION.labels), head))
+    gradient = flat(
+        torch.autograd.grad(F.cross_entropy(model(validation), VALIDATION.labels), head)
+    )
     rows = slice(None)
     if config.hessian_set == "selected" and selected is not None:
         rows = selected
@@ -42,7 +44,7 @@ def by_hand(model, images, config, *, before=None, selected=None, gamma=None):
 
     hessian = torch.autograd.functional.hessian(loss, flat(head).detach())
     damped = hessian + config.damping * torch.eye(len(hessian), dtype=torch.float64)
-    direction = torch.linalg.solve(damped, wanted)
+    direction = torch.linalg.solve(damped, gradient)
 
     scores, maps, losses = [], [], []
     for row in range(len(images)):
@@ -90,17 +92,19 @@ def test_two_rounds_are_the_papers(trained, changes):
     config = Config(**({"gamma": GAMMA, "schedule": (1, 2)} | changes))
     clean = DATA.images.double() / 255
     first, defense, notes = start(config, trained)
-    wanted, selected, _ = by_hand(trained, clean, config)
+    expected, selected, _ = by_hand(trained, clean, config)
     assert torch.equal(defense.memory["selected"], selected)
-    torch.testing.assert_close(pixels(first), wanted, rtol=0, atol=2e-5)
+    torch.testing.assert_close(pixels(first), expected, rtol=0, atol=2e-5)
     # The second round starts from the first one's noise, on a model that has moved on.
     later, _ = train(data=DATA, recipe=recipe(epochs=2))
     second, _, _ = start(config, later, defense=defense, train=first, epoch=2)
-    again, _, _ = by_hand(later, clean, config, before=wanted, selected=selected)
+    again, _, _ = by_hand(later, clean, config, before=expected, selected=selected)
     torch.testing.assert_close(pixels(second), again, rtol=0, atol=2e-5)
     fresh, _, _ = by_hand(later, clean, config, selected=selected)
     assert (again - fresh).abs().max() > 1e-3, "the first round's noise must matter here"
-    assert notes[0]["max_abs_noise"] == pytest.approx(float((wanted - clean).abs().max()), abs=1e-5)
+    assert notes[0]["max_abs_noise"] == pytest.approx(
+        float((expected - clean).abs().max()), abs=1e-5
+    )
 
 
 def test_noise_stays_in_its_bounds(trained):
@@ -241,8 +245,8 @@ def test_gamma_decays_from_its_epoch_on(trained, epoch, factor):
     config = Config(schedule=(1, 2, 3), gamma=0.01, gamma_decay_epoch=2, ratio=1.0, beta=1.0)
     clean = DATA.images.double() / 255
     train_set, _, _ = start(config, trained, epoch=epoch)
-    wanted, _, _ = by_hand(trained, clean, config, gamma=0.01 * factor)
-    noise, expected = pixels(train_set) - clean, wanted - clean
+    shifted, _, _ = by_hand(trained, clean, config, gamma=0.01 * factor)
+    noise, expected = pixels(train_set) - clean, shifted - clean
     assert expected.abs().max() > 1e-3 * factor
     torch.testing.assert_close(noise, expected, rtol=1e-3, atol=2e-7)
 
@@ -329,16 +333,16 @@ def test_figures_are_those_of_the_round(trained):
 
 
 def test_figures_do_not_depend_on_the_batches():
-    wanted = torch.linspace(-0.2, 0.2, 7 * 12).view(7, 3, 2, 2)
-    applied = wanted.clamp(-BETA, BETA)
+    proposed = torch.linspace(-0.2, 0.2, 7 * 12).view(7, 3, 2, 2)
+    applied = proposed.clamp(-BETA, BETA)
     parts = []
     for size in (7, 3, 1):
         batches = torch.arange(7).split(size)
-        tallies = [hint.tally_of(wanted[rows], applied[rows], BETA) for rows in batches]
+        tallies = [hint.tally_of(proposed[rows], applied[rows], BETA) for rows in batches]
         parts.append(hint.noise_figures(tallies, 7))
     assert parts[0] == pytest.approx(parts[1], rel=1e-6)
     assert parts[0] == pytest.approx(parts[2], rel=1e-6)
     assert parts[0]["share_clipped_at_beta"] == pytest.approx(
-        float((wanted.abs() >= BETA).float().mean())
+        float((proposed.abs() >= BETA).float().mean())
     )
     assert parts[0]["max_abs_noise"] == pytest.approx(BETA)

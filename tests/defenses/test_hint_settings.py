@@ -28,24 +28,24 @@ from poisonbench.training.recipe import Recipe, recipe_profiles
 def test_selection_by_loss_takes_the_highest_cross_entropies(trained, ratio):
     model = copy.deepcopy(trained).double().eval()
     losses = F.cross_entropy(model(DATA.images.double() / 255), DATA.labels, reduction="none")
-    wanted = losses.detach().argsort(descending=True)[: math.ceil(ratio * 30)].sort().values
+    hardest = losses.detach().argsort(descending=True)[: math.ceil(ratio * 30)].sort().values
     _, defense, notes = start(Config(ratio=ratio, select_by="loss"), trained)
-    assert torch.equal(defense.memory["selected"], wanted)
-    assert notes[0]["selected"] == len(wanted)
+    assert torch.equal(defense.memory["selected"], hardest)
+    assert notes[0]["selected"] == len(hardest)
 
 
 def test_selection_at_random_is_drawn_once_from_the_states_generator(trained):
     config = Config(ratio=0.4, select_by="random", schedule=(1, 2))
     order = torch.randperm(30, generator=Seeds().generator("defense", "selection", 1, 0)).tolist()
-    wanted = [row for row in range(30) if order[row] >= 18]
+    chosen = [row for row in range(30) if order[row] >= 18]
     first, defense, _ = start(config, trained)
-    assert defense.memory["selected"].tolist() == wanted
+    assert defense.memory["selected"].tolist() == chosen
     start(config, trained, defense=defense, train=first, epoch=2)
-    assert defense.memory["selected"].tolist() == wanted
+    assert defense.memory["selected"].tolist() == chosen
     _, other, _ = start(config, trained, epoch=2)
-    assert other.memory["selected"].tolist() != wanted
+    assert other.memory["selected"].tolist() != chosen
     _, influence, _ = start(Config(ratio=0.4), trained)
-    assert influence.memory["selected"].tolist() != wanted
+    assert influence.memory["selected"].tolist() != chosen
 
 
 MAPS = torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(5))
@@ -213,16 +213,16 @@ def test_profiles_give_the_papers_and_the_codes_settings(profile, presets, confi
 
 
 def test_changed_settings_are_overrides():
-    settings = hint_settings(("mnist",), "paper", ratio="0.25", epochs="20")
+    settings = hint_settings(("mnist",), "paper", ratio=0.25, epochs=20)
     assert (settings.config.ratio, settings.recipe.epochs) == (0.25, 20)
     assert settings.overrides == {"ratio": 0.25, "epochs": 20}
-    same = hint_settings(("mnist",), "paper", ratio="1/2", schedule="5,15")
+    same = hint_settings(("mnist",), "paper", ratio=0.5, schedule=(5, 15))
     assert same.overrides == {}
 
 
 def test_an_option_of_neither_lists_the_methods_own():
     with pytest.raises(UsageError, match=r"hint has no option --gama.*--gamma.*did you mean"):
-        hint_settings(("mnist",), "paper", gama="0.1")
+        hint_settings(("mnist",), "paper", gama=0.1)
 
 
 def test_a_schedule_after_the_last_epoch_is_refused():

@@ -35,21 +35,21 @@ def smooth_images(count=6, channels=3, side=16):
 @pytest.mark.parametrize("quality", [10, 75, 95])
 def test_colour_images_are_pillows_round_trip(quality):
     images = smooth_images()
-    found = jpeg.reencoded(images, quality)
-    for image, encoded in zip(images, found, strict=True):
+    compressed = jpeg.reencoded(images, quality)
+    for image, encoded in zip(images, compressed, strict=True):
         stream = io.BytesIO()
         Image.fromarray(image.permute(1, 2, 0).numpy(), "RGB").save(stream, "JPEG", quality=quality)
         expected = np.asarray(Image.open(stream).convert("RGB"))
         assert np.array_equal(encoded.permute(1, 2, 0).numpy(), expected)
-    assert found.is_contiguous()
-    assert not torch.equal(found, images)
+    assert compressed.is_contiguous()
+    assert not torch.equal(compressed, images)
 
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_other_images_are_pillows_round_trip_channel_by_channel(channels):
     images = smooth_images(channels=channels)
-    found = jpeg.reencoded(images, 50)
-    for image, encoded in zip(images, found, strict=True):
+    compressed = jpeg.reencoded(images, 50)
+    for image, encoded in zip(images, compressed, strict=True):
         for plane, expected in zip(image, encoded, strict=True):
             stream = io.BytesIO()
             Image.fromarray(plane.numpy(), "L").save(stream, "JPEG", quality=50)
@@ -76,8 +76,8 @@ def test_jpeg_happens_once_and_lower_quality_changes_more():
 def test_training_on_jpeg_is_training_on_the_images_made_before():
     data = fake_split(22, 0, (1, 8, 8))
     model, _ = tiny_train(jpeg.build(jpeg.Config(), RECIPE), data=data, shape=(1, 8, 8))
-    made = replace(data, images=jpeg.reencoded(data.images, 75))
-    plain, _ = tiny_train(data=made, shape=(1, 8, 8))
+    compressed = replace(data, images=jpeg.reencoded(data.images, 75))
+    plain, _ = tiny_train(data=compressed, shape=(1, 8, 8))
     assert weights_digest(model) == weights_digest(plain)
 
 

@@ -19,13 +19,13 @@ def test_pretraining_fits_adversarial_examples_within_the_bound():
     model, data = network().train(), split(12)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     images = data.images.float() / 255
-    found = defense.perturb_batch(state_of(model, data, split(4, 1)), images, data.labels)
-    assert (found - images).abs().max() <= 0.1 + 1e-6
-    assert found.min() >= 0
-    assert found.max() <= 1
+    perturbed = defense.perturb_batch(state_of(model, data, split(4, 1)), images, data.labels)
+    assert (perturbed - images).abs().max() <= 0.1 + 1e-6
+    assert perturbed.min() >= 0
+    assert perturbed.max() <= 1
     again = defense.perturb_batch(state_of(model, data, split(4, 1)), images, data.labels)
-    assert torch.equal(found, again)
-    start, end = (example_losses(model, x, data.labels) for x in (images, found))
+    assert torch.equal(perturbed, again)
+    start, end = (example_losses(model, x, data.labels) for x in (images, perturbed))
     assert (end > start).all()
     assert model.training
     assert all(map(torch.equal, before.values(), model.state_dict().values()))

@@ -71,9 +71,9 @@ def problem():
     return model, images, torch.arange(12) % K, direction
 
 
-def close(found, expected):
+def close(actual, expected):
     assert expected.abs().max() > 0
-    torch.testing.assert_close(found.detach(), expected.detach(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(actual.detach(), expected.detach(), rtol=1e-9, atol=1e-12)
 
 
 def test_naive_pieces_are_ours(script, problem):
@@ -112,8 +112,8 @@ def test_naive_lissa_settles_near_the_exact_solve(script, problem):
             HeadHessian(inputs, probabilities), gradient, damping=naive.DAMPING
         ).vector
     generator = torch.Generator().manual_seed(0)
-    found = naive.naive_lissa(model, images, labels, gradient, 980, generator)
-    assert float((found - exact).norm() / exact.norm()) < 0.1
+    solution = naive.naive_lissa(model, images, labels, gradient, 980, generator)
+    assert float((solution - exact).norm() / exact.norm()) < 0.1
 
 
 @pytest.mark.parametrize("markdown", [[], ["--markdown"]])
@@ -152,9 +152,9 @@ def test_variants_are_what_they_say(script, tiny_mnist, monkeypatch):
     original = trainer_module.quick_forward
 
     def watched(model, size):
-        made = original(model, size)
-        quick.append(made is not model)
-        return made
+        network = original(model, size)
+        quick.append(network is not model)
+        return network
 
     monkeypatch.setattr(trainer_module, "quick_forward", watched)
     for name, expected in (
@@ -206,14 +206,14 @@ def record(method: str, total: float, trial: int = 0, threads: int = 1) -> RunRe
 
 def test_hint_overhead_pairs_equal_specs(script, tmp_path, capsys):
     store = Store(tmp_path)
-    for made in (
+    for run in (
         record("none", 10),
         record("hint", 15),
         record("none", 10, trial=1),
         record("hint", 30, trial=1, threads=2),
         record("hint", 30, trial=2),
     ):
-        store.write_record(made)
+        store.write_record(run)
     script("hint_overhead").main([f"--results={tmp_path}"])
     printed = capsys.readouterr().out
     assert "median 1.500 of 1 pairs" in printed
@@ -315,9 +315,9 @@ def test_the_naive_forms_of_filters_compute_what_ours_do(script):
     module = script("filters")
     features, labels = module.simulated_features(120, 6, 0)
     scores = torch.empty(120, dtype=torch.float64)
-    for label, found in enumerate(module.naive_spectral(features, labels)):
-        scores[labels == label] = found
-        close(found, module.spectral_scores(features[labels == label]))
+    for label, class_scores in enumerate(module.naive_spectral(features, labels)):
+        scores[labels == label] = class_scores
+        close(class_scores, module.spectral_scores(features[labels == label]))
     torch.testing.assert_close(
         torch.stack(module.naive_distances(features, labels)),
         module.distances_to_centroid(features, labels),

@@ -49,14 +49,14 @@ deep_confuse.PROFILES["paper"]["mnist-sample"]["rounds"] = 1
 
 def commands(*sections):
     """The indented lines of some sections; "" is what comes before the first."""
-    found, section = [], ""
+    lines, section = [], ""
     for line in DOCUMENT.read_text().splitlines():
         if line.startswith("## "):
             section = line.removeprefix("## ")
         elif line.startswith("    ") and section in sections:
-            found.append(line.strip())
-    assert found
-    return found
+            lines.append(line.strip())
+    assert lines
+    return lines
 
 
 @pytest.fixture

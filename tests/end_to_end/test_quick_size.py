@@ -16,8 +16,8 @@ ATTACKS = ("gm", "bp", "fc", "mp")
 
 def run(results, attack, method, *words):
     line = ("defend", "--attack", attack, "--method", method, "--preset", "quick", *words)
-    made = done(*line, "--results", results, "--json", "--quiet").json
-    return [read_record(Path(item["path"])) for item in made.get("runs", [made])]
+    printed = done(*line, "--results", results, "--json", "--quiet").json
+    return [read_record(Path(item["path"])) for item in printed.get("runs", [printed])]
 
 
 @LONG

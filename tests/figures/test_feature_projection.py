@@ -70,11 +70,11 @@ def test_the_plane_is_the_same_for_scaled_and_moved_features():
 
 
 @pytest.mark.parametrize(
-    ("own", "other", "said"), [((), (1,), "got 0 and 1"), ((1, 2), (1, 2), "got the same")]
+    ("own", "other", "message"), [((), (1,), "got 0 and 1"), ((1, 2), (1, 2), "got the same")]
 )
-def test_no_plane_between_nothing(own, other, said):
+def test_no_plane_between_nothing(own, other, message):
     features = torch.eye(4, dtype=torch.float64)
-    with pytest.raises(ArtefactError, match=said):
+    with pytest.raises(ArtefactError, match=message):
         plane(features, torch.tensor(own, dtype=torch.int64), torch.tensor(other))
 
 
@@ -135,8 +135,8 @@ def test_a_kept_model_of_a_filter_knows_what_was_kept(place):
 def test_any_runs_can_be_named(place):
     dataset, context, ids = place
     words = ("figure", "features", "--runs", f"{ids['knn']},{ids['none']}")
-    made = done(*words, "--dataset", dataset.name, "--results", context.store.root, "--json").json
-    assert [run["id"] for run in made["numbers"]["runs"]] == [ids["knn"], ids["none"]]
+    drawn = done(*words, "--dataset", dataset.name, "--results", context.store.root, "--json").json
+    assert [run["id"] for run in drawn["numbers"]["runs"]] == [ids["knn"], ids["none"]]
 
 
 def test_another_poison_under_the_same_name_is_refused(place):

@@ -123,11 +123,11 @@ def test_the_noise_and_the_answers_equal_a_naive_loop(numbers, naive):
             check_answer(image[name]["after"], model(noisy).softmax(1)[0], label)
 
 
-def check_answer(said, probabilities, label):
-    assert said["class"] == str(int(probabilities.argmax()))
-    assert said["confidence"] == pytest.approx(float(probabilities.max()), abs=1e-4)
-    assert said["true_confidence"] == pytest.approx(float(probabilities[label]), abs=1e-4)
-    assert said["is_right"] is (int(probabilities.argmax()) == label)
+def check_answer(answer, probabilities, label):
+    assert answer["class"] == str(int(probabilities.argmax()))
+    assert answer["confidence"] == pytest.approx(float(probabilities.max()), abs=1e-4)
+    assert answer["true_confidence"] == pytest.approx(float(probabilities[label]), abs=1e-4)
+    assert answer["is_right"] is (int(probabilities.argmax()) == label)
 
 
 def test_clean_and_poisoned_images_half_and_half_wrong_ones_first(numbers, naive):
@@ -148,15 +148,17 @@ def test_the_summary_is_over_all_selected_images(numbers, naive):
     images = train.images[rows].float() / 255
     moved = torch.cat([noise(row, int(train.labels[row])) for row in rows.tolist()])
     before, after = model(images).softmax(1), model(images + moved).softmax(1)
-    said = numbers["all_selected"]["all"]
-    assert said["images"] == len(rows) == 135
-    assert said["right_before"] == pytest.approx(float((before.argmax(1) == labels).float().mean()))
+    summary = numbers["all_selected"]["all"]
+    assert summary["images"] == len(rows) == 135
+    assert summary["right_before"] == pytest.approx(
+        float((before.argmax(1) == labels).float().mean())
+    )
     right = float((after.argmax(1) == labels).float().mean())
-    assert said["healthy"]["right_after"] == pytest.approx(right, abs=1 / 135)
+    assert summary["healthy"]["right_after"] == pytest.approx(right, abs=1 / 135)
     true = after.gather(1, labels[:, None]).mean()
-    assert said["healthy"]["mean_true_confidence_after"] == pytest.approx(float(true), abs=1e-5)
+    assert summary["healthy"]["mean_true_confidence_after"] == pytest.approx(float(true), abs=1e-5)
     rises = after.gather(1, labels[:, None]) > before.gather(1, labels[:, None])
-    assert said["healthy"]["true_confidence_rises"] == pytest.approx(
+    assert summary["healthy"]["true_confidence_rises"] == pytest.approx(
         float(rises.float().mean()), abs=2 / 135
     )
     groups = numbers["all_selected"]
@@ -330,17 +332,17 @@ def test_sensitivity_takes_the_runs_of_each_point(tmp_path):
     changed = {"variant": "custom", "overrides": {"beta": 8 / 255}}
     records += [make_record(0.95, method="hint", rho=0.6, labels=changed, config={"beta": 8})]
     points = sensitivity(records, "mnist").numbers["points"]
-    found = {(point["parameter"], round(point["value"], 3)): point for point in points}
+    by_value = {(point["parameter"], round(point["value"], 3)): point for point in points}
     assert len(points) == 8
     for key in (("ratio", 0.5), ("beta", 0.063)):
-        assert found[key]["measured"] == {"mean": pytest.approx(0.971), "n": 3}
-        assert found[key]["low"] < 0.971 < found[key]["high"]
-        assert found[key]["published"]["mean"] == 0.9687
-    assert found["ratio", 0.25]["measured"] == {"mean": 0.96, "n": 1}
-    assert found["ratio", 0.25]["low"] is None
-    assert found["beta", 0.031]["measured"] == {"mean": 0.95, "n": 1}
-    assert found["ratio", 1.0]["measured"] is None
-    assert found["ratio", 1.0]["records"] == []
+        assert by_value[key]["measured"] == {"mean": pytest.approx(0.971), "n": 3}
+        assert by_value[key]["low"] < 0.971 < by_value[key]["high"]
+        assert by_value[key]["published"]["mean"] == 0.9687
+    assert by_value["ratio", 0.25]["measured"] == {"mean": 0.96, "n": 1}
+    assert by_value["ratio", 0.25]["low"] is None
+    assert by_value["beta", 0.031]["measured"] == {"mean": 0.95, "n": 1}
+    assert by_value["ratio", 1.0]["measured"] is None
+    assert by_value["ratio", 1.0]["records"] == []
 
 
 def test_sensitivity_of_no_runs_shows_what_was_published(results):

@@ -35,8 +35,8 @@ def runs(data):
 
 
 def test_targets_and_what_each_defense_says_of_them(data, runs):
-    made = target_predictions("3", data, "mp", "finetune", runs, images=4)
-    numbers = made.numbers
+    figure = target_predictions("3", data, "mp", "finetune", runs, images=4)
+    numbers = figure.numbers
     assert [target["trial"] for target in numbers["targets"]] == [0, 1, 3, 2]
     assert numbers["defenses"]["W/o Defense"] == {"method": "none", "hits": 4, "trials": 4}
     assert numbers["defenses"]["HINT"] == {"method": "hint", "hits": 1, "trials": 3}
@@ -52,7 +52,7 @@ def test_targets_and_what_each_defense_says_of_them(data, runs):
     assert second["answers"]["HINT"]["confidence"] is None
     assert list(last["answers"]) == ["W/o Defense"]
 
-    grid = made.picture
+    grid = figure.picture
     assert grid.columns == ["trial 0", "trial 1", "trial 3", "trial 2"]
     assert grid.rows == ["", "W/o Defense\n(4/4 hit)", "HINT\n(1/3 hit)"]
     assert grid.title == "Targets of MP: mnist-sample@1000, finetune"
@@ -61,8 +61,8 @@ def test_targets_and_what_each_defense_says_of_them(data, runs):
         expected = data.test.images[target["row"], 0].numpy() / 255
         assert np.allclose(tile.pixels, expected)
         assert tile.text == "A: 4\nI: 9"
-    said = [(tile.text, tile.is_right) for tile in hint]
-    assert said == [("4  50.0 %", True), ("7", True), ("9  50.0 %", False), ("no run", None)]
+    answers = [(tile.text, tile.is_right) for tile in hint]
+    assert answers == [("4  50.0 %", True), ("7", True), ("9  50.0 %", False), ("no run", None)]
 
 
 def test_images_are_as_many_as_wanted(data, runs):

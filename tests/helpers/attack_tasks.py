@@ -44,7 +44,7 @@ def craft_spec(attack="pgd", **config) -> CraftSpec:
     """A spec of an attack without a surrogate."""
     return CraftSpec(
         attack=attack,
-        recipe_number=1,
+        version=1,
         config=config,
         dataset="fake",
         surrogate=None,

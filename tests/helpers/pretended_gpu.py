@@ -103,8 +103,8 @@ def package_line():
     """The innermost line of the package on the stack; autograd's own thread has none."""
     frame = sys._getframe(1)
     while frame is not None:
-        _, found, name = frame.f_code.co_filename.rpartition("/poisonbench/")
-        if found and "/tests/" not in frame.f_code.co_filename:
+        _, folder, name = frame.f_code.co_filename.rpartition("/poisonbench/")
+        if folder and "/tests/" not in frame.f_code.co_filename:
             return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return "outside"

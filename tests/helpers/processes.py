@@ -205,17 +205,17 @@ def unreadable(results):
 
 def contents(results):
     """What folders of the same work share: what records say, the bytes of poisons and models."""
-    found = {}
+    by_path = {}
     for path in (results / "runs").glob("[!.]*.json"):
         record = read_record(path)
         fields = msgspec.to_builtins(record)
-        found[path.name] = json.dumps([fields[part] for part in PARTS], sort_keys=True)
+        by_path[path.name] = json.dumps([fields[part] for part in PARTS], sort_keys=True)
     for folder in ("poisons", "models"):
         for path in (results / folder).rglob("*"):
             name = path.relative_to(results)
             if path.is_file() and not any(part.startswith(".") for part in name.parts):
-                found[str(name)] = path.read_bytes()
-    return found
+                by_path[str(name)] = path.read_bytes()
+    return by_path
 
 
 def is_continued(record):

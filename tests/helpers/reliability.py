@@ -66,8 +66,8 @@ def kills(folder, count, seed=0):
         "sweep": ("sweep", "run", plan, "--jobs", "2"),
     }
     figures = Counter()
-    wanted = {"craft": count * 2 // 5, "defend": count * 2 // 5}
-    wanted["sweep"] = count - sum(wanted.values())
+    planned = {"craft": count * 2 // 5, "defend": count * 2 // 5}
+    planned["sweep"] = count - sum(planned.values())
     for kind, words in commands.items():
         undisturbed = folder / f"undisturbed-{kind}"
         started = time.monotonic()
@@ -81,7 +81,7 @@ def kills(folder, count, seed=0):
         expected, killed, number = contents(undisturbed), 0, 0
         results = folder / f"{kind}-0"
         while True:
-            again = killed < wanted[kind]
+            again = killed < planned[kind]
             delay = draw.uniform(0, duration) if again else None
             started = time.monotonic()
             if kind == "sweep":
@@ -98,13 +98,13 @@ def kills(folder, count, seed=0):
                 continue
             # A run that was not hit, so that later moments are inside the next one.
             duration = min(duration, time.monotonic() - started)
-            found = contents(results)
+            actual = contents(results)
             figures["folders completed"] += 1
-            figures["results lost"] += len(expected.keys() - found.keys())
+            figures["results lost"] += len(expected.keys() - actual.keys())
             figures["results that differ"] += sum(
-                found[name] != expected[name] for name in expected.keys() & found.keys()
+                actual[name] != expected[name] for name in expected.keys() & actual.keys()
             )
-            figures["results too many"] += len(found.keys() - expected.keys())
+            figures["results too many"] += len(actual.keys() - expected.keys())
             figures["runs continued from a checkpoint"] += sum(
                 is_continued(read_record(path)) for path in (results / "runs").glob("[!.]*.json")
             )
@@ -339,10 +339,10 @@ def _snapshot(folder):
     )
 
     def read(path):
-        found = Checkpoint(path.parent, "id").load(original)
-        if found is None:
+        snapshot = Checkpoint(path.parent, "id").load(original)
+        if snapshot is None:
             raise ArtefactError("refused: the run starts anew")
-        return [found.position, {name: t.tolist() for name, t in found.tensors.items()}]
+        return [snapshot.position, {name: t.tolist() for name, t in snapshot.tensors.items()}]
 
     return folder / "checkpoint" / "state.safetensors", read
 

@@ -64,9 +64,9 @@ def test_the_frozen_block_is_its_layers(bias, dtype, size):
     torch.testing.assert_close(fast, expected, rtol=0, atol=tolerance)
     upstream = torch.randn(expected.shape, dtype=dtype, generator=generator)
     (gradient,) = torch.autograd.grad(fast, images, upstream)
-    (wanted,) = torch.autograd.grad(expected, images, upstream)
+    (exact_gradient,) = torch.autograd.grad(expected, images, upstream)
     assert gradient.dtype == dtype
-    torch.testing.assert_close(gradient, wanted, rtol=0, atol=tolerance)
+    torch.testing.assert_close(gradient, exact_gradient, rtol=0, atol=tolerance)
 
 
 def test_the_frozen_block_may_run_again_before_its_backward_pass():

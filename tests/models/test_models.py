@@ -100,7 +100,7 @@ def test_other_image_sizes_give_logits(name, shape):
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "wanted"),
+    ("name", "shape", "message"),
     [
         ("mnist-cnn", (1, 15, 28), "16 x 16 pixels, got 15 x 28"),
         ("mnist-cnn", (1, 28, 15), "16 x 16 pixels, got 28 x 15"),
@@ -110,8 +110,8 @@ def test_other_image_sizes_give_logits(name, shape):
         ("cifar-small", (3, 32, 15), "16 x 16 pixels, got 32 x 15"),
     ],
 )
-def test_too_small_images_name_the_sizes_and_the_option(name, shape, wanted):
-    with pytest.raises(UsageError, match=f"{name}.*{wanted}.*--model"):
+def test_too_small_images_name_the_sizes_and_the_option(name, shape, message):
+    with pytest.raises(UsageError, match=f"{name}.*{message}.*--model"):
         build(name, shape)
 
 

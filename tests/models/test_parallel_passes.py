@@ -37,13 +37,13 @@ def test_results_are_those_of_one_thread(model, threads, sizes):
     torch.set_num_threads(1)
     expected = in_parallel(model, parts, gradient)
     torch.set_num_threads(threads)
-    found = in_parallel(model, parts, gradient)
+    gradients = in_parallel(model, parts, gradient)
     assert torch.get_num_threads() == threads
-    assert len(found) == len(parts)
-    for part, wanted in zip(found, expected, strict=True):
-        torch.testing.assert_close(part, wanted)
+    assert len(gradients) == len(parts)
+    for part, gradient_alone in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(part, gradient_alone)
         if threads < 2 * len(parts):
-            assert torch.equal(part, wanted)
+            assert torch.equal(part, gradient_alone)
 
 
 def test_the_work_sees_the_callers_gradient_mode(model):

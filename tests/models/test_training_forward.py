@@ -54,8 +54,8 @@ def test_the_transforms_are_a_correlation():
     rng = np.random.default_rng(0)
     for _ in range(5):
         signal, filtered = rng.normal(size=8), rng.normal(size=5)
-        made = out_of @ ((kernel @ filtered) * (into @ signal))
-        assert np.allclose(made, np.correlate(signal, filtered, "valid"), atol=1e-12)
+        correlation = out_of @ ((kernel @ filtered) * (into @ signal))
+        assert np.allclose(correlation, np.correlate(signal, filtered, "valid"), atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -81,12 +81,12 @@ def test_it_is_a_convolution_with_its_gradients(images, outputs, bias, dtype, to
     ):
         leaf = pixels.clone(memory_format=torch.preserve_format).requires_grad_(True)
         output = function(leaf)
-        wanted = (leaf, *conv.parameters())
-        results.append((output, *torch.autograd.grad(output, wanted, upstream)))
-    for made, expected in zip(results[1], results[0], strict=True):
-        assert made.shape == expected.shape
+        leaves = (leaf, *conv.parameters())
+        results.append((output, *torch.autograd.grad(output, leaves, upstream)))
+    for quick_result, expected in zip(results[1], results[0], strict=True):
+        assert quick_result.shape == expected.shape
         scale = expected.abs().max()
-        torch.testing.assert_close(made / scale, expected / scale, rtol=0, atol=tolerance)
+        torch.testing.assert_close(quick_result / scale, expected / scale, rtol=0, atol=tolerance)
 
 
 def test_without_keeping_the_weight_gets_no_gradient():
@@ -102,18 +102,18 @@ def test_buffers_serve_batches_of_any_size():
     layer = WinogradConv(conv, keep=True)
     for count in (3, 1, 5, 2):
         pixels = torch.rand(count, 8, 12, 12, dtype=torch.float64, generator=generator(count))
-        made = layer(pixels)
-        torch.testing.assert_close(made, conv(pixels), rtol=0, atol=1e-11)
+        output = layer(pixels)
+        torch.testing.assert_close(output, conv(pixels), rtol=0, atol=1e-11)
     assert layer.workspace.take("V", (2, 3), pixels).shape == (2, 3)
 
 
 def test_an_output_survives_the_next_call():
     layer = WinogradConv(nn.Conv2d(8, 8, 5))
     first, second = torch.rand(2, 1, 8, 8, 8, generator=generator(4))
-    made = layer(first)
-    before = made.clone()
+    output = layer(first)
+    before = output.clone()
     layer(second)
-    assert torch.equal(made, before)
+    assert torch.equal(output, before)
 
 
 def test_buffers_of_inference_serve_gradients():
@@ -182,16 +182,18 @@ def test_a_step_is_the_layers_own(size, channels, count, name):
     images, labels = batch(count, size, channels)
     expected = loss_and_gradients(exact, exact, images.double(), labels)
     ordinary = loss_and_gradients(plain, plain, images, labels)
-    made = loss_and_gradients(quick, model, images, labels)
-    assert made[0] == pytest.approx(float(expected[0]), rel=1e-5)
-    for weight, wanted in expected[1].items():
+    actual = loss_and_gradients(quick, model, images, labels)
+    assert actual[0] == pytest.approx(float(expected[0]), rel=1e-5)
+    for weight, exact_gradient in expected[1].items():
         # A convolution's bias has no effect before batch norm: its gradient is rounding.
-        scale = wanted.abs().max().clamp(min=1e-3)
-        error = (made[1][weight].double() - wanted).abs().max() / scale
-        usual = (ordinary[1][weight].double() - wanted).abs().max() / scale
+        scale = exact_gradient.abs().max().clamp(min=1e-3)
+        error = (actual[1][weight].double() - exact_gradient).abs().max() / scale
+        usual = (ordinary[1][weight].double() - exact_gradient).abs().max() / scale
         assert error < 1e-3 + 5 * usual, weight
-    for (key, buffer), wanted in zip(model.named_buffers(), exact.buffers(), strict=True):
-        torch.testing.assert_close(buffer.to(wanted.dtype), wanted, rtol=1e-4, atol=1e-5, msg=key)
+    for (key, buffer), exact_gradient in zip(model.named_buffers(), exact.buffers(), strict=True):
+        torch.testing.assert_close(
+            buffer.to(exact_gradient.dtype), exact_gradient, rtol=1e-4, atol=1e-5, msg=key
+        )
 
 
 def test_the_first_block_is_exact_in_float64():
@@ -200,9 +202,9 @@ def test_the_first_block_is_exact_in_float64():
     images, upstream = images.double(), torch.randn(4, 40, 12, 12, generator=generator(7)).double()
     plain = copy.deepcopy(model)
     block, layers = FirstBlock(*model.features[:2]), plain.features[:4]
-    made, expected = block(images), layers(images)
-    torch.testing.assert_close(made, expected, rtol=0, atol=1e-10)
-    made.backward(upstream)
+    output, expected = block(images), layers(images)
+    torch.testing.assert_close(output, expected, rtol=0, atol=1e-10)
+    output.backward(upstream)
     expected.backward(upstream)
     for mine, theirs in zip(model.features[:2].parameters(), layers.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-8, atol=1e-9)
@@ -224,12 +226,14 @@ def test_images_of_little_contrast_train_as_they_would(level, contrast, count):
     images = (level + contrast * (images - 0.5)).clamp(0, 1)
     with torch.no_grad():
         expected = exact(images.double())
-        made = quick_forward(model, (28, 28))(images)
+        output = quick_forward(model, (28, 28))(images)
         usual = (plain(images).double() - expected).abs().max()
-    assert made.isfinite().all()
-    assert (made.double() - expected).abs().max() <= 1e-3 + 5 * usual
-    for (name, buffer), wanted in zip(model.named_buffers(), exact.buffers(), strict=True):
-        torch.testing.assert_close(buffer.to(wanted.dtype), wanted, rtol=1e-4, atol=1e-5, msg=name)
+    assert output.isfinite().all()
+    assert (output.double() - expected).abs().max() <= 1e-3 + 5 * usual
+    for (name, buffer), exact_buffer in zip(model.named_buffers(), exact.buffers(), strict=True):
+        torch.testing.assert_close(
+            buffer.to(exact_buffer.dtype), exact_buffer, rtol=1e-4, atol=1e-5, msg=name
+        )
 
 
 def test_a_backward_pass_that_does_not_follow_its_forward_pass_is_refused():
@@ -252,11 +256,11 @@ def test_steps_of_several_sizes_follow_each_other():
     quick = quick_forward(model, (28, 28))
     for count in (6, 3, 6):
         images, labels = batch(count, seed=count)
-        made, expected = (
+        output, expected = (
             loss_and_gradients(forward, network, images, labels)[0]
             for forward, network in ((quick, model), (plain, plain))
         )
-        assert made == pytest.approx(float(expected), rel=1e-5)
+        assert output == pytest.approx(float(expected), rel=1e-5)
 
 
 def hooked(model):

@@ -37,12 +37,12 @@ def test_default_settings_of_table_4_are_cells_of_table_2():
         if row.rho == 0.6 and row.method == "hint"
     }
     for parameter, value in (("ratio", 0.5), ("beta", 0.062)):
-        found = {
+        figures = {
             row.dataset: (row.mean, row.std)
             for row in published.table4()
             if (row.parameter, row.value) == (parameter, value)
         }
-        assert found == hint
+        assert figures == hint
 
 
 def test_figures_lie_in_their_ranges():

@@ -80,9 +80,9 @@ def test_clean_only_is_plain_training_on_the_clean_rows_by_hand():
         return [row for row in order if row not in poisons]
 
     model, _ = train(told(mask()), data=DATA)
-    wanted = by_hand(DATA, rows_of_epoch)
+    expected = by_hand(DATA, rows_of_epoch)
     for key, value in model.state_dict().items():
-        torch.testing.assert_close(value, wanted[key], rtol=1e-4, atol=1e-5, msg=key)
+        torch.testing.assert_close(value, expected[key], rtol=1e-4, atol=1e-5, msg=key)
 
 
 def test_clean_only_never_touches_a_poison():
@@ -166,12 +166,12 @@ def test_it_is_plain_training_on_all_rows_by_hand():
     defense = with_validation()
     together = defense.extend(DATA, VALIDATION)
     model, _ = train(defense, data=together)
-    wanted = by_hand(
+    expected = by_hand(
         together,
         lambda epoch: torch.randperm(34, generator=Seeds().generator("batches", epoch)).tolist(),
     )
     for key, value in model.state_dict().items():
-        torch.testing.assert_close(value, wanted[key], rtol=1e-4, atol=1e-5, msg=key)
+        torch.testing.assert_close(value, expected[key], rtol=1e-4, atol=1e-5, msg=key)
 
 
 def test_a_run_trains_on_the_poisoned_and_the_validation_images(

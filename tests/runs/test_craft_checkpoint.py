@@ -23,22 +23,24 @@ def tensors(value=0.0):
 
 @pytest.fixture
 def context(tmp_path):
-    said = []
-    made = RunContext(Store(tmp_path / "results"), tmp_path, torch.device("cpu"), say=said.append)
-    made.said = said
-    return made
+    remarks = []
+    run_context = RunContext(
+        Store(tmp_path / "results"), tmp_path, torch.device("cpu"), say=remarks.append
+    )
+    run_context.said = remarks
+    return run_context
 
 
 def checkpoint(context, poison_id="one", seed=0, every=1e9):
     generators = [torch.Generator().manual_seed(10 * seed + number) for number in range(3)]
-    made = CraftCheckpoint(context, "dc", poison_id, generators)
-    made.file.every = every
-    return made
+    craft_checkpoint = CraftCheckpoint(context, "dc", poison_id, generators)
+    craft_checkpoint.file.every = every
+    return craft_checkpoint
 
 
-def draws(made):
+def draws(checkpoint):
     """The next numbers of each generator."""
-    return torch.stack([torch.rand(5, generator=each) for each in made.generators.values()])
+    return torch.stack([torch.rand(5, generator=each) for each in checkpoint.generators.values()])
 
 
 def test_state_and_generators_come_back(context):
@@ -46,14 +48,14 @@ def test_state_and_generators_come_back(context):
     assert first.load() is None
     draws(first)
     first.save_if_due(POSITION, tensors())
-    wanted = draws(first)
-    assert len(wanted.unique()) == wanted.numel()
+    expected = draws(first)
+    assert len(expected.unique()) == expected.numel()
     second = checkpoint(context, seed=9)
     position, loaded = second.load()
     assert position == POSITION
     assert loaded.keys() == tensors().keys()
     assert all(torch.equal(loaded[name], value) for name, value in tensors().items())
-    assert torch.equal(draws(second), wanted)
+    assert torch.equal(draws(second), expected)
     assert context.said == ["continuing dc from its checkpoint"]
 
 

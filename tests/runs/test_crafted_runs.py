@@ -37,11 +37,11 @@ def test_craft_makes_an_artefact_once(tiny, results):
 
 def test_craft_json(tiny, results):
     words = ("craft", "--attack", "durp", "--dataset", tiny, "--results", results, "--json")
-    made = done(*words).json
-    card = json.loads((Path(made["path"]) / "card.json").read_text())
-    assert made == {
-        "id": Path(made["path"]).name,
-        "path": str(results / "poisons" / made["id"]),
+    crafted = done(*words).json
+    card = json.loads((Path(crafted["path"]) / "card.json").read_text())
+    assert crafted == {
+        "id": Path(crafted["path"]).name,
+        "path": str(results / "poisons" / crafted["id"]),
         "attack": "durp",
         "dataset": tiny,
         "goal": {"kind": "untargeted"},
@@ -51,8 +51,8 @@ def test_craft_json(tiny, results):
         "digest": card["digest"],
         "is_new": True,
     }
-    assert made["id"] == spec_id(card["spec"])
-    assert done(*words).json == made | {"is_new": False}
+    assert crafted["id"] == spec_id(card["spec"])
+    assert done(*words).json == crafted | {"is_new": False}
 
 
 def test_quiet_silences_stderr_and_not_stdout(tiny, results):

@@ -49,11 +49,11 @@ def by_loop(keep, is_poison, labels, num_classes):
 def test_the_report_is_the_loops(rows):
     keep, is_poison, labels = ([row[part] for row in rows] for part in range(3))
     scores = filter_report(torch.tensor(keep), torch.tensor(is_poison), torch.tensor(labels), 5)
-    report, wanted = msgspec.to_builtins(scores), by_loop(keep, is_poison, labels, 5)
+    report, by_hand = msgspec.to_builtins(scores), by_loop(keep, is_poison, labels, 5)
     for name in ("precision", "recall", "f1"):
-        score, expected = report.pop(name), wanted.pop(name)
+        score, expected = report.pop(name), by_hand.pop(name)
         assert score == (None if expected is None else pytest.approx(expected))
-    assert report == wanted
+    assert report == by_hand
 
 
 def test_tensors_of_several_lengths_are_refused():

@@ -182,10 +182,10 @@ def test_save_model(tiny, results):
 
 
 def test_save_model_of_a_new_run(tiny, results):
-    made = defend(results, tiny, "--clean", "--json", "--save-model").json
+    summary = defend(results, tiny, "--clean", "--json", "--save-model").json
     assert files_in(results) == [
-        Path("models", f"{made['id']}.safetensors"),
-        Path("runs", f"{made['id']}.json"),
+        Path("models", f"{summary['id']}.safetensors"),
+        Path("runs", f"{summary['id']}.json"),
     ]
 
 

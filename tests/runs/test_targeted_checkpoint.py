@@ -110,8 +110,8 @@ def test_stopped_after_any_step_it_continues_to_the_same_bytes(case):
         result = module.craft(replace(second, checkpoint=memory), config)
         assert torch.equal(result, whole), f"stopped after step {stop_at}"
         assert steps == list(range(stop_at + 1, saves + 1))
-        found = [generator.get_state() for generator in second.generators]
-        assert all(torch.equal(a, b) for a, b in zip(found, ends, strict=True))
+        states = [generator.get_state() for generator in second.generators]
+        assert all(torch.equal(a, b) for a, b in zip(states, ends, strict=True))
     assert Memory(saves + 1).load() is None
 
 
@@ -242,8 +242,8 @@ def test_an_attack_that_keeps_no_state_leaves_nothing(data, results, stop_at):
 
 def test_a_finished_poison_discards_a_checkpoint_left_behind(data, results):
     line = ("craft", "--attack", "noise", "--dataset", data, "--results", results, "--json")
-    made = done(*line).json
-    left = Checkpoint(results / "checkpoints" / made["id"], made["id"])
+    crafted = done(*line).json
+    left = Checkpoint(results / "checkpoints" / crafted["id"], crafted["id"])
     left.write({}, {})
     assert not done(*line).json["is_new"]
     assert not left.folder.exists()

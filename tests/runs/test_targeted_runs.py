@@ -137,17 +137,19 @@ def test_a_clean_control_has_the_target_and_no_poison(data, results):
 @pytest.mark.parametrize(("attack", "scenario"), [("gm", "scratch"), ("bp", "transfer")])
 def test_an_artefact_trains_as_its_attack_does(attack, scenario, data, shared):
     line = ("craft", "--attack", attack, "--dataset", data, "--results", shared, "--json")
-    made = done(*line).json
-    assert made["goal"]["scenario"] == scenario
+    crafted = done(*line).json
+    assert crafted["goal"]["scenario"] == scenario
     record, _ = defended(data, shared, "--method", "none", "--attack", attack)
-    given, _ = defended(data, shared, "--method", "none", "--poison", made["path"])
-    assert record.labels.poison.id == made["id"]
+    given, _ = defended(data, shared, "--method", "none", "--poison", crafted["path"])
+    assert record.labels.poison.id == crafted["id"]
     assert given.spec.goal == record.spec.goal
-    assert to_builtins(record.spec.goal) == made["goal"]
+    assert to_builtins(record.spec.goal) == crafted["goal"]
     same_outcome(given, record)
     assert given.labels.overrides["poison"] == "artefact"
     # Of another trial's victim.
-    other, _ = defended(data, shared, "--method", "none", "--poison", made["path"], "--trial", "1")
+    other, _ = defended(
+        data, shared, "--method", "none", "--poison", crafted["path"], "--trial", "1"
+    )
     assert other.spec.goal == record.spec.goal
     assert other.digests.initial_weights != record.digests.initial_weights
 
@@ -156,16 +158,16 @@ def test_trials_in_one_call_are_those_of_single_calls(data, results, tmp_path):
     """A target's poisons do not depend on what is crafted beside it."""
     line = ("craft", "--attack", "gm", "--dataset", data, "--json", "--results")
     together = done(*line, results, "--trials", "3").json["poisons"]
-    assert [made["is_new"] for made in together] == [True] * 3
-    assert len({made["goal"]["target"] for made in together}) > 1
+    assert [item["is_new"] for item in together] == [True] * 3
+    assert len({item["goal"]["target"] for item in together}) > 1
     for trial in (2, 0):
         alone = done(*line, tmp_path / "alone", "--trial", trial).json
         assert alone["id"] == together[trial]["id"]
         assert alone["digest"] == together[trial]["digest"]
     shutil.rmtree(together[1]["path"])
     again = done(*line, results, "--trials", "3").json["poisons"]
-    assert [made["is_new"] for made in again] == [False, True, False]
-    assert [made["digest"] for made in again] == [made["digest"] for made in together]
+    assert [item["is_new"] for item in again] == [False, True, False]
+    assert [item["digest"] for item in again] == [item["digest"] for item in together]
 
 
 def test_trials_of_defend_have_targets_of_their_own(data, shared):
@@ -249,9 +251,9 @@ def test_all_trials_are_checked_before_the_first_is_trained(data, results):
 
 def test_the_python_interface(data, shared):
     line = ("craft", "--attack", "fc", "--dataset", data, "--results", shared, "--json")
-    made = done(*line).json
+    crafted = done(*line).json
     poison = poisonbench.craft("fc", data, results=shared)
-    assert poison.digest == made["digest"]
+    assert poison.digest == crafted["digest"]
     assert poison.goal is not None
     record = poisonbench.defend("none", data, attack="fc", results=shared)
     same, _ = defended(data, shared, "--method", "none", "--attack", "fc")
@@ -318,10 +320,10 @@ def artefacts(data, tmp_path_factory):
     """Paths of a poison for each scenario, and of an untargeted one."""
     results = tmp_path_factory.mktemp("artefacts")
     line = ("craft", "--dataset", data, "--results", results, "--attack")
-    made = {"untargeted": done(*line, "durp").out.strip()}
+    paths = {"untargeted": done(*line, "durp").out.strip()}
     for scenario in ("scratch", "transfer"):
-        made[scenario] = done(*line, "noise", *RHO, "--scenario", scenario).out.strip()
-    return made
+        paths[scenario] = done(*line, "noise", *RHO, "--scenario", scenario).out.strip()
+    return paths
 
 
 @pytest.mark.parametrize(

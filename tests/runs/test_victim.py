@@ -194,7 +194,7 @@ def test_finetuning_starts_from_the_clean_model(data, results, trainings):
 
 def test_settings_that_were_given_hold_for_the_second_stage_too(data):
     dataset = load_dataset(data, Path(), 0)
-    given = read_settings(defenses()["none"], dataset, "paper", {"epochs": "5"})
+    given = read_settings(defenses()["none"], dataset, "paper", {"epochs": 5})
     recipe = stage_recipe(Targeting(scenario="finetune"), given)
     assert (recipe.epochs, recipe.learning_rate) == (5, 0.01)
     for scenario in ("scratch", "transfer"):
@@ -342,8 +342,8 @@ def test_states_after_epochs_come_back_in_the_order_asked(data, tmp_path):
     recipe = replace(read_settings(defenses()["none"], dataset, "paper", {}).recipe, epochs=2)
     spec = model_spec(context, dataset, recipe, "surrogate", 0, None)
     asked = {"seeds": own_seeds(spec), "epochs": (2, 0, 2, 1)}
-    found = models_module.trained_models(context, dataset, recipe, spec, **asked)
-    digests = [digest_tensors(*model.state_dict().values()) for model in found]
+    models = models_module.trained_models(context, dataset, recipe, spec, **asked)
+    digests = [digest_tensors(*model.state_dict().values()) for model in models]
     assert len(digests) == 4
     assert digests[0] == digests[2]
     assert len(set(digests)) == 3
@@ -351,7 +351,7 @@ def test_states_after_epochs_come_back_in_the_order_asked(data, tmp_path):
     assert digest_tensors(*last.state_dict().values()) == digests[0]
     blank = models_module.fresh_network(dataset, spec.model, own_seeds(spec))
     assert digest_tensors(*blank.state_dict().values()) == digests[1]
-    assert not any(p.requires_grad for model in found for p in model.parameters())
+    assert not any(p.requires_grad for model in models for p in model.parameters())
     twice = {"seeds": own_seeds(spec), "epochs": (2, 2)}
     assert len(models_module.trained_models(context, dataset, recipe, spec, **twice)) == 2
 
@@ -361,5 +361,5 @@ def test_states_after_epochs_come_back_in_the_order_asked(data, tmp_path):
     [(None, (15, (6, 9, 13))), (60, (60, (24, 36, 52))), (2, (2, (1, 1, 2)))],
 )
 def test_a_stage_of_another_length_keeps_its_schedule_in_proportion(epochs, expected):
-    made = lengthen(Recipe(epochs=15, milestones=(6, 9, 13)), epochs)
-    assert (made.epochs, made.milestones) == expected
+    recipe = lengthen(Recipe(epochs=15, milestones=(6, 9, 13)), epochs)
+    assert (recipe.epochs, recipe.milestones) == expected

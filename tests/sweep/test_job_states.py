@@ -239,10 +239,10 @@ def test_gc_finds_what_nothing_needs_and_deletes_on_yes(tmp_path):
     dead.me = gone()
     dead.take("dead")
     kept.append(living.path("alive"))
-    found = {item.path for item in find_garbage(store)}
+    garbage = {item.path for item in find_garbage(store)}
     expected = {rubbish[0].parent, rubbish[1], rubbish[2], rubbish[3].parent, dead.path("dead")}
     expected |= {rubbish[4].parent, rubbish[5]}
-    assert found == expected
+    assert garbage == expected
     outcome = done("sweep", "gc", "--results", tmp_path)
     assert outcome.err.startswith("7 item(s), ")
     unfinished = f"{store.checkpoint_path('going')}  3 bytes  checkpoint of an unfinished run"

@@ -143,8 +143,8 @@ def test_lines_are_what_the_report_misses(results, monkeypatch):
 
 def test_a_plan_for_claims_says_what_it_costs_before_it_is_made(results, tmp_path):
     line = ("sweep", "plan", "--for-claims", "--results", results, "--dataset", "mnist-sample")
-    said = done(*line)
-    lines = said.out.splitlines()
+    outcome = done(*line)
+    lines = outcome.out.splitlines()
     assert [text.split(":")[0] for text in lines[:-1]] == [
         "hint-beats-defenses-mnist-sample-1.0",
         "hint-defends-mnist-sample-1.0",
@@ -153,7 +153,7 @@ def test_a_plan_for_claims_says_what_it_costs_before_it_is_made(results, tmp_pat
         "25 run(s), of which 0 are done; 25 to do, on 20 poison(s); no run like them says how long "
         "they take; crafting not counted, no poison like them was crafted here"
     )
-    assert "add --json --output PLAN" in said.err
+    assert "add --json --output PLAN" in outcome.err
     record = make_record(
         dataset="mnist-sample", method="hint", rho=1.0, trial=0, seconds=3600.0, session=3600.0
     )
@@ -297,9 +297,9 @@ def test_a_sweep_runs_all_but_what_fails_and_says_so(tiny, tmp_path, results):
     mixed = "start none npz:tiny.npz durp+pgd"
     assert err.index("start poison pgd") < err.index(mixed)
     plan = read_plan(path)
-    made = records_of(results)
-    assert [record.environment.plan for record in made] == [plan.digest] * 2
-    assert {record_key(record) for record in made} == {job.id for job in plan.only("defend")[1:]}
+    kept = records_of(results)
+    assert [record.environment.plan for record in kept] == [plan.digest] * 2
+    assert {record_key(record) for record in kept} == {job.id for job in plan.only("defend")[1:]}
     status = done("sweep", "status", path, "--results", results, "--json").json
     assert status["states"] == {"done": 4, "failed": 1}
     (failed,) = [item for item in status["jobs"] if item["state"] == "failed"]

@@ -53,6 +53,17 @@ def test_rows_are_settings_on_a_poison():
     assert rows_of(RUNS[::-1]) == rows_of(RUNS)
 
 
+def test_titles_are_short_where_no_two_share_them():
+    runs = [make_record(dataset=f"folder:{path}") for path in ("/a/logos", "/b/logos", "/b/cats")]
+    assert set(rows_of(runs)) == {"folder:/a/logos", "folder:/b/logos", "folder:cats"}
+
+
+def test_values_of_settings_are_written_as_options_take_them():
+    changed = {"overrides": {"durp.epsilon": 9 / 255, "decay": None}}
+    (row,) = rows_of([make_record(labels=changed)])["mnist"]
+    assert row[4] == "decay=none, durp.epsilon=9/255"
+
+
 def test_the_norm_of_atda_is_in_its_name():
     linf = make_record(0.9, method="atda", config={"norm": "linf"}, labels={"profile": "linf"})
     both = rows_of([make_record(0.8, method="atda", config={"norm": "l2"}), linf])["mnist"]

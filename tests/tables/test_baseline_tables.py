@@ -163,11 +163,11 @@ def test_several_networks_count_alike():
         for trial, hit_by in enumerate(hits)
         for method, hit in (("none", True), ("random", hit_by))
     ]
-    found = cells_of(catalogue.build("baseline-2", runs), "random")["attack_success"]
+    success = cells_of(catalogue.build("baseline-2", runs), "random")["attack_success"]
     # A half of four, and one of one.
-    assert (found.measured.mean, found.measured.n) == (0.75, 2)
-    assert found.published.mean == 0.668
-    assert found.verdict is Verdict.NOT_TESTED
+    assert (success.measured.mean, success.measured.n) == (0.75, 2)
+    assert success.published.mean == 0.668
+    assert success.verdict is Verdict.NOT_TESTED
 
 
 @pytest.mark.parametrize("key", ["baseline-1", "baseline-2"])
@@ -194,23 +194,23 @@ def test_missing_runs_are_commands_that_say_the_whole_protocol(key, dataset, res
 def test_a_run_of_a_cells_command_is_the_cells(key, dataset, presets):
     """The command's options, read as defend reads them, give the record that the cell wants."""
     context, data = RunContext(Store(Path("x")), Path("x"), torch.device("cpu")), data_of(presets)
-    wanted = catalogue.cells(key, (), dataset)
-    assert [cell.method for cell in wanted] == list(baseline_tables.METHODS)
-    for cell in wanted:
+    planned = catalogue.cells(key, (), dataset)
+    assert [cell.method for cell in planned] == list(baseline_tables.METHODS)
+    for cell in planned:
         asked = request_of(command_of(cell.request(2)))
         poison = resolve_poison(context, data, asked)
         entry = defenses()[cell.method]
-        made = read_settings(entry, data, "paper", asked.settings, asked.model)
+        resolved = read_settings(entry, data, "paper", asked.settings, asked.model)
         chosen = {} if asked.model is None else {"model": asked.model}
         record = targeted_run(
             False,
             method=cell.method,
             dataset=dataset,
-            overrides=made.overrides | poison.overrides | chosen,
+            overrides=resolved.overrides | poison.overrides | chosen,
             poison=msgspec.to_builtins(poison.spec),
             targeting=as_json(poison.targeting),
         )
-        assert [c.method for c in wanted if c.matches(record)] == [cell.method]
+        assert [c.method for c in planned if c.matches(record)] == [cell.method]
         rows = math.ceil(poison.targeting.rho * (49_000 if dataset == "cifar10" else 1_000))
         poisons = {"baseline-1": 50 if dataset == "cifar10" else 30, "baseline-2": 5}
         assert rows == poisons[key]
@@ -308,7 +308,7 @@ def test_a_network_without_batch_norm_has_its_own_rate():
         for model in (None, "cifar-resnet18", "cifar-alexnet")
     ]
     assert rates == [0.1, 0.1, 0.01]
-    own = read_settings(entry, data, "paper", {"learning_rate": "0.05"}, "cifar-alexnet")
+    own = read_settings(entry, data, "paper", {"learning_rate": 0.05}, "cifar-alexnet")
     assert own.recipe.learning_rate == 0.05
 
 

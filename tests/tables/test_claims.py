@@ -59,15 +59,15 @@ def words(*findings):
 
 def test_a_paired_claim_by_hand():
     gains = [0.02, 0.03, 0.04, 0.03, 0.03]
-    found = beats().judge(runs("hint", [0.9 + g for g in gains]) + runs("atda", [0.9] * 5))
+    finding = beats().judge(runs("hint", [0.9 + g for g in gains]) + runs("atda", [0.9] * 5))
     # Records without outcomes: the test images may differ by as much as can be.
     expected = paired_difference(gains, unshared_errors(0.93, 0.9, 10_000))
-    assert found.judgement.p_value == pytest.approx(expected.p_above(0))
-    assert found.judgement.interval == pytest.approx(expected.interval())
-    assert found.judgement.effect == pytest.approx(0.03)
-    assert found.judgement.basis == Basis(poisons=1, seeds=5, images=10_000)
-    assert words(found) == ["reproduced"]
-    assert (found.trials, len(found.records), found.bears_out) == (5, 10, None)
+    assert finding.judgement.p_value == pytest.approx(expected.p_above(0))
+    assert finding.judgement.interval == pytest.approx(expected.interval())
+    assert finding.judgement.effect == pytest.approx(0.03)
+    assert finding.judgement.basis == Basis(poisons=1, seeds=5, images=10_000)
+    assert words(finding) == ["reproduced"]
+    assert (finding.trials, len(finding.records), finding.bears_out) == (5, 10, None)
 
 
 def test_pairing_sees_what_means_hide():
@@ -77,9 +77,9 @@ def test_pairing_sees_what_means_hide():
         for method, gain in (("atda", 0), ("hint", 10)):
             right = [index < count + gain for index in range(1000)]
             records.append(with_outcomes(*runs_of(method, trial), right))
-    found = beats().judge(records)
-    assert found.judgement.effect == pytest.approx(0.01)
-    assert words(found) == ["reproduced"]
+    finding = beats().judge(records)
+    assert finding.judgement.effect == pytest.approx(0.01)
+    assert words(finding) == ["reproduced"]
     seeds = Summary(0.884, 0.06, 5), Summary(0.894, 0.06, 5)
     assert mean_difference(*seeds).p_above(0) > 0.3
 
@@ -111,7 +111,7 @@ def test_a_loss_to_one_of_several_is_corrected_for_their_number():
 
 
 def test_at_least_as_good_passes_equals_and_small_losses_but_no_large_ones():
-    def said(loss, images=10_000):
+    def verdict_of(loss, images=10_000):
         """The same images wrong, and as many more as are lost."""
         records = []
         for trial, method in product(range(5), ("hint", "none")):
@@ -120,9 +120,9 @@ def test_at_least_as_good_passes_equals_and_small_losses_but_no_large_ones():
             records.append(with_outcomes(*runs_of(method, trial), right))
         return words(*(beats(("none",), m).judge(records) for m in (0, 0.002)))
 
-    assert said(-0.01) == ["reproduced", "reproduced"]
-    assert said(0.0) == ["refuted", "reproduced"]
-    assert said(0.01) == ["refuted", "refuted"]
+    assert verdict_of(-0.01) == ["reproduced", "reproduced"]
+    assert verdict_of(0.0) == ["refuted", "reproduced"]
+    assert verdict_of(0.01) == ["refuted", "refuted"]
 
 
 def test_the_margin_is_below_every_gain_that_the_paper_prints():
@@ -134,11 +134,11 @@ def test_the_margin_is_below_every_gain_that_the_paper_prints():
 @pytest.mark.parametrize("trials", [0, 1, 2, 4])
 def test_before_the_planned_number_nothing_is_judged(trials):
     records = runs("hint", [0.95, 0.96, 0.955, 0.96][:trials]) + runs("atda", [0.5] * trials)
-    found = beats().judge(records)
-    assert words(found) == ["incomplete" if trials else "not run"]
-    assert found.trials == trials
-    assert (found.judgement.effect is None) == (trials == 0)
-    assert (found.judgement.interval is None) == (trials < 2)
+    finding = beats().judge(records)
+    assert words(finding) == ["incomplete" if trials else "not run"]
+    assert finding.trials == trials
+    assert (finding.judgement.effect is None) == (trials == 0)
+    assert (finding.judgement.interval is None) == (trials < 2)
     records = [r for rho in (0.2, 0.4, 0.6) for r in runs("hint", [1 - rho] * trials, rho)]
     assert words(falls().judge(records)) == ["incomplete" if trials else "not run"]
 
@@ -170,11 +170,11 @@ def test_a_trend_by_hand():
 
 def test_what_shows_nothing_does_not_tell_against_a_claim():
     hint = [0.90, 0.91, 0.92, 0.93, 0.94]
-    found = beats().judge(runs("hint", hint) + runs("atda", hint[::-1]))
-    assert words(found) == ["inconclusive"]
-    assert found.judgement.p_value == pytest.approx(0.5)
+    finding = beats().judge(runs("hint", hint) + runs("atda", hint[::-1]))
+    assert words(finding) == ["inconclusive"]
+    assert finding.judgement.p_value == pytest.approx(0.5)
     # So wide a spread finds nothing under some percent.
-    assert found.judgement.detectable > 0.03
+    assert finding.judgement.detectable > 0.03
     assert words(falls().judge(levels_of(*[[0.9] * 5] * 3))) == ["inconclusive"]
 
 
@@ -233,7 +233,7 @@ def papers_runs(dataset="mnist", turn=1):
 
     Of the same images the first so many are right.
     """
-    made = []
+    gains = []
     for row, trial in product(published.table2(), range(5)):
         if row.dataset == dataset:
             share = 0.5 + turn * (row.mean / 100 - 0.5)
@@ -245,8 +245,8 @@ def papers_runs(dataset="mnist", turn=1):
                 digest=f"p{row.rho}",
             )
             right = [True] * round(10_000 * share)
-            made.append(with_outcomes(record, right + [False] * (10_000 - len(right))))
-    return made
+            gains.append(with_outcomes(record, right + [False] * (10_000 - len(right))))
+    return gains
 
 
 @pytest.mark.usefixtures("undeclared")
@@ -265,8 +265,8 @@ def test_the_papers_own_means_reproduce_what_they_bear_out(dataset):
             assert finding.verdict == "inconclusive"
             # One poison a level: no trend is judged.
             assert finding.claim in near or finding.keys["rho"] is None
-    said = [f.verdict.value for f in table.findings if f.bears_out]
-    assert said.count("reproduced") >= 10
+    verdicts = [f.verdict.value for f in table.findings if f.bears_out]
+    assert verdicts.count("reproduced") >= 10
     doubted = {(f.claim, f.keys["rho"]) for f in table.findings if not f.bears_out}
     trend = "accuracy falls as rho grows: "
     assert doubted == (
@@ -307,7 +307,7 @@ def test_the_samples_claims_are_shown_and_do_not_count_unless_asked_for():
 
 def sensitivity_runs(dataset="mnist"):
     """Five trials of every cell of Table IV at the paper's means; the default row's runs once."""
-    made = {}
+    methods = {}
     betas = {0.031: 8 / 255, 0.125: 32 / 255, 0.251: 64 / 255}
     for row, trial in product(published.table4(), range(5)):
         if row.dataset != dataset:
@@ -320,8 +320,8 @@ def sensitivity_runs(dataset="mnist"):
         )
         right = [True] * round(100 * row.mean)
         record = hint_run(dataset=dataset, trial=trial, **changed)
-        made[record.id] = with_outcomes(record, right + [False] * (10_000 - len(right)))
-    return list(made.values())
+        methods[record.id] = with_outcomes(record, right + [False] * (10_000 - len(right)))
+    return list(methods.values())
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
@@ -354,8 +354,8 @@ def test_table_4_turns_with_its_data():
         hint_run(means[0.5] + 0.01 + 1e-5 * t, parameter="beta", value=k / 255, trial=t)
         for k, t in product((8, 32, 64), range(5))
     ]
-    found = catalogue.build("4", records, "mnist").findings
-    assert words(*found) == ["refuted"] * 2
+    findings = catalogue.build("4", records, "mnist").findings
+    assert words(*findings) == ["refuted"] * 2
 
 
 def test_table_4_says_where_trials_are_lacking_and_what_fills_them():
@@ -386,22 +386,22 @@ def test_a_run_of_a_cells_command_is_recorded_as_the_cells(presets):
     from poisonbench.runs.method_settings import read_settings
 
     for key, table in product("45", [presets[-1]]):
-        for wanted in catalogue.cells(key, (), table):
-            given = request_of(command_of(wanted.request(0))).settings
-            entry = registry.find("a defense", registry.defenses(), wanted.method)
-            made = read_settings(
+        for planned in catalogue.cells(key, (), table):
+            given = request_of(command_of(planned.request(0))).settings
+            entry = registry.find("a defense", registry.defenses(), planned.method)
+            resolved = read_settings(
                 entry, SimpleNamespace(presets=presets, network=""), "paper", given
             )
             record = make_record(
-                dataset=wanted.dataset,
-                method=wanted.method,
-                rho=wanted.rho,
-                variant="custom" if made.overrides else "paper",
-                labels={"profile": "paper", "overrides": made.overrides},
+                dataset=planned.dataset,
+                method=planned.method,
+                rho=planned.rho,
+                variant="custom" if resolved.overrides else "paper",
+                labels={"profile": "paper", "overrides": resolved.overrides},
             )
             fitting = [c.keys for c in catalogue.cells(key, (), table) if c.matches(record)]
-            assert wanted.keys in fitting
-            assert len(fitting) == 1 + (key == "4" and not wanted.overrides)
+            assert planned.keys in fitting
+            assert len(fitting) == 1 + (key == "4" and not planned.overrides)
 
 
 def test_another_attacks_cell_names_it_in_its_command():
@@ -424,11 +424,11 @@ def test_claims_are_in_every_format(kind):
     ]
     table = catalogue.build("2", records, "mnist")
     name = "HINT is at least as good as none"
-    (found,) = [f for f in table.findings if f.judgement.is_complete and f.claim == name]
+    (finding,) = [f for f in table.findings if f.judgement.is_complete and f.claim == name]
     text = render(table, kind)
     assert name in text
     assert "reproduced" in text
-    low, high = found.judgement.interval
+    low, high = finding.judgement.interval
     if kind == "json":
         (claim,) = [c for c in json.loads(text)["claims"] if c["complete"] and c["claim"] == name]
         assert claim["verdict"] == "reproduced"
@@ -441,7 +441,7 @@ def test_claims_are_in_every_format(kind):
         assert (claim["trials"], claim["wanted"]) == (5, 5)
         assert claim["effect"] == pytest.approx(0.0202)
         assert (claim["effect_low"], claim["effect_high"]) == pytest.approx((low, high))
-        assert claim["detectable"] == pytest.approx(found.judgement.detectable)
+        assert claim["detectable"] == pytest.approx(finding.judgement.detectable)
         counts = {name: claim[name] for name in BASIS}
         assert list(counts.values()) == [None, None, 1, 5, 10_000]
         assert len(claim["records"]) == 10
@@ -458,6 +458,6 @@ def test_claims_are_in_every_format(kind):
         assert "+2.02" in text
         assert f"[{100 * low:.2f}, {100 * high:.2f}]" in text
         assert "this poison alone, 5 seeds, 10,000 images" in text
-        assert f"{100 * found.judgement.detectable:.2f}" in text
+        assert f"{100 * finding.judgement.detectable:.2f}" in text
     if kind == "html":
         assert '<td class="reproduced">reproduced</td>' in text

@@ -19,7 +19,7 @@ SHIPPED = declared.shipped()
 OWN = next(d for d in SHIPPED if d.id == "hint-defends-mnist-1.0")
 
 
-def made(declaration):
+def evidence_of(declaration):
     where = declaration.dataset
     cells = catalogue.cells(declaration.table, (), where)
     claims = catalogue.find_table(declaration.table).claims(where, cells, ())
@@ -29,7 +29,7 @@ def made(declaration):
 
 @pytest.mark.parametrize("own", SHIPPED, ids=lambda own: own.id)
 def test_a_table_makes_every_declared_claim(own):
-    claim = made(own)
+    claim = evidence_of(own)
     assert declared.find(own.table, claim) is own
     # A paper's own figures may not contradict what is declared as its claim.
     assert claim.judge([]).bears_out is not False
@@ -43,7 +43,7 @@ def test_a_table_makes_every_declared_claim(own):
 
 @pytest.mark.parametrize("own", SHIPPED, ids=lambda own: own.id)
 def test_the_declared_number_finds_the_published_difference(own):
-    claim = made(own)
+    claim = evidence_of(own)
     sizing = claim_plan.published_sizing(own, claim)
     if sizing is None:
         # Our own stand-ins, and seconds, which are printed without a spread.
@@ -71,7 +71,7 @@ def published_gaps(claim):
 
 @pytest.mark.parametrize("own", [d for d in SHIPPED if d.id.startswith("hint-defends")])
 def test_a_defense_that_does_nothing_does_not_bear_out_that_hint_defends(own):
-    claim = made(own)
+    claim = evidence_of(own)
     assert (claim.margin, [cell.method for cell in claim.cells]) == (0.0, ["hint", "none"])
 
 
@@ -125,7 +125,7 @@ def test_a_faulty_file_says_what_is_wrong(tmp_path, text, fault):
 def test_a_claim_that_no_table_makes_is_named():
     unknown = msgspec.structs.replace(OWN, claim="HINT is blue")
     with pytest.raises(UsageError, match=r"'HINT is blue'.* it claims: "):
-        made(unknown)
+        evidence_of(unknown)
 
 
 def test_a_digest_is_of_one_claim_and_not_of_its_source():
@@ -147,9 +147,9 @@ def runs(label, trials=3):
 
 def finding_of(records):
     (finding,) = [
-        found
-        for found in catalogue.build("2", records, "mnist").findings
-        if found.claim == OWN.claim and found.keys["rho"] == 1.0
+        judged
+        for judged in catalogue.build("2", records, "mnist").findings
+        if judged.claim == OWN.claim and judged.keys["rho"] == 1.0
     ]
     return finding
 
@@ -179,7 +179,7 @@ def test_runs_that_a_table_does_not_show_were_looked_at_all_the_same():
     labels = {"claims": {OWN.id: msgspec.to_builtins(label)}}
     again = make_record(0.5, method="hint", rho=1.0, labels=labels, finished="2030-01-01")
     assert standing_of([*runs(label), again]) == late
-    claim = made(OWN)
+    claim = evidence_of(OWN)
     old = make_record(0.5, method="hint", rho=1.0, trial=8, finished="2020-01-01")
     old = msgspec.structs.replace(old, spec=msgspec.structs.replace(old.spec, loop=0))
     assert old not in claim.cells[0].select([*runs(label), old])
@@ -197,13 +197,13 @@ def test_fewer_than_declared_decide_nothing():
 
 def test_a_claim_is_planned_and_judged_by_the_least_difference_that_it_declares(monkeypatch):
     """A gain of 20 % is reproduced where 0.1 % counts, and too small where 30 % does."""
-    found = finding_of(runs(None, trials=5))
-    assert (found.verdict, found.judgement.least) == ("reproduced", LEAST_ACCURACY)
+    judged = finding_of(runs(None, trials=5))
+    assert (judged.verdict, judged.judgement.least) == ("reproduced", LEAST_ACCURACY)
     other = msgspec.structs.replace(OWN, least=0.3, expected=0.35)
     monkeypatch.setattr(declared, "shipped", lambda: (other,))
-    found = finding_of(runs(None, trials=5))
-    assert (found.verdict, found.judgement.least) == ("too small", 0.3)
-    assert found.to_dict()["least"] == 0.3
+    judged = finding_of(runs(None, trials=5))
+    assert (judged.verdict, judged.judgement.least) == ("too small", 0.3)
+    assert judged.to_dict()["least"] == 0.3
     (own,) = claim_plan.plan_claims("2", ())
     assert own.sizing.rule == ClaimRule(0.0, 0.3)
     # No number of runs finds what is just enough; the exploratory claims keep their own.
@@ -215,12 +215,12 @@ def test_a_claim_is_planned_and_judged_by_the_least_difference_that_it_declares(
 def test_a_declared_margin_and_a_declared_least_success_are_the_claims():
     by_id = {own.id: own for own in SHIPPED}
     own = by_id["hint-not-worse-than-none-mnist-0.0"]
-    claim = made(msgspec.structs.replace(own, least=0.02))
+    claim = evidence_of(msgspec.structs.replace(own, least=0.02))
     assert claim.rule == ClaimRule(-0.02, -0.02)
     assert claim.judge([]).test.endswith("which may be under 0 by 0.02")
     own = next(own for own in SHIPPED if own.targets)
     less = own.expected / 2
-    claim = made(msgspec.structs.replace(own, least=less))
+    claim = evidence_of(msgspec.structs.replace(own, least=less))
     assert claim.rule == ClaimRule(0.0, less)
 
 
@@ -228,7 +228,7 @@ def test_a_declared_margin_and_a_declared_least_success_are_the_claims():
 def test_a_declared_difference_that_does_not_count_is_refused(own):
     if own.expected:
         with pytest.raises(UsageError, match=f"{own.id}: expected = .* must be over"):
-            made(msgspec.structs.replace(own, least=own.expected))
+            evidence_of(msgspec.structs.replace(own, least=own.expected))
 
 
 def test_a_digest_is_of_the_statistics_too(monkeypatch):
@@ -252,14 +252,14 @@ def test_a_declared_claim_is_judged_at_the_number_of_its_first_plan(monkeypatch)
     run = {"method": "hint", "rho": 1.0, "trial": 8, "finished": "2025-01-02"}
     later = make_record(0.9, labels=second_plan, **run)
     for records in ([], runs(None), runs(other), runs(label), [later, *runs(label)]):
-        declared.judge("2", made(OWN), records)
+        declared.judge("2", evidence_of(OWN), records)
     assert asked == [5, 5, 5, 7, 7]
     # A smaller plan does not move it below the declared number.
-    declared.judge("2", made(OWN), runs(msgspec.structs.replace(label, trials=2)))
+    declared.judge("2", evidence_of(OWN), runs(msgspec.structs.replace(label, trials=2)))
     assert asked[-1] == OWN.trials
     # The number decides whether there are as many as planned.
     for trials, is_complete in ((3, True), (4, False)):
-        finding = replace(made(OWN), trials=trials).judge(runs(label))
+        finding = replace(evidence_of(OWN), trials=trials).judge(runs(label))
         assert finding.judgement.is_complete is is_complete
 
 

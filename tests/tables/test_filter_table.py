@@ -19,22 +19,22 @@ app = typer.Typer()
 app.command()(report)
 
 
-def counts(found, poisons, lost, clean):
-    removed = found + lost
+def counts(poisons_removed, poisons, lost, clean):
+    removed = poisons_removed + lost
     return {
-        "poisons_removed": found,
+        "poisons_removed": poisons_removed,
         "num_poisons": poisons,
         "clean_removed": lost,
         "num_clean": clean,
-        "precision": found / removed if removed else None,
-        "recall": found / poisons if poisons else None,
-        "f1": 2 * found / (removed + poisons) if removed + poisons else None,
+        "precision": poisons_removed / removed if removed else None,
+        "recall": poisons_removed / poisons if poisons else None,
+        "f1": 2 * poisons_removed / (removed + poisons) if removed + poisons else None,
         "per_class": [],
     }
 
 
-def filtered(found, poisons, lost, clean, *, targeted=False, **arguments):
-    metrics = {"filter": counts(found, poisons, lost, clean)}
+def filtered(poisons_removed, poisons, lost, clean, *, targeted=False, **arguments):
+    metrics = {"filter": counts(poisons_removed, poisons, lost, clean)}
     if targeted:
         return targeted_run(False, metrics=metrics, **arguments)
     return make_record(**{"rho": 0.6} | arguments, metrics=metrics)

@@ -40,9 +40,9 @@ def test_runs_on_the_poison_fill_the_table_and_no_others_do(name, attacks):
     ]
     assert measured(records) == {(0.0, "none"): 0.99, (0.6, "none"): 0.5}
     cards = {"some/path": SimpleNamespace(digest=WANTED, attacks=["bp"])}
-    found, names = on_poisons(records, [name], cards)
-    assert measured(found) == {(0.0, "none"): 0.99, (0.6, "none"): 0.9}
-    assert [record.id for record in found] == [records[i].id for i in (0, 2, 4)]
+    selected, names = on_poisons(records, [name], cards)
+    assert measured(selected) == {(0.0, "none"): 0.99, (0.6, "none"): 0.9}
+    assert [record.id for record in selected] == [records[i].id for i in (0, 2, 4)]
     assert list(names) == [name]
 
 
@@ -52,8 +52,8 @@ def test_what_was_set_besides_still_counts():
     plain = hint_run(0.9, parameter="ratio", value=0.75, digest=WANTED)
     run = changed(plain, labels={"overrides": given})
     assert not [cell for cell in catalogue.build("4", [run], "mnist").cells if cell.records]
-    found, _ = on_poisons([run], [WANTED], {})
-    (row,) = [cell for cell in catalogue.build("4", found, "mnist").cells if cell.records]
+    selected, _ = on_poisons([run], [WANTED], {})
+    (row,) = [cell for cell in catalogue.build("4", selected, "mnist").cells if cell.records]
     assert row.keys["value"] == 0.75
     assert run.labels.overrides == given
 
@@ -77,10 +77,10 @@ def test_two_poisons_are_of_two_ratios():
     with pytest.raises(UsageError, match=f"{WANTED} and {UNWANTED}, both at rho 0.6 of mnist"):
         on_poisons(records, [WANTED, UNWANTED], {})
     records = [chosen(0.9, WANTED), chosen(0.4, UNWANTED, rho=1.0)]
-    found, _ = on_poisons(records, [UNWANTED, WANTED.upper()], {})
+    selected, _ = on_poisons(records, [UNWANTED, WANTED.upper()], {})
     seeds = [chosen(0.9, WANTED), chosen(0.4, UNWANTED, seed=1)]
     assert len(on_poisons(seeds, [UNWANTED, WANTED], {})[0]) == 2
-    assert measured(found) == {(0.6, "none"): 0.9, (1.0, "none"): 0.4}
+    assert measured(selected) == {(0.6, "none"): 0.9, (1.0, "none"): 0.4}
 
 
 def test_poisons_of_different_attacks_are_in_no_table_together():
@@ -112,8 +112,10 @@ def test_the_note_names_the_poisons_first():
 
 
 def test_the_command(tiny, results):
-    made = done("craft", "--attack", "durp", "--dataset", tiny, "--results", results, "--json").json
-    words = ("report", "--poison", made["path"])
+    crafted = done(
+        "craft", "--attack", "durp", "--dataset", tiny, "--results", results, "--json"
+    ).json
+    words = ("report", "--poison", crafted["path"])
     for arguments, fragment in (
         (("--missing",), "--poison without --missing"),
         (("--filters",), "--poison without --filters"),
@@ -121,10 +123,10 @@ def test_the_command(tiny, results):
         (("--table", "9"), "'9'"),
     ):
         assert fragment in refused(2, results, *words, *arguments)
-    Store(results).write_record(chosen(0.8765, made["digest"], rho=1.0))
+    Store(results).write_record(chosen(0.8765, crafted["digest"], rho=1.0))
     for name in ("nowhere", "9" * 300):
         assert f"got '{name}'" in refused(65, results, "report", "--poison", name)
-    for name in (made["path"], Path(made["path"]).name, made["digest"][:12]):
+    for name in (crafted["path"], Path(crafted["path"]).name, crafted["digest"][:12]):
         words = ("report", "--poison", name, "--results", results, "--dataset", "mnist")
         shown = done(*words, "--json").json
         assert f"on {name} (" in shown["notes"][0]

@@ -16,13 +16,13 @@ from poisonbench.tables.cells import Cell, distinct_trials
 
 
 def cell_of(records, dataset="mnist", rho=0.0, method="none", key="2"):
-    wanted = {"dataset": dataset, "rho": rho, "method": method}
-    (found,) = [
+    row_keys = {"dataset": dataset, "rho": rho, "method": method}
+    (measured_cell,) = [
         cell
         for cell in catalogue.build(key, records).cells
-        if {name: cell.keys.get(name) for name in wanted} == wanted
+        if {name: cell.keys.get(name) for name in row_keys} == row_keys
     ]
-    return found
+    return measured_cell
 
 
 def test_a_cell_is_the_mean_and_sample_deviation_of_its_trials():
@@ -119,11 +119,11 @@ def test_runs_of_atdas_other_norm_have_a_column_of_their_own():
     assert row[block.columns.index("ATDA (L2)")] == "95.00 (1 of 5)"
     assert row[-1] == "91.00 (1 of 5)"
     commands = missing_commands("2", [other], "mnist")
-    wanted = "--method atda --dataset mnist --rho 0.6 --profile linf --trial 1"
-    assert f"poisonbench defend {wanted}" in commands
+    command = "--method atda --dataset mnist --rho 0.6 --profile linf --trial 1"
+    assert f"poisonbench defend {command}" in commands
     config = {"norm": "linf"}
-    assert registry.label_of("atda", config) == "ATDA (Linf)"
-    assert registry.label_of("none", {}) == "W/o Defense"
+    assert registry.label_of("atda", config.get) == "ATDA (Linf)"
+    assert registry.label_of("none", {}.get) == "W/o Defense"
 
 
 def test_the_sample_is_shown_only_with_runs_or_on_request():
@@ -144,10 +144,10 @@ def test_table_1_sets_recorded_settings_beside_the_published():
             for cell in catalogue.build("1", records, "mnist").cells
         }
 
-    found = facts([make_record(method="hint", rho=0.4)])
-    assert found["training images"] == (59_000, 59_000, "equal")
-    assert found["model"] == ("mnist-cnn", "cnn", "equal")
-    assert found["epochs"] == (30, 30, "equal")
+    sentences = facts([make_record(method="hint", rho=0.4)])
+    assert sentences["training images"] == (59_000, 59_000, "equal")
+    assert sentences["model"] == ("mnist-cnn", "cnn", "equal")
+    assert sentences["epochs"] == (30, 30, "equal")
     short = {"epochs": 10}
     assert facts([make_record(training=short)])["epochs"] == (10, 30, "differs")
     both = facts([make_record(), make_record(trial=1, training=short)])

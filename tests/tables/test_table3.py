@@ -45,22 +45,22 @@ def trials(hits, **arguments):
 
 
 def cell_of(records, attack="gm", method="none", quantity="attack_success", dataset="cifar10"):
-    (found,) = [
+    (measured_cell,) = [
         cell
         for cell in catalogue.build("3", records, dataset).cells
         if (cell.keys["attack"], cell.keys["method"]) == (attack, method)
         and cell.keys["quantity"] == quantity
     ]
-    return found
+    return measured_cell
 
 
 def papers_runs(turn=False):
     """Five trials of each cell with the paper's counts, or their mirror, and its accuracies."""
-    made = []
+    records = []
     for row, trial in product(published.table3(), range(5)):
         scenario = "scratch" if row.attack in ("gm", "mp") else "transfer"
         hits = row.trials - row.successes if turn else row.successes
-        made.append(
+        records.append(
             targeted_run(
                 trial < hits,
                 row.mean / 100 + 1e-4 * ((trial * (len(row.method) + 1)) % 5 - 2),
@@ -71,7 +71,7 @@ def papers_runs(turn=False):
                 overrides=PLAIN if row.attack == "mp" else None,
             )
         )
-    return made
+    return records
 
 
 def test_a_cell_is_counted_beside_the_published_count():
@@ -83,13 +83,13 @@ def test_a_cell_is_counted_beside_the_published_count():
     assert cell.judgement.interval == evidence.interval()
     assert cell.judgement.basis == Basis(targets=5, attacks=1, poisons=5, seeds=5)
     assert cell.verdict == "inconclusive"
-    said = cell.to_dict()
+    fields = cell.to_dict()
     interval = stats.binomtest(2, 5).proportion_ci(method="wilson")
-    assert said["measured"] == {
+    assert fields["measured"] == {
         **{"mean": 0.4, "std": None, "successes": 2, "n": 5},
         **{"low": interval.low, "high": interval.high},
     }
-    assert said["unit"] == "fraction"
+    assert fields["unit"] == "fraction"
     assert len(cell.records) == 5
 
 
@@ -259,23 +259,23 @@ def test_shares_are_the_data_sets_own():
 def test_a_run_of_a_cells_command_is_recorded_as_the_cells(dataset, presets):
     """The command's options, read as defend reads them, give the record that the cell wants."""
     context, data = RunContext(Store(Path("x")), Path("x"), torch.device("cpu")), data_of(presets)
-    wanted = catalogue.cells("3", trials("x", attack="noise"), dataset)
-    assert {cell.scenario for cell in wanted} >= {"scratch", "transfer"}
-    for cell in wanted:
+    planned = catalogue.cells("3", trials("x", attack="noise"), dataset)
+    assert {cell.scenario for cell in planned} >= {"scratch", "transfer"}
+    for cell in planned:
         asked = request_of(command_of(cell.request(2)))
         assert (asked.dataset, asked.method, asked.trial) == (dataset, cell.method, 2)
         poison = resolve_poison(context, data, asked)
-        made = read_settings(registry.defenses()[cell.method], data, "paper", asked.settings)
+        resolved = read_settings(registry.defenses()[cell.method], data, "paper", asked.settings)
         record = targeted_run(
             False,
             dataset=dataset,
             method=cell.method,
             trial=2,
-            overrides=made.overrides | poison.overrides,
+            overrides=resolved.overrides | poison.overrides,
             targeting=as_json(poison.targeting),
             poison=poison.spec and msgspec.to_builtins(poison.spec),
         )
-        fitting = [c.keys for c in wanted if c.matches(record)]
+        fitting = [c.keys for c in planned if c.matches(record)]
         assert fitting == [cell.keys]
 
 
@@ -305,15 +305,15 @@ def test_every_way_of_training_has_its_controls():
 
 
 def judged(records, dataset="cifar10"):
-    found = catalogue.build("3", records, dataset).findings
-    return {(f.claim, f.keys["attack"]): f for f in found}
+    findings = catalogue.build("3", records, dataset).findings
+    return {(f.claim, f.keys["attack"]): f for f in findings}
 
 
 @pytest.mark.usefixtures("undeclared")
 def test_the_papers_own_counts_say_what_five_targets_can():
     """In these stubs the targets that are hit are the first ones under each attack."""
-    said = judged(papers_runs())
-    pooled = {claim: f for (claim, attack), f in said.items() if attack is None}
+    verdicts = judged(papers_runs())
+    pooled = {claim: f for (claim, attack), f in verdicts.items() if attack is None}
     assert {claim: f.verdict for claim, f in pooled.items()} == {
         "HINT is hit less than W/o Defense": Verdict.INCONCLUSIVE,
         "HINT is hit less than ATDA (L2)": Verdict.INCONCLUSIVE,
@@ -330,7 +330,7 @@ def test_the_papers_own_counts_say_what_five_targets_can():
     assert all(finding.bears_out for finding in pooled.values())
     most = pooled["ATDA (L2) is hit most of the defenses"]
     assert most.judgement.effect == pytest.approx(14 / 20 - 9 / 20)
-    accuracy = {attack: f for (_, attack), f in said.items() if attack is not None}
+    accuracy = {attack: f for (_, attack), f in verdicts.items() if attack is not None}
     assert {a: f.bears_out for a, f in accuracy.items()} == {
         **{"gm": False, "mp": False, "bp": True, "fc": True}
     }
@@ -339,9 +339,9 @@ def test_the_papers_own_counts_say_what_five_targets_can():
 
 @pytest.mark.usefixtures("undeclared")
 def test_mirrored_counts_reproduce_nothing():
-    said = [f for (_, attack), f in judged(papers_runs(turn=True)).items() if attack is None]
-    assert Verdict.REPRODUCED not in {finding.verdict for finding in said}
-    assert said[0].verdict == Verdict.REFUTED
+    verdicts = [f for (_, attack), f in judged(papers_runs(turn=True)).items() if attack is None]
+    assert Verdict.REPRODUCED not in {finding.verdict for finding in verdicts}
+    assert verdicts[0].verdict == Verdict.REFUTED
 
 
 def order(first, second, **arguments):
@@ -350,13 +350,13 @@ def order(first, second, **arguments):
 
 
 def test_only_trials_that_both_have_are_counted():
-    found = order("........", "xxxxx")
-    assert found.trials == 5
+    finding = order("........", "xxxxx")
+    assert finding.trials == 5
     # Of all signs of five targets one is as extreme.
-    assert found.judgement.p_value == pytest.approx(1 / 32)
-    assert found.judgement.effect == 1
-    assert found.verdict == "reproduced"
-    assert len(found.records) == 10
+    assert finding.judgement.p_value == pytest.approx(1 / 32)
+    assert finding.judgement.effect == 1
+    assert finding.verdict == "reproduced"
+    assert len(finding.records) == 10
     assert order("", "").judgement.effect is None
     assert order("....", "xxxx").verdict == "incomplete"
     assert order(".....", ".....").verdict == "inconclusive"

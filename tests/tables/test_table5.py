@@ -45,8 +45,8 @@ def ratios(records, dataset="cifar10"):
 
 
 def ratio_of(records, method="atda", r=None):
-    (found,) = [cell for (_, *key), cell in ratios(records).items() if key == [method, r]]
-    return found
+    (ratio,) = [cell for (_, *key), cell in ratios(records).items() if key == [method, r]]
+    return ratio
 
 
 def test_a_ratio_is_over_plain_training_of_its_trial_by_hand():
@@ -64,9 +64,9 @@ def test_a_ratio_is_over_plain_training_of_its_trial_by_hand():
 
 def test_the_papers_times_give_its_ratios_and_its_claims():
     records = papers_runs()
-    found = ratios(records)
-    assert len(found) == 7
-    for (_, method, r), cell in found.items():
+    by_row = ratios(records)
+    assert len(by_row) == 7
+    for (_, method, r), cell in by_row.items():
         assert cell.measured.n == 5
         assert cell.measured.mean == pytest.approx(cell.published.mean, rel=0.01), (method, r)
     table = catalogue.build("5", records, "cifar10")
@@ -87,8 +87,8 @@ def test_claims_turn_with_the_times():
         )
         for row, trial in product(published.table5(), range(5))
     ]
-    found = catalogue.build("5", records, "cifar10").findings
-    assert [finding.verdict for finding in found] == ["refuted"] * 2
+    findings = catalogue.build("5", records, "cifar10").findings
+    assert [finding.verdict for finding in findings] == ["refuted"] * 2
     assert catalogue.check("5", records).refuted == 2
 
 
@@ -105,8 +105,8 @@ def test_claims_turn_with_the_times():
 def test_different_devices_are_never_divided_by_one_another(environment):
     records = [timed(100 + t, trial=t) for t in range(5)]
     records += [timed(5 + t, "atda", trial=t, environment=environment) for t in range(5)]
-    found = [cell for (_, method, _), cell in ratios(records).items() if method == "atda"]
-    assert [cell.measured for cell in found] == [None, None]
+    atda_cells = [cell for (_, method, _), cell in ratios(records).items() if method == "atda"]
+    assert [cell.measured for cell in atda_cells] == [None, None]
     seconds = [
         cell
         for cell in catalogue.build("5", records, "cifar10").cells
@@ -119,9 +119,9 @@ def test_different_devices_are_never_divided_by_one_another(environment):
 def test_each_device_has_its_own_ratios():
     """The same trials cannot be on two devices under one root seed, so the seeds differ."""
     records = papers_runs() + papers_runs(0.01, seed=1, environment=OTHER)
-    found = ratios(records)
-    assert len({device for device, *_ in found}) == 2
-    by_device = {device: cell for (device, method, _), cell in found.items() if method == "atda"}
+    by_row = ratios(records)
+    assert len({device for device, *_ in by_row}) == 2
+    by_device = {device: cell for (device, method, _), cell in by_row.items() if method == "atda"}
     means = [cell.measured.mean for cell in by_device.values()]
     assert means == [pytest.approx(3.6, rel=0.01)] * 2
     shown = {id for cell in by_device.values() for id in cell.records}
@@ -173,10 +173,10 @@ def test_other_data_sets_are_shown_with_runs_and_are_not_the_papers():
     table = catalogue.build("5", records)
     shown = {cell.keys["dataset"] for cell in table.cells}
     assert shown == {"cifar10", "mnist-sample"}
-    found = ratios(records, "mnist-sample")
-    (cell,) = [cell for cell in found.values() if cell.measured]
+    by_row = ratios(records, "mnist-sample")
+    (cell,) = [cell for cell in by_row.values() if cell.measured]
     assert (cell.measured.mean, cell.verdict) == (1.5, "not published")
-    assert all(cell.published is None for cell in found.values())
+    assert all(cell.published is None for cell in by_row.values())
     assert "Not in the paper's table: mnist." in " ".join(
         catalogue.build("5", [timed(9, dataset="mnist")]).notes
     )

@@ -20,7 +20,6 @@ from poisonbench.requests import command_of
 from poisonbench.results import published
 from poisonbench.results.estimates import Estimate, Part
 from poisonbench.results.statistics import Proportion, Summary
-from poisonbench.results.target_success import TargetDifference
 from poisonbench.results.verdicts import Basis, ClaimRule, judge
 from poisonbench.tables import catalogue, declared
 from poisonbench.tables.cells import TRIALS, Cell, distinct_trials, is_of_plan
@@ -78,40 +77,26 @@ def success_runs(targets, attacks=ATTACKS):
 
 
 def test_one_target_under_four_attacks_is_one_target():
-    found = success_claim().judge(success_runs([7] * TRIALS))
-    assert found.verdict == "incomplete"
-    assert found.judgement.basis.targets == 1
-    assert (found.judgement.basis.poisons, found.trials) == (4, 1)
-    assert not found.judgement.is_complete
+    finding = success_claim().judge(success_runs([7] * TRIALS))
+    assert finding.verdict == "incomplete"
+    assert finding.judgement.basis.targets == 1
+    assert (finding.judgement.basis.poisons, finding.trials) == (4, 1)
+    assert not finding.judgement.is_complete
 
 
 def test_five_targets_under_four_attacks_are_five():
-    found = success_claim().judge(success_runs(range(TRIALS)))
-    assert found.verdict == "reproduced"
-    assert found.judgement.basis.targets == TRIALS
+    finding = success_claim().judge(success_runs(range(TRIALS)))
+    assert finding.verdict == "reproduced"
+    assert finding.judgement.basis.targets == TRIALS
     # One attack is McNemar's test, which several do not pass sooner.
     alone = success_claim(("gm",)).judge(success_runs(range(TRIALS), ("gm",)))
     assert alone.judgement.p_value == 1 / 32
-    assert 1 / 32 <= found.judgement.p_value < 0.05
-
-
-@pytest.mark.parametrize("targets", [5, 8, 14, 16, 30])
-@pytest.mark.parametrize("sums", [(1, -4), (3, -4), (2, -4)])
-@pytest.mark.parametrize("side", [1, -1])
-def test_skewed_sums_of_equal_rates_are_seldom_a_gain(sums, targets, side):
-    """Signs alone find one in up to 33 % of such tables."""
-    won, lost = (side * hits for hits in sums)
-    errors = sum(
-        stats.binom.pmf(count, targets, -lost / (won - lost))
-        for count in range(targets + 1)
-        if TargetDifference((won,) * count + (lost,) * (targets - count), 4, 0.15).p_above(0) < 0.05
-    )
-    assert errors <= 0.05
+    assert 1 / 32 <= finding.judgement.p_value < 0.05
 
 
 def test_an_attack_without_runs_leaves_nothing_to_judge():
-    found = success_claim().judge(success_runs(range(TRIALS), ATTACKS[:3]))
-    assert (found.verdict, found.trials) == ("not run", 0)
+    finding = success_claim().judge(success_runs(range(TRIALS), ATTACKS[:3]))
+    assert (finding.verdict, finding.trials) == ("not run", 0)
 
 
 def test_five_of_five_beside_a_published_two_of_five_are_inconclusive():
@@ -152,10 +137,10 @@ def test_a_repeated_target_does_not_take_the_place_of_another():
 )
 def test_gains_of_a_few_images_are_chance_among_images(gains, word, effect):
     """The paired t-test over trials has p = 0.029 for the first, and none for the second."""
-    found = accuracy_claim(3).judge(gain_runs(gains))
-    assert found.verdict == word
-    assert found.judgement.effect == pytest.approx(effect, rel=0.03)
-    assert found.judgement.basis == Basis(poisons=1, seeds=3, images=IMAGES)
+    finding = accuracy_claim(3).judge(gain_runs(gains))
+    assert finding.verdict == word
+    assert finding.judgement.effect == pytest.approx(effect, rel=0.03)
+    assert finding.judgement.basis == Basis(poisons=1, seeds=3, images=IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -164,17 +149,17 @@ def test_gains_of_a_few_images_are_chance_among_images(gains, word, effect):
 )
 def test_a_gain_under_what_counts_is_not_reproduced_however_certain(gains, word):
     """A gain of 0.1 % counts, ten images; no image is right under the worse method alone."""
-    found = accuracy_claim(len(gains)).judge(gain_runs(gains, apart=0))
-    assert found.judgement.p_value < 0.05
-    assert found.verdict == word
+    finding = accuracy_claim(len(gains)).judge(gain_runs(gains, apart=0))
+    assert finding.judgement.p_value < 0.05
+    assert finding.verdict == word
 
 
 def test_what_was_not_found_is_not_refuted_and_says_what_could_have_been():
     rng = np.random.default_rng(0)
-    found = accuracy_claim().judge(gain_runs(rng.integers(-60, 60, TRIALS) + 10))
-    assert found.verdict == "inconclusive"
-    assert found.judgement.detectable > 0.003
-    low, high = found.judgement.interval
+    finding = accuracy_claim().judge(gain_runs(rng.integers(-60, 60, TRIALS) + 10))
+    assert finding.verdict == "inconclusive"
+    assert finding.judgement.detectable > 0.003
+    low, high = finding.judgement.interval
     assert low < 0 < high
 
 
@@ -250,10 +235,10 @@ def test_falls_means_at_each_step(levels, word):
     nested = [
         make_record(level, rho=rho, trial=trial, digest=f"p{rho}") for (rho, level), trial in runs
     ]
-    found = claim.judge(nested)
-    assert (found.verdict, found.judgement.interval) == ("inconclusive", None)
-    assert found.judgement.effect is not None
-    assert found.judgement.basis == Basis(poisons=1, seeds=TRIALS, images=IMAGES)
+    finding = claim.judge(nested)
+    assert (finding.verdict, finding.judgement.interval) == ("inconclusive", None)
+    assert finding.judgement.effect is not None
+    assert finding.judgement.basis == Basis(poisons=1, seeds=TRIALS, images=IMAGES)
 
 
 # Poisons
@@ -263,8 +248,8 @@ def test_two_root_seeds_are_two_poisons():
     """Six trials that agree, of two poisons: one sample of six would be sure."""
     gains = (40, 45, 50)
     records = [r for seed in (0, 7) for r in gain_runs(gains, seed=seed, digest=f"p{seed}")]
-    found = accuracy_claim(6).judge(records)
-    assert found.judgement.basis == Basis(poisons=2, seeds=6, images=IMAGES)
+    finding = accuracy_claim(6).judge(records)
+    assert finding.judgement.basis == Basis(poisons=2, seeds=6, images=IMAGES)
     one = accuracy_claim(3).judge(records[:6])
     assert one.verdict == "reproduced"
     shown = [
@@ -298,8 +283,8 @@ def sample_runs(gain_of, trials=range(TRIALS), draw_of=lambda trial: trial):
 
 
 def test_trials_of_the_sample_train_on_draws_of_their_own():
-    wanted = cell("hint", dataset="mnist-sample")
-    requests = [wanted.request(trial) for trial in range(7)]
+    planned = cell("hint", dataset="mnist-sample")
+    requests = [planned.request(trial) for trial in range(7)]
     assert [request.poison.trial for request in requests] == [0, 1, 2, 3, 4, 0, 1]
     words = command_of(requests[3])
     assert "--poison-trial 3" in words
@@ -311,9 +296,9 @@ def test_trials_of_the_sample_train_on_draws_of_their_own():
 
 def test_a_claim_of_the_sample_rests_on_its_poisons():
     claim = accuracy_claim(dataset="mnist-sample")
-    found = claim.judge(sample_runs(lambda trial: 60 + trial))
-    assert found.verdict == "reproduced"
-    assert found.judgement.basis == Basis(poisons=5, seeds=5, images=IMAGES)
+    finding = claim.judge(sample_runs(lambda trial: 60 + trial))
+    assert finding.verdict == "reproduced"
+    assert finding.judgement.basis == Basis(poisons=5, seeds=5, images=IMAGES)
     # Ten trials are two seeds a poison.
     twice = claim.judge(
         sample_runs(lambda trial: 60 + trial, range(10), draw_of=lambda trial: trial % 5)
@@ -338,17 +323,17 @@ def test_a_claim_of_the_sample_rests_on_its_poisons():
 def test_trials_on_another_draw_are_shown_and_not_judged():
     """As of records from before the trials had draws of their own."""
     old = sample_runs(lambda trial: 60, range(TRIALS), draw_of=lambda trial: 0)
-    found = accuracy_claim(dataset="mnist-sample").judge(old)
-    assert (found.trials, found.verdict) == (5, "incomplete")
-    assert found.judgement.basis == Basis(poisons=1, seeds=5, images=IMAGES)
+    finding = accuracy_claim(dataset="mnist-sample").judge(old)
+    assert (finding.trials, finding.verdict) == (5, "incomplete")
+    assert finding.judgement.basis == Basis(poisons=1, seeds=5, images=IMAGES)
     own = sample_runs(lambda trial: 60, range(3))
     hint = [run for run in (*old, *own) if run.spec.method == "hint"]
     kept = distinct_trials(hint)
     assert [run.spec.poison.trial for run in kept] == [0, 1, 2, 0, 0]
     assert [is_of_plan(run) for run in kept] == [True, True, True, False, False]
-    wanted = cell("hint", dataset="mnist-sample")
-    assert [run.id for run in wanted.select([*old, *own])] == [run.id for run in kept]
-    assert wanted.missing([*old, *own]) == [3, 4]
+    planned = cell("hint", dataset="mnist-sample")
+    assert [run.id for run in planned.select([*old, *own])] == [run.id for run in kept]
+    assert planned.missing([*old, *own]) == [3, 4]
     commands = [
         command
         for command in missing_commands("2", [*old, *own], "mnist-sample")
@@ -408,11 +393,11 @@ def test_a_declared_claim_stands_alone(monkeypatch):
         for method, values in (("none", [2e-4, 0.0, 0.0, -1e-4, -1e-4]), ("hint", loss))
         for trial, value in enumerate(values)
     ]
-    (found,) = [
+    (finding,) = [
         f for f in catalogue.build("2", records, "mnist").findings if f.trials and f.claim == claim
     ]
-    assert (found.claim, found.verdict) == (claim, "refuted")
-    assert 0.05 / 3 < found.judgement.p_against < 0.05
+    assert (finding.claim, finding.verdict) == (claim, "refuted")
+    assert 0.05 / 3 < finding.judgement.p_against < 0.05
     assert catalogue.check("2", records, "mnist").refuted == 0
     labels = {"claims": {"a": {"digest": own.digest, "trials": 5}}}
     planned = [changed(record, labels=labels) for record in records]
@@ -464,11 +449,11 @@ def test_a_certain_gain_of_less_than_a_second_is_too_small(gains, word):
         for trial, gain in enumerate(gains)
         for method, sign in (("hint", 0), ("none", 1))
     ]
-    found = claim.judge(runs)
-    assert found.verdict == word
-    assert found.judgement.effect == pytest.approx(np.mean(gains))
+    finding = claim.judge(runs)
+    assert finding.verdict == word
+    assert finding.judgement.effect == pytest.approx(np.mean(gains))
     assert stats.ttest_1samp(gains, 0, alternative="greater").pvalue == pytest.approx(
-        found.judgement.p_value
+        finding.judgement.p_value
     )
 
 

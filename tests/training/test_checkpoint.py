@@ -109,13 +109,13 @@ def undisturbed(make, shape=(2, 8, 8)):
 @pytest.mark.parametrize("name", DEFENSES)
 def test_a_run_stopped_after_any_batch_continues_to_the_same_bytes(name, shape, tmp_path):
     make = DEFENSES[name]
-    wanted = undisturbed(make, shape)
+    expected = undisturbed(make, shape)
     for position in range(1, EPOCHS * STEPS + 1):
         folder = tmp_path / str(position)
         with pytest.raises(InterruptedRunError, match=f"epoch {(position + 2) // STEPS} of"):
             run(make, folder, stop_after=position, shape=shape)
         got, interruptions = run(make, folder, shape=shape)
-        assert got == wanted, f"stopped after batch {position}"
+        assert got == expected, f"stopped after batch {position}"
         assert interruptions == 1
 
 
@@ -224,14 +224,14 @@ def test_only_changed_rows_are_stored(tmp_path):
 
 def test_position_and_tensors_come_back(tmp_path):
     odd = torch.rand(4, 3, 5, 5).contiguous(memory_format=torch.channels_last)
-    wanted = snapshot(2)
-    wanted.tensors |= {"defense.odd": odd, "defense.half": odd.half(), "loss_sum": torch.ones(())}
-    Checkpoint(tmp_path, "run").save(wanted, original())
+    saved = snapshot(2)
+    saved.tensors |= {"defense.odd": odd, "defense.half": odd.half(), "loss_sum": torch.ones(())}
+    Checkpoint(tmp_path, "run").save(saved, original())
     loaded = Checkpoint(tmp_path, "run").load(original())
-    assert loaded.position == wanted.position
+    assert loaded.position == saved.position
     assert loaded.train is None
-    assert loaded.tensors.keys() == wanted.tensors.keys()
-    assert all(torch.equal(loaded.tensors[key], wanted.tensors[key]) for key in wanted.tensors)
+    assert loaded.tensors.keys() == saved.tensors.keys()
+    assert all(torch.equal(loaded.tensors[key], saved.tensors[key]) for key in saved.tensors)
 
 
 def test_tensors_that_share_memory_are_saved_apart(tmp_path):

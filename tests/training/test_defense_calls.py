@@ -159,9 +159,9 @@ class Blank(Defense):
 def test_what_perturb_batch_returns_is_trained_on():
     blank = Split(torch.zeros(22, *SHAPE, dtype=torch.uint8), split().labels)
     model, result = train(Blank())
-    plain, wanted = train(data=blank)
+    plain, expected = train(data=blank)
     assert weights_digest(model) == weights_digest(plain)
-    assert result.curve == wanted.curve
+    assert result.curve == expected.curve
 
 
 def test_perturb_batch_is_called_only_where_it_is_overridden(monkeypatch):

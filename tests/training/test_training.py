@@ -157,9 +157,11 @@ def test_fit_is_a_plain_loop(changes):
     reference = network().double()
     model, result = train(recorder, recipe=settings, data=data)
     means = plain_loop(reference, data, recorder, settings)
-    wanted = reference.state_dict()
+    expected = reference.state_dict()
     for name, value in model.state_dict().items():
-        torch.testing.assert_close(value.to(wanted[name].dtype), wanted[name], rtol=0, atol=3e-6)
+        torch.testing.assert_close(
+            value.to(expected[name].dtype), expected[name], rtol=0, atol=3e-6
+        )
     assert [row["loss"] for row in result.curve] == pytest.approx(means, abs=1e-6)
     assert [row["epoch"] for row in result.curve] == list(range(1, settings.epochs + 1))
     validation = accuracy(model, split(12, seed=1))
@@ -354,8 +356,8 @@ def test_batches_are_perturbed_after_augmentation():
         for number, rows, images, labels in recorder.batches:
             if number == epoch:
                 clean = data.images[rows].float() / 255
-                wanted = naive_crop_flip(clean, draws.shifts[rows], draws.flips[rows])
-                assert torch.equal(images, wanted)
+                expected = naive_crop_flip(clean, draws.shifts[rows], draws.flips[rows])
+                assert torch.equal(images, expected)
                 assert torch.equal(labels, data.labels[rows])
 
 
@@ -402,20 +404,20 @@ def test_batch_statistics_are_those_of_the_batch_at_hand():
     generator = torch.Generator().manual_seed(3)
     batches = stratified_batches(data.labels, generator)
     before = weights_digest(model)
-    found = right_by_batch_statistics(model, data, torch.Generator().manual_seed(3))
+    right = right_by_batch_statistics(model, data, torch.Generator().manual_seed(3))
     assert weights_digest(model) == before
     naive = copy.deepcopy(model).train()
     for rows in batches:
         with torch.no_grad():
-            said = naive(data.images[rows].float() / 255).argmax(1)
-        assert (said == data.labels[rows]).tolist() == found[rows].tolist()
+            predicted = naive(data.images[rows].float() / 255).argmax(1)
+        assert (predicted == data.labels[rows]).tolist() == right[rows].tolist()
     # Other running statistics change the usual answers and not these.
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean += 3
     same = right_by_batch_statistics(model, data, torch.Generator().manual_seed(3))
-    assert same.tolist() == found.tolist()
-    assert right_answers(model, data).double().mean() < found.double().mean()
+    assert same.tolist() == right.tolist()
+    assert right_answers(model, data).double().mean() < right.double().mean()
 
 
 def test_a_network_without_batch_norm_has_no_batch_statistics():

@@ -95,7 +95,7 @@ class BrewingConfig(OptimiserConfig):
     )
 
     def unit(self, std: Tensor) -> Tensor:
-        """As the base class says, by --step-unit."""
+        """The unit of a step in pixels, by --step-unit."""
         return std if self.step_unit == "normalised" else torch.ones_like(std)
 
 
@@ -127,7 +127,7 @@ def brewing_work(kind: PassKind, config: BrewingConfig, recipe: Recipe, sizes: S
     )
 
 
-def brew(
+def optimise_poisons(
     task: TargetedTask, config: BrewingConfig, objective: Objective, models: Sequence[Classifier]
 ) -> Tensor:
     """Poisons (T, P, C, H, W) in [0, 1], within epsilon of their base images.

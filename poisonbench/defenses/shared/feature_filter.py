@@ -56,7 +56,7 @@ class FeatureFilter(Defense):
         self.rule = rule
 
     def check_run(self, scenario: str, given: Collection[str]) -> None:
-        """As the base class says; not every scenario has the features that were asked for."""
+        """Refuse what the base class does, and a scenario that lacks the features asked for."""
         super().check_run(scenario, given)
         require(
             scenario != "transfer" or "features_from" not in given,
