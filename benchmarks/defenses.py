@@ -38,6 +38,7 @@ from poisonbench.defenses.shared.facility_location import lazy_greedy, medoid_cl
 from poisonbench.models.classifier import Classifier, pass_size
 from poisonbench.models.cpu.parallel_passes import in_parallel
 from poisonbench.models.folding import folded
+from poisonbench.training.projected_gradient import Ball, ProjectedGradient
 from poisonbench.training.state import TrainingSet
 
 try:
@@ -244,7 +245,7 @@ def naive_search(
     patience: int,
 ) -> tuple[Tensor, int]:
     """The friendly search with a Python loop over the examples in each step, and its steps."""
-    ascent = atda.search_of(config, torch.float32)
+    ball = Ball(config.radius, config.norm)
     points, taken = start.clone(), 0
     left = [patience] * len(base)
     active = list(range(len(base)))
@@ -265,8 +266,8 @@ def naive_search(
         F.cross_entropy(logits, labels[active], reduction="sum").backward()
         assert images.grad is not None
         active = [active[position] for position in going]
-        moved = ascent.ball.step(points[active], images.grad[going], ascent.step_size)
-        points[active] = ascent.ball.project(moved, base[active])
+        moved = ball.step(points[active], images.grad[going], config.step_ratio)
+        points[active] = ball.project(moved, base[active])
         taken += len(active)
     return points, taken
 
@@ -276,7 +277,9 @@ def compare_atda(
 ) -> tuple[Compared, list[str]]:
     """The search on some batches."""
     config = atda.Config(radius=options.radius)
-    search = atda.search_of(config, torch.float32)
+    search = ProjectedGradient(
+        Ball(config.radius, config.norm), config.steps, config.step_ratio, "float32"
+    )
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format).eval()
     count = max(BATCH, options.images // BATCH * BATCH)
     parts = torch.arange(count, device=device).split(BATCH)

@@ -393,7 +393,7 @@ TWO = "2 --dataset TINY "
         (TWO, 65, "defend --method none --dataset TINY|--save-model|--make"),
         (TWO + "--attack pgd --seed 3", 65, "--attack pgd --rho 0.6 --trial 0|--seed 3"),
         ("sensitivity --dataset mnist --rho 1", 2, "--rho|figure sensitivity --help"),
-        ("sensitivity --dataset TINY", 2, "mnist, cifar10, mnist-sample"),
+        ("sensitivity --dataset TINY", 2, "mnist, cifar10, cifar10@10000, mnist-sample"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(line, code, fragments, tiny, results):
