@@ -88,7 +88,7 @@ def test_verdicts_without_poison():
     assert cell_of(none).judgement.basis == Basis(seeds=5)
     early = Judgement(Verdict.INCOMPLETE, basis=Basis(seeds=1), least=0.001)
     assert cell_of(none[:1]).judgement == early
-    assert cell_of([]).judgement == Judgement(Verdict.NOT_RUN)
+    assert cell_of([]).judgement == Judgement(Verdict.NOT_RUN, least=0.001)
     sample = make_record(dataset="mnist-sample")
     assert cell_of([sample], dataset="mnist-sample").verdict == "not published"
 
