@@ -7,10 +7,13 @@ are one convolution: the same function up to rounding, with two fewer passes ove
 """
 
 import copy
+import itertools
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from poisonbench.models.cifar_resnet18 import BasicBlock
 from poisonbench.models.classifier import Classifier
@@ -24,14 +27,23 @@ def folded(model: Classifier) -> Classifier:
     The model itself stays as it is, in its mode. The copy neither trains nor tracks the model, and
     its gradients are with respect to images only.
     """
-    copied = copy.deepcopy(model).eval().requires_grad_(False)
-    for module in list(copied.modules()):
-        if isinstance(module, nn.Sequential):
-            for first, second in zip(module, list(module)[1:], strict=False):
-                _fold(module, first, second)
-        elif isinstance(module, BasicBlock):
-            _fold(module, module.conv1, module.norm1)
-            _fold(module, module.conv2, module.norm2)
+    # What a fold replaces is never copied: a memo tells deepcopy what stands in its place.
+    memo: dict[int, Any] = {}
+    biases = {}
+    with torch.no_grad():
+        for conv, norm in _folds(model):
+            mean, variance = norm.running_mean, norm.running_var
+            if mean is None or variance is None:
+                # Without running statistics a norm is no fixed map.
+                continue
+            weight, biases[conv] = fuse_conv_bn_weights(
+                conv.weight, conv.bias, mean, variance, norm.eps, norm.weight, norm.bias
+            )
+            memo |= {id(conv.weight): weight, id(norm): nn.Identity()}
+    copied = copy.deepcopy(model, memo)
+    for conv, bias in biases.items():
+        memo[id(conv)].bias = bias
+    copied.eval().requires_grad_(False)
     for module in list(copied.modules()):
         # Of a copy that is copied.
         if isinstance(module, winograd.WinogradConv) or _is_laid_out(module):
@@ -51,12 +63,17 @@ def _is_laid_out(module: nn.Module) -> bool:
     return any(isinstance(child, GradientLayout) for child in module.children())
 
 
-def _fold(parent: nn.Module, first: nn.Module, second: nn.Module) -> None:
-    if not isinstance(first, nn.Conv2d) or not isinstance(second, nn.BatchNorm2d):
-        return
-    names = {child: name for name, child in parent.named_children()}
-    setattr(parent, names[first], fuse_conv_bn_eval(first, second))
-    setattr(parent, names[second], nn.Identity())
+def _folds(model: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Convolutions of a network, each with the batch norm that directly follows it."""
+    pairs: list[tuple[nn.Module, nn.Module]] = []
+    for module in model.modules():
+        if isinstance(module, nn.Sequential):
+            pairs += itertools.pairwise(module)
+        elif isinstance(module, BasicBlock):
+            pairs += [(module.conv1, module.norm1), (module.conv2, module.norm2)]
+    for first, second in pairs:
+        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+            yield first, second
 
 
 class GradientLayout(nn.Module):

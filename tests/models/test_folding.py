@@ -47,6 +47,25 @@ def test_embedding_and_maps_are_the_models(name):
         )
 
 
+def test_what_a_fold_replaces_is_left_alone_and_its_copy_follows_nothing():
+    generator = torch.Generator().manual_seed(3)
+    model = trained_looking(
+        build_model("cifar-resnet18", (3, 16, 16), 5, (0.4,) * 3, (0.2,) * 3, generator), generator
+    )
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    copied = folded(model)
+    shared = {value.data_ptr() for value in copied.state_dict().values()}
+    assert shared.isdisjoint(value.data_ptr() for value in model.state_dict().values())
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert not any(value.requires_grad for value in copied.parameters())
+    assert all(value.requires_grad for value in model.parameters())
+
+
+def test_a_norm_without_running_statistics_is_kept():
+    layers = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False))
+    assert isinstance(folded(layers)[1], nn.BatchNorm2d)
+
+
 def block(conv):
     return [conv, nn.Identity(), nn.ReLU(), nn.AvgPool2d(2)]
 
