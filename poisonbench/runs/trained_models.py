@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 from msgspec import structs
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import ArtefactError, DivergedError
-from poisonbench.core.files import read_shared, write_bytes
+from poisonbench.core.files import read_shared, retried, write_bytes
 from poisonbench.core.seeds import Seeds, seed_for
 from poisonbench.core.settings import as_json
 from poisonbench.data.splits import Dataset, Split
@@ -160,12 +160,7 @@ def read_model(
     """
     model = fresh_network(dataset, network, Seeds())
     try:
-        weights = {
-            key.removeprefix(prefix): value
-            for key, value in load(read_shared(path)).items()
-            if key.startswith(prefix) and key != KEPT
-        }
-        model.load_state_dict(weights)
+        model.load_state_dict(retried(path, lambda: _read_tensors(path, prefix)))
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ArtefactError(
             f"{path}: expected a {name} model, got {error}; delete it to train it again"
@@ -173,6 +168,15 @@ def read_model(
     model.to(device=context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.eval().requires_grad_(False)
     return model
+
+
+def _read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
+    """The model's tensors of that prefix; a file of many models is not read as a whole."""
+    # Unlike safe_open, an error of stat has the number by which a read is tried again.
+    path.stat()
+    with safe_open(path, framework="pt") as file:
+        keys = [key for key in file.keys() if key.startswith(prefix) and key != KEPT]
+        return {key.removeprefix(prefix): file.get_tensor(key) for key in keys}
 
 
 def read_kept(path: Path, count: int) -> Tensor:
