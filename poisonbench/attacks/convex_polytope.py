@@ -73,7 +73,9 @@ def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
     """The steps on all surrogates; the coefficients' solver is not counted."""
     images = config.steps * config.surrogates * sizes.images
     return Work(
-        passes=(Passes(kind="pixels", images=images, batch=sizes.images),),
+        passes=(
+            Passes(kind="pixels", images=images, batch=sizes.images, precision=config.precision),
+        ),
         surrogates=tuple((number, recipe.epochs) for number in range(config.surrogates)),
         memory=3 * sizes.pixels + config.surrogates * sizes.weights,
     )
@@ -83,7 +85,7 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
     """Poisons (T, P, C, H, W) float32 in [0, 1] for the task's targets."""
     # 1. The targets' features; equal coefficients.
     models = [task.snapshots(number, [task.epochs])[0] for number in range(config.surrogates)]
-    space = FeatureSpace(models, task.targets)
+    space = FeatureSpace(models, task.targets, config.precision)
     num_targets, num_poisons = task.images.shape[:2]
     shape = (len(models), num_targets, num_poisons)
     coefficients = task.images.new_full(shape, 1 / num_poisons, dtype=torch.float64)

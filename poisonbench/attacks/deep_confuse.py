@@ -37,6 +37,7 @@ Deviations  the code picks the round on the test set, by a second classifier lef
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -54,6 +55,7 @@ from poisonbench.core.settings import Profiles, setting
 from poisonbench.core.work import Passes, Sizes, Work
 from poisonbench.models.classifier import initialise, pass_size
 from poisonbench.training.evaluation import logits_of
+from poisonbench.training.precision import precise
 from poisonbench.training.recipe import Recipe
 
 VERSION = 1
@@ -110,6 +112,11 @@ class Config(AttackConfig):
     generator_width: float = setting(1.0, "Share of the generator's channels.", over=0, high=1)
     surrogate: Literal["vgg11", "cnn"] = setting("vgg11", "The classifier's network.")
     surrogate_width: float = setting(1.0, "Share of the classifier's channels.", over=0, high=1)
+    precision: Literal["float32", "auto", "bfloat16"] = setting(
+        "float32",
+        "Arithmetic of the networks' passes; auto: bfloat16 where the device has it.",
+        extension=True,
+    )
 
 
 def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
@@ -124,12 +131,13 @@ def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
         return _classifier(config, shape, sizes.num_classes)
 
     last = config.epochs_per_round * sizes.images
+    own = partial(Passes, precision=config.precision)
     return Work(
         passes=(
-            Passes(kind="unrolled", images=images, batch=size, network=classifier),
-            Passes(kind="training", images=images, batch=size, network=generator),
-            Passes(kind="training", images=images + last, batch=size, network=classifier),
-            Passes(kind="forward", images=config.rounds * sizes.images, network=generator),
+            own(kind="unrolled", images=images, batch=size, network=classifier),
+            own(kind="training", images=images, batch=size, network=generator),
+            own(kind="training", images=images + last, batch=size, network=classifier),
+            own(kind="forward", images=config.rounds * sizes.images, network=generator),
         ),
         memory=3 * sizes.pixels,
     )
@@ -162,7 +170,7 @@ def craft(task: AttackTask, config: Config) -> Tensor:
             networks["frozen"] = copy.deepcopy(generator).eval()
             networks["surrogate"] = _fresh(blank, task).train()
             losses.zero_()
-        poisoned = _perturb_all(networks["frozen"], clean, config.epsilon)
+        poisoned = _perturb_all(networks["frozen"], clean, config)
         _check_finite(poisoned, "perturbation", position.number, "--generator-rate")
         surrogate = networks["surrogate"]
         sgd = torch.optim.SGD(surrogate.parameters(), lr=config.surrogate_rate)
@@ -176,13 +184,14 @@ def craft(task: AttackTask, config: Config) -> Tensor:
             images, labels = clean[rows], task.labels[rows]
             if position.number < config.rounds:
                 # a, b.
-                seen = perturb(generator, images, config.epsilon)
+                seen = perturb(generator, images, config.epsilon, config.precision)
                 loss = loss_after_pseudo_step(
                     surrogate,
                     scratch,
                     (seen, labels),
                     (images, _judged_labels(labels, task, config)),
                     config.surrogate_rate,
+                    config.precision,
                 )
                 losses[0] += loss.detach()
                 ascend = config.objective == "untargeted"
@@ -190,7 +199,9 @@ def craft(task: AttackTask, config: Config) -> Tensor:
                 (-loss if ascend else loss).backward(inputs=list(generator.parameters()))
                 adam.step()
             # c.
-            loss = F.cross_entropy(surrogate(poisoned[rows]), labels)
+            with precise(clean.device, config.precision):
+                logits = surrogate(poisoned[rows])
+            loss = F.cross_entropy(logits.to(clean.dtype), labels)
             losses[1] += loss.detach()
             sgd.zero_grad()
             loss.backward()
@@ -211,13 +222,16 @@ def craft(task: AttackTask, config: Config) -> Tensor:
         if position.number > 0 and score > position.best_score:
             networks["best"], position.best_score = networks["frozen"], score
         position.number, position.step = position.number + 1, 0
-    return _perturb_all(networks["best"], clean, config.epsilon)
+    return _perturb_all(networks["best"], clean, config)
 
 
-def perturb(generator: nn.Module, images: Tensor, epsilon: float) -> Tensor:
-    """clip(x + epsilon g(x)) of images x (B, C, H, W) in [0, 1]."""
-    noise: Tensor = generator(images)
-    return (images + epsilon * noise).clamp(0, 1)
+def perturb(
+    generator: nn.Module, images: Tensor, epsilon: float, precision: str = "float32"
+) -> Tensor:
+    """clip(x + epsilon g(x)) of images x (B, C, H, W) in [0, 1]; g in that precision."""
+    with precise(images.device, precision):
+        noise: Tensor = generator(images)
+    return (images + epsilon * noise.to(images.dtype)).clamp(0, 1)
 
 
 def loss_after_pseudo_step(
@@ -226,17 +240,21 @@ def loss_after_pseudo_step(
     seen: tuple[Tensor, Tensor],
     judged: tuple[Tensor, Tensor],
     rate: float,
+    precision: str = "float32",
 ) -> Tensor:
     """The loss on one batch after an SGD step on another, differentiable in the latter's images.
 
     The classifier, in training mode, stays as it is: ``scratch`` is a copy of its buffers, which
     the two passes write to. The step is on images and labels seen, the loss of those judged.
     """
+
+    def loss_at(weights: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        with precise(images.device, precision):
+            logits = functional_call(model, (weights, scratch), images)
+        return F.cross_entropy(logits.to(images.dtype), labels)
+
     weights = weights_of(model)
-    logits = functional_call(model, (weights, scratch), seen[0])
-    stepped = sgd_step(weights, F.cross_entropy(logits, seen[1]), rate)
-    logits = functional_call(model, (stepped, scratch), judged[0])
-    return F.cross_entropy(logits, judged[1])
+    return loss_at(sgd_step(weights, loss_at(weights, *seen), rate), *judged)
 
 
 def _networks(task: AttackTask, config: Config) -> tuple[nn.Module, nn.Module]:
@@ -283,12 +301,12 @@ def _fresh(blank: nn.Module, task: AttackTask) -> nn.Module:
     return model.to(task.images.device)
 
 
-def _perturb_all(generator: nn.Module, images: Tensor, epsilon: float) -> Tensor:
+def _perturb_all(generator: nn.Module, images: Tensor, config: Config) -> Tensor:
     result, size = torch.empty_like(images), pass_size(images, gradients=False)
     with torch.no_grad():
         for first in range(0, len(images), size):
             batch = slice(first, first + size)
-            result[batch] = perturb(generator, images[batch], epsilon)
+            result[batch] = perturb(generator, images[batch], config.epsilon, config.precision)
     return result
 
 

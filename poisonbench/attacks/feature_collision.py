@@ -116,7 +116,7 @@ def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
 def craft(task: TargetedTask, config: Config) -> Tensor:
     """Poisons (T, P, C, H, W) float32 in [0, 1] for the task's targets."""
     # 1. The targets' features.
-    space = FeatureSpace(surrogate_models(task, config), task.targets)
+    space = FeatureSpace(surrogate_models(task, config), task.targets, config.precision)
     if config.form == "watermark":
         return _watermarked(task, config, space)
     # 2.

@@ -43,6 +43,7 @@ from poisonbench.attacks.shared.unrolled_step import weights_of
 from poisonbench.core.settings import Profiles
 from poisonbench.core.work import Sizes, Work
 from poisonbench.models.classifier import Classifier
+from poisonbench.training.precision import precise
 from poisonbench.training.recipe import Recipe
 
 VERSION = 1
@@ -82,7 +83,10 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
     goals = []
     for model in models:
         pairs = zip(task.targets, task.intended, strict=True)
-        rows = [parameter_gradient(model, image[None], label[None]) for image, label in pairs]
+        rows = [
+            parameter_gradient(model, image[None], label[None], precision=config.precision)
+            for image, label in pairs
+        ]
         goals.append(F.normalize(torch.stack(rows), eps=1e-12))
     shortest = torch.full((), torch.inf, device=task.images.device)
 
@@ -91,7 +95,9 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
         losses = []
         groups = zip(images, task.labels[targets], goals[number][targets], strict=True)
         for poisons, labels, goal in groups:
-            gradient = parameter_gradient(models[number], poisons, labels, create_graph=True)
+            gradient = parameter_gradient(
+                models[number], poisons, labels, create_graph=True, precision=config.precision
+            )
             losses.append(matching_loss(gradient, goal))
             torch.minimum(shortest, gradient.detach().norm(), out=shortest)
         return torch.stack(losses)
@@ -108,14 +114,21 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
 
 
 def parameter_gradient(
-    model: Classifier, images: Tensor, labels: Tensor, *, create_graph: bool = False
+    model: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    create_graph: bool = False,
+    precision: str = "float32",
 ) -> Tensor:
     """Gradient (D,) of the mean cross-entropy of images with respect to all D parameters.
 
     With ``create_graph`` the gradient itself can be differentiated.
     """
     parameters = weights_of(model)
-    loss = F.cross_entropy(functional_call(model, parameters, (images,)), labels)
+    with precise(images.device, precision):
+        logits = functional_call(model, parameters, (images,))
+    loss = F.cross_entropy(logits.to(images.dtype), labels)
     gradients = torch.autograd.grad(loss, list(parameters.values()), create_graph=create_graph)
     return torch.cat([gradient.flatten() for gradient in gradients])
 

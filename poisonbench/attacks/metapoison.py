@@ -62,6 +62,7 @@ from poisonbench.core.errors import DivergedError, UsageError
 from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.core.work import Passes, Sizes, Work
 from poisonbench.models.classifier import Classifier
+from poisonbench.training.precision import precise
 from poisonbench.training.recipe import Recipe
 
 VERSION = 1
@@ -146,6 +147,11 @@ class Config(AttackConfig):
     bn: Literal["batch", "eval"] = setting(
         "batch", "Batch norm by the statistics of the batch, or by running ones."
     )
+    precision: Literal["float32", "auto", "bfloat16"] = setting(
+        "float32",
+        "Arithmetic of the networks' passes; auto: bfloat16 where the device has it.",
+        extension=True,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -175,7 +181,9 @@ def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
     epochs = config.surrogates - 1 if is_staggered else recipe.epochs
     states = config.surrogates * (config.surrogates if is_staggered else 1)
     return Work(
-        passes=(Passes(kind="unrolled", images=steps * size, batch=size),),
+        passes=(
+            Passes(kind="unrolled", images=steps * size, batch=size, precision=config.precision),
+        ),
         surrogates=tuple((number, epochs) for number in range(config.surrogates)),
         memory=states * sizes.weights + 4 * sizes.pixels,
     )
@@ -261,6 +269,7 @@ def unrolled_loss(
     target: Tensor,
     intended: Tensor,
     rate: float,
+    precision: str = "float32",
 ) -> Tensor:
     """Mean over i = 1..K of the target's loss after i SGD steps, differentiable in all images.
 
@@ -272,7 +281,9 @@ def unrolled_loss(
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     losses = []
     for number, (images, labels) in enumerate(batches):
-        logits = functional_call(model, (weights, buffers), torch.cat([images, target[None]]))
+        with precise(target.device, precision):
+            logits = functional_call(model, (weights, buffers), torch.cat([images, target[None]]))
+        logits = logits.to(target.dtype)
         if number > 0:
             losses.append(carlini_wagner(logits[-1], intended))
         if number + 1 < len(batches):
@@ -340,7 +351,12 @@ def _poison_gradient(
         images = torch.cat([first, clean.images.to(poisons) / 255])
         batches.append((images, torch.cat([own, clean.labels])))
     loss = unrolled_loss(
-        model, batches, task.targets[target], task.intended[target], config.inner_learning_rate
+        model,
+        batches,
+        task.targets[target],
+        task.intended[target],
+        config.inner_learning_rate,
+        config.precision,
     )
     return torch.autograd.grad(loss, moved)[0]
 

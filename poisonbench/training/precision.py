@@ -16,6 +16,11 @@ def network_precision(device: torch.device, precision: str) -> torch.dtype:
     return torch.bfloat16 if has else torch.float32
 
 
+def precise(device: torch.device, precision: str) -> torch.autocast:
+    """A context in which networks run in the precision that a setting names."""
+    return autocast(device, network_precision(device, precision))
+
+
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
     """A context in which networks run in that precision; float32 leaves them as they are."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision is torch.bfloat16)

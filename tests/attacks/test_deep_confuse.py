@@ -153,8 +153,8 @@ def test_the_generator_climbs_or_descends(monkeypatch, objective, rises):
     """With a classifier that stands still, whatever changes the loss is the generator."""
     losses, judged, original = [], [], dc.loss_after_pseudo_step
 
-    def remember(model, scratch, seen, clean, rate):
-        losses.append(original(model, scratch, seen, clean, rate))
+    def remember(model, scratch, seen, clean, rate, precision):
+        losses.append(original(model, scratch, seen, clean, rate, precision))
         judged.append(clean[1] - seen[1])
         return losses[-1]
 
@@ -193,12 +193,12 @@ class Recorder:
             )
             return poisoned
 
-        def perturb(generator, images, epsilon):
+        def perturb(generator, images, epsilon, precision):
             if torch.is_grad_enabled():
                 assert all(module.training for module in generator.modules())
                 self.student = generator
                 self.rounds[-1]["students"].append(weights_of(generator))
-            return perturb_one(generator, images, epsilon)
+            return perturb_one(generator, images, epsilon, precision)
 
         def pseudo_step(model, *rest):
             self.rounds[-1]["classifiers"].append(weights_of(model))

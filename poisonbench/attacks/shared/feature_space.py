@@ -13,17 +13,20 @@ from poisonbench.attacks.shared.resuming import adam_tensors, resume
 from poisonbench.attacks.shared.targeted_optimiser import Objective, OptimiserConfig
 from poisonbench.models.classifier import Classifier, groups_in_a_pass
 from poisonbench.models.folding import folded
+from poisonbench.training.precision import precise
 from poisonbench.training.projected_gradient import project_linf
 
 
 class FeatureSpace:
     """The surrogates as feature extractors: frozen copies in eval mode.
 
-    ``targets`` are the targets' features (T, F) at each.
+    ``targets`` are the targets' features (T, F) at each; ``precision`` is that of all passes.
     """
 
-    def __init__(self, models: Sequence[Classifier], targets: Tensor) -> None:
-        self.models = models
+    def __init__(
+        self, models: Sequence[Classifier], targets: Tensor, precision: str = "float32"
+    ) -> None:
+        self.models, self.precision = models, precision
         self._networks = [folded(model) for model in models]
         # Each in a pass of its own, so that no neighbour changes a rounding.
         with torch.no_grad():
@@ -35,8 +38,9 @@ class FeatureSpace:
     def embed(self, number: int, images: Tensor) -> Tensor:
         """Features (G, P, F) of images (G, P, C, H, W) at the surrogate of that number."""
         flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        features = self._networks[number].embed(flat)
-        return features.view(*images.shape[:2], -1)
+        with precise(images.device, self.precision):
+            features = self._networks[number].embed(flat)
+        return features.to(images.dtype).view(*images.shape[:2], -1)
 
     def objective(self, distance: Callable[[Tensor, Tensor], Tensor]) -> Objective:
         """The distance (G,) of the poisons' features (G, P, F) from the targets' (G, F)."""

@@ -70,6 +70,11 @@ class OptimiserConfig(AttackConfig):
     steps: int = setting(250, "Gradient steps.", low=1)
     step_size: float = setting(0.1, "First step, in standard deviations of the data.", over=0)
     surrogates: int = setting(1, "Models of the attacker, whose gradients are summed.", low=1)
+    precision: Literal["float32", "auto", "bfloat16"] = setting(
+        "float32",
+        "Arithmetic of the surrogates' passes; auto: bfloat16 where the device has it.",
+        extension=True,
+    )
 
     def unit(self, std: Tensor) -> Tensor:
         """What a step of 1 is in pixels of [0, 1], (C, 1, 1); ``std`` is the data's."""
@@ -121,7 +126,7 @@ def brewing_work(kind: PassKind, config: BrewingConfig, recipe: Recipe, sizes: S
     ends = _surrogate_epochs(config, recipe.epochs)
     trained = [(0, recipe.epochs)] if config.stagger == "snapshots" else list(enumerate(ends))
     return Work(
-        passes=(Passes(kind=kind, images=images, batch=sizes.images),),
+        passes=(Passes(kind=kind, images=images, batch=sizes.images, precision=config.precision),),
         surrogates=tuple(trained),
         memory=3 * config.restarts * sizes.pixels + config.surrogates * sizes.weights,
     )
