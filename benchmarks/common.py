@@ -6,7 +6,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -14,14 +14,15 @@ from statistics import median
 import torch
 
 from poisonbench.core.seeds import Seeds
-from poisonbench.core.settings import resolve
 from poisonbench.data.sources import load_dataset
 from poisonbench.data.splits import Dataset
 from poisonbench.models import build_model
 from poisonbench.models.classifier import Classifier
+from poisonbench.registry import defenses
 from poisonbench.runs.context import default_model, find_device
 from poisonbench.runs.environment import environment
-from poisonbench.training.recipe import RECIPE_PRESETS, Recipe
+from poisonbench.runs.method_settings import read_settings
+from poisonbench.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -93,14 +94,8 @@ def grey_dataset(options: argparse.Namespace) -> Dataset:
 
 def paper_recipe(dataset: Dataset, **overrides: object) -> Recipe:
     """The recipe of ``--profile paper`` for this data set, with some settings replaced."""
-    return resolve(
-        Recipe,
-        RECIPE_PRESETS,
-        profile="paper",
-        presets=dataset.presets,
-        overrides=overrides,
-        owner="recipe",
-    )
+    recipe: Recipe = read_settings(defenses()["none"], dataset, "paper", {}).recipe
+    return replace(recipe, **overrides)  # type: ignore[arg-type]
 
 
 def fresh_model(dataset: Dataset, seeds: Seeds) -> Classifier:

@@ -41,7 +41,11 @@ ATTACKS: dict[str, ModuleType] = {
 }
 
 #: Image shape, and whether victims of this network augment, by network.
-NETWORKS = {"mnist-cnn": ((1, 28, 28), False), "cifar-resnet18": ((3, 32, 32), True)}
+NETWORKS = {
+    "mnist-cnn": ((1, 28, 28), False),
+    "cifar-small": ((3, 32, 32), True),
+    "cifar-resnet18": ((3, 32, 32), True),
+}
 NUM_CLASSES = 10
 
 

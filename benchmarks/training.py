@@ -2,6 +2,7 @@
 
     python benchmarks/training.py --markdown
     python benchmarks/training.py --dataset mnist --data-root data --trials 5
+    python benchmarks/training.py --dataset cifar10@10000 --data-root data --trials 1
 
 The plain loop is what a PyTorch user writes first: a Dataset that turns one uint8 image after the
 other into a float tensor, a shuffling DataLoader with 0 or 2 workers, float32, NCHW, the loss
@@ -28,7 +29,6 @@ import torch
 import torch.nn.functional as F
 from common import (
     fresh_model,
-    grey_dataset,
     now,
     paper_recipe,
     parser,
@@ -39,8 +39,10 @@ from scipy import stats
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
+from torchvision import transforms
 
 from poisonbench.core.seeds import Seeds
+from poisonbench.data.sources import load_dataset
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.models.classifier import Classifier
 from poisonbench.results.statistics import summarise
@@ -51,16 +53,18 @@ from poisonbench.training.trainer import Trainer
 
 
 class PlainImages(TorchDataset[tuple[Tensor, int]]):
-    """uint8 images in memory that are converted one at a time, as ToTensor does."""
+    """uint8 images in memory that are converted one at a time, as ToTensor does, and augmented."""
 
-    def __init__(self, split: Split) -> None:
+    def __init__(self, split: Split, augment: str) -> None:
         self.images, self.labels = split.images, split.labels
+        crop_flip = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+        self.augment = transforms.Compose(crop_flip if augment == "crop-flip" else [])
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, row: int) -> tuple[Tensor, int]:
-        return self.images[row].float().div(255), int(self.labels[row])
+        return self.augment(self.images[row].float().div(255)), int(self.labels[row])
 
 
 def plain_training(
@@ -74,7 +78,7 @@ def plain_training(
 ) -> float:
     """Train in place with the plain loop; seconds without building the loader."""
     loader = DataLoader(
-        PlainImages(train),
+        PlainImages(train, recipe.augment),
         batch_size=recipe.batch_size,
         shuffle=True,
         num_workers=workers,
@@ -90,7 +94,10 @@ def plain_training(
         nesterov=recipe.momentum > 0,
         weight_decay=recipe.weight_decay,
     )
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(recipe.milestones))
+    steps = len(loader)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: recipe.rate_at((step + 0.5) / steps) / recipe.learning_rate
+    )
     start = now(device)
     for _ in range(recipe.epochs):
         total = torch.zeros((), device=device)
@@ -101,9 +108,9 @@ def plain_training(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            schedule.step()
             total += loss.detach()
         total.item()
-        schedule.step()
     return now(device) - start
 
 
@@ -131,8 +138,6 @@ def train_once(
 ) -> tuple[Classifier, float]:
     """A model trained by one variant, and the seconds of training alone."""
     recipe = paper_recipe(dataset, epochs=epochs, precision=variant.get("precision", "float32"))
-    if recipe.augment != "none":
-        raise SystemExit("the plain loop has no augmentation; use a data set without it")
     model = fresh_model(dataset, seeds)
     if "workers" in variant:
         seconds = plain_training(
@@ -187,7 +192,7 @@ def accuracies(
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     device = prepare(options)
-    dataset = grey_dataset(options)
+    dataset = load_dataset(options.dataset, options.data_root, options.seed)
     default = str(network_precision(device, "auto")).removeprefix("torch.")
     measured = speeds(dataset, device, options.blocks, options.block_images, options.seed)
     plain = max(
