@@ -84,9 +84,14 @@ def prepare(options: argparse.Namespace) -> torch.device:
     return find_device(options.device)
 
 
+def dataset_of(options: argparse.Namespace) -> Dataset:
+    """The data set that was asked for."""
+    return load_dataset(options.dataset, options.data_root, options.seed)
+
+
 def grey_dataset(options: argparse.Namespace) -> Dataset:
     """The data set that was asked for, if it is one that the MNIST CNN trains on."""
-    dataset = load_dataset(options.dataset, options.data_root, options.seed)
+    dataset = dataset_of(options)
     if dataset.presets[0] != "mnist":
         raise SystemExit(f"expected a grey data set such as mnist, got {options.dataset!r}")
     return dataset

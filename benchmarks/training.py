@@ -28,6 +28,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from common import (
+    dataset_of,
     fresh_model,
     now,
     paper_recipe,
@@ -42,7 +43,6 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 
 from poisonbench.core.seeds import Seeds
-from poisonbench.data.sources import load_dataset
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.models.classifier import Classifier
 from poisonbench.results.statistics import summarise
@@ -192,7 +192,7 @@ def accuracies(
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     device = prepare(options)
-    dataset = load_dataset(options.dataset, options.data_root, options.seed)
+    dataset = dataset_of(options)
     default = str(network_precision(device, "auto")).removeprefix("torch.")
     measured = speeds(dataset, device, options.blocks, options.block_images, options.seed)
     plain = max(

@@ -146,7 +146,7 @@ def test_training(script, tiny_mnist, capsys, monkeypatch):
 
 def test_variants_are_what_they_say(script, tiny_mnist, monkeypatch):
     module = script("training")
-    dataset = module.grey_dataset(module._options([]))
+    dataset = module.dataset_of(module._options([]))
     quick = []
 
     original = trainer_module.quick_forward
@@ -171,7 +171,7 @@ def test_variants_are_what_they_say(script, tiny_mnist, monkeypatch):
 def test_one_plain_step_is_one_step_of_fit(script, tiny_mnist):
     """The two loops differ by the order of the images alone: with one batch there is none."""
     module = script("training")
-    dataset = module.grey_dataset(module._options([]))
+    dataset = module.dataset_of(module._options([]))
     train = dataset.train.rows(torch.arange(128))
     known = module.variants(CPU)
     states = [
