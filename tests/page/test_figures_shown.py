@@ -9,13 +9,15 @@ from helpers.synthetic_runs import changed, hint_run, make_record, targeted_run
 from poisonbench.page.document import build_page
 from poisonbench.page.figures_shown import figures_of, ratio_figures
 from poisonbench.page.groups import rows_of
+from poisonbench.page.poison_pictures import DataSets
 from poisonbench.results.store import Store
 
 DATA = Path("data")
+SETS = DataSets(DATA)
 
 
 def drawn(numbers, *records):
-    return figures_of(rows_of(records), [("figure", numbers)], DATA)
+    return figures_of(rows_of(records), [("figure", numbers)], SETS)
 
 
 def test_accuracy_against_rho_has_the_means_of_each_ratio():
@@ -33,7 +35,7 @@ def test_accuracy_against_rho_has_the_means_of_each_ratio():
 
 def test_the_sensitivity_of_hint_is_drawn_where_it_has_runs():
     runs = [hint_run(0.97), hint_run(0.96, parameter="ratio", value=0.25)]
-    figures = figures_of(rows_of(runs), [], DATA)
+    figures = figures_of(rows_of(runs), [], SETS)
     assert [figure.id for figure in figures.plots] == ["figure-sensitivity-mnist"]
     measured = [row for row in figures.plots[0].table.blocks[0].rows if row[0] == "measured"]
     assert [row[1:3] for row in measured] == [("0.25", "96"), ("0.5", "97")]
@@ -42,7 +44,7 @@ def test_the_sensitivity_of_hint_is_drawn_where_it_has_runs():
 def test_targets_have_the_answer_of_each_defense():
     runs = [targeted_run(t == 0, trial=t) for t in range(2)]
     runs += [targeted_run(False, method="hint")]
-    (figure,) = figures_of(rows_of(runs), [], DATA).answers
+    (figure,) = figures_of(rows_of(runs), [], SETS).answers
     assert [caption for caption, _ in figure.columns] == [
         "trial 0, test image 100: is 1, shall be 3",
         "trial 1, test image 101: is 1, shall be 3",
@@ -60,10 +62,10 @@ def test_targets_of_data_that_is_here_have_their_pictures():
     data = load_dataset("mnist-sample", DATA, 0)
     run = targeted_run(True, target=5, labels={"dataset": "mnist-sample"})
     run = changed(run, spec={"dataset": {"name": "mnist-sample", "digest": data.digest}})
-    (figure,) = figures_of(rows_of([run]), [], DATA).answers
+    (figure,) = figures_of(rows_of([run]), [], SETS).answers
     assert figure.columns[0][1].startswith("data:image/png;base64,")
     other = changed(run, spec={"dataset": {"digest": "another"}})
-    (figure,) = figures_of(rows_of([other]), [], DATA).answers
+    (figure,) = figures_of(rows_of([other]), [], SETS).answers
     assert figure.columns[0][1] == ""
 
 
