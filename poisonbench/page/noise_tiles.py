@@ -63,7 +63,7 @@ def noise_tiles(images: Sequence[Mapping[str, Any]]) -> Tiles | None:
             about = image[name]
             text = f"at most {255 * float(about['max_abs_noise']):.3g}/255"
             if about["shown_times"] is not None:
-                text += f", shown \u00d7 {float(about['shown_times']):g}"
+                text += f", shown \u00d7\u00a0{float(about['shown_times']):g}"
             if name == "wrong_label":
                 text = f"label {about['noise_made_with']}, {text}"
             tiles.append(Tile(_address(about["png"]), text))
