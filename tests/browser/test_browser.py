@@ -12,12 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.command_line import job
 from helpers.synthetic_runs import changed, make_record, with_outcomes
 from poisonbench.page.document import build_page
 from poisonbench.page.groups import rows_of
 from poisonbench.page.run_pages import FILTERS, run_pages
 from poisonbench.page.serve import Watched, make_server
 from poisonbench.results.store import Store
+from poisonbench.sweep.job_states import Failure, JobStates
+from poisonbench.sweep.plan import keep_plan, make_plan
 from poisonbench.tables import catalogue
 from poisonbench.tables.all_runs import build_runs
 from poisonbench.tables.render import render_latex
@@ -347,12 +350,17 @@ def test_print_has_the_content_and_not_the_controls(opened, shipped):
 def test_the_served_page_refreshes_when_a_run_is_done(opened, tmp_path):
     store = Store(tmp_path)
     store.write_record(make_record(0.9))
+    jobs = [job(number) for number in range(2)]
+    keep_plan(make_plan(jobs), store.plans)
+    JobStates(store).write_failure(jobs[1], Failure(1, "<b>no room", "log"))
     server = make_server(Watched([tmp_path], Path("data")))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
         page = opened(f"http://127.0.0.1:{server.server_port}/#runs")
         assert shown_rows(page) == 1
+        page.locator("#progress .job-failed", has_text="<b>no room").wait_for()
+        assert "0 of 2 jobs done (1 planned, 1 failed)" in page.locator("#progress").inner_text()
         store.write_record(make_record(0.8, trial=1))
         page.locator("#run-table tbody tr").nth(1).wait_for(timeout=60_000)
         assert page.evaluate("location.hash") == "#runs"
