@@ -337,8 +337,14 @@ def test_the_reader_chooses_light_or_dark(opened, shipped):
 
 
 def test_print_has_the_content_and_not_the_controls(opened, shipped):
-    page = opened(shipped)
-    page.emulate_media(media="print")
+    # A sheet of A4 within its margins; a browser makes what is wider smaller, to be read yet.
+    page = opened(shipped, 700, color_scheme="dark")
+    page.locator("#theme").click()
+    page.locator("#theme").click()
+    page.emulate_media(media="print", color_scheme="dark")
+    white = "rgb(255, 255, 255)"
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == white
+    assert page.evaluate("document.documentElement.scrollWidth") < 1.25 * 700
     assert not page.locator("#filters").is_visible()
     assert not page.locator("nav").is_visible()
     assert page.locator(".matrix").first.is_visible()
