@@ -73,6 +73,10 @@ def test_every_view_opens_and_nothing_is_wider_than_the_screen(opened, shipped, 
         assert page.locator(f"#{anchor}").is_visible()
         assert page.locator(".view:visible").count() == 1
         assert page.evaluate("document.documentElement.scrollWidth") <= width, anchor
+        page.goto(f"{shipped}#matrix")
+        page.evaluate("anchor => { location.hash = anchor }", anchor)
+        page.evaluate("new Promise((go) => setTimeout(go, 150))")
+        assert page.evaluate("scrollY") == 0, anchor
 
 
 def test_every_internal_link_resolves(opened, shipped):

@@ -135,6 +135,16 @@ def test_the_noise_that_was_drawn_is_a_table_of_images():
     assert tiles.size == 112
 
 
+def test_what_figures_say_stays_text(tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "figure-1.json").write_text(json.dumps(NOISE))
+    text = build_page([tmp_path], DATA).text
+    assert "&lt;b&gt;seven" in text
+    assert "&lt;i&gt;7, 50.0 %" in text
+    assert "<b>seven" not in text
+    assert text.count("<img ") == 3
+
+
 def test_numbers_of_noise_without_pictures_are_a_table_alone():
     images = [{key: value for key, value in NOISE["images"][0].items() if key != "png"}]
     (figure,) = drawn({**NOISE, "images": images}).plots
