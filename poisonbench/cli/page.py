@@ -20,6 +20,12 @@ class _PageOptions:
     serve: bool = common.option(
         False, "Instead: serve the page to this machine alone, and refresh it as results come."
     )
+    plan: list[Path] | None = common.option(
+        None,
+        "With --serve: a plan whose progress to show; may be repeated. Those that lie in the "
+        "folder, or that a sweep ran into it, are shown without.",
+        metavar="PLAN",
+    )
     port: int = common.option(0, "Port of --serve; 0 takes a free one.", min=0, max=65535)
     data_root: common.DataRootOption = DEFAULT_DATA_ROOT
     plugin: common.PluginOption = None
@@ -42,10 +48,17 @@ def page(options: _PageOptions) -> None:
                 "with `poisonbench defend` or choose another"
             )
     if options.serve:
-        from poisonbench.page.serve import serve
+        from poisonbench.page.serve import Watched, serve
+        from poisonbench.sweep.plan import read_plan
 
-        serve(folders, options.data_root, options.port, lambda text: common.say(text))
+        plans = options.plan or []
+        for path in plans:
+            read_plan(path)
+        watched = Watched(folders, options.data_root, plans)
+        serve(watched, options.port, lambda text: common.say(text))
         return
+    if options.plan:
+        raise UsageError("expected --plan with --serve, got it alone; leave it out")
     from poisonbench.page.document import build_page
 
     built = build_page(folders, options.data_root)

@@ -30,7 +30,7 @@ from poisonbench.sweep.costs import Costs
 from poisonbench.sweep.execute import Sweep
 from poisonbench.sweep.garbage import STALE, delete, find_garbage, unfinished_checkpoints
 from poisonbench.sweep.job_states import JobStates
-from poisonbench.sweep.plan import Plan, read_plan, write_plan
+from poisonbench.sweep.plan import Plan, keep_plan, read_plan, write_plan
 from poisonbench.sweep.progress_view import JobBars, View
 
 if TYPE_CHECKING:
@@ -209,6 +209,7 @@ def run(plan: PlanArgument, options: _SweepOptions) -> None:
         has_bars = sys.stderr.isatty() and not options.quiet
         view = stack.enter_context(JobBars()) if has_bars else View(quiet=options.quiet)
         states, slots = _job_states(options.results), options.jobs or len(devices)
+        keep_plan(planned, states.store.plans)
         sweep = Sweep(planned, jobs, states, options.data_root, devices, slots, view, stopping)
         try:
             sweep.run()

@@ -23,7 +23,7 @@ from poisonbench.data.splits import Dataset, Split, other_labels
 from poisonbench.defenses.hint import Hint
 from poisonbench.entries import shown_name
 from poisonbench.figures.drawing import Figure, Grid, Tile
-from poisonbench.figures.images import answer, picture_of, short_name
+from poisonbench.figures.images import answer, picture_of, png_text, short_name
 from poisonbench.models import check_model
 from poisonbench.models.classifier import Classifier
 from poisonbench.registry import defenses
@@ -219,17 +219,21 @@ def _image_numbers(index: int, first: Round, class_names: Sequence[str]) -> dict
     label = int(first.selected.labels[index])
     numbers: dict[str, Any] = {
         "label": class_names[label],
+        "png": png_text(first.selected.images[index]),
         "before": answer(first.before[index], label, class_names),
     }
     for name, effect in first.effects.items():
         size = effect.noise[index].abs()
         largest = float(size.max())
+        # It fills half of the range of grey.
+        times = float(f"{0.5 / largest:.2g}") if largest > 0 else None
         numbers[name] = {
             "noise_made_with": class_names[int(effect.labels[index])],
             "max_abs_noise": largest,
             "mean_abs_noise": float(size.double().mean()),
-            # It fills half of the range of grey.
-            "shown_times": float(f"{0.5 / largest:.2g}") if largest > 0 else None,
+            "shown_times": times,
+            "png": png_text(effect.noise[index] * (times or 1) + 0.5),
+            "noisy_png": png_text(effect.images[index]),
             "after": answer(effect.probabilities[index], label, class_names),
         }
     return numbers

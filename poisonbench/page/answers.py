@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from poisonbench.page.groups import Row
-from poisonbench.page.poison_pictures import TestImages, read_test_images
+from poisonbench.page.poison_pictures import DataSets, TestImages, read_test_images
 from poisonbench.results.records import RunRecord
 
 #: Images side by side.
@@ -44,12 +43,12 @@ class AnswerFigure:
     caption: str
 
 
-def target_figures(rows: Sequence[Row], data_root: Path | None) -> list[AnswerFigure]:
+def target_figures(rows: Sequence[Row], sets: DataSets) -> list[AnswerFigure]:
     """For each targeted poison what the victims of its first trials say of their targets."""
-    return [_of_targets(row, data_root) for row in rows if row.is_targeted]
+    return [_of_targets(row, sets) for row in rows if row.is_targeted]
 
 
-def _of_targets(row: Row, data_root: Path | None) -> AnswerFigure:
+def _of_targets(row: Row, sets: DataSets) -> AnswerFigure:
     by_entry = [
         (entry.label, {(run.spec.seed, run.spec.trial): run for run in entry.trials})
         for entry in row.entries
@@ -58,7 +57,7 @@ def _of_targets(row: Row, data_root: Path | None) -> AnswerFigure:
     first = {trial: next(runs[trial] for _, runs in by_entry if trial in runs) for trial in trials}
     goals = {trial: run.on_target[0] for trial, run in first.items()}
     seed, targets = row.runs[0].spec.seed, [goal.target for goal in goals.values()]
-    images = read_test_images(row.dataset, row.digest, seed, data_root, targets)
+    images = read_test_images(row.dataset, row.digest, seed, sets, targets)
     columns = []
     for (_, trial), goal in goals.items():
         own, intended = images.name(goal.target_class), images.name(goal.intended_class)
@@ -89,7 +88,7 @@ def _target_answer(run: RunRecord | None, images: TestImages) -> Answer:
 
 
 def drawn_predictions(
-    numbers: Mapping[str, Any], records: Sequence[RunRecord], data_root: Path | None
+    numbers: Mapping[str, Any], records: Sequence[RunRecord], sets: DataSets
 ) -> AnswerFigure:
     """HINT's Figure 2 from the numbers that ``poisonbench figure 2`` wrote.
 
@@ -101,7 +100,7 @@ def drawn_predictions(
     own = next((record for record in records if record.spec.dataset.digest == digest), None)
     name = str(data["name"]) if own is None else own.labels.dataset
     rows = [int(image["row"]) for image in images]
-    pictures = read_test_images(name, digest, int(numbers["seed"]), data_root, rows)
+    pictures = read_test_images(name, digest, int(numbers["seed"]), sets, rows)
     known = {record.id for record in records}
     lines = []
     for label, run in runs.items():

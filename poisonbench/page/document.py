@@ -22,6 +22,7 @@ from poisonbench.page.folder import read_folders
 from poisonbench.page.groups import Row, rows_of
 from poisonbench.page.pairs import pair_table
 from poisonbench.page.poison_pages import poison_pages, read_artefacts
+from poisonbench.page.poison_pictures import DataSets
 from poisonbench.page.run_pages import (
     FILTERS,
     RunPage,
@@ -48,7 +49,7 @@ from poisonbench.tables.summary import sentences
 #: Lines of one comparison's learning curves that can still be told apart.
 _MOST_LINES = 7
 
-_SCRIPTS = ("view.js", "filters.js", "tables.js", "compare.js")
+_SCRIPTS = ("view.js", "filters.js", "tables.js", "overlay.js", "compare.js")
 
 
 @dataclass(frozen=True)
@@ -94,15 +95,16 @@ def build_page(paths: Sequence[Path], data_root: Path, *, live: str | None = Non
 
     Args:
         paths: the folders.
-        data_root: where data sets are, for the clean images of poisons.
+        data_root: where data sets are, for the pictures.
         live: digest of the folders, of a page that asks the server that it comes from for news.
     """
     folders = read_folders(paths)
     records = folders.records
     rows = rows_of(records)
     artefacts, damaged_cards = read_artefacts(folders.stores)
-    # Records alone make the same page everywhere, and quickly: pictures go with poisons.
-    figures = figures_of(rows, folders.drawn, data_root if artefacts else None)
+    # Records alone make the same page everywhere: data that may be lacking is read for poisons.
+    sets = DataSets(data_root, is_embedded_alone=not artefacts)
+    figures = figures_of(rows, folders.drawn, sets)
     damaged = (*folders.damaged, *damaged_cards, *figures.damaged)
     pages = run_pages(rows)
     tradeoffs = overview.tradeoffs(rows)
@@ -126,7 +128,7 @@ def build_page(paths: Sequence[Path], data_root: Path, *, live: str | None = Non
         run_table=_run_table(pages),
         pages=pages,
         rows=[_shown_row(row) for row in rows],
-        poisons=poison_pages(rows, artefacts, data_root),
+        poisons=poison_pages(rows, artefacts, sets),
         figures=figures,
         environments=environments(records),
         damaged=damaged,
@@ -144,11 +146,12 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent_text, "shown": shown}
+    environment.filters |= {"moment": moment, "percent": percent_text, "shown": shown}
     environment.globals |= {
         "attributes": attributes,
         "exports": exports,
         "judged_filters": judged_filters,
+        "measured_first": measured_first,
         "row_filters": lambda row, method="": filters_of(row, method),
         "poison_anchor": poison_anchor,
         "p_text": p_text,
@@ -273,6 +276,22 @@ def judged_filters(judged: Comparison | Finding) -> dict[str, str]:
         "scenario": keys.get("scenario"),
     }
     return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def measured_first(table: Table) -> list[Block]:
+    """A table's blocks, those of data sets without a run last; a title begins with its data set."""
+
+    def dataset(block: Block) -> str:
+        return block.title.partition(":")[0]
+
+    blocks = table.filled_blocks
+    measured = {dataset(b) for b in blocks if any(one.records for one in (*b.cells, *b.judged))}
+    return sorted(blocks, key=lambda block: dataset(block) not in measured)
+
+
+def moment(time: str) -> str:
+    """A record's time of day as people write it."""
+    return time.replace("T", " ").replace("+00:00", " UTC")
 
 
 def p_text(p: float | None) -> str:

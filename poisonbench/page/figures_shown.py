@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -15,7 +14,10 @@ from poisonbench.figures.sensitivity_curves import sensitivity
 from poisonbench.page.answers import AnswerFigure, drawn_predictions, target_figures
 from poisonbench.page.folder import Trouble
 from poisonbench.page.groups import Row
+from poisonbench.page.noise_tiles import Tiles, noise_tiles
 from poisonbench.page.plots import plot
+from poisonbench.page.poison_pictures import DataSets
+from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Summary, mean_interval
 from poisonbench.tables.comparisons import Block, Table
 from poisonbench.tables.layout import DASH
@@ -24,13 +26,19 @@ from poisonbench.tables.paper_table import dataset_labels
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """One figure: its plots, the same numbers as a table, and what it shows."""
+    """One figure: its plots or images, the same numbers as a table, and what it shows.
+
+    Attributes:
+        dataset: whose filter hides it; empty where it is of none that the filters know.
+    """
 
     id: str
     title: str
     plots: tuple[tuple[str, Markup], ...]
     table: Table
     caption: str
+    dataset: str = ""
+    tiles: Tiles | None = None
 
 
 @dataclass(frozen=True)
@@ -43,18 +51,18 @@ class Figures:
 
 
 def figures_of(
-    rows: Sequence[Row], drawn: Sequence[tuple[str, Mapping[str, Any]]], data_root: Path | None
+    rows: Sequence[Row], drawn: Sequence[tuple[str, Mapping[str, Any]]], sets: DataSets
 ) -> Figures:
-    """All figures that have a measured point.
+    """All figures that have something to draw.
 
     Args:
         rows: the runs.
         drawn: numbers of figures that were drawn, by the name of their file.
-        data_root: where data sets are; null for no pictures of test images.
+        sets: where pictures of test images come from.
     """
     records = [record for row in rows for record in row.runs]
     made, damaged = ratio_figures(rows), []
-    answers = target_figures(rows, data_root)
+    answers = target_figures(rows, sets)
     used = {record.spec.dataset.name for record in records}
     curves: tuple[tuple[str, Callable[..., Figure]], ...] = (
         ("sensitivity", sensitivity),
@@ -64,15 +72,16 @@ def figures_of(
         for dataset in (label for label in dataset_labels() if label in used):
             figure = draw(records, dataset)
             if any(point["records"] for point in figure.numbers["points"]):
-                made.append(_shown(f"figure-{name}-{dataset}", figure.picture))
+                shown = _shown(f"figure-{name}-{dataset}", figure.picture, dataset)
+                made += [shown] if shown.plots else []
     for stem, numbers in drawn:
         try:
             if numbers.get("figure") == "features":
                 made.append(_shown(f"figure-{stem}", _features(numbers)))
             elif numbers.get("figure") == "2":
-                answers.append(drawn_predictions(numbers, records, data_root))
+                answers.append(drawn_predictions(numbers, records, sets))
             elif numbers.get("figure") == "1":
-                made.append(_noise(stem, numbers))
+                made.append(_shown_noise(stem, numbers, records))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             fault = f"expected a figure's numbers, got {type(error).__name__}: {error}"
             damaged.append(Trouble(f"figures/{stem}.json", fault))
@@ -101,12 +110,12 @@ def ratio_figures(rows: Sequence[Row]) -> list[Shown]:
         panel = percent_panel("test accuracy", "rho", lines)
         caption = "Mean of the trials and its 95 % interval (Student's t; none of one trial)."
         panels = Panels(title=f"Accuracy by poison ratio: {name}", panels=[panel], caption=caption)
-        made.append(_shown(f"ratio-{own[0].id}", panels))
+        made.append(_shown(f"ratio-{own[0].id}", panels, dataset))
     return made
 
 
-def _noise(stem: str, numbers: Mapping[str, Any]) -> Shown:
-    """HINT's Figure 1: what its noise does to the images that it selects, in numbers."""
+def _shown_noise(stem: str, numbers: Mapping[str, Any], records: Sequence[RunRecord]) -> Shown:
+    """HINT's Figure 1: its noise on some images, and what it does to all that it selects."""
     rows = []
     for name, part in numbers["all_selected"].items():
         before = 100 * float(part["mean_true_confidence_before"])
@@ -130,22 +139,40 @@ def _noise(stem: str, numbers: Mapping[str, Any]) -> Shown:
     title = f"HINT's healthy noise: {numbers['dataset']['name']}"
     block = Block(title=title, columns=columns, rows=tuple(rows), keys=1)
     caption = (
-        "Figure 1 of the HINT paper in numbers: the model's confidence in the true class, and "
-        "whether it is right, before and after the noise of HINT's first round. `poisonbench "
-        "figure 1` draws the images."
+        "After Figure 1 of the HINT paper: class and probability by the model as HINT has it in "
+        "its first round, without and with its noise. Grey is no noise, white raises and black "
+        "lowers a pixel; the noise is amplified as it says, the answers are of the noise as it "
+        "is. The table is of all images that HINT selects: the model's confidence in the true "
+        "class, and whether it is right."
     )
     table = Table(key=stem, title=title, blocks=(block,), notes=(caption,))
-    return Shown(id=f"figure-{_anchor(stem)}", title=title, plots=(), table=table, caption=caption)
+    own = {record.spec.dataset.digest: record.labels.dataset for record in records}
+    return Shown(
+        id=f"figure-{_anchor(stem)}",
+        title=title,
+        plots=(),
+        table=table,
+        caption=caption,
+        dataset=own.get(str(numbers["dataset"]["digest"]), ""),
+        tiles=noise_tiles(numbers["images"]),
+    )
 
 
-def _shown(name: str, picture: Any) -> Shown:
+def _shown(name: str, picture: Any, dataset: str = "") -> Shown:
     """The figure of a name, as an anchor."""
     assert isinstance(picture, Panels)
-    plots = tuple((panel.title, plot(panel)) for panel in picture.panels)
+    # One value across is no curve.
+    curves = [panel for panel in picture.panels if len({x for s in panel.series for x in s.x}) > 1]
+    plots = tuple((panel.title, plot(panel)) for panel in curves)
     blocks = tuple(_block(panel) for panel in picture.panels)
     table = Table(key=name, title=picture.title, blocks=blocks, notes=(picture.caption,))
     return Shown(
-        id=_anchor(name), title=picture.title, plots=plots, table=table, caption=picture.caption
+        id=_anchor(name),
+        title=picture.title,
+        plots=plots,
+        table=table,
+        caption=picture.caption,
+        dataset=dataset,
     )
 
 

@@ -31,6 +31,10 @@ _SHAPES = (
 )
 
 
+#: Between the intervals of lines at one place.
+_APART = 4
+
+
 @dataclass(frozen=True)
 class Axis:
     """The span of an axis and its round numbers."""
@@ -75,9 +79,13 @@ def plot(panel: Panel, *, has_markers: bool = True, links: Sequence[Sequence[str
         return Markup("")
     across, up = axis_over([x for x, _ in pairs]), axis_over(ys)
     parts = [_frame(panel, across, up)]
+    # Intervals at the same place would hide each other.
+    apart = _APART if has_markers and any(one.joined and one.low for one in panel.series) else 0
     for number, series in enumerate(panel.series):
         own = links[number] if number < len(links) else ()
-        parts.append(_series(series, number, (across, up), own, has_markers=has_markers))
+        shift = apart * (number - (len(panel.series) - 1) / 2)
+        group = _series(series, number, (across, up), own, has_markers=has_markers)
+        parts.append(group if not shift else f'<g transform="translate({shift:g})">{group}</g>')
     body = "".join(parts)
     named = escape(f"{panel.title}: {panel.y_label} against {panel.x_label}")
     legend = "" if len(panel.series) < 2 else _legend(panel.series)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,6 +17,9 @@ from poisonbench.page.run_pages import ANCHOR, shown
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
 from poisonbench.specs import CraftSpec, PoisonCard, seal_of
+
+if TYPE_CHECKING:
+    from poisonbench.page.poison_pictures import DataSets
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def read_artefacts(stores: Sequence[Store]) -> tuple[list[Artefact], list[Troubl
 
 
 def poison_pages(
-    rows: Sequence[Row], artefacts: Sequence[Artefact], data_root: Path
+    rows: Sequence[Row], artefacts: Sequence[Artefact], sets: DataSets
 ) -> list[PoisonPage]:
     """A page for each poison that runs were trained on or that lies in a folder."""
     of_digest: dict[str, list[tuple[str, Row, RunRecord]]] = {}
@@ -145,11 +148,11 @@ def poison_pages(
     known = {artefact.card.digest: artefact for artefact in artefacts}
     anchors = {artefact.path.name: artefact.anchor for artefact in artefacts}
     trained = [
-        _of_runs(digest, of_digest[digest], known.get(digest), anchors, data_root)
+        _of_runs(digest, of_digest[digest], known.get(digest), anchors, sets)
         for digest in of_digest
     ]
     alone = [
-        _of_artefact(artefact, _users(artefact, of_digest), data_root)
+        _of_artefact(artefact, _users(artefact, of_digest), sets)
         for digest, artefact in known.items()
         if digest not in of_digest
     ]
@@ -161,7 +164,7 @@ def _of_runs(
     runs: Sequence[tuple[str, Row, RunRecord]],
     artefact: Artefact | None,
     anchors: dict[str, str],
-    data_root: Path,
+    sets: DataSets,
 ) -> PoisonPage:
     _, row, record = runs[0]
     spec, origin = record.spec.poison, record.labels.poison
@@ -181,7 +184,7 @@ def _of_runs(
     pictures = Pictures(remark="Its artefact is not in the results folder: no pictures.")
     if artefact is not None:
         facts += _card_facts(artefact.card)
-        pictures = _pictures(artefact, row.dataset, data_root)
+        pictures = _pictures(artefact, row.dataset, sets)
     return PoisonPage(
         anchor=f"poison-{digest[:ANCHOR]}",
         attacks=tuple(spec.attacks),
@@ -196,7 +199,7 @@ def _of_runs(
 
 
 def _of_artefact(
-    artefact: Artefact, users: Sequence[tuple[str, Row, RunRecord]], data_root: Path
+    artefact: Artefact, users: Sequence[tuple[str, Row, RunRecord]], sets: DataSets
 ) -> PoisonPage:
     """A poison that no run was trained on as it is: mostly one that mixes are drawn from."""
     card = artefact.card
@@ -212,7 +215,7 @@ def _of_artefact(
         facts=(("data set", name), ("digest", card.digest), *_card_facts(card)),
         pools=(Pool("+".join(attacks), artefact.path.name, settings, None),),
         runs=tuple(users),
-        pictures=_pictures(artefact, name, data_root),
+        pictures=_pictures(artefact, name, sets),
     )
 
 
@@ -245,7 +248,7 @@ def _lines(settings: Mapping[str, Any]) -> str:
     return "\n".join(f"{name} = {shown(value)}" for name, value in sorted(settings.items()))
 
 
-def _pictures(artefact: Artefact, dataset: str, data_root: Path) -> Pictures:
+def _pictures(artefact: Artefact, dataset: str, sets: DataSets) -> Pictures:
     from poisonbench.page.poison_pictures import pictures_of
 
-    return pictures_of(artefact, dataset, data_root)
+    return pictures_of(artefact, dataset, sets)

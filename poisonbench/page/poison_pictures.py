@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from poisonbench.core.errors import PoisonbenchError
+from poisonbench.core.errors import ArtefactError, PoisonbenchError
 from poisonbench.entries import shown_name
 from poisonbench.page.poison_pages import Artefact, Image, Pictures
+from poisonbench.requests import DEFAULT_DATASET
 from poisonbench.specs import CraftSpec
 
 if TYPE_CHECKING:
@@ -26,6 +26,33 @@ _COUNT = 10
 _LARGEST = 128
 #: The width that a picture is shown at, at least: of small images a whole multiple of theirs.
 _SHOWN = 112
+
+
+class DataSets:
+    """Data sets for pictures, the last few kept: reading one takes longer than all its pictures.
+
+    Attributes:
+        root: where downloaded data sets are.
+        is_embedded_alone: whether only the embedded one is read, whose pictures are the same on
+            every machine.
+    """
+
+    def __init__(self, root: Path, *, is_embedded_alone: bool = False) -> None:
+        self.root = root
+        self.is_embedded_alone = is_embedded_alone
+        self.load = lru_cache(maxsize=4)(self._load)
+
+    def _load(self, name: str, seed: int) -> Dataset:
+        """A data set with its splits by that seed.
+
+        Raises:
+            PoisonbenchError: it is not here, or is not to be read.
+        """
+        from poisonbench.data.sources import load_dataset
+
+        if self.is_embedded_alone and name.partition("@")[0] != DEFAULT_DATASET:
+            raise ArtefactError(f"expected {DEFAULT_DATASET} or a part of it, got {name!r}")
+        return load_dataset(name, self.root, seed)
 
 
 @dataclass(frozen=True)
@@ -49,36 +76,31 @@ class TestImages:
 
 
 def read_test_images(
-    dataset: str, digest: str, seed: int, data_root: Path | None, rows: Sequence[int]
+    dataset: str, digest: str, seed: int, sets: DataSets, rows: Sequence[int]
 ) -> TestImages:
-    """Some test images of the data set with that digest; none without a folder to look in."""
-    if data_root is None:
-        return TestImages()
-    from poisonbench.data.sources import load_dataset
-
+    """Some test images of the data set with that digest; none where it is not at hand."""
     try:
-        data = load_dataset(dataset, data_root, seed)
+        data = sets.load(dataset, seed)
     except PoisonbenchError:
         return TestImages()
     if data.digest != digest:
         return TestImages()
     images = data.test.images
     addresses = {row: _address(images[row].cpu()) for row in rows if 0 <= row < len(images)}
-    return TestImages(addresses, tuple(data.class_names), _width(max(images.shape[-2:])))
+    return TestImages(addresses, tuple(data.class_names), shown_width(max(images.shape[-2:])))
 
 
-def pictures_of(artefact: Artefact, dataset: str, data_root: Path) -> Pictures:
+def pictures_of(artefact: Artefact, dataset: str, sets: DataSets) -> Pictures:
     """Ten images of a poison beside the clean ones, or a remark on why there are none."""
     from poisonbench.data.artefacts import read_poison
-    from poisonbench.data.sources import load_dataset
 
     spec = artefact.card.spec
     try:
-        data = load_dataset(dataset, data_root, spec.seed if isinstance(spec, CraftSpec) else 0)
+        data = sets.load(dataset, spec.seed if isinstance(spec, CraftSpec) else 0)
         poison = read_poison(artefact.path, data)
     except PoisonbenchError as error:
         reason = str(error).replace(str(artefact.path), artefact.path.name)
-        return Pictures(remark=f"No pictures: {reason.replace(str(data_root), 'DATA')}")
+        return Pictures(remark=f"No pictures: {reason.replace(str(sets.root), 'DATA')}")
     return _drawn(poison, data, dataset)
 
 
@@ -91,13 +113,18 @@ def _drawn(poison: Poison, data: Dataset, dataset: str) -> Pictures:
     levels = max(poison.card.levels, 1)
     change = (poisoned.double() - clean.double()) * 127 / levels + 128
     difference = change.round().clamp(0, 255).to(torch.uint8)
-    names = data.class_names
+    names, attacks = data.class_names, poison.card.attacks
+    makers = [
+        f", by {attacks[source]}" if len(attacks) > 1 else ""
+        for source in poison.sources[sample].tolist()
+    ]
     images = tuple(
         Image(
             _address(clean[i]),
             _address(poisoned[i]),
             _address(difference[i]),
-            f"training image {int(rows[i])}, class {names[int(data.train.labels[rows[i]])]}",
+            f"training image {int(rows[i])}, class {names[int(data.train.labels[rows[i]])]}"
+            f"{makers[i]}",
         )
         for i in range(len(sample))
     )
@@ -109,25 +136,18 @@ def _drawn(poison: Poison, data: Dataset, dataset: str) -> Pictures:
             f"victim shall call {names[goal.intended_class]}; the poisons are of class "
             f"{names[goal.poison_class]}."
         )
-    size = _width(max(clean.shape[-2:]))
+    size = shown_width(max(clean.shape[-2:]))
     remark = "" if len(sample) else f"No image of {shown_name(dataset)} is poisoned."
     return Pictures(images, target, caption, size, levels, remark)
 
 
-def _width(side: int) -> int:
+def shown_width(side: int) -> int:
     """The width that a picture is shown at: of small ones a whole multiple of theirs."""
     return side * -(-_SHOWN // side) if side < _SHOWN else min(side, _LARGEST)
 
 
 def _address(image: Tensor) -> str:
-    """A picture (C, H, W) uint8 as a data address; other than 1 or 3 channels are averaged."""
-    from PIL import Image as Picture
+    """A picture (C, H, W) uint8 as a data address."""
+    from poisonbench.figures.images import png_text
 
-    if image.shape[0] not in (1, 3):
-        image = image.double().mean(0, keepdim=True).to(image.dtype)
-    pixels = image.permute(1, 2, 0).squeeze(2) if image.shape[0] == 1 else image.permute(1, 2, 0)
-    picture = Picture.fromarray(pixels.contiguous().numpy())
-    picture.thumbnail((_LARGEST, _LARGEST))
-    stream = io.BytesIO()
-    picture.save(stream, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    return "data:image/png;base64," + png_text(image, _LARGEST)

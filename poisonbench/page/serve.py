@@ -33,10 +33,17 @@ _MOST_JOBS = 20
 
 
 class Watched:
-    """Results folders, the page of them, and how far their sweeps are."""
+    """Results folders, the page of them, and how far their sweeps are.
 
-    def __init__(self, paths: Sequence[Path], data_root: Path) -> None:
+    Args:
+        paths: the folders.
+        data_root: where data sets are.
+        plans: files of plans to show beside those in the folders; they are of the first folder.
+    """
+
+    def __init__(self, paths: Sequence[Path], data_root: Path, plans: Sequence[Path] = ()) -> None:
         self.paths = tuple(paths)
+        self.plans = tuple(plans)
         self.data_root = data_root
         self._lock = threading.Lock()
         self._page: tuple[str, bytes] | None = None
@@ -66,26 +73,37 @@ class Watched:
     def news(self) -> dict[str, Any]:
         """What the page's script asks for: the digest, and each plan's progress."""
         with self._lock:
-            plans = [(path, plan) for path in self.paths for plan in self._read_plans(path)]
-            return {
-                "digest": self.digest(),
-                "plans": [_progress(plan, self._boards[path]) for path, plan in plans],
+            files = [(path, file) for path in self.paths for file in _plan_files(path)]
+            files += [(self.paths[0], file) for file in self.plans]
+            known = {
+                (plan.digest, path): plan for path, file in files for plan in self._read_plan(file)
             }
+            plans = [_progress(plan, self._boards[path]) for (_, path), plan in known.items()]
+            # Of plans that are done the last one is news until there is another.
+            left = [plan for plan in plans if plan["states"][State.DONE.value] < plan["total"]]
+            return {"digest": self.digest(), "plans": left or plans[-1:]}
 
-    def _read_plans(self, folder: Path) -> list[Plan]:
-        """The plans that lie in a folder; other JSON there is none of ours."""
-        plans = []
-        for file in sorted(folder.glob("*.json")):
-            with suppress(OSError):
-                changed = file.stat().st_mtime_ns
-                if self._plans.get(file, (0, None))[0] != changed:
-                    plan = None
-                    with suppress(ArtefactError):
-                        plan = read_plan(file)
-                    self._plans[file] = changed, plan
-                if (known := self._plans[file][1]) is not None:
-                    plans.append(known)
-        return plans
+    def _read_plan(self, file: Path) -> list[Plan]:
+        """The plan in a file, read again where it has changed; none in JSON of another kind."""
+        with suppress(OSError):
+            changed = file.stat().st_mtime_ns
+            if self._plans.get(file, (0, None))[0] != changed:
+                plan = None
+                with suppress(ArtefactError):
+                    plan = read_plan(file)
+                self._plans[file] = changed, plan
+            if (known := self._plans[file][1]) is not None:
+                return [known]
+        return []
+
+
+def _plan_files(folder: Path) -> list[Path]:
+    """What may be a plan in a results folder, those that sweeps left there by age."""
+    ages = {}
+    for file in Store(folder).plans.glob("*.json"):
+        with suppress(OSError):
+            ages[file] = file.stat().st_mtime_ns
+    return [*sorted(folder.glob("*.json")), *sorted(ages, key=lambda file: (ages[file], file))]
 
 
 def _progress(plan: Plan, board: JobStates) -> dict[str, Any]:
@@ -107,13 +125,13 @@ def _progress(plan: Plan, board: JobStates) -> dict[str, Any]:
     }
 
 
-def serve(paths: Sequence[Path], data_root: Path, port: int, say: Callable[[str], None]) -> None:
+def serve(watched: Watched, port: int, say: Callable[[str], None]) -> None:
     """Serve the page until interrupted; ``say`` is told its address.
 
     Raises:
         UsageError: the port is taken.
     """
-    server = make_server(Watched(paths, data_root), port)
+    server = make_server(watched, port)
     say(f"http://{HOST}:{server.server_port}/ (Ctrl+C ends it)")
     with server:
         server.serve_forever(poll_interval=0.2)

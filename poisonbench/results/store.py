@@ -68,8 +68,13 @@ class Store:
 
     @property
     def sweep(self) -> Path:
-        """The folder of what sweeps remember: leases, failures, logs."""
+        """The folder of what sweeps remember: leases, failures, logs, plans."""
         return self.root / "sweep"
+
+    @property
+    def plans(self) -> Path:
+        """The folder of copies of the plans that sweeps ran."""
+        return self.sweep / "plans"
 
     def check_writable(self) -> None:
         """Create, write, rename and delete a small file in the folder and in those inside it.

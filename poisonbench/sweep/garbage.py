@@ -17,7 +17,7 @@ STALE = 3600.0
 
 _FOLDERS = (
     *("", "runs", "poisons", "crafting", "models", "checkpoints"),
-    *("sweep", "sweep/leases", "sweep/failed", "sweep/slurm"),
+    *("sweep", "sweep/leases", "sweep/failed", "sweep/slurm", "sweep/plans"),
 )
 
 

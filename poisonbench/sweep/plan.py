@@ -8,6 +8,7 @@ read from the records alone, whoever made them.
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from msgspec import structs
 
 from poisonbench import __version__
 from poisonbench.core.canonical import spec_id
-from poisonbench.core.errors import ArtefactError, UsageError
+from poisonbench.core.errors import ArtefactError, StoreError, UsageError
 from poisonbench.core.files import read_shared, retried, write_text
 from poisonbench.requests import CraftRequest, Request, from_json, to_json
 from poisonbench.results.records import ClaimLabel, RunRecord
@@ -152,6 +153,19 @@ def write_plan(plan: Plan, path: Path) -> None:
             )
         return
     write_text(path, plan.to_json())
+
+
+def keep_plan(plan: Plan, folder: Path) -> None:
+    """Leave a copy in a results folder, by which those who watch the folder know what is to come.
+
+    The sweep needs none, so a folder that takes none stops nothing.
+
+    Args:
+        plan: what is about to be run.
+        folder: that of kept plans.
+    """
+    with suppress(StoreError):
+        write_text(folder / f"{plan.digest[:16]}.json", plan.to_json())
 
 
 def read_plan(path: Path) -> Plan:

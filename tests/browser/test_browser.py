@@ -12,12 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.command_line import job
 from helpers.synthetic_runs import changed, make_record, with_outcomes
 from poisonbench.page.document import build_page
 from poisonbench.page.groups import rows_of
 from poisonbench.page.run_pages import FILTERS, run_pages
 from poisonbench.page.serve import Watched, make_server
 from poisonbench.results.store import Store
+from poisonbench.sweep.job_states import Failure, JobStates
+from poisonbench.sweep.plan import keep_plan, make_plan
 from poisonbench.tables import catalogue
 from poisonbench.tables.all_runs import build_runs
 from poisonbench.tables.render import render_latex
@@ -70,6 +73,10 @@ def test_every_view_opens_and_nothing_is_wider_than_the_screen(opened, shipped, 
         assert page.locator(f"#{anchor}").is_visible()
         assert page.locator(".view:visible").count() == 1
         assert page.evaluate("document.documentElement.scrollWidth") <= width, anchor
+        page.goto(f"{shipped}#matrix")
+        page.evaluate("anchor => { location.hash = anchor }", anchor)
+        page.evaluate("new Promise((go) => setTimeout(go, 150))")
+        assert page.evaluate("scrollY") == 0, anchor
 
 
 def test_every_internal_link_resolves(opened, shipped):
@@ -334,8 +341,14 @@ def test_the_reader_chooses_light_or_dark(opened, shipped):
 
 
 def test_print_has_the_content_and_not_the_controls(opened, shipped):
-    page = opened(shipped)
-    page.emulate_media(media="print")
+    # A sheet of A4 within its margins; a browser makes what is wider smaller, to be read yet.
+    page = opened(shipped, 700, color_scheme="dark")
+    page.locator("#theme").click()
+    page.locator("#theme").click()
+    page.emulate_media(media="print", color_scheme="dark")
+    white = "rgb(255, 255, 255)"
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == white
+    assert page.evaluate("document.documentElement.scrollWidth") < 1.25 * 700
     assert not page.locator("#filters").is_visible()
     assert not page.locator("nav").is_visible()
     assert page.locator(".matrix").first.is_visible()
@@ -347,12 +360,17 @@ def test_print_has_the_content_and_not_the_controls(opened, shipped):
 def test_the_served_page_refreshes_when_a_run_is_done(opened, tmp_path):
     store = Store(tmp_path)
     store.write_record(make_record(0.9))
+    jobs = [job(number) for number in range(2)]
+    keep_plan(make_plan(jobs), store.plans)
+    JobStates(store).write_failure(jobs[1], Failure(1, "<b>no room", "log"))
     server = make_server(Watched([tmp_path], Path("data")))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
         page = opened(f"http://127.0.0.1:{server.server_port}/#runs")
         assert shown_rows(page) == 1
+        page.locator("#progress .job-failed", has_text="<b>no room").wait_for()
+        assert "0 of 2 jobs done (1 planned, 1 failed)" in page.locator("#progress").inner_text()
         store.write_record(make_record(0.8, trial=1))
         page.locator("#run-table tbody tr").nth(1).wait_for(timeout=60_000)
         assert page.evaluate("location.hash") == "#runs"

@@ -1,12 +1,16 @@
 """The command ``poisonbench figure``: its numbers against direct computation, and its errors."""
 
+import base64
+import io
 import json
 import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from helpers.command_line import cli, done, files_in, refused
@@ -87,6 +91,10 @@ def naive(first, numbers, tiny):
     return data, train, poison, model, rows, noise
 
 
+def levels_of(png):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png)))).astype(float)
+
+
 def test_the_figure_is_hints_first_round(first, numbers, tiny):
     """The figures of the round equal those that a run of the defense records."""
     _, results, _ = first
@@ -121,6 +129,12 @@ def test_the_noise_and_the_answers_equal_a_naive_loop(numbers, naive):
             assert shown == pytest.approx(0.5, rel=0.06)
             noisy = train.images[row : row + 1].float() / 255 + delta
             check_answer(image[name]["after"], model(noisy).softmax(1)[0], label)
+            # What the page shows of it is it, to a grey level.
+            levels = 255 * (image[name]["shown_times"] * delta[0, 0] + 0.5).clamp(0, 1)
+            assert np.abs(levels_of(image[name]["png"]) - levels.numpy()).max() < 1.6
+            difference = levels_of(image[name]["noisy_png"]) - 255 * noisy[0, 0].numpy()
+            assert np.abs(difference).max() < 1.1
+        assert np.array_equal(levels_of(image["png"]), train.images[row, 0].numpy())
 
 
 def check_answer(answer, probabilities, label):

@@ -12,7 +12,7 @@ import pytest
 from helpers.command_line import cli, done
 from helpers.html import Document
 from helpers.synthetic_runs import changed, make_record, targeted_run, with_outcomes
-from poisonbench.page.document import build_page
+from poisonbench.page.document import build_page, measured_first
 from poisonbench.results.store import Store
 from poisonbench.tables import catalogue
 from poisonbench.tables.render import render_markdown
@@ -101,6 +101,15 @@ def test_the_tables_are_those_of_report(document, shipped, records):
         assert {block.title for block in table.filled_blocks} <= captions
         assert render_markdown(table) in exported
     assert "poisonbench defend --method hint --dataset cifar10" in shipped
+
+
+def test_data_sets_without_a_run_stand_last_in_a_table(records):
+    titles = [block.title for block in measured_first(catalogue.build("2", records))]
+    assert [title.partition(":")[0] for title in titles[::3]] == [
+        "MNIST",
+        "MNIST sample (not the paper's data)",
+        "CIFAR-10",
+    ]
 
 
 def test_a_matrix_cell_opens_one_of_its_runs(tmp_path):

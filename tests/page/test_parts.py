@@ -17,6 +17,7 @@ from poisonbench.page.groups import rows_of
 from poisonbench.page.pairs import pair_table
 from poisonbench.page.plots import axis_over, plot
 from poisonbench.page.poison_pages import poison_pages, read_artefacts
+from poisonbench.page.poison_pictures import DataSets
 from poisonbench.results.store import Store
 from poisonbench.tables.comparisons import Block, Table
 
@@ -234,7 +235,7 @@ def trained(tiny, artefact, results):
 def test_a_poison_is_shown_clean_poisoned_and_as_difference(trained):
     store = Store(trained)
     artefacts, damaged = read_artefacts([store])
-    (page,) = poison_pages(rows_of(store.records(pytest.fail)), artefacts, Path("data"))
+    (page,) = poison_pages(rows_of(store.records(pytest.fail)), artefacts, DataSets(Path("data")))
     assert not damaged
     assert len(page.pictures.images) == 10
     levels = artefacts[0].card.levels

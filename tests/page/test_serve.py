@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 import threading
 import urllib.error
 import urllib.request
@@ -9,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from helpers.command_line import job
+from helpers.command_line import cli, job
 from helpers.synthetic_runs import make_record
 from poisonbench.core.errors import UsageError
 from poisonbench.page.serve import Watched, make_server
 from poisonbench.results.store import Store
-from poisonbench.sweep.job_states import Failure, JobStates
-from poisonbench.sweep.plan import make_plan, write_plan
+from poisonbench.sweep.job_states import Failure, JobStates, State
+from poisonbench.sweep.plan import keep_plan, make_plan, write_plan
 
 
 @pytest.fixture
@@ -82,3 +83,46 @@ def test_the_progress_of_a_plan_in_the_folder(server, tmp_path):
 def test_a_port_that_is_taken_is_refused(server, tmp_path):
     with pytest.raises(UsageError, match="expected a free port"):
         make_server(Watched([tmp_path], Path("data")), server.server_port)
+
+
+def test_a_plan_that_a_sweep_ran_is_known_wherever_it_lies(server, tmp_path):
+    plan = make_plan([job(number) for number in range(3)])
+    keep_plan(plan, Store(tmp_path).plans)
+    write_plan(plan, tmp_path / "plan.json")
+    (news,) = json.loads(get(server, "/news"))["plans"]
+    assert (news["plan"], news["total"]) == (plan.digest, 3)
+
+
+def test_a_plan_elsewhere_is_shown_where_it_is_named(tmp_path):
+    plan = make_plan([job(0)])
+    write_plan(plan, tmp_path / "plans" / "a.json")
+    (tmp_path / "results").mkdir()
+    watched = Watched([tmp_path / "results"], Path("data"), [tmp_path / "plans" / "a.json"])
+    assert [news["plan"] for news in watched.news()["plans"]] == [plan.digest]
+
+
+def test_plans_that_are_done_give_way_to_those_that_are_not(tmp_path):
+    store = Store(tmp_path)
+    for number, time in ((0, 2), (1, 1), (2, 3)):
+        plan = make_plan([job(number)])
+        keep_plan(plan, store.plans)
+        os.utime(store.plans / f"{plan.digest[:16]}.json", (time, time))
+    watched, done = Watched([tmp_path], Path("data")), {job(n).id for n in range(3)}
+    board = watched._boards[tmp_path]
+    board.states = lambda jobs: {j.id: State.DONE if j.id in done else State.PLANNED for j in jobs}
+
+    def shown():
+        return [news["plan"] for news in watched.news()["plans"]]
+
+    assert shown() == [make_plan([job(2)]).digest]
+    done -= {job(0).id, job(1).id}
+    assert shown() == [make_plan([job(number)]).digest for number in (1, 0)]
+
+
+def test_a_plan_needs_the_server_and_a_sound_file(tmp_path):
+    refused = cli("page", "--results", tmp_path, "--plan", "p.json", "--output", tmp_path / "o")
+    assert refused.code == 2
+    assert "--serve" in refused.err
+    (tmp_path / "p.json").write_text("[]")
+    refused = cli("page", "--results", tmp_path, "--serve", "--plan", tmp_path / "p.json")
+    assert refused.code == 65

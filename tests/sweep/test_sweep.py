@@ -98,6 +98,8 @@ def test_runs_of_a_plan_for_claims_say_so_in_their_records(tiny, results, tmp_pa
         where, path = results / name, tmp_path / f"{name}-plan.json"
         write_plan(make_plan(jobs, claims=claims), path)
         done("sweep", "run", path, "--results", where)
+        (copy,) = Store(where).plans.iterdir()
+        assert copy.read_bytes() == path.read_bytes()
     (plain,), (labelled,) = records_of(results / "plain"), records_of(results / "claims")
     assert labelled.id == plain.id
     assert (plain.labels.claims, labelled.labels.claims) == (None, CLAIMS)

@@ -146,61 +146,13 @@ function sideBySide(runs) {
   const differing = values.filter(({ own }) => new Set(own).size > 1);
   for (const { name, own } of differing) row(name, own);
   const alike = values.length - differing.length;
-  const table = element("table", "", element("caption", `${alike} settings are alike`), element("thead", "", head), body);
+  const table = element("table", "", element("caption", `Side by side; ${alike} settings that all share are left out`), element("thead", "", head), body);
   const wide = element("div", "", table);
   wide.className = "wide";
   wide.tabIndex = 0;
   wide.setAttribute("role", "region");
   wide.setAttribute("aria-label", "Chosen runs");
   return wide;
-}
-
-const SVG = "http://www.w3.org/2000/svg";
-
-/**
- * Curves of runs over each other.
- * @param {string} title
- * @param {number[][]} lines
- * @returns {HTMLElement}
- */
-function overlay(title, lines) {
-  const flat = lines.flat().filter(Number.isFinite);
-  const [low, high] = [Math.min(...flat), Math.max(...flat)];
-  const most = Math.max(...lines.map((line) => line.length), 2);
-  const picture = document.createElementNS(SVG, "svg");
-  picture.setAttribute("class", "plot");
-  picture.setAttribute("viewBox", "0 0 360 220");
-  picture.setAttribute("role", "img");
-  picture.setAttribute("aria-label", title);
-  const place = (/** @type {number} */ value) => 180 - (160 * (value - low)) / (high - low || 1);
-  for (const [text, x, y, anchor] of [
-    [high.toPrecision(3), 46, 24, "end"],
-    [low.toPrecision(3), 46, 184, "end"],
-    ["epoch 1", 52, 200, "start"],
-    [String(most), 348, 200, "end"],
-  ]) {
-    const label = document.createElementNS(SVG, "text");
-    label.setAttribute("x", String(x));
-    label.setAttribute("y", String(y));
-    label.setAttribute("text-anchor", String(anchor));
-    label.textContent = String(text);
-    picture.append(label);
-  }
-  const axis = document.createElementNS(SVG, "path");
-  axis.setAttribute("class", "axis");
-  axis.setAttribute("d", "M52,20V186H348");
-  picture.append(axis);
-  lines.forEach((line, number) => {
-    const path = document.createElementNS(SVG, "polyline");
-    const points = line.map((value, i) => `${52 + (296 * i) / (most - 1)},${place(value).toFixed(1)}`);
-    path.setAttribute("class", `line s${number % 7}`);
-    path.setAttribute("points", points.join(" "));
-    if (number % 2) path.setAttribute("stroke-dasharray", "6 3");
-    picture.append(path);
-  });
-  const figure = element("figure", "", element("figcaption", title));
-  figure.append(picture);
-  return figure;
 }
 
 /**
@@ -215,8 +167,8 @@ function showChosen(ids) {
   const plots = element(
     "div",
     "",
-    overlay("Training loss", runs.map((run) => run.loss)),
-    overlay("Validation accuracy", runs.map((run) => run.validation)),
+    overlay("Training loss", "training loss", runs.map((run) => run.loss)),
+    overlay("Validation accuracy", "validation accuracy, %", runs.map((run) => run.validation)),
   );
   plots.className = "plots";
   const note = element(
@@ -229,10 +181,9 @@ function showChosen(ids) {
   const keys = element("ul");
   keys.className = "legend";
   runs.forEach((run, number) => {
-    const mark = element("b", number % 2 ? "┅ " : "━ ");
-    const item = element("li", "", mark, document.createTextNode(run.title));
-    item.className = `s${number % 7}`;
-    keys.append(item);
+    const key = shape("svg", { class: `key s${number % 7}`, viewBox: "0 0 28 14", "aria-hidden": "true" });
+    key.append(shape("path", { class: "line", d: "M1,7H27", ...dashOf(number) }));
+    keys.append(element("li", "", key, document.createTextNode(`${run.title}: ${run.settings.get("trained on") ?? ""}`)));
   });
   place.replaceChildren(sideBySide(runs), note, plots, keys);
 }
