@@ -171,6 +171,9 @@ def printed_difference(
 ) -> Estimate | None:
     """Difference from a published mean: judged by its widest spread, which is not its likeliest.
 
+    A mean without a spread is taken for one run that spreads as ours do, which is the widest that
+    it can stand for where it is of several.
+
     Args:
         measured: null where there are no values.
         published: as printed.
@@ -179,6 +182,11 @@ def printed_difference(
     Returns:
         As :func:`mean_difference`; what could be found is by the printed spread.
     """
+    if published.std is None:
+        if measured is None or measured.std is None:
+            return None
+        seeds = Part(measured.std**2 * (1 + 1 / measured.n), measured.n - 1)
+        return _estimate(measured.mean - published.mean, (seeds, Part(digit**2 / 12, math.inf)))
     widest, likeliest = (
         mean_difference(measured, as_printed(published, step)) for step in (digit, 0.0)
     )
