@@ -171,9 +171,6 @@ def printed_difference(
 ) -> Estimate | None:
     """Difference from a published mean: judged by its widest spread, which is not its likeliest.
 
-    A mean without a spread is taken for one run that spreads as ours do, which is the widest that
-    it can stand for where it is of several.
-
     Args:
         measured: null where there are no values.
         published: as printed.
@@ -182,17 +179,34 @@ def printed_difference(
     Returns:
         As :func:`mean_difference`; what could be found is by the printed spread.
     """
-    if published.std is None:
-        if measured is None or measured.std is None:
-            return None
-        seeds = Part(measured.std**2 * (1 + 1 / measured.n), measured.n - 1)
-        return _estimate(measured.mean - published.mean, (seeds, Part(digit**2 / 12, math.inf)))
     widest, likeliest = (
         mean_difference(measured, as_printed(published, step)) for step in (digit, 0.0)
     )
     if widest is None or likeliest is None:
         return widest
     return replace(widest, variance=likeliest.variance + digit**2 / 12)
+
+
+def difference_from_one(
+    measured: Summary | None, published: float, digit: float
+) -> Estimate | None:
+    """Difference from a published figure without a spread: Student's interval of one more run.
+
+    The figure is taken for one run, or for the mean of several, that spreads as ours do: of one the
+    level is exact, of several the interval too wide.
+
+    Args:
+        measured: null where there are no values.
+        published: as printed.
+        digit: the value of the last printed place.
+
+    Returns:
+        Measured minus published; null for fewer than two values.
+    """
+    if measured is None or measured.std is None:
+        return None
+    seeds = Part(measured.std**2 * (1 + 1 / measured.n), measured.n - 1)
+    return _estimate(measured.mean - published, (seeds, Part(digit**2 / 12, math.inf)))
 
 
 def mean_difference(

@@ -47,11 +47,14 @@ class Column:
 def _cells(
     key: str, columns: Sequence[Column], dataset: str, methods: Sequence[str], records: Records
 ) -> list[Cell]:
-    """One cell an attack and column; without trials where we lack one of both."""
+    """One cell an attack and column; where we lack one of both, without trials.
+
+    On the part of the data set, for which nothing is published, those are left out.
+    """
     if dataset not in (DATASET, COLOUR_PART):
         return []
     attacks, defenses = registry.attacks(), registry.defenses()
-    return [
+    cells = [
         Cell(
             dataset=dataset,
             method=column.method,
@@ -65,11 +68,10 @@ def _cells(
         for attack, row in published.availability(key).items()
         for column in columns
     ]
+    return [cell for cell in cells if cell.trials or cell.published]
 
 
 def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block]:
-    if not cells:
-        return []
     compared = [
         compare_accuracy(cell.keys, cell.select(records), cell.published, trials=cell.trials)
         for cell in cells
@@ -98,11 +100,11 @@ def _published_block(title: str, compared: Sequence[Comparison]) -> Block:
 
 
 def _notes(columns: Sequence[Column], cells: Sequence[Cell], records: Records) -> list[str]:
-    """What is published alone."""
+    """The attacks and defenses that are published alone."""
     known = registry.attacks()
-    rows = {cell.attacks[0]: str(cell.keys["attack"]) for cell in cells if cell.rho}
+    rows = {c.attacks[0]: str(c.keys["attack"]) for c in cells if c.rho and c.published}
     lacking = [label for name, label in rows.items() if name not in known]
-    lacking += [column.label for column in columns if not column.method]
+    lacking += [column.label for column in columns if not column.method and rows]
     return [f"Published alone: {', '.join(lacking)}."] if lacking else []
 
 
