@@ -217,9 +217,9 @@ DEFENSES = _ours(
         cost="a second",
     ),
     DefenseEntry(
-        "blur",
+        "gaussian-blur",
         "blurs the training images",
-        label="Blur",
+        label="Gaussian blur",
         when="against noise of high frequency, for comparison: jpeg is better",
         cost="seconds",
     ),

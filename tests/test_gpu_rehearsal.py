@@ -52,7 +52,7 @@ DEFENSES = {
     "jpeg": (),
     "grayscale": (),
     "bit-depth": (),
-    "blur": (),
+    "gaussian-blur": (),
     "orthogonal-projection": ("--probe-epochs", "2", "--probe-batch-size", "32"),
     # Draws are compared in the first two epochs, then one is taken.
     "ueraser": ("--draws", "2", "--full-share", "0.5"),

@@ -10,7 +10,7 @@ TABLE = table_of(
         Column("cutout", "Cutout"),
         Column("cutmix", "CutMix", "cutmix"),
         Column("mixup", "mixup", "mixup"),
-        Column("gaussian", "blur 0.1", "blur", {"sigma": 0.1}),
+        Column("gaussian", "blur 0.1", "gaussian-blur", {"sigma": 0.1}),
         Column("bdr", "bit depth 2", "bit-depth"),
         Column("gray", "grayscale", "grayscale"),
         Column("jpeg", "JPEG 10", "jpeg", {"quality": 10}),

@@ -14,13 +14,18 @@ from helpers.defense_problems import state_for
 from helpers.tiny_training import recipe, split, weights_digest
 from helpers.tiny_training import train as tiny_train
 from poisonbench.data.splits import Split
-from poisonbench.defenses import bit_depth, blur, grayscale, jpeg
+from poisonbench.defenses import bit_depth, gaussian_blur, grayscale, jpeg
 from poisonbench.results.records import read_record
 from poisonbench.tables.all_runs import build_runs
 from poisonbench.tables.render import render
 from poisonbench.training.state import TrainingSet
 
-FILTERS = {"grayscale": grayscale, "bit-depth": bit_depth, "blur": blur, "jpeg": jpeg}
+FILTERS = {
+    "grayscale": grayscale,
+    "bit-depth": bit_depth,
+    "gaussian-blur": gaussian_blur,
+    "jpeg": jpeg,
+}
 
 
 def images_of(count=5, channels=3, side=9, seed=0):
@@ -80,14 +85,14 @@ def test_two_bits_are_the_default_and_pillows_posterise():
     assert torch.equal(squeezed(bit_depth, images), posterize(images, 2))
 
 
-# blur
+# Gaussian blur
 
 
 @pytest.mark.parametrize(("sigma", "size"), [(1.0, 3), (0.6, 3), (2.0, 5), (1.3, 7)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_pixel_becomes_the_gaussian_mean_around_it(sigma, size, channels):
     images = images_of(2, channels)
-    blurred = squeezed(blur, images, sigma=sigma, kernel_size=size)
+    blurred = squeezed(gaussian_blur, images, sigma=sigma, kernel_size=size)
     half = size // 2
     weights = [math.exp(-(step**2) / (2 * sigma**2)) for step in range(-half, half + 1)]
     kernel = np.outer(weights, weights) / sum(weights) ** 2
@@ -101,7 +106,7 @@ def test_a_pixel_becomes_the_gaussian_mean_around_it(sigma, size, channels):
 
 
 def test_the_papers_sigma_leaves_images_as_they_are():
-    assert torch.equal(squeezed(blur, images_of(), sigma=0.1), images_of())
+    assert torch.equal(squeezed(gaussian_blur, images_of(), sigma=0.1), images_of())
 
 
 # all of them
@@ -125,7 +130,7 @@ def test_images_are_squeezed_once_and_the_change_is_noted(name):
     assert change > 0
 
 
-@pytest.mark.parametrize("name", ["bit-depth", "blur"])
+@pytest.mark.parametrize("name", ["bit-depth", "gaussian-blur"])
 def test_training_is_plain_training_on_the_images_made_before(name):
     module, data = FILTERS[name], split()
     defense = module.build(module.Config(), recipe())
@@ -139,9 +144,9 @@ def test_training_is_plain_training_on_the_images_made_before(name):
     [
         (bit_depth, {"bits": 0}),
         (bit_depth, {"bits": 8}),
-        (blur, {"sigma": 0.0}),
-        (blur, {"kernel_size": 1}),
-        (blur, {"kernel_size": 4}),
+        (gaussian_blur, {"sigma": 0.0}),
+        (gaussian_blur, {"kernel_size": 1}),
+        (gaussian_blur, {"kernel_size": 4}),
     ],
 )
 def test_settings_out_of_range_name_the_setting(module, changes):

@@ -18,7 +18,7 @@ FILTERS = {
 OTHERS = {
     "jpeg": ("--quality", "50"),
     "bit-depth": (),
-    "blur": ("--sigma", "0.8"),
+    "gaussian-blur": ("--sigma", "0.8"),
     "orthogonal-projection": ("--probe-epochs", "4"),
     "ueraser": ("--form", "max", "--draws", "2"),
     "at": ("--steps", "2"),
@@ -26,7 +26,7 @@ OTHERS = {
     "cutmix": ("--probability", "0.5"),
 }
 #: Those that note what they did to the images.
-NOTING = ("jpeg", "bit-depth", "blur", "orthogonal-projection")
+NOTING = ("jpeg", "bit-depth", "gaussian-blur", "orthogonal-projection")
 
 
 def run(method, tiny, artefact, results, *words):

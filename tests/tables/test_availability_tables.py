@@ -65,7 +65,7 @@ def test_what_columns_are_called_there_and_here():
         "cutout": ("", {}),
         "cutmix": ("cutmix", {}),
         "mixup": ("mixup", {}),
-        "gaussian": ("blur", {"sigma": 0.1}),
+        "gaussian": ("gaussian-blur", {"sigma": 0.1}),
         "bdr": ("bit-depth", {}),
         "gray": ("grayscale", {}),
         "jpeg": ("jpeg", {"quality": 10}),

@@ -9,11 +9,11 @@ from poisonbench.core.seeds import Seeds
 from poisonbench.defenses import (
     at,
     atda,
-    blur,
     cutmix,
     deep_knn,
     epic,
     friends,
+    gaussian_blur,
     jpeg,
     mixup,
     orthogonal_projection,
@@ -31,7 +31,7 @@ MORE_STOPS = {"knn": (21, 22, 24)}
 MODULES = {
     "knn": deep_knn,
     "jpeg": jpeg,
-    "blur": blur,
+    "gaussian-blur": gaussian_blur,
     "orthogonal-projection": orthogonal_projection,
     "ueraser": ueraser,
     "at": at,

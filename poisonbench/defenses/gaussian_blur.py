@@ -1,4 +1,4 @@
-"""Blur: train on images that went through a Gaussian filter.
+"""Gaussian blur: train on images that went through a Gaussian filter.
 
 Paper      "Gaussian smoothing" of Liu, Zhao, Larson, "Image Shortcut Squeezing" (ISS), ICML 2023.
 Reference  liuzrcc/ImageShortcutSqueezing @ 005d653 (torchvision's ``GaussianBlur(3, sigma=0.1)``;
@@ -42,11 +42,11 @@ class Config(BaseConfig):
         )
 
 
-class Blur(Squeezing):
+class GaussianBlur(Squeezing):
     """Filters the images."""
 
     config: Config
-    name = "blur"
+    name = "gaussian-blur"
 
     def squeezed(self, images: Tensor) -> Tensor:
         """The filtered images, rounded to 8 bits."""
@@ -61,5 +61,5 @@ class Blur(Squeezing):
         return (filtered * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-build = Blur
+build = GaussianBlur
 work = nothing_more
