@@ -89,7 +89,7 @@ def test_availability_tables_are_complete_and_without_a_spread(key, rows, column
     source = published.source(key)
     assert source.trials == 1
     assert "without a spread" in source.plus_minus
-    assert source.name in ("APBench", "Image Shortcut Squeezing")
+    assert source.name in ("APBench", "ISS")
 
 
 def test_checksums_of_the_availability_tables():
