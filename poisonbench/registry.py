@@ -235,7 +235,7 @@ DEFENSES = _ours(
         "trains on the augmentation of the largest loss",
         label="UEraser",
         when="against untargeted poisons in colour, none trusted",
-        cost="twice as much; as form lite a third more",
+        cost="twice as much, as lite under twice, as max four times",
         labels={"form": {"lite": "UEraser-lite", "max": "UEraser-max"}},
     ),
     DefenseEntry(
@@ -243,7 +243,7 @@ DEFENSES = _ours(
         "adversarial training at the largest loss, plain",
         label="Adversarial training",
         when="against untargeted poisons of small L-infinity norm",
-        cost="eight times as much",
+        cost="eight times as much, half of that in the presets for a CPU",
     ),
     DefenseEntry(
         "bn-recalibrate",
