@@ -235,6 +235,8 @@ class DefenseEntry(Entry):
 
     Attributes:
         oracle: a control that is told which images are poisoned; no plug-in is one.
+        cost: what it costs beside plain training, in a few words; empty where that is not said.
+        colour_only: whether it takes images of three channels alone, as it does nothing to others.
         labels: labels by the value of one setting, as ``{"norm": {"linf": "ATDA (Linf)"}}``.
     """
 
@@ -245,7 +247,30 @@ class DefenseEntry(Entry):
     scenario: ClassVar[str] = ""
 
     oracle: bool = False
-    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    cost: str = ""
+    colour_only: bool = False
+    labels: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)
+
+    @property
+    def about(self) -> str:
+        """What it does, when to use it, what it costs and on which images it works."""
+        cost = f"; costs {self.cost}" if self.cost else ""
+        return (
+            super().about + cost + ("; colour alone" if self.colour_only else "; grey and colour")
+        )
+
+    def check_images(self, image_shape: tuple[int, int, int]) -> None:
+        """Refuse images (C, H, W) that it does nothing to.
+
+        Raises:
+            UsageError: one that takes colour alone, and images of another number of channels.
+        """
+        if self.colour_only and image_shape[0] != 3:
+            raise UsageError(
+                f"{self.name}: expected colour images, got images of {image_shape[0]} channel(s), "
+                "which it would leave as they are: it does not apply there; take --method none, "
+                "or colour images such as those of --preset colour"
+            )
 
     def fault(self) -> str:
         """Why a plug-in cannot be used; empty where it can."""

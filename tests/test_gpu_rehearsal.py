@@ -50,6 +50,13 @@ DEFENSES = {
     "activation-clustering": (),
     "robust-features": ("--steps", "2"),
     "jpeg": (),
+    "grayscale": (),
+    "bit-depth": (),
+    "gaussian-blur": (),
+    "orthogonal-projection": ("--probe-epochs", "2", "--probe-batch-size", "32"),
+    # Draws are compared in the first two epochs, then one is taken.
+    "ueraser": ("--draws", "2", "--full-share", "0.5"),
+    "at": ("--steps", "2"),
     "bn-recalibrate": (),
     "mixup": (),
     "cutmix": (),
@@ -174,8 +181,9 @@ def test_forms_of_attacks_never_wait_in_a_gradient_step(words, data, colour, tmp
 
 
 @pytest.mark.parametrize("name", registry.defenses())
-def test_defenses_never_wait_in_a_step_of_training(name, data, tmp_path):
+def test_defenses_never_wait_in_a_step_of_training(name, data, colour, tmp_path):
     attack = ("--attack", "durp")
+    data = colour if registry.defenses()[name].colour_only else data
     if name == "robust-features":
         attack = ("--attack", "noise", "--scenario", "finetune", *RHO)
     words = ("defend", "--method", name, "--dataset", data, *attack, *SHORT)
@@ -198,6 +206,13 @@ def test_scenarios(scenario, data, tmp_path, monkeypatch):
     words += ("--targets", "easy", "--batch-size", "6", "--bp.epochs", "3", "--bp.batch-size", "18")
     meter = rehearse(tmp_path, *words, "--dataset", data)
     assert not any(meter.steps["none"])
+
+
+def test_the_augmentations_of_colours_never_wait(colour, tmp_path):
+    words = ("defend", "--method", "ueraser", "--form", "max", "--draws", "4", "--epochs", "3")
+    more = ("--batch-size", "6", "--attack", "durp", "--dataset", colour)
+    meter = rehearse(tmp_path, *words, *more)
+    assert not any(meter.steps["ueraser"])
 
 
 @pytest.mark.parametrize("network", ["mnist-cnn", "cifar-resnet18", "cifar-alexnet", "cifar-small"])

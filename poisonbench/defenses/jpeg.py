@@ -3,7 +3,9 @@
 Source     the compression of Das et al., "Keeping the Bad Guys Out: Protecting and Vaccinating Deep
            Learning with JPEG Compression", 2017 (for images at test time); as a defense against
            poisons it is a baseline of PureGen (Bhat et al., arXiv 2405.18627), where it does better
-           than EPIC and as well as FRIENDS.
+           than EPIC and as well as FRIENDS, and the strongest filter of ISS (Liu et al., "Image
+           Shortcut Squeezing: Countering Perturbative Availability Poisons with Compression", ICML
+           2023).
 Library    Pillow's encoder and decoder (libjpeg-turbo).
 Cost       seconds, once.
 
@@ -11,7 +13,8 @@ Algorithm  encode and decode every training image at the given quality before th
            train on the result
 
 Settings   PureGen tries qualities 25, 50, 75 and 85; lower removes more of a perturbation and of
-           the image. 75 is also Pillow's own default.
+           the image. 75 is also Pillow's own default. ISS and APBench take 10 (``--quality 10``),
+           at which clean CIFAR-10 falls to 85 %.
 Deviations none. Colours are at half the resolution (4:2:0), as encoders do by default; images of
            other than three channels are encoded channel by channel, as grey.
 """
@@ -27,7 +30,7 @@ from torch import Tensor
 
 from poisonbench.core.settings import BaseConfig, setting
 from poisonbench.core.work import nothing_more
-from poisonbench.defenses.base import Defense, TrainingSet, TrainingState
+from poisonbench.defenses.shared.squeezing import Squeezing
 
 VERSION = 1
 
@@ -39,22 +42,15 @@ class Config(BaseConfig):
     quality: int = setting(75, "JPEG quality.", low=1, high=95)
 
 
-class Jpeg(Defense):
-    """Re-encodes the training images before the first epoch."""
+class Jpeg(Squeezing):
+    """Re-encodes the training images."""
 
     config: Config
+    name = "jpeg"
 
-    def start_epoch(self, state: TrainingState) -> TrainingSet:
-        """The encoded images at first; the training set then stays as it is."""
-        if state.epoch != 0:
-            return state.train
-        images = state.train.images
-        encoded = reencoded(images.cpu(), self.config.quality).to(images.device)
-        pairs = zip(encoded.split(4096), images.split(4096), strict=True)
-        change = sum(int((one.short() - other.short()).abs().sum()) for one, other in pairs)
-        mean = change / images.numel() / 255
-        state.note({"round": "jpeg", "mean_abs_change": mean})
-        return state.train.with_images(encoded)
+    def squeezed(self, images: Tensor) -> Tensor:
+        """The images, encoded and decoded on the CPU."""
+        return reencoded(images.cpu(), self.config.quality).to(images.device)
 
 
 def reencoded(images: Tensor, quality: int) -> Tensor:

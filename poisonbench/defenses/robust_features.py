@@ -7,7 +7,8 @@ Cost       of pretraining: ``steps`` forward and input-gradient passes an image 
            as long with 8. The second stage costs nothing more.
 
 Algorithm  (numbers reappear below)
-  1  pretrain a network on clean data; for every batch, after augmentation:
+  1  pretrain a network on clean data; for every batch, after augmentation
+     (shared/adversarial_batches.py):
      a  start at a random point of the L-infinity ball around each image, inside [0, 1]
      b  ``steps`` times: step up the loss by the sign of its gradient, back into the ball, then into
         [0, 1]; the network is frozen in eval mode
@@ -25,13 +26,10 @@ Deviations The paper gives the norm, the bound (8/255) and the number of steps (
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from poisonbench.core.settings import BaseConfig, Profiles, setting
-from poisonbench.core.work import Passes, Sizes, Work
-from poisonbench.defenses.base import Defense, Recipe, TrainingState
-from poisonbench.models.folding import folded
-from poisonbench.training.projected_gradient import Ball, ProjectedGradient
+from poisonbench.core.work import Sizes, Work
+from poisonbench.defenses.base import Defense, Recipe
+from poisonbench.defenses.shared.adversarial_batches import AdversarialBatches, search_passes
 
 VERSION = 1
 
@@ -57,11 +55,7 @@ PROFILES: Profiles = {
 
 def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
     """The search in an epoch of pretraining, whose epochs are the estimate's to know."""
-    batch, precision = recipe.batch_size, recipe.precision
-    search = Passes(
-        kind="pixels", images=sizes.images * config.steps, batch=batch, precision=precision
-    )
-    return Work(pretraining=(search,))
+    return Work(pretraining=(search_passes(config, recipe, sizes.images),))
 
 
 class RobustFeatures(Defense):
@@ -69,23 +63,7 @@ class RobustFeatures(Defense):
 
     def pretraining(self) -> Defense:
         """Step 1."""
-        return AdversarialPretraining(self.config, self.recipe)
-
-
-class AdversarialPretraining(Defense):
-    """Fits every batch on adversarial examples."""
-
-    config: Config
-    recipe: Recipe
-
-    def perturb_batch(self, state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
-        """The batch (B, C, H, W) at the end of its search."""
-        config, ball = self.config, Ball(self.config.epsilon)
-        # a. A random start.
-        start = ball.random_start(images, state.generator("start"))
-        # b. The search; c. is the loop's.
-        ascent = ProjectedGradient(ball, config.steps, config.step_ratio, self.recipe.precision)
-        return ascent.perturb_batch(folded(state.model), images, labels, start)
+        return AdversarialBatches(self.config, self.recipe)
 
 
 build = RobustFeatures

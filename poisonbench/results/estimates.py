@@ -187,6 +187,28 @@ def printed_difference(
     return replace(widest, variance=likeliest.variance + digit**2 / 12)
 
 
+def difference_from_one(
+    measured: Summary | None, published: float, digit: float
+) -> Estimate | None:
+    """Difference from a published figure without a spread: Student's interval of one more run.
+
+    The figure is taken for one run, or for the mean of several, that spreads as ours do: of one the
+    level is exact, of several the interval too wide.
+
+    Args:
+        measured: null where there are no values.
+        published: as printed.
+        digit: the value of the last printed place.
+
+    Returns:
+        Measured minus published; null for fewer than two values.
+    """
+    if measured is None or measured.std is None:
+        return None
+    seeds = Part(measured.std**2 * (1 + 1 / measured.n), measured.n - 1)
+    return _estimate(measured.mean - published, (seeds, Part(digit**2 / 12, math.inf)))
+
+
 def mean_difference(
     measured: Summary | None, published: Summary, image_variance: float = 0.0
 ) -> Estimate | None:

@@ -135,7 +135,7 @@ class NetworkRow:
 
 
 def source(key: str) -> TableSource:
-    """The origin of table ``"1"`` to ``"5"``, ``"baseline-1"`` or ``"baseline-2"``."""
+    """The origin of a table: ``"1"`` to ``"5"`` are HINT's, others are named as in the file."""
     table = _document()["table"][key]
     paper = dict(table.get("paper", _document()["paper"]))
     paper["plus_minus"] = table.get("plus_minus", paper["plus_minus"])
@@ -154,6 +154,20 @@ def baseline_networks() -> tuple[NetworkRow, ...]:
         successes = {m: Proportion(round(s * attacks), attacks) for m, s in shares.items()}
         rows.append(NetworkRow(network=network, successes=successes))
     return tuple(rows)
+
+
+def availability(key: str) -> dict[str, dict[str, Summary]]:
+    """The accuracies of ``"apbench"`` or ``"iss"`` by attack and defense, under their names.
+
+    They are without a spread, and each counts as of one run.
+    """
+    rows = map(dict, _document()["table"][key]["rows"])
+    return {
+        row.pop("attack"): {
+            name: Summary(round(mean / 100, 6), None, 1) for name, mean in row.items()
+        }
+        for row in rows
+    }
 
 
 @cache

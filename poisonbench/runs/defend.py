@@ -134,6 +134,7 @@ def resolve_run(context: RunContext, request: RunRequest) -> ResolvedRun:
     context = context.seeded(request.seed)
     dataset = context.dataset(request.dataset)
     entry = find("a defense", defenses(), request.method)
+    entry.check_images(dataset.image_shape)
     poison = resolve_poison(context, dataset, request)
     settings = read_settings(entry, dataset, request.profile, request.settings, request.model)
     targeting = poison.targeting

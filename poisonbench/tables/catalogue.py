@@ -19,9 +19,11 @@ from poisonbench.results import published
 from poisonbench.results.statistics import SIGNIFICANCE, Verdict
 from poisonbench.results.verdicts import holm
 from poisonbench.tables import (
+    apbench,
     baseline1,
     baseline2,
     declared,
+    iss,
     readings,
     table1,
     table2,
@@ -62,14 +64,14 @@ def find_table(key: str) -> PaperTable:
 
 def untargeted() -> list[str]:
     """The numbers of the tables whose poison is the mix, one for all trials."""
-    return [key for key, table in TABLES.items() if not table.is_targeted]
+    return [key for key, table in TABLES.items() if table.is_of_mix and not table.is_targeted]
 
 
 def find_reading(key: str, name: str | None) -> str:
     """The reading of the mix that a table shall be of: the default one where none is named.
 
     Raises:
-        UsageError: an unknown reading, or a table of targeted attacks, which have none.
+        UsageError: an unknown reading, or a table of single attacks, which have none.
     """
     find_table(key)
     if name is None:
@@ -191,13 +193,14 @@ def build(
     state = table.notes(every, records)
     if extra := [name for name in names if name not in (*table.datasets, *SAMPLES)]:
         state.append(f"Not in the paper's table: {', '.join(extra)}.")
-    state += [] if table.is_targeted else _several_poisons(compared, records)
+    is_of_mix = key in untargeted()
+    state += _several_poisons(compared, records) if is_of_mix else []
     # Of chosen poisons the commands would make others.
     if not poisons and (short := sum(bool(cell.missing(records)) for cell in every)):
         option = "" if reading == DEFAULT_READING else f"--reading {reading} "
         state.append(f"{short} cell(s) lack runs ({option}--missing).")
     state += _left_out(names, compared, every_run)
-    has_reading = not (table.is_targeted or poisons)
+    has_reading = is_of_mix and not poisons
     named = ", ".join(f"{name} ({attacks})" for name, attacks in (poisons or {}).items())
     notes = [
         f"The runs above rho 0 are on {named}." if named else "",
@@ -337,4 +340,6 @@ TABLES = {
     "5": table5.TABLE,
     "baseline-1": baseline1.TABLE,
     "baseline-2": baseline2.TABLE,
+    "apbench": apbench.TABLE,
+    "iss": iss.TABLE,
 }

@@ -8,7 +8,7 @@ shall have. No torch here.
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from poisonbench.results.estimates import printed_difference
+from poisonbench.results.estimates import difference_from_one, printed_difference
 from poisonbench.results.proportions import ShareDifference
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Proportion, Summary, Verdict, summarise
@@ -26,6 +26,7 @@ from poisonbench.tables.evidence import accuracies, basis_of, distinct_targets, 
 PRINTED_DIGIT = 1e-4
 
 _MEANS_TEST = "t-tests of the difference of two means over seeds"
+_ONE_TEST = "t-tests of the difference of a mean over seeds from one more run"
 _SHARES_TEST = "exact unconditional tests of the difference of two shares over targets"
 
 
@@ -36,19 +37,26 @@ def compare_accuracy(
     *,
     trials: int,
 ) -> Comparison:
-    """Average the test accuracies of one cell and set them beside the published ones."""
+    """Average the test accuracies of one cell and set them beside the published ones.
+
+    A published figure without a spread is taken for one run that spreads as ours do.
+    """
     judgement = Judgement(Verdict.UNPUBLISHED)
     if published is not None:
         sets, is_complete = planned_sets([(run,) for run in records], trials)
         judged = summarise(accuracies([run for (run,) in sets]))
-        difference = printed_difference(judged, published, PRINTED_DIGIT)
+        difference = (
+            difference_from_one(judged, published.mean, PRINTED_DIGIT)
+            if published.std is None
+            else printed_difference(judged, published, PRINTED_DIGIT)
+        )
         rule = EquivalenceRule(LEAST_ACCURACY)
         judgement = judge([(difference, rule)], basis_of(sets), is_complete=is_complete)
     return Comparison(
         keys={**keys, "quantity": "test_accuracy"},
         measured=summarise(accuracies(records)),
         published=published,
-        test=_MEANS_TEST if published else None,
+        test=None if published is None else _ONE_TEST if published.std is None else _MEANS_TEST,
         trials=trials,
         judgement=judgement,
         records=tuple(run.id for run in records),

@@ -53,6 +53,7 @@ class PaperTable:
         claims: what the paper concludes from the cells of one data set.
         datasets: those that the paper's table shows.
         is_targeted: whether its runs are those of targeted attacks; it sees no others.
+        is_of_mix: whether the poison of its untargeted runs is the mix.
     """
 
     title: str
@@ -63,6 +64,7 @@ class PaperTable:
     claims: Callable[[str, Sequence[Cell], Records], list[Claim]] = nothing
     datasets: tuple[str, ...] = PAPER_DATASETS
     is_targeted: bool = False
+    is_of_mix: bool = True
 
     def own(self, records: Records) -> Records:
         """The runs of its kind of attack."""

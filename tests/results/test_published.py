@@ -76,3 +76,34 @@ def test_every_table_names_its_source(key):
     assert source.trials == 5
     assert ("standard deviation" in source.plus_minus) == (key in "234")
     assert source.citation.endswith(f"Table {['I', 'II', 'III', 'IV', 'V'][int(key) - 1]}")
+
+
+@pytest.mark.parametrize(("key", "rows", "columns"), [("apbench", 9, 11), ("iss", 11, 3)])
+def test_availability_tables_are_complete_and_without_a_spread(key, rows, columns):
+    table = published.availability(key)
+    assert len(table) == rows
+    assert all(list(row) == list(next(iter(table.values()))) for row in table.values())
+    figures = [figure for row in table.values() for figure in row.values()]
+    assert len(figures) == rows * columns
+    assert all(0 < figure.mean < 1 and figure.std is None for figure in figures)
+    source = published.source(key)
+    assert source.trials == 1
+    assert "without a spread" in source.plus_minus
+    assert source.name in ("APBench", "ISS")
+
+
+def test_checksums_of_the_availability_tables():
+    sums = {
+        key: sum(100 * figure.mean for row in published.availability(key).values() for figure in row.values())
+        for key in ("apbench", "iss")
+    }
+    assert sums == pytest.approx({"apbench": 5092.98, "iss": 1935.62}, abs=1e-6)
+
+
+def test_what_availability_tables_are_known_for():
+    """JPEG lifts what is weakest, grey does not help TAP, and adversarial training not OPS."""
+    for key, plain, jpeg in (("apbench", "standard", "jpeg"), ("iss", "none", "jpeg10")):
+        table = published.availability(key)
+        assert all(row[jpeg].mean > row[plain].mean for name, row in table.items() if name != "clean")
+        assert table["tap"]["gray"].mean < 0.12
+    assert published.availability("apbench")["ops"]["at"].mean < 0.16

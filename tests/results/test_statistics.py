@@ -3,12 +3,17 @@
 import math
 from itertools import combinations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from poisonbench.results.estimates import paired_difference, printed_difference
+from poisonbench.results.estimates import (
+    difference_from_one,
+    paired_difference,
+    printed_difference,
+)
 from poisonbench.results.proportions import ShareDifference
 from poisonbench.results.statistics import Proportion, Summary, mean_interval, summarise, wilson
 from poisonbench.results.target_success import TargetDifference
@@ -137,3 +142,21 @@ def test_holms_correction_is_bonferronis_in_each_part_of_the_family(p_values):
     for index, adjusted in enumerate(holm(p_values)):
         by_part = [len(p) * min(p_values[i] for i in p) for p in parts if index in p]
         assert adjusted == pytest.approx(min(1.0, max(by_part)))
+
+
+def test_one_published_figure_is_judged_as_one_more_run():
+    """Student's prediction interval, and its level where the figure is such a run."""
+    ours = summarise([0.90, 0.92, 0.91, 0.93])
+    difference = difference_from_one(ours, 0.95, 0.0)
+    half = stats.t.ppf(0.975, 3) * ours.std * (1 + 1 / 4) ** 0.5
+    low, high = difference.interval()
+    assert difference.effect == pytest.approx(ours.mean - 0.95)
+    assert (low, high) == pytest.approx((difference.effect - half, difference.effect + half))
+    assert difference_from_one(None, 0.95, 0.0001) is None
+    assert difference_from_one(summarise([0.9]), 0.95, 0.0001) is None
+    random, misses = np.random.default_rng(0), 0
+    for _ in range(400):
+        *values, figure = random.normal(0.9, 0.01, 6)
+        low, high = difference_from_one(summarise(values), figure, 0.0).interval()
+        misses += not low < 0 < high
+    assert 8 <= misses <= 34

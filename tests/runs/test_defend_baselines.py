@@ -15,7 +15,18 @@ FILTERS = {
     "spectral": (),
     "activation-clustering": ("--analysis", "smaller"),
 }
-OTHERS = {"jpeg": ("--quality", "50"), "mixup": (), "cutmix": ("--probability", "0.5")}
+OTHERS = {
+    "jpeg": ("--quality", "50"),
+    "bit-depth": (),
+    "gaussian-blur": ("--sigma", "0.8"),
+    "orthogonal-projection": ("--probe-epochs", "4"),
+    "ueraser": ("--form", "max", "--draws", "2"),
+    "at": ("--steps", "2"),
+    "mixup": (),
+    "cutmix": ("--probability", "0.5"),
+}
+#: Those that note what they did to the images.
+NOTING = ("jpeg", "bit-depth", "gaussian-blur", "orthogonal-projection")
 
 
 def run(method, tiny, artefact, results, *words):
@@ -54,7 +65,7 @@ def test_features_of_the_start_want_a_clean_one(tiny, results):
 @pytest.mark.parametrize("method", OTHERS)
 def test_the_others_run_on_all_rows(method, tiny, artefact, results):
     record = run(method, tiny, artefact, results, *OTHERS[method])
-    assert [note["round"] for note in record.notes] == (["jpeg"] if method == "jpeg" else [])
+    assert [note["round"] for note in record.notes] == ([method] if method in NOTING else [])
     assert len(record.curve) == 2
     plain = run("none", tiny, artefact, results)
     assert record.digests == plain.digests

@@ -3,11 +3,12 @@
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from helpers.command_line import cli, done
+from helpers.command_line import cli, done, tiny_arrays
 from poisonbench.core.work import Passes, Sizes, Work
 from poisonbench.registry import attacks, defenses
 from poisonbench.requests import CraftRequest, PoisonRequest, RunRequest
@@ -39,6 +40,14 @@ def run(method="none", attack="pgd", dataset=SMALL, **settings):
 def craft(attack, dataset=SMALL, **settings):
     poison = PoisonRequest(attacks=(attack,), settings={attack: settings} if settings else {})
     return CraftRequest(dataset=dataset, poison=poison)
+
+
+def colour_data(folder):
+    """As many grey images of three channels as make a validation split."""
+    arrays = tiny_arrays(train=100, test=20, side=32)
+    images = {name: np.repeat(a[..., None], 3, 3) for name, a in arrays.items() if a.ndim == 3}
+    np.savez(folder / "colour.npz", **(arrays | images))
+    return f"npz:{folder / 'colour.npz'}"
 
 
 def tiny():
@@ -118,7 +127,7 @@ def test_a_network_that_jobs_share_counts_once(context):
 
 
 @pytest.mark.parametrize("name", [*attacks(), *defenses()])
-def test_every_method_says_its_own_cost(name, context):
+def test_every_method_says_its_own_cost(name, context, tmp_path):
     entry = {**attacks(), **defenses()}[name]
     assert hasattr(entry.load(), "work"), f"{name}: add work(config, recipe, sizes) to its module"
     if name in attacks():
@@ -127,8 +136,9 @@ def test_every_method_says_its_own_cost(name, context):
         assert (estimate.flops > 0) is (name != "durp")
     else:
         attack = "bp" if name == "robust-features" else "pgd"
-        estimate = Estimator(context).of(run(name, attack))
-        plain = Estimator(context).of(run("none", attack))
+        dataset = colour_data(tmp_path) if entry.colour_only else SMALL
+        estimate = Estimator(context).of(run(name, attack, dataset))
+        plain = Estimator(context).of(run("none", attack, dataset))
         assert estimate.flops >= plain.flops > 0
     assert not estimate.remarks
 

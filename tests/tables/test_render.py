@@ -183,6 +183,7 @@ def all_kinds_of_runs():
     runs += [
         make_record(dataset="mnist", seconds=9.0, trial=t, variant="custom") for t in range(20)
     ]
+    runs += [make_record(dataset="cifar10", rho=1.0, attacks=("dc",), trial=t) for t in range(2)]
     for dataset in ("cifar10", "mnist-sample@1000", "mnist"):
         more = {"dataset": dataset}
         runs += [

@@ -6,7 +6,19 @@ import torch
 from helpers.attack_tasks import fake_split, small_classifier
 from poisonbench.core.errors import AbortedError, InterruptedRunError
 from poisonbench.core.seeds import Seeds
-from poisonbench.defenses import atda, cutmix, deep_knn, epic, friends, jpeg, mixup
+from poisonbench.defenses import (
+    at,
+    atda,
+    cutmix,
+    deep_knn,
+    epic,
+    friends,
+    gaussian_blur,
+    jpeg,
+    mixup,
+    orthogonal_projection,
+    ueraser,
+)
 from poisonbench.training.checkpoint import Checkpoint
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.trainer import Trainer
@@ -16,7 +28,18 @@ RECIPE = Recipe(epochs=4, batch_size=16, milestones=(2,), precision="float32")
 STOPS = (3, 5, 6, 12, 17)
 #: Its first 20 are those of the network whose features it takes.
 MORE_STOPS = {"knn": (21, 22, 24)}
-MODULES = {"knn": deep_knn, "jpeg": jpeg, "mixup": mixup, "cutmix": cutmix}
+MODULES = {
+    "knn": deep_knn,
+    "jpeg": jpeg,
+    "gaussian-blur": gaussian_blur,
+    "orthogonal-projection": orthogonal_projection,
+    "ueraser": ueraser,
+    "at": at,
+    "mixup": mixup,
+    "cutmix": cutmix,
+}
+#: They note nothing.
+SILENT = ("ueraser", "at", "mixup", "cutmix")
 
 
 def build(name):
@@ -50,7 +73,7 @@ def run(name, checkpoint=None, stop_after=None):
 @pytest.mark.parametrize("name", ["atda", "friends", "epic", *MODULES])
 def test_a_run_that_is_continued_ends_in_the_same_bytes(name, tmp_path):
     weights, result = run(name)
-    assert result.notes or name in ("mixup", "cutmix")
+    assert result.notes or name in SILENT
     for stop in (*STOPS, *MORE_STOPS.get(name, ())):
         folder = tmp_path / str(stop)
         with pytest.raises(InterruptedRunError):
