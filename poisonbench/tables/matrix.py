@@ -24,7 +24,7 @@ from poisonbench.tables.cells import (
 )
 from poisonbench.tables.comparisons import Block, Comparison, interval
 from poisonbench.tables.layout import DASH, show_number
-from poisonbench.tables.measured import average_batch_statistics, compare_accuracy, compare_success
+from poisonbench.tables.measured import average_diagnostic, compare_accuracy, compare_success
 from poisonbench.tables.paper_table import PaperTable, Records, dataset_labels, method_labels
 from poisonbench.tables.table3 import find_row, make_cell
 
@@ -46,9 +46,9 @@ def last_accuracy(keys: Mapping[str, Any], runs: Sequence[RunRecord]) -> Compari
     return compare_accuracy(keys, runs, None, trials=TRIALS)
 
 
-def batch_norm_accuracy(keys: Mapping[str, Any], runs: Sequence[RunRecord]) -> Comparison:
-    """The same weights by the test batches' own statistics of batch norm."""
-    return average_batch_statistics(keys, runs) or last_accuracy(keys, ())
+def diagnostic(name: str, keys: Mapping[str, Any], runs: Sequence[RunRecord]) -> Comparison:
+    """An accuracy of the runs that have it beside the test accuracy."""
+    return average_diagnostic(keys, runs, name) or last_accuracy(keys, ())
 
 
 @dataclass(frozen=True)
@@ -216,5 +216,10 @@ def table_of(what: str, metric: Metric) -> PaperTable:
 #: By the word of ``report --metric``.
 METRICS = {
     "last": table_of("after the last epoch", last_accuracy),
-    "batch-norm": table_of("by the test batches' statistics", batch_norm_accuracy),
+    "peak": table_of(
+        "after the epoch of the highest validation accuracy", partial(diagnostic, "peak_accuracy")
+    ),
+    "batch-norm": table_of(
+        "by the test batches' statistics", partial(diagnostic, "batch_statistics_accuracy")
+    ),
 }

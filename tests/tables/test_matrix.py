@@ -88,14 +88,19 @@ def test_the_worst_case_stands_out(records, kind, expected):
     assert expected in render(catalogue.build("matrix", records, SAMPLE), kind)
 
 
-def test_batch_statistics_are_a_metric_of_their_own(records):
-    known = {"test_accuracy": 0.2, "batch_statistics_accuracy": 0.7}
+@pytest.mark.parametrize(
+    ("metric", "key"), [("batch_statistics", "matrix-batch-norm"), ("peak", "matrix-peak")]
+)
+def test_other_metrics_have_cells_of_the_runs_that_know_them(records, metric, key):
+    known = {"test_accuracy": 0.2, f"{metric}_accuracy": 0.7}
     records = [*records, run(0.2, attack="durp", digest="s", metrics=known)]
-    _, rows = grid(records, "matrix-batch-norm")
+    _, rows = grid(
+        records, {"batch_statistics": "matrix-batch-norm", "peak": "matrix-peak"}[metric]
+    )
     assert rows["DURP"]["W/o Defense"] == "70.00 (1)"
     assert rows["PGD"]["W/o Defense"] == "-"
-    quantities = {cell.keys["quantity"] for cell in catalogue.build("matrix", records).cells}
-    assert quantities == {"test_accuracy"}
+    quantities = {cell.keys["quantity"] for cell in catalogue.build(key, records).cells}
+    assert quantities == {"test_accuracy", f"{metric}_accuracy"}
 
 
 def test_targets_have_a_grid_of_their_own():
@@ -141,7 +146,7 @@ def test_the_commands_take_attacks_a_ratio_a_preset_and_a_metric(tmp_path):
     ("words", "message"),
     [
         (("report", "--table", "2", "--metric", "last"), "--metric with --table matrix"),
-        (("report", "--table", "matrix", "--metric", "best"), "one of last, batch-norm"),
+        (("report", "--table", "matrix", "--metric", "best"), "one of last, peak, batch-norm"),
         (("sweep", "plan", "--table", "matrix", "--attacks", "nosuch"), "an attack (or mix)"),
         (("sweep", "plan", "--table", "2", "--attacks", "pgd"), "poisons that table 2 has"),
         (("sweep", "plan", "--preset", "quick", "--dataset", "mnist"), "--preset quick to choose"),
