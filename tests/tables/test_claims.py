@@ -15,6 +15,7 @@ from helpers.synthetic_runs import (
     make_record,
     missing_commands,
     request_of,
+    targeted_run,
     with_outcomes,
 )
 from poisonbench import registry
