@@ -42,6 +42,10 @@ def test_api(tiny, results):
     assert right.mean() == record.metrics.test_accuracy
     anew = outcomes["outcomes.test_by_batch_statistics"]
     assert anew.mean() == record.metrics.batch_statistics_accuracy
+    curve = [epoch.validation_accuracy for epoch in record.curve]
+    if curve.index(max(curve)) == len(curve) - 1:
+        assert record.metrics.peak_accuracy == record.metrics.test_accuracy
+    assert 0 <= record.metrics.peak_accuracy <= 1
 
 
 def test_a_poison_and_a_record_know_where_they_are(tiny, results):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
+from typing import Literal
 
 import typer
 
@@ -14,6 +15,7 @@ from poisonbench.cli import common
 from poisonbench.core.errors import UsageError
 from poisonbench.core.files import write_text
 from poisonbench.core.folders import DEFAULT_RESULTS
+from poisonbench.core.settings import parse_value
 from poisonbench.registry import DATASETS, DEFAULT_READING, READINGS
 from poisonbench.requests import command_of
 from poisonbench.results.store import Store
@@ -21,6 +23,7 @@ from poisonbench.specs import PoisonCard
 from poisonbench.tables import catalogue
 from poisonbench.tables.all_runs import build_runs
 from poisonbench.tables.filter_table import build_filters
+from poisonbench.tables.matrix import METRICS
 from poisonbench.tables.paper_table import dataset_labels
 from poisonbench.tables.poison_selection import (
     check_table,
@@ -55,6 +58,10 @@ class _ReportOptions:
     dataset: str | None = common.option(
         None, f"Only this data set: {', '.join(dataset_labels(DATASETS))}."
     )
+    metric: str | None = common.option(
+        None,
+        f"With --table matrix, what a cell averages: {', '.join(METRICS)}; last if not said.",
+    )
     format: str | None = common.option(None, f"One of {', '.join(FORMATS)}; rich if not said.")
     poison: list[str] | None = common.option(
         None,
@@ -86,7 +93,7 @@ def report(options: _ReportOptions) -> None:
 
     poisonbench report --table 3 --dataset mnist-sample@1000
     """
-    number = "2" if options.table is None else options.table
+    number = _table_of(options)
     dataset, quiet = options.dataset, options.quiet
     kind = _check_options(options, number)
     reading = catalogue.find_reading(number, options.reading)
@@ -131,6 +138,17 @@ def report(options: _ReportOptions) -> None:
     if options.check:
         rhos = ratios_of(records) if options.poison else None
         _check(catalogue.check(number, records, dataset, rhos, reading), quiet=quiet)
+
+
+def _table_of(options: _ReportOptions) -> str:
+    """The key of the table; of the matrix that by the metric."""
+    key = "2" if options.table is None else options.table
+    if options.metric is None:
+        return key
+    if key != "matrix":
+        raise UsageError(f"expected --metric with --table matrix, got --table {key}; leave it out")
+    parse_value(options.metric, Literal[tuple(METRICS)], "--metric")
+    return catalogue.matrix_key(options.metric)
 
 
 def _check_options(options: _ReportOptions, number: str) -> str:

@@ -88,9 +88,16 @@ def open_context(
 
 
 def choose_dataset(
-    dataset: str | None, preset: str | None, quiet: bool, attack: str | None = None
+    dataset: str | None,
+    preset: str | None,
+    quiet: bool,
+    attack: str | None = None,
+    *,
+    is_targeted: bool = False,
 ) -> str:
     """The data set that was asked for, or a preset's; ``attack`` as the user wrote it.
+
+    A preset's is one for targeted attacks where the attack is, or where that is said.
 
     Raises:
         UsageError: an unknown preset, or one beside another data set.
@@ -99,7 +106,7 @@ def choose_dataset(
     if preset is not None:
         parse_value(preset, Literal["quick", "colour"], "--preset")
         entry = attacks().get(attack or "")
-        is_targeted = entry is not None and entry.scenario
+        is_targeted = is_targeted or (entry is not None and bool(entry.scenario))
         quick = TARGETED_SAMPLE if is_targeted else DEFAULT_DATASET
         chosen = COLOUR_PART if preset == "colour" else quick
     if dataset is not None and dataset != chosen:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poisonbench.cli import common
+from poisonbench.cli.session import choose_dataset
 from poisonbench.cli.sweep_estimates import DEVICES, check_estimate, print_estimates
 from poisonbench.cli.sweep_status import print_status
 from poisonbench.cli.worker import worker
@@ -80,6 +81,13 @@ class _PlanOptions:
     table: str = common.option("2", "The runs of which table.")
     dataset: str | None = common.option(None, "Only this data set.")
     methods: str = common.option("", "Only these defenses, separated by commas.")
+    attacks: str = common.option("", "Only clean runs and these attacks, separated by commas.")
+    rho: float | None = common.option(
+        None, "Only clean runs and this poison ratio.", min=0.0, max=1.0
+    )
+    preset: str | None = common.option(
+        None, "quick or colour: only the part of MNIST or CIFAR-10 that a CPU trains on."
+    )
     trials: int | None = common.option(None, "Trials of each cell; 5 by default.", min=1)
     reading: str | None = common.option(
         None, f"In this reading of the mix: {', '.join(READINGS)}; {DEFAULT_READING} if not said."
@@ -114,6 +122,8 @@ def plan(options: _PlanOptions) -> None:
     poisonbench sweep plan --table 2 --dataset mnist --for-claims
 
     poisonbench sweep plan --table 2 --dataset cifar10 --estimate --on h100
+
+    poisonbench sweep plan --table matrix --preset quick --attacks pgd,lsp --methods none,jpeg
     """
     kind = _read_kind(options.only)
     check_estimate(options.estimate, options.on)
@@ -148,10 +158,12 @@ def plan(options: _PlanOptions) -> None:
         requests = missing_runs(
             options.table,
             records,
-            options.dataset,
+            _dataset_of(options),
             methods=methods,
             trials=options.trials,
+            rhos=None if options.rho is None else (0.0, options.rho),
             reading=find_reading(options.table, options.reading),
+            attacks=common.names_in(options.attacks),
         )
         if is_plain:
             _print_lines(requests, plugin_files(), options)
@@ -178,6 +190,16 @@ def plan(options: _PlanOptions) -> None:
         job_states.refresh()
         left = [job for job in planned.only(kind or "defend") if not job_states.is_done(job)]
         _print_lines([job.request for job in left], planned.plugins, options)
+
+
+def _dataset_of(options: _PlanOptions) -> str | None:
+    """The data set that was asked for, or a preset's."""
+    if options.preset is None:
+        return options.dataset
+    from poisonbench.tables.catalogue import find_table
+
+    is_targeted = find_table(options.table).is_targeted is True
+    return choose_dataset(options.dataset, options.preset, options.quiet, is_targeted=is_targeted)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -167,7 +167,8 @@ def _tables(records: Sequence[RunRecord]) -> list[ShownTable]:
     of_mix = catalogue.untargeted()
     used = {reading_of(record) for record in records}
     others = [name for name in READINGS if name in used and name != DEFAULT_READING]
-    for key in catalogue.TABLES:
+    # The overview has the matrix.
+    for key in catalogue.papers():
         for reading in [DEFAULT_READING, *(others if key in of_mix else [])]:
             missing = catalogue.missing_runs(key, records, reading=reading)
             tables.append(

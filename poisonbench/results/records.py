@@ -148,6 +148,8 @@ class Metrics(JsonPart, frozen=True, kw_only=True):
     Attributes:
         batch_statistics_accuracy: a diagnostic beside the test accuracy: the same weights with
             batch norm's statistics of each (class-balanced) test batch; null without batch norm.
+        peak_accuracy: test accuracy of the weights after the epoch of the highest validation
+            accuracy, the first of equals: what stopping early by clean images would have given.
         per_class_accuracy: of the test split, in order of the labels.
         attack_success: null when untargeted, as is target.
         poison: what the defense, which never saw them, did with the poisons; null without any.
@@ -156,6 +158,7 @@ class Metrics(JsonPart, frozen=True, kw_only=True):
 
     test_accuracy: float
     batch_statistics_accuracy: float | UnsetType | None = UNSET
+    peak_accuracy: float | UnsetType = UNSET
     per_class_accuracy: list[float]
     validation_accuracy: float
     attack_success: bool | None

@@ -208,10 +208,13 @@ def _train(
     done = time.monotonic()
     seconds = {**result.seconds, "test": done - tested}
     images = sum(row.get("images", len(train)) for row in result.curve)
-    # Not timed: a diagnostic, which no method needs.
+    # Not timed: diagnostics, which no method needs.
     right_anew = evaluation.right_by_batch_statistics(
         classifier, test, seeds.generator("batches of the test split")
     )
+    weights = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
+    classifier.load_state_dict(result.peak)
+    at_peak = _share(evaluation.right_answers(classifier, test))
     keep = defense.memory.get("keep")
     record = RunRecord(
         id=spec.id,
@@ -220,6 +223,7 @@ def _train(
         metrics=records.Metrics(
             test_accuracy=_share(right),
             batch_statistics_accuracy=None if right_anew is None else _share(right_anew),
+            peak_accuracy=at_peak,
             per_class_accuracy=by_class,
             validation_accuracy=result.curve[-1]["validation_accuracy"],
             attack_success=answer.success if answer else None,
@@ -252,7 +256,7 @@ def _train(
         ),
         warnings=class_warnings(dataset, by_class, result.notes),
     )
-    weights = classifier.state_dict() | ({} if keep is None else {KEPT: keep})
+    weights |= {} if keep is None else {KEPT: keep}
     return record, {key: value.cpu().contiguous() for key, value in weights.items()}
 
 

@@ -11,7 +11,7 @@ from poisonbench.tables.cells import distinct_trials
 from poisonbench.tables.comparisons import Block, Comparison, Table
 from poisonbench.tables.layout import DASH, show_measured
 from poisonbench.tables.measured import (
-    average_batch_statistics,
+    average_diagnostic,
     compare_accuracy,
     compare_success,
 )
@@ -53,7 +53,7 @@ def _block(dataset: str, sets: Sequence[Sequence[RunRecord]]) -> Block:
             about = {**keys, "quantity": "attack_success"}
             compared = [
                 compare_accuracy(keys, trials, None, trials=0),
-                average_batch_statistics(keys, trials),
+                average_diagnostic(keys, trials, "batch_statistics_accuracy"),
                 compare_success(about, trials, None, trials=0) if is_attacked else None,
             ]
             cells += filter(None, compared)

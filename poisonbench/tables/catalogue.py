@@ -14,7 +14,7 @@ from poisonbench import registry
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import did_you_mean
 from poisonbench.registry import DEFAULT_READING, READINGS
-from poisonbench.requests import RunRequest
+from poisonbench.requests import RunRequest, read_mix
 from poisonbench.results import published
 from poisonbench.results.statistics import SIGNIFICANCE, Verdict
 from poisonbench.results.verdicts import holm
@@ -24,6 +24,7 @@ from poisonbench.tables import (
     baseline2,
     declared,
     iss,
+    matrix,
     readings,
     table1,
     table2,
@@ -65,6 +66,11 @@ def find_table(key: str) -> PaperTable:
 def untargeted() -> list[str]:
     """The numbers of the tables whose poison is the mix, one for all trials."""
     return [key for key, table in TABLES.items() if table.is_of_mix and not table.is_targeted]
+
+
+def papers() -> list[str]:
+    """The numbers of the tables that a paper printed."""
+    return [key for key, table in TABLES.items() if table.is_published]
 
 
 def find_reading(key: str, name: str | None) -> str:
@@ -116,6 +122,7 @@ def missing_runs(
     trials: int | None = None,
     rhos: Container[float] | None = None,
     reading: str = DEFAULT_READING,
+    attacks: Sequence[str] = (),
 ) -> list[RunRequest]:
     """The runs that a table lacks, each once; all its runs without records.
 
@@ -129,12 +136,14 @@ def missing_runs(
         trials: as many of each cell; by default as many as the table wants.
         rhos: only cells of these poison ratios; null for all.
         reading: of the mix.
+        attacks: only clean runs and those on poisons of these attacks, as ``--attack`` names them.
 
     Raises:
-        UsageError: an unknown method too, or one that the table has no cells of.
+        UsageError: an unknown method or attack too, or one that the table has no cells of.
     """
     known = registry.defenses()
     named = [registry.find("a defense", known, name).name for name in methods]
+    mixes = [read_mix(name) for name in attacks]
     records = readings.runs_of(records, reading)
     every = cells(key, records, dataset, named)
     held = {cell.method for cell in every}
@@ -145,10 +154,21 @@ def missing_runs(
             f"--methods: expected defenses that {where} has, got {', '.join(lacking)}; it has "
             + (f"these: {others}" if others else "no cells there")
         )
+    of_attacks = [mix.attacks for mix in mixes]
+    poisons = {cell.attacks for cell in every if cell.rho}
+    if absent := [
+        name for name, own in zip(attacks, of_attacks, strict=True) if own not in poisons
+    ]:
+        raise UsageError(
+            f"--attacks: expected poisons that table {key} has, got {', '.join(absent)}; it has "
+            f"{', '.join(sorted(map('+'.join, poisons)))}"
+        )
     requests = [
         cell.request(trial)
         for cell in every
-        if (not named or cell.method in named) and (rhos is None or cell.rho in rhos)
+        if (not named or cell.method in named)
+        and (rhos is None or cell.rho in rhos)
+        and (not attacks or not cell.rho or cell.attacks in of_attacks)
         for trial in replace(cell, trials=cell.trials and (trials or cell.trials)).missing(records)
     ]
     return [readings.asked_in(request, reading) for request in dict.fromkeys(requests)]
@@ -189,9 +209,10 @@ def build(
         if findings := [f for f in findings if f.records or name not in SAMPLES]:
             blocks.append(claims_block(f"{dataset_labels()[name]}: the paper's claims", findings))
     compared = [cell for block in blocks for cell in block.cells]
-    source = published.source(key)
+    source = published.source(key) if table.is_published else None
     state = table.notes(every, records)
-    if extra := [name for name in names if name not in (*table.datasets, *SAMPLES)]:
+    others = [name for name in names if name not in (*table.datasets, *SAMPLES)]
+    if source and (extra := others):
         state.append(f"Not in the paper's table: {', '.join(extra)}.")
     is_of_mix = key in untargeted()
     state += _several_poisons(compared, records) if is_of_mix else []
@@ -204,14 +225,15 @@ def build(
     named = ", ".join(f"{name} ({attacks})" for name, attacks in (poisons or {}).items())
     notes = [
         f"The runs above rho 0 are on {named}." if named else "",
-        f"Published: {source.citation}; {source.plus_minus}.",
+        f"Published: {source.citation}; {source.plus_minus}." if source else "",
         table.remark,
         _about_verdicts(blocks),
         " ".join(state),
     ]
     return Table(
         key=key,
-        title=f"Table {source.number}: {table.title}"
+        title=(f"Table {source.number}: " if source else "Matrix: ")
+        + table.title
         + (f", reading {reading} ({READINGS[reading].reading})" if has_reading else ""),
         reading=reading if has_reading else None,
         blocks=tuple(blocks),
@@ -332,6 +354,11 @@ def _left_out(names: Sequence[str], compared: Sequence[Comparison], records: Rec
     return [f"{len(others)} other run(s) are not averaged ({shown}--runs)."]
 
 
+def matrix_key(metric: str) -> str:
+    """The key of the matrix by one of its metrics."""
+    return "matrix" if metric == "last" else f"matrix-{metric}"
+
+
 TABLES = {
     "1": table1.TABLE,
     "2": table2.TABLE,
@@ -342,4 +369,5 @@ TABLES = {
     "baseline-2": baseline2.TABLE,
     "apbench": apbench.TABLE,
     "iss": iss.TABLE,
+    **{matrix_key(metric): table for metric, table in matrix.METRICS.items()},
 }

@@ -99,6 +99,7 @@ class PlannedClaim:
             even :data:`MOST` are enough.
         sizing: what they could find; null where no spread is known.
         undeclared: how many runs in the claim's cells do not carry its digest.
+        repeats: trials that were run and have a target of an earlier one; as many more are to do.
     """
 
     declaration: Declaration
@@ -107,6 +108,7 @@ class PlannedClaim:
     needed: int | None
     sizing: Sizing | None
     undeclared: int
+    repeats: int = 0
 
     @property
     def label(self) -> ClaimLabel:
@@ -118,7 +120,7 @@ class PlannedClaim:
         requests = []
         for cell in self.claims[0].cells:
             done = {_draw_of(record) for record in records if cell.matches(record)}
-            for request in map(cell.request, range(self.trials)):
+            for request in map(cell.request, range(self.trials + self.repeats)):
                 # A verdict counts poisons where they vary, so that no two trials share one.
                 draw = request.trial if self.declaration.poisons > 1 and cell.rho else 0
                 if (request.seed, request.trial, draw) not in done:
@@ -149,6 +151,7 @@ class PlannedClaim:
             text += "; each on a poison of its own, which a verdict counts" * (own.poisons > 1)
         else:
             text += f" by choice, of {max(own.trials, self.needed or 0)}"
+        text += f", and {self.repeats} more for repeated targets" if self.repeats else ""
         if self.sizing is None:
             text += "; no spread is known to say what they could find"
             is_timed = own.test == "seconds under two methods"
@@ -201,6 +204,7 @@ def plan_claims(
                 needed,
                 measured or published_sizing(own, claims[0]),
                 len(declared.undeclared(own, claims, records)),
+                max(c.repeats(records) if isinstance(c, SuccessOrder) else 0 for c in claims),
             )
         )
     return planned

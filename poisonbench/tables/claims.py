@@ -289,11 +289,17 @@ class SuccessOrder(Claim):
         return "one-sided McNemar's exact test over targets"
 
     def by_target(self, records: Sequence[RunRecord]) -> list[Sets]:
-        """The targets of each comparison that both defenses have under all attacks.
+        """The trials of each comparison that both defenses have under all attacks.
 
-        A target's runs are in pairs by attack, the first of each under this defense.
+        A trial's target may differ by attack, as easy targets do by how the victim is trained; no
+        two trials share one. Its runs are in pairs by attack, the first of each under this defense.
         """
         return [distinct_targets(self._trials(cells, records)) for cells in self.others]
+
+    def repeats(self, records: Sequence[RunRecord]) -> int:
+        """How many trials count for nothing, because an earlier one has a target of theirs."""
+        every = [self._trials(cells, records) for cells in self.others]
+        return max(len(sets) - len(distinct_targets(sets)) for sets in every)
 
     def evidence(self, targets: Sets) -> TargetDifference | None:
         """The difference of success rates, positive where it bears the claim out."""
@@ -310,5 +316,5 @@ class SuccessOrder(Claim):
         return [[run for pairs in by_attack for run in pairs[key]] for key in sorted(shared)]
 
 
-def _trial_of(run: RunRecord) -> tuple[int, int, int]:
-    return run.spec.seed, run.spec.trial, run.on_target[0].target
+def _trial_of(run: RunRecord) -> tuple[int, int]:
+    return run.spec.seed, run.spec.trial

@@ -149,6 +149,7 @@ class Block:
         cells: the comparisons that the grid shows; empty when another block shows them already.
         findings: the claims that the grid shows.
         judged: what each row is about; empty where a row is not one figure or claim.
+        strong: numbers of the rows that stand out.
     """
 
     title: str
@@ -159,6 +160,7 @@ class Block:
     cells: tuple[Comparison, ...] = ()
     findings: tuple[Finding, ...] = ()
     judged: tuple[Comparison | Finding, ...] = ()
+    strong: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

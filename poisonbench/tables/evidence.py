@@ -40,11 +40,18 @@ def planned_sets(sets: Sets, planned: int) -> tuple[Sets, bool]:
 
 
 def distinct_targets(sets: Sets) -> Sets:
-    """The first set of each target, of the plan if there is one: a repeat says nothing new."""
-    firsts: dict[int, Sequence[RunRecord]] = {}
+    """The sets without one whose target an earlier one has; those of the plan come first.
+
+    A repeat says nothing new.
+    """
+    seen: set[int] = set()
+    firsts = []
     for runs in sorted(sets, key=lambda runs: not all(map(is_of_plan, runs))):
-        firsts.setdefault(runs[0].on_target[0].target, runs)
-    return list(firsts.values())
+        targets = {run.on_target[0].target for run in runs}
+        if seen.isdisjoint(targets):
+            firsts.append(runs)
+        seen |= targets
+    return firsts
 
 
 def by_poison(sets: Sets) -> list[list[Sequence[RunRecord]]]:

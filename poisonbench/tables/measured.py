@@ -63,23 +63,27 @@ def compare_accuracy(
     )
 
 
-def average_batch_statistics(
-    keys: Mapping[str, Any], records: Sequence[RunRecord]
+def average_diagnostic(
+    keys: Mapping[str, Any], records: Sequence[RunRecord], name: str
 ) -> Comparison | None:
-    """Average the diagnostic beside the test accuracies of one cell; null where no run has it.
+    """Average an accuracy that stands beside the test accuracies; null where no run has it.
 
-    It is of the same weights by batch norm's statistics of each test batch, and judged by nothing.
+    It is judged by nothing.
+
+    Args:
+        keys: what the cell is about.
+        records: its runs.
+        name: the metric: ``batch_statistics_accuracy``, of the same weights by batch norm's
+            statistics of each test batch, or ``peak_accuracy``.
     """
     values = {
-        run.id: value
-        for run in records
-        if isinstance(value := run.metrics.batch_statistics_accuracy, float)
+        run.id: value for run in records if isinstance(value := getattr(run.metrics, name), float)
     }
     known = [run for run in records if run.id in values]
     if not known:
         return None
     return Comparison(
-        keys={**keys, "quantity": "batch_statistics_accuracy"},
+        keys={**keys, "quantity": name},
         measured=summarise(accuracies(known, lambda run: values[run.id])),
         published=None,
         trials=0,

@@ -52,8 +52,9 @@ class PaperTable:
         notes: short sentences on the cells and runs.
         claims: what the paper concludes from the cells of one data set.
         datasets: those that the paper's table shows.
-        is_targeted: whether its runs are those of targeted attacks; it sees no others.
+        is_targeted: whether its runs are those of targeted attacks; it sees no others. Null: both.
         is_of_mix: whether the poison of its untargeted runs is the mix.
+        is_published: whether there are published figures of it.
     """
 
     title: str
@@ -63,12 +64,14 @@ class PaperTable:
     notes: Callable[[Sequence[Cell], Records], list[str]] = nothing
     claims: Callable[[str, Sequence[Cell], Records], list[Claim]] = nothing
     datasets: tuple[str, ...] = PAPER_DATASETS
-    is_targeted: bool = False
+    is_targeted: bool | None = False
     is_of_mix: bool = True
+    is_published: bool = True
 
     def own(self, records: Records) -> Records:
         """The runs of its kind of attack."""
-        return [run for run in records if (run.spec.targeting is not None) == self.is_targeted]
+        kinds = (True, False) if self.is_targeted is None else (self.is_targeted,)
+        return [run for run in records if (run.spec.targeting is not None) in kinds]
 
 
 #: What a table calls the runs of ATDA in L-infinity, ``--profile linf``.

@@ -105,14 +105,24 @@ def render_markdown(table: Table) -> str:
     """GitHub's tables."""
     parts = [f"## {table.title}"]
     for block in table.filled_blocks:
+        strong = {number + 2 for number in block.strong}
         rule = ["---" if i < block.keys else "---:" for i in range(len(block.columns))]
         lines = [
-            "| " + " | ".join(cell.replace("|", r"\|").replace("*", r"\*") for cell in line) + " |"
-            for line in (block.columns, rule, *block.rows)
+            "| " + " | ".join(_bold(_plain(cell), number in strong) for cell in line) + " |"
+            for number, line in enumerate((block.columns, rule, *block.rows))
         ]
         parts += [f"### {block.title}", "\n".join(lines)]
     parts.append("\n".join("- " + note.replace("*", r"\*") for note in table.notes))
     return "\n\n".join(parts) + "\n"
+
+
+def _plain(cell: str) -> str:
+    """A cell whose text Markdown takes for nothing else."""
+    return cell.replace("|", r"\|").replace("*", r"\*")
+
+
+def _bold(cell: str, is_strong: bool) -> str:
+    return f"**{cell}**" if is_strong else cell
 
 
 def render_csv(table: Table) -> str:
@@ -147,7 +157,13 @@ def render_latex(table: Table) -> str:
             r"\toprule",
             _tex_row([_tex_head(name) for name in block.columns]),
             r"\midrule",
-            *(_tex_row(map(_tex, row)) for row in block.rows),
+            *(
+                _tex_row(
+                    rf"\textbf{{{_tex(cell)}}}" if number in block.strong else _tex(cell)
+                    for cell in row
+                )
+                for number, row in enumerate(block.rows)
+            ),
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
@@ -167,7 +183,10 @@ def render_html(table: Table) -> str:
             '<div class="wide"><table>',
             f"<thead><tr>{head}</tr></thead>",
             "<tbody>",
-            *(_html_row(row, block.keys) for row in block.rows),
+            *(
+                _html_row(row, block.keys, is_strong=number in block.strong)
+                for number, row in enumerate(block.rows)
+            ),
             "</tbody></table></div>",
         ]
     notes = [f"<li>{html.escape(note)}</li>" for note in table.notes]
@@ -189,8 +208,9 @@ def _grid(block: Block) -> RichTable:
     grid = RichTable(box=None, pad_edge=False, padding=(0, 1))
     for index, name in enumerate(block.columns):
         grid.add_column(Text(name), justify="left" if index < block.keys else "right")
-    for row in block.rows:
-        grid.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    for number, row in enumerate(block.rows):
+        style = "bold" if number in block.strong else None
+        grid.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row), style=style)
     return grid
 
 
@@ -257,14 +277,15 @@ def _tex_row(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _html_row(row: Sequence[str], keys: int) -> str:
+def _html_row(row: Sequence[str], keys: int, *, is_strong: bool = False) -> str:
     names = "".join(f'<th scope="row">{html.escape(cell)}</th>' for cell in row[:keys])
     figures = "".join(
         f'<td class="{cell.replace(" ", "-") if cell in _STYLES else "figure"}">'
         f"{html.escape(cell)}</td>"
         for cell in row[keys:]
     )
-    return f"<tr>{names}{figures}</tr>"
+    start = '<tr class="strong">' if is_strong else "<tr>"
+    return f"{start}{names}{figures}</tr>"
 
 
 _CSS = """
@@ -275,6 +296,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .8rem; text-align: right; white-space: nowrap; }
 th[scope=row], thead th:first-child { text-align: left; font-weight: normal; }
 thead th { border-bottom: 1px solid; }
+.strong th, .strong td { font-weight: bold; }
 .equal, .equivalent, .reproduced { color: light-dark(#116329, #56d364); }
 .differs, .refuted, .too-small { color: light-dark(#b3141d, #ff8a80); font-weight: bold; }
 """

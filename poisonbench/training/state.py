@@ -144,3 +144,5 @@ class FitResult:
     digests: dict[str, str] = field(default_factory=dict)
     #: How often the run was stopped and continued.
     interruptions: int = 0
+    #: The model's state after the epoch of the highest validation accuracy, the first of equals.
+    peak: dict[str, Tensor] = field(default_factory=dict)

@@ -180,7 +180,10 @@ class _Run:
             self._recalibrate()
             self._spend("defense")
         row = {"epoch": self.epoch + 1, "images": kept, "loss": loss}
-        self.result.curve.append(row | {"validation_accuracy": self._validation_accuracy()})
+        reached = self._validation_accuracy()
+        if all(reached > earlier["validation_accuracy"] for earlier in self.result.curve):
+            self.result.peak = {n: t.clone() for n, t in self.model.state_dict().items()}
+        self.result.curve.append(row | {"validation_accuracy": reached})
         self._spend("validation")
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum.zero_()
@@ -286,12 +289,14 @@ class _Run:
 
     def _snapshot(self) -> Snapshot:
         position = {"epoch": self.epoch, "step": self.step, **vars(self.result)}
+        peak = position.pop("peak")
         states = {name: self.optimizer.state[p] for name, p in self.model.named_parameters()}
         momenta = {n: s["momentum_buffer"] for n, s in states.items() if "momentum_buffer" in s}
         tensors = {
             "loss_sum": self.loss_sum,
             **under("model", self.model.state_dict()),
             **under("defense", self.defense.memory),
+            **under("peak", peak),
             **under("momentum", momenta),
         }
         return Snapshot(position, tensors, None if self.train is self.original else self.train)
@@ -303,7 +308,9 @@ class _Run:
             return False
         position, tensors = snapshot.position, snapshot.tensors
         self.epoch, self.step = position["epoch"], position["step"]
-        self.result = FitResult(**{f.name: position[f.name] for f in fields(FitResult)})
+        names = [f.name for f in fields(FitResult) if f.name != "peak"]
+        peak = {name: t.to(self.device) for name, t in part("peak", tensors).items()}
+        self.result = FitResult(**{name: position[name] for name in names}, peak=peak)
         self.loss_sum.copy_(tensors["loss_sum"])
         self.model.load_state_dict(part("model", tensors))
         memory = part("defense", tensors)

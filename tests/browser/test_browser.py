@@ -240,7 +240,7 @@ def test_a_button_copies_a_table_as_report_writes_it(opened, shipped, records):
 def test_without_scripts_all_tables_and_runs_are_there(opened, shipped, records):
     page = opened(shipped, scripts=False)
     captions = set(page.locator("caption:visible").all_inner_texts())
-    tables = [catalogue.build(key, records) for key in catalogue.TABLES]
+    tables = [catalogue.build(key, records) for key in catalogue.papers()]
     for table in (*tables, build_runs(records)):
         assert {block.title for block in table.filled_blocks} <= captions
     assert page.locator("#run-table tbody tr:visible").count() == len(records)

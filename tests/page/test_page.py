@@ -96,7 +96,7 @@ def test_every_run_has_its_page_and_is_in_the_table(document, records):
 def test_the_tables_are_those_of_report(document, shipped, records):
     captions = set(document.texts["caption"])
     exported = {text for text in document.texts["pre"] if text.startswith("## ")}
-    for key in catalogue.TABLES:
+    for key in catalogue.papers():
         table = catalogue.build(key, records)
         assert {block.title for block in table.filled_blocks} <= captions
         assert render_markdown(table) in exported

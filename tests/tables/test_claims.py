@@ -15,6 +15,7 @@ from helpers.synthetic_runs import (
     make_record,
     missing_commands,
     request_of,
+    targeted_run,
     with_outcomes,
 )
 from poisonbench import registry
@@ -25,7 +26,7 @@ from poisonbench.results.statistics import Summary
 from poisonbench.results.verdicts import Basis
 from poisonbench.tables import catalogue, table2
 from poisonbench.tables.cells import Cell, paired
-from poisonbench.tables.claims import Superiority, against, steps
+from poisonbench.tables.claims import SuccessOrder, Superiority, against, steps
 from poisonbench.tables.render import FORMATS, render
 
 NAMES = ("none", "hint", "atda", "friends", "epic")
@@ -461,3 +462,28 @@ def test_claims_are_in_every_format(kind):
         assert f"{100 * finding.judgement.detectable:.2f}" in text
     if kind == "html":
         assert '<td class="reproduced">reproduced</td>' in text
+
+
+def test_targets_may_differ_by_attack_and_a_trial_that_repeats_one_counts_for_nothing():
+    def at(trial, attack, target, method):
+        hit = method == "none"
+        return targeted_run(hit, attack=attack, trial=trial, target=target, method=method)
+
+    cells = {
+        method: tuple(
+            Cell(dataset="cifar10", method=method, rho=0.01, attacks=(name,), scenario="scratch")
+            for name in ("gm", "bp")
+        )
+        for method in ("hint", "none")
+    }
+    claim = SuccessOrder(claim="", keys={}, first=cells["hint"], others=(cells["none"],))
+    targets = [(1, 11), (2, 12), (1, 13), (4, 12), (5, 15)]
+    records = [
+        at(trial, attack, own, method)
+        for trial, pair in enumerate(targets)
+        for attack, own in zip(("gm", "bp"), pair, strict=True)
+        for method in ("hint", "none")
+    ]
+    (sets,) = claim.by_target(records)
+    assert [runs[0].spec.trial for runs in sets] == [0, 1, 4]
+    assert claim.repeats(records) == 2

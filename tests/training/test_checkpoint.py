@@ -76,6 +76,7 @@ def outcome(model, result, defense):
         "weights": weights_digest(model),
         "memory": {name: digest_tensors(value) for name, value in defense.memory.items()},
         "curve": result.curve,
+        "peak": digest_tensors(*(result.peak[name] for name in sorted(result.peak))),
         "notes": result.notes,
         "digests": result.digests,
     }

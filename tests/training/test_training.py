@@ -300,6 +300,22 @@ def test_progress_counts_every_batch():
     assert seen[-1][3] == "epoch 3/3"
 
 
+def test_the_peak_is_the_state_of_the_first_best_epoch_by_validation(monkeypatch):
+    reached = iter([0.25, 0.75, 0.5, 0.75])
+    states = []
+
+    def scripted(self):
+        states.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
+        return next(reached)
+
+    monkeypatch.setattr("poisonbench.training.trainer._Run._validation_accuracy", scripted)
+    model, result = train(Defense(), recipe=recipe(epochs=4))
+    assert [row["validation_accuracy"] for row in result.curve] == [0.25, 0.75, 0.5, 0.75]
+    assert all(torch.equal(result.peak[name], tensor) for name, tensor in states[1].items())
+    assert weights_digest(model) == digest_tensors(*states[3].values())
+    assert weights_digest(model) != digest_tensors(*result.peak.values())
+
+
 def test_a_stop_without_a_checkpoint_aborts():
     asked = []
     with pytest.raises(AbortedError):
