@@ -35,6 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackConfig, AttackTask
+from poisonbench.attacks.shared.class_rows import rows_by_class
 from poisonbench.core.devices import send
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import Profiles, setting
@@ -75,12 +76,7 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     filters = find_filters(task.num_classes, shape, task.generator)
 
     poisons = torch.empty_like(task.images)
-    classes = task.labels.cpu()
-    parts = [
-        (label, rows)
-        for label in classes.unique().tolist()
-        for rows in (classes == label).nonzero().flatten().split(_CHUNK)
-    ]
+    parts = rows_by_class(task.labels, _CHUNK)
     for number, (label, rows) in enumerate(parts):
         # 2. A field an image.
         start = torch.randn(*_field_shape(shape), len(rows), generator=task.generator)
@@ -89,8 +85,8 @@ def craft(task: AttackTask, config: Config) -> Tensor:
         # 3. Scale, add, clip.
         noise = noise.movedim(-1, 0)
         scale = config.epsilon / noise.flatten(1).norm(dim=1)
-        rows = rows.to(device)
-        poisons[rows] = (task.images[rows] + scale[:, None, None, None] * noise).clamp_(0, 1)
+        own = send(rows, device)
+        poisons[own] = (task.images[own] + scale[:, None, None, None] * noise).clamp_(0, 1)
         task.report(number + 1, len(parts))
     return poisons
 

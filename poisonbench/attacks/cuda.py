@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackTask, BudgetConfig
+from poisonbench.attacks.shared.class_rows import rows_by_class
+from poisonbench.core.devices import send
 from poisonbench.core.settings import Profiles, setting
 from poisonbench.core.work import nothing_more
 from poisonbench.specs import Norm
@@ -54,11 +56,11 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     filters = draw_filters(task.num_classes, config.blur, task.generator).to(task.images.device)
 
     poisons = torch.empty_like(task.images)
-    labels = task.labels.unique().tolist()
-    for number, label in enumerate(labels):
-        for rows in (task.labels == label).nonzero().flatten().split(_CHUNK):
-            poisons[rows] = convolved(task.images[rows], filters[label])
-        task.report(number + 1, len(labels))
+    parts = rows_by_class(task.labels, _CHUNK)
+    for number, (label, rows) in enumerate(parts):
+        own = send(rows, poisons.device)
+        poisons[own] = convolved(task.images[own], filters[label])
+        task.report(number + 1, len(parts))
     return poisons
 
 

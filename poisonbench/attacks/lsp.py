@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackConfig, AttackTask
+from poisonbench.attacks.shared.class_rows import rows_by_class
 from poisonbench.core.devices import send
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import Profiles, setting
@@ -42,7 +43,7 @@ PROFILES: Profiles = {"paper": {"mnist": {"patch": 7, "epsilon": 28 * 57 / 255}}
 
 #: Coordinates of the centres are this or its negative.
 _SEPARATION = 10
-#: Images at a time.
+#: Images of a class at a time.
 _CHUNK = 1000
 
 
@@ -77,10 +78,10 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     matrices = matrices.to(device)
 
     poisons = torch.empty_like(task.images)
-    parts = list(zip(task.images.split(_CHUNK), task.labels.split(_CHUNK), strict=True))
-    for number, (images, labels) in enumerate(parts):
-        draws = send(torch.randn(len(images), cells, generator=task.generator), device)
-        points = separable_points(draws, labels, matrices, centres)
+    parts = rows_by_class(task.labels, _CHUNK)
+    for number, (label, rows) in enumerate(parts):
+        draws = send(torch.randn(len(rows), cells, generator=task.generator), device)
+        points = separable_points(draws, matrices[label], centres[label])
 
         # 3. Cells become patches.
         noise = points.view(-1, *grid).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
@@ -88,8 +89,8 @@ def craft(task: AttackTask, config: Config) -> Tensor:
 
         # 4. Scale, add, clip.
         scale = config.epsilon / noise.flatten(1).norm(dim=1)
-        poisoned = (images + scale[:, None, None, None] * noise).clamp_(0, 1)
-        poisons[number * _CHUNK :][: len(images)] = poisoned
+        own = send(rows, device)
+        poisons[own] = (task.images[own] + scale[:, None, None, None] * noise).clamp_(0, 1)
         task.report(number + 1, len(parts))
     return poisons
 
@@ -103,13 +104,9 @@ def vertices(number: int, size: int, generator: torch.Generator) -> Tensor:
     return _SEPARATION * (2.0 * torch.tensor(list(drawn)[:number]) - 1)
 
 
-def separable_points(draws: Tensor, labels: Tensor, matrices: Tensor, centres: Tensor) -> Tensor:
-    """Points (B, D): draws (B, D) by their class's matrix (K, D, D), around its centre (K, D)."""
-    points = torch.empty_like(draws)
-    for label in labels.unique().tolist():
-        own = labels == label
-        points[own] = draws[own] @ matrices[label] + centres[label]
-    return points
+def separable_points(draws: Tensor, matrix: Tensor, centre: Tensor) -> Tensor:
+    """Points (B, D) of a class: draws (B, D) by its matrix (D, D), around its centre (D,)."""
+    return draws @ matrix + centre
 
 
 work = nothing_more

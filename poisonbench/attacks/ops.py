@@ -24,6 +24,8 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackTask, BudgetConfig
+from poisonbench.attacks.shared.class_rows import rows_by_class
+from poisonbench.core.devices import send
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import Profiles
 from poisonbench.core.work import nothing_more
@@ -67,18 +69,18 @@ def craft(task: AttackTask, config: Config) -> Tensor:
             f"ops: expected a pixel and a colour for each of {task.num_classes} classes, got "
             f"images of {height} x {width}; use larger ones"
         )
-    poisons = task.images.clone()
+    poisons = task.images.clone(memory_format=torch.contiguous_format)
+    pixels = poisons.flatten(2)
     taken = torch.zeros(height * width, len(colours), dtype=torch.bool, device=colours.device)
-    for label in range(task.num_classes):
-        own = task.labels == label
-        if bool(own.any()):
-            # 1. and 2. The best pair that is free.
-            free = scores(task.images[own], colours).masked_fill(taken, -1)
-            best = free.argmax()
-            taken.view(-1)[best] = True
-            pixel, colour = int(best) // len(colours), int(best) % len(colours)
-            poisons[own, :, pixel // width, pixel % width] = colours[colour]
-        task.report(label + 1, task.num_classes)
+    parts = rows_by_class(task.labels, len(task.labels))
+    for number, (_, rows) in enumerate(parts):
+        own = send(rows, poisons.device)
+        # 1. and 2. The best pair that is free, which no one waits for.
+        best = scores(task.images[own], colours).masked_fill(taken, -1).argmax()
+        taken.view(-1).index_fill_(0, best[None], True)
+        pixel = (best // len(colours)).expand(len(own))
+        pixels[own, :, pixel] = colours.index_select(0, best[None] % len(colours))
+        task.report(number + 1, len(parts))
     return poisons
 
 

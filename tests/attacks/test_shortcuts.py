@@ -97,14 +97,13 @@ def test_settings_of_the_other_norm_are_refused(values, message):
 def test_lsp_points_are_draws_by_the_class_matrix_around_its_centre():
     generator = torch.Generator().manual_seed(0)
     draws = torch.randn(7, 5, generator=generator, dtype=torch.float64)
-    matrices = torch.rand(K, 5, 5, generator=generator, dtype=torch.float64) * 2 - 1
-    centres = torch.randn(K, 5, generator=generator, dtype=torch.float64)
-    labels = torch.tensor([0, 2, 1, 0, 0, 2, 1])
-    points = lsp.separable_points(draws, labels, matrices, centres)
-    for i, label in enumerate(labels.tolist()):
+    matrix = torch.rand(5, 5, generator=generator, dtype=torch.float64) * 2 - 1
+    centre = torch.randn(5, generator=generator, dtype=torch.float64)
+    points = lsp.separable_points(draws, matrix, centre)
+    for i in range(7):
         for j in range(5):
-            value = sum(float(draws[i, k] * matrices[label, k, j]) for k in range(5))
-            assert float(points[i, j]) == pytest.approx(value + float(centres[label, j]))
+            value = sum(float(draws[i, k] * matrix[k, j]) for k in range(5))
+            assert float(points[i, j]) == pytest.approx(value + float(centre[j]))
 
 
 def test_lsp_centres_are_distinct_vertices_down_to_the_last():
