@@ -200,6 +200,9 @@ class AttackEntry(Entry):
             transfer or finetune; empty for an untargeted attack.
         scenario_by_preset: other scenarios by preset, for data where that one takes too long.
         not_in: scenarios that a targeted attack has no form for, each with the reason.
+        norm: of its budget, in a word or two.
+        cost: of a poison, in a few words.
+        not_grey: why it does not work on grey images; empty where it does.
     """
 
     kind: ClassVar[str] = "an attack"
@@ -210,6 +213,16 @@ class AttackEntry(Entry):
     scenario: str = ""
     scenario_by_preset: Mapping[str, str] = field(default_factory=dict)
     not_in: Mapping[str, str] = field(default_factory=dict)
+    norm: str = "linf"
+    cost: str = ""
+    not_grey: str = ""
+
+    @property
+    def about(self) -> str:
+        """What it does and is for, its norm, its cost, and whether it works on grey images."""
+        grey = f"not on grey images: {self.not_grey}" if self.not_grey else "grey and colour"
+        parts = (super().about, f"norm {self.norm}", self.cost, grey)
+        return "; ".join(part for part in parts if part)
 
     def __post_init__(self) -> None:
         super().__post_init__()

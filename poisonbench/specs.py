@@ -7,7 +7,7 @@ is UNSET. No torch here.
 
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -17,6 +17,11 @@ from poisonbench.targeting import Goal, Untargeted
 
 #: In the text that an id is the hash of, 1 and 1.0 differ.
 Number = int | float
+
+#: What a poison's budget bounds: the change of any pixel (linf), of the whole image (l2), or the
+#: number of pixels that change (l0). A convolution of the image has no bound, and a mix of attacks
+#: of several norms no common one.
+Norm = Literal["linf", "l2", "l0", "convolution", "mixed"]
 
 
 class JsonPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -221,12 +226,16 @@ class Measured(JsonPart, frozen=True, kw_only=True):
     """How far poisons are from their bases, in grey levels of 1/255; all 0 without poisons.
 
     The mean is over pixels and channels; ``changed_pixels`` is the share of pixel positions where
-    any channel differs.
+    any channel differs. The rest is null of L-infinity: of an image's L2 distances, in pixels of
+    [0, 1], the mean and the largest, and the most pixels that differ in one image.
     """
 
     max_abs_levels: int
     mean_abs_levels: float
     changed_pixels: float
+    mean_l2: float | None = None
+    max_l2: float | None = None
+    max_changed_pixels: int | None = None
 
 
 class PoisonCard(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="poison"):
@@ -235,8 +244,10 @@ class PoisonCard(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="poi
     Attributes:
         attacks: names in the order of their shares.
         spec: all that determined the images.
-        epsilon: L-infinity budget.
-        levels: the whole grey levels of 1/255 in it.
+        norm: of the budget.
+        epsilon: the budget: in pixels of [0, 1] for linf and l2, a number of pixels for l0; null
+            where there is none.
+        levels: the whole grey levels of 1/255 in it; null but for linf.
         digest: of indices and images.
         seal: :func:`seal_of` all this.
     """
@@ -245,8 +256,9 @@ class PoisonCard(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="poi
     attacks: Annotated[list[str], msgspec.Meta(min_length=1)]
     goal: Goal | Untargeted
     spec: PoisonOrigin
-    epsilon: Annotated[float, msgspec.Meta(ge=0, le=1)]
-    levels: int
+    norm: Norm = "linf"
+    epsilon: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    levels: int | None = None
     num_poisons: int
     dataset: PoisonedDataset
     measured: Measured
@@ -254,6 +266,41 @@ class PoisonCard(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="poi
     digest: str
     sources_digest: str
     seal: str
+
+    @property
+    def budget_text(self) -> str:
+        """``8/255 in each pixel (L-infinity)``."""
+        if self.norm == "linf":
+            return f"{self.levels}/255 in each pixel (L-infinity)"
+        if self.norm == "l2":
+            return f"{self.epsilon:.4g} of the whole image (L2)"
+        if self.norm == "l0":
+            return f"{self.epsilon:g} pixel(s) of any value (L0)"
+        return "none (a convolution)" if self.norm == "convolution" else "none in common (mixed)"
+
+    @property
+    def measured_text(self) -> str:
+        """The largest change by the norm of the budget, ``3/255``; all that is known without."""
+        measured = self.measured
+        change = f"{measured.max_abs_levels}/255"
+        if self.norm == "linf":
+            return change
+        if self.norm == "l0":
+            return f"{measured.max_changed_pixels} pixel(s)"
+        distances = f"L2 {measured.max_l2:.4g} (mean {measured.mean_l2:.4g})"
+        return distances if self.norm == "l2" else f"{change}, {distances}"
+
+    @property
+    def change_text(self) -> str:
+        """``largest change 3/255 of 8/255 allowed``."""
+        if self.norm == "linf":
+            return f"largest change {self.measured_text} of {self.levels}/255 allowed"
+        return f"largest change {self.measured_text}, budget {self.budget_text}"
+
+    @property
+    def largest_levels(self) -> int:
+        """The grey levels that no pixel changes by more than: the budget's, or else measured."""
+        return self.measured.max_abs_levels if self.levels is None else self.levels
 
 
 def seal_of(fields: Mapping[str, Any]) -> str:

@@ -32,6 +32,11 @@ ATTACKS = {
     "cp": ("--steps", "3", "--surrogates", "2"),
     "mp": ("--steps", "2", "--surrogates", "2", "--inner-batch-size", "32"),
     "noise": (),
+    "lsp": (),
+    "ar": (),
+    "ops": (),
+    "cuda": (),
+    "untargeted-noise": ("--norm", "l2", "--epsilon", "1"),
 }
 
 #: The same for each defense in three epochs.

@@ -8,7 +8,8 @@ Config    a frozen, keyword-only dataclass that derives from :class:`AttackConfi
           :func:`~poisonbench.core.settings.setting`: an option of the command line, a parameter of
           the Python API and part of what names the poison. It is a bool, int, float, str or
           ``Literal``, one of them or None, or a tuple of one. Defaults are the paper's, for
-          CIFAR-10. ``epsilon`` is there already; declare it again for another default.
+          CIFAR-10. ``epsilon`` is there already; declare it again for another default. One whose
+          budget is not L-infinity derives from :class:`BudgetConfig` or says its ``norm``.
 PROFILES  if there, settings by profile and preset, ``{"paper": {"mnist": {"steps": 40}}}``. "paper"
           holds unless ``--profile`` names another. A data set's presets apply one after the other.
 VERSION   a whole number, raised by hand when the same settings come to give other poisons, which
@@ -24,8 +25,10 @@ every training image, and runs draw the share that is poisoned. A targeted attac
 taken for a class of its choice; it gets few base images a target, and T targets in one call.
 
 Units       Images, epsilon and steps are in pixels of [0, 1], not normalised: networks normalise.
-Budget      No pixel may change by more than ``config.budget``: epsilon, unless Config says else.
-            What does is said and clipped. Poisons are then rounded to 256 grey levels.
+Budget      ``config.budget`` in ``config.norm``: of linf no pixel may change by more, of l2 no
+            image, of l0 no more pixels; a convolution has none. It is epsilon in linf, unless
+            Config says else. What leaves it is said and clipped. Poisons are then rounded to 256
+            grey levels, which may add to an L2 distance half a level a value.
 Seen        clean images and labels (poisons keep theirs), and surrogates trained on clean data.
             Not seen: test images but the target, the defense, the victim's weights and seeds.
 Randomness  comes from the task's generators alone. They are on the CPU: draw there, then ``send``
@@ -79,17 +82,36 @@ from torch import Tensor
 from poisonbench.core.settings import BaseConfig, setting
 from poisonbench.data.splits import Split
 from poisonbench.models.classifier import Classifier
+from poisonbench.specs import Norm
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackConfig(BaseConfig):
-    """What the config of every attack derives from."""
+class BudgetConfig(BaseConfig):
+    """What the config of every attack derives from; one with an epsilon from AttackConfig."""
+
+    @property
+    def norm(self) -> Norm:
+        """What the budget bounds: linf, l2, l0, or nothing of a convolution."""
+        return "linf"
+
+    @property
+    def budget(self) -> float | None:
+        """Bound of all that is done to an image, in the norm's unit; None of a convolution.
+
+        It is in pixels of [0, 1] for linf and l2, and a number of pixels for l0.
+        """
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackConfig(BudgetConfig):
+    """What the config of an attack with an epsilon derives from."""
 
     epsilon: float = setting(8 / 255, "L-infinity budget, in pixels of [0, 1].", low=0, high=1)
 
     @property
     def budget(self) -> float:
-        """L-infinity bound of all that is done to an image, in [0, 1]."""
+        """Bound of all that is done to an image, in pixels of [0, 1]."""
         return self.epsilon
 
 

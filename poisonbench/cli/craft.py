@@ -85,8 +85,7 @@ def show_crafted(crafted: "Crafted", quiet: bool) -> None:
     if not crafted.is_new:
         common.say("made before; delete the folder to make it again", quiet=quiet)
     common.say(
-        f"{card.num_poisons:,} poisons, largest change "
-        f"{card.measured.max_abs_levels}/255 of {card.levels}/255 allowed",
+        f"{card.num_poisons:,} poisons, {card.change_text}",
         quiet=quiet,
     )
     print(crafted.poison.path)
@@ -102,6 +101,7 @@ def summary(crafted: "Crafted") -> dict[str, Any]:
         "dataset": card.dataset.name,
         "goal": to_builtins(card.goal),
         "num_poisons": card.num_poisons,
+        "norm": card.norm,
         "epsilon": card.epsilon,
         "max_abs_delta": card.measured.max_abs_levels / 255,
         "digest": card.digest,

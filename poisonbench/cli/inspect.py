@@ -101,6 +101,7 @@ def _audit(path: Path, options: _InspectOptions) -> None:
         "dataset": name,
         "num_poisons": len(poison),
         "share_of_training_set": len(poison) / len(data.train),
+        "norm": card.norm,
         "epsilon": card.epsilon,
         "levels": card.levels,
         **measured,

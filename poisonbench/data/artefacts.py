@@ -6,6 +6,7 @@ repeats the card for people, ``preview.png`` shows eight images. No pickle is ev
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from torch import Tensor
 from poisonbench.core.canonical import canonical_json
 from poisonbench.core.errors import ArtefactError
 from poisonbench.core.files import read_shared, retried
-from poisonbench.data.poison import SCHEMA, Poison, levels
+from poisonbench.data.budget import budget_fault, levels
+from poisonbench.data.poison import SCHEMA, Poison
 from poisonbench.data.preview import preview_of
 from poisonbench.data.splits import Dataset, digest_tensors
 from poisonbench.specs import Measured, PoisonCard, seal_of
@@ -110,9 +112,13 @@ def _checked_card(raw: Any) -> PoisonCard:
         raise ArtefactError(text) from None
     if card.seal != seal_of(msgspec.to_builtins(card)):
         raise ArtefactError("expected the card that was sealed, got an edited one")
-    if card.levels != levels(card.epsilon):
+    bounded, epsilon = card.norm in ("linf", "l2", "l0"), card.epsilon
+    if bounded != (epsilon is not None):
+        raise ArtefactError(f"expected a budget that fits its norm, got {card.norm}, {epsilon}")
+    whole = levels(epsilon) if card.norm == "linf" and epsilon is not None else None
+    if card.levels != whole or (whole or 0) > 255:
         raise ArtefactError(
-            f"expected an epsilon in [0, 1] and its whole levels, got {card.epsilon}, {card.levels}"
+            f"expected an epsilon in [0, 1] and its whole levels, got {epsilon}, {card.levels}"
         )
     goal = card.goal
     if isinstance(goal, Goal) and (
@@ -166,12 +172,10 @@ def check_dataset(poison: Poison, dataset: Dataset) -> Measured:
                 f"{dataset.name}, got another or none; use it with the data set that it was "
                 "crafted for"
             )
-        measured, budget = poison.measure(dataset.train), poison.card.levels
-        if measured.max_abs_levels > budget:
-            raise ArtefactError(
-                f"expected changes of at most {budget} grey levels, got {measured.max_abs_levels}; "
-                "delete it and craft it again, or use another"
-            )
+        measured, card = poison.measure(dataset.train), poison.card
+        values = math.prod(dataset.image_shape)
+        if fault := budget_fault(card.norm, card.epsilon, measured, values):
+            raise ArtefactError(f"{fault}; delete it and craft it again, or use another")
         return measured
     except ArtefactError as error:
         raise ArtefactError(f"{poison.path}: {error}") from None

@@ -50,6 +50,9 @@ def mix(
     owners = assign(dataset.train.labels.cpu(), len(pools), rho, seed, selection)
     indices = (owners >= 0).nonzero().flatten()
     sources = owners[indices].to(torch.uint8)
+    cards = [pool.card for pool in pools.values()]
+    norms, budgets = {card.norm for card in cards}, [card.epsilon for card in cards]
+    bounds = [budget for budget in budgets if budget is not None]
     images = torch.empty((len(indices), *dataset.image_shape), dtype=torch.uint8)
     for position, pool in enumerate(pools.values()):
         own = sources == position
@@ -60,7 +63,8 @@ def mix(
         sources,
         dataset,
         attacks=list(pools),
-        epsilon=max(pool.card.epsilon for pool in pools.values()),
+        norm=cards[0].norm if len(norms) == 1 else "mixed",
+        epsilon=max(bounds) if len(norms) == 1 and bounds else None,
         spec=MixSpec(
             version=VERSION,
             pools={name: pool.digest for name, pool in pools.items()},

@@ -4,7 +4,6 @@ How it lies in a folder, and how it is read again: ``poisonbench.data.artefacts`
 """
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +16,10 @@ from torch import Tensor
 
 from poisonbench import __version__
 from poisonbench.core.canonical import canonical_json, spec_id
-from poisonbench.core.errors import ArtefactError, DivergedError
+from poisonbench.core.errors import ArtefactError
+from poisonbench.data.budget import budget_fault, levels, quantise
 from poisonbench.data.splits import Dataset, Split, digest_tensors
-from poisonbench.specs import Measured, PoisonCard, PoisonedDataset, PoisonOrigin, seal_of
+from poisonbench.specs import Measured, Norm, PoisonCard, PoisonedDataset, PoisonOrigin, seal_of
 from poisonbench.targeting import Goal, Untargeted
 
 SCHEMA = 1
@@ -75,8 +75,8 @@ class Poison:
         card, made_for = self.card, self.card.dataset
         return (
             f"Poison {self.id}: {len(self):,} of {made_for.train_size:,} images of {made_for.name} "
-            f"by {'+'.join(card.attacks)}\nlargest change {card.measured.max_abs_levels}/255 of "
-            f"{card.levels}/255\n{self.path or 'not kept'}"
+            f"by {'+'.join(card.attacks)}\n{card.change_text.removesuffix(' allowed')}\n"
+            f"{self.path or 'not kept'}"
         )
 
     @property
@@ -107,13 +107,14 @@ class Poison:
         return Split(images, split.labels)
 
     def measure(self, base: Split) -> Measured:
-        """Measure how far the images are from the training split's.
+        """Measure how far the images are from the training split's, by the norm of the card.
 
         Raises:
             ArtefactError: the split has too few rows or images of another shape.
         """
         self._check_fits(base)
         largest, total, changed = 0, 0, 0
+        squares, pixels = [torch.zeros(0)], [torch.zeros(0)]
         for indices, images in zip(
             self.indices.split(_CHUNK), self.images.split(_CHUNK), strict=True
         ):
@@ -121,12 +122,21 @@ class Poison:
             delta = (images.short() - clean.short()).abs()
             largest = max(largest, int(delta.max()) if len(delta) else 0)
             total += int(delta.sum())
-            changed += int(delta.any(1).sum())
+            differs = delta.any(1)
+            changed += int(differs.sum())
+            if self.card.norm != "linf":
+                squares.append((delta.double() / 255).square().sum((1, 2, 3)))
+                pixels.append(differs.sum((1, 2)))
+        l2, counts = torch.cat(squares).sqrt(), torch.cat(pixels)
+        has_more = len(l2) > 0
         values = max(self.images.numel(), 1)
         return Measured(
             max_abs_levels=largest,
             mean_abs_levels=total / values,
             changed_pixels=changed / max(values // self.images.shape[1], 1),
+            mean_l2=float(l2.mean()) if has_more else None,
+            max_l2=float(l2.max()) if has_more else None,
+            max_changed_pixels=int(counts.max()) if has_more else None,
         )
 
     def _check_fits(self, split: Split) -> None:
@@ -138,57 +148,15 @@ class Poison:
             )
 
 
-def levels(epsilon: float) -> int:
-    """The whole grey levels of 1/255 within a budget: 8 for 8/255, 76 for 0.3."""
-    return math.floor(255 * epsilon + 1e-6)
-
-
-def quantise(images: Tensor, base: Tensor, epsilon: float) -> Tensor:
-    """Round float images in [0, 1] half up to uint8, at most the budget away from the base.
-
-    Both are (P, C, H, W), the base is uint8; a part of a grey level of the budget is dropped.
-
-    Raises:
-        DivergedError: a pixel is not finite.
-    """
-    budget = levels(epsilon)
-    result = torch.empty(base.shape, dtype=torch.uint8, device=images.device)
-    for first in range(0, len(images), _CHUNK):
-        rows = slice(first, first + _CHUNK)
-        exact, clean = images[rows], base[rows].to(images.device).short()
-        if not bool(torch.isfinite(exact).all()):
-            raise DivergedError(
-                "expected finite pixels from the attack, got NaN or infinity; "
-                "check the surrogate's training and lower the step size"
-            )
-        rounded = torch.floor(255 * exact + 0.5).clamp(0, 255).short()
-        near = torch.minimum(torch.maximum(rounded, clean - budget), clean + budget)
-        result[rows] = near.clamp(0, 255).to(torch.uint8)
-    return result
-
-
-def overstep(images: Tensor, base: Tensor, epsilon: float) -> float:
-    """How far images leave the budget around their base or [0, 1], in grey levels; 0 if nowhere.
-
-    Images are (..., C, H, W) float, their base is uint8 of that shape, and epsilon is in [0, 1].
-    """
-    largest = 0.0
-    parts = (tensor.flatten(0, -4).split(_CHUNK) for tensor in (images, base))
-    for exact, clean in zip(*parts, strict=True):
-        moved = (255 * exact - clean.to(exact.device)).abs() - 255 * epsilon
-        outside = 255 * (exact - 0.5).abs() - 127.5
-        largest = max(largest, float(torch.maximum(moved, outside).max()))
-    return largest
-
-
 def make_poison(
     images: Tensor,
     indices: Tensor,
     dataset: Dataset,
     *,
     attack: str,
-    epsilon: float,
+    epsilon: float | None,
     spec: PoisonOrigin,
+    norm: Norm = "linf",
     goal: Goal | None = None,
 ) -> Poison:
     """Round what one attack crafted, and make it an artefact.
@@ -200,8 +168,9 @@ def make_poison(
         indices: (P,) int64, strictly increasing rows of the training split.
         dataset: what was attacked.
         attack: its name.
-        epsilon: L-infinity budget in [0, 1].
+        epsilon: the budget, in the norm's unit; None where there is none.
         spec: all that determined the images.
+        norm: of the budget.
         goal: the target; None when untargeted.
 
     Raises:
@@ -215,10 +184,19 @@ def make_poison(
         raise ArtefactError(
             f"{attack}: expected images of shape {expected}, got {tuple(images.shape)}"
         )
-    rounded = quantise(images.detach(), dataset.train.images[rows], epsilon).cpu().contiguous()
+    base = dataset.train.images[rows]
+    rounded = quantise(images.detach(), base, epsilon, norm).cpu().contiguous()
     sources, made_by = torch.zeros(len(rows), dtype=torch.uint8), (attack,)
     return assemble(
-        rows, rounded, sources, dataset, attacks=made_by, epsilon=epsilon, spec=spec, goal=goal
+        rows,
+        rounded,
+        sources,
+        dataset,
+        attacks=made_by,
+        epsilon=epsilon,
+        spec=spec,
+        norm=norm,
+        goal=goal,
     )
 
 
@@ -229,8 +207,9 @@ def assemble(
     dataset: Dataset,
     *,
     attacks: Sequence[str],
-    epsilon: float,
+    epsilon: float | None,
     spec: PoisonOrigin,
+    norm: Norm = "linf",
     goal: Goal | None = None,
 ) -> Poison:
     """Put poisoned uint8 images together with their card, measured and sealed.
@@ -245,8 +224,9 @@ def assemble(
         attacks=list(attacks),
         goal=goal or Untargeted(),
         spec=spec,
-        epsilon=float(epsilon),
-        levels=levels(epsilon),
+        norm=norm,
+        epsilon=None if epsilon is None else float(epsilon),
+        levels=levels(epsilon) if norm == "linf" and epsilon is not None else None,
         num_poisons=len(indices),
         dataset=PoisonedDataset(
             name=dataset.name,
@@ -262,11 +242,8 @@ def assemble(
         seal="",
     )
     measured = Poison(indices, images, sources, unmeasured).measure(dataset.train)
-    if measured.max_abs_levels > unmeasured.levels:
-        raise ArtefactError(
-            f"expected changes of at most {unmeasured.levels} grey levels, "
-            f"got {measured.max_abs_levels}"
-        )
+    if fault := budget_fault(norm, epsilon, measured, images[0].numel() if len(images) else 0):
+        raise ArtefactError(fault)
     fields = msgspec.to_builtins(structs.replace(unmeasured, measured=measured))
     # Through JSON, so that a card just made equals the same card read: tuples become lists.
     sealed = json.loads(canonical_json(fields | {"seal": seal_of(fields)}))

@@ -22,12 +22,12 @@ _LETTERS = 28
 def preview_of(poison: Poison, dataset: Dataset) -> bytes:
     """A PNG of up to eight of the images; the same poison gives the same bytes.
 
-    The difference is grey where nothing changed, and black or white at the whole budget; its
-    heading says how many times larger that is. Small images are enlarged by whole factors; other
-    than 1 or 3 channels are averaged.
+    The difference is grey where nothing changed, and black or white at the whole budget, or at the
+    largest change where the norm is another; its heading says how many times larger that is. Small
+    images are enlarged by whole factors; other than 1 or 3 channels are averaged.
     """
     card, names = poison.card, dataset.class_names
-    levels, attacks, shown = card.levels, card.attacks, min(8, len(poison))
+    levels, attacks, shown = card.largest_levels, card.attacks, min(8, len(poison))
     factor = 127 / max(levels, 1)
     rows = []
     if (goal := poison.goal) is not None:
@@ -45,10 +45,10 @@ def preview_of(poison: Poison, dataset: Dataset) -> bytes:
             f"{attacks[poison.sources[index]]}, largest change {int(change.abs().max())}/255"
         )
         rows.append((caption, [clean, poisoned, change * factor + 128]))
-    title = (
-        f"{'+'.join(attacks)} on {shown_name(dataset.name)}: {len(poison):,} poisons, within "
-        f"{levels}/255 of their clean images"
-    )
+    about = f"within {levels}/255 of their clean images"
+    if card.norm != "linf":
+        about = card.change_text
+    title = f"{'+'.join(attacks)} on {shown_name(dataset.name)}: {len(poison):,} poisons, {about}"
     notes = f"Shown: {shown}, evenly spread. Difference, x {factor:.3g}: grey where nothing "
     notes += f"changed, white where a pixel rose by {levels}/255, black where it fell by as much."
     if dataset.image_shape[0] not in (1, 3):

@@ -236,11 +236,12 @@ def _card_facts(card: PoisonCard) -> list[tuple[str, str]]:
     measured = card.measured
     return [
         ("poisons in the artefact", f"{card.num_poisons:,}"),
-        ("budget", f"{card.levels}/255 in each pixel (L-infinity)"),
+        ("budget", card.budget_text),
         (
             "measured change",
             f"at most {measured.max_abs_levels}/255, on average {measured.mean_abs_levels:.2f}/255",
         ),
+        *([] if card.norm == "linf" else [("measured by its norm", card.measured_text)]),
     ]
 
 

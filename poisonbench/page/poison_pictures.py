@@ -110,7 +110,7 @@ def _drawn(poison: Poison, data: Dataset, dataset: str) -> Pictures:
     sample = torch.linspace(0, len(poison) - 1, min(_COUNT, len(poison))).round().long()
     rows, poisoned = poison.indices[sample], poison.images[sample]
     clean = data.train.images[rows].cpu()
-    levels = max(poison.card.levels, 1)
+    levels = max(poison.card.largest_levels, 1)
     change = (poisoned.double() - clean.double()) * 127 / levels + 128
     difference = change.round().clamp(0, 255).to(torch.uint8)
     names, attacks = data.class_names, poison.card.attacks

@@ -15,16 +15,13 @@ from torch import Tensor
 from poisonbench.attacks.base import AttackCheckpoint
 from poisonbench.core.errors import DivergedError, InterruptedRunError, check_returned
 from poisonbench.core.files import write_text
-from poisonbench.data.poison import overstep
+from poisonbench.data.budget import TOLERANCE, outside, overstep
 from poisonbench.data.splits import Dataset
 from poisonbench.results.store import CraftingCost
 from poisonbench.runs.context import RunContext
 from poisonbench.runs.method_settings import Settings
 
 _GENERATOR = "task.generator."
-
-#: Grey levels; a float's rounding is under a thousandth of one.
-_TOLERANCE = 0.01
 
 
 def crafted_by(settings: Settings, task: Any, base: Tensor, say: Callable[[str], None]) -> Tensor:
@@ -40,16 +37,31 @@ def crafted_by(settings: Settings, task: Any, base: Tensor, say: Callable[[str],
         images: Tensor = settings.module.craft(task, settings.config)
     for warning in caught:
         say(f"warning: {warning.message}")
-    name, budget = settings.entry.name, settings.config.budget
+    name = settings.entry.name
     shape = tuple(base.shape)
     fits = hasattr(images, "detach") and images.shape == shape and images.is_floating_point()
     check_returned(name, fits, f"floating-point images of shape {shape} from craft", images)
-    if (excess := overstep(images.detach(), base, budget)) > _TOLERANCE:
-        say(
-            f"warning: {name} leaves its budget, {255 * budget:.4g}/255 around each image inside "
-            f"[0, 1], by up to {excess:.3g}/255; its poisons are clipped to it"
-        )
+    if text := _overstep_text(settings.config, images.detach(), base):
+        say(f"warning: {name} leaves its budget, {text}; its poisons are clipped to it")
     return images
+
+
+def _overstep_text(config: Any, images: Tensor, base: Tensor) -> str:
+    """What the budget is and by how much images leave it or [0, 1]; empty if nowhere."""
+    norm, budget = config.norm, config.budget
+    beyond, out = overstep(images, base, budget, norm), outside(images)
+    if norm == "linf":
+        # One ball: both are grey levels.
+        beyond, out = max(beyond, out), 0.0
+    is_over = budget is not None and beyond > TOLERANCE[norm]
+    if norm == "linf" and is_over:
+        return f"{255 * budget:.4g}/255 around each image inside [0, 1], by up to {beyond:.3g}/255"
+    if is_over:
+        unit = "in L2" if norm == "l2" else "changed pixel(s)"
+        return f"{budget:.4g} {unit} around each image, by up to {beyond:.3g}"
+    if out > TOLERANCE["linf"]:
+        return f"images inside [0, 1], by up to {out:.3g}/255"
+    return ""
 
 
 @contextmanager

@@ -191,9 +191,16 @@ def publish_pool(
     goal: Goal | None = None,
 ) -> Crafted:
     """Put what an attack crafted of these rows into the store; see :func:`publish`."""
-    name, budget = pool.settings.entry.name, pool.settings.config.budget
+    name, config = pool.settings.entry.name, pool.settings.config
     poison = make_poison(
-        images, rows, dataset, attack=name, epsilon=budget, spec=pool.spec, goal=goal
+        images,
+        rows,
+        dataset,
+        attack=name,
+        epsilon=config.budget,
+        spec=pool.spec,
+        norm=config.norm,
+        goal=goal,
     )
     return publish(context, poison, dataset)
 

@@ -9,10 +9,21 @@ from torch import nn
 
 from helpers.attack_tasks import SHAPE, K, craft_spec, small_classifier, task_for
 from poisonbench import registry
-from poisonbench.attacks import deep_confuse, delusive_adversarial, delusive_universal, pgd
+from poisonbench.attacks import (
+    ar,
+    cuda,
+    deep_confuse,
+    delusive_adversarial,
+    delusive_universal,
+    lsp,
+    ops,
+    pgd,
+    untargeted_noise,
+)
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import as_json, options_of, resolve
-from poisonbench.data.poison import levels, make_poison, quantise
+from poisonbench.data.budget import TOLERANCE, overstep, quantise
+from poisonbench.data.poison import make_poison
 from poisonbench.models.classifier import Classifier, initialise
 from poisonbench.training.projected_gradient import example_losses
 
@@ -21,6 +32,11 @@ MODULES = {
     "dap": delusive_adversarial,
     "durp": delusive_universal,
     "dc": deep_confuse,
+    "lsp": lsp,
+    "ar": ar,
+    "ops": ops,
+    "cuda": cuda,
+    "untargeted-noise": untargeted_noise,
 }
 #: Targeted attacks have other tasks, and tests of their own.
 ATTACKS = [entry for entry in registry.ATTACKS if not entry.scenario]
@@ -42,7 +58,23 @@ CASES = [
     ("durp", {"distribution": "sign", "epsilon": 0.3}, True),
     ("dc", TINY_DC, True),
     ("dc", TINY_DC | {"objective": "next-class", "rounds": 2, "epsilon": 0.3}, True),
+    ("lsp", {"patch": 2}, True),
+    ("lsp", {"patch": 3, "epsilon": 0.3}, True),
+    ("ar", {}, True),
+    ("ar", {"epsilon": 0.3}, True),
+    ("ops", {}, False),
+    ("cuda", {}, True),
+    ("cuda", {"blur": 1.0}, True),
+    ("untargeted-noise", {}, True),
+    ("untargeted-noise", {"distribution": "uniform", "pattern": "class-wise"}, True),
+    ("untargeted-noise", {"norm": "l2", "epsilon": 1.0}, True),
+    ("untargeted-noise", {"norm": "l2", "epsilon": 0.5, "pattern": "class-wise"}, True),
 ]
+
+
+def config_norm(name, values):
+    """The norm of an attack's budget with these settings."""
+    return MODULES[name].Config(**values).norm
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +99,8 @@ def test_module_holds_what_the_registry_promises(entry):
     assert all(option.help for option in options_of(module.Config))
     assert "Deviations" in module.__doc__
     with pytest.raises(dataclasses.FrozenInstanceError):
-        module.Config().epsilon = 0.1
+        module.Config().VERSION = 1
+    assert module.Config().norm in entry.norm.split(" or ")
 
 
 @pytest.mark.parametrize(("name", "values", "is_random"), CASES)
@@ -80,16 +113,20 @@ class TestContract:
         assert poisoned.dtype == torch.float32
         assert not poisoned.requires_grad
         assert 0 <= float(poisoned.min()) <= float(poisoned.max()) <= 1
-        assert float((poisoned - images).abs().max()) <= config.epsilon + 1e-6
+        base = dataset.train.images
+        excess = overstep(poisoned, base, config.budget, config.norm)
+        assert excess <= TOLERANCE.get(config.norm, 0)
         poison = make_poison(
             poisoned,
             torch.arange(len(images)),
             dataset,
             attack=name,
-            epsilon=config.epsilon,
+            epsilon=config.budget,
             spec=craft_spec(name, **as_json(config)),
+            norm=config.norm,
         )
-        assert 0 < poison.card.measured.max_abs_levels <= levels(config.epsilon)
+        assert poison.card.norm == config.norm
+        assert 0 < poison.card.measured.max_abs_levels <= poison.card.largest_levels
 
     def test_the_seed_decides(self, name, values, is_random, images, labels):
         module = MODULES[name]
@@ -127,6 +164,8 @@ class TestContract:
 
     def test_a_budget_of_nothing_changes_nothing(self, name, values, is_random, images, labels):
         module = MODULES[name]
+        if config_norm(name, values) not in ("linf", "l2") or values.get("norm") == "l2":
+            pytest.skip("its size is no setting, or is not allowed to vanish")
         config = module.Config(**(values | {"epsilon": 0.0}))
         poisoned = module.craft(task_for(small_classifier(), images, labels), config)
         base = (images * 255).round().to(torch.uint8)
@@ -138,7 +177,9 @@ class TestContract:
     [
         (name, bad)
         for name in MODULES
+        if name not in ("ops", "cuda")
         for bad in ({"epsilon": -0.1}, {"epsilon": 1.1}, {"epsilon": float("nan")})
+        if name not in ("lsp", "ar") or bad != {"epsilon": 1.1}
     ]
     + [(name, bad) for name in ("pgd", "dap") for bad in ({"steps": 0}, {"step_ratio": 0.0})]
     + [("pgd", {"restarts": 0})]
@@ -173,6 +214,13 @@ def test_bad_settings_are_refused(name, bad):
         ("dc", (), {"epsilon": 8 / 255, "rounds": 30, "epochs_per_round": 10, "generator": "unet"}),
         ("dc", ("mnist",), {"epsilon": 76 / 255, "rounds": 100, "generator": "autoencoder"}),
         ("dc", ("mnist", "mnist-sample"), {"epsilon": 76 / 255, "surrogate_width": 0.25}),
+        ("lsp", ("cifar10", "colour"), {"epsilon": 6 / 255 * 3072**0.5, "patch": 8}),
+        ("lsp", ("mnist", "mnist-sample"), {"epsilon": 28 * 57 / 255, "patch": 7}),
+        ("ar", ("cifar10", "colour"), {"epsilon": 1.0}),
+        ("ar", ("mnist",), {"epsilon": 28 * 76 / 8 / 3072**0.5}),
+        ("cuda", ("mnist",), {"blur": 0.3}),
+        ("untargeted-noise", (), {"epsilon": 8 / 255, "norm": "linf"}),
+        ("untargeted-noise", ("mnist",), {"epsilon": 76 / 255, "pattern": "sample-wise"}),
     ],
 )
 def test_presets(name, presets, expected):

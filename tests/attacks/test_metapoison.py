@@ -12,7 +12,7 @@ from helpers.attack_tasks import POISONS, SHAPE, SMALL, TARGETS, K, noise_task, 
 from poisonbench.attacks import metapoison as mp
 from poisonbench.core.errors import DivergedError
 from poisonbench.core.settings import resolve
-from poisonbench.data.poison import quantise
+from poisonbench.data.budget import quantise
 from poisonbench.models.classifier import Classifier
 
 

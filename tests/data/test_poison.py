@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from helpers.attack_tasks import EPSILON, SHAPE, craft_spec, fake_dataset
 from poisonbench.core.errors import ArtefactError, DivergedError
-from poisonbench.data.poison import Poison, assemble, levels, make_poison, quantise
+from poisonbench.data.budget import levels, quantise
+from poisonbench.data.poison import Poison, assemble, make_poison
 from poisonbench.data.splits import digest_tensors
 from poisonbench.specs import Measured
 

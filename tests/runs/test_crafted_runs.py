@@ -46,6 +46,7 @@ def test_craft_json(tiny, results):
         "dataset": tiny,
         "goal": {"kind": "untargeted"},
         "num_poisons": 270,
+        "norm": "linf",
         "epsilon": 76 / 255,
         "max_abs_delta": 76 / 255,
         "digest": card["digest"],
