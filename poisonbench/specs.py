@@ -7,13 +7,13 @@ is UNSET. No torch here.
 
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from poisonbench.core.canonical import canonical_json, spec_id
-from poisonbench.targeting import Goal, Untargeted
+from poisonbench.targeting import Goal, Trigger, Untargeted
 
 #: In the text that an id is the hash of, 1 and 1.0 differ.
 Number = int | float
@@ -90,6 +90,7 @@ class RunSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="defend
         trial: seeds initial weights, batches and augmentation.
         targeting: of a targeted attack, or of its clean control.
         goal: the target; null before it is drawn, and without targeting.
+        trigger: null before the poison is crafted, and of a poison without one.
         pretraining: on clean data; null from scratch.
         stage: number of the second stage; null from scratch.
     """
@@ -107,6 +108,7 @@ class RunSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="defend
     goal: Goal | None = None
     pretraining: TrainingSpec | None = None
     stage: int | None = None
+    trigger: Trigger | None = None
     training: TrainingSpec
 
     def setting(self, name: str, default: Any = None) -> Any:
@@ -167,8 +169,18 @@ class ModelSpec(JsonPart, frozen=True, kw_only=True):
     after_epochs: list[int] | None = None
 
 
+class ShareSpec(JsonPart, frozen=True, kw_only=True):
+    """How many of the training images an attack with a trigger gets, and how they are drawn."""
+
+    rho: Number
+    selection: Literal["stratified", "uniform"]
+
+
 class CraftSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="craft"):
-    """A poison that one attack crafted; the data set is the digest of its splits."""
+    """A poison that one attack crafted; the data set is the digest of its splits.
+
+    ``share`` is null where an attack crafts every training image, or has a target.
+    """
 
     attack: str
     version: int = msgspec.field(name="recipe_number")
@@ -178,6 +190,7 @@ class CraftSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="craf
     seed: int
     trial: int
     targeting: TargetingSpec | None = None
+    share: ShareSpec | None = None
 
 
 class MixSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="mix"):
@@ -237,13 +250,14 @@ class PoisonCard(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="poi
         spec: all that determined the images.
         epsilon: L-infinity budget.
         levels: the whole grey levels of 1/255 in it.
-        digest: of indices and images.
+        changed_labels: how many poisons have another label than their image's own.
+        digest: of indices and images, and of the labels where the artefact states them.
         seal: :func:`seal_of` all this.
     """
 
     schema: int
     attacks: Annotated[list[str], msgspec.Meta(min_length=1)]
-    goal: Goal | Untargeted
+    goal: Goal | Untargeted | Trigger
     spec: PoisonOrigin
     epsilon: Annotated[float, msgspec.Meta(ge=0, le=1)]
     levels: int
@@ -253,6 +267,7 @@ class PoisonCard(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="poi
     versions: dict[str, str]
     digest: str
     sources_digest: str
+    changed_labels: int = 0
     seal: str
 
 
