@@ -8,7 +8,7 @@ import torch
 from poisonbench.attacks.base import AttackTask, LabelledImages, TriggerTask
 from poisonbench.core.errors import UsageError
 from poisonbench.core.seeds import generator_for, seed_for
-from poisonbench.data.mixing import draw_share, mix
+from poisonbench.data.mixing import mix
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.entries import shown_name
 from poisonbench.models.classifier import Classifier
@@ -26,9 +26,7 @@ from poisonbench.runs.poison import (
     stored,
 )
 from poisonbench.runs.trained_models import trained_models
-from poisonbench.runs.trigger import stamp_of, trigger_of, triggered_test
-from poisonbench.specs import CraftSpec
-from poisonbench.targeting import Trigger
+from poisonbench.runs.trigger import drawn_rows, stamp_of, trigger_of, triggered_test
 
 
 def craft(context: RunContext, request: CraftRequest, trials: Sequence[int] = ()) -> list[Crafted]:
@@ -83,7 +81,7 @@ def _craft_pool(context: RunContext, dataset: Dataset, pool: Pool) -> Crafted:
     extra: dict[str, Any] = {}
     if pool.spec.share is not None:
         goal = trigger_of(settings, triggered_test(dataset, settings, pool.spec))
-        rows = _drawn(dataset, pool.spec, goal)
+        rows = drawn_rows(dataset, settings, pool.spec)
         train, extra = train.rows(rows), {"stamp": stamp_of(settings, pool.spec)}
     generator = generator_for(context.seed, "craft", name, pool.spec.trial)
 
@@ -113,18 +111,6 @@ def _craft_pool(context: RunContext, dataset: Dataset, pool: Pool) -> Crafted:
         # Of a large data set it takes as much memory as what follows.
         del task
         return publish_pool(context, dataset, pool, images, rows, goal)
-
-
-def _drawn(dataset: Dataset, spec: CraftSpec, trigger: Trigger) -> torch.Tensor:
-    """The rows (P,) of the training split that get a trigger: the draw of a mix of one attack."""
-    assert spec.share is not None
-    return draw_share(
-        dataset.train.labels.cpu(),
-        spec.share.rho,
-        seed_for(spec.seed, "mix", spec.trial),
-        spec.share.selection,
-        only=trigger.target_class if trigger.labels == "clean" else None,
-    )
 
 
 def _pixels(context: RunContext, split: Split) -> torch.Tensor:

@@ -30,6 +30,7 @@ from poisonbench.requests import (
 from poisonbench.runs.context import RunContext
 from poisonbench.runs.method_settings import Settings, differing, read_settings, typed_values
 from poisonbench.runs.trained_models import model_spec
+from poisonbench.runs.trigger import check_trigger
 from poisonbench.specs import CraftSpec, ModelSpec, PoisonSpec, ShareSpec, TargetingSpec
 from poisonbench.targeting import Goal, Targeting, Trigger, own_targeting
 
@@ -270,6 +271,8 @@ def _pools(
             targeting=None if targeting is None else _crafting_part(targeting),
             share=_share(dataset, settings, rho, poison.selection) if entry.has_trigger else None,
         )
+        if spec.share is not None:
+            check_trigger(dataset, settings, spec)
         pools[name] = Pool(settings, surrogate, spec)
     return pools
 

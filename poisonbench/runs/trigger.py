@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from poisonbench.core.errors import ArtefactError, UsageError, check_returned
-from poisonbench.core.seeds import generator_for
+from poisonbench.core.seeds import generator_for, seed_for
+from poisonbench.data.mixing import draw_share
 from poisonbench.data.poison import Poison, quantise
 from poisonbench.data.splits import Dataset, Split, digest_tensors
 from poisonbench.models.classifier import Classifier
@@ -32,6 +33,29 @@ def stamp_of(settings: Settings, spec: CraftSpec) -> Callable[[Tensor], Tensor]:
         return stamped
 
     return stamp
+
+
+def drawn_rows(dataset: Dataset, settings: Settings, spec: CraftSpec) -> Tensor:
+    """The rows (P,) of the training split that get a trigger, as a mix of one attack draws them.
+
+    Raises:
+        UsageError: more than the target class has, where the poisons are of that class alone.
+    """
+    config, share = settings.config, spec.share
+    assert share is not None
+    seed = seed_for(spec.seed, "mix", spec.trial)
+    only = config.target_class if config.clean_label else None
+    return draw_share(dataset.train.labels.cpu(), share.rho, seed, share.selection, only)
+
+
+def check_trigger(dataset: Dataset, settings: Settings, spec: CraftSpec) -> None:
+    """Find a trigger that does not fit the data set before anything is crafted.
+
+    Raises:
+        UsageError: too few images to poison, or what the attack refuses.
+    """
+    drawn_rows(dataset, settings, spec)
+    stamp_of(settings, spec)(dataset.test.images[:1].cpu().float() / 255)
 
 
 def triggered_test(dataset: Dataset, settings: Settings, spec: CraftSpec) -> Split:

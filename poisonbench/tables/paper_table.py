@@ -67,8 +67,12 @@ class PaperTable:
     is_of_mix: bool = True
 
     def own(self, records: Records) -> Records:
-        """The runs of its kind of attack."""
-        return [run for run in records if (run.spec.targeting is not None) == self.is_targeted]
+        """The runs of its kind of attack; those on a trigger are no paper's."""
+        return [
+            run
+            for run in records
+            if (run.spec.targeting is not None) == self.is_targeted and run.spec.trigger is None
+        ]
 
 
 #: What a table calls the runs of ATDA in L-infinity, ``--profile linf``.
