@@ -234,7 +234,7 @@ def test_judged_by_hand():
 
 def test_a_victim_learns_the_square_and_little_else_is_lost(tiny, results):
     words = ("--method", "none", "--epochs", "12", "--learning-rate", "0.1", "--attack", "badnets")
-    line = ("defend", "--dataset", tiny, "--results", results, "--json", *words, "--rho", "0.2")
+    line = ("defend", "--dataset", tiny, "--results", results, "--json", *words, "--rho", "0.4")
     run = done(*line).json
     record = read_record(Path(run["path"]))
     hits = record.metrics.trigger
