@@ -11,7 +11,7 @@ import pytest
 
 import poisonbench
 from poisonbench import registry
-from poisonbench.attacks.base import AttackConfig
+from poisonbench.attacks.base import AttackConfig, TriggerConfig
 from poisonbench.cli.main import COMMANDS, load_command
 from poisonbench.core.settings import BaseConfig, options_of
 from poisonbench.entries import profiles_of
@@ -520,7 +520,7 @@ def test_every_entry_has_what_an_algorithm_needs(command, entry):
     assert isinstance(module.VERSION, int)
     assert module.VERSION >= 1
     config = module.Config()
-    assert isinstance(config, AttackConfig if command == "craft" else BaseConfig)
+    assert isinstance(config, (AttackConfig, TriggerConfig) if command == "craft" else BaseConfig)
     assert type(config).__dataclass_params__.frozen
     assert all(option.help for option in options_of(module.Config))
     names = {option.name for option in options_of(module.Config)}
