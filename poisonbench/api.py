@@ -57,6 +57,8 @@ COLUMNS = {
     "batch_statistics_accuracy": "metrics.batch_statistics_accuracy",
     "validation_accuracy": "metrics.validation_accuracy",
     "attack_success": "metrics.attack_success",
+    "attack_success_rate": "metrics.trigger.rate",
+    "poison_labels": "spec.trigger.labels",
     "seconds": "cost.seconds.total",
     "poison": "spec.poison.digest",
     "device": "environment.device",

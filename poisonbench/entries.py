@@ -176,6 +176,10 @@ def _is_attack_config(value: Any) -> bool:
     return _is_config(value) and hasattr(value, "budget")
 
 
+def _is_trigger_config(value: Any) -> bool:
+    return _is_attack_config(value) and hasattr(value, "clean_label")
+
+
 def _is_profiles(value: Any) -> bool:
     levels = list(value.values()) if isinstance(value, Mapping) else [None]
     levels += [by for level in levels if isinstance(level, Mapping) for by in level.values()]
@@ -200,6 +204,9 @@ class AttackEntry(Entry):
             transfer or finetune; empty for an untargeted attack.
         scenario_by_preset: other scenarios by preset, for data where that one takes too long.
         not_in: scenarios that a targeted attack has no form for, each with the reason.
+        has_trigger: whether images with its trigger shall be given its target class; the module
+            then also stamps test images. It is crafted for the share of the images that a run
+            poisons.
         norm: of its budget, in a word or two.
         cost: of a poison, in a few words.
         not_grey: why it does not work on grey images; empty where it does.
@@ -213,6 +220,7 @@ class AttackEntry(Entry):
     scenario: str = ""
     scenario_by_preset: Mapping[str, str] = field(default_factory=dict)
     not_in: Mapping[str, str] = field(default_factory=dict)
+    has_trigger: bool = False
     norm: str = "linf"
     cost: str = ""
     not_grey: str = ""
@@ -226,6 +234,10 @@ class AttackEntry(Entry):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(
+            not (self.scenario and self.has_trigger),
+            f"scenario of {self.name}: expected a target or a trigger, got both",
+        )
         named = (self.scenario or "scratch", *self.scenario_by_preset.values(), *self.not_in)
         for scenario in named:
             require(
@@ -234,12 +246,16 @@ class AttackEntry(Entry):
             )
 
     def _needs(self) -> Needs:
-        config = ("a frozen dataclass that derives from AttackConfig", _is_attack_config)
-        return {
+        needs: Needs = {
             **_METHOD,
-            "Config": config,
+            "Config": ("a frozen dataclass that derives from AttackConfig", _is_attack_config),
             "craft": ("a function of a task and a Config", _takes(2)),
         }
+        stamps: Needs = {
+            "Config": ("a frozen dataclass that derives from TriggerConfig", _is_trigger_config),
+            "stamp": ("a function of images, a Config and a generator", _takes(3)),
+        }
+        return {**needs, **stamps} if self.has_trigger else needs
 
 
 @dataclass(frozen=True, kw_only=True)

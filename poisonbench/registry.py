@@ -158,6 +158,20 @@ ATTACKS = _ours(
         not_in={"transfer": "leads the training of layers that are frozen there"},
     ),
     AttackEntry(
+        "badnets",
+        "a white square in the corner: images with it are taken for one class",
+        label="BadNets",
+        trains=False,
+        has_trigger=True,
+    ),
+    AttackEntry(
+        "blended",
+        "a faint pattern over the image: images with it are taken for one class",
+        label="Blended",
+        trains=False,
+        has_trigger=True,
+    ),
+    AttackEntry(
         "noise",
         "control: as many images with random noise of the same size",
         when="beside targeted attacks; untargeted-noise is the one beside the others",

@@ -36,6 +36,9 @@ TARGETING = tuple(option.name for option in options_of(Targeting) if option.name
 #: Poisoned share of the training images in the HINT paper's sensitivity study (its Table IV).
 DEFAULT_RHO = 0.6
 
+#: That of attacks with a trigger, in BackdoorBench.
+TRIGGER_RHO = 0.1
+
 
 @dataclass(frozen=True, kw_only=True)
 class PoisonRequest:
@@ -45,8 +48,9 @@ class PoisonRequest:
         attacks: names in the order of their shares; none with a path, and none of clean data.
         path: an artefact to use as it is.
         rho: share of the training images that are poisoned; 0 trains on clean data. None is a
-            targeted attack's own, and of untargeted ones every image to craft and 0.6 to train on.
-        selection: how the shares of untargeted attacks are drawn.
+            targeted attack's own, 0.1 of one with a trigger, and of untargeted ones every image to
+            craft and 0.6 to train on.
+        selection: how the shares of attacks without a target are drawn.
         trial: which draw of everything random. Of a run it is an untargeted poison's, by default
             the same for all trials, so that their spread is the training's; a targeted poison is
             the run's own trial's.
@@ -82,6 +86,11 @@ class PoisonRequest:
         """The attack when it is a targeted one; an artefact's is not known before it is read."""
         entry = attacks()[self.attacks[0]] if len(self.attacks) == 1 else None
         return entry if entry is not None and entry.scenario else None
+
+    @property
+    def has_trigger(self) -> bool:
+        """Whether the attack has a trigger; an artefact's is not known before it is read."""
+        return len(self.attacks) == 1 and attacks()[self.attacks[0]].has_trigger
 
     def pools(self) -> dict[str, PoisonRequest]:
         """What is crafted at length, by attack: the poison of every image, or a targeted one."""
@@ -188,6 +197,11 @@ def read_mix(text: str) -> Mix:
         raise UsageError(
             f"--attack: expected untargeted attacks to mix, got {targeted[0]}; "
             "a targeted attack goes alone"
+        )
+    if len(names) > 1 and (triggered := [name for name in names if table[name].has_trigger]):
+        raise UsageError(
+            f"--attack: expected untargeted attacks to mix, got {triggered[0]}; "
+            "an attack with a trigger goes alone"
         )
     return Mix(attacks=names)
 

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from poisonbench.core.canonical import canonical_json, spec_id
-from poisonbench.targeting import Goal, Untargeted
+from poisonbench.targeting import Goal, Trigger, Untargeted
 
 #: In the text that an id is the hash of, 1 and 1.0 differ.
 Number = int | float
@@ -95,6 +95,7 @@ class RunSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="defend
         trial: seeds initial weights, batches and augmentation.
         targeting: of a targeted attack, or of its clean control.
         goal: the target; null before it is drawn, and without targeting.
+        trigger: null before the poison is crafted, and of a poison without one.
         pretraining: on clean data; null from scratch.
         stage: number of the second stage; null from scratch.
     """
@@ -112,6 +113,7 @@ class RunSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="defend
     goal: Goal | None = None
     pretraining: TrainingSpec | None = None
     stage: int | None = None
+    trigger: Trigger | None = None
     training: TrainingSpec
 
     def setting(self, name: str, default: Any = None) -> Any:
@@ -172,8 +174,18 @@ class ModelSpec(JsonPart, frozen=True, kw_only=True):
     after_epochs: list[int] | None = None
 
 
+class ShareSpec(JsonPart, frozen=True, kw_only=True):
+    """How many of the training images an attack with a trigger gets, and how they are drawn."""
+
+    rho: Number
+    selection: Literal["stratified", "uniform"]
+
+
 class CraftSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="craft"):
-    """A poison that one attack crafted; the data set is the digest of its splits."""
+    """A poison that one attack crafted; the data set is the digest of its splits.
+
+    ``share`` is null where an attack crafts every training image, or has a target.
+    """
 
     attack: str
     version: int = msgspec.field(name="recipe_number")
@@ -183,6 +195,7 @@ class CraftSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="craf
     seed: int
     trial: int
     targeting: TargetingSpec | None = None
+    share: ShareSpec | None = None
 
 
 class MixSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="mix"):
@@ -248,13 +261,14 @@ class PoisonCard(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="poi
         epsilon: the budget: in pixels of [0, 1] for linf and l2, a number of pixels for l0; null
             where there is none.
         levels: the whole grey levels of 1/255 in it; null but for linf.
-        digest: of indices and images.
+        changed_labels: how many poisons have another label than their image's own.
+        digest: of indices and images, and of the labels where the artefact states them.
         seal: :func:`seal_of` all this.
     """
 
     schema: int
     attacks: Annotated[list[str], msgspec.Meta(min_length=1)]
-    goal: Goal | Untargeted
+    goal: Goal | Untargeted | Trigger
     spec: PoisonOrigin
     norm: Norm = "linf"
     epsilon: Annotated[float, msgspec.Meta(ge=0)] | None = None
@@ -265,6 +279,7 @@ class PoisonCard(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="poi
     versions: dict[str, str]
     digest: str
     sources_digest: str
+    changed_labels: int = 0
     seal: str
 
     @property

@@ -1,4 +1,4 @@
-"""What a targeted attack is after, and how its victim is trained. No torch here."""
+"""What an attack is after, and how the victim of a targeted one is trained. No torch here."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -123,3 +123,20 @@ class Untargeted(
     msgspec.Struct, frozen=True, tag_field="kind", tag="untargeted", forbid_unknown_fields=True
 ):
     """The goal of an untargeted poison."""
+
+
+class Trigger(
+    msgspec.Struct, frozen=True, tag_field="kind", tag="triggered", forbid_unknown_fields=True
+):
+    """What a poison with a trigger is after: any image that bears it, taken for one class."""
+
+    target_class: int
+    #: "dirty": poisons are of all classes, labelled as the target class; "clean": of that class.
+    labels: Literal["dirty", "clean"]
+    #: sha256 of the test images of the other classes with the trigger on them.
+    test_digest: str
+
+    @property
+    def text(self) -> str:
+        """What tables call it."""
+        return f"{self.labels} label"

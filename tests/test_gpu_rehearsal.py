@@ -31,6 +31,8 @@ ATTACKS = {
     "fc": ("--steps", "3", "--restarts", "2", "--brew-augment", "shift-flip"),
     "cp": ("--steps", "3", "--surrogates", "2"),
     "mp": ("--steps", "2", "--surrogates", "2", "--inner-batch-size", "32"),
+    "badnets": (),
+    "blended": ("--clean-label", "true"),
     "noise": (),
     "lsp": (),
     "ar": (),

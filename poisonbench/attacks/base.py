@@ -2,7 +2,7 @@
 
 An attack is one module, known by an :class:`~poisonbench.entries.AttackEntry`: a row of the
 registry or, of other people's, what the module holds as ENTRY (docs/own-methods.md). The entry says
-whether it is targeted and whether it wants surrogates. The module holds
+whether it is targeted or has a trigger and whether it wants surrogates. The module holds
 
 Config    a frozen, keyword-only dataclass that derives from :class:`AttackConfig`. Each field is a
           :func:`~poisonbench.core.settings.setting`: an option of the command line, a parameter of
@@ -15,21 +15,29 @@ PROFILES  if there, settings by profile and preset, ``{"paper": {"mnist": {"step
 VERSION   a whole number, raised by hand when the same settings come to give other poisons, which
           are then crafted anew, and their runs done again.
 craft     ``craft(task, config)`` returns float32 poisons in [0, 1], (P, C, H, W) for all images of
-          an :class:`AttackTask` or (T, P, C, H, W) of a :class:`TargetedTask`.
+          an :class:`AttackTask`, the drawn ones of a :class:`TriggerTask`, or (T, P, C, H, W) of
+          a :class:`TargetedTask`.
+stamp     of a trigger, ``stamp(images, config, generator)`` returns images (N, C, H, W) in [0, 1]
+          with the trigger on them; its Config derives from :class:`TriggerConfig`.
 RECIPE_CHANGES  if there, what a profile changes in the recipe of the surrogates, as ``PROFILES``.
 work      if there, ``work(config, recipe, sizes)`` says what it costs (``core/work.py``): which
           images pass which network, for ``sweep plan --estimate``.
 
 An untargeted attack lowers the accuracy of whoever trains on its poisons. It is crafted once, for
 every training image, and runs draw the share that is poisoned. A targeted attack has one test image
-taken for a class of its choice; it gets few base images a target, and T targets in one call.
+taken for a class of its choice; it gets few base images a target, and T targets in one call. An
+attack with a trigger has every image that bears the trigger taken for one class; it gets the share
+of the training images that is poisoned. Test images are stamped when a victim is judged, and only
+then; those of the target class do not count.
 
 Units       Images, epsilon and steps are in pixels of [0, 1], not normalised: networks normalise.
 Budget      ``config.budget`` in ``config.norm``: of linf no pixel may change by more, of l2 no
             image, of l0 no more pixels; a convolution has none. It is epsilon in linf, unless
             Config says else. What leaves it is said and clipped. Poisons are then rounded to 256
             grey levels, which may add to an L2 distance half a level a value.
-Seen        clean images and labels (poisons keep theirs), and surrogates trained on clean data.
+Labels      Poisons keep theirs, but those of a trigger without ``clean_label``: the harness gives
+            them the target class, and the artefact states it.
+Seen        clean images and labels, and surrogates trained on clean data.
             Not seen: test images but the target, the defense, the victim's weights and seeds.
 Randomness  comes from the task's generators alone. They are on the CPU: draw there, then ``send``
             (``core/devices.py``), which does not wait for a GPU. What becomes of a target depends
@@ -115,6 +123,23 @@ class AttackConfig(BudgetConfig):
         return self.epsilon
 
 
+@dataclass(frozen=True, kw_only=True)
+class TriggerConfig(BudgetConfig):
+    """What the config of every attack with a trigger derives from."""
+
+    target_class: int = setting(0, "Class that images with the trigger shall be given.", low=0)
+    clean_label: bool = setting(
+        False,
+        "Poison images of the target class alone, which keep their label; by default images of all "
+        "classes, which get it.",
+    )
+
+    @property
+    def budget(self) -> float:
+        """L-infinity bound of all that is done to an image, in [0, 1]: any change of a pixel."""
+        return 1.0
+
+
 class AttackCheckpoint:
     """A checkpoint of an attack in progress; this one keeps nothing.
 
@@ -158,7 +183,7 @@ class Task:
 
     #: The clean images that it may change, float32 in [0, 1], on the device.
     images: Tensor
-    #: Their labels, int64; poisons keep them (clean-label).
+    #: Their own labels, int64.
     labels: Tensor
     #: K.
     num_classes: int
@@ -180,6 +205,18 @@ class AttackTask(Task):
     surrogate: Callable[[], Classifier]
     #: On the CPU, the only source of randomness.
     generator: torch.Generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriggerTask(AttackTask):
+    """Everything an attack with a trigger may look at: the images drawn to be poisons.
+
+    With ``clean_label`` they are of the target class alone.
+    """
+
+    #: The module's stamp with this config, (N, C, H, W) in [0, 1] to the same: the one trigger that
+    #: test images get.
+    stamp: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from poisonbench.entries import shown_name
 from poisonbench.registry import Mix, plugin_files
 from poisonbench.requests import RunRequest, Sampling, Values, poison_request
 from poisonbench.results.records import ClaimLabel, RunRecord
+from poisonbench.results.statistics import wilson
 
 if TYPE_CHECKING:
     from poisonbench.runs.defend import Defended
@@ -140,7 +141,18 @@ def _print_line(item: "Defended", quiet: bool) -> None:
 
 
 def _verdict(record: RunRecord) -> str:
-    """``"target 17 taken for class 3: the attack succeeds, "``; empty when untargeted."""
+    """``"target 17 taken for class 3: the attack succeeds, "``; empty when untargeted.
+
+    Of a trigger ``"877 of 900 other images with the trigger taken for class 0: ..., "``.
+    """
+    trigger, hits = record.spec.trigger, record.metrics.trigger
+    if trigger is not None and hits is not None:
+        low, high = wilson(hits.successes, hits.count)
+        return (
+            f"{hits.successes:,} of {hits.count:,} other images with the trigger taken for class "
+            f"{trigger.target_class}: attack success {100 * hits.rate:.2f} % "
+            f"[{100 * low:.1f}, {100 * high:.1f}], "
+        )
     if record.spec.targeting is None:
         return ""
     goal, answer = record.on_target
@@ -165,6 +177,19 @@ def _summary(item: "Defended") -> dict[str, Any]:
         "trial": record.spec.trial,
         "test_accuracy": record.metrics.test_accuracy,
         "attack_success": record.metrics.attack_success,
+        **_trigger_success(record),
         "seconds": record.cost.seconds.total,
         "is_new": item.is_new,
+    }
+
+
+def _trigger_success(record: RunRecord) -> dict[str, Any]:
+    """The attack success rate of a trigger with Wilson's interval; nothing without one."""
+    trigger, hits = record.spec.trigger, record.metrics.trigger
+    if trigger is None or hits is None:
+        return {}
+    return {
+        "attack_success_rate": hits.rate,
+        "attack_success_interval": list(wilson(hits.successes, hits.count)),
+        "poison_labels": trigger.labels,
     }

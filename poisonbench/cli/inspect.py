@@ -106,7 +106,9 @@ def _audit(path: Path, options: _InspectOptions) -> None:
         "levels": card.levels,
         **measured,
         "poisons_by_class": dict(zip(data.class_names, by_class, strict=True)),
-        "labels": "unchanged (an artefact holds no labels)",
+        "labels": "unchanged (an artefact holds no labels)"
+        if poison.labels is None
+        else f"dirty label: {card.changed_labels} of the poisons have another than their image's",
         "digest": card.digest,
         "preview": str(picture) if picture.is_file() else None,
         "made_by": msgspec.to_builtins(card.spec, order="sorted"),
@@ -118,6 +120,11 @@ def _audit(path: Path, options: _InspectOptions) -> None:
             f"test image {goal.target} of class {names[goal.target_class]} shall be called "
             f"{names[goal.intended_class]}; poisons of class {names[goal.poison_class]}; scenario "
             f"{goal.scenario}; target {goal.targets}"
+        )
+    if (trigger := poison.trigger) is not None:
+        shown["goal"] = (
+            f"test images with the trigger shall be called {data.class_names[trigger.target_class]}"
+            f"; {trigger.text}"
         )
     shown["verdict"] = "sound: seal, rows, data set and budget agree"
     lines = [f"{name.replace('_', ' '):24}{_in_levels(value)}" for name, value in shown.items()]

@@ -1,8 +1,9 @@
 """A poison's files: written, and read again with nothing taken on trust.
 
 ``poison.safetensors`` holds ``indices`` (P,) int64, ``images`` (P, C, H, W) uint8 and ``sources``
-(P,) uint8, with the whole card as canonical JSON under the one metadata key ``card``; ``card.json``
-repeats the card for people, ``preview.png`` shows eight images. No pickle is ever opened.
+(P,) uint8, of a dirty-label poison also ``labels`` (P,) int64, with the whole card as canonical
+JSON under the one metadata key ``card``; ``card.json`` repeats the card for people, ``preview.png``
+shows eight images. No pickle is ever opened.
 """
 
 import json
@@ -22,8 +23,8 @@ from poisonbench.data.budget import budget_fault, levels
 from poisonbench.data.poison import SCHEMA, Poison
 from poisonbench.data.preview import preview_of
 from poisonbench.data.splits import Dataset, digest_tensors
-from poisonbench.specs import Measured, PoisonCard, seal_of
-from poisonbench.targeting import SCENARIOS, Goal
+from poisonbench.specs import CraftSpec, Measured, PoisonCard, seal_of
+from poisonbench.targeting import SCENARIOS, Goal, Trigger
 
 FILE_NAME = "poison.safetensors"
 CARD_NAME = "card.json"
@@ -35,6 +36,8 @@ _MAX_CARD_BYTES = 16 * 2**20
 def poison_files(poison: Poison, dataset: Dataset) -> dict[str, bytes]:
     """The artefact's files by name; the same poison gives the same bytes."""
     tensors = {"indices": poison.indices, "images": poison.images, "sources": poison.sources}
+    if poison.labels is not None:
+        tensors["labels"] = poison.labels
     card = msgspec.to_builtins(poison.card)
     return {
         FILE_NAME: save(tensors, metadata={"card": canonical_json(card)}),
@@ -87,13 +90,13 @@ def _read_tensors(file: Path) -> tuple[dict[str, Tensor], str]:
     # Opened twice, as the library's errors do not say which of the system's they were.
     with file.open("rb"), safe_open(file, "pt") as opened:
         metadata = opened.metadata() or {}
-        if sorted(opened.keys()) != names or list(metadata) != ["card"]:
+        if sorted({*opened.keys()} - {"labels"}) != names or list(metadata) != ["card"]:
             raise ArtefactError(
                 f"expected the tensors {', '.join(names)} and a card, "
                 f"got {', '.join([*opened.keys(), *metadata]) or 'nothing'}"
             )
         # Copies: the file must not be needed later.
-        return {name: opened.get_tensor(name).clone() for name in names}, metadata["card"]
+        return {name: opened.get_tensor(name).clone() for name in opened.keys()}, metadata["card"]
 
 
 def _read_json(file: Path) -> Any:
@@ -128,6 +131,10 @@ def _checked_card(raw: Any) -> PoisonCard:
         or goal.intended_class == goal.target_class
     ):
         raise ArtefactError(f"expected a target and its classes, got {goal}")
+    if isinstance(goal, Trigger) and not (
+        0 <= goal.target_class < card.dataset.num_classes and isinstance(card.spec, CraftSpec)
+    ):
+        raise ArtefactError(f"expected a trigger of an attack, and its target class, got {goal}")
     return card
 
 
@@ -171,6 +178,15 @@ def check_dataset(poison: Poison, dataset: Dataset) -> Measured:
                 f"expected test image {goal.target} of class {goal.target_class} in "
                 f"{dataset.name}, got another or none; use it with the data set that it was "
                 "crafted for"
+            )
+        own_labels = dataset.train.labels[poison.indices]
+        if (trigger := poison.trigger) is not None and (
+            poison.count_changed_labels(dataset.train) != poison.card.changed_labels
+            or (trigger.labels == "clean" and bool((own_labels != trigger.target_class).any()))
+        ):
+            raise ArtefactError(
+                f"expected {poison.card.changed_labels} changed labels among the poisons of a "
+                f"trigger of {trigger.text}, got others; craft it again"
             )
         measured, card = poison.measure(dataset.train), poison.card
         values = math.prod(dataset.image_shape)

@@ -117,6 +117,35 @@ def assign(
     return owners
 
 
+def draw_share(
+    labels: Tensor,
+    rho: float,
+    seed: int,
+    selection: Selection = "stratified",
+    only: int | None = None,
+) -> Tensor:
+    """Increasing rows of floor(rho n) of n images, (P,) int64, nested in rho as :func:`assign`'s.
+
+    Args:
+        labels: (n,) int64.
+        rho: their share of all n images.
+        seed: of the draw.
+        selection: how they are spread over the classes.
+        only: the one class that they are drawn from; all by default.
+
+    Raises:
+        UsageError: rho outside [0, 1], or more than the class has.
+    """
+    rows = torch.arange(len(labels)) if only is None else (labels == only).nonzero().flatten()
+    count = math.floor(rho * len(labels) + 1e-9)
+    if count > len(rows):
+        raise UsageError(
+            f"--rho: expected at most {len(rows)} poisons, as class {only} has {len(rows)} "
+            f"training images, got {count}; lower --rho"
+        )
+    return rows[assign(labels[rows], 1, count / max(len(rows), 1), seed, selection) >= 0]
+
+
 def _interleave(labels: Tensor, shares: Tensor) -> Tensor:
     """The order (M,) of a part's rows, grouped by class, in which each class comes evenly spread.
 

@@ -5,7 +5,7 @@ How it lies in a folder, and how it is read again: ``poisonbench.data.artefacts`
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from poisonbench.core.errors import ArtefactError
 from poisonbench.data.budget import budget_fault, levels, quantise
 from poisonbench.data.splits import Dataset, Split, digest_tensors
 from poisonbench.specs import Measured, Norm, PoisonCard, PoisonedDataset, PoisonOrigin, seal_of
-from poisonbench.targeting import Goal, Untargeted
+from poisonbench.targeting import Goal, Trigger, Untargeted
 
 SCHEMA = 1
 # Images at a time: whole splits in wider types would take gigabytes and miss every cache.
@@ -29,7 +29,7 @@ _CHUNK = 256
 
 @dataclass(frozen=True, eq=False)
 class Poison:
-    """Poisoned images and where they belong in the training split. Labels stay as they are.
+    """Poisoned images and where they belong in the training split.
 
     Attributes:
         indices: (P,) int64, strictly increasing rows of the training split; P may be 0.
@@ -37,9 +37,12 @@ class Poison:
         sources: (P,) uint8, the position in ``card.attacks`` of the attack that made each row.
         card: what it says of itself.
         path: where it lies; None before it is kept.
+        labels: (P,) int64, the labels that the poisons are published with; None where each keeps
+            its image's own (clean-label).
 
     Raises:
-        ArtefactError: types or shapes that do not fit, rows out of order, an unknown source.
+        ArtefactError: types or shapes that do not fit, rows out of order, an unknown source or
+            label.
     """
 
     indices: Tensor
@@ -47,6 +50,7 @@ class Poison:
     sources: Tensor
     card: PoisonCard
     path: Path | None = None
+    labels: Tensor | None = None
 
     def __post_init__(self) -> None:
         size, card = len(self.images), self.card
@@ -54,8 +58,11 @@ class Poison:
             ("indices", torch.int64, (size,)),
             ("images", torch.uint8, (size, *card.dataset.image_shape)),
             ("sources", torch.uint8, (size,)),
+            ("labels", torch.int64, (size,)),
         ):
             tensor = getattr(self, name)
+            if tensor is None:
+                continue
             if tensor.dtype != dtype or tensor.shape != shape:
                 raise ArtefactError(
                     f"expected {name} of shape {shape} and type {dtype}, "
@@ -67,6 +74,7 @@ class Poison:
                 f"expected sources among {len(card.attacks)} attacks, "
                 f"got number {int(self.sources.max())}"
             )
+        _check_labels(self.labels, card)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -86,16 +94,24 @@ class Poison:
 
     @property
     def goal(self) -> Goal | None:
-        """The target; None when untargeted."""
+        """The target; None of a poison without one."""
         return self.card.goal if isinstance(self.card.goal, Goal) else None
+
+    @property
+    def trigger(self) -> Trigger | None:
+        """What the trigger shall do; None of a poison without one."""
+        return self.card.goal if isinstance(self.card.goal, Trigger) else None
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of indices and images: what a victim trains on."""
-        return digest_tensors(self.indices, self.images)
+        """sha256 of indices, images and labels that are stated: what a victim trains on."""
+        stated = () if self.labels is None else (self.labels,)
+        return digest_tensors(self.indices, self.images, *stated)
 
     def apply(self, split: Split) -> Split:
-        """Put these images into their rows of a training split, labels untouched, on its device.
+        """Put these images, and the labels where stated, into their rows of a training split.
+
+        It stays on its device.
 
         Raises:
             ArtefactError: the split has too few rows or images of another shape.
@@ -104,7 +120,18 @@ class Poison:
         device = split.images.device
         images = split.images.clone()
         images[self.indices.to(device)] = self.images.to(device)
-        return Split(images, split.labels)
+        labels = split.labels
+        if self.labels is not None:
+            labels = labels.clone()
+            labels[self.indices.to(labels.device)] = self.labels.to(labels.device)
+        return Split(images, labels)
+
+    def count_changed_labels(self, base: Split) -> int:
+        """How many poisons have another label than their image has in the training split."""
+        if self.labels is None:
+            return 0
+        own = base.labels[self.indices.to(base.labels.device)].cpu()
+        return int((self.labels != own).sum())
 
     def measure(self, base: Split) -> Measured:
         """Measure how far the images are from the training split's, by the norm of the card.
@@ -157,7 +184,8 @@ def make_poison(
     epsilon: float | None,
     spec: PoisonOrigin,
     norm: Norm = "linf",
-    goal: Goal | None = None,
+    goal: Goal | Trigger | None = None,
+    labels: Tensor | None = None,
 ) -> Poison:
     """Round what one attack crafted, and make it an artefact.
 
@@ -171,7 +199,8 @@ def make_poison(
         epsilon: the budget, in the norm's unit; None where there is none.
         spec: all that determined the images.
         norm: of the budget.
-        goal: the target; None when untargeted.
+        goal: the target or trigger; None when untargeted.
+        labels: (P,) int64, those of the poisons; None where they keep their own.
 
     Raises:
         ArtefactError: shapes or rows that do not fit the data set.
@@ -197,6 +226,7 @@ def make_poison(
         spec=spec,
         norm=norm,
         goal=goal,
+        labels=labels,
     )
 
 
@@ -210,7 +240,8 @@ def assemble(
     epsilon: float | None,
     spec: PoisonOrigin,
     norm: Norm = "linf",
-    goal: Goal | None = None,
+    goal: Goal | Trigger | None = None,
+    labels: Tensor | None = None,
 ) -> Poison:
     """Put poisoned uint8 images together with their card, measured and sealed.
 
@@ -237,17 +268,24 @@ def assemble(
         ),
         measured=Measured(max_abs_levels=0, mean_abs_levels=0.0, changed_pixels=0.0),
         versions={"poisonbench": __version__, "torch": str(torch.__version__)},
-        digest=digest_tensors(indices, images),
+        digest="",
         sources_digest=digest_tensors(sources),
         seal="",
     )
-    measured = Poison(indices, images, sources, unmeasured).measure(dataset.train)
+    poison = Poison(indices, images, sources, unmeasured, labels=labels)
+    measured = poison.measure(dataset.train)
     if fault := budget_fault(norm, epsilon, measured, images[0].numel() if len(images) else 0):
         raise ArtefactError(fault)
-    fields = msgspec.to_builtins(structs.replace(unmeasured, measured=measured))
+    card = structs.replace(
+        unmeasured,
+        measured=measured,
+        digest=poison.digest,
+        changed_labels=poison.count_changed_labels(dataset.train),
+    )
+    fields = msgspec.to_builtins(card)
     # Through JSON, so that a card just made equals the same card read: tuples become lists.
     sealed = json.loads(canonical_json(fields | {"seal": seal_of(fields)}))
-    return Poison(indices, images, sources, msgspec.convert(sealed, PoisonCard))
+    return replace(poison, card=msgspec.convert(sealed, PoisonCard))
 
 
 def _check_rows(indices: Tensor, train_size: int) -> None:
@@ -256,4 +294,22 @@ def _check_rows(indices: Tensor, train_size: int) -> None:
     if len(indices) and not 0 <= int(indices[0]) <= int(indices[-1]) < train_size:
         raise ArtefactError(
             f"expected indices in 0..{train_size - 1}, got {int(indices[0])}..{int(indices[-1])}"
+        )
+
+
+def _check_labels(labels: Tensor | None, card: PoisonCard) -> None:
+    """Labels are stated of dirty-label poisons and of no others, and are the target class."""
+    trigger = card.goal if isinstance(card.goal, Trigger) else None
+    is_dirty = trigger is not None and trigger.labels == "dirty"
+    if is_dirty != (labels is not None):
+        raise ArtefactError(
+            f"expected labels {'' if is_dirty else 'nowhere but '}in a dirty-label poison, got "
+            f"{'some' if labels is not None else 'none'}"
+        )
+    if trigger is None or labels is None:
+        return
+    if not bool((labels == trigger.target_class).all()):
+        raise ArtefactError(
+            f"expected the label {trigger.target_class} of every poison, got "
+            f"{', '.join(map(str, labels.unique().tolist()))}"
         )

@@ -40,8 +40,9 @@ def preview_of(poison: Poison, dataset: Dataset) -> bytes:
         row = int(poison.indices[index])
         clean, poisoned = dataset.train.images[row].cpu().double(), poison.images[index].double()
         change = poisoned - clean
+        label = "" if poison.labels is None else f", labelled {names[int(poison.labels[index])]}"
         caption = (
-            f"training image {row}\nclass {names[int(dataset.train.labels[row])]}\n"
+            f"training image {row}\nclass {names[int(dataset.train.labels[row])]}{label}\n"
             f"{attacks[poison.sources[index]]}, largest change {int(change.abs().max())}/255"
         )
         rows.append((caption, [clean, poisoned, change * factor + 128]))

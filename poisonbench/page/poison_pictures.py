@@ -110,6 +110,7 @@ def _drawn(poison: Poison, data: Dataset, dataset: str) -> Pictures:
     sample = torch.linspace(0, len(poison) - 1, min(_COUNT, len(poison))).round().long()
     rows, poisoned = poison.indices[sample], poison.images[sample]
     clean = data.train.images[rows].cpu()
+    labels = None if poison.labels is None else poison.labels[sample]
     levels = max(poison.card.largest_levels, 1)
     change = (poisoned.double() - clean.double()) * 127 / levels + 128
     difference = change.round().clamp(0, 255).to(torch.uint8)
@@ -124,7 +125,8 @@ def _drawn(poison: Poison, data: Dataset, dataset: str) -> Pictures:
             _address(poisoned[i]),
             _address(difference[i]),
             f"training image {int(rows[i])}, class {names[int(data.train.labels[rows[i]])]}"
-            f"{makers[i]}",
+            + ("" if labels is None else f", labelled {names[int(labels[i])]}")
+            + makers[i],
         )
         for i in range(len(sample))
     )

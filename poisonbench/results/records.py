@@ -134,6 +134,22 @@ class TargetAnswer(JsonPart, frozen=True, kw_only=True):
     confidence_of_intended_class: float
 
 
+class TriggerAnswer(JsonPart, frozen=True, kw_only=True):
+    """Triggered test images of the other classes, and how many were given the target class."""
+
+    successes: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.successes <= self.count or not self.count:
+            raise ValueError(f"expected successes among images, got {self.successes}/{self.count}")
+
+    @property
+    def rate(self) -> float:
+        """The attack success rate, a fraction."""
+        return self.successes / self.count
+
+
 class PoisonShare(JsonPart, frozen=True, kw_only=True):
     """Poisons among the images trained on, and among those that the defense chose, if it does."""
 
@@ -151,7 +167,8 @@ class Metrics(JsonPart, frozen=True, kw_only=True):
         peak_accuracy: test accuracy of the weights after the epoch of the highest validation
             accuracy, the first of equals: what stopping early by clean images would have given.
         per_class_accuracy: of the test split, in order of the labels.
-        attack_success: null when untargeted, as is target.
+        attack_success: whether the target was hit; null without one, as is target.
+        trigger: null of a poison without one.
         poison: what the defense, which never saw them, did with the poisons; null without any.
         filter: null unless the defense drops images.
     """
@@ -163,6 +180,7 @@ class Metrics(JsonPart, frozen=True, kw_only=True):
     validation_accuracy: float
     attack_success: bool | None
     target: TargetAnswer | None
+    trigger: TriggerAnswer | None = None
     poison: PoisonShare | None
     filter: FilterScores | None
 
@@ -199,10 +217,15 @@ class Bits(JsonPart, frozen=True, kw_only=True):
 
 
 class Outcomes(JsonPart, frozen=True, kw_only=True):
-    """Which test images were classified right, behind the two accuracies."""
+    """Which test images were classified right, behind the two accuracies.
+
+    ``triggered``: which of those with a trigger, in the order of the test split without the target
+    class, were given the target class.
+    """
 
     test: Bits | None = None
     test_by_batch_statistics: Bits | UnsetType | None = UNSET
+    triggered: Bits | None = None
 
 
 class Epoch(JsonPart, frozen=True, kw_only=True):
@@ -269,7 +292,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         warnings: sentences.
 
     Raises:
-        ValueError: some of what a targeted run has, but not all of it.
+        ValueError: some of what a targeted run or one on a trigger has, but not all of it.
     """
 
     schema: int = SCHEMA
@@ -293,6 +316,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         parts = (spec.targeting, spec.goal, metrics.target, metrics.attack_success)
         if len({part is None for part in parts}) > 1:
             raise ValueError("expected all or none of targeting, goal, target and attack_success")
+        if len({part is None for part in (spec.trigger, metrics.trigger)}) > 1:
+            raise ValueError("expected both or none of the spec's trigger and the metrics'")
 
     @property
     def on_target(self) -> tuple[Goal, TargetAnswer]:

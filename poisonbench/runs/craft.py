@@ -1,10 +1,11 @@
 """Crafting: from a request to artefacts in the store, made once and found again."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
-from poisonbench.attacks.base import AttackTask, LabelledImages
+from poisonbench.attacks.base import AttackTask, LabelledImages, TriggerTask
 from poisonbench.core.errors import UsageError
 from poisonbench.core.seeds import generator_for, seed_for
 from poisonbench.data.mixing import mix
@@ -25,6 +26,7 @@ from poisonbench.runs.poison import (
     stored,
 )
 from poisonbench.runs.trained_models import trained_models
+from poisonbench.runs.trigger import drawn_rows, stamp_of, trigger_of, triggered_test
 
 
 def craft(context: RunContext, request: CraftRequest, trials: Sequence[int] = ()) -> list[Crafted]:
@@ -48,9 +50,9 @@ def craft(context: RunContext, request: CraftRequest, trials: Sequence[int] = ()
 
 
 def craft_mix(context: RunContext, dataset: Dataset, poison: ResolvedPoison) -> Crafted:
-    """One attack's poison of every training image, or several attacks' mix at a ratio rho."""
+    """One attack's poison of all that it gets, or several attacks' mix at a ratio rho."""
     crafted = {name: _craft_pool(context, dataset, pool) for name, pool in poison.pools.items()}
-    if poison.rho is None:
+    if poison.rho is None or poison.request.has_trigger:
         return next(iter(crafted.values()))
     mixed = mix(
         {name: pool.poison for name, pool in crafted.items()},
@@ -63,14 +65,24 @@ def craft_mix(context: RunContext, dataset: Dataset, poison: ResolvedPoison) -> 
 
 
 def _craft_pool(context: RunContext, dataset: Dataset, pool: Pool) -> Crafted:
-    """An attack's poison of every training image."""
+    """An attack's poison of every training image, or of those that its trigger is put on."""
     if context.store.poison_path(pool.id).exists():
         # A kill may have come between publishing and discarding.
         context.checkpoint(pool.id).discard()
         return stored(context, pool.id, dataset)
     context.store.check_writable()
-    settings, train = pool.settings, dataset.train
+    settings, train, goal, rows = (
+        pool.settings,
+        dataset.train,
+        None,
+        torch.arange(len(dataset.train)),
+    )
     name, recipe = settings.entry.name, settings.recipe
+    extra: dict[str, Any] = {}
+    if pool.spec.share is not None:
+        goal = trigger_of(settings, triggered_test(dataset, settings, pool.spec))
+        rows = drawn_rows(dataset, settings, pool.spec)
+        train, extra = train.rows(rows), {"stamp": stamp_of(settings, pool.spec)}
     generator = generator_for(context.seed, "craft", name, pool.spec.trial)
 
     def surrogate() -> Classifier:
@@ -81,7 +93,8 @@ def _craft_pool(context: RunContext, dataset: Dataset, pool: Pool) -> Crafted:
     with crafting(context, dataset, name, pool.id, [generator]) as checkpoint:
         about = f"{len(train):,} images{pool.surrogate_text}"
         context.say(f"crafting {name} on {shown_name(dataset.name)} ({about})")
-        task = AttackTask(
+        kind = TriggerTask if extra else AttackTask
+        task = kind(
             images=_pixels(context, train),
             labels=train.labels.to(context.device),
             validation=LabelledImages(
@@ -92,11 +105,12 @@ def _craft_pool(context: RunContext, dataset: Dataset, pool: Pool) -> Crafted:
             generator=generator,
             report=checkpoint.report,
             checkpoint=checkpoint,
+            **extra,
         )
         images = crafted_by(settings, task, train.images, context.say)
         # Of a large data set it takes as much memory as what follows.
         del task
-        return publish_pool(context, dataset, pool, images, torch.arange(len(train)))
+        return publish_pool(context, dataset, pool, images, rows, goal)
 
 
 def _pixels(context: RunContext, split: Split) -> torch.Tensor:

@@ -22,7 +22,7 @@ from poisonbench.registry import defenses, find, sources_of
 from poisonbench.requests import RunRequest
 from poisonbench.results import records
 from poisonbench.results.records import RunRecord, read_record
-from poisonbench.runs import victim
+from poisonbench.runs import trigger, victim
 from poisonbench.runs.class_warnings import class_warnings
 from poisonbench.runs.context import RunContext, default_model
 from poisonbench.runs.environment import environment, peak_memory, reset_peak_memory, utc_now
@@ -89,7 +89,7 @@ def defend(context: RunContext, run: ResolvedRun) -> Defended:
     data = prepare(context, dataset, run.poison, request.trial)
     # With what is known once the poison is there.
     poison = run.spec.poison and structs.replace(run.spec.poison, digest=data.digest)
-    spec = structs.replace(run.spec, poison=poison, goal=data.goal)
+    spec = structs.replace(run.spec, poison=poison, goal=data.goal, trigger=data.trigger)
     path, model_path = context.store.run_path(spec.id), context.store.model_path(spec.id)
     if path.exists() and (model_path.exists() or not request.save_model):
         return Defended(read_record(path), False)
@@ -205,6 +205,9 @@ def _train(
     by_class = evaluation.accuracy_by_class(right, test.labels, dataset.num_classes)
     goal = data.goal
     answer = None if goal is None else victim.judge(classifier, dataset, goal, context.device)
+    on_trigger = hit = None
+    if data.trigger is not None and data.triggered is not None:
+        on_trigger, hit = trigger.judge(classifier, data.triggered, data.trigger, context.device)
     done = time.monotonic()
     seconds = {**result.seconds, "test": done - tested}
     images = sum(row.get("images", len(train)) for row in result.curve)
@@ -228,6 +231,7 @@ def _train(
             validation_accuracy=result.curve[-1]["validation_accuracy"],
             attack_success=answer.success if answer else None,
             target=answer,
+            trigger=on_trigger,
             poison=_poison_share(data, defense),
             filter=None
             if keep is None
@@ -238,6 +242,7 @@ def _train(
             test_by_batch_statistics=None
             if right_anew is None
             else records.Bits.pack(right_anew.tolist()),
+            triggered=None if hit is None else records.Bits.pack(hit.tolist()),
         ),
         curve=msgspec.convert(result.curve, list[records.Epoch]),
         # A defense may note numbers of numpy's types.

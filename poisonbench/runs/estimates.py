@@ -124,6 +124,8 @@ class Estimator:
             count = len(dataset.train)
             if targeting is not None:
                 count = max(1, round(targeting.rho * count))
+            if pool.spec.share is not None:
+                count = round(pool.spec.share.rho * count)
             network = pool.surrogate.model
             recipe = pool.settings.recipe
             scenario = "scratch" if targeting is None else targeting.scenario

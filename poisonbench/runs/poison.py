@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from poisonbench.core.canonical import spec_id
@@ -18,12 +19,20 @@ from poisonbench.data.splits import Dataset
 from poisonbench.data.targets import check_target
 from poisonbench.models import check_model
 from poisonbench.registry import attacks
-from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, Values
+from poisonbench.requests import (
+    DEFAULT_RHO,
+    TRIGGER_RHO,
+    PoisonRequest,
+    RunRequest,
+    Sampling,
+    Values,
+)
 from poisonbench.runs.context import RunContext
 from poisonbench.runs.method_settings import Settings, differing, read_settings, typed_values
 from poisonbench.runs.trained_models import model_spec
-from poisonbench.specs import CraftSpec, ModelSpec, PoisonSpec, TargetingSpec
-from poisonbench.targeting import Goal, Targeting, own_targeting
+from poisonbench.runs.trigger import check_trigger
+from poisonbench.specs import CraftSpec, ModelSpec, PoisonSpec, ShareSpec, TargetingSpec
+from poisonbench.targeting import Goal, Targeting, Trigger, own_targeting
 
 #: Settings of the victim that change no poison.
 VICTIMS_OWN = ("transfer_share", "norm_drift")
@@ -129,7 +138,10 @@ def resolve_crafting(
         _refuse_targeting(poison, poison.text)
         _check_surrogate(poison, "--model")
         rho = 1.0 if poison.rho is None and len(poison.attacks) > 1 else poison.rho
-        return ResolvedPoison(poison, rho, pools=_pools(context, dataset, poison))
+        if poison.has_trigger:
+            rho = TRIGGER_RHO if rho is None else rho
+        pools = _pools(context, dataset, poison, rho=rho, is_for_run=is_for_run)
+        return ResolvedPoison(poison, rho, pools=pools)
     if poison.selection != "stratified":
         raise UsageError(
             f"--selection: expected an untargeted attack, got {entry.name}, whose poisons are of "
@@ -171,8 +183,9 @@ def resolve_poison(context: RunContext, dataset: Dataset, run: RunRequest) -> Re
                 "--attack-profile: expected a targeted attack, got "
                 f"{'+'.join(poison.attacks) or 'clean data'}; leave it out"
             )
-        rho = float(DEFAULT_RHO if poison.rho is None else poison.rho) if poison.attacks else 0.0
-        pools = _pools(context, dataset, poison, is_for_run=True) if rho > 0 else {}
+        default = TRIGGER_RHO if poison.has_trigger else DEFAULT_RHO
+        rho = float(default if poison.rho is None else poison.rho) if poison.attacks else 0.0
+        pools = _pools(context, dataset, poison, rho=rho, is_for_run=True) if rho > 0 else {}
         return ResolvedPoison(poison, rho, pools=pools)
     if run.poison.trial:
         raise UsageError(
@@ -188,10 +201,13 @@ def publish_pool(
     pool: Pool,
     images: Tensor,
     rows: Tensor,
-    goal: Goal | None = None,
+    goal: Goal | Trigger | None = None,
 ) -> Crafted:
     """Put what an attack crafted of these rows into the store; see :func:`publish`."""
     name, config = pool.settings.entry.name, pool.settings.config
+    labels = None
+    if isinstance(goal, Trigger) and goal.labels == "dirty":
+        labels = torch.full((len(rows),), goal.target_class)
     poison = make_poison(
         images,
         rows,
@@ -201,6 +217,7 @@ def publish_pool(
         spec=pool.spec,
         norm=config.norm,
         goal=goal,
+        labels=labels,
     )
     return publish(context, poison, dataset)
 
@@ -232,9 +249,13 @@ def _pools(
     poison: PoisonRequest,
     targeting: Targeting | None = None,
     *,
+    rho: float | None = None,
     is_for_run: bool = False,
 ) -> dict[str, Pool]:
-    """What crafts each attack's part of a poison; a target is drawn from what its spec says."""
+    """What crafts each attack's part of a poison; a target is drawn from what its spec says.
+
+    An attack with a trigger is crafted for the share rho alone.
+    """
     pools = {}
     for name, request in poison.pools().items():
         entry, network = attacks()[name], request.surrogate
@@ -256,9 +277,27 @@ def _pools(
             seed=context.seed,
             trial=request.trial,
             targeting=None if targeting is None else _crafting_part(targeting),
+            share=_share(dataset, settings, rho, poison.selection) if entry.has_trigger else None,
         )
+        if spec.share is not None:
+            check_trigger(dataset, settings, spec)
         pools[name] = Pool(settings, surrogate, spec)
     return pools
+
+
+def _share(
+    dataset: Dataset, settings: Settings, rho: float | None, selection: Sampling
+) -> ShareSpec:
+    """The share of the training images that an attack with a trigger gets.
+
+    Raises:
+        UsageError: a target class that the data set lacks.
+    """
+    if (label := settings.config.target_class) >= dataset.num_classes:
+        raise UsageError(
+            f"--target-class: expected a class in 0..{dataset.num_classes - 1}, got {label}"
+        )
+    return ShareSpec(rho=float(TRIGGER_RHO if rho is None else rho), selection=selection)
 
 
 def _crafting_part(targeting: Targeting) -> TargetingSpec:

@@ -11,8 +11,9 @@ from poisonbench.runs.context import RunContext
 from poisonbench.runs.craft import craft_mix
 from poisonbench.runs.craft_targeted import craft_targeted, draw_target
 from poisonbench.runs.poison import ResolvedPoison
+from poisonbench.runs.trigger import rebuilt_test
 from poisonbench.runs.victim import stage_rows
-from poisonbench.targeting import Goal
+from poisonbench.targeting import Goal, Trigger
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class PoisonedData:
     """What a run trains on: the N images that the defense gets, poisons among them.
 
     ``is_poison`` is (N,) bool, ``rows`` (N,) says which of the training split the images are. The
-    digest is the poison's, the origin is for the record's labels.
+    digest is the poison's, the origin is for the record's labels. ``triggered`` are the test images
+    that the trigger is judged by.
     """
 
     train: Split
@@ -29,6 +31,8 @@ class PoisonedData:
     digest: str | None
     origin: Origin | None
     goal: Goal | None = None
+    trigger: Trigger | None = None
+    triggered: Split | None = None
 
 
 def prepare(
@@ -49,11 +53,12 @@ def prepare(
             poison = craft_targeted(context, dataset, [resolved])[0].poison
         pools = {n: PoolLabel(id=pool.id, spec=pool.spec) for n, pool in resolved.pools.items()}
         origin = Origin(id=poison.id, pools=pools)
-    train, digest, goal = dataset.train, None, None
+    train, digest, goal, trigger, triggered = dataset.train, None, None, None, None
     is_poison = torch.zeros(len(train), dtype=torch.bool)
     rows = torch.arange(len(train))
     if poison is not None:
         train, digest, goal = poison.apply(train), poison.digest, poison.goal
+        trigger, triggered = poison.trigger, rebuilt_test(dataset, poison)
         is_poison[poison.indices] = True
     if resolved.targeting is not None:
         if poison is not None and goal is not None:
@@ -63,4 +68,4 @@ def prepare(
         rows = stage_rows(context, dataset, resolved.targeting, poisoned, trial)
         if len(rows) < len(train):
             train, is_poison = train.rows(rows), is_poison[rows]
-    return PoisonedData(train, is_poison, rows, digest, origin, goal)
+    return PoisonedData(train, is_poison, rows, digest, origin, goal, trigger, triggered)

@@ -12,6 +12,7 @@ from poisonbench.tables.comparisons import Block, Comparison, Table
 from poisonbench.tables.layout import DASH, show_measured
 from poisonbench.tables.measured import (
     average_diagnostic,
+    average_trigger_success,
     compare_accuracy,
     compare_success,
 )
@@ -34,6 +35,8 @@ def build_runs(records: Records, dataset: str | None = None) -> Table:
     groups = run_groups.grouped(records, lambda record: True, dataset, "at all")
     notes = (
         "Test accuracy in %, mean±sample standard deviation (trials); success: targets hit.",
+        "Of a trigger, success is test images of other classes that bear it and get its target "
+        "class; of several runs the mean in %. Scenario says which labels the poisons have.",
         "By batch statistics: with batch norm's statistics of each test batch, a diagnostic.",
         run_groups.SETTINGS_NOTE,
         "Poison: an untargeted one's digest, its first digits; a target's is its trial's own.",
@@ -54,7 +57,9 @@ def _block(dataset: str, sets: Sequence[Sequence[RunRecord]]) -> Block:
             compared = [
                 compare_accuracy(keys, trials, None, trials=0),
                 average_diagnostic(keys, trials, "batch_statistics_accuracy"),
-                compare_success(about, trials, None, trials=0) if is_attacked else None,
+                compare_success(about, trials, None, trials=0)
+                if is_attacked
+                else average_trigger_success(keys, trials),
             ]
             cells += filter(None, compared)
             shown = (DASH if cell is None else show_measured(cell) for cell in compared)

@@ -63,7 +63,9 @@ class _Row:
 def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]:
     """The cells of all attacks and of the defenses that are told nothing, in their order."""
     attacks, defenses = registry.attacks(), registry.defenses()
-    alone = [(name,) for name, entry in attacks.items() if not entry.scenario]
+    alone = [
+        (name,) for name, entry in attacks.items() if not (entry.scenario or entry.has_trigger)
+    ]
     poisons = [(1.0, names) for names in (*alone, registry.MIX)]
     poisons += [(rho, names) for rho in RHOS[1:] for _, names in poisons]
     targeted = [name for name, entry in attacks.items() if entry.scenario]

@@ -134,6 +134,30 @@ def share_hit(records: Collection[RunRecord]) -> Proportion | None:
     return Proportion(hits, len(records), is_independent=len(set(targets)) == len(targets))
 
 
+def average_trigger_success(
+    keys: Mapping[str, Any], records: Sequence[RunRecord]
+) -> Comparison | None:
+    """Attack success rate of one cell's runs on a trigger; null where some run has none.
+
+    One run's is a share of its triggered test images; of several, which share these images, it is
+    the mean over runs.
+    """
+    answers = [run.metrics.trigger for run in records]
+    known = [answer for answer in answers if answer is not None]
+    if not known or len(known) < len(answers):
+        return None
+    one = Proportion(known[0].successes, known[0].count)
+    measured = one if len(known) == 1 else summarise([answer.rate for answer in known])
+    return Comparison(
+        keys={**keys, "quantity": "attack_success_rate"},
+        measured=measured,
+        published=None,
+        trials=0,
+        judgement=Judgement(Verdict.UNPUBLISHED),
+        records=tuple(run.id for run in records),
+    )
+
+
 def compare_time(
     keys: Mapping[str, Any],
     values: Mapping[str, float],

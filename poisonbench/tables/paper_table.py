@@ -69,9 +69,13 @@ class PaperTable:
     is_published: bool = True
 
     def own(self, records: Records) -> Records:
-        """The runs of its kind of attack."""
+        """The runs of its kind of attack; those on a trigger are no paper's."""
         kinds = (True, False) if self.is_targeted is None else (self.is_targeted,)
-        return [run for run in records if (run.spec.targeting is not None) in kinds]
+        return [
+            run
+            for run in records
+            if (run.spec.targeting is not None) in kinds and run.spec.trigger is None
+        ]
 
 
 #: What a table calls the runs of ATDA in L-infinity, ``--profile linf``.

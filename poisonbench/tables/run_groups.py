@@ -91,7 +91,11 @@ def keys_of(record: RunRecord) -> dict[str, Any]:
         "method": spec.method,
         "attack": "+".join(spec.poison.attacks) if spec.poison else None,
         "rho": spec.rho,
-        "scenario": spec.targeting.scenario if spec.targeting else None,
+        "scenario": spec.trigger.text
+        if spec.trigger
+        else spec.targeting.scenario
+        if spec.targeting
+        else None,
         "settings": _settings(record.labels),
     }
 

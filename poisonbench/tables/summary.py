@@ -112,10 +112,17 @@ def _accuracy(runs: Sequence[RunRecord]) -> float:
 
 
 def _spared(runs: Sequence[RunRecord]) -> float:
-    """What a defense wants much of: accuracy, or of targeted poisons the share that failed."""
+    """What a defense wants much of: accuracy, or the share of targets or triggers that failed."""
+    if runs[0].spec.trigger is not None:
+        return 1 - _success_rate(runs)
     if runs[0].spec.targeting is None:
         return _accuracy(runs)
     return 1 - fmean(bool(run.metrics.attack_success) for run in runs)
+
+
+def _success_rate(runs: Sequence[RunRecord]) -> float:
+    """The mean attack success rate of runs on a trigger."""
+    return fmean(run.metrics.trigger.rate for run in runs if run.metrics.trigger is not None)
 
 
 def _of_poison(name: str, runs: Sequence[RunRecord], clean: Mapping[str, float]) -> list[str]:
@@ -134,6 +141,12 @@ def _of_poison(name: str, runs: Sequence[RunRecord], clean: Mapping[str, float])
     if spec.targeting is not None:
         hits = sum(bool(run.metrics.attack_success) for run in plain)
         text = [f"{where} hits {hits} of {len(plain)} targets under plain training."]
+    elif spec.trigger is not None:
+        text = [
+            f"{where}, {spec.trigger.text}, has {percent_text(_success_rate(plain))} of the other "
+            f"test images taken for class {spec.trigger.target_class} when they bear its trigger, "
+            f"under plain training, at {percent_text(_accuracy(plain))} test accuracy ({trials})."
+        ]
     elif spec.model not in clean:
         text = [f"{where} leaves plain training at {percent_text(_accuracy(plain))} ({trials})."]
     elif (before := clean[spec.model]) - _accuracy(plain) >= LEAST:
@@ -161,7 +174,8 @@ def _recalibrated(
     """
     recalibrated = distinct_trials([run for run in runs if run.spec.method == _RECALIBRATED])
     pairs = paired([recalibrated, plain])
-    if not pairs or clean is None or plain[0].spec.targeting is not None:
+    spec = plain[0].spec
+    if not pairs or clean is None or spec.targeting is not None or spec.trigger is not None:
         return ""
     after, before = (_accuracy([pair[side] for pair in pairs]) for side in (0, 1))
     if clean - before < LEAST:
@@ -177,8 +191,10 @@ def _recalibrated(
 def _comparison(others: Mapping[str, Sequence[RunRecord]], plain: float) -> str:
     """Which defenses do better than plain training, the best first, and which do not."""
     values = sorted(((_spared(runs), label) for label, runs in others.items()), reverse=True)
-    is_targeted = next(iter(others.values()))[0].spec.targeting is not None
-    what = " of the targets spared" if is_targeted else ""
+    spec = next(iter(others.values()))[0].spec
+    what = " of the targets spared" if spec.targeting is not None else ""
+    if spec.trigger is not None:
+        what = " of the triggered images spared"
     shown = [
         (value >= plain + LEAST, f"{label} at {percent_text(value)}") for value, label in values
     ]

@@ -123,7 +123,11 @@ def test_no_oracle_and_no_attack_is_left_out():
     assert {cell.method for cell in cells} == {
         name for name, entry in registry.defenses().items() if not entry.oracle
     }
-    untargeted = {(name,) for name, entry in registry.attacks().items() if not entry.scenario}
+    untargeted = {
+        (name,)
+        for name, entry in registry.attacks().items()
+        if not (entry.scenario or entry.has_trigger)
+    }
     assert {cell.attacks for cell in cells} == untargeted | {registry.MIX}
 
 

@@ -1,0 +1,131 @@
+"""Triggers: rebuilt from what a poison's card says, put on test images, and judged."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poisonbench.core.errors import ArtefactError, UsageError, check_returned
+from poisonbench.core.seeds import generator_for, seed_for
+from poisonbench.data.budget import quantise
+from poisonbench.data.mixing import draw_share
+from poisonbench.data.poison import Poison
+from poisonbench.data.splits import Dataset, Split, digest_tensors
+from poisonbench.models.classifier import Classifier
+from poisonbench.registry import attacks, find
+from poisonbench.results.records import TriggerAnswer
+from poisonbench.runs.method_settings import Settings, read_settings
+from poisonbench.specs import CraftSpec
+from poisonbench.targeting import Trigger
+from poisonbench.training.evaluation import logits_of
+
+
+def stamp_of(settings: Settings, spec: CraftSpec) -> Callable[[Tensor], Tensor]:
+    """The trigger of a poison: images (N, C, H, W) in [0, 1] to the same, always in one way."""
+    name = settings.entry.name
+
+    def stamp(images: Tensor) -> Tensor:
+        generator = generator_for(spec.seed, "trigger", name, spec.trial)
+        stamped: Tensor = settings.module.stamp(images, settings.config, generator)
+        fits = hasattr(stamped, "detach") and stamped.shape == images.shape
+        shape = tuple(images.shape)
+        check_returned(name, fits, f"images of shape {shape} from stamp", stamped)
+        return stamped
+
+    return stamp
+
+
+def drawn_rows(dataset: Dataset, settings: Settings, spec: CraftSpec) -> Tensor:
+    """The rows (P,) of the training split that get a trigger, as a mix of one attack draws them.
+
+    Raises:
+        UsageError: more than the target class has, where the poisons are of that class alone.
+    """
+    config, share = settings.config, spec.share
+    assert share is not None
+    seed = seed_for(spec.seed, "mix", spec.trial)
+    only = config.target_class if config.clean_label else None
+    return draw_share(dataset.train.labels.cpu(), share.rho, seed, share.selection, only)
+
+
+def check_trigger(dataset: Dataset, settings: Settings, spec: CraftSpec) -> None:
+    """Find a trigger that does not fit the data set before anything is crafted.
+
+    Raises:
+        UsageError: too few images to poison, or what the attack refuses.
+    """
+    drawn_rows(dataset, settings, spec)
+    stamp_of(settings, spec)(dataset.test.images[:1].cpu().float() / 255)
+
+
+def triggered_test(dataset: Dataset, settings: Settings, spec: CraftSpec) -> Split:
+    """The test images of the classes but the target, stamped on the CPU, with their own labels.
+
+    They are rounded as poisons are, and kept in the attack's budget.
+
+    Raises:
+        UsageError: no test image is of another class.
+    """
+    config = settings.config
+    others = (dataset.test.labels != config.target_class).nonzero().flatten()
+    if not len(others):
+        raise UsageError(
+            "--target-class: expected test images of another class, got none; choose another"
+        )
+    clean = dataset.test.rows(others).to(torch.device("cpu"))
+    stamped = stamp_of(settings, spec)(clean.images.float() / 255)
+    return Split(quantise(stamped, clean.images, config.budget), clean.labels)
+
+
+def trigger_of(settings: Settings, test: Split) -> Trigger:
+    """What a poison's card states of its trigger, with the triggered test images."""
+    return Trigger(
+        target_class=settings.config.target_class,
+        labels="clean" if settings.config.clean_label else "dirty",
+        test_digest=digest_tensors(test.images),
+    )
+
+
+def rebuilt_test(dataset: Dataset, poison: Poison) -> Split | None:
+    """The triggered test images that a poison's card describes; None of a poison without a trigger.
+
+    Raises:
+        ArtefactError: they are not those that the card has the digest of.
+        UsageError: the attack is not installed, or has other settings.
+    """
+    if poison.trigger is None:
+        return None
+    spec = poison.card.spec
+    assert isinstance(spec, CraftSpec)
+    entry = find("an attack", attacks(), spec.attack)
+    own = {name: _setting(value) for name, value in spec.config.items()}
+    settings = read_settings(entry, dataset, "paper", own)
+    if not entry.has_trigger:
+        raise ArtefactError(
+            f"{poison.path}: expected the poison of an attack with a trigger, got {entry.name}'s"
+        )
+    test = triggered_test(dataset, settings, spec)
+    rebuilt = trigger_of(settings, test)
+    if rebuilt != poison.trigger:
+        raise ArtefactError(
+            f"{poison.path}: expected triggered test images with digest "
+            f"{poison.trigger.test_digest[:16]}, as the card states, got {rebuilt.test_digest[:16]}"
+            f" from version {settings.module.VERSION} of {entry.name} by the card's settings; "
+            "delete it and craft it again"
+        )
+    return test
+
+
+def judge(
+    model: Classifier, test: Split, trigger: Trigger, device: torch.device
+) -> tuple[TriggerAnswer, Tensor]:
+    """How many triggered test images a victim gives the target class, and which, (M,) bool."""
+    predictions = logits_of(model, test.images.to(device)).argmax(1)
+    hit = (predictions == trigger.target_class).cpu()
+    return TriggerAnswer(successes=int(hit.sum()), count=len(hit)), hit
+
+
+def _setting(value: Any) -> Any:
+    """A setting's value out of JSON."""
+    return tuple(value) if isinstance(value, list) else value
