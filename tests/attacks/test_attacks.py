@@ -9,7 +9,15 @@ from torch import nn
 
 from helpers.attack_tasks import SHAPE, K, craft_spec, small_classifier, task_for
 from poisonbench import registry
-from poisonbench.attacks import deep_confuse, delusive_adversarial, delusive_universal, pgd
+from poisonbench.attacks import (
+    deep_confuse,
+    delusive_adversarial,
+    delusive_universal,
+    error_minimising,
+    pgd,
+    robust_error_minimising,
+    targeted_adversarial,
+)
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import as_json, options_of, resolve
 from poisonbench.data.poison import levels, make_poison, quantise
@@ -21,6 +29,9 @@ MODULES = {
     "dap": delusive_adversarial,
     "durp": delusive_universal,
     "dc": deep_confuse,
+    "em": error_minimising,
+    "rem": robust_error_minimising,
+    "tap": targeted_adversarial,
 }
 #: Targeted attacks have other tasks, and tests of their own.
 ATTACKS = [entry for entry in registry.ATTACKS if not entry.scenario]
@@ -32,6 +43,25 @@ TINY_DC = {
     "generator_width": 1 / 16,
     "surrogate_width": 1 / 16,
 }
+#: EM in two rounds, which no error ends before.
+TINY_EM = {
+    "rounds": 2,
+    "steps": 2,
+    "step_ratio": 0.5,
+    "batches": 2,
+    "batch_size": 8,
+    "stop_error": 0.0,
+    "precision": "float32",
+}
+TINY_REM = {
+    "batches": 2,
+    "batch_size": 8,
+    "noise_steps": 2,
+    "step_ratio": 0.5,
+    "draws": 2,
+    "adversary_steps": 1,
+    "precision": "float32",
+}
 #: Settings that keep a step loop short; the second of a pair is a variant.
 CASES = [
     ("pgd", {"steps": 2, "precision": "float32"}, True),
@@ -42,6 +72,12 @@ CASES = [
     ("durp", {"distribution": "sign", "epsilon": 0.3}, True),
     ("dc", TINY_DC, True),
     ("dc", TINY_DC | {"objective": "next-class", "rounds": 2, "epsilon": 0.3}, True),
+    ("em", TINY_EM, True),
+    ("em", TINY_EM | {"noise": "class", "share": 0.6, "precision": "bfloat16"}, True),
+    ("rem", TINY_REM, True),
+    ("rem", TINY_REM | {"augment": "none", "adversary_steps": 0, "precision": "bfloat16"}, True),
+    ("tap", {"steps": 2, "restarts": 1, "augment": "none", "precision": "float32"}, True),
+    ("tap", {"steps": 2, "restarts": 2, "precision": "bfloat16"}, True),
 ]
 
 
@@ -141,7 +177,23 @@ class TestContract:
         for bad in ({"epsilon": -0.1}, {"epsilon": 1.1}, {"epsilon": float("nan")})
     ]
     + [(name, bad) for name in ("pgd", "dap") for bad in ({"steps": 0}, {"step_ratio": 0.0})]
-    + [("pgd", {"restarts": 0})]
+    + [("pgd", {"restarts": 0}), ("tap", {"restarts": 0}), ("tap", {"step_ratio": 3.0})]
+    + [
+        ("em", bad)
+        for bad in (
+            {"steps": 0},
+            {"batches": 0},
+            {"rounds": 0},
+            {"stop_error": 1.5},
+            {"share": 0.0},
+            {"learning_rate": 0.0},
+            {"momentum": 1.0},
+        )
+    ]
+    + [
+        ("rem", bad)
+        for bad in ({"draws": 0}, {"adversary_steps": -1}, {"adversary_ratio": 2.0}, {"batches": 0})
+    ]
     + [
         ("dc", bad)
         for bad in (
@@ -172,6 +224,16 @@ def test_bad_settings_are_refused(name, bad):
         ("durp", ("mnist", "mnist-sample"), {"epsilon": 76 / 255, "distribution": "uniform"}),
         ("dc", (), {"epsilon": 8 / 255, "rounds": 30, "epochs_per_round": 10, "generator": "unet"}),
         ("dc", ("mnist",), {"epsilon": 76 / 255, "rounds": 100, "generator": "autoencoder"}),
+        (
+            "em",
+            (),
+            {"epsilon": 8 / 255, "step_ratio": 0.1, "steps_a_round": 20, "last_error": 0.01},
+        ),
+        ("em", ("mnist",), {"epsilon": 76 / 255, "steps_a_round": 20, "batches": 10}),
+        ("rem", (), {"epsilon": 8 / 255, "batches": 5000, "draws": 5, "adversary_ratio": 0.5}),
+        ("rem", ("mnist",), {"epsilon": 76 / 255, "draws": 1, "augment": "none"}),
+        ("tap", (), {"epsilon": 8 / 255, "steps": 250, "restarts": 8, "augment": "crop-flip"}),
+        ("tap", ("mnist",), {"epsilon": 76 / 255, "restarts": 1, "augment": "none"}),
         ("dc", ("mnist", "mnist-sample"), {"epsilon": 76 / 255, "surrogate_width": 0.25}),
     ],
 )

@@ -62,7 +62,7 @@ def descend(
     passes = torch.arange(len(clean), device=device).split(pass_size(clean, gradients=True))
     kept = {
         "images": clean.clone(),
-        "losses": torch.full((len(clean),), torch.inf, device=device),
+        "losses": clean.new_full((len(clean),), torch.inf),
         "zero_share": torch.zeros((), device=device),
     }
     position = resume(task.checkpoint, kept, None)

@@ -52,7 +52,8 @@ class TrainedNetwork:
         with autocast(images.device, self._precision):
             logits = self.model(images)
         self._sgd.zero_grad(set_to_none=True)
-        F.cross_entropy(logits.float(), labels).backward()
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        F.cross_entropy(wide, labels).backward()
         if self._clip is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
         self._sgd.step()
