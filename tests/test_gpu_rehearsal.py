@@ -78,7 +78,10 @@ FORMS = [
     ("fc", "--profile", "watermark", "--steps", "9", "--step-size", "1e-8"),
     ("bp", "--profile", "original", "--steps", "2", "--surrogates", "1"),
     ("mp", "--color", "0.04", "--steps", "1", "--surrogates", "2", "--inner-batch-size", "15"),
-    ("em", "--noise", "class", "--share", "1", "--rounds", "1", "--batch-size", "8"),
+    (
+        *("em", "--noise", "class", "--share", "1", "--rounds", "1", "--batch-size", "8"),
+        *("--precision", "float32"),
+    ),
     ("dc", *NARROW, "--rounds", "1", "--epochs-per-round", "1", "--batch-size", "20"),
 ]
 #: In how many of the rehearsed steps an attack may wait, since something ends there: DeepConfuse

@@ -49,6 +49,8 @@ def descend(
 ) -> Tensor:
     """Images (P, C, H, W) nearer to the classes ``targets`` (P,), pass after pass.
 
+    Parameters: the search, and three choices that DAP leaves as they are.
+
     Args:
         task: the attack's, whose surrogate the loss is of.
         name: the attack's, in a warning.
