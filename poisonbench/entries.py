@@ -200,6 +200,7 @@ class AttackEntry(Entry):
 
     Attributes:
         trains: whether it uses a surrogate, trained by the recipe, whose settings are then options.
+        trains_itself: whether it trains the surrogate's network in a way of its own instead.
         scenario: how a targeted attack's victim is trained unless asked otherwise: scratch,
             transfer or finetune; empty for an untargeted attack.
         scenario_by_preset: other scenarios by preset, for data where that one takes too long.
@@ -217,6 +218,7 @@ class AttackEntry(Entry):
     oracle: ClassVar[bool] = False
 
     trains: bool = True
+    trains_itself: bool = False
     scenario: str = ""
     scenario_by_preset: Mapping[str, str] = field(default_factory=dict)
     not_in: Mapping[str, str] = field(default_factory=dict)
@@ -244,6 +246,11 @@ class AttackEntry(Entry):
                 scenario in SCENARIOS,
                 f"scenario of {self.name}: expected {', '.join(SCENARIOS)}, got {scenario!r}",
             )
+
+    @property
+    def has_network(self) -> bool:
+        """Whether what it crafts depends on the surrogate's network."""
+        return self.trains or self.trains_itself
 
     def _needs(self) -> Needs:
         needs: Needs = {
@@ -273,6 +280,8 @@ class DefenseEntry(Entry):
     group: ClassVar[str] = "poisonbench.defenses"
     #: Every defense trains a classifier by the recipe.
     trains: ClassVar[bool] = True
+    trains_itself: ClassVar[bool] = False
+    has_network: ClassVar[bool] = True
     scenario: ClassVar[str] = ""
 
     oracle: bool = False

@@ -114,6 +114,25 @@ ATTACKS = _ours(
         cost="seconds",
     ),
     AttackEntry(
+        "em",
+        "noise that leaves nothing to learn: error-minimising, an image's own or a class's",
+        module="error_minimising",
+        trains=False,
+        trains_itself=True,
+    ),
+    AttackEntry(
+        "rem",
+        "robust error-minimising noise: it outlasts crops and adversarial training",
+        module="robust_error_minimising",
+        trains=False,
+        trains_itself=True,
+    ),
+    AttackEntry(
+        "tap",
+        "targeted adversarial poisons: dap in many steps, restarts and crops",
+        module="targeted_adversarial",
+    ),
+    AttackEntry(
         "gm",
         "poisons whose gradient is the target's with the wrong label",
         when="targeted, against victims trained from scratch",

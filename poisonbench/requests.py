@@ -101,7 +101,7 @@ class PoisonRequest:
                 attacks=(name,),
                 trial=self.trial,
                 profile=self.profile,
-                surrogate=self.surrogate if attacks()[name].trains else None,
+                surrogate=self.surrogate if attacks()[name].has_network else None,
                 settings={name: values} if (values := self.settings.get(name)) else {},
             )
             for name in self.attacks

@@ -26,6 +26,12 @@ ATTACKS = {
     "dap": ("--steps", "2", "--precision", "float32"),
     "durp": (),
     "dc": ("--rounds", "1", "--batch-size", "32"),
+    "em": ("--rounds", "1", "--steps", "3", "--stop-error", "0", "--precision", "float32"),
+    "rem": (
+        *("--batches", "2", "--batch-size", "32", "--noise-steps", "2", "--draws", "2"),
+        *("--adversary-steps", "2", "--augment", "crop-flip", "--precision", "float32"),
+    ),
+    "tap": ("--steps", "2", "--restarts", "2", "--augment", "crop-flip", "--precision", "float32"),
     "gm": ("--steps", "3", "--restarts", "2", "--brew-augment", "shift-flip"),
     "bp": ("--steps", "3", "--restarts", "2", "--brew-augment", "shift-flip"),
     "fc": ("--steps", "3", "--restarts", "2", "--brew-augment", "shift-flip"),
@@ -79,6 +85,10 @@ FORMS = [
     ("fc", "--profile", "watermark", "--steps", "9", "--step-size", "1e-8"),
     ("bp", "--profile", "original", "--steps", "2", "--surrogates", "1"),
     ("mp", "--color", "0.04", "--steps", "1", "--surrogates", "2", "--inner-batch-size", "15"),
+    (
+        *("em", "--noise", "class", "--share", "1", "--rounds", "1", "--batch-size", "8"),
+        *("--precision", "float32"),
+    ),
     ("dc", *NARROW, "--rounds", "1", "--epochs-per-round", "1", "--batch-size", "20"),
 ]
 #: In how many of the rehearsed steps an attack may wait, since something ends there: DeepConfuse

@@ -203,6 +203,9 @@ class AttackTask(Task):
     #: Returns the attacker's model, trained on clean data, in eval mode and frozen; an attack that
     #: needs none never calls it.
     surrogate: Callable[[], Classifier]
+    #: Returns the attacker's network in train mode, with initial weights drawn from ``generator``:
+    #: for an attack whose entry says ``trains_itself``.
+    untrained: Callable[[], Classifier]
     #: On the CPU, the only source of randomness.
     generator: torch.Generator
 

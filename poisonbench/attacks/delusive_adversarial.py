@@ -28,11 +28,11 @@ from typing import Literal
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackConfig, AttackTask
-from poisonbench.core.errors import UsageError
+from poisonbench.attacks.shared.class_descent import descend, descent_work, next_classes
 from poisonbench.core.settings import Profiles, setting
-from poisonbench.core.work import Passes, Sizes, Work
+from poisonbench.core.work import Sizes, Work
 from poisonbench.data.splits import other_labels
-from poisonbench.training.projected_gradient import Ball, ProjectedGradient, warn_of_zero_gradients
+from poisonbench.training.projected_gradient import Ball, ProjectedGradient
 from poisonbench.training.recipe import Recipe
 
 VERSION = 1
@@ -63,28 +63,17 @@ class Config(AttackConfig):
 
 def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
     """The steps on one surrogate."""
-    images = sizes.images * config.steps
-    return Work(
-        passes=(Passes(kind="pixels", images=images, precision=config.precision),),
-        surrogates=((0, recipe.epochs),),
-        memory=3 * sizes.pixels,
-    )
+    return descent_work(sizes, recipe, config.steps, config.precision)
 
 
 def craft(task: AttackTask, config: Config) -> Tensor:
     """Poisoned images (P, C, H, W) float32 in [0, 1] for the task's images."""
-    if task.num_classes < 2:
-        raise UsageError(
-            f"dap: expected at least 2 classes, got {task.num_classes}; choose another attack"
-        )
     # 1. Targets.
-    targets = (task.labels + 1) % task.num_classes
+    targets = next_classes(task, "dap")
     if config.target == "random":
         targets = other_labels(task.labels, task.num_classes, task.generator)
 
     # 2. Descend.
     ball = Ball(config.epsilon)
     descent = ProjectedGradient(ball, config.steps, -config.step_ratio, config.precision)
-    images, zero_share = descent.perturb(task.surrogate(), task.images, targets, report=task.report)
-    warn_of_zero_gradients(zero_share, "dap")
-    return images
+    return descend(task, "dap", targets, descent)

@@ -11,6 +11,7 @@ from poisonbench.core.seeds import generator_for, seed_for
 from poisonbench.data.mixing import mix
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.entries import shown_name
+from poisonbench.models import build_model
 from poisonbench.models.classifier import Classifier
 from poisonbench.requests import CraftRequest
 from poisonbench.runs.context import RunContext
@@ -90,6 +91,16 @@ def _craft_pool(context: RunContext, dataset: Dataset, pool: Pool) -> Crafted:
             raise UsageError(f"{name}: expected trains=True in the entry, got use of a surrogate")
         return trained_models(context, dataset, recipe, pool.surrogate)[0]
 
+    def untrained() -> Classifier:
+        if not settings.entry.trains_itself:
+            raise UsageError(
+                f"{name}: expected trains_itself=True in the entry, got use of an untrained network"
+            )
+        shape, classes = dataset.image_shape, dataset.num_classes
+        statistics = dataset.mean, dataset.std
+        model = build_model(pool.surrogate.model, shape, classes, *statistics, generator)
+        return model.to(device=context.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
     with crafting(context, dataset, name, pool.id, [generator]) as checkpoint:
         about = f"{len(train):,} images{pool.surrogate_text}"
         context.say(f"crafting {name} on {shown_name(dataset.name)} ({about})")
@@ -102,6 +113,7 @@ def _craft_pool(context: RunContext, dataset: Dataset, pool: Pool) -> Crafted:
             ),
             num_classes=dataset.num_classes,
             surrogate=surrogate,
+            untrained=untrained,
             generator=generator,
             report=checkpoint.report,
             checkpoint=checkpoint,

@@ -65,9 +65,11 @@ class Pool:
 
     @property
     def surrogate_text(self) -> str:
-        """``", surrogate mnist-cnn of 7 epochs"``; empty where the attack trains none."""
-        if not self.settings.entry.trains:
+        """``", surrogate mnist-cnn of 7 epochs"``; empty where the attack has none."""
+        if not self.settings.entry.has_network:
             return ""
+        if self.settings.entry.trains_itself:
+            return f", network {self.surrogate.model}"
         return f", surrogate {self.surrogate.model} of {self.settings.recipe.epochs} epochs"
 
 
@@ -237,7 +239,7 @@ def stored(context: RunContext, poison_id: str, dataset: Dataset) -> Crafted:
 
 
 def _check_surrogate(poison: PoisonRequest, flag: str) -> None:
-    if poison.surrogate and not any(attacks()[name].trains for name in poison.attacks):
+    if poison.surrogate and not any(attacks()[name].has_network for name in poison.attacks):
         raise UsageError(
             f"{flag}: expected an attack with a surrogate, got {poison.text}; leave it out"
         )
@@ -265,7 +267,7 @@ def _pools(
         # The surrogates of a targeted attack are the same for all trials.
         trial = request.trial if targeting is None else 0
         surrogate = model_spec(context, dataset, settings.recipe, "surrogate", trial, network)
-        has_surrogate = entry.trains or bool(entry.scenario)
+        has_surrogate = entry.has_network or bool(entry.scenario)
         if has_surrogate:
             check_model(surrogate.model, dataset.image_shape)
         spec = CraftSpec(

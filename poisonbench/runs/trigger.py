@@ -75,7 +75,7 @@ def triggered_test(dataset: Dataset, settings: Settings, spec: CraftSpec) -> Spl
         )
     clean = dataset.test.rows(others).to(torch.device("cpu"))
     stamped = stamp_of(settings, spec)(clean.images.float() / 255)
-    return Split(quantise(stamped, clean.images, config.budget), clean.labels)
+    return Split(quantise(stamped, clean.images, config.budget, config.norm), clean.labels)
 
 
 def trigger_of(settings: Settings, test: Split) -> Trigger:

@@ -226,12 +226,12 @@ def warn_of_zero_gradients(share: Tensor, attack: str) -> None:
 def draw_crop_flip(
     steps: int, num_images: int, generator: torch.Generator, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Shifts (steps, P, 2) int8 and flips (steps, P) bool, moved to the device once."""
+    """Shifts (steps, P, 2) int8 and flips (steps, P) bool, sent to the device once."""
     shifts = torch.randint(
         -PADDING, PADDING + 1, (steps, num_images, 2), generator=generator, dtype=torch.int8
     )
     flips = torch.randint(0, 2, (steps, num_images), generator=generator, dtype=torch.uint8).bool()
-    return shifts.to(device), flips.to(device)
+    return send(shifts, device), send(flips, device)
 
 
 def _logits(network: Classifier, images: Tensor, precision: torch.dtype = torch.float32) -> Tensor:

@@ -15,9 +15,12 @@ from poisonbench.attacks import (
     deep_confuse,
     delusive_adversarial,
     delusive_universal,
+    error_minimising,
     lsp,
     ops,
     pgd,
+    robust_error_minimising,
+    targeted_adversarial,
     untargeted_noise,
 )
 from poisonbench.core.errors import UsageError
@@ -37,6 +40,9 @@ MODULES = {
     "ops": ops,
     "cuda": cuda,
     "untargeted-noise": untargeted_noise,
+    "em": error_minimising,
+    "rem": robust_error_minimising,
+    "tap": targeted_adversarial,
 }
 #: Targeted attacks have other tasks, and tests of their own.
 ATTACKS = [entry for entry in registry.ATTACKS if not entry.scenario]
@@ -47,6 +53,25 @@ TINY_DC = {
     "batch_size": 16,
     "generator_width": 1 / 16,
     "surrogate_width": 1 / 16,
+}
+#: EM in two rounds, which no error ends before.
+TINY_EM = {
+    "rounds": 2,
+    "steps": 2,
+    "step_ratio": 0.5,
+    "batches": 2,
+    "batch_size": 8,
+    "stop_error": 0.0,
+    "precision": "float32",
+}
+TINY_REM = {
+    "batches": 2,
+    "batch_size": 8,
+    "noise_steps": 2,
+    "step_ratio": 0.5,
+    "draws": 2,
+    "adversary_steps": 1,
+    "precision": "float32",
 }
 #: Settings that keep a step loop short; the second of a pair is a variant.
 CASES = [
@@ -69,6 +94,12 @@ CASES = [
     ("untargeted-noise", {"distribution": "uniform", "pattern": "class-wise"}, True),
     ("untargeted-noise", {"norm": "l2", "epsilon": 1.0}, True),
     ("untargeted-noise", {"norm": "l2", "epsilon": 0.5, "pattern": "class-wise"}, True),
+    ("em", TINY_EM, True),
+    ("em", TINY_EM | {"noise": "class", "share": 0.6, "precision": "bfloat16"}, True),
+    ("rem", TINY_REM, True),
+    ("rem", TINY_REM | {"augment": "none", "adversary_steps": 0, "precision": "bfloat16"}, True),
+    ("tap", {"steps": 2, "restarts": 1, "augment": "none", "precision": "float32"}, True),
+    ("tap", {"steps": 2, "restarts": 2, "precision": "bfloat16"}, True),
 ]
 
 
@@ -182,7 +213,23 @@ class TestContract:
         if name not in ("lsp", "ar") or bad != {"epsilon": 1.1}
     ]
     + [(name, bad) for name in ("pgd", "dap") for bad in ({"steps": 0}, {"step_ratio": 0.0})]
-    + [("pgd", {"restarts": 0})]
+    + [("pgd", {"restarts": 0}), ("tap", {"restarts": 0}), ("tap", {"step_ratio": 3.0})]
+    + [
+        ("em", bad)
+        for bad in (
+            {"steps": 0},
+            {"batches": 0},
+            {"rounds": 0},
+            {"stop_error": 1.5},
+            {"share": 0.0},
+            {"learning_rate": 0.0},
+            {"momentum": 1.0},
+        )
+    ]
+    + [
+        ("rem", bad)
+        for bad in ({"draws": 0}, {"adversary_steps": -1}, {"adversary_ratio": 2.0}, {"batches": 0})
+    ]
     + [
         ("dc", bad)
         for bad in (
@@ -213,6 +260,16 @@ def test_bad_settings_are_refused(name, bad):
         ("durp", ("mnist", "mnist-sample"), {"epsilon": 76 / 255, "distribution": "uniform"}),
         ("dc", (), {"epsilon": 8 / 255, "rounds": 30, "epochs_per_round": 10, "generator": "unet"}),
         ("dc", ("mnist",), {"epsilon": 76 / 255, "rounds": 100, "generator": "autoencoder"}),
+        (
+            "em",
+            (),
+            {"epsilon": 8 / 255, "step_ratio": 0.1, "steps_a_round": 20, "last_error": 0.01},
+        ),
+        ("em", ("mnist",), {"epsilon": 76 / 255, "steps_a_round": 20, "batches": 10}),
+        ("rem", (), {"epsilon": 8 / 255, "batches": 5000, "draws": 5, "adversary_ratio": 0.5}),
+        ("rem", ("mnist",), {"epsilon": 76 / 255, "draws": 1, "augment": "none"}),
+        ("tap", (), {"epsilon": 8 / 255, "steps": 250, "restarts": 8, "augment": "crop-flip"}),
+        ("tap", ("mnist",), {"epsilon": 76 / 255, "restarts": 1, "augment": "none"}),
         ("dc", ("mnist", "mnist-sample"), {"epsilon": 76 / 255, "surrogate_width": 0.25}),
         ("lsp", ("cifar10", "colour"), {"epsilon": 6 / 255 * 3072**0.5, "patch": 8}),
         ("lsp", ("mnist", "mnist-sample"), {"epsilon": 28 * 57 / 255, "patch": 7}),

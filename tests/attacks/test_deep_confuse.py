@@ -47,6 +47,7 @@ def task_of(shape=GREY, size=26, seed=0, report=lambda done, total: None, num_cl
         validation=LabelledImages(images[:K].clone(), labels[:K]),
         num_classes=num_classes,
         surrogate=lambda: pytest.fail("dc trains classifiers of its own"),
+        untrained=lambda: pytest.fail("dc has networks of its own"),
         generator=torch.Generator().manual_seed(seed),
         report=report,
     )

@@ -82,6 +82,7 @@ def test_crafting_runs():
             validation=LabelledImages(data.images[:10].float() / 255, data.labels[:10]),
             num_classes=10,
             surrogate=lambda: model,
+            untrained=lambda: network("mnist-cnn").to(device),
             generator=torch.Generator().manual_seed(5),
             report=lambda done, total: None,
         ),

@@ -1,5 +1,6 @@
 """Tiny data, a poison of it, a tiny network, and the tasks of attacks that are called by hand."""
 
+import copy
 import functools
 from contextlib import contextmanager
 
@@ -82,13 +83,22 @@ def small_classifier(seed: int = 0, num_classes: int = K) -> Classifier:
 
 
 def task_for(model: Classifier, images, labels, seed: int = 0, report=lambda done, total: None):
+    """A task with a trained model, whose network is also to be had untrained."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def untrained() -> Classifier:
+        fresh = copy.deepcopy(model).requires_grad_(True).train()
+        initialise(fresh, generator)
+        return fresh
+
     return AttackTask(
         images=images,
         labels=labels,
         validation=LabelledImages(images[:K], labels[:K]),
         num_classes=K,
         surrogate=lambda: model,
-        generator=torch.Generator().manual_seed(seed),
+        untrained=untrained,
+        generator=generator,
         report=report,
     )
 
