@@ -58,7 +58,6 @@ COLUMNS = {
     "validation_accuracy": "metrics.validation_accuracy",
     "attack_success": "metrics.attack_success",
     "attack_success_rate": "metrics.trigger.rate",
-    "poison_labels": "spec.trigger.labels",
     "seconds": "cost.seconds.total",
     "poison": "spec.poison.digest",
     "device": "environment.device",

@@ -70,7 +70,7 @@ def test_the_columns_that_people_use(tiny, results):
     record = poisonbench.defend("none", tiny, attack="durp", rho=0.5, results=results, epochs=1)
     clean = poisonbench.defend("none", tiny, rho=0, results=results, epochs=2)
     frame = poisonbench.records(results).set_index("id")
-    assert len(frame.columns) == 19
+    assert len(frame.columns) == 20
     row = frame.loc[record.id]
     assert (row["method"], row["attacks"], row["rho"]) == ("none", "durp", 0.5)
     assert (row["dataset"], row["model"]) == (tiny, "mnist-cnn")

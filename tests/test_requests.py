@@ -30,7 +30,9 @@ from poisonbench.requests import (
 from poisonbench.targeting import Targeting
 from poisonbench.training.recipe import Recipe
 
-UNTARGETED = [name for name, entry in attacks().items() if not entry.scenario]
+UNTARGETED = [
+    name for name, entry in attacks().items() if not (entry.scenario or entry.has_trigger)
+]
 TARGETED = [name for name, entry in attacks().items() if entry.scenario]
 
 NUMBERS = st.one_of(

@@ -34,9 +34,7 @@ def build_runs(records: Records, dataset: str | None = None) -> Table:
     """
     groups = run_groups.grouped(records, lambda record: True, dataset, "at all")
     notes = (
-        "Test accuracy in %, mean±sample standard deviation (trials); success: targets hit.",
-        "Of a trigger, success is test images of other classes that bear it and get its target "
-        "class; of several runs the mean in %. Scenario says which labels the poisons have.",
+        "Accuracy in %, mean±sample std (trials); success: targets hit, or what a trigger turns.",
         "By batch statistics: with batch norm's statistics of each test batch, a diagnostic.",
         run_groups.SETTINGS_NOTE,
         "Poison: an untargeted one's digest, its first digits; a target's is its trial's own.",

@@ -44,8 +44,8 @@ MODULES = {
     "rem": robust_error_minimising,
     "tap": targeted_adversarial,
 }
-#: Targeted attacks have other tasks, and tests of their own.
-ATTACKS = [entry for entry in registry.ATTACKS if not entry.scenario]
+#: Targeted attacks and triggers have other tasks, and tests of their own.
+ATTACKS = [entry for entry in registry.ATTACKS if not (entry.scenario or entry.has_trigger)]
 #: DC with networks of a sixteenth of their channels.
 TINY_DC = {
     "rounds": 1,

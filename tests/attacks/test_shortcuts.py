@@ -27,6 +27,7 @@ def task_of(shape, size=20, seed=0, labels=None):
         validation=LabelledImages(images[:K], labels[:K]),
         num_classes=K,
         surrogate=lambda: pytest.fail("no surrogate is needed"),
+        untrained=lambda: pytest.fail("no network is needed"),
         generator=torch.Generator().manual_seed(seed),
         report=lambda done, total: None,
     )

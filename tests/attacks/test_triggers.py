@@ -86,6 +86,7 @@ def test_the_images_crafted_are_those_that_the_stamp_gives(attack):
         validation=LabelledImages(images, torch.tensor([2, 0])),
         num_classes=3,
         surrogate=lambda: pytest.fail("no surrogate is needed"),
+        untrained=lambda: pytest.fail("no network is needed"),
         generator=generator,
         report=lambda done, total: calls.append((done, total)),
         stamp=lambda images: attack.stamp(images, config, drawing(4)),
