@@ -86,6 +86,7 @@ def test_the_columns_that_people_use(tiny, results):
         "outcomes.test_by_batch_statistics",
         "outcomes.target_prediction",
         "outcomes.target_confidence",
+        "outcomes.triggered",
     }
 
 
