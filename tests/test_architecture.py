@@ -50,9 +50,12 @@ MAY_IMPORT = {
     "runs": RUNS,
     "figures": RUNS | {"runs", "tables"},
     "api": RUNS | {"runs", "tables"},
+    "scaffold": BOTTOM | REGISTRY,
+    "conformance": RUNS | {"plugins", "runs"},
     "page": BOTTOM
     | {"entries", "registry", "requests", "data", "results", "tables", "figures", "sweep"},
-    "cli": RUNS | {"plugins", "runs", "tables", "figures", "sweep", "page"},
+    "cli": RUNS
+    | {"plugins", "scaffold", "conformance", "runs", "tables", "figures", "sweep", "page"},
     "__main__": {"cli"},
     "__init__": {"api"},
 }
@@ -68,7 +71,7 @@ SHARED_BY_ALGORITHMS = (
 #: No torch when these are imported, so help and tables are quick and run on any machine.
 WITHOUT_TORCH = BOTTOM | {
     *("entries", "plugins", "registry", "requests", "results"),
-    *("tables", "sweep", "page", "api", "cli", "__init__"),
+    *("tables", "sweep", "page", "api", "cli", "scaffold", "__init__"),
 }
 #: No torch anywhere in these.
 NEVER_TORCH = {"requests", "specs", "results", "tables", "sweep"}
