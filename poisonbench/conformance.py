@@ -240,12 +240,22 @@ class _MethodChecks:
             kinds = {option.kind, *get_args(option.kind)}
             bounds = field.metadata.get("bounds")
             _expect(
-                not kinds & {int, float} or str(bounds) != "",
+                not kinds & {int, float}
+                or (bounds is not None and str(bounds) != "")
+                or self._refuses(option.name),
                 f"bounds of the number {option.name}",
                 "none",
                 "give setting(...) low, over, high or under",
             )
         assert is_dataclass(self._module.Config)
+
+    def _refuses(self, name: str) -> bool:
+        """Whether the config has a check of its own, which refuses a number far below all."""
+        try:
+            replace(self._build_config, **{name: -(10**9)})
+        except ValueError:
+            return True
+        return False
 
     def test_split_and_poison_rows_out_of_reach(self) -> None:
         """The code neither reads data, poisons or records nor looks into its callers."""

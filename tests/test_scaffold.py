@@ -2,7 +2,7 @@
 
 import pytest
 
-from helpers.command_line import done, refused
+from helpers.command_line import cli, done
 from poisonbench.conformance import checks_of
 from poisonbench.scaffold import KINDS
 
@@ -25,16 +25,18 @@ def test_what_is_written_conforms_and_runs(kind, tmp_path, results, tiny):
 
 
 @pytest.mark.parametrize("name", ["hint", "pgd", "mix", "Gray", "a+b", "class", "1st", "../x"])
-def test_a_name_that_is_taken_or_not_valid_is_refused(name, tmp_path, results):
-    error = refused(2, results, "new", "defense", name, "--output", tmp_path)
-    assert "expected a name" in error
+def test_a_name_that_is_taken_or_not_valid_is_refused(name, tmp_path):
+    outcome = cli("new", "defense", name, "--output", tmp_path)
+    assert outcome.code == 2
+    assert "error: expected a name" in outcome.err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_overwritten(tmp_path, results):
+def test_nothing_is_overwritten(tmp_path):
     done("new", "attack", "gray", "--output", tmp_path)
     text = "mine"
     (tmp_path / "poisonbench-gray/README.md").write_text(text)
-    error = refused(2, results, "new", "attack", "gray", "--output", tmp_path)
-    assert "nothing is overwritten" in error
+    outcome = cli("new", "attack", "gray", "--output", tmp_path)
+    assert outcome.code == 2
+    assert "nothing is overwritten" in outcome.err
     assert (tmp_path / "poisonbench-gray/README.md").read_text() == text
