@@ -31,7 +31,7 @@ from poisonbench.attacks.base import AttackCheckpoint, AttackTask, LabelledImage
 from poisonbench.core.errors import InterruptedRunError, UsageError
 from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import did_you_mean, options_of
-from poisonbench.data.poison import levels, overstep, quantise
+from poisonbench.data.budget import TOLERANCE, outside, overstep, quantise, rounding_distance
 from poisonbench.data.splits import Split, digest_tensors
 from poisonbench.entries import AttackEntry, DatasetEntry, DefenseEntry, Entry, NetworkEntry
 from poisonbench.models.classifier import Classifier, initialise
@@ -572,26 +572,21 @@ class _AttackChecks(_MethodChecks):
 
     def budget_after_rounding(self) -> None:
         """Poisons in [0, 1] are within the budget before and after the rounding to 256 levels."""
-        task = self._task()
-        poisons, base = self._craft(task).flatten(0, -4), task.images.flatten(0, -4)
-        budget = self._build_config.budget
-        grey = (base * 255).round().to(torch.uint8)
-        over = overstep(poisons, grey, budget)
+        task, config = self._task(), self._build_config
+        poisons, clean = self._craft(task).flatten(0, -4), task.images.flatten(0, -4)
+        base, norm = (clean * 255).round().to(torch.uint8), config.norm
+        remedy = "hold the change to config.budget, then the image to [0, 1]"
+        over = overstep(poisons, base, config.budget, norm)
         _expect(
-            # Of float32's rounding.
-            over <= 1e-3,
-            f"no pixel to leave [0, 1] or the budget {budget:.5f} ({255 * budget:g} grey levels)",
-            f"{over:.2f} grey levels more",
-            "clamp the difference to config.budget, then the image to [0, 1]",
+            over <= TOLERANCE[norm] and outside(poisons) <= TOLERANCE["linf"],
+            f"poisons in [0, 1] within the {norm} budget {config.budget}",
+            f"{over:.3g} beyond the budget and {outside(poisons):.3g} grey levels beyond [0, 1]",
+            remedy,
         )
-        rounded = quantise(poisons, grey, budget)
-        change = (rounded.int() - grey.int()).abs().max()
-        _expect(
-            int(change) <= levels(budget),
-            f"at most {levels(budget)} grey levels of change after rounding",
-            int(change),
-            "stay inside [0, 1] and the budget",
-        )
+        rounded = quantise(poisons, base, config.budget, norm).float() / 255
+        allowed = TOLERANCE[norm] + (rounding_distance(clean[0].numel()) if norm == "l2" else 0)
+        over = overstep(rounded, base, config.budget, norm)
+        _expect(over <= allowed, f"the {norm} budget after rounding", f"{over:.3g} more", remedy)
 
     def finite_record(self) -> None:
         """Poisons are finite and in [0, 1], detached, and the progress ends at the whole."""
