@@ -41,7 +41,7 @@ from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, FitResult, Oracle
 from poisonbench.training.trainer import Trainer
 
-SHAPE, NUM_CLASSES = (1, 16, 16), 4
+SHAPE, NUM_CLASSES = (3, 16, 16), 4
 RECIPE = Recipe(epochs=3, batch_size=16, milestones=(2,), augment="none", precision="float32")
 #: Batches of a run of three epochs on 64 images; a defense that trains a copy has more.
 STEPS = 12
@@ -184,9 +184,9 @@ def _split(size: int, seed: int) -> Split:
 def _network(seed: int = 0) -> Classifier:
     with torch.random.fork_rng(devices=[]):
         features = nn.Sequential(
-            nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten()
+            nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten()
         )
-        model = Classifier(features, nn.Linear(6 * 7 * 7, NUM_CLASSES), (0.4,), (0.2,))
+        model = Classifier(features, nn.Linear(6 * 7 * 7, NUM_CLASSES), (0.4,) * 3, (0.2,) * 3)
     initialise(model, torch.Generator().manual_seed(seed))
     return model
 
@@ -578,13 +578,15 @@ class _AttackChecks(_MethodChecks):
         remedy = "hold the change to config.budget, then the image to [0, 1]"
         over = overstep(poisons, base, config.budget, norm)
         _expect(
-            over <= TOLERANCE[norm] and outside(poisons) <= TOLERANCE["linf"],
+            over <= TOLERANCE.get(norm, 0) and outside(poisons) <= TOLERANCE["linf"],
             f"poisons in [0, 1] within the {norm} budget {config.budget}",
             f"{over:.3g} beyond the budget and {outside(poisons):.3g} grey levels beyond [0, 1]",
             remedy,
         )
         rounded = quantise(poisons, base, config.budget, norm).float() / 255
-        allowed = TOLERANCE[norm] + (rounding_distance(clean[0].numel()) if norm == "l2" else 0)
+        allowed = TOLERANCE.get(norm, 0) + (
+            rounding_distance(clean[0].numel()) if norm == "l2" else 0
+        )
         over = overstep(rounded, base, config.budget, norm)
         _expect(over <= allowed, f"the {norm} budget after rounding", f"{over:.3g} more", remedy)
 
