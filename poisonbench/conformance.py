@@ -27,7 +27,13 @@ import torch
 from torch import Tensor, nn
 
 from poisonbench import registry
-from poisonbench.attacks.base import AttackCheckpoint, AttackTask, LabelledImages, TargetedTask
+from poisonbench.attacks.base import (
+    AttackCheckpoint,
+    AttackTask,
+    LabelledImages,
+    TargetedTask,
+    TriggerTask,
+)
 from poisonbench.core.errors import InterruptedRunError, UsageError
 from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import did_you_mean, options_of
@@ -496,15 +502,20 @@ class _AttackChecks(_MethodChecks):
         train = _split(64, 0)
         if not self._entry.scenario:
             validation = _split(16, 1)
-            return AttackTask(
+            task = AttackTask(
                 images=train.images.float() / 255,
                 labels=train.labels.clone(),
                 num_classes=NUM_CLASSES,
                 report=self._report,
                 validation=LabelledImages(validation.images.float() / 255, validation.labels),
                 surrogate=lambda: _frozen(0),
+                untrained=lambda: _network(seed).train(),
                 generator=torch.Generator().manual_seed(seed),
             )
+            if not self._entry.has_trigger:
+                return task
+            values = {field.name: getattr(task, field.name) for field in fields(task)}
+            return TriggerTask(**values, stamp=partial(self._stamp, seed))
         intended = torch.tensor([1, 2])
         rows = torch.stack([(train.labels == label).nonzero()[:4, 0] for label in intended])
         return TargetedTask(
@@ -520,6 +531,11 @@ class _AttackChecks(_MethodChecks):
             snapshots=lambda number, epochs: [_frozen(100 * number + end) for end in epochs],
             generators=[torch.Generator().manual_seed(seed + target) for target in range(2)],
         )
+
+    def _stamp(self, seed: int, images: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        stamped: Tensor = self._module.stamp(images, self._build_config, generator)
+        return stamped
 
     def _report(self, done: int, total: int) -> None:
         self._progress = (done, total)
