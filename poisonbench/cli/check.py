@@ -33,9 +33,9 @@ class _CheckOptions:
 @app.command("check", cls=common.Command)
 @common.takes(_CheckOptions)
 def check(options: _CheckOptions) -> None:
-    """Hold a method, a network or a data set to its contract, on a tiny problem.
+    """Hold a method, a network or a data set to its contract, and say what breaks it.
 
-    Exits with 65 if a promise is broken; each one is named with what to do.
+    The problem is tiny. Exits with 65 if a promise is broken; each one is named with what to do.
     """
     from poisonbench.conformance import checks_of, entry_of
 

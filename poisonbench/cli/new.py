@@ -30,7 +30,10 @@ class _NewOptions:
 @app.command("new", cls=common.Command)
 @common.takes(_NewOptions)
 def new(options: _NewOptions) -> None:
-    """Write a small package that installs, passes its tests and runs as it is: yours to edit."""
+    """Begin a package with a method, a network or a data set of your own.
+
+    It installs, passes its tests and runs as it is.
+    """
     from poisonbench.scaffold import KINDS, write_package
 
     try:
