@@ -76,6 +76,20 @@ def entries_of_file(path: Path) -> list[Entry]:
     return entries
 
 
+def module_of_file(path: Path) -> ModuleType:
+    """A Python file as a module.
+
+    Raises:
+        UsageError: it cannot be run.
+    """
+    try:
+        return _module_of(path, f"poisonbench_plugin_{source_of_file(path).version[:16]}")
+    except Exception as error:
+        raise UsageError(
+            f"expected a Python file that can be imported, got {path}: {reason_of(error)}"
+        ) from None
+
+
 def source_of_file(path: Path) -> Source:
     """A file's name, sha256 and absolute path."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

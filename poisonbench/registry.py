@@ -24,7 +24,7 @@ from poisonbench.entries import (
     Source,
     unusable,
 )
-from poisonbench.plugins import entries_of_file, installed, source_of_file
+from poisonbench.plugins import entries_of_file, installed, module_of_file, source_of_file
 
 EntryT = TypeVar("EntryT", bound=Entry)
 
@@ -499,6 +499,19 @@ MIXES = {
 READINGS = {mix.name: mix for mix in MIXES.values()}
 DEFAULT_READING = next(iter(READINGS))
 
+#: Libraries whose networks can be had as LIBRARY:NAME.
+LIBRARIES = ("torchvision", "timm")
+#: How such networks are written, and what they are.
+OUTSIDE_NETWORKS = {
+    "torchvision:NAME": "one of torchvision.models, without weights; on small images its first "
+    "convolution is 3x3 with stride 1 and has no max pool",
+    "timm:NAME": "one of timm.list_models(), likewise; pip install 'poisonbench[timm]'",
+    "FILE.py:FUNCTION": "what the function makes of channels, height and width; its last layer is "
+    "linear",
+}
+#: By the name that records have, the file of a network.
+_network_files: dict[str, Path] = {}
+
 #: Entries that a file or a program has brought.
 _registered: list[Entry] = []
 
@@ -541,6 +554,57 @@ def find(kind: str, table: Mapping[str, EntryT], name: str) -> EntryT:
             f"{did_you_mean(name, table) or '; one of your own comes with --plugin FILE'}"
         )
     return table[name]
+
+
+def is_outside(network: str) -> bool:
+    """Whether a network is another library's, or a function of a file."""
+    return ":" in network
+
+
+def network_name(text: str) -> str:
+    """A network's name in specs: of a file its name, function and digest, but not where it lies.
+
+    Raises:
+        UsageError: there is no such file, or neither a library nor a function of one.
+    """
+    path, _, function = text.rpartition(":")
+    if not is_outside(text) or text in _network_files or path in LIBRARIES:
+        return text
+    if not path.endswith(".py") or not function.isidentifier():
+        raise UsageError(
+            f"--model: expected a name, {', '.join(OUTSIDE_NETWORKS)}, got {text!r}; a record's "
+            "network of a file needs that file, as --model FILE.py:FUNCTION"
+        )
+    try:
+        source = source_of_file(Path(path))
+    except OSError as error:
+        raise UsageError(f"--model: expected a Python file, got {path}: {error}") from None
+    name = f"{source.name}:{function}@{source.version[:12]}"
+    _network_files[name] = Path(source.path)
+    return name
+
+
+def function_of_file(name: str) -> Callable[..., Any]:
+    """The function of a file that a network's name in specs names."""
+    name = network_name(name)
+    function = name.rpartition(":")[2].partition("@")[0]
+    builder = getattr(module_of_file(_network_files[name]), function, None)
+    if not callable(builder):
+        raise UsageError(f"--model {name}: expected a function {function} in the file, got none")
+    return builder  # type: ignore[no-any-return]
+
+
+def _network_source(name: str) -> Source | None:
+    """Where another library's network or a file's is from."""
+    library = name.partition(":")[0]
+    if library in LIBRARIES:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return Source(library, version(library))
+        except PackageNotFoundError:
+            return None
+    return source_of_file(_network_files[name]) if name in _network_files else None
 
 
 def faults(table: Mapping[str, Any]) -> dict[str, str]:
@@ -617,10 +681,11 @@ def sources_of(
         return table[name].source.as_json() if name in table else None
 
     known = attacks()
+    outside = _network_source(network) if is_outside(network) else None
     return {
         "method": source(defenses(), method),
         "attacks": {name: source(known, name) for name in attack_names if name in known},
-        "model": source(networks(), network),
+        "model": outside.as_json() if outside else source(networks(), network),
         "dataset": source(datasets(), dataset.partition(":")[0].partition("@")[0]),
     }
 

@@ -50,9 +50,12 @@ MAY_IMPORT = {
     "runs": RUNS,
     "figures": RUNS | {"runs", "tables"},
     "api": RUNS | {"runs", "tables"},
+    "scaffold": BOTTOM | REGISTRY,
+    "conformance": RUNS | {"plugins", "runs"},
     "page": BOTTOM
     | {"entries", "registry", "requests", "data", "results", "tables", "figures", "sweep"},
-    "cli": RUNS | {"plugins", "runs", "tables", "figures", "sweep", "page"},
+    "cli": RUNS
+    | {"plugins", "scaffold", "conformance", "runs", "tables", "figures", "sweep", "page"},
     "__main__": {"cli"},
     "__init__": {"api"},
 }
@@ -68,7 +71,7 @@ SHARED_BY_ALGORITHMS = (
 #: No torch when these are imported, so help and tables are quick and run on any machine.
 WITHOUT_TORCH = BOTTOM | {
     *("entries", "plugins", "registry", "requests", "results"),
-    *("tables", "sweep", "page", "api", "cli", "__init__"),
+    *("tables", "sweep", "page", "api", "cli", "scaffold", "__init__"),
 }
 #: No torch anywhere in these.
 NEVER_TORCH = {"requests", "specs", "results", "tables", "sweep"}
@@ -275,6 +278,11 @@ def calls_of(text: str):
             yield node, ast.unparse(node.func), {keyword.arg for keyword in node.keywords}
 
 
+#: The kit looks whether a method has used a global generator: it reads their states, and no more.
+READS_STATES = "poisonbench/conformance.py"
+STATE_READERS = ("np.random.get_state", "random.getstate")
+
+
 def randomness_faults(name: str, text: str) -> list[str]:
     """Every use of a generator that is not passed."""
     faults = []
@@ -288,12 +296,13 @@ def randomness_faults(name: str, text: str) -> list[str]:
         seeds_a_new_one = owner == "torch.Generator()"
         if last in ("manual_seed", "manual_seed_all", "seed_all") and not seeds_a_new_one:
             faults.append(f"{name}:{node.lineno}: {function} sets the global generator")
-        if function.startswith(("np.random.", "numpy.random.", "random.")):
+        reads = name == READS_STATES and function in STATE_READERS
+        if function.startswith(("np.random.", "numpy.random.", "random.")) and not reads:
             faults.append(f"{name}:{node.lineno}: {function} draws from a global generator")
         if "dropout" in last.lower():
             faults.append(f"{name}:{node.lineno}: {function} draws from the global generator")
     for node, module, _ in imports_of(ast.parse(text)):
-        if module in ("random", "numpy.random"):
+        if module in ("random", "numpy.random") and name != READS_STATES:
             faults.append(f"{name}:{node.lineno}: imports {module}")
     return faults
 

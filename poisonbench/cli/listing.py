@@ -49,7 +49,8 @@ def datasets(json: JsonOption = False, plugin: PluginOption = None) -> None:
 def models(json: JsonOption = False, plugin: PluginOption = None) -> None:
     """The networks."""
     table = registry.networks()
-    _print({name: entry.about for name, entry in table.items()}, json, table)
+    rows = {name: entry.about for name, entry in table.items()}
+    _print(rows | registry.OUTSIDE_NETWORKS, json, table)
 
 
 @app.command(cls=Command)

@@ -29,6 +29,8 @@ COMMANDS = {
     "processes.",
     "list": "List attacks, defenses, data sets, models, tables.",
     "data": "List, show and fetch data sets.",
+    "new": "Begin a package with a method, a network or a data set of your own.",
+    "check": "Hold a method, a network or a data set to its contract, and say what breaks it.",
     "sweep": "Plan, run and watch many runs, on one machine or on SLURM.",
 }
 #: Modules of ``poisonbench.cli`` that are not named like their command, a word of Python.

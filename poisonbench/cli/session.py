@@ -48,7 +48,11 @@ class RunOptions(ContextOptions):
     selection: str = common.option(
         "stratified", "How poisoned images are drawn: stratified or uniform."
     )
-    model: str | None = common.option(None, "Network; by default the paper's for the data.")
+    model: str | None = common.option(
+        None,
+        "Network; by default the paper's for the data. Also torchvision:NAME, timm:NAME, "
+        "FILE.py:FUNCTION.",
+    )
     profile: str = common.option("paper", "paper, or code where the reference code differs.")
     preset: common.PresetOption = None
     plugin: common.PluginOption = None

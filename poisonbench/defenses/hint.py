@@ -91,7 +91,9 @@ class Config(BaseConfig):
     hessian_set: Literal["all", "selected"] = setting(
         "all", "Images that make the Hessian after the first round."
     )
-    gamma_decay_epoch: int | None = setting(None, "From this epoch on gamma is divided by 10.")
+    gamma_decay_epoch: int | None = setting(
+        None, "From this epoch on gamma is divided by 10.", low=0
+    )
     pixel_space: Literal["raw", "normalised"] = setting(
         "raw", "normalised: gradient with respect to the normalised image, as in the code."
     )

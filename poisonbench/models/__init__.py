@@ -9,7 +9,8 @@ from poisonbench.core.errors import UsageError, check_returned
 from poisonbench.entries import reason_of
 from poisonbench.models.classifier import Classifier, initialise
 from poisonbench.models.norms import norms_of
-from poisonbench.registry import find, networks
+from poisonbench.models.outside import draw_other_parameters, outside_features
+from poisonbench.registry import find, is_outside, networks
 
 
 def build_model(
@@ -29,6 +30,8 @@ def build_model(
         features, num_features = _features(name, image_shape)
         model = Classifier(features, nn.Linear(num_features, num_classes), mean, std)
     initialise(model, generator)
+    if is_outside(name):
+        draw_other_parameters(model.features, generator)
     return model
 
 
@@ -41,7 +44,7 @@ def check_model(
     """
     with torch.device("meta"):
         layers, num_features = _features(name, image_shape)
-        if networks()[name].plug_in is not None:
+        if not is_outside(name) and networks()[name].plug_in is not None:
             _check_features(name, layers, num_features, torch.empty(2, *image_shape))
     if recalibrates and not norms_of(layers):
         raise UsageError(
@@ -77,6 +80,8 @@ def _check_features(name: str, layers: nn.Module, num_features: int, images: Ten
 
 
 def _features(name: str, image_shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
+    if is_outside(name):
+        return outside_features(name, image_shape)
     entry = find("a model", networks(), name)
     try:
         built = getattr(entry.load(), entry.builder)(*image_shape)

@@ -18,7 +18,7 @@ from poisonbench.core.settings import as_json
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.entries import shown_name
 from poisonbench.models import check_model
-from poisonbench.registry import defenses, find, sources_of
+from poisonbench.registry import defenses, find, network_name, sources_of
 from poisonbench.requests import RunRequest
 from poisonbench.results import records
 from poisonbench.results.records import RunRecord, read_record
@@ -150,7 +150,7 @@ def resolve_run(context: RunContext, request: RunRequest) -> ResolvedRun:
         defense.check_run(scenario, settings.given)
     except ValueError as error:
         raise UsageError(f"{entry.name}: {error}") from None
-    network = request.model or default_model(dataset)
+    network = network_name(request.model) if request.model else default_model(dataset)
     check_model(network, dataset.image_shape, recalibrates=recipe.recalibrate > 0)
     has_stages = scenario != "scratch"
     spec = RunSpec(

@@ -18,6 +18,7 @@ from poisonbench.core.settings import as_json
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.models import build_model
 from poisonbench.models.classifier import Classifier
+from poisonbench.registry import network_name
 from poisonbench.runs.context import RunContext, default_model
 from poisonbench.specs import ModelSpec, TrainingSpec
 from poisonbench.training.recipe import Recipe
@@ -48,7 +49,7 @@ def model_spec(
         kind=kind,
         loop=LOOP_NUMBER,
         dataset=dataset.digest,
-        model=model or default_model(dataset),
+        model=network_name(model) if model else default_model(dataset),
         training=TrainingSpec(**as_json(recipe)),
         seed=context.seed,
         trial=trial,

@@ -11,7 +11,7 @@ import pytest
 import poisonbench
 from helpers.command_line import SHORT, cli, done, files_in, refused
 from poisonbench.cli.session import choose_dataset
-from poisonbench.registry import MIXES, NETWORKS, attacks, defenses
+from poisonbench.registry import MIXES, NETWORKS, OUTSIDE_NETWORKS, attacks, defenses
 from poisonbench.tables.catalogue import TABLES
 
 
@@ -84,7 +84,7 @@ def test_report_has_no_remarks_on_stdout(results):
                 *("NAME@SIZE", "npz:PATH", "folder:PATH"),
             ],
         ),
-        ("models", [entry.name for entry in NETWORKS]),
+        ("models", [*(entry.name for entry in NETWORKS), *OUTSIDE_NETWORKS]),
         ("tables", [*TABLES]),
     ],
 )

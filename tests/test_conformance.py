@@ -1,0 +1,120 @@
+"""The conformance kit: our own methods keep its promises, and planted faults are found by name."""
+
+import pytest
+
+from helpers.command_line import cli, done
+from poisonbench import registry
+from poisonbench.conformance import ConformanceError, checks_of
+
+#: Settings with which a method acts in a run of three epochs.
+SETTINGS = {
+    "hint": {"schedule": (1, 2)},
+    "epic": {"warmup": 1, "interval": 1, "fraction": 0.3},
+    "friends": {"begin_epoch": 1},
+    "dc": {"epochs_per_round": 1, "generator_width": 1 / 16, "surrogate_width": 1 / 16},
+}
+#: It has no run without a pretrained network.
+OURS = [e for e in (*registry.DEFENSES, *registry.ATTACKS) if e.name != "robust-features"]
+CHECKS = [
+    pytest.param(check, id=f"{entry.name}-{check}")
+    for entry in OURS
+    for check in checks_of(entry, **SETTINGS.get(entry.name, {}))
+    # Times are told by benchmarks.
+    if check.name != "speed"
+]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_our_methods_conform(check):
+    check()
+
+
+DEFENSE = """
+import torch
+from dataclasses import dataclass
+from poisonbench.core.settings import BaseConfig, setting
+from poisonbench.defenses.base import Defense
+from poisonbench.entries import DefenseEntry
+ENTRY = DefenseEntry("faulty", "x")
+VERSION = 1
+@dataclass(frozen=True, kw_only=True)
+class Config(BaseConfig):
+    share: float = {setting}
+class build(Defense):
+    calls = 0
+    def perturb_batch(self, state, images, labels):
+        {body}
+"""
+ATTACK = """
+import torch
+from dataclasses import dataclass
+from poisonbench.attacks.base import AttackConfig
+from poisonbench.entries import AttackEntry
+ENTRY = AttackEntry("faulty", "x", trains=False)
+VERSION = 1
+@dataclass(frozen=True, kw_only=True)
+class Config(AttackConfig):
+    pass
+def craft(task, config):
+    task.report(1, 1)
+    {body}
+"""
+GOOD = 'setting(0.5, "Share.", low=0, high=1)'
+FAULTS = [
+    (DEFENSE, "return images + torch.rand(1)", "global-generator-untouched"),
+    (DEFENSE, "return images.mul_(0.5)", "inputs-not-edited"),
+    (DEFENSE, "self.calls += 1; return images * (1 - self.calls / 99)", "resume-to-the-same-bytes"),
+    (DEFENSE, "state.note({'x': float('nan')}); return images", "finite-record"),
+    (DEFENSE, "import os; return images * (os.urandom(1)[0] / 255)", "determinism-by-seed"),
+    (
+        DEFENSE,
+        "from poisonbench.data.sources import load_dataset; return images",
+        "test-split-and-poison-rows-out-of-reach",
+    ),
+    (DEFENSE, "self.memory[str(state.step)] = torch.zeros(10**6); return images", "memory"),
+    (ATTACK, "return (task.images + 2 * config.epsilon).clamp(0, 1)", "budget-after-rounding"),
+]
+
+
+def broken(path):
+    names, messages = [], []
+    for check in checks_of(path):
+        if check.name == "speed":
+            continue
+        try:
+            check()
+        except ConformanceError as error:
+            names.append(check.name)
+            messages.append(str(error))
+    assert all(text.startswith("expected") and "; " in text for text in messages)
+    return names
+
+
+@pytest.mark.parametrize(("template", "body", "name"), FAULTS, ids=[row[2] for row in FAULTS])
+def test_a_planted_fault_is_found_by_name(template, body, name, tmp_path):
+    path = tmp_path / "faulty.py"
+    path.write_text(template.format(body=body, setting=GOOD))
+    assert name in broken(path)
+
+
+def test_a_sound_method_has_no_fault(tmp_path):
+    path = tmp_path / "faulty.py"
+    path.write_text(DEFENSE.format(body="return images * self.config.share", setting=GOOD))
+    assert broken(path) == []
+    assert done("check", path).out.count(" ok\n") == len(checks_of(path))
+
+
+@pytest.mark.parametrize("setting", ["0.5", 'setting(0.5, "Share.")'])
+def test_an_option_without_help_or_bounds_is_found(setting, tmp_path):
+    path = tmp_path / "faulty.py"
+    path.write_text(DEFENSE.format(body="return images", setting=setting))
+    assert broken(path) == ["options"]
+    outcome = cli("check", path)
+    assert outcome.code == 65
+    assert "1 broken: options; mend it" in outcome.err
+
+
+@pytest.mark.parametrize("name", ["mnist-cnn", "cifar-small"])
+def test_our_networks_conform(name):
+    for check in checks_of(name):
+        check()
