@@ -61,6 +61,7 @@ _CPU = {
 PROFILES: Profiles = {
     "paper": {
         "mnist": {"epsilon": 76 / 255, "draws": 1, "augment": "none"},
+        # Scaled to two cores, not yet tuned on validation images.
         "mnist-sample": _CPU,
         "cifar10@10000": _CPU,
     }

@@ -45,6 +45,7 @@ PROFILES: Profiles = {
             "restarts": 1,
             "augment": "none",
         },
+        # Scaled to two cores, not yet tuned on validation images.
         "mnist-sample": {"steps": 20, "step_ratio": 0.125},
         "cifar10@10000": {"steps": 20, "step_ratio": 0.125, "restarts": 1},
     }
