@@ -347,7 +347,8 @@ def test_the_table_of_runs_shows_success_and_labels(tiny, results):
     done("report", "--summary", "--results", results)
     columns = poisonbench.records(results=results)
     assert sorted(columns["attack_success_rate"]) == sorted(rates)
-    assert set(columns["poison_labels"]) == {"dirty"}
+    every = poisonbench.records(results=results, columns="all")
+    assert set(every["spec.trigger.labels"]) == {"dirty"}
 
 
 def test_inspect_names_the_labels(tiny, results):
