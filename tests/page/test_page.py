@@ -107,6 +107,7 @@ def test_data_sets_without_a_run_stand_last_in_a_table(records):
     titles = [block.title for block in measured_first(catalogue.build("2", records))]
     assert [title.partition(":")[0] for title in titles[::3]] == [
         "MNIST",
+        "CIFAR-10, small network",
         "MNIST sample (not the paper's data)",
         "CIFAR-10",
     ]
