@@ -295,6 +295,9 @@ def to_words(request: Request) -> list[str]:
         for attack, values in poison.settings.items()
         for name, value in values.items()
     }
+    if poison.rho is not None:
+        # A share is no pixel: 1/3 is not 85/255.
+        given["rho"] = number_text(poison.rho, is_pixel=False)
     for name, value in {**given, **poison.targeting, **settings, **of_attacks}.items():
         words += ["--" + name.replace("_", "-"), value_text(value)]
     words += ["--trial", str(trial)]

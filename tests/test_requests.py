@@ -159,6 +159,15 @@ def test_the_words_leave_out_what_is_the_default():
     assert "--pgd.epsilon 8/255" in command_of(RunRequest(method="hint", poison=poison))
 
 
+def test_a_share_is_written_as_a_decimal():
+    words = to_words(
+        CraftRequest(dataset="mnist", poison=PoisonRequest(attacks=("gm",), rho=1 / 3))
+    )
+    assert words[words.index("--rho") + 1] == "0.3333333333333333"
+    (asked,) = from_words(words)
+    assert asked.poison.rho == 1 / 3
+
+
 @pytest.mark.parametrize(
     ("name", "attacks", "words"),
     [

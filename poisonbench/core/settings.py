@@ -192,15 +192,15 @@ def typed(value: Any, kind: Any, flag: str) -> Any:
     return converted
 
 
-def number_text(number: float) -> str:
+def number_text(number: float, *, is_pixel: bool = True) -> str:
     """A number as short text that :func:`parse_value` reads as the same number.
 
-    Pixels are whole grey levels where they are: ``8/255``.
+    Pixels are whole grey levels where they are: ``8/255``; other numbers are decimal.
     """
     short = f"{number:g}"
     if float(short) == number or not math.isfinite(number):
         return short
-    levels = round(number * 255) if abs(number) < 256 else 0
+    levels = round(number * 255) if is_pixel and abs(number) < 256 else 0
     return f"{levels}/255" if levels / 255 == number else repr(number)
 
 
