@@ -57,6 +57,11 @@ def shown_rows(page):
     return page.locator("#run-table tbody tr:visible").count()
 
 
+def show_all(page):
+    if page.locator("#more button").is_visible():
+        page.locator("#more button").click()
+
+
 def a_run(records):
     return f"run-{next(r.id for r in records if r.outcomes.test and r.spec.method == 'hint')}"
 
@@ -140,6 +145,7 @@ def test_a_strange_address_does_no_harm(opened, shipped, anchor):
 def test_each_filter_leaves_the_right_number_of_rows(opened, shipped, records, name):
     values = Counter(page.filters.get(name, "") for page in run_pages(rows_of(records)))
     page = opened(f"{shipped}#runs")
+    show_all(page)
     field = page.locator(f"#filters [name={name}]")
     for value, count in values.items():
         if not value:
@@ -174,6 +180,7 @@ def test_search_finds_rows_with_all_words(opened, shipped, records):
 
 def test_a_table_sorts_by_a_heading_both_ways(opened, shipped, records):
     page = opened(f"{shipped}#runs")
+    show_all(page)
     place = page.locator("#run-table thead th").all_inner_texts()
     column = next(i for i, text in enumerate(place) if text.startswith("accuracy"))
     heading = page.locator("#run-table thead th").nth(column)
@@ -209,6 +216,7 @@ def test_two_runs_are_compared_with_the_interval_of_their_paired_images(opened, 
             groups.setdefault(key, []).append(record)
     first, second, *_ = next(runs for runs in groups.values() if len(runs) > 2)
     page = opened(f"{shipped}#runs")
+    show_all(page)
     assert page.locator("#compare").is_disabled()
     for record in (first, second):
         page.locator(f"#run-table input[value='{record.id}']").check()
