@@ -4,7 +4,7 @@ BIN := .venv/bin
 RESULTS ?= results/quickstart
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test check lint format bench clean
+.PHONY: quickstart test check docs lint format bench clean
 
 quickstart: .venv/installed
 	rm -f $(RESULTS)/plan.json
@@ -18,6 +18,9 @@ test: .venv/installed-dev check
 
 check: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+
+docs: .venv/installed-dev
+	docs/build.sh
 
 lint:
 	$(BIN)/ruff format --check .
