@@ -86,7 +86,9 @@ class _PlanOptions:
         None, "Only clean runs and this poison ratio.", min=0.0, max=1.0
     )
     preset: str | None = common.option(
-        None, "quick or colour: only the part of MNIST or CIFAR-10 that a CPU trains on."
+        None,
+        "quick or colour: only the part of MNIST or CIFAR-10 that a CPU trains on; quick with "
+        "--dataset: your own images with settings for a CPU.",
     )
     trials: int | None = common.option(None, "Trials of each cell; 5 by default.", min=1)
     reading: str | None = common.option(

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from poisonbench.core.errors import ArtefactError, UsageError, check_returned
 from poisonbench.core.progress import mute
+from poisonbench.core.quick_names import split_quick
 from poisonbench.data.names import split_name, split_size
+from poisonbench.data.quick import with_quick_settings
 from poisonbench.data.splits import Dataset, RawData, hold_out
 from poisonbench.entries import DatasetEntry
 from poisonbench.registry import datasets
@@ -33,6 +35,7 @@ def load_dataset(
     depends on ``root_seed`` and the kind of data set, not on its path. ``mnist-sample`` has a
     fixed validation split. ``cifar10@5000`` is cifar10 with 5,000 of its training images, balanced
     over the classes, by a draw that depends on ``root_seed``; all of them are in ``cifar10@6000``.
+    ``NAME@quick`` and ``folder@quick:PATH`` are the same images with settings for a CPU.
 
     Args:
         name: see :func:`~poisonbench.data.names.about`.
@@ -46,6 +49,10 @@ def load_dataset(
         ArtefactError: files are missing, damaged or not of the expected form.
         StoreError: ``data_root`` cannot be written.
     """
+    base, quick = split_quick(name)
+    if quick is not None:
+        usual = load_dataset(base, data_root, root_seed, download=download, say=say)
+        return with_quick_settings(usual, name, quick)
     whole, size = split_size(name)
     if size is not None:
         whole_set = load_dataset(whole, data_root, root_seed, download=download, say=say)

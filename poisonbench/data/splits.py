@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,6 +100,8 @@ class Dataset:
         network: its default; empty for that of the first preset.
         train_rows: (N,) int64, which image of the data set's own training images each of ``train``
             is, before any was held out; None where they are the same.
+        settings: its own, by method, and under the empty name those of the training recipe; they
+            go before those of networks and presets.
     """
 
     name: str
@@ -111,6 +115,7 @@ class Dataset:
     is_paper: bool = False
     network: str = ""
     train_rows: Tensor | None = None
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for part in ("train", "validation", "test"):
