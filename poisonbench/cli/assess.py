@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from poisonbench.cli import common
-from poisonbench.cli.session import SharedOptions, open_context
+from poisonbench.cli.session import ContextOptions, open_context
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import ArtefactError, JobsFailedError, PoisonbenchError, UsageError
 from poisonbench.core.files import read_shared, write_text
@@ -95,7 +95,7 @@ def assess_data(options: _AssessOptions) -> None:
     base = same_place(split_quick(options.dataset)[0])
     store = Store(options.results)
     states = JobStates(store, on_error=common.say_left_out)
-    shared = SharedOptions(
+    shared = ContextOptions(
         results=options.results, data_root=options.data_root, json=options.json, quiet=options.quiet
     )
     with open_context(shared) as context:
@@ -103,9 +103,10 @@ def assess_data(options: _AssessOptions) -> None:
         if (planned := planner.plan()) is None:
             return
     matrix, plan, facts = planned
+    slots = planner.slots
     if options.dry_run:
         return
-    failure = _run(options, plan, store)
+    failure = _run(options, plan, store, slots)
     states.refresh()
     from poisonbench.page.document import build_page
 
@@ -118,14 +119,14 @@ def assess_data(options: _AssessOptions) -> None:
         raise failure
 
 
-def _run(options: _AssessOptions, plan: Plan, store: Store) -> PoisonbenchError | None:
+def _run(options: _AssessOptions, plan: Plan, store: Store, slots: int) -> PoisonbenchError | None:
     """Run a plan as `sweep run` does; returns the error of jobs that failed, to raise it later."""
     from poisonbench.cli.main import load_command
 
     path = store.plans / f"{plan.digest[:16]}.json"
     store.check_writable()
     write_plan(plan, path)
-    words = ["run", str(path), "--jobs", str(_slots(options))]
+    words = ["run", str(path), "--jobs", str(slots)]
     words += ["--results", str(options.results), "--data-root", str(options.data_root)]
     words += ["--quiet"] if options.quiet else []
     try:
@@ -139,26 +140,21 @@ def _run(options: _AssessOptions, plan: Plan, store: Store) -> PoisonbenchError 
     return None
 
 
-def _slots(options: _AssessOptions) -> int:
-    """Runs side by side."""
-    import torch
-
-    if options.jobs is not None:
-        return options.jobs
-    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
-
-
 class _Planner:
     """From options to a plan, with remarks on what it is and costs."""
 
     def __init__(
         self, options: _AssessOptions, context: "RunContext", states: JobStates, base: str
     ) -> None:
+        from poisonbench.core.devices import is_accelerator
         from poisonbench.runs.estimates import Estimator
 
         self.options, self.context, self.states, self.base = options, context, states, base
         self.estimator: Estimator = Estimator(context, times=True)
-        self.slots = _slots(options)
+        self.is_on_cpu = not is_accelerator(context.device)
+        processors = len(os.sched_getaffinity(0)) if self.is_on_cpu else 1
+        #: Runs side by side.
+        self.slots: int = options.jobs or processors
 
     def plan(self) -> tuple[Matrix, Plan, dict[str, Any]] | None:
         """The matrix, its plan, and facts for JSON; null of a dry run before there is a choice."""
@@ -302,7 +298,7 @@ class _Planner:
             f"{len(matrix.attacks)} attacks ({', '.join(matrix.attacks)}) and controls, "
             f"{len(matrix.methods)} defenses ({', '.join(matrix.methods)}), {matrix.trials} "
             f"trial(s): {jobs} jobs, {left} left, about {clock(seconds)}{bound} with {self.slots} "
-            "side by side"
+            "side by side" + ("" if self.is_on_cpu else ", were it on this processor")
         )
         if seconds > _LONG and self.options.minutes is None:
             text += (

@@ -5,6 +5,7 @@ CIFAR-10, with more epochs and smaller batches where there are fewer images. ``p
 chooses between shorter and longer trainings, and between two networks, by validation accuracy.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -37,8 +38,8 @@ def networks_for(channels: int) -> tuple[str, ...]:
 
 def longest(images: int) -> int:
     """Epochs on so many training images, where nothing else is said."""
-    scaled = round(_EPOCHS * (_IMAGES / images) ** 0.25)
-    return min(_MOST, max(_LEAST, scaled))
+    scaled = _EPOCHS * math.sqrt(math.sqrt(_IMAGES / images))
+    return min(_MOST, max(_LEAST, round(scaled)))
 
 
 def lengths(images: int) -> tuple[int, ...]:

@@ -1,18 +1,15 @@
 """How large a network and how long a training suit a data set, by its validation images alone.
 
 Each candidate is trained plainly on the clean training images, from a few initial weights where
-validation images are few. Taken is the cheapest candidate whose validation accuracy lies within
-one standard error of the best one's, by the differences on the same images (the rule of Breiman et
-al., Classification and Regression Trees, 1984): among equals a longer training is only slower. The
-networks are those that attacks take as surrogates, so that the chosen one's are not trained twice.
-No test image is looked at.
+validation images are few. Taken is the one of the highest mean validation accuracy, of equals the
+cheapest. Its networks are those that attacks take as surrogates, so that they are not trained
+twice. No test image is looked at.
 """
 
-import math
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 import msgspec
 import torch
@@ -29,7 +26,7 @@ from poisonbench.runs.context import RunContext
 from poisonbench.runs.method_settings import read_settings
 from poisonbench.runs.pass_costs import count_pass
 from poisonbench.runs.trained_models import model_spec, trained_models
-from poisonbench.training.evaluation import right_answers
+from poisonbench.training.evaluation import accuracy
 
 #: Trainings of each candidate, of data with fewer validation images than this and of other data.
 _REPEATS, _FEW, _ONCE = 3, 300, 1
@@ -75,14 +72,13 @@ class TrainingChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     def in_words(self) -> str:
         """What was chosen, from what, by which rule."""
-        best = max(candidate.accuracy or 0.0 for candidate in self.candidates)
         own, count = self.taken, len(self.candidates)
-        trainings = f", {self.trainings} trainings each" if self.trainings > 1 else ""
+        trainings = f", the mean of {self.trainings} trainings" if self.trainings > 1 else ""
+        right = 100 * (own.accuracy or 0.0)
         return (
-            f"network {own.network}, {own.epochs} epochs: {100 * (own.accuracy or 0.0):.1f} % of "
-            f"the {self.validation:,} validation images right, of {count} candidates{trainings} "
-            f"the cheapest within a standard error of the best ({100 * best:.1f} %); no test image "
-            "was looked at"
+            f"chosen: network {own.network}, {own.epochs} epochs, with {right:.1f} % of the "
+            f"{self.validation:,} validation images right{trainings}, the best of {count} "
+            "candidates; no test image was looked at"
         )
 
 
@@ -157,58 +153,41 @@ def choose_training(context: RunContext, name: str) -> TrainingChoice:
         return kept
     context.store.check_writable()
     candidates, trainings = candidates_for(dataset), trainings_for(dataset)
-    shares = []
+    judged = []
     for number, candidate in enumerate(candidates, 1):
         context.say(
             f"trying {candidate.network} for {candidate.epochs} epochs on clean data "
             f"({number} of {len(candidates)})"
         )
-        shares.append(_right_shares(context, name, candidate, trainings))
+        share = _validation_accuracy(context, name, candidate, trainings)
+        judged.append(msgspec.structs.replace(candidate, accuracy=share))
     choice = TrainingChoice(
         dataset=dataset.digest,
         seed=context.seed,
         validation=len(dataset.validation),
         trainings=trainings,
-        candidates=[
-            msgspec.structs.replace(candidate, accuracy=fmean(share))
-            for candidate, share in zip(candidates, shares, strict=True)
-        ],
-        chosen=cheapest_of_the_best(shares),
+        candidates=judged,
+        chosen=best_candidate(judged),
     )
     write_text(choice_path(context, dataset), msgspec.json.encode(choice).decode() + "\n")
     return choice
 
 
-def cheapest_of_the_best(shares: Sequence[Sequence[float]]) -> int:
-    """The first candidate that is within a standard error of the best.
-
-    Args:
-        shares: of each candidate, cheapest first, by validation image the share of its trainings
-            that got it right.
-
-    Returns:
-        The index of the first whose mean difference from the best, image by image, is at most the
-        standard error of that difference.
-    """
-    best = max(shares, key=fmean)
-    for index, own in enumerate(shares):
-        gains = [one - other for one, other in zip(best, own, strict=True)]
-        error = stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0
-        if fmean(gains) <= error:
-            return index
-    raise AssertionError("the best is within an error of itself")
+def best_candidate(candidates: Sequence[Candidate]) -> int:
+    """The index of the highest validation accuracy, of equals the first, which is the cheapest."""
+    accuracies = [candidate.accuracy or 0.0 for candidate in candidates]
+    return accuracies.index(max(accuracies))
 
 
-def _right_shares(
+def _validation_accuracy(
     context: RunContext, name: str, candidate: Candidate, trainings: int
-) -> list[float]:
-    """By validation image, the share of a candidate's trainings that got it right."""
+) -> float:
+    """The share of the validation images that a candidate's trainings get right, on average."""
     dataset = context.dataset(quick_name(name, candidate.network, candidate.epochs))
     recipe = read_settings(defenses()["none"], dataset, "paper", {}).recipe
-    rights = []
+    validation, accuracies = dataset.validation.to(context.device), []
     for trial in range(trainings):
         spec = model_spec(context, dataset, recipe, "surrogate", trial, None)
         (model,) = trained_models(context, dataset, recipe, spec)
-        rights.append(right_answers(model, dataset.validation.to(context.device)).double())
-    shares: list[float] = torch.stack(rights).mean(0).tolist()
-    return shares
+        accuracies.append(accuracy(model, validation))
+    return fmean(accuracies)

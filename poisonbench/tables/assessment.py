@@ -181,13 +181,13 @@ class _Assessment:
             f"{head}: with untargeted poison in every training image, by {_title(self.strongest)}"
             f"{picked}, plain training gets {_percent(_mean(attacked))} of the test images right "
             f"instead of {_percent(_mean(self.clean))}, "
-            + _difference("a loss", _mean(self.clean) - _mean(attacked), loss)
+            + _difference("a loss of", _mean(self.clean) - _mean(attacked), loss)
         )
         if loss is not None and not sharp:
             text += ", which may be chance"
         if noise := self._runs(self.matrix.cell("none", NOISE)):
             text += "; " + _difference(
-                "noise as a control costs",
+                "noise of the same size, the control, costs",
                 _mean(self.clean) - _mean(noise),
                 _loss(self.clean, noise),
             )
@@ -261,7 +261,8 @@ class _Assessment:
         )
         text = (
             f"{head}: against {attack} it holds {_percent(mean)} where plain training has "
-            f"{_percent(_mean(plain))}, " + _difference("a gain", mean - _mean(plain), gains[best])
+            f"{_percent(_mean(plain))}, "
+            + _difference("a gain of", mean - _mean(plain), gains[best])
         )
         rows = {name: _mean(self._runs(self.matrix.cell(best, name))) for name in self.hurt}
         worst = min(rows, key=lambda name: rows[name])
@@ -283,10 +284,16 @@ class _Assessment:
         own = [] if best is None else self._runs(self.matrix.cell(best, None))
         if best is None or not own or not self.clean:
             return "Cost: no runs of a defense and of plain training on clean data."
-        loss = _mean(self.clean) - _mean(own)
-        text = f"{self._label(best)} costs " + _difference(
-            "", loss, _gain(self.clean, own), " of accuracy on clean data"
+        gain, evidence = _mean(own) - _mean(self.clean), _gain(own, self.clean)
+        if gain < 0:
+            evidence = _gain(self.clean, own)
+        text = _difference(
+            f"On clean data {self._label(best)} {'loses' if gain < 0 else 'gains'}",
+            abs(gain),
+            evidence,
         )
+        if evidence is not None and evidence.interval()[0] <= 0:
+            text += ", which may be chance"
         pairs = paired([own, self.clean])
         ratios = [
             one.cost.seconds.total / other.cost.seconds.total
@@ -295,7 +302,9 @@ class _Assessment:
         ]
         if ratios:
             seconds = fmean(run.cost.seconds.total for run in own)
-            text += f", and {fmean(ratios):.1f} times the time of plain training ({seconds:.0f} s)"
+            text += (
+                f"; it takes {fmean(ratios):.1f} times as long as plain training ({seconds:.1f} s)"
+            )
         return text + "."
 
     def sure(self) -> str:
@@ -366,11 +375,10 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _difference(what: str, effect: float, evidence: Estimate | None, of: str = "") -> str:
+def _difference(what: str, effect: float, evidence: Estimate | None) -> str:
     """``a loss of 20.1 points [11.2, 29.0]``; without an interval where there is none."""
-    link = " of " if what.startswith("a ") else " " if what else ""
-    text = f"{what}{link}{100 * effect:.1f} points"
+    text = f"{what} {100 * effect:.1f} points"
     if evidence is None:
-        return f"{text}{of} (no interval)"
+        return f"{text} (no interval)"
     low, high = (100 * min(1.0, max(-1.0, end)) for end in evidence.interval())
-    return f"{text}{of} [{low:.1f}, {high:.1f}]"
+    return f"{text} [{low:.1f}, {high:.1f}]"
