@@ -211,17 +211,17 @@ class _Planner:
 
         is_grey = dataset.image_shape[0] == 1
         methods = common.names_in(self.options.methods) or (GREY_METHODS if is_grey else METHODS)
-        if "none" not in methods:
-            methods = ["none", *methods]
-            self._say("plain training goes along: --methods none is what the others are held to")
+        has_plain = "none" in methods
         matrix = Matrix(
             dataset=quick_name(self.base),
             attacks=tuple(dict.fromkeys(common.names_in(self.options.attacks))),
-            methods=tuple(dict.fromkeys(methods)),
+            methods=tuple(dict.fromkeys(methods if has_plain else ["none", *methods])),
             trials=self.options.trials,
         )
         if not matrix.attacks:
             raise UsageError(f"--attacks: expected names such as {','.join(ATTACKS)}, got none")
+        if not has_plain:
+            self._say("plain training (none) goes along: it is what defenses are held to")
         counts = torch.bincount(dataset.train.labels, minlength=dataset.num_classes).tolist()
         for attack in matrix.targeted:
             if reason := room_for_targets(matrix.dataset, attack, counts):

@@ -39,6 +39,9 @@ TRUSTING = ("hint",)
 #: Test images under which a test set is called small: one of them is a tenth of a point.
 SMALL_TEST = 1000
 
+#: The head of a sentence on a single trial.
+_EXAMPLE = "An example and no finding"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
@@ -175,7 +178,7 @@ class _Assessment:
         losses = {name: _loss(self.clean, runs) for name, runs in self.hurt.items()}
         attacked, loss = self.hurt[self.strongest], losses[self.strongest]
         sharp = _certain(losses).get(self.strongest, False)
-        head = "Vulnerable" if sharp else "No harm is shown"
+        head = "Vulnerable" if sharp else _EXAMPLE if loss is None else "No harm is shown"
         picked = f", the strongest of {len(losses)} attacks" if len(losses) > 1 else ""
         text = (
             f"{head}: with untargeted poison in every training image, by {_title(self.strongest)}"
@@ -253,12 +256,13 @@ class _Assessment:
         gains = {method: _gain(runs, plain) for method, runs in own.items()}
         certain = _certain(gains)
         mean, attack = _mean(own[best]), _title(self.strongest)
-        head = (
-            f"{self._label(best)} helped most of {len(own)} defenses"
-            if certain.get(best)
-            else f"No help is shown of {self._label(best)}, whose worst case is the best of "
-            f"{len(own)}"
-        )
+        label = self._label(best)
+        if gains[best] is None:
+            head = f"{_EXAMPLE} of {label}"
+        else:
+            head = f"{label} helped" if certain.get(best) else f"No help is shown of {label}"
+        if len(own) > 1:
+            head += f", of {len(own)} defenses that with the best worst case as observed"
         text = (
             f"{head}: against {attack} it holds {_percent(mean)} where plain training has "
             f"{_percent(_mean(plain))}, "
