@@ -23,6 +23,7 @@ from poisonbench.sweep.job_states import JobStates, State
 from poisonbench.sweep.plan import Plan, write_plan
 from poisonbench.tables.assessment import (
     ATTACKS,
+    GREY_ATTACKS,
     GREY_METHODS,
     METHODS,
     Matrix,
@@ -49,8 +50,10 @@ class _AssessOptions:
         MISSING, "Your images: folder:PATH, npz:PATH, or any of `poisonbench list datasets`."
     )
     trials: int = common.option(3, "Trials of each cell, each with its own poison.", min=1)
-    attacks: str = common.option(
-        ",".join(ATTACKS), "Attacks, untargeted and targeted, separated by commas."
+    attacks: str | None = common.option(
+        None,
+        "Attacks, untargeted and targeted, separated by commas; by default "
+        f"{','.join(ATTACKS)}, on grey images {','.join(GREY_ATTACKS)}.",
     )
     methods: str = common.option(
         "",
@@ -211,10 +214,13 @@ class _Planner:
 
         is_grey = dataset.image_shape[0] == 1
         methods = common.names_in(self.options.methods) or (GREY_METHODS if is_grey else METHODS)
+        attacks = GREY_ATTACKS if is_grey else ATTACKS
+        if self.options.attacks is not None:
+            attacks = tuple(common.names_in(self.options.attacks))
         has_plain = "none" in methods
         matrix = Matrix(
             dataset=quick_name(self.base),
-            attacks=tuple(dict.fromkeys(common.names_in(self.options.attacks))),
+            attacks=tuple(dict.fromkeys(attacks)),
             methods=tuple(dict.fromkeys(methods if has_plain else ["none", *methods])),
             trials=self.options.trials,
         )

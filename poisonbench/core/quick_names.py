@@ -17,6 +17,8 @@ _NAME = re.compile(
     re.DOTALL,
 )
 
+_SIZE = re.compile(r"@[0-9]+x[0-9]+$")
+
 
 @dataclass(frozen=True)
 class Quick:
@@ -44,8 +46,11 @@ def quick_name(name: str, network: str = "", epochs: int | None = None) -> str:
 def same_place(name: str) -> str:
     """The name with an absolute path, by which two ways to write it are one.
 
-    What stands behind the colon and is no path that exists, a name elsewhere, is left.
+    What stands behind the colon and is no path that exists, a name elsewhere, is left; so is a size
+    of the images behind a path, ``folder:photos@32x32``.
     """
     kind, colon, text = name.partition(":")
-    path = Path(text).expanduser()
-    return kind + colon + os.path.abspath(path) if text and path.exists() else name
+    size = _SIZE.search(text)
+    end = len(text) if size is None else size.start()
+    path = Path(text[:end]).expanduser()
+    return kind + colon + os.path.abspath(path) + text[end:] if end and path.exists() else name

@@ -180,6 +180,19 @@ def rounded_up(share: float, count: int) -> int:
     return math.ceil(share * count * (1 - 1e-12))
 
 
+def room_to_hold_out(labels: Tensor, size: int) -> int:
+    """The size of a validation set, or a smaller one where a class cannot give its share.
+
+    All classes then give as many images as are half of the smallest class.
+    """
+    _, counts = torch.unique(labels, return_counts=True)
+    smallest, count = int(counts.min()), len(counts)
+    # As hold_out gives them.
+    shares = torch.tensor([size // count + (place < size % count) for place in range(count)])
+    has_room = bool((counts > shares).all()) or smallest < 2
+    return size if has_room else count * (smallest // 2)
+
+
 def hold_out(labels: Tensor, size: int, root_seed: int, dataset: str) -> tuple[Tensor, Tensor]:
     """Increasing rows that are kept, and those of a class-balanced validation set of that size.
 

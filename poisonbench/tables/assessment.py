@@ -26,8 +26,10 @@ from poisonbench.tables.measured import share_hit
 from poisonbench.tables.paper_table import Records, method_labels
 from poisonbench.tables.table3 import CLEAN, find_row, make_cell, own_share
 
-#: Strong untargeted attacks of different kinds, and a targeted one against training from scratch.
-ATTACKS = ("pgd", "dap", "lsp", "gm")
+#: Strong untargeted attacks of different kinds, by docs/findings.md: two by gradients and a cheap
+#: shortcut; and a targeted one against training from scratch.
+ATTACKS = ("pgd", "dap", "ar", "gm")
+GREY_ATTACKS = ("pgd", "dap", "lsp", "gm")
 #: Plain training, two filters of pixels and noise on influential images; grey images have no
 #: colours to take away.
 METHODS = ("none", "jpeg", "grayscale", "hint")
@@ -381,8 +383,13 @@ def _percent(share: float) -> str:
 
 def _difference(what: str, effect: float, evidence: Estimate | None) -> str:
     """``a loss of 20.1 points [11.2, 29.0]``; without an interval where there is none."""
-    text = f"{what} {100 * effect:.1f} points"
+    text = f"{what} {_points(effect)} points"
     if evidence is None:
         return f"{text} (no interval)"
-    low, high = (100 * min(1.0, max(-1.0, end)) for end in evidence.interval())
-    return f"{text} [{low:.1f}, {high:.1f}]"
+    low, high = (_points(min(1.0, max(-1.0, end))) for end in evidence.interval())
+    return f"{text} [{low}, {high}]"
+
+
+def _points(share: float) -> str:
+    """A difference in points; of none no sign."""
+    return f"{round(100 * share, 1) + 0.0:.1f}"

@@ -35,6 +35,7 @@ def test_two_ways_to_write_a_path_are_one_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     place = f"folder:{tmp_path / 'photos'}"
     assert {same_place(f"folder:{text}") for text in ("photos", "./photos/", place[7:])} == {place}
+    assert same_place("folder:photos@32x32") == f"{place}@32x32"
     # Nothing of this machine's.
     assert same_place("hf:user/photos") == "hf:user/photos"
     assert same_place("mnist") == "mnist"

@@ -95,7 +95,7 @@ def test_the_plan_has_attacks_defenses_and_controls():
     assert [(r.method, r.poison.attacks) for r in trusted] == [
         ("none", ("pgd",)),
         ("none", ("dap",)),
-        ("none", ("lsp",)),
+        ("none", ("ar",)),
     ]
     # Clean data alone, and clean data with a target.
     clean = [r for r in first if r.method == "none" and r.poison.rho == 0]
