@@ -214,7 +214,7 @@ class _Planner:
 
         is_grey = dataset.image_shape[0] == 1
         methods = common.names_in(self.options.methods) or (GREY_METHODS if is_grey else METHODS)
-        attacks = GREY_ATTACKS if is_grey else ATTACKS
+        attacks: tuple[str, ...] = GREY_ATTACKS if is_grey else ATTACKS
         if self.options.attacks is not None:
             attacks = tuple(common.names_in(self.options.attacks))
         has_plain = "none" in methods
