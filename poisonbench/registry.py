@@ -173,7 +173,11 @@ ATTACKS = _ours(
         cost="minutes to hours a target",
         scenario="scratch",
         # From scratch it needs two dozen networks.
-        scenario_by_preset={"mnist-sample@1000": "finetune", "cifar10@10000": "finetune"},
+        scenario_by_preset={
+            "mnist-sample@1000": "finetune",
+            "cifar10@10000": "finetune",
+            "quick": "finetune",
+        },
         not_in={"transfer": "leads the training of layers that are frozen there"},
     ),
     AttackEntry(

@@ -68,7 +68,8 @@ class Targeting(BaseConfig):
 #: Ways to train a victim.
 SCENARIOS = next(option.choices for option in options_of(Targeting) if option.name == "scenario")
 
-#: The small subset of the sample has settings under which attacks succeed within two minutes.
+#: The small subset of the sample has settings under which attacks succeed within two minutes; a
+#: hundredth of a user's few images would be a handful of poisons.
 #: ``PRESET/SCENARIO`` holds for one scenario.
 PROFILES: Profiles = {
     "paper": {
@@ -77,6 +78,8 @@ PROFILES: Profiles = {
         "mnist-sample/transfer": {"rho": 0.01},
         "mnist-sample@1000": {"rho": 0.05, "targets": "easy"},
         "mnist-sample@1000/transfer": {"rho": 0.025, "transfer_share": 0.25, "stage_epochs": 60},
+        "quick": {"rho": 0.05},
+        "quick/transfer": {"rho": 0.025, "transfer_share": 0.25},
     }
 }
 

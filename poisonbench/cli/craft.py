@@ -8,6 +8,7 @@ import typer
 from msgspec import to_builtins
 
 from poisonbench.cli import common
+from poisonbench.cli.long_work import remark_on_long_work
 from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings, named_mix
 from poisonbench.cli.session import RunOptions, choose_dataset, open_context
 from poisonbench.core.settings import parse_value
@@ -70,9 +71,16 @@ def read_requests(options: CraftOptions, values: Values, mix: Mix | None) -> lis
 def run(requests: Sequence[CraftRequest], options: RunOptions) -> "list[Crafted]":
     """Craft poisons that differ in their trial alone, or find them; print paths unless JSON."""
     from poisonbench.runs.craft import craft
+    from poisonbench.runs.poison import resolve_crafting
 
     trials = [request.poison.trial for request in requests]
     with open_context(options) as context:
+        own = context.seeded(requests[0].seed)
+        dataset = own.dataset(requests[0].dataset)
+        resolved = [resolve_crafting(own, dataset, request.poison) for request in requests]
+        pools = [pool for poison in resolved for pool in poison.pools.values()]
+        epochs = max(pool.settings.recipe.epochs for pool in pools)
+        remark_on_long_work(own, requests, resolved, epochs)
         poisons = craft(context, requests[0], trials)
     for crafted in () if options.json else poisons:
         show_crafted(crafted, options.quiet)

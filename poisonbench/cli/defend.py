@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from poisonbench.cli import common
+from poisonbench.cli.long_work import remark_on_long_work
 from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings, named_mix
 from poisonbench.cli.session import RunOptions, choose_dataset, open_context
 from poisonbench.core.errors import UsageError
@@ -112,7 +113,11 @@ def run(
 
     done = []
     with open_context(options, plan, claims) as context:
-        for resolved in [resolve_run(context, request) for request in requests]:
+        every = [resolve_run(context, request) for request in requests]
+        poisons = [resolved.poison for resolved in every]
+        epochs = max(resolved.recipe.epochs for resolved in every)
+        remark_on_long_work(context, requests, poisons, epochs)
+        for resolved in every:
             done.append(defend(context, resolved))
             if not options.json:
                 _print_line(done[-1], options.quiet)

@@ -20,6 +20,8 @@ COMMANDS = {
     "craft": "Make poisons: an artefact in the results folder, found again the next time.",
     "defend": "Train a classifier on poisoned data under a defense; a record in the results "
     "folder.",
+    "assess": "Assess a data set: plan a small matrix, say what it costs, run it, and say what it "
+    "shows.",
     "import": "Read published poison sets into the results folder, for defend --poison.",
     "report": "Show the run records as a paper's table, beside the published figures.",
     "figure": "Draw a figure as PNG and SVG, and write its numbers as JSON beside them.",

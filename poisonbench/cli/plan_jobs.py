@@ -1,7 +1,7 @@
 """From requests, or lines such as ``poisonbench defend --method hint``, to the jobs of a plan."""
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,12 +42,23 @@ def plan_lines(lines: Iterable[str], data_root: Path) -> Plan:
 
 
 def plan_requests(
-    requests: Iterable[Request], data_root: Path, claims: Mapping[str, ClaimLabel] | None = None
+    requests: Iterable[Request],
+    data_root: Path,
+    claims: Mapping[str, ClaimLabel] | None = None,
+    on_refusal: Callable[[Request, UsageError], None] | None = None,
 ) -> Plan:
-    """A plan of these requests for claims, with the poisons needed; see :func:`plan_lines`."""
+    """A plan of these requests for claims, with the poisons needed; see :func:`plan_lines`.
+
+    A request that does not fit its data is an error, or left out where ``on_refusal`` is told.
+    """
     planner = _Planner(data_root)
     for request in requests:
-        planner.add(request)
+        try:
+            planner.add(request)
+        except UsageError as error:
+            if on_refusal is None:
+                raise
+            on_refusal(request, error)
     return make_plan(planner.jobs, plugin_files(), claims)
 
 

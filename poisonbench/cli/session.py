@@ -11,13 +11,14 @@ from poisonbench.cli import common
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
 from poisonbench.core.progress import BarReporter, LogReporter, relay, silent
+from poisonbench.core.quick_names import quick_name, split_quick
 from poisonbench.core.settings import parse_value
 from poisonbench.core.signals import stop_on_signals
 from poisonbench.registry import attacks
 from poisonbench.requests import DEFAULT_DATASET
 from poisonbench.results.records import ClaimLabel
 from poisonbench.results.store import Store
-from poisonbench.tables.cells import COLOUR_PART, TARGETED_SAMPLE
+from poisonbench.tables.cells import COLOUR_PART, PAPERS_OWN, SAMPLE_DATASET, TARGETED_SAMPLE
 
 if TYPE_CHECKING:
     from poisonbench.runs.context import RunContext
@@ -101,7 +102,9 @@ def choose_dataset(
 ) -> str:
     """The data set that was asked for, or a preset's; ``attack`` as the user wrote it.
 
-    A preset's is one for targeted attacks where the attack is, or where that is said.
+    A preset's is one for targeted attacks where the attack is, or where that is said. With
+    ``quick`` any data may be named that has no part of its own for a CPU: it is taken with a small
+    network and few epochs.
 
     Raises:
         UsageError: an unknown preset, or one beside another data set.
@@ -113,11 +116,21 @@ def choose_dataset(
         is_targeted = is_targeted or (entry is not None and bool(entry.scenario))
         quick = TARGETED_SAMPLE if is_targeted else DEFAULT_DATASET
         chosen = COLOUR_PART if preset == "colour" else quick
+        if preset == "quick" and dataset is not None and _is_users(dataset):
+            return quick_name(dataset)
     if dataset is not None and dataset != chosen:
+        own = "" if preset == "quick" else "; with data of your own, take --preset quick"
         raise UsageError(
             f"expected --preset {preset} to choose the data set, got --dataset {dataset} as well"
+            + own
         )
     if chosen is None:
         text = f"data set: {DEFAULT_DATASET}, embedded; the paper's are --dataset mnist and cifar10"
         common.say(text, quiet=quiet)
     return chosen or DEFAULT_DATASET
+
+
+def _is_users(dataset: str) -> bool:
+    """Whether data is a user's own, or at least none that a preset is a part of."""
+    name = split_quick(dataset)[0].partition("@")[0]
+    return name not in {*PAPERS_OWN, SAMPLE_DATASET}

@@ -86,7 +86,9 @@ class _PlanOptions:
         None, "Only clean runs and this poison ratio.", min=0.0, max=1.0
     )
     preset: str | None = common.option(
-        None, "quick or colour: only the part of MNIST or CIFAR-10 that a CPU trains on."
+        None,
+        "quick or colour: only the part of MNIST or CIFAR-10 that a CPU trains on; quick with "
+        "--dataset: your own images with settings for a CPU.",
     )
     trials: int | None = common.option(None, "Trials of each cell; 5 by default.", min=1)
     reading: str | None = common.option(
@@ -171,7 +173,11 @@ def plan(options: _PlanOptions) -> None:
     from poisonbench.cli.plan_jobs import plan_lines, plan_requests
 
     if options.lines is None:
-        planned = replace(plan_requests(requests, options.data_root, claims), warnings=warnings)
+        left_out = _LeftOut() if _is_of_any_data(options.table) else None
+        planned = plan_requests(requests, options.data_root, claims, left_out)
+        planned = replace(planned, warnings=warnings)
+        if left_out is not None:
+            left_out.say(bool(planned.jobs), quiet=options.quiet)
     else:
         planned = plan_lines(_read_lines(options.lines), options.data_root)
     if options.estimate:
@@ -190,6 +196,31 @@ def plan(options: _PlanOptions) -> None:
         job_states.refresh()
         left = [job for job in planned.only(kind or "defend") if not job_states.is_done(job)]
         _print_lines([job.request for job in left], planned.plugins, options)
+
+
+class _LeftOut:
+    """Runs of the matrix that do not fit the data, by the first words on why."""
+
+    def __init__(self) -> None:
+        self.errors: dict[str, list[UsageError]] = {}
+
+    def __call__(self, request: Request, error: UsageError) -> None:
+        """Take note of one."""
+        self.errors.setdefault(str(error), []).append(error)
+
+    def say(self, has_others: bool, *, quiet: bool) -> None:
+        """Name them; raise the first where nothing is left."""
+        for reason, errors in self.errors.items():
+            if not has_others:
+                raise errors[0]
+            common.say(f"left out, {len(errors)} run(s): {reason}", quiet=quiet)
+
+
+def _is_of_any_data(table: str) -> bool:
+    """Whether a table has every attack and defense, of which some do not fit some data."""
+    from poisonbench.tables.catalogue import find_table
+
+    return find_table(table).takes_any
 
 
 def _dataset_of(options: _PlanOptions) -> str | None:

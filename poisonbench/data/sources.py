@@ -10,8 +10,10 @@ from torch import Tensor
 
 from poisonbench.core.errors import ArtefactError, UsageError, check_returned
 from poisonbench.core.progress import mute
+from poisonbench.core.quick_names import split_quick
 from poisonbench.data.names import split_name, split_size
-from poisonbench.data.splits import Dataset, RawData, hold_out
+from poisonbench.data.quick import with_quick_settings
+from poisonbench.data.splits import Dataset, RawData, hold_out, room_to_hold_out
 from poisonbench.entries import DatasetEntry
 from poisonbench.registry import datasets
 
@@ -30,9 +32,11 @@ def load_dataset(
     """A data set with its validation images held out of the train split.
 
     Of the train images, min(1000, 10 %) are held out, balanced over the classes, by a draw that
-    depends on ``root_seed`` and the kind of data set, not on its path. ``mnist-sample`` has a
+    depends on ``root_seed`` and the kind of data set, not on its path; fewer where a class is too
+    small for its share. ``mnist-sample`` has a
     fixed validation split. ``cifar10@5000`` is cifar10 with 5,000 of its training images, balanced
     over the classes, by a draw that depends on ``root_seed``; all of them are in ``cifar10@6000``.
+    ``NAME@quick`` and ``folder@quick:PATH`` are the same images with settings for a CPU.
 
     Args:
         name: see :func:`~poisonbench.data.names.about`.
@@ -46,6 +50,10 @@ def load_dataset(
         ArtefactError: files are missing, damaged or not of the expected form.
         StoreError: ``data_root`` cannot be written.
     """
+    base, quick = split_quick(name)
+    if quick is not None:
+        usual = load_dataset(base, data_root, root_seed, download=download, say=say)
+        return with_quick_settings(usual, name, quick)
     whole, size = split_size(name)
     if size is not None:
         whole_set = load_dataset(whole, data_root, root_seed, download=download, say=say)
@@ -62,7 +70,7 @@ def load_dataset(
         module.fetch(entry.name, data_root, say)
     raw = module.load(entry.name, Path(path).expanduser(), data_root)
     check_returned(f"load of {entry.source}", isinstance(raw, RawData), f"RawData for {name}", raw)
-    return _assemble(name, entry, raw, root_seed)
+    return _assemble(name, entry, raw, root_seed, say)
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -109,7 +117,9 @@ def _subset(whole: Dataset, size: int, root_seed: int) -> Dataset:
     )
 
 
-def _assemble(name: str, entry: DatasetEntry, raw: RawData, root_seed: int) -> Dataset:
+def _assemble(
+    name: str, entry: DatasetEntry, raw: RawData, root_seed: int, say: Callable[[str], None]
+) -> Dataset:
     train, validation, train_rows = raw.train, raw.validation, None
     class_names = raw.class_names or _numbered_classes(name, train.labels)
     if len(class_names) < 2:
@@ -117,7 +127,13 @@ def _assemble(name: str, entry: DatasetEntry, raw: RawData, root_seed: int) -> D
             f"{name}: expected at least 2 classes in train, got {len(class_names)}; add another"
         )
     if validation is None:
-        size = min(VALIDATION_SIZE, max(1, len(train) // 10))
+        usual = min(VALIDATION_SIZE, max(1, len(train) // 10))
+        size = room_to_hold_out(train.labels, usual)
+        if size < usual:
+            say(
+                f"{name}: {size} validation images, not {usual}, as each class gives as many and "
+                "the smallest at most half of its own"
+            )
         train_rows, held_out = hold_out(train.labels, size, root_seed, entry.name)
         train, validation = train.rows(train_rows), train.rows(held_out)
     grey = train.images.shape[1] == 1

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,6 +100,8 @@ class Dataset:
         network: its default; empty for that of the first preset.
         train_rows: (N,) int64, which image of the data set's own training images each of ``train``
             is, before any was held out; None where they are the same.
+        settings: its own, by method, and under the empty name those of the training recipe; they
+            go before those of networks and presets.
     """
 
     name: str
@@ -111,6 +115,7 @@ class Dataset:
     is_paper: bool = False
     network: str = ""
     train_rows: Tensor | None = None
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for part in ("train", "validation", "test"):
@@ -173,6 +178,19 @@ def other_labels(labels: Tensor, num_classes: int, generator: torch.Generator) -
 def rounded_up(share: float, count: int) -> int:
     """The ceiling of share x count, both >= 0, less rounding: 0.07 of 100 is 7 and not 8."""
     return math.ceil(share * count * (1 - 1e-12))
+
+
+def room_to_hold_out(labels: Tensor, size: int) -> int:
+    """The size of a validation set, or a smaller one where a class cannot give its share.
+
+    All classes then give as many images as are half of the smallest class.
+    """
+    _, counts = torch.unique(labels, return_counts=True)
+    smallest, count = int(counts.min()), len(counts)
+    # As hold_out gives them.
+    shares = torch.tensor([size // count + (place < size % count) for place in range(count)])
+    has_room = bool((counts > shares).all()) or smallest < 2
+    return size if has_room else count * (smallest // 2)
 
 
 def hold_out(labels: Tensor, size: int, root_seed: int, dataset: str) -> tuple[Tensor, Tensor]:

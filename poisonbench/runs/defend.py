@@ -13,6 +13,7 @@ from torch import Tensor
 
 from poisonbench.core.errors import DivergedError, UsageError, check_returned
 from poisonbench.core.files import write_bytes
+from poisonbench.core.quick_names import split_quick
 from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import as_json
 from poisonbench.data.splits import Dataset, Split
@@ -155,7 +156,7 @@ def resolve_run(context: RunContext, request: RunRequest) -> ResolvedRun:
     has_stages = scenario != "scratch"
     spec = RunSpec(
         loop=LOOP_NUMBER,
-        dataset=DatasetRef(name=dataset.name.partition(":")[0], digest=dataset.digest),
+        dataset=DatasetRef(name=_kind_of(dataset), digest=dataset.digest),
         poison=poison.spec,
         method=entry.name,
         version=settings.module.VERSION,
@@ -169,6 +170,11 @@ def resolve_run(context: RunContext, request: RunRequest) -> ResolvedRun:
         training=TrainingSpec(**as_json(recipe)),
     )
     return ResolvedRun(request, dataset, settings, recipe, defense, poison, spec)
+
+
+def _kind_of(dataset: Dataset) -> str:
+    """The data set's name without a path, and without the preset that its settings show."""
+    return split_quick(dataset.name)[0].partition(":")[0]
 
 
 def _reveal(settings: Settings, defense: Defense, is_poison: Tensor) -> None:

@@ -76,6 +76,10 @@ class Estimator:
     _seconds: dict[Hashable, float] = field(default_factory=dict)
     _bytes: dict[Hashable, int] = field(default_factory=dict)
 
+    def start_plan(self) -> None:
+        """Count shared networks anew, for the jobs of another plan; measured passes are kept."""
+        self._shared.clear()
+
     def of(self, request: Request) -> Estimate:
         """The estimate of what a job does that others before it have not done."""
         context = self.context.seeded(request.seed)

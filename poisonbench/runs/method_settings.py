@@ -9,6 +9,7 @@ from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import (
     BaseConfig,
     Option,
+    Profiles,
     flag_of,
     meant_levels,
     options_of,
@@ -22,6 +23,9 @@ from poisonbench.entries import MethodEntry, profiles_of
 from poisonbench.registry import recipe_presets
 from poisonbench.runs.context import default_model
 from poisonbench.training.recipe import Recipe, recipe_profiles
+
+#: The preset of what a data set sets itself, after its network's.
+_OWN = "own settings"
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,14 @@ def read_settings(
     own, shared = method_options(entry, prefix)
     names = {option.name for option in own}
     given = typed_values(values, [*own, *shared], entry.name, prefix)
-    presets = (*dataset.presets, model or default_model(dataset))
+    presets = (*dataset.presets, model or default_model(dataset), _OWN)
     build: dict[str, Any] = {"profile": profile, "presets": presets, "owner": entry.name}
     changes = getattr(module, "RECIPE_CHANGES", {})
     profiles = recipe_profiles(
         {name: changes.get(name, {}) for name in own_profiles}, recipe_presets()
     )
+    own_profiles = _with_own(own_profiles, dataset.settings.get(entry.name))
+    profiles = _with_own(profiles, dataset.settings.get(""))
     of_config = {name: value for name, value in given.items() if name in names}
     of_recipe = {name: value for name, value in given.items() if name not in names}
     try:
@@ -84,6 +90,13 @@ def read_settings(
     overrides = differing(config, resolve(module.Config, own_profiles, overrides={}, **build))
     overrides |= differing(recipe, resolve(Recipe, profiles, overrides={}, **build))
     return Settings(entry, module, config, recipe, profile, overrides, frozenset(given))
+
+
+def _with_own(profiles: Profiles, settings: Mapping[str, Any] | None) -> Profiles:
+    """The profiles, each with the settings that the data set has of its own."""
+    if not settings:
+        return profiles
+    return {name: {**presets, _OWN: settings} for name, presets in profiles.items()}
 
 
 def method_options(entry: MethodEntry, prefix: str = "") -> tuple[list[Option], list[Option]]:

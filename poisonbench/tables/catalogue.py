@@ -12,6 +12,7 @@ from typing import Any
 
 from poisonbench import registry
 from poisonbench.core.errors import UsageError
+from poisonbench.core.quick_names import same_place, split_quick
 from poisonbench.core.settings import did_you_mean
 from poisonbench.registry import DEFAULT_READING, READINGS
 from poisonbench.requests import RunRequest, read_mix
@@ -32,10 +33,21 @@ from poisonbench.tables import (
     table4,
     table5,
 )
-from poisonbench.tables.cells import SAMPLES, Cell, is_run_on
+from poisonbench.tables.cells import (
+    SAMPLES,
+    Cell,
+    is_run_on,
+    of_newest_data,
+    table_name,
+)
 from poisonbench.tables.comparisons import Block, Comparison, Standing, Table
 from poisonbench.tables.layout import claims_block
-from poisonbench.tables.paper_table import PaperTable, Records, dataset_labels
+from poisonbench.tables.paper_table import (
+    PaperTable,
+    Records,
+    dataset_labels,
+    dataset_title,
+)
 
 #: What the words mean; a report's file may lie anywhere, where a link to the page would be dead.
 _VERDICTS_PAGE = "docs/verdicts.md of poisonbench"
@@ -193,7 +205,7 @@ def build(
     """
     table = find_table(key)
     every_run = table.own(records)
-    records = readings.runs_of(every_run, reading)
+    records = of_newest_data(readings.runs_of(every_run, reading))
     is_default = not poisons and reading == DEFAULT_READING
     every = cells(key, records, dataset)
     names = list(dict.fromkeys(cell.dataset for cell in every))
@@ -207,7 +219,7 @@ def build(
         ]
         # The paper's own data sets show every claim; of a sample those that have runs are enough.
         if findings := [f for f in findings if f.records or name not in SAMPLES]:
-            blocks.append(claims_block(f"{dataset_labels()[name]}: the paper's claims", findings))
+            blocks.append(claims_block(f"{dataset_title(name)}: the paper's claims", findings))
     compared = [cell for block in blocks for cell in block.cells]
     source = published.source(key) if table.is_published else None
     state = table.notes(every, records)
@@ -305,13 +317,37 @@ def _datasets(table: PaperTable, records: Records, dataset: str | None) -> list[
     if dataset is None:
         others = [name for name in dataset_labels() if name not in table.datasets]
         used = [name for name in others if any(is_run_on(record, name) for record in records)]
-        return [*table.datasets, *used]
+        return [*table.datasets, *used, *(_own_names(records) if table.takes_any else ())]
+    if table.takes_any and dataset not in dataset_labels():
+        return _variants(records, dataset)
     if dataset not in dataset_labels():
         raise UsageError(
             f"expected a data set among {', '.join(dataset_labels())}, got {dataset!r}"
             f"{did_you_mean(dataset, dataset_labels())}"
         )
     return [dataset]
+
+
+def _own_names(records: Records) -> list[str]:
+    """Data that has runs and no label: users' own, and ours in other settings."""
+    labels = dataset_labels()
+    return sorted({name for run in records if (name := table_name(run)) not in labels})
+
+
+def _variants(records: Records, dataset: str) -> list[str]:
+    """A data set in all settings for a CPU that have runs; as it is written without any.
+
+    Raises:
+        UsageError: there is no such kind of data set.
+    """
+    base, quick = split_quick(dataset)
+    kind, _, path = base.partition(":")
+    entry = registry.find("a data set", registry.datasets(), kind.partition("@")[0])
+    if entry.takes_path and not path:
+        raise UsageError(f"--dataset: expected {entry.pattern}, got {dataset!r}; write the path")
+    place = same_place(base)
+    used = [name for name in _own_names(records) if split_quick(name)[0] == place]
+    return used if used and quick is None else [same_place(dataset)]
 
 
 def _methods(dataset: str, records: Records, more: Sequence[str]) -> list[str]:

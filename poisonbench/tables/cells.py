@@ -7,6 +7,7 @@ from itertools import count, islice
 from typing import Any
 
 from poisonbench import registry
+from poisonbench.core.quick_names import same_place, split_quick
 from poisonbench.core.seeds import Seeds
 from poisonbench.requests import PoisonRequest, RunRequest, Values, split_values
 from poisonbench.results.records import Labels, RunRecord
@@ -145,7 +146,7 @@ class Cell:
 
 def draws_on(dataset: str) -> int:
     """How many draws of an untargeted poison the trials on a data set share out."""
-    return DRAWS.get(dataset, 1)
+    return TRIALS if split_quick(dataset)[1] else DRAWS.get(dataset, 1)
 
 
 def is_of_plan(record: RunRecord) -> bool:
@@ -156,7 +157,7 @@ def is_of_plan(record: RunRecord) -> bool:
     spec = record.spec
     if spec.poison is None or spec.poison.trial is None or spec.targeting is not None:
         return True
-    draw, draws = spec.poison.trial, draws_on(spec.dataset.name)
+    draw, draws = spec.poison.trial, draws_on(table_name(record))
     return draw == spec.trial % draws or (draws > 1 and draw == spec.trial)
 
 
@@ -204,7 +205,34 @@ def _draw(record: RunRecord) -> tuple[int, int | None]:
 def is_run_on(record: RunRecord, dataset: str) -> bool:
     """Whether this is a run on that data set, the whole of it for a paper's."""
     is_whole = dataset not in PAPERS_OWN or record.labels.is_paper_dataset
-    return record.spec.dataset.name == dataset and is_whole
+    return is_whole and table_name(record) == (same_place(dataset) if is_own(dataset) else dataset)
+
+
+def is_own(dataset: str) -> bool:
+    """Whether a name has a path or the settings for a CPU, so that specs do not tell all of it."""
+    return ":" in dataset or split_quick(dataset)[1] is not None
+
+
+def table_name(record: RunRecord) -> str:
+    """What tables know a run's data set by: the spec's name, or that with its path and settings."""
+    written = record.labels.dataset
+    return same_place(written) if is_own(written) else record.spec.dataset.name
+
+
+def of_newest_data(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Leave out runs on earlier contents of a path: of each name those like the run last finished.
+
+    The path may have been written to between two runs, which then do not compare.
+    """
+    newest = {
+        table_name(run): run.spec.dataset.digest
+        for run in sorted(records, key=lambda run: (run.environment.finished, run.id))
+    }
+    return [
+        run
+        for run in records
+        if not is_own(run.labels.dataset) or run.spec.dataset.digest == newest[table_name(run)]
+    ]
 
 
 def is_timed(record: RunRecord) -> bool:

@@ -25,7 +25,7 @@ from poisonbench.tables.cells import (
 from poisonbench.tables.comparisons import Block, Comparison, interval
 from poisonbench.tables.layout import DASH, show_number
 from poisonbench.tables.measured import average_diagnostic, compare_accuracy, compare_success
-from poisonbench.tables.paper_table import PaperTable, Records, dataset_labels, method_labels
+from poisonbench.tables.paper_table import PaperTable, Records, dataset_title, method_labels
 from poisonbench.tables.table3 import find_row, make_cell
 
 #: Poisoned shares of the training images; the worst case is of the first.
@@ -78,13 +78,14 @@ def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]
         for method in columns
         if not defenses[method].oracle
         for cell in (
-            *(_cell(dataset, method, rho, names) for rho, names in poisons),
+            *(untargeted_cell(dataset, method, rho, names) for rho, names in poisons),
             *(make_cell(dataset, find_row(dataset, name), method) for name in targeted),
         )
     ]
 
 
-def _cell(dataset: str, method: str, rho: float, attacks: tuple[str, ...]) -> Cell:
+def untargeted_cell(dataset: str, method: str, rho: float, attacks: tuple[str, ...]) -> Cell:
+    """The runs under a defense on poison of attacks in a share rho, 0 for clean data."""
     label = "mix" if attacks == registry.MIX else registry.attacks()[attacks[0]].title
     label += f", rho {rho:g}" if rho not in (0, RHOS[0]) else ""
     names = {"attack": CLEAN if rho == 0 else label}
@@ -96,7 +97,7 @@ def _cell(dataset: str, method: str, rho: float, attacks: tuple[str, ...]) -> Ce
 def _blocks(metric: Metric, dataset: str, cells: Sequence[Cell], records: Records) -> list[Block]:
     runs = {cell: cell.select(records) for cell in cells}
     used = [cell for cell in cells if runs[cell]]
-    title = dataset_labels()[dataset]
+    title = dataset_title(dataset)
     blocks = []
     if untargeted := [cell for cell in used if cell.scenario is None]:
         shown = {cell: metric(cell.keys, runs[cell]) for cell in untargeted}
@@ -212,6 +213,7 @@ def table_of(what: str, metric: Metric) -> PaperTable:
         is_targeted=None,
         is_of_mix=False,
         is_published=False,
+        takes_any=True,
     )
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from poisonbench import registry
-from poisonbench.entries import DatasetEntry
+from poisonbench.core.quick_names import split_quick
+from poisonbench.entries import DatasetEntry, shown_name
 from poisonbench.results.records import RunRecord
 from poisonbench.tables.cells import Cell
 from poisonbench.tables.claims import Claim
@@ -35,6 +36,16 @@ def dataset_labels(entries: Iterable[DatasetEntry] | None = None) -> dict[str, s
     return labels
 
 
+def dataset_title(name: str) -> str:
+    """How tables print a data set: its label or name, and the settings that the name asks for."""
+    base, quick = split_quick(name)
+    title = dataset_labels().get(base) or shown_name(base)
+    if quick is None:
+        return title
+    network = f"{quick.network}, {quick.epochs} epochs" if quick.network else "quick settings"
+    return f"{title} ({network})"
+
+
 def nothing(*about: object) -> list[Any]:
     """No claims, or no notes."""
     return []
@@ -55,6 +66,7 @@ class PaperTable:
         is_targeted: whether its runs are those of targeted attacks; it sees no others. Null: both.
         is_of_mix: whether the poison of its untargeted runs is the mix.
         is_published: whether there are published figures of it.
+        takes_any: whether it has cells of any data set, a user's own too.
     """
 
     title: str
@@ -67,6 +79,7 @@ class PaperTable:
     is_targeted: bool | None = False
     is_of_mix: bool = True
     is_published: bool = True
+    takes_any: bool = False
 
     def own(self, records: Records) -> Records:
         """The runs of its kind of attack; those on a trigger are no paper's."""

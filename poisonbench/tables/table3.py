@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from poisonbench import registry
+from poisonbench.core.quick_names import QUICK, split_quick
 from poisonbench.requests import Values
 from poisonbench.results import published
 from poisonbench.results.records import RunRecord
@@ -58,7 +59,7 @@ def attack_rows(dataset: str) -> list[Row]:
     metapoison = Row("mp", "scratch")
     if dataset == TARGETED_DATASET:
         metapoison = Row("mp", "scratch", {"augment": "none"})
-    elif dataset in _SMALL:
+    elif dataset in _SMALL or split_quick(dataset)[1]:
         metapoison = Row("mp", "finetune", {"scenario": "finetune"})
     return [Row("gm", "scratch"), metapoison, Row("bp", "transfer"), Row("fc", "transfer")]
 
@@ -78,7 +79,8 @@ def control_rows(dataset: str) -> list[Row]:
 
 def own_share(dataset: str, scenario: str) -> float:
     """Poisoned share of the training images in a scenario, where nothing else is asked for."""
-    return own_targeting((dataset,), scenario).rho
+    presets = (dataset,) if split_quick(dataset)[1] is None else (QUICK,)
+    return own_targeting(presets, scenario).rho
 
 
 def make_cell(dataset: str, row: Row, method: str) -> Cell:

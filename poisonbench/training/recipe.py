@@ -91,6 +91,8 @@ RECIPE_PRESETS: Profiles = {
             "weight_decay": 5e-4,
             "milestones": (6, 9, 13),
         },
+        # Epochs and batches are by the number of images (data/quick.py).
+        "quick": {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "milestones": ()},
     }
 }
 

@@ -16,7 +16,7 @@ from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.data import sample, standard
 from poisonbench.data.names import about, split_name
 from poisonbench.data.sources import describe, load_dataset
-from poisonbench.data.splits import hold_out
+from poisonbench.data.splits import hold_out, room_to_hold_out
 from poisonbench.entries import shown_name
 
 SAMPLE_DIGEST = "33d4738d6ef539d654c4fb22888394c471ba3a10747c2135623247c6f3322c7d"
@@ -102,6 +102,27 @@ def test_hold_out_depends_on_seed_and_data_set_alone():
     draws = [hold_out(labels, 100, seed, name)[1] for seed, name in ((0, "a"), (1, "a"), (0, "b"))]
     assert not torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
+
+
+@pytest.mark.parametrize(
+    ("counts", "size", "room"),
+    [
+        ([150, 140, 11], 30, 30),
+        ([150, 140, 10], 30, 15),
+        # The remainder goes to the first classes.
+        ([2, 9, 9], 4, 3),
+        ([9, 9, 2], 4, 4),
+        ([50, 50, 2], 10, 3),
+        # Nothing helps.
+        ([50, 50, 1], 10, 10),
+    ],
+)
+def test_a_small_class_makes_the_validation_set_smaller(counts, size, room):
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    assert room_to_hold_out(labels, size) == room
+    if min(counts) > 1:
+        kept, _ = hold_out(labels, room, 0, "any")
+        assert torch.bincount(labels[kept], minlength=len(counts)).min() >= 1
 
 
 def test_hold_out_of_too_few_images():

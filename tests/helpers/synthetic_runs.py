@@ -51,7 +51,8 @@ def data_of(presets):
     """What of a data set a request's settings and the check of its target depend on."""
     split = SimpleNamespace(labels=torch.arange(10).repeat(5000))
     return SimpleNamespace(
-        presets=presets, network="", digest="d", image_shape=(3, 32, 32), num_classes=10,
+        presets=presets, network="", settings={}, digest="d",
+        image_shape=(3, 32, 32), num_classes=10,
         test=split, train=split,
     )  # fmt: skip
 

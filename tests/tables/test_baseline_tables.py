@@ -302,7 +302,7 @@ def test_local_response_normalisation_is_its_formula():
 
 
 def test_a_network_without_batch_norm_has_its_own_rate():
-    entry, data = attacks()["fc"], SimpleNamespace(presets=("cifar10",), network="")
+    entry, data = attacks()["fc"], SimpleNamespace(presets=("cifar10",), network="", settings={})
     rates = [
         read_settings(entry, data, "watermark", {}, model).recipe.learning_rate
         for model in (None, "cifar-resnet18", "cifar-alexnet")

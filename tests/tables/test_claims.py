@@ -391,7 +391,7 @@ def test_a_run_of_a_cells_command_is_recorded_as_the_cells(presets):
             given = request_of(command_of(planned.request(0))).settings
             entry = registry.find("a defense", registry.defenses(), planned.method)
             resolved = read_settings(
-                entry, SimpleNamespace(presets=presets, network=""), "paper", given
+                entry, SimpleNamespace(presets=presets, network="", settings={}), "paper", given
             )
             record = make_record(
                 dataset=planned.dataset,
