@@ -5,8 +5,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,7 @@ from poisonbench.results.records import ClaimLabel
 from poisonbench.results.store import Store
 from poisonbench.sweep import slurm
 from poisonbench.sweep.costs import Costs
+from poisonbench.sweep.dask_cluster import Cluster
 from poisonbench.sweep.execute import Sweep
 from poisonbench.sweep.garbage import STALE, delete, find_garbage, unfinished_checkpoints
 from poisonbench.sweep.job_states import JobStates
@@ -239,6 +241,9 @@ class _SweepOptions:
     shard: str = common.option("0/1", "i/n: only the i-th of n parts, from 0.")
     devices: str = common.option("auto", "Shared out over the runs: cuda:0,cuda:1.")
     only: OnlyOption = None
+    on: str | None = common.option(
+        None, "dask://HOST:PORT: on the workers of a dask.distributed cluster, not here."
+    )
     requeue: bool = common.option(False, "Before a SLURM time limit, ask SLURM to start it again.")
     results: common.ResultsOption = DEFAULT_RESULTS
     data_root: common.DataRootOption = DEFAULT_DATA_ROOT
@@ -248,14 +253,20 @@ class _SweepOptions:
 @app.command(cls=common.Command)
 @common.takes(_SweepOptions)
 def run(plan: PlanArgument, options: _SweepOptions) -> None:
-    """Run what is not done of a plan; run the same command again after any interruption."""
+    """Run what is not done of a plan; run the same command again after any interruption.
+
+    poisonbench sweep run plan.json --jobs 2
+
+    poisonbench sweep run plan.json --on dask://scheduler:8786
+    """
     planned = read_plan(plan)
     for path, digest in planned.plugins.items():
         check_file(path, digest)
     kind = _read_kind(options.only)
     devices = common.names_in(options.devices) or ["auto"]
     jobs = planned.shard(*_read_shard(options.shard), kind)
-    _check_devices(devices)
+    if options.on is None:
+        _check_devices(devices)
     stopping = Stopping()
     with ExitStack() as stack:
         stack.enter_context(stop_on_signals(stopping))
@@ -263,7 +274,16 @@ def run(plan: PlanArgument, options: _SweepOptions) -> None:
         view = stack.enter_context(JobBars()) if has_bars else View(quiet=options.quiet)
         states, slots = _job_states(options.results), options.jobs or len(devices)
         keep_plan(planned, states.store.plans)
-        sweep = Sweep(planned, jobs, states, options.data_root, devices, slots, view, stopping)
+        new_worker = None
+        if options.on is not None:
+            cluster = stack.enter_context(closing(Cluster(options.on, states.store)))
+            cluster.wait_for_workers(stopping, partial(common.say, quiet=options.quiet))
+            cluster.check_workers(devices)
+            slots = options.jobs or cluster.num_slots(devices)
+            new_worker = cluster.worker
+        sweep = Sweep(
+            planned, jobs, states, options.data_root, devices, slots, view, stopping, new_worker
+        )
         try:
             sweep.run()
         except JobsFailedError:

@@ -8,9 +8,10 @@ after its death: what is done is told by records, and a run continues from its c
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import msgspec
 
@@ -35,13 +36,26 @@ _COMING = (State.DONE, State.RUNNING)
 _STOPPED = (InterruptedRunError.exit_code, 130)
 
 
+class JobRunner(Protocol):
+    """What a slot's jobs run in, one at a time: a process here, or a place on a cluster."""
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Start a job, or with ``{"stop": True}`` ask it to save a checkpoint and end."""
+
+    def answers(self) -> Iterable[dict[str, Any]]:
+        """What has come since the last time."""
+
+    def kill(self) -> None:
+        """End it and its job."""
+
+
 @dataclass
 class Slot:
     """One of the processes side by side, and its job."""
 
     number: int
     device: str
-    worker: Worker | None = None
+    worker: JobRunner | None = None
     job: Job | None = None
     error: str = ""
 
@@ -50,7 +64,8 @@ class Slot:
 class Sweep:
     """Jobs of a plan, being run; the devices are shared out over the processes.
 
-    ``failed`` says which jobs failed, and why.
+    ``failed`` says which jobs failed, and why. ``new_worker`` gives what runs the jobs of a device;
+    None starts a process on this machine.
     """
 
     plan: Plan
@@ -61,6 +76,7 @@ class Sweep:
     num_processes: int
     view: View
     stopping: Stopping
+    new_worker: Callable[[str], JobRunner] | None = None
     failed: dict[str, str] = field(default_factory=dict)
     _attempts: Counter[str] = field(default_factory=Counter)
     _interrupted: set[str] = field(default_factory=set)
@@ -183,12 +199,18 @@ class Sweep:
 
     def _start(self, slot: Slot, job: Job) -> None:
         if slot.worker is None:
-            slot.worker = Worker(threads(self.num_processes))
+            slot.worker = (
+                Worker(threads(self.num_processes))
+                if self.new_worker is None
+                else self.new_worker(slot.device)
+            )
         slot.job, slot.error = job, ""
         self._attempts[job.id] += 1
         folders = {"results": str(self.job_states.store.root), "data_root": str(self.data_root)}
         slot.worker.send(
             {
+                "job": job.id,
+                "lease": self.job_states.leases.me.token,
                 "kind": job.kind,
                 "request": to_json(job.request),
                 "options": {**folders, "device": slot.device},

@@ -16,15 +16,18 @@ class Worker:
     """One process of ``poisonbench sweep worker`` and the job that it runs, if any.
 
     In a session of its own, so that Ctrl-C reaches the sweep alone, which then asks for
-    checkpoints in order.
+    checkpoints in order. ``threads`` None are those of the environment; ``folder`` is where it
+    runs, None for this process's.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int | None, folder: str | None = None) -> None:
+        changes = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
         self.process = subprocess.Popen(
             COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            cwd=folder,
+            env=os.environ | changes,
             start_new_session=True,
         )
         assert self.process.stdin is not None
