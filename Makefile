@@ -7,12 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 .PHONY: quickstart test check docs lint format bench clean
 
 quickstart: .venv/installed
-	rm -f $(RESULTS)/plan.json
-	$(BIN)/poisonbench sweep plan --lines examples/quickstart.txt --json --output $(RESULTS)/plan.json --results $(RESULTS)
-	$(BIN)/poisonbench sweep run $(RESULTS)/plan.json --jobs 2 --results $(RESULTS)
-	$(BIN)/poisonbench report --runs --dataset mnist-sample --results $(RESULTS)
-	$(BIN)/poisonbench report --summary --dataset mnist-sample --results $(RESULTS)
-	$(BIN)/poisonbench page --results $(RESULTS) --output $(RESULTS)/page.html
+	$(BIN)/poisonbench quickstart --results $(RESULTS)
 
 test: .venv/installed-dev check
 

@@ -17,6 +17,8 @@ INTERRUPTED = 130
 
 #: The commands, and the beginning of each one's own help.
 COMMANDS = {
+    "quickstart": "Poison the embedded sample, train with six defenses, say what came out and make "
+    "a page.",
     "craft": "Make poisons: an artefact in the results folder, found again the next time.",
     "defend": "Train a classifier on poisoned data under a defense; a record in the results "
     "folder.",
@@ -27,6 +29,8 @@ COMMANDS = {
     "figure": "Draw a figure as PNG and SVG, and write its numbers as JSON beside them.",
     "page": "Write all results as one page that works offline: tables, runs, poisons, figures.",
     "inspect": "Check a poison against its data set (budget, labels, rows), or show a run record.",
+    "selftest": "Check the installation in under a minute, offline: data, a tiny craft and defend, "
+    "bytes.",
     "doctor": "Check versions, devices, data, and whether the results folder is safe for many "
     "processes.",
     "list": "List attacks, defenses, data sets, models, tables.",
