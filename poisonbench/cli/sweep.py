@@ -273,7 +273,6 @@ def run(plan: PlanArgument, options: _SweepOptions) -> None:
         has_bars = sys.stderr.isatty() and not options.quiet
         view = stack.enter_context(JobBars()) if has_bars else View(quiet=options.quiet)
         states, slots = _job_states(options.results), options.jobs or len(devices)
-        keep_plan(planned, states.store.plans)
         new_worker = None
         if options.on is not None:
             cluster = stack.enter_context(closing(Cluster(options.on, states.store)))
@@ -281,6 +280,7 @@ def run(plan: PlanArgument, options: _SweepOptions) -> None:
             cluster.check_workers(devices)
             slots = options.jobs or cluster.num_slots(devices)
             new_worker = cluster.worker
+        keep_plan(planned, states.store.plans)
         sweep = Sweep(
             planned, jobs, states, options.data_root, devices, slots, view, stopping, new_worker
         )
