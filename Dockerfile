@@ -15,10 +15,10 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 COPY poisonbench poisonbench
 RUN python -m pip install --constraint constraints.txt --extra-index-url "$TORCH_INDEX" ".$EXTRAS" \
-    && useradd --create-home poisonbench \
+    && useradd --create-home --uid 1000 poisonbench \
     && install --directory --owner=poisonbench /work
 
-USER poisonbench
+USER 1000
 WORKDIR /work
 ENV POISONBENCH_RESULTS=/work/results POISONBENCH_DATA=/work/data
 ENTRYPOINT ["poisonbench"]
