@@ -1,6 +1,7 @@
 """What is released: the wheel's files, workflows, forms, and what they say of versions."""
 
 import importlib.util
+import os
 import re
 import subprocess
 import tomllib
@@ -91,6 +92,7 @@ def test_what_the_policy_names_exists():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("POISONBENCH_LONG" not in os.environ, reason="long: POISONBENCH_LONG=1")
 def test_selftest_finds_all_well():
     outcome = done("selftest", "--json").json
     assert outcome["ok"], outcome

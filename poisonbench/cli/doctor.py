@@ -53,12 +53,20 @@ def doctor(
         *tests,
     ]
     is_well = all(check.is_well for check in checks)
-    rows = [{"name": c.name, "ok": c.is_well, "detail": c.detail} for c in checks]
-    lines = [f"{'ok  ' if c.is_well else 'BAD '}{c.name:<20}{c.detail}" for c in checks]
-    facts = {"ok": is_well, "checks": rows} | ({"block": text} if text else {})
-    common.show(facts, [*lines, *(["", text] if text else [])], as_json)
+    facts = {"ok": is_well, "checks": list(map(row, checks))} | ({"block": text} if text else {})
+    common.show(facts, [*map(line, checks), *(["", text] if text else [])], as_json)
     if not is_well:
         raise typer.Exit(1)
+
+
+def row(check: Check) -> dict[str, Any]:
+    """A finding as JSON."""
+    return {"name": check.name, "ok": check.is_well, "detail": check.detail}
+
+
+def line(check: Check) -> str:
+    """A finding as a line."""
+    return f"{'ok  ' if check.is_well else 'BAD '}{check.name:<20}{check.detail}"
 
 
 def _self_test(name: str) -> tuple[list[Check], str]:

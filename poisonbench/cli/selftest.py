@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import typer
 
 from poisonbench.cli import common
+from poisonbench.cli.doctor import line, row
 from poisonbench.core.errors import ArtefactError
 from poisonbench.sweep.folder_checks import Check
 
@@ -56,8 +56,7 @@ def selftest(as_json: common.JsonOption = False) -> None:
     try:
         for check in _checks(folder):
             checks.append(check)
-            mark = "ok  " if check.is_well else "BAD "
-            common.say(f"{mark}{check.name:<20}{check.detail}", quiet=as_json)
+            common.say(line(check), quiet=as_json)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     findings = [SelfTest(check.name, check.is_well, check.detail) for check in checks]
@@ -65,7 +64,7 @@ def selftest(as_json: common.JsonOption = False) -> None:
     is_well = all(check.is_well for check in checks)
     verdict = f"{'all is well' if is_well else 'SOMETHING IS AMISS'}: {len(checks)} checks, "
     verdict += f"{time.monotonic() - started:.0f} s"
-    facts = {"ok": is_well, "checks": list(map(asdict, checks)), "block": text}
+    facts = {"ok": is_well, "checks": list(map(row, checks)), "block": text}
     common.show(facts, [text, "", verdict], as_json)
     if not is_well:
         raise typer.Exit(1)
@@ -170,7 +169,7 @@ def _done(*words: Any) -> dict[str, Any]:
     """The JSON object of a command line that must succeed."""
     code, out, err = _call(*words, "--json")
     if code:
-        line = " ".join(map(str, words))
-        raise _CommandError(f"expected `poisonbench {line}` to end with 0, got {code}: {err}")
+        text = " ".join(map(str, words))
+        raise _CommandError(f"expected `poisonbench {text}` to end with 0, got {code}: {err}")
     value: dict[str, Any] = json.loads(out)
     return value

@@ -25,6 +25,9 @@ pytestmark = [
 ]
 
 
+LONG = pytest.mark.skipif("POISONBENCH_LONG" not in os.environ, reason="long: POISONBENCH_LONG=1")
+
+
 @pytest.fixture(scope="module")
 def address():
     with distributed.LocalCluster(
@@ -64,6 +67,7 @@ def parent(process):
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+@LONG
 def test_a_worker_killed_in_mid_run_loses_nothing(tmp_path, address, plan):
     results, calm = tmp_path / "results", tmp_path / "calm"
     sweep = program("sweep", "run", plan, "--on", address, "--results", results)
@@ -78,6 +82,7 @@ def test_a_worker_killed_in_mid_run_loses_nothing(tmp_path, address, plan):
     assert is_continued(record)
 
 
+@LONG
 def test_an_interrupted_sweep_leaves_a_checkpoint_that_any_sweep_continues(tmp_path, address, plan):
     results = tmp_path / "results"
     sweep = program("sweep", "run", plan, "--on", address, "--results", results)
