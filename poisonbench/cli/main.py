@@ -27,6 +27,9 @@ COMMANDS = {
     "figure": "Draw a figure as PNG and SVG, and write its numbers as JSON beside them.",
     "page": "Write all results as one page that works offline: tables, runs, poisons, figures.",
     "inspect": "Check a poison against its data set (budget, labels, rows), or show a run record.",
+    "verify": "Do recorded runs again, and say whether the same comes out, and what differs.",
+    "export": "Write a poison or a kept model in a form that other programs read.",
+    "submit": "Pack a results folder's records into one file for a leaderboard.",
     "doctor": "Check versions, devices, data, and whether the results folder is safe for many "
     "processes.",
     "list": "List attacks, defenses, data sets, models, tables.",
