@@ -64,11 +64,11 @@ def export(options: _ExportOptions) -> None:
         raise UsageError(
             f"--to: expected {', '.join(fitting)} for a {'run' if is_run else 'poison'}, got {form}"
         )
-    files = _run_files(path, form, options) if is_run else _poison_files(path, form, options)
     suffix = ".npz" if form == "npz" else ""
     output = options.output or Path(f"{path.stem}-{form}{suffix}".replace("-npz.", "."))
     if output.exists():
         raise UsageError(f"--output: expected a new path, got {output}, which exists; name another")
+    files = _run_files(path, form, options) if is_run else _poison_files(path, form, options)
     if form == "npz":
         ((_, data),) = files
         write_bytes(output, data)

@@ -29,7 +29,7 @@ COMMANDS = {
     "inspect": "Check a poison against its data set (budget, labels, rows), or show a run record.",
     "verify": "Do recorded runs again, and say whether the same comes out, and what differs.",
     "export": "Write a poison or a kept model in a form that other programs read.",
-    "submit": "Pack a results folder's records into one file for a leaderboard.",
+    "submit": "Pack a results folder's records and its poisons' cards into one file.",
     "doctor": "Check versions, devices, data, and whether the results folder is safe for many "
     "processes.",
     "list": "List attacks, defenses, data sets, models, tables.",

@@ -97,7 +97,7 @@ def verify(options: _VerifyOptions) -> None:
     records: dict[str, RunRecord] = {}
     for text in options.targets or [str(options.results)]:
         records |= {one.id: one for one in _records_of(text, options.results, note)}
-    chosen = _drawn([records[key] for key in sorted(records)], options.sample, options.seed)
+    chosen = drawn([records[key] for key in sorted(records)], options.sample, options.seed)
     if not chosen and not refused:
         raise UsageError(
             f"expected run records, got none in {', '.join(options.targets or [])}"
@@ -164,7 +164,7 @@ def _records_of(text: str, results: Path, note: Any) -> list[RunRecord]:
     return [read_record(paths[0])]
 
 
-def _drawn(records: list[RunRecord], sample: int | None, seed: int) -> list[RunRecord]:
+def drawn(records: list[RunRecord], sample: int | None, seed: int) -> list[RunRecord]:
     """Some of the records, in order of id; a larger sample has those of a smaller one."""
     if sample is None:
         return records
@@ -280,10 +280,10 @@ def _print(verified: _Verified) -> None:
 
 def _figures(comparison: "Comparison") -> list[str]:
     """The differing figures by name, those of the curve as one."""
-    fields = [one.field for one in comparison.figures]
+    fields = [".".join(one.field.split(".")[:2]) for one in comparison.figures]
     epochs = [int(name.split(".")[1]) + 1 for name in fields if name.startswith("curve.")]
-    others = [name for name in fields if not name.startswith("curve.")]
-    return others + ([f"the curve from epoch {min(epochs)} on"] if epochs else [])
+    others = dict.fromkeys(name for name in fields if not name.startswith("curve."))
+    return [*others] + ([f"the curve from epoch {min(epochs)} on"] if epochs else [])
 
 
 def _json(verified: _Verified) -> dict[str, Any]:
@@ -307,10 +307,10 @@ def _json(verified: _Verified) -> dict[str, Any]:
             comparison.repeated.metrics.test_accuracy,
         ],
         "figures": [_difference(one) for one in comparison.figures],
-        "causes": {
-            cause: [_difference(one) for one in differences]
+        "causes": [
+            {"cause": cause, "fields": [_difference(one) for one in differences]}
             for cause, differences in comparison.causes.items()
-        },
+        ],
     }
 
 

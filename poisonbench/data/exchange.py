@@ -355,13 +355,18 @@ def _croissant(card: PoisonCard, digests: dict[str, str]) -> dict[str, Any]:
     attacks, made_for = "+".join(card.attacks), card.dataset.name.partition(":")[0]
     table = TABLES["croissant"]
 
-    def column(name: str, kind: str, **more: Any) -> dict[str, Any]:
-        source = {"fileObject": {"@id": table}, "extract": {"column": name}}
+    def field(name: str, kind: str, source: Any, **more: Any) -> dict[str, Any]:
         about = {"@type": "cr:Field", "@id": f"poisons/{name}", "name": f"poisons/{name}"}
         return {**about, "dataType": kind, "source": source, **more}
 
-    files = {"fileSet": {"@id": "images"}}
-    by_name = {"references": {**files, "extract": {"fileProperty": "filename"}}}
+    def in_table(name: str) -> dict[str, Any]:
+        return {"fileObject": {"@id": table}, "extract": {"column": name}}
+
+    def of_file(name: str) -> dict[str, Any]:
+        return {"fileSet": {"@id": "images"}, "extract": {"fileProperty": name}}
+
+    texts = {"row": "Row of the training split.", "label": "As it is published."}
+    texts |= {"class": "The label's name.", "source": "The attack that made it."}
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -398,18 +403,23 @@ def _croissant(card: PoisonCard, digests: dict[str, str]) -> dict[str, Any]:
                 "name": "poisons",
                 "key": {"@id": "poisons/file_name"},
                 "field": [
-                    column("file_name", "sc:Text", **by_name),
-                    column("row", "sc:Integer", description="Row of the training split."),
-                    column("label", "sc:Integer", description="As it is published."),
-                    column("class", "sc:Text"),
-                    column("source", "sc:Text", description="The attack that made it."),
-                    {
-                        "@type": "cr:Field",
-                        "@id": "poisons/image",
-                        "name": "poisons/image",
-                        "dataType": "sc:ImageObject",
-                        "source": {**files, "extract": {"fileProperty": "content"}},
-                    },
+                    # From the pictures to the table: their contents stay the joined line's.
+                    field(
+                        "file_name",
+                        "sc:Text",
+                        of_file("filename"),
+                        references=in_table("file_name"),
+                    ),
+                    *(
+                        field(
+                            name,
+                            "sc:Integer" if name in ("row", "label") else "sc:Text",
+                            in_table(name),
+                            description=text,
+                        )
+                        for name, text in texts.items()
+                    ),
+                    field("image", "sc:ImageObject", of_file("content")),
                 ],
             }
         ],

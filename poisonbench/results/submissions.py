@@ -3,8 +3,8 @@
 ``NAME.submission.zip`` holds ``submission.json``, ``runs/ID.json`` and ``poisons/ID/card.json``,
 the bytes of the folder's own files. The first states who submits, the machines and versions, and
 the sha256 of every other file, under a seal. The same folder gives the same bytes. A file of
-somebody else's is never unpacked to disk: names, links and sizes are checked, and what was edited is refused
-by name. Seals tell of edits, not of lies: ``poisonbench verify`` runs records again.
+somebody else's is never unpacked to disk: names, links and sizes are checked, and what was edited
+is refused by name. Seals tell of edits, not of lies: ``poisonbench verify`` runs records again.
 """
 
 from __future__ import annotations

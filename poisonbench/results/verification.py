@@ -67,9 +67,12 @@ class Comparison:
         return not self.figures
 
     def is_within(self, images: int) -> bool:
-        """Whether at most so many test images came out otherwise, and the target as before."""
-        if self.is_same:
-            return True
+        """Whether at most so many test images came out otherwise, and the target as before.
+
+        Of none every other figure must be the same too.
+        """
+        if self.is_same or not images:
+            return self.is_same
         recorded, repeated = self.recorded.metrics, self.repeated.metrics
         return (
             self.images is not None
@@ -85,9 +88,12 @@ class Comparison:
         recorded, repeated = self.recorded.metrics, self.repeated.metrics
         before, after = 100 * recorded.test_accuracy, 100 * repeated.test_accuracy
         parts = [f"test accuracy {before:.2f} -> {after:.2f} %"]
+        count = self.recorded.labels.sizes.test
         if self.images is not None:
-            count = self.recorded.labels.sizes.test
             parts.insert(0, f"within {self.images:,} of {count:,} test images")
+        else:
+            least = round(abs(after - before) / 100 * count)
+            parts.insert(0, f"by {least:,} of {count:,} test images or more")
         if self.triggered:
             parts.append(f"{self.triggered:,} images with the trigger come out otherwise")
         if recorded.attack_success != repeated.attack_success:
