@@ -17,11 +17,13 @@ from markupsafe import Markup
 
 from poisonbench.core.settings import percent_text
 from poisonbench.page import overview
+from poisonbench.page.compact import compact
 from poisonbench.page.figures_shown import figures_of
 from poisonbench.page.folder import read_folders
 from poisonbench.page.groups import Row, rows_of
 from poisonbench.page.leaderboard import submission_rows, submitters_of
 from poisonbench.page.pairs import pair_table
+from poisonbench.page.plots import MARKERS
 from poisonbench.page.poison_pages import poison_pages, read_artefacts
 from poisonbench.page.poison_pictures import DataSets
 from poisonbench.page.run_pages import (
@@ -135,11 +137,12 @@ def build_page(paths: Sequence[Path], data_root: Path, *, live: str | None = Non
         environments=environments(records),
         damaged=damaged,
         failed=folders.failed,
+        markers=MARKERS,
         submissions=submission_rows(folders.submissions),
         submitters=submitters_of(folders.submissions),
         filters=_choices(pages),
     )
-    return Page(text, len(records), tuple(trouble.name for trouble in damaged))
+    return Page(compact(text), len(records), tuple(trouble.name for trouble in damaged))
 
 
 def _environment() -> Environment:
