@@ -47,7 +47,7 @@ def inspect(options: _InspectOptions) -> None:
 
     The data set is the one that the artefact names, unless --dataset says where it lies.
     """
-    path = _find(options.target, Store(options.results))
+    path = find_target(options.target, Store(options.results))
     if path.suffix != ".json":
         _audit(path, options)
     elif options.preview is not None:
@@ -56,7 +56,7 @@ def inspect(options: _InspectOptions) -> None:
         _show_record(read_record(path), options.json)
 
 
-def _find(target: str, store: Store) -> Path:
+def find_target(target: str, store: Store) -> Path:
     """The file or folder of a path, or of an id or the beginning of one."""
     if Path(target).exists():
         return Path(target)

@@ -31,6 +31,9 @@ COMMANDS = {
     "inspect": "Check a poison against its data set (budget, labels, rows), or show a run record.",
     "selftest": "Check the installation in under a minute, offline: data, a tiny craft and defend, "
     "bytes.",
+    "verify": "Do recorded runs again, and say whether the same comes out, and what differs.",
+    "export": "Write a poison or a kept model in a form that other programs read.",
+    "submit": "Pack a results folder's records and its poisons' cards into one file.",
     "doctor": "Check versions, devices, data, and whether the results folder is safe for many "
     "processes.",
     "list": "List attacks, defenses, data sets, models, tables.",

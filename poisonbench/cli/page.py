@@ -7,6 +7,7 @@ from poisonbench.cli import common
 from poisonbench.core.errors import UsageError
 from poisonbench.core.files import write_text
 from poisonbench.core.folders import DEFAULT_DATA_ROOT, results_folder
+from poisonbench.results.submissions import SUFFIX
 
 app = common.command_app()
 
@@ -14,7 +15,10 @@ app = common.command_app()
 @dataclass(frozen=True, kw_only=True)
 class _PageOptions:
     results: list[Path] | None = common.option(
-        None, "Folder of poisons and run records; may be repeated.", metavar="FOLDER"
+        None,
+        "Folder of poisons and run records, a submission, or a folder of submissions; may be "
+        "repeated.",
+        metavar="PATH",
     )
     output: Path = common.option(Path("page.html"), "The file to write.")
     serve: bool = common.option(
@@ -42,7 +46,12 @@ def page(options: _PageOptions) -> None:
     """
     folders = options.results or [results_folder()]
     for folder in folders:
-        if not folder.is_dir():
+        if options.serve and folder.is_file():
+            raise UsageError(
+                f"--results: expected folders with --serve, got the file {folder}, which does not "
+                "grow; leave --serve out"
+            )
+        if not folder.is_dir() and not (folder.is_file() and folder.name.endswith(SUFFIX)):
             raise UsageError(
                 f"--results: expected a folder of results, got {folder}, which is none; make some "
                 "with `poisonbench defend` or choose another"

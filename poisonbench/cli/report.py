@@ -19,6 +19,7 @@ from poisonbench.core.settings import parse_value
 from poisonbench.registry import DATASETS, DEFAULT_READING, READINGS
 from poisonbench.requests import command_of
 from poisonbench.results.store import Store
+from poisonbench.results.submissions import SUFFIX, records_at
 from poisonbench.specs import PoisonCard
 from poisonbench.tables import catalogue
 from poisonbench.tables.all_runs import build_runs
@@ -99,7 +100,7 @@ def report(options: _ReportOptions) -> None:
     reading = catalogue.find_reading(number, options.reading)
     store = Store(options.results)
     cards = _cards(options.poison or (), store)
-    records = store.records(common.say_left_out)
+    records = records_at(options.results, common.say_left_out)
     if failed := len(store.failures()):
         common.say(
             f"{failed} failed run(s) are in no table; {store.root}/runs/ID.failed.json says why"
@@ -172,8 +173,11 @@ def _check_options(options: _ReportOptions, number: str) -> str:
     if options.poison:
         _refuse({"--poison": True}, {**others, **missing, **reading})
         check_table(number)
-    if options.results.exists() and not options.results.is_dir():
-        raise UsageError(f"--results: expected a folder, got the file {options.results}")
+    if options.results.is_file() and not options.results.name.endswith(SUFFIX):
+        raise UsageError(
+            f"--results: expected a folder or a submission (*{SUFFIX}), got the file "
+            f"{options.results}"
+        )
     return kind
 
 

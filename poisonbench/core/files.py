@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -97,6 +97,29 @@ def publish_folder(target: Path, files: dict[str, bytes]) -> None:
             except OSError:
                 if not target.is_dir():
                     raise
+            _sync_folder(target.parent)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_folder(target: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Make a folder appear whole or not at all, of many small files that may lie in folders.
+
+    Raises:
+        StoreError: the folder cannot be written or is full, or there is something of its name.
+    """
+    with store_errors(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(
+            tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+        )
+        try:
+            for name, data in files:
+                path = staging / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+            os.chmod(staging, 0o755)
+            staging.rename(target)
             _sync_folder(target.parent)
         finally:
             shutil.rmtree(staging, ignore_errors=True)

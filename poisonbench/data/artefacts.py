@@ -67,8 +67,8 @@ def read_poison(path: Path, dataset: Dataset | None = None) -> Poison:
             raise ArtefactError(
                 f"expected {CARD_NAME} to repeat the card inside {FILE_NAME}, got another"
             )
-        poison = Poison(**tensors, card=_checked_card(card), path=path)
-        _check_digests(poison)
+        poison = Poison(**tensors, card=checked_card(card), path=path)
+        check_digests(poison)
     except ArtefactError as error:
         raise ArtefactError(
             f"{file}: {error}; delete it and craft it again, or use another"
@@ -105,7 +105,12 @@ def _read_json(file: Path) -> Any:
     return json.loads(read_shared(file))
 
 
-def _checked_card(raw: Any) -> PoisonCard:
+def checked_card(raw: Any) -> PoisonCard:
+    """A poison's card out of JSON, held against its seal and for sense.
+
+    Raises:
+        ArtefactError: it was edited, or says what no card may say.
+    """
     if not isinstance(raw, dict) or (raw.get("kind"), raw.get("schema")) != ("poison", SCHEMA):
         raise ArtefactError(f"expected the card of a poison of schema {SCHEMA}, got another")
     try:
@@ -138,7 +143,8 @@ def _checked_card(raw: Any) -> PoisonCard:
     return card
 
 
-def _check_digests(poison: Poison) -> None:
+def check_digests(poison: Poison) -> None:
+    """Raise ArtefactError unless the tensors are those that the card states."""
     for name, value in (
         ("num_poisons", len(poison)),
         ("digest", poison.digest),

@@ -17,10 +17,13 @@ from markupsafe import Markup
 
 from poisonbench.core.settings import percent_text
 from poisonbench.page import overview
+from poisonbench.page.compact import compact
 from poisonbench.page.figures_shown import figures_of
 from poisonbench.page.folder import read_folders
 from poisonbench.page.groups import Row, rows_of
+from poisonbench.page.leaderboard import submission_rows, submitters_of
 from poisonbench.page.pairs import pair_table
+from poisonbench.page.plots import MARKERS
 from poisonbench.page.poison_pages import poison_pages, read_artefacts
 from poisonbench.page.poison_pictures import DataSets
 from poisonbench.page.run_pages import (
@@ -101,9 +104,10 @@ def build_page(paths: Sequence[Path], data_root: Path, *, live: str | None = Non
     folders = read_folders(paths)
     records = folders.records
     rows = rows_of(records)
-    artefacts, damaged_cards = read_artefacts(folders.stores)
+    artefacts, damaged_cards = read_artefacts(folders.stores, folders.submissions)
+    has_images = any(artefact.path is not None for artefact in artefacts)
     # Records alone make the same page everywhere: data that may be lacking is read for poisons.
-    sets = DataSets(data_root, is_embedded_alone=not artefacts)
+    sets = DataSets(data_root, is_embedded_alone=not has_images)
     figures = figures_of(rows, folders.drawn, sets)
     damaged = (*folders.damaged, *damaged_cards, *figures.damaged)
     pages = run_pages(rows)
@@ -133,9 +137,12 @@ def build_page(paths: Sequence[Path], data_root: Path, *, live: str | None = Non
         environments=environments(records),
         damaged=damaged,
         failed=folders.failed,
+        markers=MARKERS,
+        submissions=submission_rows(folders.submissions),
+        submitters=submitters_of(folders.submissions),
         filters=_choices(pages),
     )
-    return Page(text, len(records), tuple(trouble.name for trouble in damaged))
+    return Page(compact(text), len(records), tuple(trouble.name for trouble in damaged))
 
 
 def _environment() -> Environment:

@@ -12,6 +12,7 @@ from poisonbench.core.errors import ArtefactError
 from poisonbench.core.files import read_shared
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
+from poisonbench.results.submissions import Submission, read_submission, submissions_in
 
 #: More than any failure or figure's numbers that are written here.
 _MAX_BYTES = 2**25
@@ -35,6 +36,7 @@ class Folders:
         damaged: files that cannot be read; nothing of theirs is shown.
         failed: runs that ended without a record.
         drawn: numbers of figures that were drawn, by the name of their file.
+        submissions: files of records from others.
     """
 
     stores: tuple[Store, ...]
@@ -42,11 +44,12 @@ class Folders:
     damaged: tuple[Trouble, ...]
     failed: tuple[Trouble, ...]
     drawn: tuple[tuple[str, dict[str, Any]], ...]
+    submissions: tuple[Submission, ...] = ()
 
 
 def read_folders(paths: Sequence[Path]) -> Folders:
-    """Read results folders; a run that several have is taken from the first."""
-    stores = tuple(Store(path) for path in paths)
+    """Read results folders and submissions; a run that several have is taken from the first."""
+    stores = tuple(Store(path) for path in paths if not path.is_file())
     records: dict[str, RunRecord] = {}
     damaged: list[Trouble] = []
     failed: list[Trouble] = []
@@ -68,12 +71,25 @@ def read_folders(paths: Sequence[Path]) -> Folders:
                 drawn.append((path.stem, numbers))
             else:
                 damaged.append(Trouble(_shown(path, store.root), "expected a figure's numbers"))
+    submissions: list[Submission] = []
+    for path in paths:
+        for file in submissions_in(path):
+            try:
+                submissions.append(read_submission(file))
+            except ArtefactError as error:
+                damaged.append(Trouble(file.name, str(error).partition(": ")[2]))
+    for submission in submissions:
+        for record in submission.records:
+            records.setdefault(record.id, record)
+        for refusal in submission.refused:
+            damaged.append(Trouble(f"{submission.path.name}: {refusal.name}", refusal.reason))
     return Folders(
         stores=stores,
         records=tuple(records[key] for key in sorted(records)),
         damaged=tuple(damaged),
         failed=tuple(failed),
         drawn=tuple(drawn),
+        submissions=tuple(submissions),
     )
 
 

@@ -31,6 +31,20 @@ _SHAPES = (
 )
 
 
+#: Sizes of a cloud's point, of a line's, and of one to look at.
+_SIZES = (2.6, 4, 7)
+
+#: The markers once for all pictures of a page, which name them; it is no picture itself.
+MARKERS = Markup(
+    '<svg class="plot shared" aria-hidden="true"><defs>'
+    + "".join(
+        f'<path id="m{number}-{size:g}" transform="scale({size:g})" d="{shape}"/>'
+        for number, shape in enumerate(_SHAPES)
+        for size in _SIZES
+    )
+    + "</defs></svg>"
+)
+
 #: Between the intervals of lines at one place.
 _APART = 4
 
@@ -105,23 +119,20 @@ def _frame(panel: Panel, across: Axis, up: Axis) -> str:
     columns = [(tick, across.place(tick, _LEFT, right)) for tick in across.ticks]
     lines = [(tick, up.place(tick, bottom, _TOP)) for tick in up.ticks]
     grid = "".join(f"M{x:.1f},{_TOP}V{bottom}" for _, x in columns)
-    grid += "".join(f"M{_LEFT},{y:.1f}H{right}" for _, y in lines)
-    texts = [
-        f'<text x="{x:.1f}" y="{bottom + 14}" text-anchor="middle">{tick:g}</text>'
-        for tick, x in columns
-    ]
-    texts += [
-        f'<text x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>'
-        for tick, y in lines
-    ]
+    below = "".join(f'<text x="{x:.1f}">{tick:g}</text>' for tick, x in columns)
+    beside = "".join(f'<text y="{y:.1f}">{tick:g}</text>' for tick, y in lines)
     middle = (_TOP + bottom) / 2
+    levels = "".join(f"M{_LEFT},{y:.1f}H{right}" for _, y in lines)
     return (
-        f'<path class="grid" d="{grid}"/><path class="axis" d="M{_LEFT},{_TOP}V{bottom}H{right}"/>'
-        + "".join(texts)
-        + f'<text class="name" x="{(_LEFT + right) / 2}" y="{_HEIGHT - 8}" text-anchor="middle">'
+        f'<path class="grid" d="{levels}"/>'
+        f'<g class="y" transform="translate({_LEFT - 5},4)">{beside}</g>'
+        f'<g class="across"><path class="grid" d="{grid}"/>'
+        f'<path class="axis" d="M{_LEFT},{_TOP}V{bottom}H{right}"/>'
+        f'<g class="x" transform="translate(0,{bottom + 14})">{below}</g>'
+        f'<text class="name" x="{(_LEFT + right) / 2:g}" y="{_HEIGHT - 8}">'
         f"{escape(panel.x_label)}</text>"
-        f'<text class="name" transform="translate(12,{middle}) rotate(-90)" text-anchor="middle">'
-        f"{escape(panel.y_label)}</text>"
+        f'<text class="name" transform="translate(12,{middle:g}) rotate(-90)">'
+        f"{escape(panel.y_label)}</text></g>"
     )
 
 
@@ -148,7 +159,7 @@ def _series(
                 low, high = (up.place(end, bottom, _TOP) for end in ends if end is not None)
                 bar = f"M{px:.1f},{low:.1f}V{high:.1f}M{px - 3:.1f},{low:.1f}h6"
                 parts.append(f'<path class="whisker" d="{bar}M{px - 3:.1f},{high:.1f}h6"/>')
-            size = 7 if series.emphasised else 4 if series.joined else 2.6
+            size = _SIZES[2 if series.emphasised else int(series.joined)]
             shape = _shape(number, px, py, size)
             shape = f"<g>{shape}<title>{escape(f'{series.label}: {x:g}, {y:.4g}')}</title></g>"
             if i < len(links):
@@ -159,8 +170,7 @@ def _series(
 
 
 def _shape(number: int, x: float, y: float, size: float) -> str:
-    shape = _SHAPES[number % len(_SHAPES)]
-    return f'<path class="mark" transform="translate({x:.1f},{y:.1f}) scale({size})" d="{shape}"/>'
+    return f'<use href="#m{number % len(_SHAPES)}-{size:g}" x="{x:.1f}" y="{y:.1f}"/>'
 
 
 def _legend(series: Sequence[Series]) -> str:
@@ -173,6 +183,6 @@ def _legend(series: Sequence[Series]) -> str:
         line = f'<path class="line" d="M1,7H27"{dash}/>' if one.joined else ""
         items.append(
             f'<li><svg class="key s{number % len(COLOURS)}" viewBox="0 0 28 14" aria-hidden="true">'
-            f"{line}{_shape(number, 14, 7, 4)}</svg>{escape(one.label)}</li>"
+            f"{line}{_shape(number, 14, 7, _SIZES[1])}</svg>{escape(one.label)}</li>"
         )
     return f'<ul class="legend">{"".join(items)}</ul>'

@@ -16,6 +16,7 @@ from poisonbench.page.groups import Row
 from poisonbench.page.run_pages import ANCHOR, shown
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
+from poisonbench.results.submissions import Submission
 from poisonbench.specs import CraftSpec, PoisonCard, seal_of
 
 if TYPE_CHECKING:
@@ -65,9 +66,10 @@ class Pictures:
 
 @dataclass(frozen=True, kw_only=True)
 class Artefact:
-    """A poison in a results folder, as its card states it."""
+    """A poison in a results folder, as its card states it; of a submission the card alone."""
 
-    path: Path
+    id: str
+    path: Path | None
     card: PoisonCard
 
     @property
@@ -115,7 +117,9 @@ class PoisonPage:
         return bool(self.runs) and self.runs[0][1].is_targeted
 
 
-def read_artefacts(stores: Sequence[Store]) -> tuple[list[Artefact], list[Trouble]]:
+def read_artefacts(
+    stores: Sequence[Store], submissions: Sequence[Submission] = ()
+) -> tuple[list[Artefact], list[Trouble]]:
     """The cards of all poisons, each digest once, and those that cannot be read."""
     artefacts: dict[str, Artefact] = {}
     damaged = []
@@ -131,7 +135,10 @@ def read_artefacts(stores: Sequence[Store]) -> tuple[list[Artefact], list[Troubl
                 fault = fault.replace(str(store.root), "")
                 damaged.append(Trouble(f"poisons/{path.name}", fault))
             else:
-                artefacts.setdefault(card.digest, Artefact(path=path, card=card))
+                artefacts.setdefault(card.digest, Artefact(id=path.name, path=path, card=card))
+    for submission in submissions:
+        for poison_id, card in submission.cards.items():
+            artefacts.setdefault(card.digest, Artefact(id=poison_id, path=None, card=card))
     return [artefacts[digest] for digest in sorted(artefacts)], damaged
 
 
@@ -146,7 +153,7 @@ def poison_pages(
                 if run.spec.poison_digest is not None:
                     of_digest.setdefault(run.spec.poison_digest, []).append((entry.label, row, run))
     known = {artefact.card.digest: artefact for artefact in artefacts}
-    anchors = {artefact.path.name: artefact.anchor for artefact in artefacts}
+    anchors = {artefact.id: artefact.anchor for artefact in artefacts}
     trained = [
         _of_runs(digest, of_digest[digest], known.get(digest), anchors, sets)
         for digest in of_digest
@@ -213,7 +220,7 @@ def _of_artefact(
         rho=None,
         scenario="",
         facts=(("data set", name), ("digest", card.digest), *_card_facts(card)),
-        pools=(Pool("+".join(attacks), artefact.path.name, settings, None),),
+        pools=(Pool("+".join(attacks), artefact.id, settings, None),),
         runs=tuple(users),
         pictures=_pictures(artefact, name, sets),
     )
@@ -228,7 +235,7 @@ def _users(
         for runs in of_digest.values()
         for one in runs
         if (origin := one[2].labels.poison) is not None
-        and artefact.path.name in {pool.id for pool in origin.pools.values()}
+        and artefact.id in {pool.id for pool in origin.pools.values()}
     ]
 
 
@@ -250,6 +257,8 @@ def _lines(settings: Mapping[str, Any]) -> str:
 
 
 def _pictures(artefact: Artefact, dataset: str, sets: DataSets) -> Pictures:
+    if artefact.path is None:
+        return Pictures(remark="A submission has its card alone: no pictures.")
     from poisonbench.page.poison_pictures import pictures_of
 
     return pictures_of(artefact, dataset, sets)

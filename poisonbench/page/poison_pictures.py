@@ -95,11 +95,12 @@ def pictures_of(artefact: Artefact, dataset: str, sets: DataSets) -> Pictures:
     from poisonbench.data.artefacts import read_poison
 
     spec = artefact.card.spec
+    assert artefact.path is not None
     try:
         data = sets.load(dataset, spec.seed if isinstance(spec, CraftSpec) else 0)
         poison = read_poison(artefact.path, data)
     except PoisonbenchError as error:
-        reason = str(error).replace(str(artefact.path), artefact.path.name)
+        reason = str(error).replace(str(artefact.path), artefact.id)
         return Pictures(remark=f"No pictures: {reason.replace(str(sets.root), 'DATA')}")
     return _drawn(poison, data, dataset)
 

@@ -194,11 +194,11 @@ def _curves(record: RunRecord) -> tuple[Markup, Markup, str]:
     epochs = [point.epoch for point in curve]
     loss = Series(label="loss", x=epochs, y=[point.loss for point in curve])
     right = Series(label="accuracy", x=epochs, y=[100 * p.validation_accuracy for p in curve])
-    lines = [f"{'epoch':>5}  {'images':>8}  {'loss':>10}  {'validation accuracy':>19}"]
+    lines = ["epoch\timages\tloss\tvalidation accuracy"]
     for point in curve:
         images = "-" if point.images is None else str(point.images)
         accuracy = f"{100 * point.validation_accuracy:.2f} %"
-        lines.append(f"{point.epoch:>5}  {images:>8}  {point.loss:>10.4g}  {accuracy:>19}")
+        lines.append(f"{point.epoch}\t{images}\t{point.loss:.4g}\t{accuracy}")
     return (
         plot(_panel("Training loss", "training loss", loss), has_markers=False),
         plot(_panel("Validation accuracy", "validation accuracy, %", right), has_markers=False),

@@ -19,6 +19,7 @@ from typing import Any
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.page.document import build_page
 from poisonbench.results.store import Store
+from poisonbench.results.submissions import SUFFIX
 from poisonbench.sweep.costs import Costs
 from poisonbench.sweep.job_states import JobStates, State
 from poisonbench.sweep.plan import Plan, read_plan
@@ -26,7 +27,7 @@ from poisonbench.sweep.plan import Plan, read_plan
 HOST = "127.0.0.1"
 
 #: What of a folder the page is made of.
-_SHOWN = ("runs/*.json", "poisons/*/card.json", "figures/*.json")
+_SHOWN = ("runs/*.json", "poisons/*/card.json", "figures/*.json", f"*{SUFFIX}")
 
 #: Jobs that the progress names one by one.
 _MOST_JOBS = 20

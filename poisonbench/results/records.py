@@ -364,8 +364,17 @@ def read_record(path: Path) -> RunRecord:
             edited file). A record from before there were seals has none.
     """
     try:
-        raw = json.loads(read_shared(path).decode())
-    except (OSError, ValueError, RecursionError) as error:
+        data = read_shared(path)
+    except OSError as error:
+        raise _refused(path, f"a run record in JSON, got {error};") from None
+    return parse_record(data, path)
+
+
+def parse_record(data: bytes, path: Path) -> RunRecord:
+    """Check the bytes of one record, which lie at a path; as :func:`read_record`."""
+    try:
+        raw = json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
         raise _refused(path, f"a run record in JSON, got {error};") from None
     if not isinstance(raw, dict) or raw.get("schema") not in range(1, SCHEMA + 1):
         schema = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__

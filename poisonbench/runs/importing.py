@@ -1,12 +1,15 @@
 """Importing: from a published poison set to an artefact in the store."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from msgspec import structs
 
 from poisonbench.core.errors import ArtefactError, UsageError
+from poisonbench.data.artefacts import check_dataset
+from poisonbench.data.exchange import Exchange, published_labels, read_exchange
 from poisonbench.data.poison import assemble, make_poison
 from poisonbench.data.poison_sets import (
     UNTARGETED_FORMATS,
@@ -99,6 +102,31 @@ def import_poison(
         raise ArtefactError(f"{path}: {error}; raise --epsilon or leave it out") from None
     context.store.check_writable()
     return publish(context, poison, dataset)
+
+
+def import_exchange(
+    context: RunContext, path: Path, form: Exchange, dataset: str | None = None
+) -> Crafted:
+    """What was exported, as the artefact that it was: the same id, images, labels and card.
+
+    The data set is by default the one that the card names.
+
+    Raises:
+        ArtefactError: unreadable, unsafe, edited, over its budget, or of another data set.
+    """
+    poison, labels = read_exchange(path, form)
+    data = context.dataset(dataset or poison.card.dataset.name)
+    poison = replace(poison, path=path)
+    check_dataset(poison, data)
+    own = published_labels(poison, data)
+    if not torch.equal(labels, own):
+        row = int(poison.indices[int((labels != own).nonzero()[0])])
+        raise ArtefactError(
+            f"{path}: expected the labels of the data set's own images, got another for row {row}; "
+            "export the poison anew"
+        )
+    context.store.check_writable()
+    return publish(context, poison, data)
 
 
 def _import_generator(

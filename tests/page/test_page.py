@@ -202,7 +202,7 @@ def test_accuracies_by_class_and_by_batch_statistics_are_shown(tmp_path):
         metrics={"per_class_accuracy": [0.25, 0.75], "batch_statistics_accuracy": 0.8125},
     )
     document = Document(text_of(folder_of(tmp_path, run)))
-    assert {"25.0 %", "75.0 %"} <= set(document.texts["b"])
+    assert {"25.0 %", "75.0 %"} <= set(document.texts["li"])
     assert "81.25 %" in document.texts["dd"]
 
 

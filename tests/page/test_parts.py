@@ -276,7 +276,7 @@ def test_pictures_need_no_record(artefact, tmp_path):
     (tmp_path / "poisons" / artefact.name).symlink_to(artefact)
     text = build_page([tmp_path], Path("data")).text
     assert "No run was trained on it." in text
-    assert text.count('alt="poisoned"') == 10
+    assert text.count("alt=poisoned") == 10
 
 
 def test_outcomes_by_image_narrow_the_interval():

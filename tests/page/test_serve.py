@@ -46,7 +46,7 @@ def test_it_listens_on_this_machine_alone(server):
 def test_the_page_is_fresh_and_says_which_it_is(server, tmp_path):
     text = get(server)
     digest = json.loads(get(server, "/news"))["digest"]
-    assert f'data-digest="{digest}"' in text
+    assert f"data-digest={digest}" in text
     assert "connect-src 'self'" in html.unescape(text)
     run = make_record(0.8, trial=1)
     Store(tmp_path).write_record(run)
