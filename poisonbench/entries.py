@@ -211,6 +211,7 @@ class AttackEntry(Entry):
         norm: of its budget, in a word or two.
         cost: of a poison, in a few words.
         not_grey: why it does not work on grey images; empty where it does.
+        against: defenses that it can be crafted against, by its setting of that name.
     """
 
     kind: ClassVar[str] = "an attack"
@@ -226,12 +227,14 @@ class AttackEntry(Entry):
     norm: str = "linf"
     cost: str = ""
     not_grey: str = ""
+    against: tuple[str, ...] = ()
 
     @property
     def about(self) -> str:
-        """What it does and is for, its norm, its cost, and whether it works on grey images."""
+        """What it does and is for, its norm and cost, on which images, and what it adapts to."""
         grey = f"not on grey images: {self.not_grey}" if self.not_grey else "grey and colour"
-        parts = (super().about, f"norm {self.norm}", self.cost, grey)
+        adaptive = f"adaptive against {', '.join(self.against)}" if self.against else ""
+        parts = (super().about, f"norm {self.norm}", self.cost, grey, adaptive)
         return "; ".join(part for part in parts if part)
 
     def __post_init__(self) -> None:

@@ -179,7 +179,7 @@ class LabelledImages:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What every attack may look at. There is no test split here and no defense."""
+    """What every attack may look at. There is no test split here, and no victim's defense."""
 
     #: The clean images that it may change, float32 in [0, 1], on the device.
     images: Tensor
@@ -191,6 +191,9 @@ class Task:
     report: Callable[[int, int], None]
     #: Where an attack may save itself between two steps, with all its targets.
     checkpoint: AttackCheckpoint = NO_CHECKPOINT
+    #: Settings of the defense that an adaptive attack's ``config.against`` names, its defaults for
+    #: the data set; None where it names none.
+    assumed: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
