@@ -145,7 +145,8 @@ class AssumedHint(AssumedDefense):
         self, config: hint.Config, validation: LabelledImages, generator: torch.Generator
     ) -> None:
         self.config, self.generator = config, generator
-        self.validation = Split(validation.images, validation.labels)
+        levels = (validation.images * 255).round().to(torch.uint8)
+        self.validation = Split(levels, validation.labels)
         self.noise: Tensor | None = None
 
     def meet(self, model: Classifier, images: Tensor, labels: Tensor, num_classes: int) -> None:
