@@ -180,6 +180,10 @@ def _is_trigger_config(value: Any) -> bool:
     return _is_attack_config(value) and hasattr(value, "clean_label")
 
 
+def _is_adaptive_config(value: Any) -> bool:
+    return _is_attack_config(value) and hasattr(value, "against")
+
+
 def _is_profiles(value: Any) -> bool:
     levels = list(value.values()) if isinstance(value, Mapping) else [None]
     levels += [by for level in levels if isinstance(level, Mapping) for by in level.values()]
@@ -265,7 +269,10 @@ class AttackEntry(Entry):
             "Config": ("a frozen dataclass that derives from TriggerConfig", _is_trigger_config),
             "stamp": ("a function of images, a Config and a generator", _takes(3)),
         }
-        return {**needs, **stamps} if self.has_trigger else needs
+        adapts: Needs = {
+            "Config": ("an attack's Config with a setting against", _is_adaptive_config)
+        }
+        return needs | (stamps if self.has_trigger else {}) | (adapts if self.against else {})
 
 
 @dataclass(frozen=True, kw_only=True)

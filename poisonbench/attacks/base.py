@@ -38,7 +38,8 @@ Budget      ``config.budget`` in ``config.norm``: of linf no pixel may change by
 Labels      Poisons keep theirs, but those of a trigger without ``clean_label``: the harness gives
             them the target class, and the artefact states it.
 Seen        clean images and labels, and surrogates trained on clean data.
-            Not seen: test images but the target, the defense, the victim's weights and seeds.
+            Not seen: test images but the target, the victim's defense, weights and seeds. What an
+            adaptive attack expects of a defense is ``task.assumed``.
 Randomness  comes from the task's generators alone. They are on the CPU: draw there, then ``send``
             (``core/devices.py``), which does not wait for a GPU. What becomes of a target depends
             on its own rows and its own generator.

@@ -428,3 +428,10 @@ def test_the_registry_says_which_attacks_can_be_adaptive():
 def test_em_says_why_it_is_not_crafted_against_epic():
     with pytest.raises(ValueError, match=r"EM's own loss takes that of every poison to 0"):
         em.Config(against="epic")
+
+
+def test_an_entry_that_adapts_needs_the_setting():
+    entry = dataclasses.replace(registry.attacks()["dap"], against=("jpeg",))
+    assert "expected Config in poisonbench.attacks.delusive_adversarial" in entry.fault()
+    assert "with a setting against" in entry.fault()
+    assert not registry.attacks()["pgd"].fault()
