@@ -272,7 +272,8 @@ class AttackEntry(Entry):
         adapts: Needs = {
             "Config": ("an attack's Config with a setting against", _is_adaptive_config)
         }
-        return needs | (stamps if self.has_trigger else {}) | (adapts if self.against else {})
+        more: Needs = stamps if self.has_trigger else adapts if self.against else {}
+        return {**needs, **more}
 
 
 @dataclass(frozen=True, kw_only=True)
