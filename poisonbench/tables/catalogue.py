@@ -236,8 +236,10 @@ def build(
         state.append(f"Not in the paper's table: {', '.join(extra)}.")
     is_of_mix = key in untargeted()
     state += _several_poisons(compared, records) if is_of_mix else []
+    # Adaptive poisons are run where somebody asks for them.
+    planned = [cell for cell in every if not cell.against]
     # Of chosen poisons the commands would make others.
-    if not poisons and (short := sum(bool(cell.missing(records)) for cell in every)):
+    if not poisons and (short := sum(bool(cell.missing(records)) for cell in planned)):
         option = "" if reading == DEFAULT_READING else f"--reading {reading} "
         state.append(f"{short} cell(s) lack runs ({option}--missing).")
     state += _left_out(names, compared, every_run)
