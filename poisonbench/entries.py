@@ -180,6 +180,10 @@ def _is_trigger_config(value: Any) -> bool:
     return _is_attack_config(value) and hasattr(value, "clean_label")
 
 
+def _is_adaptive_config(value: Any) -> bool:
+    return _is_attack_config(value) and hasattr(value, "against")
+
+
 def _is_profiles(value: Any) -> bool:
     levels = list(value.values()) if isinstance(value, Mapping) else [None]
     levels += [by for level in levels if isinstance(level, Mapping) for by in level.values()]
@@ -211,6 +215,7 @@ class AttackEntry(Entry):
         norm: of its budget, in a word or two.
         cost: of a poison, in a few words.
         not_grey: why it does not work on grey images; empty where it does.
+        against: defenses that it can be crafted against, by its setting of that name.
     """
 
     kind: ClassVar[str] = "an attack"
@@ -226,12 +231,14 @@ class AttackEntry(Entry):
     norm: str = "linf"
     cost: str = ""
     not_grey: str = ""
+    against: tuple[str, ...] = ()
 
     @property
     def about(self) -> str:
-        """What it does and is for, its norm, its cost, and whether it works on grey images."""
+        """What it does and is for, its norm and cost, on which images, and what it adapts to."""
         grey = f"not on grey images: {self.not_grey}" if self.not_grey else "grey and colour"
-        parts = (super().about, f"norm {self.norm}", self.cost, grey)
+        adaptive = f"adaptive against {', '.join(self.against)}" if self.against else ""
+        parts = (super().about, f"norm {self.norm}", self.cost, grey, adaptive)
         return "; ".join(part for part in parts if part)
 
     def __post_init__(self) -> None:
@@ -262,7 +269,11 @@ class AttackEntry(Entry):
             "Config": ("a frozen dataclass that derives from TriggerConfig", _is_trigger_config),
             "stamp": ("a function of images, a Config and a generator", _takes(3)),
         }
-        return {**needs, **stamps} if self.has_trigger else needs
+        adapts: Needs = {
+            "Config": ("an attack's Config with a setting against", _is_adaptive_config)
+        }
+        more: Needs = stamps if self.has_trigger else adapts if self.against else {}
+        return {**needs, **more}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,6 +48,7 @@ ATTACKS = _ours(
         "climb the loss of the true label",
         when="untargeted, in the paper's mix",
         cost="minutes, 40 passes over the images",
+        against=("jpeg", "grayscale", "epic", "friends", "hint"),
     ),
     AttackEntry(
         "dap",
@@ -119,6 +120,7 @@ ATTACKS = _ours(
         module="error_minimising",
         trains=False,
         trains_itself=True,
+        against=("jpeg", "grayscale", "friends", "hint"),
     ),
     AttackEntry(
         "rem",
@@ -140,6 +142,7 @@ ATTACKS = _ours(
         scenario="scratch",
         cost="minutes to hours a target",
         not_in={"transfer": "leads the training of layers that are frozen there"},
+        against=("jpeg", "grayscale", "epic", "friends", "hint"),
     ),
     AttackEntry(
         "bp",

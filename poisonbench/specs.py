@@ -137,7 +137,7 @@ class RunSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="defend
 
 
 class MethodSpec(JsonPart, frozen=True, kw_only=True):
-    """A defense that a network was pretrained under."""
+    """A defense that a network was trained under, or that an attacker assumed."""
 
     method: str
     version: int = msgspec.field(name="recipe_number")
@@ -184,7 +184,8 @@ class ShareSpec(JsonPart, frozen=True, kw_only=True):
 class CraftSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="craft"):
     """A poison that one attack crafted; the data set is the digest of its splits.
 
-    ``share`` is null where an attack crafts every training image, or has a target.
+    ``share`` is null where an attack crafts every training image, or has a target; ``against`` is
+    the defense that an adaptive attack had in the loop.
     """
 
     attack: str
@@ -196,6 +197,7 @@ class CraftSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="craf
     trial: int
     targeting: TargetingSpec | None = None
     share: ShareSpec | None = None
+    against: MethodSpec | None = None
 
 
 class MixSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="mix"):

@@ -38,7 +38,8 @@ Budget      ``config.budget`` in ``config.norm``: of linf no pixel may change by
 Labels      Poisons keep theirs, but those of a trigger without ``clean_label``: the harness gives
             them the target class, and the artefact states it.
 Seen        clean images and labels, and surrogates trained on clean data.
-            Not seen: test images but the target, the defense, the victim's weights and seeds.
+            Not seen: test images but the target, the victim's defense, weights and seeds. What an
+            adaptive attack expects of a defense is ``task.assumed``.
 Randomness  comes from the task's generators alone. They are on the CPU: draw there, then ``send``
             (``core/devices.py``), which does not wait for a GPU. What becomes of a target depends
             on its own rows and its own generator.
@@ -179,7 +180,7 @@ class LabelledImages:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What every attack may look at. There is no test split here and no defense."""
+    """What every attack may look at. There is no test split here, and no victim's defense."""
 
     #: The clean images that it may change, float32 in [0, 1], on the device.
     images: Tensor
@@ -191,6 +192,9 @@ class Task:
     report: Callable[[int, int], None]
     #: Where an attack may save itself between two steps, with all its targets.
     checkpoint: AttackCheckpoint = NO_CHECKPOINT
+    #: Settings of the defense that an adaptive attack's ``config.against`` names, its defaults for
+    #: the data set; None where it names none.
+    assumed: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)

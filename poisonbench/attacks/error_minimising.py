@@ -17,6 +17,9 @@ Given images x with labels y, x' = x, and a network f with random weights theta:
     class c.
 3.  End when f's error on x', in eval mode, is no more than ``stop_error``, or after ``rounds``.
 
+--against puts a defense in the loop (``attacks/shared/adaptive.py``): f is trained on x' as the
+defense leaves them, and steps and error are of that too.
+
 Deviations  noise is kept as the image plus noise, within [0, 1], so that none is stored that has no
             effect; the code cuts it off at epsilon alone. Batches of SGD are drawn with
             replacement. The code ends by the error alone; here ``rounds`` bounds a network that
@@ -31,11 +34,17 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackConfig, AttackTask
+from poisonbench.attacks.shared.adaptive import (
+    IN_THE_LOOP,
+    AssumedHint,
+    assumed_defense,
+    looks_at,
+)
 from poisonbench.attacks.shared.resuming import resume
 from poisonbench.attacks.shared.trained_network import SgdSettings, TrainedNetwork
 from poisonbench.core.devices import send
 from poisonbench.core.errors import DivergedError
-from poisonbench.core.settings import Profiles, setting
+from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.core.work import Passes, Sizes, Work
 from poisonbench.models.classifier import pass_size
 from poisonbench.models.folding import folded
@@ -84,6 +93,18 @@ class Config(AttackConfig):
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Arithmetic of the network; auto: bfloat16 where the device has it."
     )
+    against: Literal["none", "jpeg", "grayscale", "epic", "friends", "hint"] = setting(
+        "none", IN_THE_LOOP, extension=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.against != "epic",
+            "against: expected another defense than epic, got epic, which drops poisons whose "
+            "gradient softmax - onehot stands alone; EM's own loss takes that of every poison to "
+            "0, so that none does: plain EM is the adaptive attack; leave it out",
+        )
 
     @property
     def is_of_class(self) -> bool:
@@ -111,7 +132,7 @@ def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
     """All rounds, which the error may cut short."""
     rounds, precision = config.rounds, config.precision
     trained = rounds * config.batches * config.batch_size
-    seen = rounds * config.steps_a_round * config.seen(sizes.images)
+    seen = rounds * config.steps_a_round * config.seen(sizes.images) * looks_at(config.against)
     return Work(
         passes=(
             Passes(kind="training", images=trained, batch=config.batch_size, precision=precision),
@@ -133,6 +154,9 @@ def craft(task: AttackTask, config: Config) -> Tensor:
         clip=5.0,
     )
     network = TrainedNetwork(task.untrained(), sgd)
+    defense = assumed_defense(config.against, task.assumed, task.generator)
+    if config.against == "hint":
+        defense = AssumedHint(task.assumed, task.validation, task.generator)
     descent = ProjectedGradient(
         Ball(config.epsilon), config.steps_a_round, -config.step_ratio, config.precision
     )
@@ -155,8 +179,11 @@ def craft(task: AttackTask, config: Config) -> Tensor:
         if position["pass"] == 0:
             drawn = (config.batches, config.batch_size)
             batches = torch.randint(len(clean), drawn, generator=task.generator)
+            if position["round"]:
+                # Before that the network knows nothing of the images.
+                defense.meet(network.model, poisoned(), labels, task.num_classes)
             for rows in send(batches, device):
-                network.step(poisoned(rows), labels[rows])
+                network.step(defense.seen(poisoned(rows), rows), labels[rows])
             if config.is_of_class:
                 order.copy_(send(torch.randperm(len(clean), generator=task.generator), device))
 
@@ -167,7 +194,7 @@ def craft(task: AttackTask, config: Config) -> Tensor:
                 part.contiguous(memory_format=torch.channels_last)
                 for part in (clean[rows], poisoned(rows))
             )
-            moved = descent.perturb_batch(frozen, images, labels[rows], start)
+            moved = descent.perturb_batch(frozen, images, labels[rows], start, defense)
             if config.is_of_class:
                 noise.copy_(class_means(moved - images, labels[rows], noise))
             else:
@@ -180,7 +207,7 @@ def craft(task: AttackTask, config: Config) -> Tensor:
 
         # 3. Is it low enough?
         position = {"round": position["round"] + 1, "pass": 0}
-        if _error(network, poisoned(), labels) <= config.last_error:
+        if _error(network, defense.seen(poisoned()), labels) <= config.last_error:
             break
     return poisoned()
 

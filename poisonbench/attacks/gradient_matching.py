@@ -17,6 +17,9 @@ Given surrogates f trained on clean data, base images of the intended class and 
     cross-entropy of the augmented poisons at their labels, goal), one cosine over all parameters
     together. Training on the poisons then lowers the target's loss at the intended class too.
 
+--against puts a defense in the loop (``attacks/shared/adaptive.py``), between the poisons and their
+augmentation.
+
 Surrogates are in eval mode: with the statistics of the batch of poisons in batch norm the attack
 hardly works (2 of 16 targets instead of 13, on MNIST).
 
@@ -25,6 +28,8 @@ Deviations  those of brewing. The sample's surrogates are at several stages of t
 """
 
 import warnings
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +37,14 @@ from torch import Tensor
 from torch.func import functional_call
 
 from poisonbench.attacks.base import TargetedTask
+from poisonbench.attacks.shared.adaptive import (
+    EPIC_WEIGHT,
+    IN_THE_LOOP,
+    assumed_defense,
+    class_gradients,
+    gradient_distance,
+    looks_at,
+)
 from poisonbench.attacks.shared.targeted_optimiser import (
     DATA_PRESETS,
     BrewingConfig,
@@ -40,7 +53,7 @@ from poisonbench.attacks.shared.targeted_optimiser import (
     surrogate_models,
 )
 from poisonbench.attacks.shared.unrolled_step import weights_of
-from poisonbench.core.settings import Profiles
+from poisonbench.core.settings import Profiles, setting
 from poisonbench.core.work import Sizes, Work
 from poisonbench.models.classifier import Classifier
 from poisonbench.training.precision import precise
@@ -66,13 +79,19 @@ PROFILES: Profiles = {
 _SHORT = 1e-6
 
 
-#: The defaults are HINT's for CIFAR-10.
-Config = BrewingConfig
+@dataclass(frozen=True, kw_only=True)
+class Config(BrewingConfig):
+    """Settings of gradient matching; the defaults are HINT's for CIFAR-10."""
+
+    against: Literal["none", "jpeg", "grayscale", "epic", "friends", "hint"] = setting(
+        "none", IN_THE_LOOP, extension=True
+    )
 
 
 def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
     """The steps of all restarts."""
-    return brewing_work("matching", config, recipe, sizes)
+    looks = looks_at(config.against)
+    return brewing_work("matching", config, recipe, replace(sizes, images=looks * sizes.images))
 
 
 def craft(task: TargetedTask, config: Config) -> Tensor:
@@ -90,19 +109,39 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
         goals.append(F.normalize(torch.stack(rows), eps=1e-12))
     shortest = torch.full((), torch.inf, device=task.images.device)
 
+    defenses = [
+        assumed_defense(config.against, task.assumed, generator) for generator in task.generators
+    ]
+    train, centres = task.train, []
+    if config.against == "epic":
+        centres = [
+            class_gradients(model, train.images, train.labels, task.num_classes) for model in models
+        ]
+
     # 2. Brew. Targets take turns: their gradients are as large as the model.
     def objective(number: int, images: Tensor, targets: Tensor) -> Tensor:
         losses = []
         groups = zip(images, task.labels[targets], goals[number][targets], strict=True)
-        for poisons, labels, goal in groups:
+        for poisons, own_labels, goal in groups:
+            labels = own_labels.repeat(len(poisons) // len(own_labels))
             gradient = parameter_gradient(
                 models[number], poisons, labels, create_graph=True, precision=config.precision
             )
-            losses.append(matching_loss(gradient, goal))
+            loss = matching_loss(gradient, goal)
+            if centres:
+                distance = gradient_distance(models[number](poisons), labels, centres[number])
+                loss = loss + EPIC_WEIGHT * distance.mean()
+            losses.append(loss)
             torch.minimum(shortest, gradient.detach().norm(), out=shortest)
         return torch.stack(losses)
 
-    poisons = optimise_poisons(task, config, objective, models)
+    def view(images: Tensor, targets: Tensor) -> Tensor:
+        if config.against == "none":
+            return images
+        pairs = zip(images, targets.tolist(), strict=True)
+        return torch.stack([defenses[target].view(poisons, 0) for poisons, target in pairs])
+
+    poisons = optimise_poisons(task, config, objective, models, view)
     if float(shortest) < _SHORT:
         warnings.warn(
             f"gm: expected a gradient of the poisons of norm {_SHORT:g} or more, got "

@@ -14,6 +14,8 @@ Given a surrogate f trained on clean data, images x with labels y:
 2.  Repeat ``steps`` times: x' <- project(x' + alpha * sign(grad of CE(f(x'), y))).
 3.  With several restarts keep, for each image, the end point of the highest loss.
 
+--against puts a defense in the loop (``attacks/shared/adaptive.py``).
+
 Deviations  HINT states neither steps, step size, start nor restarts: 40 steps of epsilon / 10 from
             one random start are this project's choice. Fowl et al. take 250 steps of
             epsilon / 20 from a clamped Gaussian, 8 restarts and augmentation: set ``--steps 250
@@ -28,6 +30,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackConfig, AttackTask
+from poisonbench.attacks.shared.adaptive import IN_THE_LOOP, assumed_defense, looks_at
 from poisonbench.core.settings import Profiles, setting
 from poisonbench.core.work import Passes, Sizes, Work
 from poisonbench.training.projected_gradient import (
@@ -64,11 +67,14 @@ class Config(AttackConfig):
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Arithmetic of the attack's passes; auto: bfloat16 where the device has it."
     )
+    against: Literal["none", "jpeg", "grayscale", "epic", "friends", "hint"] = setting(
+        "none", IN_THE_LOOP, extension=True
+    )
 
 
 def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
     """The steps on one surrogate."""
-    images = sizes.images * config.steps * config.restarts
+    images = sizes.images * config.steps * config.restarts * looks_at(config.against)
     return Work(
         passes=(Passes(kind="pixels", images=images, precision=config.precision),),
         surrogates=((0, recipe.epochs),),
@@ -81,6 +87,8 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     model, device = task.surrogate(), task.images.device
     ball = Ball(config.epsilon)
     ascent = ProjectedGradient(ball, config.steps, config.step_ratio, config.precision)
+    defense = assumed_defense(config.against, task.assumed, task.generator)
+    defense.meet(model, task.images, task.labels, task.num_classes)
     best_images = task.images
     best_losses = torch.full((len(task.images),), -torch.inf, device=device)
     for restart in range(config.restarts):
@@ -97,6 +105,7 @@ def craft(task: AttackTask, config: Config) -> Tensor:
             task.labels,
             start=start,
             draws=draws,
+            hooks=defense,
             report=lambda done, total, before=restart: task.report(  # type: ignore[misc]
                 before * total + done, config.restarts * total
             ),
@@ -106,7 +115,7 @@ def craft(task: AttackTask, config: Config) -> Tensor:
             return images
 
         # 3. Keep the highest loss.
-        losses = example_losses(model, images, task.labels)
+        losses = example_losses(model, defense.seen(images), task.labels)
         better = losses > best_losses
         best_images = torch.where(better[:, None, None, None], images, best_images)
         best_losses = torch.maximum(losses, best_losses)

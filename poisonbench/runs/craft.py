@@ -89,7 +89,8 @@ def _craft_pool(context: RunContext, dataset: Dataset, pool: Pool) -> Crafted:
     def surrogate() -> Classifier:
         if not settings.entry.trains:
             raise UsageError(f"{name}: expected trains=True in the entry, got use of a surrogate")
-        return trained_models(context, dataset, recipe, pool.surrogate)[0]
+        under = pool.surrogate_defense
+        return trained_models(context, dataset, recipe, pool.surrogate, defense=under)[0]
 
     def untrained() -> Classifier:
         if not settings.entry.trains_itself:
@@ -117,6 +118,7 @@ def _craft_pool(context: RunContext, dataset: Dataset, pool: Pool) -> Crafted:
             generator=generator,
             report=checkpoint.report,
             checkpoint=checkpoint,
+            assumed=pool.against and pool.against.config,
             **extra,
         )
         images = crafted_by(settings, task, train.images, context.say)

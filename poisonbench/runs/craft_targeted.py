@@ -106,7 +106,8 @@ def _attack(
 
     def snapshots(number: int, epochs: Sequence[int]) -> list[Classifier]:
         spec = structs.replace(pool.surrogate, number=number)
-        return trained_models(context, dataset, recipe, spec, epochs=epochs)
+        under = pool.surrogate_defense
+        return trained_models(context, dataset, recipe, spec, epochs=epochs, defense=under)
 
     train = dataset.train.to(context.device)
     rows = torch.stack([poisoned for _, poisoned in targets]).to(context.device)
@@ -124,6 +125,7 @@ def _attack(
         generators=list(checkpoint.generators.values()),
         report=checkpoint.report,
         checkpoint=checkpoint,
+        assumed=pool.against and pool.against.config,
     )
     return crafted_by(pool.settings, task, train.images[rows], context.say)
 

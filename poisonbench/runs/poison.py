@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from poisonbench.core.canonical import spec_id
@@ -18,7 +19,7 @@ from poisonbench.data.poison import Poison, make_poison
 from poisonbench.data.splits import Dataset
 from poisonbench.data.targets import check_target
 from poisonbench.models import check_model
-from poisonbench.registry import attacks
+from poisonbench.registry import attacks, defenses, find
 from poisonbench.requests import (
     DEFAULT_RHO,
     TRIGGER_RHO,
@@ -31,11 +32,22 @@ from poisonbench.runs.context import RunContext
 from poisonbench.runs.method_settings import Settings, differing, read_settings, typed_values
 from poisonbench.runs.trained_models import model_spec
 from poisonbench.runs.trigger import check_trigger
-from poisonbench.specs import CraftSpec, ModelSpec, PoisonSpec, ShareSpec, TargetingSpec
+from poisonbench.specs import (
+    CraftSpec,
+    MethodSpec,
+    ModelSpec,
+    PoisonSpec,
+    ShareSpec,
+    TargetingSpec,
+)
 from poisonbench.targeting import Goal, Targeting, Trigger, own_targeting
+from poisonbench.training.state import Defense
 
 #: Settings of the victim that change no poison.
 VICTIMS_OWN = ("transfer_share", "norm_drift")
+
+#: Defenses that an adaptive attack's surrogate is trained under.
+TRAINED_UNDER = ("hint",)
 
 
 @dataclass(frozen=True)
@@ -51,12 +63,14 @@ class Pool:
     """One attack, fully set: what crafts the poison of every image, or of one target.
 
     The recipe of the settings and the spec ``surrogate`` are the surrogate's; ``spec`` is all that
-    determines the poison.
+    determines the poison; ``against`` are the settings of the defense that an adaptive attack has
+    in the loop.
     """
 
     settings: Settings
     surrogate: ModelSpec
     spec: CraftSpec
+    against: Settings | None = None
 
     @cached_property
     def id(self) -> str:
@@ -65,12 +79,22 @@ class Pool:
 
     @property
     def surrogate_text(self) -> str:
-        """``", surrogate mnist-cnn of 7 epochs"``; empty where the attack has none."""
+        """``", surrogate mnist-cnn of 7 epochs, against jpeg"``; empty without either."""
+        against = "" if self.against is None else f", against {self.against.entry.name}"
         if not self.settings.entry.has_network:
-            return ""
+            return against
         if self.settings.entry.trains_itself:
-            return f", network {self.surrogate.model}"
-        return f", surrogate {self.surrogate.model} of {self.settings.recipe.epochs} epochs"
+            return f", network {self.surrogate.model}{against}"
+        epochs = self.settings.recipe.epochs
+        return f", surrogate {self.surrogate.model} of {epochs} epochs{against}"
+
+    @property
+    def surrogate_defense(self) -> Defense | None:
+        """What the surrogate is trained under, for one training; None where that is plain."""
+        if self.against is None or self.surrogate.defense is None:
+            return None
+        defense: Defense = self.against.module.build(self.against.config, self.settings.recipe)
+        return defense
 
 
 @dataclass(frozen=True)
@@ -267,6 +291,13 @@ def _pools(
         # The surrogates of a targeted attack are the same for all trials.
         trial = request.trial if targeting is None else 0
         surrogate = model_spec(context, dataset, settings.recipe, "surrogate", trial, network)
+        against = _against(dataset, settings, network) if entry.against else None
+        expected = None
+        if against is not None:
+            version, config = against.module.VERSION, as_json(against.config)
+            expected = MethodSpec(method=against.entry.name, version=version, config=config)
+            if against.entry.name in TRAINED_UNDER and not entry.trains_itself:
+                surrogate = structs.replace(surrogate, defense=expected)
         has_surrogate = entry.has_network or bool(entry.scenario)
         if has_surrogate:
             check_model(surrogate.model, dataset.image_shape)
@@ -280,11 +311,31 @@ def _pools(
             trial=request.trial,
             targeting=None if targeting is None else _crafting_part(targeting),
             share=_share(dataset, settings, rho, poison.selection) if entry.has_trigger else None,
+            against=expected,
         )
         if spec.share is not None:
             check_trigger(dataset, settings, spec)
-        pools[name] = Pool(settings, surrogate, spec)
+        pools[name] = Pool(settings, surrogate, spec, against)
     return pools
+
+
+def _against(dataset: Dataset, settings: Settings, network: str | None) -> Settings | None:
+    """The defense that an adaptive attack assumes, at its defaults for the data set; None of none.
+
+    Raises:
+        UsageError: it does not apply to such images, or to a training as short as the surrogate's.
+    """
+    name = settings.config.against
+    if name == "none":
+        return None
+    entry = find("a defense", defenses(), name)
+    entry.check_images(dataset.image_shape)
+    against = read_settings(entry, dataset, "paper", {}, network)
+    try:
+        against.module.build(against.config, settings.recipe)
+    except ValueError as error:
+        raise UsageError(f"--against {name}: {error}") from None
+    return against
 
 
 def _share(

@@ -108,7 +108,7 @@ def trained_models(
         epochs: when to look; at the end of the recipe by default. 0 is the initial state.
         train: what to train on.
         start: what to train, in place; a network with the seeds' initial weights by default.
-        defense: what it is trained under, at the end of the recipe alone; plainly by default.
+        defense: what it is trained under, for this training alone; plainly by default.
 
     Raises:
         ArtefactError: the cached file is damaged.
@@ -121,19 +121,19 @@ def trained_models(
     if not path.exists():
         seeds = seeds or own_seeds(spec)
         model = fresh_network(dataset, spec.model, seeds) if start is None else start
-        watcher = _Watcher(ends)
+        watcher = _Watcher(ends, defense or Defense())
         if ends[-1] > 0:
             shortened = recipe.first_epochs(ends[-1])
             trainer = context.trainer(shortened, seeds, model_id, spec.kind)
             split = dataset.train if train is None else train
             try:
-                trainer.fit(model, split, dataset.validation, defense or watcher)
+                trainer.fit(model, split, dataset.validation, watcher)
             except DivergedError as error:
                 error.args = (f"the {trainer.name} model: {error}",)
                 raise
         prefix = "" if is_whole else f"{ends[-1]}."
         last = {f"{prefix}{key}": value for key, value in model.state_dict().items()}
-        weights = {key: value.cpu().contiguous() for key, value in (watcher.memory | last).items()}
+        weights = {key: value.cpu().contiguous() for key, value in (watcher.seen | last).items()}
         write_bytes(path, save(weights))
         context.checkpoint(model_id).discard()
     prefixes = ["" if is_whole else f"{epoch}." for epoch in epochs or ends]
@@ -201,15 +201,41 @@ def read_kept(path: Path, count: int) -> Tensor:
 
 
 class _Watcher(Defense):
-    """Changes nothing; remembers the weights at the start of some epochs, as ``"EPOCH.KEY"``."""
+    """Trains under a defense; remembers the weights at the start of some epochs."""
 
-    def __init__(self, epochs: Sequence[int]) -> None:
+    def __init__(self, epochs: Sequence[int], defense: Defense) -> None:
+        self.epochs, self.defense = epochs, defense
         super().__init__()
-        self.epochs = epochs
+
+    @property
+    def memory(self) -> dict[str, Tensor]:
+        """The defense's, with the weights in it."""
+        return self.defense.memory
+
+    @memory.setter
+    def memory(self, memory: dict[str, Tensor]) -> None:
+        self.defense.memory = memory
+
+    @property
+    def seen(self) -> dict[str, Tensor]:
+        """The weights, as ``"EPOCH.KEY"``."""
+        return {key: value for key, value in self.memory.items() if key[0].isdigit()}
+
+    def extend(self, train: Split, validation: Split) -> Split:
+        """The defense's."""
+        return self.defense.extend(train, validation)
 
     def start_epoch(self, state: TrainingState) -> TrainingSet:
-        """Copy the weights."""
+        """Copy the weights, before the defense acts."""
         if state.epoch in self.epochs:
             for key, value in state.model.state_dict().items():
                 self.memory[f"{state.epoch}.{key}"] = value.clone()
-        return state.train
+        return self.defense.start_epoch(state)
+
+    def perturb_batch(self, state: TrainingState, images: Tensor, labels: Tensor) -> Tensor:
+        """The defense's."""
+        return self.defense.perturb_batch(state, images, labels)
+
+    def batch_loss(self, state: TrainingState, logits: Tensor, labels: Tensor) -> Tensor:
+        """The defense's."""
+        return self.defense.batch_loss(state, logits, labels)

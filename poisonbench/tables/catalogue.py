@@ -148,14 +148,15 @@ def missing_runs(
         trials: as many of each cell; by default as many as the table wants.
         rhos: only cells of these poison ratios; null for all.
         reading: of the mix.
-        attacks: only clean runs and those on poisons of these attacks, as ``--attack`` names them.
+        attacks: only clean runs and those on poisons of these attacks, as ``--attack`` names them,
+            with ``:jpeg`` behind one that is crafted against a defense; none such without.
 
     Raises:
         UsageError: an unknown method or attack too, or one that the table has no cells of.
     """
     known = registry.defenses()
     named = [registry.find("a defense", known, name).name for name in methods]
-    mixes = [read_mix(name) for name in attacks]
+    texts = [_poison_text(name) for name in attacks]
     records = readings.runs_of(records, reading)
     every = cells(key, records, dataset, named)
     held = {cell.method for cell in every}
@@ -166,24 +167,31 @@ def missing_runs(
             f"--methods: expected defenses that {where} has, got {', '.join(lacking)}; it has "
             + (f"these: {others}" if others else "no cells there")
         )
-    of_attacks = [mix.attacks for mix in mixes]
-    poisons = {cell.attacks for cell in every if cell.rho}
-    if absent := [
-        name for name, own in zip(attacks, of_attacks, strict=True) if own not in poisons
-    ]:
+    poisons = {cell.poison_text for cell in every if cell.rho}
+    if absent := [name for name, text in zip(attacks, texts, strict=True) if text not in poisons]:
         raise UsageError(
             f"--attacks: expected poisons that table {key} has, got {', '.join(absent)}; it has "
-            f"{', '.join(sorted(map('+'.join, poisons)))}"
+            f"{', '.join(sorted(poisons))}"
         )
     requests = [
         cell.request(trial)
         for cell in every
         if (not named or cell.method in named)
         and (rhos is None or cell.rho in rhos)
-        and (not attacks or not cell.rho or cell.attacks in of_attacks)
+        and (cell.poison_text in texts if attacks and cell.rho else not cell.against)
         for trial in replace(cell, trials=cell.trials and (trials or cell.trials)).missing(records)
     ]
     return [readings.asked_in(request, reading) for request in dict.fromkeys(requests)]
+
+
+def _poison_text(name: str) -> str:
+    """A word of ``--attacks`` as :attr:`Cell.poison_text` has it.
+
+    Raises:
+        UsageError: an unknown or repeated attack.
+    """
+    attacks, colon, against = name.partition(":")
+    return "+".join(read_mix(attacks).attacks) + colon + against
 
 
 def build(
@@ -228,8 +236,10 @@ def build(
         state.append(f"Not in the paper's table: {', '.join(extra)}.")
     is_of_mix = key in untargeted()
     state += _several_poisons(compared, records) if is_of_mix else []
+    # Adaptive poisons are run where somebody asks for them.
+    planned = [cell for cell in every if not cell.against]
     # Of chosen poisons the commands would make others.
-    if not poisons and (short := sum(bool(cell.missing(records)) for cell in every)):
+    if not poisons and (short := sum(bool(cell.missing(records)) for cell in planned)):
         option = "" if reading == DEFAULT_READING else f"--reading {reading} "
         state.append(f"{short} cell(s) lack runs ({option}--missing).")
     state += _left_out(names, compared, every_run)

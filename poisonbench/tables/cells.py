@@ -75,6 +75,17 @@ class Cell:
             **(self.names or self.overrides),
         }
 
+    @property
+    def against(self) -> str | None:
+        """The defense that the poison was crafted against; null of one that is not adaptive."""
+        name = self.overrides.get(f"{self.attacks[0]}.against")
+        return None if name is None else str(name)
+
+    @property
+    def poison_text(self) -> str:
+        """The poison as ``--attacks`` names it: ``pgd+dap``, or ``pgd:jpeg`` of an adaptive one."""
+        return "+".join(self.attacks) + (f":{self.against}" if self.against else "")
+
     def matches(self, record: RunRecord) -> bool:
         """Whether a run belongs here: the profile's settings in all that is not overridden."""
         spec, targeting = record.spec, record.spec.targeting

@@ -1,17 +1,19 @@
 """The matrix: every attack against every defense on one data set. Nothing of it is published.
 
-Each untargeted attack poisons alone, and in the mix; targeted attacks stand in a grid of their own,
-of targets hit. The grid ends with what one chooses a defense by: its worst case, what it loses on
-clean data, and its seconds. No torch here.
+Each untargeted attack poisons alone, as it is and as it was crafted against a defense, and in the
+mix. Targeted attacks stand in a grid of their own, of targets hit, and triggers in one of attack
+success and accuracy. The first grid ends with what one chooses a defense by: its worst case, what
+it loses on clean data, and its seconds. No torch here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import fmean
 from typing import Any
 
 from poisonbench import registry
+from poisonbench.requests import Values
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Proportion, Summary
 from poisonbench.tables.cells import (
@@ -24,12 +26,20 @@ from poisonbench.tables.cells import (
 )
 from poisonbench.tables.comparisons import Block, Comparison, interval
 from poisonbench.tables.layout import DASH, show_number
-from poisonbench.tables.measured import average_diagnostic, compare_accuracy, compare_success
+from poisonbench.tables.measured import (
+    average_diagnostic,
+    average_trigger_success,
+    compare_accuracy,
+    compare_success,
+)
 from poisonbench.tables.paper_table import PaperTable, Records, dataset_title, method_labels
 from poisonbench.tables.table3 import find_row, make_cell
 
 #: Poisoned shares of the training images; the worst case is of the first.
 RHOS = (1.0, 0.6)
+
+#: That of triggers, plain and clean-label, which fits into one of ten classes.
+TRIGGER_RHO = 0.05
 
 #: Trials of each cell, of which there are many.
 TRIALS = 3
@@ -57,29 +67,34 @@ class _Row:
 
     label: str
     rho: float
+    is_adaptive: bool
     cells: Mapping[str, Comparison]
+
+
+@dataclass(frozen=True)
+class _Poison:
+    """One row's poison, apart from where it is used."""
+
+    label: str
+    rho: float
+    attacks: tuple[str, ...]
+    overrides: Values = field(default_factory=dict)
 
 
 def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]:
     """The cells of all attacks and of the defenses that are told nothing, in their order."""
-    attacks, defenses = registry.attacks(), registry.defenses()
-    alone = [
-        (name,) for name, entry in attacks.items() if not (entry.scenario or entry.has_trigger)
-    ]
-    poisons = [(1.0, names) for names in (*alone, registry.MIX)]
-    poisons += [(rho, names) for rho in RHOS[1:] for _, names in poisons]
-    targeted = [name for name, entry in attacks.items() if entry.scenario]
+    defenses = registry.defenses()
     # Each sample is for one kind of attacks.
-    poisons = [] if dataset == TARGETED_SAMPLE else [(0.0, registry.MIX), *poisons]
-    targeted = [] if dataset == SAMPLE_DATASET else targeted
+    poisons = [] if dataset == TARGETED_SAMPLE else [*_untargeted(), *_triggers()]
+    has_targets = dataset != SAMPLE_DATASET
     columns = dict.fromkeys(["none", *defenses])
     return [
         cell
         for method in columns
         if not defenses[method].oracle
         for cell in (
-            *(untargeted_cell(dataset, method, rho, names) for rho, names in poisons),
-            *(make_cell(dataset, find_row(dataset, name), method) for name in targeted),
+            *(_cell(dataset, method, poison) for poison in poisons),
+            *(_targeted(dataset, method) if has_targets else ()),
         )
     ]
 
@@ -88,43 +103,111 @@ def untargeted_cell(dataset: str, method: str, rho: float, attacks: tuple[str, .
     """The runs under a defense on poison of attacks in a share rho, 0 for clean data."""
     label = "mix" if attacks == registry.MIX else registry.attacks()[attacks[0]].title
     label += f", rho {rho:g}" if rho not in (0, RHOS[0]) else ""
-    names = {"attack": CLEAN if rho == 0 else label}
+    return _cell(dataset, method, _Poison(CLEAN if rho == 0 else label, rho, attacks))
+
+
+def _untargeted() -> Iterator[_Poison]:
+    """Clean data, then by ratio each attack, and as it was crafted against defenses; the mix."""
+    yield _Poison(CLEAN, 0.0, registry.MIX)
+    for rho in RHOS:
+        more = f", rho {rho:g}" if rho != RHOS[0] else ""
+        for name, entry in registry.attacks().items():
+            if entry.scenario or entry.has_trigger:
+                continue
+            yield _Poison(entry.title + more, rho, (name,))
+            for against in entry.against if rho == RHOS[0] else ():
+                label = entry.title + _against(against)
+                yield _Poison(label, rho, (name,), {f"{name}.against": against})
+        yield _Poison(f"mix{more}", rho, registry.MIX)
+
+
+def _triggers() -> Iterator[_Poison]:
+    """Each attack with a trigger, labels changed or not."""
+    for name, entry in registry.attacks().items():
+        if entry.has_trigger:
+            yield _Poison(f"{entry.title}, dirty label", TRIGGER_RHO, (name,))
+            overrides = {f"{name}.clean_label": True}
+            yield _Poison(f"{entry.title}, clean label", TRIGGER_RHO, (name,), overrides)
+
+
+def _targeted(dataset: str, method: str) -> Iterator[Cell]:
+    """Each targeted attack, and as it was crafted against defenses."""
+    for name, entry in registry.attacks().items():
+        if not entry.scenario:
+            continue
+        row = find_row(dataset, name)
+        yield (plain := make_cell(dataset, row, method))
+        for against in entry.against:
+            overrides = {**row.overrides, f"{name}.against": against}
+            yield replace(plain, overrides=overrides, names={**plain.names, "against": against})
+
+
+def _cell(dataset: str, method: str, poison: _Poison) -> Cell:
     return Cell(
-        dataset=dataset, method=method, rho=rho, names=names, attacks=attacks, trials=TRIALS
+        dataset=dataset,
+        method=method,
+        rho=poison.rho,
+        overrides=poison.overrides,
+        names={"attack": poison.label},
+        attacks=poison.attacks,
+        trials=TRIALS,
     )
 
 
+def _label(cell: Cell) -> str:
+    """The row that a cell is in."""
+    name = str(cell.names["attack"])
+    if cell.scenario is None:
+        return name
+    label = f"{registry.attacks()[name].title} ({cell.names['scenario']})"
+    return label if cell.against is None else f"{label}{_against(cell.against)}"
+
+
+def _against(defense: str) -> str:
+    return f" against {registry.defenses()[defense].title}"
+
+
+def _has_trigger(cell: Cell) -> bool:
+    return registry.attacks()[cell.attacks[0]].has_trigger
+
+
 def _blocks(metric: Metric, dataset: str, cells: Sequence[Cell], records: Records) -> list[Block]:
-    runs = {cell: cell.select(records) for cell in cells}
-    used = [cell for cell in cells if runs[cell]]
+    runs = {cell: own for cell in cells if (own := cell.select(records))}
+    order = list(dict.fromkeys(map(_label, cells)))
     title = dataset_title(dataset)
     blocks = []
-    if untargeted := [cell for cell in used if cell.scenario is None]:
+    if untargeted := [cell for cell in runs if cell.scenario is None and not _has_trigger(cell)]:
         shown = {cell: metric(cell.keys, runs[cell]) for cell in untargeted}
-        blocks.append(_grid(f"{title}: test accuracy, %", shown, records))
-    if targeted := [cell for cell in used if cell.scenario is not None]:
+        blocks.append(_grid(f"{title}: test accuracy, %", shown, order, records))
+    if targeted := [cell for cell in runs if cell.scenario is not None]:
         shown = {
             cell: compare_success(
                 {**cell.keys, "quantity": "attack_success"}, runs[cell], None, trials=cell.trials
             )
             for cell in targeted
         }
-        blocks.append(_grid(f"{title}: targets hit", shown, ()))
+        blocks.append(_grid(f"{title}: targets hit", shown, order, ()))
+    if triggered := [cell for cell in runs if _has_trigger(cell)]:
+        methods = {cell.method for cell in triggered}
+        clean = [cell for cell in runs if not cell.rho and cell.method in methods]
+        beside = {cell: metric(cell.keys, runs[cell]) for cell in (*clean, *triggered)}
+        rates = {cell: average_trigger_success(cell.keys, runs[cell]) for cell in triggered}
+        blocks.append(_trigger_grid(title, beside, rates))
     return blocks
 
 
-def _grid(title: str, shown: Mapping[Cell, Comparison], records: Records) -> Block:
+def _grid(
+    title: str, shown: Mapping[Cell, Comparison], order: Sequence[str], records: Records
+) -> Block:
     """One row an attack, one column a defense that has runs, and the rows to choose by."""
     labels = method_labels()
     columns = dict.fromkeys(cell.method for cell in shown)
     rows: dict[str, _Row] = {}
     for cell, figure in shown.items():
-        label = str(cell.names["attack"])
-        if cell.scenario is not None:
-            label = f"{registry.attacks()[label].title} ({cell.names['scenario']})"
-        row = rows.setdefault(label, _Row(label, cell.rho, {}))
+        label = _label(cell)
+        row = rows.setdefault(label, _Row(label, cell.rho, cell.against is not None, {}))
         rows[label] = replace(row, cells={**row.cells, cell.method: figure})
-    ordered = sorted(rows.values(), key=lambda row: -1 if row.rho == 0 else -row.rho)
+    ordered = [rows[label] for label in order if label in rows]
     lines = [(row.label, *(_text(row.cells.get(method)) for method in columns)) for row in ordered]
     ends = _ends(ordered, list(columns), shown, records) if records else []
     return Block(
@@ -137,15 +220,44 @@ def _grid(title: str, shown: Mapping[Cell, Comparison], records: Records) -> Blo
     )
 
 
-def _text(figure: Comparison | None) -> str:
-    """``73.54 [61.2, 85.9] (5)``: mean, interval, trials; or targets hit of trials."""
+def _trigger_grid(
+    title: str, accuracies: Mapping[Cell, Comparison], rates: Mapping[Cell, Comparison | None]
+) -> Block:
+    """Of each trigger two rows, attack success and accuracy; that without poison comes first."""
+    labels = method_labels()
+    columns = dict.fromkeys(cell.method for cell in accuracies)
+    rows: dict[str, dict[str, str]] = {}
+    for cell, figure in accuracies.items():
+        label = _label(cell)
+        if (rate := rates.get(cell)) is not None:
+            rows.setdefault(f"{label}: success", {})[cell.method] = _text(rate, is_share=True)
+        rows.setdefault(f"{label}: accuracy", {})[cell.method] = _text(figure)
+    shown = [figure for figure in (*accuracies.values(), *rates.values()) if figure is not None]
+    return Block(
+        title=f"{title}: success of triggers and test accuracy, %",
+        columns=("trained on", *(labels.get(method, method) for method in columns)),
+        rows=tuple(
+            (label, *(row.get(method, DASH) for method in columns)) for label, row in rows.items()
+        ),
+        keys=1,
+        cells=tuple(shown),
+    )
+
+
+def _text(figure: Comparison | None, *, is_share: bool = False) -> str:
+    """``73.54 [61.2, 85.9] (5)``: mean, interval, trials; or targets hit of trials.
+
+    A share of one run's images is shown as such a mean, with Wilson's interval.
+    """
     if figure is None or not isinstance(figure.measured, Summary | Proportion):
         return DASH
     ends = interval(figure.measured)
     shown = "" if ends is None else " [{:.1f}, {:.1f}]".format(*(100 * _share(x) for x in ends))
-    if isinstance(figure.measured, Proportion):
+    if isinstance(figure.measured, Proportion) and not is_share:
         return f"{figure.measured.successes}/{figure.measured.trials}{shown}"
-    return f"{show_number(figure.measured.mean, 'fraction')}{shown} ({len(figure.records)})"
+    measured = figure.measured
+    mean = measured.rate if isinstance(measured, Proportion) else measured.mean
+    return f"{show_number(mean, 'fraction')}{shown} ({len(figure.records)})"
 
 
 def _share(value: float) -> float:
@@ -159,7 +271,10 @@ def _ends(
     shown: Mapping[Cell, Comparison],
     records: Records,
 ) -> list[tuple[str, ...]]:
-    """The rows below: of each defense the worst case, the loss on clean data, seconds."""
+    """The rows below: of each defense the worst case, the loss on clean data, seconds.
+
+    The worst case may be of an adaptive poison; how many attacks there are counts plain ones.
+    """
     clean = next((row.cells for row in rows if row.rho == 0), {})
     plain = clean.get("none")
     worst, lost, seconds = ["worst at rho 1"], ["lost on clean data, points"], ["seconds a run"]
@@ -167,7 +282,9 @@ def _ends(
     for method in methods:
         own = [(_mean(row.cells[method]), row.label) for row in attacked if method in row.cells]
         low, label = min(own, default=(0.0, ""))
-        of = "" if len(own) == len(attacked) else f", {len(own)} of {len(attacked)}"
+        plain_rows = [row for row in attacked if not row.is_adaptive]
+        ran = sum(method in row.cells for row in plain_rows)
+        of = "" if ran == len(plain_rows) else f", {ran} of {len(plain_rows)}"
         worst.append(f"{show_number(low, 'fraction')} ({label}{of})" if own else DASH)
         both = plain is not None and method in clean
         difference = _mean(plain) - _mean(clean[method]) if plain is not None and both else None
@@ -214,6 +331,7 @@ def table_of(what: str, metric: Metric) -> PaperTable:
         is_of_mix=False,
         is_published=False,
         takes_any=True,
+        has_triggers=True,
     )
 
 

@@ -67,6 +67,7 @@ class PaperTable:
         is_of_mix: whether the poison of its untargeted runs is the mix.
         is_published: whether there are published figures of it.
         takes_any: whether it has cells of any data set, a user's own too.
+        has_triggers: whether it also sees runs on poisons with a trigger.
     """
 
     title: str
@@ -80,6 +81,7 @@ class PaperTable:
     is_of_mix: bool = True
     is_published: bool = True
     takes_any: bool = False
+    has_triggers: bool = False
 
     def own(self, records: Records) -> Records:
         """The runs of its kind of attack; those on a trigger are no paper's."""
@@ -87,7 +89,8 @@ class PaperTable:
         return [
             run
             for run in records
-            if (run.spec.targeting is not None) in kinds and run.spec.trigger is None
+            if (run.spec.targeting is not None) in kinds
+            and (self.has_triggers or run.spec.trigger is None)
         ]
 
 

@@ -60,8 +60,15 @@ class StepHooks:
     """What a method adds to the steps on one batch; this one adds nothing."""
 
     def view(self, images: Tensor, step: int) -> Tensor:
-        """What the network sees of the images (M, C, H, W); differentiable."""
+        """What the network sees of the images (M, C, H, W), differentiable.
+
+        Several looks at each, (L M, C, H, W), are the images one after the other, L times.
+        """
         return images
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What the steps climb, summed over images: of logits (L M, K) and labels (M,)."""
+        return F.cross_entropy(logits, labels, reduction="sum")
 
     def moving(self, logits: Tensor, labels: Tensor) -> Tensor | None:
         """Which take the step, as rows of logits (M, K); None is all. The others stop for good."""
@@ -107,7 +114,7 @@ class ProjectedGradient:
         for step in range(self.steps):
             images = points[active].detach().requires_grad_()
             logits = _logits(network, hooks.view(images, step), precision)
-            loss = F.cross_entropy(logits, labels[active], reduction="sum")
+            loss = hooks.loss(logits, labels[active])
             moving = hooks.moving(logits, labels[active])
             if moving is not None:
                 active = moving if isinstance(active, slice) else active[moving]
@@ -129,13 +136,16 @@ class ProjectedGradient:
         *,
         start: Tensor | None = None,
         draws: tuple[Tensor, Tensor] | None = None,
+        hooks: StepHooks | None = None,
         report: Callable[[int, int], None] = lambda done, total: None,
     ) -> tuple[Tensor, Tensor]:
         """All images, a pass after the other; by a frozen copy of the model, which stays as it is.
 
         The images (P, C, H, W) are the centres, and the start unless another is given; the loss is
         taken at the labels (P,). With draws of :func:`draw_crop_flip` the network sees a crop and
-        flip a step. Progress is summed over passes.
+        flip a step, of what the hooks' view shows. Progress is summed over passes.
+
+        Parameters: what is perturbed by what, and four that most calls leave out.
 
         Returns:
             The last iterate, and the share () of images whose gradient was zero in every pixel at
@@ -146,13 +156,13 @@ class ProjectedGradient:
         size = pass_size(images, gradients=True)
         firsts = range(0, len(images), size)
         num_zero = torch.zeros((), device=images.device)
-        hooks = _Passes(draws, report, len(firsts) * self.steps, num_zero)
+        passes = _Passes(hooks or StepHooks(), draws, report, len(firsts) * self.steps, num_zero)
         for first in firsts:
-            hooks.rows = rows = slice(first, first + size)
+            passes.rows = rows = slice(first, first + size)
             centres, starts = (
                 part[rows].contiguous(memory_format=torch.channels_last) for part in (images, start)
             )
-            result[rows] = self.perturb_batch(network, centres, labels[rows], starts, hooks)
+            result[rows] = self.perturb_batch(network, centres, labels[rows], starts, passes)
         return result, num_zero / max(len(images), 1)
 
 
@@ -160,6 +170,7 @@ class ProjectedGradient:
 class _Passes(StepHooks):
     """What :meth:`ProjectedGradient.perturb` adds: augmentation, figures and progress."""
 
+    hooks: StepHooks
     draws: tuple[Tensor, Tensor] | None
     report: Callable[[int, int], None]
     total: int
@@ -168,10 +179,16 @@ class _Passes(StepHooks):
     rows: slice = field(init=False)
 
     def view(self, images: Tensor, step: int) -> Tensor:
+        seen = self.hooks.view(images, step)
         if self.draws is None:
-            return images
+            return seen
+        looks = len(seen) // len(images)
         shifts, flips = (part[step, self.rows] for part in self.draws)
-        return shift_flip(images, shifts, flips, images.new_zeros(1, 1, 1))
+        drawn = shifts.repeat(looks, 1), flips.repeat(looks)
+        return shift_flip(seen, *drawn, images.new_zeros(1, 1, 1))
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return self.hooks.loss(logits, labels)
 
     def stepped(self, gradient: Tensor, step: int) -> None:
         if step == 0:

@@ -7,6 +7,8 @@ import pytest
 from helpers.command_line import done, refused
 from helpers.synthetic_runs import make_record, targeted_run
 from poisonbench import registry
+from poisonbench.core.errors import UsageError
+from poisonbench.results.statistics import wilson
 from poisonbench.tables import catalogue
 from poisonbench.tables.render import render
 
@@ -69,6 +71,109 @@ def test_the_rows_below_are_worst_case_loss_and_seconds(records):
     assert rows["seconds a run"] == {"W/o Defense": "10.0", "HINT": "27.5"}
 
 
+def adaptive_run(accuracy, method, against, attack="pgd", **more):
+    labels = {"overrides": {f"{attack}.against": against}}
+    return run(accuracy, method, attack, digest=f"a{against}", labels=labels, **more)
+
+
+def test_an_adaptive_row_stands_below_the_plain_one(records):
+    adaptive = [
+        adaptive_run(0.1, "jpeg", "jpeg"),
+        adaptive_run(0.15, "hint", "jpeg", seconds=30.0),
+        run(0.45, method="jpeg", attack="pgd"),
+    ]
+    block, rows = grid([*adaptive, *records])
+    assert [*rows][:4] == ["clean", "PGD", "PGD against JPEG", "DAP"]
+    assert block.columns == ("trained on", "W/o Defense", "HINT", "JPEG")
+    assert [*rows["PGD against JPEG"].values()] == ["-", "15.00 (1)", "10.00 (1)"]
+    assert rows["PGD"]["JPEG"] == "45.00 (1)"
+    # It may be the worst case; PGD and DAP are two attacks.
+    assert [*rows["worst at rho 1"].values()] == [
+        "20.00 (PGD)",
+        "15.00 (PGD against JPEG, 1 of 2)",
+        "10.00 (PGD against JPEG, 1 of 2)",
+    ]
+
+
+def test_an_adaptive_poison_is_planned_where_it_is_named():
+    asked = {"methods": ["none", "jpeg"], "rhos": (1.0,), "trials": 1}
+    requests = catalogue.missing_runs("matrix", (), SAMPLE, attacks=["pgd", "pgd:jpeg"], **asked)
+    planned = [(r.method, dict(r.poison.settings.get("pgd", {}))) for r in requests]
+    assert planned == [
+        (method, settings) for method in ("none", "jpeg") for settings in ({}, {"against": "jpeg"})
+    ]
+    everything = catalogue.missing_runs("matrix", (), SAMPLE, **asked)
+    assert not any("against" in values for r in everything for values in r.poison.settings.values())
+    (only,) = catalogue.missing_runs("matrix", (adaptive_run(0.1, "none", "jpeg"),), SAMPLE,
+                                     attacks=["pgd:jpeg"], **asked)  # fmt: skip
+    assert only.method == "jpeg"
+    for name in ("pgd:knn", "dap:jpeg", "em:epic"):
+        with pytest.raises(UsageError, match=f"got {name}; it has .*pgd:jpeg"):
+            catalogue.missing_runs("matrix", (), SAMPLE, attacks=[name])
+
+
+def test_adaptive_targeted_poisons_have_rows_too():
+    runs = [
+        targeted_run(True),
+        targeted_run(False, method="jpeg", overrides={"gm.against": "jpeg"}, trial=1),
+    ]
+    (block,) = catalogue.build("matrix", runs).blocks
+    assert [row[0] for row in block.rows] == [
+        "GM (scratch)",
+        "GM (scratch) against JPEG",
+    ]
+    assert block.rows[1][1:] == ("-", "0/1 [0.0, 79.3]")
+
+
+def triggered_run(hits, accuracy, method="none", attack="badnets", clean_label=False, **more):
+    word = "clean" if clean_label else "dirty"
+    trigger = {"kind": "triggered", "target_class": 0, "labels": word, "test_digest": "t"}
+    overrides = {f"{attack}.clean_label": True} if clean_label else {}
+    return run(
+        accuracy, method, attack, 0.05, labels={"overrides": overrides}, trigger=trigger,
+        digest=f"{attack}{word}", metrics={"trigger": {"successes": hits, "count": 1800}}, **more,
+    )  # fmt: skip
+
+
+def test_triggers_have_a_grid_of_success_and_accuracy(records):
+    triggered = [
+        triggered_run(1750, 0.97),
+        triggered_run(90, 0.94, "spectral"),
+        triggered_run(1200, 0.98, clean_label=True),
+        *(
+            triggered_run(hits, 0.98, attack="blended", trial=t)
+            for t, hits in enumerate((900, 936))
+        ),
+    ]
+    first, block = catalogue.build("matrix", [*records, *triggered], SAMPLE).blocks
+    assert not any("BadNets" in row[0] for row in first.rows)
+    assert block.title.endswith("success of triggers and test accuracy, %")
+    assert block.columns == ("trained on", "W/o Defense", "Spectral signatures")
+    # Wilson: of 1750 in 1800; two runs on one set of images have Student's interval.
+    assert [(row[0], *row[1:]) for row in block.rows] == [
+        ("clean: accuracy", "98.00 (1)", "-"),
+        ("BadNets, dirty label: success", "97.22 [96.4, 97.9] (1)", "5.00 [4.1, 6.1] (1)"),
+        ("BadNets, dirty label: accuracy", "97.00 (1)", "94.00 (1)"),
+        ("BadNets, clean label: success", "66.67 [64.5, 68.8] (1)", "-"),
+        ("BadNets, clean label: accuracy", "98.00 (1)", "-"),
+        ("Blended, dirty label: success", "51.00 [38.3, 63.7] (2)", "-"),
+        ("Blended, dirty label: accuracy", "98.00 [98.0, 98.0] (2)", "-"),
+    ]
+    low, high = wilson(1750, 1800)
+    assert (round(100 * low, 1), round(100 * high, 1)) == (96.4, 97.9)
+
+
+def test_triggers_are_planned_with_changed_and_with_own_labels():
+    requests = catalogue.missing_runs(
+        "matrix", (), SAMPLE, methods=["spectral"], attacks=["badnets"], trials=1, rhos=(0.05,)
+    )
+    assert [dict(r.poison.settings.get("badnets", {})) for r in requests] == [
+        {},
+        {"clean_label": True},
+    ]
+    assert {r.poison.rho for r in requests} == {0.05}
+
+
 def test_an_interval_ends_where_shares_do():
     runs = [run(value, attack="pgd", trial=t) for t, value in enumerate((0.0, 0.0, 0.9))]
     _, rows = grid(runs)
@@ -123,12 +228,15 @@ def test_no_oracle_and_no_attack_is_left_out():
     assert {cell.method for cell in cells} == {
         name for name, entry in registry.defenses().items() if not entry.oracle
     }
-    untargeted = {
-        (name,)
-        for name, entry in registry.attacks().items()
-        if not (entry.scenario or entry.has_trigger)
-    }
+    untargeted = {(name,) for name, entry in registry.attacks().items() if not entry.scenario}
     assert {cell.attacks for cell in cells} == untargeted | {registry.MIX}
+    adaptive = {cell.poison_text for cell in cells if cell.against}
+    assert adaptive == {
+        f"{name}:{against}"
+        for name, entry in registry.attacks().items()
+        for against in entry.against
+        if not entry.scenario
+    }
 
 
 def test_the_commands_take_attacks_a_ratio_a_preset_and_a_metric(tmp_path):

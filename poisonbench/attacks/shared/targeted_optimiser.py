@@ -42,6 +42,10 @@ from poisonbench.training.recipe import Recipe
 #: surrogate of that number.
 Objective = Callable[[int, Tensor, Tensor], Tensor]
 
+#: What is seen of groups of poisons (G, P, C, H, W), which belong to the targets (G,), before it is
+#: augmented: (G, L P, C, H, W), L looks at each, all poisons one after the other L times.
+View = Callable[[Tensor, Tensor], Tensor]
+
 #: What attacks brew with for small and grey data, where no profile says else.
 DATA_PRESETS: dict[str, dict[str, Any]] = {
     "mnist": {"epsilon": 76 / 255, "brew_augment": "none"},
@@ -133,12 +137,17 @@ def brewing_work(kind: PassKind, config: BrewingConfig, recipe: Recipe, sizes: S
 
 
 def optimise_poisons(
-    task: TargetedTask, config: BrewingConfig, objective: Objective, models: Sequence[Classifier]
+    task: TargetedTask,
+    config: BrewingConfig,
+    objective: Objective,
+    models: Sequence[Classifier],
+    view: View = lambda images, targets: images,
 ) -> Tensor:
     """Poisons (T, P, C, H, W) in [0, 1], within epsilon of their base images.
 
-    The objective's losses fall. The models are the surrogates that it knows; the data's mean, the
-    colour outside a shifted image, and standard deviation, the unit of steps, are theirs.
+    The objective's losses fall, at what a differentiable view shows of the poisons. The models are
+    the surrogates that it knows; the data's mean, the colour outside a shifted image, and standard
+    deviation, the unit of steps, are theirs.
     """
     base, mean, unit = task.images, models[0].mean[0], config.unit(models[0].std[0])
     (num_targets, num_poisons), restarts = base.shape[:2], config.restarts
@@ -166,9 +175,12 @@ def optimise_poisons(
             losses[groups] = 0
             for number in range(len(models)):
                 moved = images[groups].detach().requires_grad_()
-                seen = moved
+                seen = view(moved, targets[groups])
                 if draws is not None:
-                    seen = shift_flip(moved, draws[0][groups], draws[1][groups], mean)
+                    looks = seen.shape[1] // num_poisons
+                    shifts, flips = draws[0][groups], draws[1][groups]
+                    drawn = shifts.repeat(1, looks, 1), flips.repeat(1, looks)
+                    seen = shift_flip(seen, *drawn, mean)
                 loss = objective(number, seen, targets[groups])
                 gradient += torch.autograd.grad(loss.sum(), moved)[0]
                 losses[groups] += loss.detach() / len(models)
