@@ -17,7 +17,6 @@ import torch
 from torch import nn
 
 from poisonbench.core.errors import UsageError
-from poisonbench.data.splits import digest_tensors
 from poisonbench.entries import reason_of
 from poisonbench.models.classifier import initialise
 from poisonbench.models.outside import draw_other_parameters
@@ -43,7 +42,6 @@ def own_network(network: OwnNetwork, shape: tuple[int, int, int]) -> str:
     """
     build = _builder(network)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
         try:
             module = build(*shape)
         except UsageError:
@@ -109,7 +107,11 @@ def _undrawn(module: nn.Module) -> str:
     module = module.cpu()
     initialise(module, generator)
     draw_other_parameters(module, generator)
-    return digest_tensors(*module.state_dict().values())
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _description(module: nn.Module) -> list[str]:
