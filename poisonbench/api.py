@@ -4,16 +4,21 @@ import poisonbench
 poison = poisonbench.craft("pgd", dataset="mnist-sample")
 record = poisonbench.defend("hint", ratio=0.5)
 frame = poisonbench.records()
+figure = poisonbench.figure("2", runs=[record.id])
 poisonbench.register("my_defense.py")
+
+A data set is a name, or ``(images, labels, test_images, test_labels)`` as arrays or tensors:
+:func:`poisonbench.data.in_memory.keep_arrays` has shapes and units. A network is a name, an
+``nn.Module`` or a callable that builds one: :mod:`poisonbench.models.own` has the rule.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import data_folder, results_folder
@@ -23,6 +28,7 @@ from poisonbench.registry import Mix, attacks, defenses, find
 from poisonbench.registry import register as register
 from poisonbench.requests import (
     DEFAULT_DATASET,
+    DEFAULT_RHO,
     CraftRequest,
     RunRequest,
     Value,
@@ -37,7 +43,12 @@ if TYPE_CHECKING:
     import pandas
 
     from poisonbench.data.poison import Poison
+    from poisonbench.figures.drawing import Figure
+    from poisonbench.models.own import OwnNetwork
     from poisonbench.runs.context import RunContext
+
+#: A data set's name, or its images, labels, test images and test labels.
+Data: TypeAlias = str | Sequence[Any]
 
 #: The columns of :func:`records` that people use, and where a record has them.
 COLUMNS = {
@@ -83,12 +94,12 @@ def _names_of_parameters() -> Iterator[None]:
 @_names_of_parameters()
 def craft(
     attack: str,
-    dataset: str = DEFAULT_DATASET,
+    dataset: Data = DEFAULT_DATASET,
     *,
     rho: float | None = None,
     trial: int = 0,
     profile: str = "paper",
-    model: str | None = None,
+    model: str | OwnNetwork | None = None,
     results: str | Path | None = None,
     data_root: str | Path | None = None,
     device: str = "auto",
@@ -101,12 +112,15 @@ def craft(
 
     Args:
         attack: a name, names joined by "+", or "mix".
-        dataset: as on the command line.
+        dataset: a name as on the command line, or four arrays or tensors: images (N, H, W),
+            (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1]; integer labels (N,) of
+            0..K-1; the same of test images. They are kept in the results folder, under ``data``.
         rho: share of the training images to poison; None poisons all of them, and the attack's own
             share when targeted.
         trial: which draw of everything random.
         profile: "paper", or another that the attack has.
-        model: the surrogate's network; by default the paper's for this kind of data.
+        model: the surrogate's network, a name, an ``nn.Module`` or a callable that builds one; by
+            default the paper's for this kind of data. Of a module only the architecture counts.
         results: the results folder; by default that of POISONBENCH_RESULTS, or results.
         data_root: the folder of data sets; by default that of POISONBENCH_DATA, or data.
         device: auto, cpu, cuda or cuda:N.
@@ -124,24 +138,27 @@ def craft(
     from poisonbench.runs import craft as run
 
     mix = read_mix(attack)
+    values = _values(options, mix)
+    context = _context(results, data_root, device, seed)
+    name = _dataset_name(context, dataset)
     _, poison = poison_request(
         mix,
-        _values(options, mix),
+        values,
         to_craft=True,
         rho=rho,
         trial=trial,
         profile=profile,
-        surrogate=model,
+        surrogate=_network_name(context, name, model),
     )
-    request = CraftRequest(dataset=dataset, poison=poison, seed=seed)
-    (crafted,) = run.craft(_context(results, data_root, device, seed), request)
+    request = CraftRequest(dataset=name, poison=poison, seed=seed)
+    (crafted,) = run.craft(context, request)
     return crafted.poison
 
 
 @_names_of_parameters()
 def defend(
     method: str,
-    dataset: str = DEFAULT_DATASET,
+    dataset: Data = DEFAULT_DATASET,
     *,
     attack: str = "mix",
     poison: Poison | str | Path | None = None,
@@ -149,8 +166,9 @@ def defend(
     trial: int = 0,
     profile: str = "paper",
     attack_profile: str = "paper",
-    model: str | None = None,
-    attack_model: str | None = None,
+    model: str | OwnNetwork | None = None,
+    attack_model: str | OwnNetwork | None = None,
+    save_model: bool = False,
     results: str | Path | None = None,
     data_root: str | Path | None = None,
     device: str = "auto",
@@ -163,7 +181,7 @@ def defend(
 
     Args:
         method: the defense's name.
-        dataset: as on the command line.
+        dataset: as for :func:`craft`.
         attack: a name, names joined by "+", or "mix".
         poison: what :func:`craft` gave, or the path of an artefact, to use as it is, instead of
             ``attack`` and ``rho``.
@@ -172,8 +190,9 @@ def defend(
         trial: which trial.
         profile: "paper", or another that the defense has.
         attack_profile: "paper", or another that the targeted attack has.
-        model: the network; by default the paper's for this kind of data.
+        model: the network, as for :func:`craft`; by default the paper's for this kind of data.
         attack_model: the network of the attack's surrogate; by default the victim's.
+        save_model: keep the trained weights, as figures of runs need them.
         results: as for :func:`craft`, like the next three.
         data_root: the folder of data sets.
         device: auto, cpu, cuda or cuda:N.
@@ -193,44 +212,126 @@ def defend(
     if poison is not None and path is None:
         raise UsageError("poison: expected one that was kept, got one without a path; craft it")
     mix = read_mix(attack) if path is None else None
+    values = _values(options, mix, method)
+    context = _context(results, data_root, device, seed)
+    name = _dataset_name(context, dataset)
     settings, request_of_poison = poison_request(
         mix,
-        _values(options, mix, method),
+        values,
         path=None if path is None else Path(path),
         rho=rho,
         profile=attack_profile,
-        surrogate=attack_model,
+        surrogate=_network_name(context, name, attack_model),
     )
     request = RunRequest(
         method=method,
-        dataset=dataset,
+        dataset=name,
         poison=request_of_poison,
         profile=profile,
         settings=settings,
-        model=model,
+        model=_network_name(context, name, model),
         seed=seed,
         trial=trial,
+        save_model=save_model,
     )
-    context = _context(results, data_root, device, seed)
     return run.defend(context, run.resolve_run(context, request)).record
+
+
+@_names_of_parameters()
+def figure(
+    name: str,
+    dataset: Data = DEFAULT_DATASET,
+    *,
+    attack: str | None = None,
+    rho: float | None = None,
+    trial: int = 0,
+    images: int | None = None,
+    methods: Sequence[str] = (),
+    runs: Sequence[str] = (),
+    wrong_label: bool = False,
+    pick: Literal["disagree", "random"] = "disagree",
+    out: str | Path | None = None,
+    results: str | Path | None = None,
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+) -> Figure:
+    """Make a figure of what is in the results folder; see ``poisonbench figure NAME --help``.
+
+    Parameters: the options of the command line, by name.
+
+    Args:
+        name: "1", "2", "3", "4", "features", "sensitivity" or "filter-k".
+        dataset: as for :func:`craft`; 3, 4, "sensitivity" and "filter-k" have those of the tables.
+        attack: as for :func:`defend`; of 3 by default mp, of 4 and features bp.
+        rho: poisoned share, of figures 1 and 2; 0.6 by default.
+        trial: which trial.
+        images: how many images; None is the figure's own number.
+        methods: defenses' names; all that have runs, if none is said.
+        runs: instead ids of runs that kept their models (``save_model=True``), of 2 and features.
+        wrong_label: of 1, show the noise of a wrong label too.
+        pick: of 2, from which test images: "disagree" or "random".
+        out: a folder for the picture as PNG and SVG, and its numbers as JSON; none is written
+            without.
+        results: as for :func:`craft`, like the next three.
+        data_root: the folder of data sets.
+        device: auto, cpu, cuda or cuda:N.
+        seed: root seed.
+
+    Returns:
+        The figure; ``.numbers`` has what it shows, as plain values, and a notebook shows it.
+
+    Raises:
+        PoisonbenchError: see :mod:`poisonbench.core.errors`.
+    """
+    from poisonbench.figures.by_name import Choice, figure_by_name
+    from poisonbench.figures.drawing import write_figure
+
+    context = _context(results, data_root, device, seed)
+    _, poison = poison_request(
+        read_mix(attack or "mix"), {}, rho=DEFAULT_RHO if rho is None else rho
+    )
+    choice = Choice(
+        attack=attack,
+        poison=poison,
+        trial=trial,
+        images=images,
+        methods=methods,
+        runs=runs,
+        wrong_label=wrong_label,
+        pick=pick,
+    )
+    runs_there = context.store.records(lambda error: None)
+    drawn = figure_by_name(name, context, _dataset_name(context, dataset), runs_there, choice)
+    if out is not None:
+        write_figure(Path(out), f"figure-{name}" if name in "1234" else name, drawn)
+    return drawn
 
 
 def load_poison(
     path: str | Path,
-    dataset: str | None = None,
+    dataset: Data | None = None,
     *,
+    results: str | Path | None = None,
     data_root: str | Path | None = None,
     seed: int = 0,
 ) -> Poison:
-    """Read and check an artefact; with a data set's name also against its images.
+    """Read and check an artefact; with a data set also against its images.
+
+    Args:
+        path: the artefact's folder.
+        dataset: as for :func:`craft`.
+        results: where a data set of arrays is kept.
+        data_root: the folder of data sets.
+        seed: root seed, of the validation images that are held out.
 
     Raises:
         ArtefactError: damaged, edited, over its budget or made for another split.
     """
     from poisonbench.data.artefacts import read_poison
-    from poisonbench.data.sources import load_dataset
 
-    data = None if dataset is None else load_dataset(dataset, data_folder(data_root), seed)
+    context = _context(results, data_root, "cpu", seed)
+    data = None if dataset is None else context.dataset(_dataset_name(context, dataset))
     return read_poison(Path(path), data)
 
 
@@ -289,6 +390,24 @@ def _values(
     elif len(methods) == 1:
         methods[""] = next(iter(methods.values()))
     return parse_texts(options, methods, options_of(Targeting))
+
+
+def _dataset_name(context: RunContext, dataset: Data) -> str:
+    """A data set's name; of arrays that of the file that holds them, in the results folder."""
+    if isinstance(dataset, str):
+        return dataset
+    from poisonbench.data.in_memory import keep_arrays
+
+    return keep_arrays(dataset, context.store.root / "data")
+
+
+def _network_name(context: RunContext, dataset: str, model: str | OwnNetwork | None) -> str | None:
+    """A network's name; one that was passed is known to this process by it."""
+    if model is None or isinstance(model, str):
+        return model
+    from poisonbench.models.own import own_network
+
+    return own_network(model, context.dataset(dataset).image_shape)
 
 
 def _field(part: Any, path: str) -> Any:

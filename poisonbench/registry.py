@@ -518,6 +518,8 @@ OUTSIDE_NETWORKS = {
 }
 #: By the name that records have, the file of a network.
 _network_files: dict[str, Path] = {}
+#: By the name that records have, what builds a network that Python code passed.
+_network_builders: dict[str, Callable[..., Any]] = {}
 
 #: Entries that a file or a program has brought.
 _registered: list[Entry] = []
@@ -575,8 +577,14 @@ def network_name(text: str) -> str:
         UsageError: there is no such file, or neither a library nor a function of one.
     """
     path, _, function = text.rpartition(":")
-    if not is_outside(text) or text in _network_files or path in LIBRARIES:
+    known = {*_network_files, *_network_builders}
+    if not is_outside(text) or text in known or path in LIBRARIES:
         return text
+    if path == "python":
+        raise UsageError(
+            f"--model: expected a network that a command can build, got {text}, which Python code "
+            "passed; pass it again from there, or write it as FILE.py:FUNCTION"
+        )
     if not path.endswith(".py") or not function.isidentifier():
         raise UsageError(
             f"--model: expected a name, {', '.join(OUTSIDE_NETWORKS)}, got {text!r}; a record's "
@@ -592,13 +600,20 @@ def network_name(text: str) -> str:
 
 
 def function_of_file(name: str) -> Callable[..., Any]:
-    """The function of a file that a network's name in specs names."""
+    """What builds the network that a name in specs names, of a file or of Python code."""
     name = network_name(name)
+    if name in _network_builders:
+        return _network_builders[name]
     function = name.rpartition(":")[2].partition("@")[0]
     builder = getattr(module_of_file(_network_files[name]), function, None)
     if not callable(builder):
         raise UsageError(f"--model {name}: expected a function {function} in the file, got none")
     return builder  # type: ignore[no-any-return]
+
+
+def register_network(name: str, build: Callable[..., Any]) -> None:
+    """Make a network of Python code known to this process, by its name in specs."""
+    _network_builders[name] = build
 
 
 def _network_source(name: str) -> Source | None:
@@ -611,6 +626,9 @@ def _network_source(name: str) -> Source | None:
             return Source(library, version(library))
         except PackageNotFoundError:
             return None
+    if name in _network_builders:
+        title, _, digest = name.partition("@")
+        return Source(title, digest)
     return source_of_file(_network_files[name]) if name in _network_files else None
 
 

@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "sweep": BOTTOM | {"registry", "requests", "results", "tables"},
     "runs": RUNS,
     "figures": RUNS | {"runs", "tables"},
-    "api": RUNS | {"runs", "tables"},
+    "api": RUNS | {"runs", "tables", "figures"},
     "scaffold": BOTTOM | REGISTRY,
     "conformance": RUNS | {"plugins", "runs"},
     "page": BOTTOM

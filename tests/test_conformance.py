@@ -13,8 +13,7 @@ SETTINGS = {
     "friends": {"begin_epoch": 1},
     "dc": {"epochs_per_round": 1, "generator_width": 1 / 16, "surrogate_width": 1 / 16},
 }
-#: It has no run without a pretrained network.
-OURS = [e for e in (*registry.DEFENSES, *registry.ATTACKS) if e.name != "robust-features"]
+OURS = (*registry.DEFENSES, *registry.ATTACKS)
 CHECKS = [
     pytest.param(check, id=f"{entry.name}-{check}")
     for entry in OURS
@@ -72,6 +71,12 @@ FAULTS = [
         "test-split-and-poison-rows-out-of-reach",
     ),
     (DEFENSE, "self.memory[str(state.step)] = torch.zeros(10**6); return images", "memory"),
+    (DEFENSE, "return images * torch.tensor([0.5])", "runs-on-an-accelerator"),
+    (
+        ATTACK,
+        "rows = [torch.zeros(10**6) for _ in range(20)]; return task.images + 0 * len(rows)",
+        "peak-memory",
+    ),
     (ATTACK, "return (task.images + 2 * config.epsilon).clamp(0, 1)", "budget-after-rounding"),
 ]
 

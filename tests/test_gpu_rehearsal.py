@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 
 from helpers.command_line import cli, done, shortened, tiny_arrays
-from helpers.pretended_gpu import WAITS, pretended_gpu
 from helpers.processes import contents
 from poisonbench import registry
 from poisonbench.core.progress import relay
 from poisonbench.entries import NetworkEntry
 from poisonbench.runs import context, craft_targeted
 from poisonbench.training import recipe
+
+device = pytest.importorskip("poisonbench.conformance.pretended_device", exc_type=ImportError)
+WAITS, pretended_gpu = device.WAITS, device.pretended_gpu
 
 #: Options with which each attack does all its work in few steps.
 ATTACKS = {

@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.pretended_gpu import GPU, PretendedTensor, pretended_gpu
 from helpers.tiny_training import network, split
 from poisonbench.core.devices import LARGEST_LOCKED, Flag, send
 from poisonbench.runs import context
+
+device = pytest.importorskip("poisonbench.conformance.pretended_device", exc_type=ImportError)
+GPU, PretendedTensor, pretended_gpu = device.GPU, device.PretendedTensor, device.pretended_gpu
 
 
 @pytest.fixture

@@ -103,6 +103,10 @@ class Figure:
     picture: Grid | Panels
     numbers: dict[str, Any]
 
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        return draw(self.picture)["png"]
+
 
 def draw(picture: Grid | Panels) -> dict[str, bytes]:
     """The picture's files by suffix: ``{"png": ..., "svg": ...}``. Text in the SVG stays text."""

@@ -8,16 +8,16 @@ nothing of speed, of streams, of cuDNN or of autocast, which changes no operatio
 
 import sys
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from unittest import mock
 
-import pytest
 import torch
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
-    pytest.skip("needs a PyTorch with devices written in Python", allow_module_level=True)
+    raise ImportError("needs a PyTorch with devices written in Python")
 
 aten = torch.ops.aten
 
@@ -104,7 +104,8 @@ def package_line():
     frame = sys._getframe(1)
     while frame is not None:
         _, folder, name = frame.f_code.co_filename.rpartition("/poisonbench/")
-        if folder and "/tests/" not in frame.f_code.co_filename:
+        is_here = frame.f_code.co_filename == __file__
+        if folder and not is_here and "/tests/" not in frame.f_code.co_filename:
             return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return "outside"
@@ -256,11 +257,14 @@ def pretended_gpu():
 
     WAITS.clear()
     find = context.find_device
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(context, "find_device", lambda text: GPU if text == "cuda" else find(text))
-        # Wrapped tensors have no version counter there.
-        patch.setattr(torch, "inference_mode", torch.no_grad)
-        patch.setattr(torch, "tensor", _tensor)
+    with ExitStack() as stack:
+        for module, name, value in (
+            (context, "find_device", lambda text: GPU if text == "cuda" else find(text)),
+            # Wrapped tensors have no version counter there.
+            (torch, "inference_mode", torch.no_grad),
+            (torch, "tensor", _tensor),
+        ):
+            stack.enter_context(mock.patch.object(module, name, value))
         swaps = torch.__future__.get_swap_module_params_on_conversion()
         torch.__future__.set_swap_module_params_on_conversion(True)
         try:

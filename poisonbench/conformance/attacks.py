@@ -1,0 +1,235 @@
+"""The promises of an attack, each held to by crafting."""
+
+import json
+from contextlib import suppress
+from dataclasses import fields, replace
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poisonbench.attacks.base import (
+    AttackCheckpoint,
+    AttackTask,
+    LabelledImages,
+    TargetedTask,
+    TriggerTask,
+)
+from poisonbench.conformance.check import expect
+from poisonbench.conformance.methods import MethodChecks
+from poisonbench.conformance.problem import (
+    CPU,
+    NUM_CLASSES,
+    frozen_network,
+    global_generators_kept,
+    images_of_patterns,
+    tiny_network,
+)
+from poisonbench.data.budget import TOLERANCE, outside, overstep, quantise, rounding_distance
+from poisonbench.entries import AttackEntry
+from poisonbench.models.classifier import Classifier
+
+#: At most as many checkpoints, spread evenly, are stops.
+STOPS = 20
+
+
+class _StoppedAttackError(Exception):
+    """An attack was stopped after a checkpoint."""
+
+
+class _Checkpoint(AttackCheckpoint):
+    """Saves after each step, in memory, and stops after one of them."""
+
+    def __init__(self, stop_after: int, generators: list[torch.Generator]) -> None:
+        self.stop_after, self.generators = stop_after, generators
+        self.saved: tuple[dict[str, Any], dict[str, Tensor], list[Tensor]] | None = None
+        self.calls = 0
+
+    def load(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        if self.saved is None:
+            return None
+        position, tensors, states = self.saved
+        for generator, state in zip(self.generators, states, strict=True):
+            generator.set_state(state)
+        return position, tensors
+
+    def save_if_due(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        self.calls += 1
+        if self.calls == self.stop_after:
+            copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+            states = [generator.get_state() for generator in self.generators]
+            self.saved = (json.loads(json.dumps(position)), copies, states)
+            raise _StoppedAttackError
+
+
+class AttackChecks(MethodChecks):
+    """An attack, as it is called to craft: untargeted, targeted, or with a trigger."""
+
+    # Steps by a gradient's sign turn a last bit of difference into a whole step.
+    _has_same_bytes = False
+
+    def _once(self, device: torch.device) -> list[Tensor]:
+        return [self._craft(self._task(device=device))]
+
+    @cached_property
+    def _result(self) -> list[Tensor]:
+        return self._once(CPU)
+
+    def _task(self, seed: int = 0, device: torch.device = CPU) -> AttackTask | TargetedTask:
+        assert isinstance(self._entry, AttackEntry)
+        train = images_of_patterns(64, 0).to(device)
+
+        def surrogate(number: int) -> Classifier:
+            return frozen_network(number).to(device)
+
+        if not self._entry.scenario:
+            validation = images_of_patterns(16, 1).to(device)
+            task = AttackTask(
+                images=train.images.float() / 255,
+                labels=train.labels.clone(),
+                num_classes=NUM_CLASSES,
+                report=self._report,
+                validation=LabelledImages(validation.images.float() / 255, validation.labels),
+                surrogate=lambda: surrogate(0),
+                untrained=lambda: tiny_network(seed).train().to(device),
+                generator=torch.Generator().manual_seed(seed),
+            )
+            if not self._entry.has_trigger:
+                return task
+            values = {field.name: getattr(task, field.name) for field in fields(task)}
+            return TriggerTask(**values, stamp=partial(self._stamp, seed))
+        intended = torch.tensor([1, 2], device=device)
+        rows = torch.stack([(train.labels == label).nonzero()[:4, 0] for label in intended])
+        return TargetedTask(
+            images=train.images[rows].float() / 255,
+            labels=train.labels[rows],
+            num_classes=NUM_CLASSES,
+            report=self._report,
+            rows=rows,
+            targets=images_of_patterns(2, 2).images.to(device).float() / 255,
+            intended=intended,
+            train=train,
+            epochs=3,
+            snapshots=lambda number, epochs: [surrogate(100 * number + end) for end in epochs],
+            generators=[torch.Generator().manual_seed(seed + target) for target in range(2)],
+        )
+
+    def _stamp(self, seed: int, images: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        stamped: Tensor = self._module.stamp(images, self._build_config, generator)
+        return stamped
+
+    def _report(self, done: int, total: int) -> None:
+        self._progress = (done, total)
+
+    def _craft(self, task: AttackTask | TargetedTask) -> Tensor:
+        self._progress = (0, 1)
+        poisons: Any = self._module.craft(task, self._build_config)
+        shape = tuple(task.images.shape)
+        fits = isinstance(poisons, Tensor) and tuple(poisons.shape) == shape
+        expect(
+            fits and poisons.dtype is torch.float32,
+            f"float32 poisons of shape {shape}",
+            (tuple(poisons.shape), poisons.dtype) if isinstance(poisons, Tensor) else poisons,
+            "return one poison for each of task.images",
+        )
+        assert isinstance(poisons, Tensor)
+        return poisons
+
+    def determinism_by_seed(self) -> None:
+        """The same seed gives the same bytes."""
+        same = torch.equal(self._result[0], self._craft(self._task()))
+        expect(
+            same,
+            "the same poisons from the same seed",
+            "others in a second call",
+            "draw from the task's generators alone, and keep nothing between two calls",
+        )
+
+    def global_generator_untouched(self) -> None:
+        """No number is drawn from torch's, numpy's or Python's global generator."""
+        with global_generators_kept():
+            self._craft(self._task())
+
+    def inputs_not_edited(self) -> None:
+        """The task's images and labels stay as they are."""
+        task = self._task()
+        tensors = [
+            value
+            for field in fields(task)
+            if isinstance(value := getattr(task, field.name), Tensor)
+        ]
+        before = [tensor.clone() for tensor in tensors]
+        self._craft(task)
+        expect(
+            all(map(torch.equal, before, tensors)),
+            "the task's images and labels as they were",
+            "other values in place",
+            "work on task.images.clone(), or with functions whose names do not end in _",
+        )
+
+    def budget_after_rounding(self) -> None:
+        """Poisons in [0, 1] are within the budget before and after the rounding to 256 levels."""
+        task, config = self._task(), self._build_config
+        poisons, clean = self._result[0].flatten(0, -4), task.images.flatten(0, -4)
+        base, norm = (clean * 255).round().to(torch.uint8), config.norm
+        remedy = "hold the change to config.budget, then the image to [0, 1]"
+        over = overstep(poisons, base, config.budget, norm)
+        expect(
+            over <= TOLERANCE.get(norm, 0) and outside(poisons) <= TOLERANCE["linf"],
+            f"poisons in [0, 1] within the {norm} budget {config.budget}",
+            f"{over:.3g} beyond the budget and {outside(poisons):.3g} grey levels beyond [0, 1]",
+            remedy,
+        )
+        rounded = quantise(poisons, base, config.budget, norm).float() / 255
+        allowed = TOLERANCE.get(norm, 0) + (
+            rounding_distance(clean[0].numel()) if norm == "l2" else 0
+        )
+        over = overstep(rounded, base, config.budget, norm)
+        expect(over <= allowed, f"the {norm} budget after rounding", f"{over:.3g} more", remedy)
+
+    def finite_record(self) -> None:
+        """Poisons are finite and in [0, 1], detached, and progress is reported."""
+        poisons = self._result[0]
+        expect(
+            bool(poisons.isfinite().all())
+            and 0 <= float(poisons.min()) <= float(poisons.max()) <= 1,
+            "finite poisons in [0, 1]",
+            f"{float(poisons.min())} to {float(poisons.max())}",
+            "clamp to [0, 1]",
+        )
+        expect(not poisons.requires_grad, "poisons without a graph", "one", "detach them")
+        done, total = self._progress
+        # An attack may end early, when it has reached what it is after.
+        expect(
+            0 < done <= total,
+            "task.report(done, total) after each step",
+            (done, total),
+            "report each step, with at most the total",
+        )
+
+    def resume_to_the_same_bytes(self) -> None:
+        """An attack that saves checkpoints continues from any to the same bytes."""
+        task = self._task()
+        checkpoint = _Checkpoint(0, generators_of(task))
+        whole = self._craft(replace(task, checkpoint=checkpoint))
+        for stop in range(1, checkpoint.calls + 1, max(1, checkpoint.calls // STOPS)):
+            task = self._task()
+            checkpoint = _Checkpoint(stop, generators_of(task))
+            with suppress(_StoppedAttackError):
+                self._craft(replace(task, checkpoint=checkpoint))
+            task = self._task()
+            resumed = _Checkpoint(0, generators_of(task))
+            resumed.saved = checkpoint.saved
+            expect(
+                torch.equal(self._craft(replace(task, checkpoint=resumed)), whole),
+                "the same poisons from an attack stopped and continued",
+                f"others after a stop at checkpoint {stop}",
+                "give save_if_due all that the next step depends on",
+            )
+
+
+def generators_of(task: AttackTask | TargetedTask) -> list[torch.Generator]:
+    """The generators that a task has."""
+    return [task.generator] if isinstance(task, AttackTask) else list(task.generators)

@@ -1,0 +1,183 @@
+"""Arrays, tensors and networks that Python code passes, with their page and notebook."""
+
+import copy
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import poisonbench
+from helpers.data_files import arrays
+from poisonbench.core.errors import PoisonbenchError, UsageError
+from poisonbench.data.in_memory import keep_arrays
+from poisonbench.data.sources import load_dataset
+from poisonbench.models import build_model
+from poisonbench.models.own import own_network
+from poisonbench.registry import network_name
+
+ROOT = Path(__file__).parents[1]
+COLOUR = tuple(arrays((8, 8, 3)).values())
+SHAPE = (3, 8, 8)
+
+
+class Net(nn.Module):
+    def __init__(self, width=4, scale=1.0):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, width, 3)
+        self.norm = nn.LayerNorm([width, 6, 6])
+        self.head = nn.Linear(width * 36, 10)
+        self.scale = scale
+
+    def forward(self, images):
+        return self.head(self.norm(self.convolution(images) * self.scale).flatten(1))
+
+
+class Other(Net):
+    def forward(self, images):
+        return super().forward(images.sqrt())
+
+
+def test_the_same_images_are_one_file_whatever_holds_them(tmp_path):
+    x, y, tx, ty = COLOUR
+    channels_first = [np.moveaxis(images, 3, 1) for images in (x, tx)]
+    same = [
+        COLOUR,
+        (torch.tensor(channels_first[0]), torch.tensor(y), torch.tensor(channels_first[1]), ty),
+        (channels_first[0], list(y), channels_first[1], ty.astype(np.int32)),
+        (x / 255, y[:, None], (tx / 255).astype(np.float32), ty),
+    ]
+    (name,) = {keep_arrays(data, tmp_path) for data in same}
+    assert len(list(tmp_path.iterdir())) == 1
+    data = load_dataset(name, tmp_path, 0)
+    assert data.image_shape == SHAPE
+    assert np.array_equal(data.test.images.permute(0, 2, 3, 1), tx)
+    assert keep_arrays((x, (y + 1) % 3, tx, ty), tmp_path) != name
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor"])
+def test_channels_are_last_of_an_array_and_second_of_a_tensor(kind, tmp_path):
+    images = np.arange(60 * 27, dtype=np.uint8).reshape(60, 3, 3, 3)
+    labels = np.arange(60) % 3
+    given = torch.tensor(images) if kind == "tensor" else images
+    data = load_dataset(keep_arrays((given, labels, given, labels), tmp_path), tmp_path, 0)
+    expected = images if kind == "tensor" else images.transpose(0, 3, 1, 2)
+    assert np.array_equal(data.test.images, expected)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (COLOUR[:3], "expected a name or .images, labels, test_images, test_labels., got 3"),
+        ((COLOUR[0] / 100, *COLOUR[1:]), r"floats in \[0, 1\], got .* x_train .*; divide"),
+        ((COLOUR[0] / np.float64("nan"), *COLOUR[1:]), "got floats of x_train"),
+        ((COLOUR[0].astype(int), *COLOUR[1:]), "train images and labels: .* type uint8"),
+        ((COLOUR[0][..., :2], *COLOUR[1:]), "with C 1 or 3"),
+        ((COLOUR[0], COLOUR[1][1:], *COLOUR[2:]), "one integer label for each of 60"),
+        ((*COLOUR[:3], COLOUR[3] / 2), "test images and labels: expected one integer label"),
+    ],
+)
+def test_what_is_no_data_set_is_refused(data, message, tmp_path):
+    with pytest.raises(PoisonbenchError, match=message):
+        poisonbench.craft("durp", data, results=tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+def built(name, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return build_model(name, SHAPE, 3, (0.0,) * 3, (1.0,) * 3, generator).state_dict()
+
+
+def test_a_network_is_its_architecture_and_weights_are_the_seeds():
+    network = Net()
+    name = own_network(network, SHAPE)
+    first = built(name, 1)
+    before = copy.deepcopy(network.state_dict())
+    assert all(torch.equal(first[key], value) for key, value in built(name, 1).items())
+    assert not torch.equal(first["head.weight"], built(name, 2)["head.weight"])
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    for parameter in network.parameters():
+        nn.init.normal_(parameter)
+    state = torch.get_rng_state()
+    for same in (
+        network.eval().requires_grad_(False),
+        Net,
+        lambda: Net(),
+        lambda c, h, w: Net(c + 1),
+    ):
+        assert own_network(same, SHAPE) == name
+        again = built(name, 1)
+        assert all(torch.equal(first[key], value) for key, value in again.items())
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("other", [Net(5), Net(scale=2.0), Other()])
+def test_another_width_setting_or_source_is_another_network(other):
+    assert own_network(other, SHAPE) != own_network(Net(), SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (3, "expected a name, an nn.Module or a callable that builds one, got int"),
+        (lambda: 3, "got one that gives int; return the network"),
+        (lambda width: Net(width), "without arguments, or of channels, .* got one of width"),
+        (lambda: Net("wide"), "got TypeError"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(192, 3), nn.ReLU()), "last layer is linear"),
+        (Net(4, scale=torch.ones(7)), "expected a network for images"),
+    ],
+)
+def test_what_is_no_network_is_refused(model, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        poisonbench.defend("none", COLOUR, rho=0, model=model, results=tmp_path / "results")
+
+
+def test_a_class_without_source_is_refused():
+    names = {"Net": Net, "__name__": "elsewhere"}
+    exec("class Hidden(Net):\n    def forward(self, images):\n        return images", names)
+    with pytest.raises(UsageError, match="source can be read, got Hidden"):
+        own_network(names["Hidden"](), SHAPE)
+
+
+def test_a_command_says_that_it_cannot_build_it():
+    with pytest.raises(UsageError, match=r"which Python code passed; .* FILE.py:FUNCTION"):
+        network_name("python:Net@0123456789ab")
+
+
+def test_an_unknown_figure_is_answered_with_all_there_are(tmp_path):
+    with pytest.raises(UsageError, match=r"expected one of 1, 2, .*, got 'sensitivty'; did you"):
+        poisonbench.figure("sensitivty", results=tmp_path)
+    with pytest.raises(UsageError, match="figure 3: expected a data set of the papers' tables"):
+        poisonbench.figure("3", COLOUR, results=tmp_path)
+
+
+def test_the_pages_blocks_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.S)
+    path = tmp_path / "page.py"
+    path.write_text("\n".join(blocks))
+    # Of a file, since a network's source must be there.
+    names = {"__name__": "page"}
+    exec(compile(path.read_text(), path, "exec"), names)
+    assert names["record"].labels.dataset == f"npz:{next(Path('results/data').iterdir())}"
+    frame = poisonbench.records("results")
+    assert list(frame["id"]) == [names["record"].id]
+    assert Path("figures/figure-2.png").stat().st_size > 1000
+    assert "expected uint8 images, or floats in [0, 1]" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_notebook_runs(tmp_path):
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.read(ROOT / "examples/own_network.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    client = nbclient.NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+    )
+    client.execute()
+    assert "image/png" in notebook.cells[-1].outputs[-1].data
+    assert len(list((tmp_path / "results/runs").iterdir())) == 3
