@@ -32,8 +32,10 @@ def test_craft_and_defend_on_two_hundred_classes(tmp_path):
     card = json.loads((Path(poison) / "card.json").read_text())
     assert card["dataset"]["num_classes"] == 200
     assert card["dataset"]["image_shape"] == [3, 64, 64]
+    sight = done("inspect", poison, *data[2:]).out
+    assert "in 200 of 200 classes" in sight
     # The last class can be a trigger's, and shares are still drawn by class.
-    badnets = ("--attack", "badnets", "--rho", "0.1", "--target-class", "199")
+    badnets = ("--attack", "badnets", "--rho", "0.1", "--badnets.target-class", "199")
     backdoor = done("defend", "--method", "none", *badnets, *model, *data, "--json").json
     assert 0 <= backdoor["test_accuracy"] <= 1
     shown = done("report", "--runs", "--results", results).out

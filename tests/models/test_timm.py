@@ -21,9 +21,7 @@ def build(name: str, shape, seed=0) -> Classifier:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(
-    "name", ["resnet18", "vit_tiny_patch16_224", "convnext_atto", "efficientnet_b0"]
-)
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "efficientnet_b0"])
 def test_known_networks_take_small_images(name, shape):
     """On the meta device, that is without the work."""
     check_model(f"timm:{name}", shape)
