@@ -178,7 +178,8 @@ def test_split_name():
     npz, path = split_name("npz:c:/a.npz")
     assert (npz.name, path) == ("npz", "c:/a.npz")
     names = {name for name in about() if ":" not in name and "@" not in name}
-    assert names == {*standard.STANDARD, "mnist-sample"}
+    published = {"cifar100", "svhn", "gtsrb", "stl10", "tiny-imagenet"}
+    assert names == {*standard.STANDARD, *published, "mnist-sample"}
 
 
 def test_names_and_command_need_no_torch():
