@@ -363,11 +363,15 @@ class DatasetEntry(Entry):
     Attributes:
         label: a data set without one is in no paper's table.
         takes_path: the name is a prefix, and what the user writes behind its colon is the path.
+        path_word: what stands for that path in lists.
+        takes_size: ``load`` takes a fourth argument, the width and height that images of several
+            sizes are cut and scaled to, or None; images of other data sets are scaled when loaded.
         presets: whose settings fit it, most general first; by default mnist's for grey images and
             cifar10's for others.
         network: its default; by default that of the first preset.
         recipe: settings of the recipe that differ for it.
-        can_fetch: the module also has ``fetch(name, data_root, say)``, which downloads it.
+        can_fetch: the module also has ``fetch(name, data_root, say)``, which downloads it; a
+            prefix's gets the whole name.
         paper_sizes: numbers of train and test images, where a paper uses it.
         parts_in_tables: sizes of parts, as in mnist-sample@1000, that tables show.
         part_label: what tables call such a part; by default the label and the size.
@@ -377,6 +381,8 @@ class DatasetEntry(Entry):
     group: ClassVar[str] = "poisonbench.datasets"
 
     takes_path: bool = False
+    path_word: str = "PATH"
+    takes_size: bool = False
     presets: tuple[str, ...] = ()
     network: str = ""
     recipe: Mapping[str, Any] = field(default_factory=dict)
@@ -388,10 +394,12 @@ class DatasetEntry(Entry):
     @property
     def pattern(self) -> str:
         """How it is written on a command line."""
-        return f"{self.name}:PATH" if self.takes_path else self.name
+        return f"{self.name}:{self.path_word}" if self.takes_path else self.name
 
     def _needs(self) -> Needs:
         needs: Needs = {"load": ("a function of name, path and data root", _takes(3))}
+        if self.takes_size:
+            needs = {"load": ("a function of name, path, data root and size", _takes(4))}
         fetch: Needs = {"fetch": ("a function of name, data root and say", _takes(3))}
         return {**needs, **fetch} if self.can_fetch else needs
 

@@ -12,7 +12,10 @@ from poisonbench.core.folders import DEFAULT_DATA_ROOT
 from poisonbench.data.names import SUBSET, about
 
 NameArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="A name of `data list`, npz:PATH or folder:PATH.")
+    str,
+    typer.Argument(
+        metavar="NAME", help="A name of `data list`, or PREFIX:PATH of one of its prefixes."
+    ),
 ]
 
 app = common.command_app("List, show and fetch data sets.")
@@ -25,7 +28,7 @@ def list_(as_json: common.JsonOption = False) -> None:
     prefixes = {name: text for name, text in texts.items() if ":" in name}
     names = {n: text for n, text in texts.items() if n not in SUBSET and n not in prefixes}
     kinds = {"datasets": names, "parts": SUBSET, "prefixes": prefixes}
-    common.show(kinds, [f"{name:<15}{text}" for name, text in texts.items()], as_json)
+    common.show(kinds, [f"{name:<18}{text}" for name, text in texts.items()], as_json)
 
 
 @app.command(cls=common.Command)

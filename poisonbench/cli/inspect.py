@@ -16,6 +16,9 @@ from poisonbench.core.settings import number_text
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.results.store import Store
 
+#: Classes whose poisons are shown one by one.
+MOST_CLASSES = 10
+
 app = common.command_app()
 
 
@@ -114,6 +117,12 @@ def _audit(path: Path, options: _InspectOptions) -> None:
         "made_by": msgspec.to_builtins(card.spec, order="sorted"),
     }
     shown = dict(figures)
+    if data.num_classes > MOST_CLASSES:
+        counts = [count for count in by_class if count] or [0]
+        shown["poisons_by_class"] = (
+            f"{min(counts)} to {max(counts)} in {sum(map(bool, by_class))} of {data.num_classes} "
+            "classes (--json has each)"
+        )
     if poison.goal is not None:
         goal, names = poison.goal, data.class_names
         shown["goal"] = (

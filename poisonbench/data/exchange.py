@@ -34,7 +34,7 @@ from torch import Tensor
 from poisonbench.core.archives import Limits, checked_names, read_part, zip_bytes
 from poisonbench.core.errors import ArtefactError, UsageError, one_line
 from poisonbench.data.artefacts import CARD_NAME, check_digests, checked_card
-from poisonbench.data.image_folders import BROKEN
+from poisonbench.data.pictures import BROKEN
 from poisonbench.data.poison import Poison
 from poisonbench.data.splits import Dataset
 from poisonbench.specs import PoisonCard

@@ -11,7 +11,8 @@ from torch import Tensor
 from poisonbench.core.errors import ArtefactError, UsageError, check_returned
 from poisonbench.core.progress import mute
 from poisonbench.core.quick_names import split_quick
-from poisonbench.data.names import split_name, split_size
+from poisonbench.data.names import split_name, split_pixels, split_size
+from poisonbench.data.pictures import scaled
 from poisonbench.data.quick import with_quick_settings
 from poisonbench.data.splits import Dataset, RawData, hold_out, room_to_hold_out
 from poisonbench.entries import DatasetEntry
@@ -37,6 +38,7 @@ def load_dataset(
     fixed validation split. ``cifar10@5000`` is cifar10 with 5,000 of its training images, balanced
     over the classes, by a draw that depends on ``root_seed``; all of them are in ``cifar10@6000``.
     ``NAME@quick`` and ``folder@quick:PATH`` are the same images with settings for a CPU.
+    ``stl10@32x32`` has images of that width and height, see :mod:`poisonbench.data.pictures`.
 
     Args:
         name: see :func:`~poisonbench.data.names.about`.
@@ -58,18 +60,22 @@ def load_dataset(
     if size is not None:
         whole_set = load_dataset(whole, data_root, root_seed, download=download, say=say)
         return _subset(whole_set, size, root_seed)
-    entry, path = split_name(name)
+    plain, pixels = split_pixels(name)
+    entry, path = split_name(plain)
     module = entry.load()
     if download:
         if not entry.can_fetch:
-            names = [other.name for other in datasets().values() if other.can_fetch]
+            patterns = [other.pattern for other in datasets().values() if other.can_fetch]
             raise UsageError(
-                f"expected a data set that can be downloaded ({', '.join(names)}), got {name!r}; "
-                "your own data is read where it is"
+                f"expected a data set that can be downloaded ({', '.join(patterns)}), got "
+                f"{name!r}; your own data is read where it is"
             )
-        module.fetch(entry.name, data_root, say)
-    raw = module.load(entry.name, Path(path).expanduser(), data_root)
+        module.fetch(plain, data_root, say)
+    arguments = (entry.name, Path(path).expanduser(), data_root)
+    raw = module.load(*arguments, pixels) if entry.takes_size else module.load(*arguments)
     check_returned(f"load of {entry.source}", isinstance(raw, RawData), f"RawData for {name}", raw)
+    if pixels is not None and not entry.takes_size:
+        raw = scaled(raw, name, pixels)
     return _assemble(name, entry, raw, root_seed, say)
 
 

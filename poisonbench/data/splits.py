@@ -215,3 +215,26 @@ def hold_out(labels: Tensor, size: int, root_seed: int, dataset: str) -> tuple[T
             )
         is_kept[members[torch.randperm(len(members), generator=generator)[:share]]] = False
     return is_kept.nonzero().flatten(), (~is_kept).nonzero().flatten()
+
+
+def hold_out_fifth(split: Split, name: str) -> tuple[Split, Split]:
+    """Train and test splits of images that nobody has divided: a fifth of each class is for tests.
+
+    The draw depends on nothing, so that all seeds share the test images.
+
+    Raises:
+        ArtefactError: a class of one image.
+    """
+    generator = generator_for(0, "test split")
+    rows = []
+    for label in torch.unique(split.labels).tolist():
+        members = (split.labels == label).nonzero().flatten()
+        if len(members) < 2:
+            raise ArtefactError(
+                f"{name}: expected at least 2 images of class {label}, as one is held out for the "
+                "test split, got 1; add images of that class"
+            )
+        drawn = torch.randperm(len(members), generator=generator)[: max(1, len(members) // 5)]
+        rows.append(members[drawn])
+    test = torch.cat(rows).sort().values
+    return split.without(test), split.rows(test)

@@ -5,23 +5,16 @@ downloads and checks their MD5 sums; it also reads CIFAR-10's batches, which are
 so only after their MD5 sums have matched.
 """
 
-import http.client
-import os
-import socket
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from poisonbench.core.errors import ArtefactError, StoreError, one_line
+from poisonbench.core.errors import ArtefactError
 from poisonbench.data.arrays import make_split, read_idx, read_npz
+from poisonbench.data.fetching import Published, arrive
 from poisonbench.data.splits import RawData, Split
-
-#: Without it, a firewall that drops packets would hold a download up for ever.
-TIMEOUT_SECONDS = 60.0
 
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -161,34 +154,10 @@ def fetch(name: str, data_root: Path, say: Callable[[str], None]) -> None:
     import torchvision.datasets
 
     source = getattr(torchvision.datasets, standard.torchvision_class)
-    target = data_root / standard.folder
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        temporary = tempfile.TemporaryDirectory(dir=data_root, prefix=".fetch-")
-    except OSError as error:
-        raise StoreError(
-            f"expected a folder to write at {target}, got {error}; choose another --data-root"
-        ) from None
-    with temporary as arrived:
-        say(f"downloading {standard.name} to {target}")
-        try:
-            with _timeout(TIMEOUT_SECONDS):
-                source(arrived, train=False, download=True)
-        except (RuntimeError, OSError, EOFError, http.client.HTTPException) as error:
-            raise ArtefactError(
-                f"{standard.name}: expected to download it, got: {one_line(error)}; "
-                "try again, or download it on another machine and put "
-                f"{where(standard, data_root)}"
-            ) from None
-        for file in standard.files:
-            os.replace(Path(arrived) / standard.folder / file, target / file)
-
-
-@contextmanager
-def _timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+    paths = [f"{standard.folder}/{file}" for file in standard.files]
+    arrive(
+        Published(standard.name, tuple(paths), where(standard, data_root)),
+        data_root,
+        say,
+        lambda arrived: source(arrived, train=False, download=True),
+    )

@@ -72,7 +72,8 @@ def _folds(model: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
         elif isinstance(module, BasicBlock):
             pairs += [(module.conv1, module.norm1), (module.conv2, module.norm2)]
     for first, second in pairs:
-        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+        # Exactly these: other libraries' subclasses do more, such as an activation.
+        if type(first) is nn.Conv2d and type(second) is nn.BatchNorm2d:
             yield first, second
 
 

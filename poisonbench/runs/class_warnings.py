@@ -8,11 +8,14 @@ import torch
 
 from poisonbench.data.splits import Dataset
 
+#: Classes that are named one by one, and of more the first that are named at all.
+MOST_NAMED = 10
+
 
 def class_warnings(
     dataset: Dataset, by_class: Sequence[float], notes: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    """One sentence for each class and what is wrong with it.
+    """One sentence for each class and what is wrong with it; one for all if they are many.
 
     Classes without test images, those with a test accuracy of 0, and by the notes of the defense's
     rounds those that a filter would have emptied, and those that an oracle did empty.
@@ -26,11 +29,14 @@ def class_warnings(
             spared[label].append(str(note["epoch"] + 1))
     emptied = dict.fromkeys(label for note in notes for label in note.get("classes_emptied", ()))
     return [
-        *(f"class {name} has no test images" for name, count, _ in rows if not count),
-        *(
-            f"class {name} is never classified right"
-            for name, count, share in rows
-            if count and share == 0
+        *_sentences(
+            [name for name, count, _ in rows if not count], "no test images", "has", "have"
+        ),
+        *_sentences(
+            [name for name, count, share in rows if count and share == 0],
+            "never classified right",
+            "is",
+            "are",
         ),
         *(
             f"class {names[label]} was kept before epoch {', '.join(epochs)}: the filter would "
@@ -43,3 +49,9 @@ def class_warnings(
             for label in emptied
         ),
     ]
+
+
+def _sentences(names: Sequence[str], fault: str, one: str, many: str) -> list[str]:
+    if len(names) <= MOST_NAMED:
+        return [f"class {name} {one} {fault}" for name in names]
+    return [f"{len(names)} classes {many} {fault}, among them {', '.join(names[:MOST_NAMED])}"]

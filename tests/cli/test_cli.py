@@ -81,7 +81,9 @@ def test_report_has_no_remarks_on_stdout(results):
             "datasets",
             [
                 *("mnist", "cifar10", "fashion-mnist", "mnist-sample"),
-                *("NAME@SIZE", "npz:PATH", "folder:PATH"),
+                *("cifar100", "svhn", "gtsrb", "stl10", "tiny-imagenet"),
+                *("NAME@SIZE", "NAME@WxH", "npz:PATH", "folder:PATH"),
+                *("torchvision:NAME", "hf:PATH"),
             ],
         ),
         ("models", [*(entry.name for entry in NETWORKS), *OUTSIDE_NETWORKS]),

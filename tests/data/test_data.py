@@ -158,8 +158,12 @@ def test_unknown_name_lists_the_known_ones(name, hint):
         load_dataset(name, NOWHERE, 0)
     message = str(error.value)
     assert hint in message
-    known = ["mnist", "cifar10", "fashion-mnist", "mnist-sample", "npz:PATH", "folder:PATH"]
-    assert f"among {', '.join([*known[:4], 'NAME@SIZE', *known[4:]])}, got" in message
+    known = [
+        *("mnist", "cifar10", "fashion-mnist", "mnist-sample", "cifar100", "svhn", "gtsrb"),
+        *("stl10", "tiny-imagenet", "NAME@SIZE", "NAME@WxH", "npz:PATH", "folder:PATH"),
+        *("torchvision:NAME", "hf:PATH"),
+    ]
+    assert f"among {', '.join(known)}, got" in message
 
 
 @pytest.mark.parametrize("name", ["npz", "npz:", "folder:"])
@@ -174,7 +178,8 @@ def test_split_name():
     npz, path = split_name("npz:c:/a.npz")
     assert (npz.name, path) == ("npz", "c:/a.npz")
     names = {name for name in about() if ":" not in name and "@" not in name}
-    assert names == {*standard.STANDARD, "mnist-sample"}
+    published = {"cifar100", "svhn", "gtsrb", "stl10", "tiny-imagenet"}
+    assert names == {*standard.STANDARD, *published, "mnist-sample"}
 
 
 def test_names_and_command_need_no_torch():

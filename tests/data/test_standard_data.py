@@ -241,8 +241,10 @@ def test_data_list():
     names = ["mnist", "cifar10", "fashion-mnist", "mnist-sample"]
     assert all(name in result.stdout for name in [*names, "npz:PATH", "folder:PATH"])
     listed = json.loads(run("list", "--json").stdout)
-    assert set(listed["datasets"]) == set(names)
-    assert set(listed["prefixes"]) == {"npz:PATH", "folder:PATH"}
+    published = ["cifar100", "svhn", "gtsrb", "stl10", "tiny-imagenet"]
+    assert set(listed["datasets"]) == {*names, *published}
+    prefixes = {"npz:PATH", "folder:PATH", "torchvision:NAME", "hf:PATH"}
+    assert set(listed["prefixes"]) == prefixes
 
 
 def test_data_show(tmp_path):

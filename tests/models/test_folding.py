@@ -164,6 +164,35 @@ def test_only_norms_that_follow_a_convolution_are_folded():
     torch.testing.assert_close(copied(images), model.eval()(images), rtol=1e-12, atol=1e-12)
 
 
+class _NormAct(nn.BatchNorm2d):
+    """As in timm: a batch norm with its activation."""
+
+    def forward(self, images):
+        return super().forward(images).relu()
+
+
+class _DoubledConv(nn.Conv2d):
+    """A convolution that is not its weights alone."""
+
+    def forward(self, images):
+        return 2 * super().forward(images)
+
+
+@pytest.mark.parametrize("first", [nn.Conv2d, _DoubledConv])
+@pytest.mark.parametrize("second", [nn.BatchNorm2d, _NormAct])
+@pytest.mark.parametrize("side", [3, 5])
+def test_subclasses_that_do_more_keep_doing_it(first, second, side):
+    generator = torch.Generator().manual_seed(2)
+    layers = nn.Sequential(first(8, 8, side), second(8), nn.Flatten())
+    width = 8 * (13 - side) ** 2
+    model = Classifier(layers, nn.Linear(width, 3), (0.0,) * 8, (1.0,) * 8)
+    initialise(model, generator)
+    model = trained_looking(model, generator).eval()
+    images = torch.rand(2, 8, 12, 12, dtype=torch.float64, generator=generator)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(model)(images), model(images))
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_copy_can_be_copied(name):
     generator, shape = torch.Generator().manual_seed(9), SHAPES[name]

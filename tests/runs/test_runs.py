@@ -332,3 +332,14 @@ def test_warnings_name_a_class_once_whatever_the_rounds():
     assert spared.startswith("class b was kept before epoch 6, 8: ")
     assert other.startswith("class a was kept before epoch 8: ")
     assert emptied.startswith("class a was nothing but poison")
+
+
+def test_warnings_of_many_classes_are_one_sentence():
+    test = SimpleNamespace(labels=torch.arange(200))
+    names = [f"thing {number}" for number in range(200)]
+    dataset = SimpleNamespace(class_names=names, num_classes=200, test=test)
+    (warning,) = class_warnings(dataset, [0.0] * 190 + [0.5] * 10, [])
+    first = ", ".join(names[:10])
+    assert warning == f"190 classes are never classified right, among them {first}"
+    ten = class_warnings(dataset, [0.0] * 10 + [0.5] * 190, [])
+    assert ten == [f"class {name} is never classified right" for name in names[:10]]

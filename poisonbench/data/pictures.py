@@ -1,0 +1,158 @@
+"""Pictures, of files or of other libraries, as splits of images of one size.
+
+Colour  all images are grey if every picture is, else RGB; transparency and EXIF orientation are
+        ignored
+Size    without a size, all pictures must have the same; with one, the largest part of that shape is
+        cut from each picture's middle and scaled to it (Pillow's ``ImageOps.fit``, bicubic)
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from poisonbench.core.errors import ArtefactError, one_line
+from poisonbench.data.splits import RawData, Split
+
+#: Width and height.
+Size = tuple[int, int]
+
+#: What Pillow raises for files that are not images, or are cut short.
+BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One labelled picture: its name in errors, and what reads the image and the label."""
+
+    where: str
+    read: Callable[[], tuple[Image.Image, int]]
+
+
+def picture_of_file(path: Path, label: int) -> Picture:
+    """The picture in a file."""
+
+    def read() -> tuple[Image.Image, int]:
+        with Image.open(path) as image:
+            image.load()
+            return image, label
+
+    return Picture(str(path), read)
+
+
+def decode(parts: Sequence[Sequence[Picture]], name: str, size: Size | None) -> list[Split]:
+    """A split of each part's pictures; colour and size are those of all parts together.
+
+    Args:
+        parts: none is empty.
+        name: of the data set as the user writes it, for errors.
+        size: what pictures are cut and scaled to; they must all have one size without it.
+
+    Raises:
+        ArtefactError: a picture cannot be read as an image of 8 bits a channel, or they differ in
+            size.
+    """
+    first = ""
+    is_grey = True
+    decoded: list[tuple[NDArray[np.uint8], NDArray[np.int64]]] = []
+    for part in parts:
+        labels = np.empty(len(part), np.int64)
+        for row, picture in enumerate(part):
+            pixels, labels[row] = _read(picture, size)
+            sides = pixels.shape[:2]
+            if not first:
+                first, common = picture.where, sides
+            if sides != common:
+                raise ArtefactError(
+                    f"{name}: expected images of one size, got {common[1]}x{common[0]} in {first} "
+                    f"and {sides[1]}x{sides[0]} in {picture.where}; resize them first, or write "
+                    f"{name}@32x32 to have all cut and scaled to 32 x 32"
+                )
+            if row == 0:
+                images = np.empty((len(part), 3, *sides), np.uint8)
+            images[row] = pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+            is_grey = is_grey and pixels.ndim == 2
+        decoded.append((images, labels))
+    return [
+        Split(
+            torch.from_numpy(np.ascontiguousarray(images[:, :1]) if is_grey else images),
+            torch.from_numpy(labels),
+        )
+        for images, labels in decoded
+    ]
+
+
+def scaled(raw: RawData, name: str, size: Size) -> RawData:
+    """A data set with all its images cut and scaled to a size."""
+    splits = [raw.train, raw.test, *([raw.validation] if raw.validation is not None else [])]
+    parts = [
+        [Picture(f"{name}, image {row}", partial(_of_row, split, row)) for row in range(len(split))]
+        for split in splits
+    ]
+    train, test, *validation = decode(parts, name, size)
+    return RawData(train, test, raw.class_names, validation[0] if validation else None)
+
+
+def numbered(name: str, train: Split, test: Split, names: Sequence[str] | None = None) -> RawData:
+    """A data set whose labels are numbered from 0 in the order of the training images' own.
+
+    Args:
+        name: for errors.
+        train: its labels are the classes.
+        test: its labels must be among them.
+        names: of the labels 0, 1, ...; by default the labels themselves.
+
+    Raises:
+        ArtefactError: a test label that no training image has, or one without a name.
+    """
+    present = torch.unique(train.labels)
+    unknown = test.labels[~torch.isin(test.labels, present)]
+    if len(unknown):
+        raise ArtefactError(
+            f"{name}: expected test images of the classes of train, got label {int(unknown[0])}, "
+            "which no training image has; add training images of it or leave these out"
+        )
+    values = present.tolist()
+    if names is not None and not 0 <= values[0] <= values[-1] < len(names):
+        raise ArtefactError(
+            f"{name}: expected labels in 0..{len(names) - 1}, got {values[0]} to {values[-1]}; "
+            "leave images without a label out"
+        )
+    splits = [
+        Split(split.images, torch.searchsorted(present, split.labels)) for split in (train, test)
+    ]
+    class_names = tuple(str(value) if names is None else names[value] for value in values)
+    return RawData(splits[0], splits[1], class_names)
+
+
+def _of_row(split: Split, row: int) -> tuple[Image.Image, int]:
+    pixels = split.images[row].permute(1, 2, 0).numpy()
+    image = Image.fromarray(
+        np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    )
+    return image, int(split.labels[row])
+
+
+def _read(picture: Picture, size: Size | None) -> tuple[NDArray[np.uint8], int]:
+    """Pixels (H, W) of a grey picture, (H, W, 3) of another, and the label."""
+    try:
+        image, label = picture.read()
+        if image.mode.startswith(("I", "F")):
+            raise ArtefactError(
+                f"{picture.where}: expected an image of 8 bits a channel, got Pillow mode "
+                f"{image.mode}; convert it to 8 bits"
+            )
+        image = image.convert("L" if image.mode in ("1", "L") else "RGB")
+        if size is not None and image.size != size:
+            image = ImageOps.fit(image, size, Image.Resampling.BICUBIC)
+        return np.asarray(image), label
+    except BROKEN as error:
+        raise ArtefactError(
+            f"{picture.where}: expected a readable image, got: {one_line(error)}; replace or "
+            "delete the file"
+        ) from None
