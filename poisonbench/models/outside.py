@@ -19,25 +19,21 @@ In all of them dropout and stochastic depth are turned off: they draw from the g
 that a run would be neither the seed's nor resumed in the same bytes.
 """
 
-import math
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import did_you_mean
 from poisonbench.entries import reason_of
+from poisonbench.models.adapted import (
+    UNFIT,
+    output_of,
+    replace_layer,
+    timm_network,
+    torchvision_network,
+    turn_off_chance,
+)
 from poisonbench.registry import function_of_file
-
-#: Images of at most so many pixels a side are small.
-SMALL = 64
-#: Patches along a small image, at least.
-PATCHES = 7
-#: What a network raises on images that it cannot take.
-UNFIT = (RuntimeError, ValueError, TypeError, AssertionError)
 
 
 def outside_features(name: str, shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
@@ -63,7 +59,7 @@ def outside_features(name: str, shape: tuple[int, int, int]) -> tuple[nn.Module,
         raise
     except Exception as error:
         raise _unfit(name, shape, error) from None
-    _turn_off_chance(layers)
+    turn_off_chance(layers)
     return layers, width
 
 
@@ -93,7 +89,7 @@ def _torchvision(name: str, shape: tuple[int, int, int]) -> nn.Module:
             f"model torchvision:{name}: expected a classifier of torchvision.models, got {name!r}"
             f"{did_you_mean(name, known)}"
         )
-    return _adapted(lambda: models.get_model(name, weights=None), shape)
+    return torchvision_network(name, shape)
 
 
 def _timm(name: str, shape: tuple[int, int, int]) -> nn.Module:
@@ -109,143 +105,15 @@ def _timm(name: str, shape: tuple[int, int, int]) -> nn.Module:
             f"model timm:{name}: expected a network of timm.list_models(), got {name!r}"
             f"{did_you_mean(name, timm.list_models())}"
         )
-
-    def build(**options: Any) -> nn.Module:
-        network: nn.Module = timm.create_model(
-            name, in_chans=shape[0], num_classes=0, pretrained=False, **options
-        )
-        return network
-
-    with torch.device("meta"):
-        side = _patch_side(build(), shape)
-    size = {"img_size": shape[1:]}
-    for options in ({**size, "patch_size": side}, size) if side else (size,):
-        try:
-            build(**options)
-        except TypeError:
-            # Only networks of patches ask for the images' size, and not all for the patches'.
-            continue
-        return _adapted(partial(build, **options), shape)
-    return _adapted(build, shape)
-
-
-def _patch_side(network: nn.Module, shape: tuple[int, int, int]) -> int | None:
-    """The side of patches for small images; None where the network's own will do."""
-    _, height, width = shape
-    _, first = _first_convolution(network)
-    if first is None or first.kernel_size != first.stride or max(height, width) > SMALL:
-        return None
-    own = first.kernel_size[0]
-    fitting = [
-        side
-        for side in range(1, own + 1)
-        if height % side == width % side == 0 and min(height, width) >= PATCHES * side
-    ]
-    return fitting[-1] if fitting and fitting[-1] < own else None
-
-
-def _adapted(build: Callable[[], nn.Module], shape: tuple[int, int, int]) -> nn.Module:
-    """A network for the data's channels and size; one that cannot take them as it was."""
-    network = build()
-    _fit_first_layers(network, shape, keeps_size=max(shape[1:]) <= SMALL)
-    while not _takes(network, shape):
-        if not _halve_patches(network):
-            network = build()
-            _fit_first_layers(network, shape, keeps_size=False)
-            return network
-    return network
-
-
-def _first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d | None]:
-    convolutions = (
-        (path, module) for path, module in network.named_modules() if isinstance(module, nn.Conv2d)
-    )
-    return next(convolutions, ("", None))
-
-
-def _fit_first_layers(network: nn.Module, shape: tuple[int, int, int], *, keeps_size: bool) -> None:
-    """Give the first convolution the data's channels; with ``keeps_size`` let nothing shrink."""
-    path, first = _first_convolution(network)
-    if first is None:
-        return
-    is_shrunk = keeps_size and first.kernel_size[0] > first.stride[0] > 1
-    if is_shrunk or first.in_channels != shape[0]:
-        size: dict[str, Any] = (
-            {"kernel_size": 3, "stride": 1, "padding": 1}
-            if is_shrunk
-            else {
-                "kernel_size": first.kernel_size,
-                "stride": first.stride,
-                "padding": first.padding,
-            }
-        )
-        bias = first.bias is not None
-        _replace(network, path, nn.Conv2d(shape[0], first.out_channels, bias=bias, **size))
-    if is_shrunk:
-        pools = [p for p, module in network.named_modules() if isinstance(module, nn.MaxPool2d)]
-        for pool in pools[:1]:
-            _replace(network, pool, nn.Identity())
-
-
-def _takes(network: nn.Module, shape: tuple[int, int, int]) -> bool:
-    try:
-        _output(network, shape)
-    except UNFIT:
-        return False
-    return True
-
-
-def _halve_patches(network: nn.Module) -> bool:
-    """Halve the side of a first convolution of patches; whether there were any to halve."""
-    path, first = _first_convolution(network)
-    if first is None or first.kernel_size != first.stride or first.stride[0] % 2:
-        return False
-    side = first.stride[0] // 2
-    layer = nn.Conv2d(
-        first.in_channels, first.out_channels, side, side, bias=first.bias is not None
-    )
-    _replace(network, path, layer)
-    return True
-
-
-def _turn_off_chance(network: nn.Module) -> None:
-    module: Any
-    for module in network.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            module.p = 0.0
-        elif isinstance(module, nn.MultiheadAttention):
-            module.dropout = 0.0
-        elif type(module).__name__ == "DropPath":
-            module.drop_prob = 0.0
-        elif type(module).__name__ == "StochasticDepth":
-            module.p = 0.0
-
-
-def _output(network: nn.Module, shape: tuple[int, int, int]) -> Any:
-    """What a network makes of two images, in eval mode."""
-    parameter = next(network.parameters(), None)
-    device = None if parameter is None else parameter.device
-    images = torch.linspace(0, 1, 2 * math.prod(shape), device=device).view(2, *shape)
-    was_training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            return network(images)
-    finally:
-        network.train(was_training)
+    return timm_network(name, shape)
 
 
 def _measured(name: str, network: nn.Module, shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
     """Layers that were built without a head, and how many features they give."""
-    features = _output(network, shape)
+    features = output_of(network, shape)
     if not isinstance(features, Tensor) or features.ndim != 2:
         raise _not_linear(name)
     return network, features.shape[1]
-
-
-def _replace(network: nn.Module, path: str, layer: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    setattr(network.get_submodule(parent), name, layer)
 
 
 def _without_head(
@@ -256,10 +124,10 @@ def _without_head(
     path, head = linear[-1] if linear else ("", None)
     if head is None or path == "" or getattr(network, "aux_logits", False):
         raise _not_linear(name)
-    logits = _output(network, shape)
-    _replace(network, path, nn.Identity())
+    logits = output_of(network, shape)
+    replace_layer(network, path, nn.Identity())
     try:
-        features = _output(network, shape)
+        features = output_of(network, shape)
     except UNFIT:
         # What comes behind a layer that is not the last cannot take another width.
         raise _not_linear(name) from None

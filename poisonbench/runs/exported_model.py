@@ -15,7 +15,7 @@ from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.files import read_shared
 from poisonbench.data.splits import Dataset
 from poisonbench.entries import shown_name
-from poisonbench.models import outside
+from poisonbench.models import adapted
 from poisonbench.registry import find, is_outside, networks
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
@@ -57,15 +57,28 @@ def load_network(path=Path(__file__).parent / "{file}"):
     return network.eval()
 '''
 
-_WITHOUT_HEAD = '''
+#: Behind the text of ``models/adapted.py``, by the library.
+_LIBRARY = {
+    "torchvision": '''
 
 def build_features(channels, height, width):
     """The library's network, adapted to the images, without its last linear layer."""
-    network = {build}
+    network = torchvision_network("{name}", (channels, height, width))
     path, head = [(p, m) for p, m in network.named_modules() if isinstance(m, nn.Linear)][-1]
-    _replace(network, path, nn.Identity())
+    replace_layer(network, path, nn.Identity())
+    turn_off_chance(network)
     return network, head.in_features
-'''
+''',
+    "timm": '''
+
+def build_features(channels, height, width):
+    """The library's network, adapted to the images, without a head."""
+    shape = (channels, height, width)
+    network = timm_network("{name}", shape)
+    turn_off_chance(network)
+    return network, output_of(network, shape).shape[1]
+''',
+}
 
 _README = """# The network of run {id}
 
@@ -156,20 +169,7 @@ def _source(name: str) -> str:
     """The lines of Python that build a network's features by ``build_features``."""
     library, _, rest = name.partition(":")
     if library in ("torchvision", "timm"):
-        build = (
-            f'_adapted(models.get_model("{rest}", weights=None), (channels, height, width))'
-            if library == "torchvision"
-            else f'_adapted(_create("{rest}", channels, height, width), (channels, height, width))'
-        )
-        parts = [inspect.getsource(outside._adapted), inspect.getsource(outside._replace)]
-        imports = "from typing import Any\n\nfrom torch import nn\n"
-        imports += (
-            "from torchvision import models\n" if library == "torchvision" else "import timm\n"
-        )
-        create = _TIMM if library == "timm" else ""
-        text = f"\n#: Images of at most so many pixels a side are small.\nSMALL = {outside.SMALL}\n"
-        text += create + "".join(f"\n\n{part}" for part in parts)
-        return imports + text + _WITHOUT_HEAD.format(build=build)
+        return _plain(inspect.getsource(adapted)) + _LIBRARY[library].format(name=rest)
     if is_outside(name):
         raise UsageError(
             f"--to: expected a network by name, got {name}, whose file is your own; its state dict "
@@ -187,21 +187,14 @@ def _source(name: str) -> str:
             f"model {name}: expected a module without imports of poisonbench, to hand on, got "
             f"{ours[0].strip()}; write the network with torch alone"
         )
-    # Its docstring stands below our header, where one is of no use, and future imports may not.
+    return f"\n{_plain(text)}\n\nbuild_features = {entry.builder}\n"
+
+
+def _plain(text: str) -> str:
+    """A module's text for below our header, where future imports may not stand."""
     text = re.sub(r"^from __future__ import .*\n", "", text, flags=re.MULTILINE)
-    text = re.sub(r'\A\s*"""(.*?)"""\s*', _as_comment, text, flags=re.DOTALL)
-    return f"\n{text}\n\nbuild_features = {entry.builder}\n"
-
-
-_TIMM = '''
-
-def _create(name, channels, height, width):
-    """The network for images of that size, where it asks for one."""
-    try:
-        return timm.create_model(name, in_chans=channels, img_size=(height, width))
-    except TypeError:
-        return timm.create_model(name, in_chans=channels)
-'''
+    # A docstring there is of no use.
+    return re.sub(r'\A\s*"""(.*?)"""\s*', _as_comment, text, flags=re.DOTALL)
 
 
 def _as_comment(match: re.Match[str]) -> str:

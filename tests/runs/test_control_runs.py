@@ -268,7 +268,11 @@ def test_a_plug_in_that_calls_itself_an_oracle_is_not_told(tiny, results, monkey
 
 def test_tables_ask_for_no_oracle_where_all_is_poisoned(tiny, results):
     record = run(results, tiny, "clean-only", "--clean")
-    ran = [changed(record, spec={"dataset": {"name": "mnist-sample"}})]
+    ran = [
+        changed(
+            record, spec={"dataset": {"name": "mnist-sample"}}, labels={"dataset": "mnist-sample"}
+        )
+    ]
     rhos = [c.rho for c in catalogue.cells("2", ran, "mnist-sample") if c.method == "clean-only"]
     assert rhos == [0.0, 0.2, 0.4, 0.6, 0.8]
     assert "clean-only" not in {cell.method for cell in catalogue.cells("2", (), "mnist-sample")}

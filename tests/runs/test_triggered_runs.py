@@ -343,7 +343,7 @@ def test_the_table_of_runs_shows_success_and_labels(tiny, results):
     rates = [run.metrics.trigger.rate for run in records]
     assert cell.measured.mean == pytest.approx(float(np.mean(rates)))
     assert cell.measured.n == 2
-    assert all(not table.own(records) for table in TABLES.values())
+    assert all(not t.own(records) for t in TABLES.values() if not t.has_triggers)
     done("report", "--summary", "--results", results)
     columns = poisonbench.records(results=results)
     assert sorted(columns["attack_success_rate"]) == sorted(rates)

@@ -216,10 +216,10 @@ def test_a_recipe_without_a_schedule_steps_and_names_none():
 def test_the_first_epochs_are_those_of_the_whole(schedule):
     """By the weights at the start of the third epoch."""
     whole = recipe(epochs=4, milestones=(1,), rate_schedule=schedule)
-    watcher = _Watcher([2])
+    watcher = _Watcher([2], Defense())
     train(watcher, recipe=whole)
     first, _ = train(recipe=whole.first_epochs(2))
-    kept = {key.removeprefix("2."): value for key, value in watcher.memory.items()}
+    kept = {key.removeprefix("2."): value for key, value in watcher.seen.items()}
     assert digest_tensors(*kept.values()) == weights_digest(first)
     assert whole.first_epochs(3).first_epochs(2) == whole.first_epochs(2)
 
