@@ -6,10 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "craft", "defend", "figure", "load_poison", "records", "register"]
+__all__ = [
+    "__version__",
+    "assess",
+    "craft",
+    "defend",
+    "figure",
+    "load_poison",
+    "records",
+    "register",
+]
 
 if TYPE_CHECKING:
-    from poisonbench.api import craft, defend, figure, load_poison, records, register
+    from poisonbench.api import assess, craft, defend, figure, load_poison, records, register
 else:
 
     def __getattr__(name: str) -> Any:

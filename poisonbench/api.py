@@ -17,11 +17,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import data_folder, results_folder
+from poisonbench.core.program import run_program
 from poisonbench.core.settings import options_of
 from poisonbench.entries import MethodEntry
 from poisonbench.registry import Mix, attacks, defenses, find
@@ -306,6 +308,83 @@ def figure(
     if out is not None:
         write_figure(Path(out), f"figure-{name}" if name in "1234" else name, drawn)
     return drawn
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What :func:`assess` found.
+
+    Attributes:
+        sentences: how vulnerable, which defense helped, what it costs, how sure that is; of a dry
+            run none.
+        page: the page that shows it all; null of a dry run.
+        facts: what was planned, as ``poisonbench assess --json`` prints it: data set, network,
+            epochs, validation accuracy, attacks, methods, trials, jobs; of a dry run also
+            estimated seconds.
+    """
+
+    sentences: tuple[str, ...]
+    page: Path | None
+    facts: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return "\n".join(self.sentences)
+
+
+@_names_of_parameters()
+def assess(
+    dataset: Data,
+    *,
+    trials: int = 3,
+    attacks: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    minutes: float | None = None,
+    dry_run: bool = False,
+    jobs: int | None = None,
+    output: str | Path | None = None,
+    results: str | Path | None = None,
+    data_root: str | Path | None = None,
+) -> Assessment:
+    """Say how vulnerable a data set is to poison and what helps; see ``poisonbench assess --help``.
+
+    It is done in processes of its own, as a sweep is; called again, it goes on where it was.
+    What is being done is written to stderr.
+
+    Parameters: the options of the command line, by name.
+
+    Args:
+        dataset: as for :func:`craft`.
+        trials: trials of each cell, each with a poison of its own.
+        attacks: names of attacks; a few strong ones by default.
+        methods: names of defenses; cheap ones by default.
+        minutes: at most so long, by the estimate.
+        dry_run: plan and estimate, and run nothing.
+        jobs: runs side by side; by default one a processor.
+        output: the page to write; by default page.html in the results folder.
+        results: as for :func:`craft`, like the next.
+        data_root: the folder of data sets.
+
+    Returns:
+        The sentences, the page and what was planned.
+
+    Raises:
+        PoisonbenchError: see :mod:`poisonbench.core.errors`.
+    """
+    context = _context(results, data_root, "cpu", 0)
+    folder = context.store.root
+    page = Path(output) if output is not None else folder / "page.html"
+    words = ["--dataset", _dataset_name(context, dataset), "--trials", str(trials)]
+    words += ["--results", str(folder), "--data-root", str(context.data_root)]
+    words += ["--output", str(page)]
+    for flag, names in (("--attacks", attacks), ("--methods", methods)):
+        words += [flag, ",".join(names)] if names else []
+    for flag, number in (("--minutes", minutes), ("--jobs", jobs)):
+        words += [flag, str(number)] if number is not None else []
+    words += ["--dry-run"] if dry_run else []
+    facts = run_program(["assess", *words, "--json"])
+    sentences = tuple(facts.pop("sentences", ()))
+    facts.pop("page", None)
+    return Assessment(sentences, None if dry_run else page, facts)
 
 
 def load_poison(

@@ -181,3 +181,14 @@ def test_the_notebook_runs(tmp_path):
     client.execute()
     assert "image/png" in notebook.cells[-1].outputs[-1].data
     assert len(list((tmp_path / "results/runs").iterdir())) == 3
+
+
+def test_an_assessment_of_arrays_says_what_it_would_cost(tmp_path):
+    data = tuple(arrays((16, 16, 3)).values())
+    options = {"dry_run": True, "trials": 1, "attacks": ["lsp"], "results": tmp_path}
+    plan = poisonbench.assess(data, methods=["jpeg"], **options)
+    assert (plan.facts["attacks"], plan.facts["methods"]) == (["lsp"], ["none", "jpeg"])
+    assert plan.facts["estimated_seconds"] > 0
+    assert (plan.sentences, plan.page) == ((), None)
+    with pytest.raises(UsageError, match=r"^minutes: expected over 0, got -1"):
+        poisonbench.assess(data, minutes=-1, **options)
