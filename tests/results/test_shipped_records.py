@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
-from helpers.command_line import done
 
-from poisonbench.tables.catalogue import TABLES, build
+from helpers.command_line import done
 from poisonbench.results.records import SCHEMA, read_record
 from poisonbench.results.store import Store
+from poisonbench.tables.catalogue import TABLES, build
 
 DOCS = Path(__file__).parents[2] / "docs"
 FILES = sorted((DOCS / "records" / "runs").glob("*.json"))
