@@ -63,6 +63,13 @@ FAULTS = [
     (DEFENSE, "return images + torch.rand(1)", "global-generator-untouched"),
     (DEFENSE, "return images.mul_(0.5)", "inputs-not-edited"),
     (DEFENSE, "self.calls += 1; return images * (1 - self.calls / 99)", "resume-to-the-same-bytes"),
+    (
+        DEFENSE,
+        "return images\n"
+        "    def extend(self, train, validation):\n"
+        "        return type(train)(train.images, train.labels.flip(0))",
+        "labels-kept",
+    ),
     (DEFENSE, "state.note({'x': float('nan')}); return images", "finite-record"),
     (DEFENSE, "import os; return images * (os.urandom(1)[0] / 255)", "determinism-by-seed"),
     (
@@ -119,7 +126,21 @@ def test_an_option_without_help_or_bounds_is_found(setting, tmp_path):
     assert "1 broken: options; mend it" in outcome.err
 
 
-@pytest.mark.parametrize("name", ["mnist-cnn", "cifar-small"])
-def test_our_networks_conform(name):
+def test_code_that_raises_is_told_with_its_line(tmp_path):
+    path = tmp_path / "faulty.py"
+    path.write_text(DEFENSE.format(body="return images.no_such()", setting=GOOD))
+    rows = cli("check", path, "--json").json
+    line = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if "no_such" in text)
+    assert rows["options"] == "ok"
+    assert rows["finite-record"].startswith("expected it to run through, got AttributeError: ")
+    assert rows["finite-record"].endswith(f"no_such'; mend line {line} of {path}")
+
+
+@pytest.mark.parametrize("name", [*registry.NETWORKS, "mnist-sample"])
+def test_our_networks_and_data_conform(name):
     for check in checks_of(name):
         check()
+
+
+def test_a_data_set_that_takes_a_path_is_left_to_data_show():
+    assert "poisonbench data show npz:PATH" in cli("check", "npz").out

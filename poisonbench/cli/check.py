@@ -1,12 +1,13 @@
 """``poisonbench check``: the conformance kit."""
 
+import traceback
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
 from poisonbench.cli import common
-from poisonbench.core.errors import ArtefactError, UsageError, one_line
+from poisonbench.core.errors import ArtefactError, PoisonbenchError, UsageError, one_line
 from poisonbench.core.settings import options_of, parse_value, unknown_option
 from poisonbench.entries import Entry, MethodEntry
 
@@ -46,7 +47,7 @@ def check(options: _CheckOptions) -> None:
             conforms()
             rows[conforms.name] = "ok"
         except Exception as error:
-            rows[conforms.name] = one_line(error)
+            rows[conforms.name] = _reason(error, entry)
     common.show(rows, [f"{name:42}{text}" for name, text in rows.items()], options.json)
     broken = [name for name, text in rows.items() if text != "ok"]
     if broken:
@@ -54,6 +55,19 @@ def check(options: _CheckOptions) -> None:
             f"expected {options.subject} to keep {len(rows)} promises, got {len(broken)} broken: "
             f"{', '.join(broken)}; mend it and check again"
         )
+
+
+def _reason(error: Exception, entry: Entry) -> str:
+    """What a check says; of an exception of the code itself also where it was raised."""
+    if isinstance(error, AssertionError | PoisonbenchError):
+        return one_line(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename == entry.load().__file__]
+    place = (own or frames)[-1]
+    return (
+        f"expected it to run through, got {type(error).__name__}: {one_line(error)}; mend line "
+        f"{place.lineno} of {place.filename}"
+    )
 
 
 def _settings(entry: Entry, texts: list[str]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ COMMANDS = {
     "data": "List, show and fetch data sets.",
     "new": "Begin a package with a method, a network or a data set of your own.",
     "check": "Hold a method, a network or a data set to its contract, and say what breaks it.",
-    "sweep": "Plan, run and watch many runs, on one machine or on SLURM.",
+    "sweep": "Plan, run and watch many runs, on one machine, SLURM or a dask cluster.",
 }
 #: Modules of ``poisonbench.cli`` that are not named like their command, a word of Python.
 MODULES = {"import": "importing", "list": "listing"}

@@ -39,7 +39,7 @@ from poisonbench.sweep.progress_view import JobBars, View
 if TYPE_CHECKING:
     from poisonbench.tables.claim_plan import PlannedClaim
 
-app = common.command_app("Plan, run and watch many runs, on one machine or on SLURM.")
+app = common.command_app("Plan, run and watch many runs, on one machine, SLURM or a dask cluster.")
 
 app.command("worker", cls=common.Command, hidden=True)(worker)
 

@@ -20,7 +20,10 @@ class DatasetChecks:
         from poisonbench.core.folders import data_folder
 
         if self._entry.takes_path:
-            raise UsageError(f"expected a data set without a path, got {self._entry.pattern}")
+            raise UsageError(
+                f"expected a data set without a path, got {self._entry.pattern}; look at it by "
+                f"`poisonbench data show {self._entry.pattern}`"
+            )
         return self._module.load(self._entry.name, Path(), data_folder())
 
     def determinism(self) -> None:
