@@ -61,7 +61,8 @@ def entries_of_file(path: Path) -> list[Entry]:
         ) from None
     except Exception as error:
         raise UsageError(
-            f"--plugin: expected a Python file that can be imported, got {path}: {reason_of(error)}"
+            "--plugin: expected a Python file that can be imported, "
+            f"got {path}: {reason_of(error)}; check the path or mend the file"
         ) from None
     entries = [
         replace(value, module=value.module or module.__name__, plug_in=source)

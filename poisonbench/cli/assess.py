@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _JOB_SECONDS = 2.0
 
 #: An assessment of more seconds than this names shorter ones.
-_LONG = 1800
+_LONG = 600
 
 app = common.command_app()
 
@@ -308,7 +308,7 @@ class _Planner:
         )
         if seconds > _LONG and self.options.minutes is None:
             text += (
-                "; shorter: --minutes 30, --trials 1, fewer --attacks or --methods, or fewer images"
+                "; shorter: --minutes 10, --trials 1, fewer --attacks or --methods, or fewer images"
             )
         return text
 

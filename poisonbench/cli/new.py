@@ -47,7 +47,7 @@ def new(options: _NewOptions) -> None:
         *map(str, paths),
         "",
         "Next:",
-        f"  pip install -e {folder}     (offline: --no-build-isolation --no-deps)",
+        f"  pip install -e '{folder}[dev]'     (offline: --no-build-isolation --no-deps)",
         f"  poisonbench check {options.name}",
         f"  {KINDS[options.kind].example.format(name=options.name)}",
         "  poisonbench report --runs",
