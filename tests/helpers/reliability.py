@@ -233,11 +233,11 @@ def full_disk(folder):
                 if name == "sweep" and list(results.glob("poisons/*")):
                     break
                 time.sleep(0.01)
-            with ballast.open("wb") as stream:
+            # Unbuffered, so that closing it has nothing left to write.
+            with ballast.open("wb", buffering=0) as stream:
                 try:
                     while True:
                         stream.write(bytes(65536))
-                        stream.flush()
                 except OSError:
                     pass
             code = finish(child)
