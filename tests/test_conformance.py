@@ -3,8 +3,9 @@
 import pytest
 
 from helpers.command_line import cli, done
+from helpers.data_files import write_npz
 from poisonbench import registry
-from poisonbench.conformance import ConformanceError, checks_of
+from poisonbench.conformance import ConformanceError, checks_of, methods
 
 #: Settings with which a method acts in a run of three epochs.
 SETTINGS = {
@@ -18,8 +19,6 @@ CHECKS = [
     pytest.param(check, id=f"{entry.name}-{check}")
     for entry in OURS
     for check in checks_of(entry, **SETTINGS.get(entry.name, {}))
-    # Times are told by benchmarks.
-    if check.name != "speed"
 ]
 
 
@@ -91,8 +90,6 @@ FAULTS = [
 def broken(path):
     names, messages = [], []
     for check in checks_of(path):
-        if check.name == "speed":
-            continue
         try:
             check()
         except ConformanceError as error:
@@ -142,5 +139,58 @@ def test_our_networks_and_data_conform(name):
         check()
 
 
-def test_a_data_set_that_takes_a_path_is_left_to_data_show():
-    assert "poisonbench data show npz:PATH" in cli("check", "npz").out
+BARS = """
+import numpy as np
+from poisonbench.data.arrays import make_split
+from poisonbench.data.splits import RawData
+from poisonbench.entries import DatasetEntry
+ENTRY = DatasetEntry("bars", "x", takes_path=True)
+def load(name, path, data_root):
+    seed = int(path.read_text()) or None
+    def split(size):
+        images = np.random.default_rng(seed).integers(0, 256, (size, 8, 8), dtype=np.uint8)
+        return make_split(images, np.arange(size) % 2, name)
+    return RawData(split(8), split(4), ("a", "b"))
+"""
+
+
+def test_a_data_set_with_a_path(tmp_path):
+    assert done("check", write_npz(tmp_path / "x.npz")).out.count(" ok\n") == 2
+    plugin, seed = tmp_path / "bars.py", tmp_path / "seed"
+    plugin.write_text(BARS)
+    seed.write_text("1")
+    assert done("check", f"{plugin}:{seed}").out.count(" ok\n") == 2
+    assert done("check", f"bars:{seed}", "--plugin", plugin).out.count(" ok\n") == 2
+    seed.write_text("0")
+    outcome = cli("check", f"{plugin}:{seed}")
+    assert outcome.code == 65
+    assert "1 broken: determinism; mend it" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("subject", "message"),
+    [
+        ("npz", "expected npz:PATH, got no path"),
+        ("mnist-sample:x", "expected mnist-sample without a path, got the path x"),
+        ("hint:x", "expected a data set before a colon, got a defense and 'x'"),
+        ("nbz:x", "did you mean 'npz'?"),
+    ],
+)
+def test_a_path_where_there_is_none_or_none_where_one_is(subject, message):
+    outcome = cli("check", subject)
+    assert outcome.code == 2
+    assert message in outcome.err
+
+
+def test_slow_code_is_found(monkeypatch, tmp_path):
+    monkeypatch.setattr(methods, "SLOWEST", 2)
+    monkeypatch.setattr(methods, "GRACE", 0)
+    path = tmp_path / "faulty.py"
+    path.write_text(
+        DEFENSE.format(
+            body="[row.sum() for _ in range(2000) for row in images]; return images", setting=GOOD
+        )
+    )
+    (speed,) = (check for check in checks_of(path) if check.name == "speed")
+    with pytest.raises(ConformanceError, match="index tensors instead of looping"):
+        speed()

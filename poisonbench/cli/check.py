@@ -19,7 +19,9 @@ class _CheckOptions:
     subject: Annotated[
         str,
         typer.Argument(
-            metavar="NAME|FILE.py", help="One of `poisonbench list`, or a file with an entry."
+            metavar="NAME|FILE.py",
+            help="One of `poisonbench list`, or a file with an entry; behind a colon the PATH "
+            "of a data set that takes one.",
         ),
     ]
     set: list[str] | None = common.option(
@@ -38,11 +40,11 @@ def check(options: _CheckOptions) -> None:
 
     The problem is tiny. Exits with 65 if a promise is broken; each one is named with what to do.
     """
-    from poisonbench.conformance import checks_of, entry_of
+    from poisonbench.conformance import checks_of, subject_of
 
-    entry = entry_of(options.subject)
+    entry, path = subject_of(options.subject)
     rows: dict[str, Any] = {}
-    for conforms in checks_of(entry, **_settings(entry, options.set or [])):
+    for conforms in checks_of(entry, path, **_settings(entry, options.set or [])):
         try:
             conforms()
             rows[conforms.name] = "ok"

@@ -22,21 +22,25 @@ from poisonbench.core.settings import did_you_mean
 from poisonbench.entries import AttackEntry, DatasetEntry, DefenseEntry, Entry, NetworkEntry
 from poisonbench.plugins import entries_of_file
 
-__all__ = ["Check", "ConformanceError", "check_method", "checks_of", "entry_of"]
+__all__ = ["Check", "ConformanceError", "check_method", "checks_of", "subject_of"]
 
 
-def checks_of(subject: str | Path | Entry, **settings: Any) -> list[Check]:
+def checks_of(subject: str | Path | Entry, path: str = "", /, **settings: Any) -> list[Check]:
     """The checks of a name, a Python file with one entry, or an entry.
 
     Args:
-        subject: what is to be checked.
+        subject: what is to be checked; of a data set that takes a path ``NAME:PATH`` or
+            ``FILE.py:PATH``.
+        path: of an entry that takes one.
         settings: of a method; others are its defaults, with few repetitions.
 
     Raises:
         UsageError: an unknown name, a broken plug-in, or a setting that it lacks.
     """
-    entry = subject if isinstance(subject, Entry) else entry_of(str(subject))
+    entry, path = (subject, path) if isinstance(subject, Entry) else subject_of(str(subject))
     module = entry.load()
+    if path and not isinstance(entry, DatasetEntry):
+        raise UsageError(f"expected a data set before a colon, got {entry.kind} and {path!r}")
     if isinstance(entry, DefenseEntry):
         return checks_in(DefenseChecks(entry, module, short_config(entry, module, settings)))
     if isinstance(entry, AttackEntry):
@@ -44,7 +48,7 @@ def checks_of(subject: str | Path | Entry, **settings: Any) -> list[Check]:
     if isinstance(entry, NetworkEntry):
         return checks_in(NetworkChecks(entry, module))
     assert isinstance(entry, DatasetEntry)
-    return checks_in(DatasetChecks(entry, module))
+    return checks_in(DatasetChecks(entry, module, path))
 
 
 def check_method(subject: str | Path | Entry, **settings: Any) -> None:
@@ -53,18 +57,22 @@ def check_method(subject: str | Path | Entry, **settings: Any) -> None:
         check()
 
 
-def entry_of(text: str) -> Entry:
-    """The entry of a name, or the one of a file.
+def subject_of(text: str) -> tuple[Entry, str]:
+    """The entry of a name, or the one of a file, and the path behind its colon.
 
     Raises:
         UsageError: there is none, or more than one.
     """
-    if text.endswith(".py"):
-        entries = entries_of_file(Path(text))
+    file, suffix, path = text.partition(".py")
+    if suffix and (not path or path.startswith(":")):
+        entries = entries_of_file(Path(file + suffix))
         if len(entries) > 1:
             several = ", ".join(entry.name for entry in entries)
-            raise UsageError(f"expected a file with one entry, got {text} with {several}; split it")
-        return entries[0]
+            raise UsageError(
+                f"expected a file with one entry, got {file}.py with {several}; split it"
+            )
+        return entries[0], path[1:]
+    name, _, path = text.partition(":")
     tables: list[registry.EntryTable[Any]] = [
         registry.attacks(),
         registry.defenses(),
@@ -72,11 +80,11 @@ def entry_of(text: str) -> Entry:
         registry.datasets(),
     ]
     for table in tables:
-        if text in table or text in registry.faults(table):
-            entry: Entry = registry.find("something to check", table, text)
-            return entry
+        if name in table or name in registry.faults(table):
+            entry: Entry = registry.find("something to check", table, name)
+            return entry, path
     names = [name for table in tables for name in table]
     raise UsageError(
         "expected a name of `poisonbench list`, or a file that ends in .py, got "
-        f"{text!r}{did_you_mean(text, names)}"
+        f"{text!r}{did_you_mean(name, names)}"
     )

@@ -66,9 +66,6 @@ class _Checkpoint(AttackCheckpoint):
 class AttackChecks(MethodChecks):
     """An attack, as it is called to craft: untargeted, targeted, or with a trigger."""
 
-    # Steps by a gradient's sign turn a last bit of difference into a whole step.
-    _has_same_bytes = False
-
     def _once(self, device: torch.device) -> list[Tensor]:
         return [self._craft(self._task(device=device))]
 

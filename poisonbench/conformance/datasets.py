@@ -2,29 +2,35 @@
 
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from poisonbench.conformance.check import expect
 from poisonbench.conformance.problem import global_generators_kept
 from poisonbench.core.errors import UsageError
+from poisonbench.core.folders import data_folder
+from poisonbench.data.splits import RawData
 from poisonbench.entries import DatasetEntry
 
 
 class DatasetChecks:
     """A data set: the same images each time, and labels of its classes."""
 
-    def __init__(self, entry: DatasetEntry, module: ModuleType) -> None:
-        self._entry, self._module = entry, module
-
-    def _load(self) -> Any:
-        from poisonbench.core.folders import data_folder
-
-        if self._entry.takes_path:
+    def __init__(self, entry: DatasetEntry, module: ModuleType, path: str) -> None:
+        if entry.takes_path != bool(path):
+            expected = entry.pattern if entry.takes_path else f"{entry.name} without a path"
             raise UsageError(
-                f"expected a data set without a path, got {self._entry.pattern}; look at it by "
-                f"`poisonbench data show {self._entry.pattern}`"
+                f"expected {expected}, got {f'the path {path}' if path else 'no path'}; write it "
+                "behind a colon, of a file as FILE.py:PATH, where the data set takes one"
             )
-        return self._module.load(self._entry.name, Path(), data_folder())
+        self._entry, self._module, self._path = entry, module, path
+
+    def _load(self) -> RawData:
+        arguments = (self._entry.name, Path(self._path).expanduser(), data_folder())
+        # Without a size, as the name has none.
+        more = (None,) if self._entry.takes_size else ()
+        raw = self._module.load(*arguments, *more)
+        expect(isinstance(raw, RawData), "RawData of load", type(raw).__name__, "return RawData")
+        assert isinstance(raw, RawData)
+        return raw
 
     def determinism(self) -> None:
         """Two calls give the same images, and no global generator is used."""
@@ -36,7 +42,8 @@ class DatasetChecks:
     def labels(self) -> None:
         """Every class has images in both splits."""
         raw = self._load()
-        count = len(raw.class_names)
+        names = raw.class_names
+        count = len(names) if names else int(raw.train.labels.max()) + 1
         for split in (raw.train, raw.test):
             present = sorted(set(split.labels.tolist()))
             expect(

@@ -33,6 +33,8 @@ REPETITIONS = (
 )
 #: A method that takes as many times longer than plain training is reported.
 SLOWEST = 200
+#: Seconds that it may take beyond them.
+GRACE = 5
 #: One whose tensors take as many times more bytes at once than plain training's is, too.
 LARGEST = 16
 #: Parts of the package from which test images, poisons' rows or other runs can be had.
@@ -46,7 +48,9 @@ INSPECTION = {"_getframe", "currentframe", "get_objects", "get_referrers", "stac
 
 
 def short_config(entry: Entry, module: ModuleType, settings: Mapping[str, Any]) -> Any:
-    """A method's config with few repetitions, where the settings do not say more.
+    """A method's config with few repetitions in float32, where the settings do not say more.
+
+    Which devices round to bfloat16 differs, and a sign of a gradient turns a last bit into a step.
 
     Raises:
         UsageError: a setting that it lacks or refuses.
@@ -56,6 +60,8 @@ def short_config(entry: Entry, module: ModuleType, settings: Mapping[str, Any]) 
         value = getattr(config, name, None)
         if isinstance(value, int) and value > 2 and name not in settings:
             config = replace(config, **{name: 2})
+    if hasattr(config, "precision") and "precision" not in settings:
+        config = replace(config, precision="float32")
     try:
         return replace(config, **settings)
     except (TypeError, ValueError) as error:
@@ -78,9 +84,6 @@ class MethodChecks:
 
     def __init__(self, entry: Entry, module: ModuleType, config: Any) -> None:
         self._entry, self._module, self._build_config = entry, module, config
-
-    #: Whether a run on an accelerator must give the CPU's bytes.
-    _has_same_bytes = True
 
     def _once(self, device: torch.device) -> list[Tensor]:
         """Run the method on a device; what it gives."""
@@ -141,7 +144,7 @@ class MethodChecks:
             )
 
     def runs_on_an_accelerator(self) -> None:
-        """It runs on a pretended accelerator; a defense gives the bytes that it gives on a CPU."""
+        """It runs on a pretended accelerator and gives the bytes that it gives on a CPU."""
         if pretended_device is None:
             return
         device = pretended_device.GPU
@@ -160,7 +163,7 @@ class MethodChecks:
                     f"expected a run on an accelerator, got {one_line(error)}; {remedy}"
                 ) from None
         expect(
-            not self._has_same_bytes or all(map(torch.equal, expected, got)),
+            all(map(torch.equal, expected, got)),
             "the same bytes on a pretended accelerator as on the CPU",
             "others",
             "draw from a CPU generator and send what was drawn",
@@ -179,14 +182,16 @@ class MethodChecks:
 
     def speed(self) -> None:
         """The time beside plain training's of three epochs on the same images."""
+        # Whatever is done once a process is done here.
+        train_plainly(CPU)
         start = time.process_time()
         train_plainly(CPU)
         plain = time.process_time() - start
         self._once(CPU)
         seconds = time.process_time() - start - plain
         expect(
-            seconds <= SLOWEST * plain + 5,
-            f"at most {SLOWEST} times plain training's {plain:.2f} s and 5 s",
+            seconds <= SLOWEST * plain + GRACE,
+            f"at most {SLOWEST} times plain training's {plain:.2f} s and {GRACE} s",
             f"{seconds:.1f} s",
             "pass many images at once and index tensors instead of looping over images",
         )

@@ -259,12 +259,12 @@ class _Assessment:
         certain = _certain(gains)
         mean, attack = _mean(own[best]), _title(self.strongest)
         label = self._label(best)
+        several = f", of {len(own)} defenses the one with the best worst case as observed,"
+        head = label + several * (len(own) > 1)
         if gains[best] is None:
-            head = f"{_EXAMPLE} of {label}"
+            head += ", as an example and no finding"
         else:
-            head = f"{label} helped" if certain.get(best) else f"No help is shown of {label}"
-        if len(own) > 1:
-            head += f", of {len(own)} defenses that with the best worst case as observed"
+            head += " helped" if certain.get(best) else " is not shown to help"
         text = (
             f"{head}: against {attack} it holds {_percent(mean)} where plain training has "
             f"{_percent(_mean(plain))}, "
@@ -322,7 +322,7 @@ class _Assessment:
         test, point = sizes.test, 100 / sizes.test
         text = (
             f"This rests on {trials} trial{'s' * (trials != 1)} and {test:,} test images "
-            f"(one is {point:.2g} points)"
+            f"(one is {point:.2g} point{'s' * (point != 1)})"
         )
         few = ["few trials"] * (trials < TRIALS) + ["a small test set"] * (test < SMALL_TEST)
         text += f": {' and '.join(few)}" if few else ""
