@@ -26,7 +26,7 @@ from poisonbench.core.folders import data_folder, results_folder
 from poisonbench.core.program import run_program
 from poisonbench.core.settings import options_of
 from poisonbench.entries import MethodEntry
-from poisonbench.registry import Mix, attacks, defenses, find
+from poisonbench.registry import Mix, attacks, defenses, find, plugin_files
 from poisonbench.registry import register as register
 from poisonbench.requests import (
     DEFAULT_DATASET,
@@ -344,11 +344,12 @@ def assess(
     output: str | Path | None = None,
     results: str | Path | None = None,
     data_root: str | Path | None = None,
+    quiet: bool = False,
 ) -> Assessment:
     """Say how vulnerable a data set is to poison and what helps; see ``poisonbench assess --help``.
 
-    It is done in processes of its own, as a sweep is; called again, it goes on where it was.
-    What is being done is written to stderr.
+    It is done in processes of its own, as a sweep is, which import the files that have brought
+    registered methods; called again, it goes on where it was.
 
     Parameters: the options of the command line, by name.
 
@@ -363,6 +364,7 @@ def assess(
         output: the page to write; by default page.html in the results folder.
         results: as for :func:`craft`, like the next.
         data_root: the folder of data sets.
+        quiet: do not write to stderr what is being done.
 
     Returns:
         The sentences, the page and what was planned.
@@ -380,7 +382,10 @@ def assess(
         words += [flag, ",".join(names)] if names else []
     for flag, number in (("--minutes", minutes), ("--jobs", jobs)):
         words += [flag, str(number)] if number is not None else []
-    words += ["--dry-run"] if dry_run else []
+    for flag, is_set in (("--dry-run", dry_run), ("--quiet", quiet)):
+        words += [flag] if is_set else []
+    for file in plugin_files():
+        words += ["--plugin", file] if file.endswith(".py") else []
     facts = run_program(["assess", *words, "--json"])
     sentences = tuple(facts.pop("sentences", ()))
     facts.pop("page", None)

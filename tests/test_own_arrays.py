@@ -16,7 +16,7 @@ from poisonbench.data.in_memory import keep_arrays
 from poisonbench.data.sources import load_dataset
 from poisonbench.models import build_model
 from poisonbench.models.own import own_network
-from poisonbench.registry import network_name
+from poisonbench.registry import forgetting, network_name
 
 ROOT = Path(__file__).parents[1]
 COLOUR = tuple(arrays((8, 8, 3)).values())
@@ -192,3 +192,17 @@ def test_an_assessment_of_arrays_says_what_it_would_cost(tmp_path):
     assert (plan.sentences, plan.page) == ((), None)
     with pytest.raises(UsageError, match=r"^minutes: expected over 0, got -1"):
         poisonbench.assess(data, minutes=-1, **options)
+
+
+def test_an_assessment_knows_what_is_registered(tmp_path, capfd):
+    plugin = tmp_path / "wash.py"
+    code = "from poisonbench.defenses.none import PROFILES, VERSION, Config, build\n"
+    entry = "from poisonbench.entries import DefenseEntry\nENTRY = DefenseEntry('wash', 'x')\n"
+    plugin.write_text(code + entry)
+    with forgetting():
+        poisonbench.register(plugin)
+        data = tuple(arrays((16, 16, 3)).values())
+        options = {"dry_run": True, "trials": 1, "attacks": ["lsp"], "results": tmp_path}
+        plan = poisonbench.assess(data, methods=["wash"], quiet=True, **options)
+    assert plan.facts["methods"] == ["none", "wash"]
+    assert capfd.readouterr().err == ""
