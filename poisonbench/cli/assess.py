@@ -301,9 +301,8 @@ class _Planner:
         self, matrix: Matrix, jobs: int, left: int, seconds: float, bound: str = ""
     ) -> str:
         text = (
-            f"{len(matrix.attacks)} attacks ({', '.join(matrix.attacks)}) and controls, "
-            f"{len(matrix.methods)} defenses ({', '.join(matrix.methods)}), {matrix.trials} "
-            f"trial(s): {jobs} jobs, {left} left, about {clock(seconds)}{bound} with {self.slots} "
+            f"attacks {', '.join(matrix.attacks)} and controls, defenses "
+            f"{', '.join(matrix.methods)}, trials {matrix.trials}: {jobs} jobs, {left} left, about {clock(seconds)}{bound} with {self.slots} "
             "side by side" + ("" if self.is_on_cpu else ", were it on this processor")
         )
         if seconds > _LONG and self.options.minutes is None:

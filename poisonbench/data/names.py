@@ -6,6 +6,7 @@ and scaled, and behind a name of the registry ``@COUNT``, so many of its trainin
 """
 
 import re
+from pathlib import Path
 
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import did_you_mean
@@ -74,6 +75,8 @@ def split_name(name: str) -> tuple[DatasetEntry, str]:
     if entry is not None and entry.takes_path:
         raise UsageError(f"expected {entry.pattern}, got {name!r}; write the path behind the colon")
     hint = did_you_mean(kind if colon else name, table) or "; one of your own needs --plugin FILE"
+    if Path(name).exists():
+        hint = f"; write {'npz' if name.endswith('.npz') else 'folder'}:{name} for what is there"
     raise UsageError(f"expected a data set among {', '.join(about())}, got {name!r}{hint}")
 
 

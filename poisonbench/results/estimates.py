@@ -137,6 +137,9 @@ class Estimate:
         smallest = 1e-12
         if excess(smallest) < 0:
             return smallest
+        # The median is 0 but for rounding, as much as a distance of 0 is.
+        if excess(0.5) >= 0:
+            return 0.5
         return float(brentq(excess, smallest, 0.5, xtol=1e-14))
 
 

@@ -327,7 +327,7 @@ class _Assessment:
         few = ["few trials"] * (trials < TRIALS) + ["a small test set"] * (test < SMALL_TEST)
         text += f": {' and '.join(few)}" if few else ""
         if trials < 2:
-            text += ", of which one trial is an example and no finding"
+            text += "; one trial is an example and no finding"
         elif self.strongest is not None:
             evidence = _loss(self.clean, self.hurt[self.strongest])
             least = None if evidence is None else detectable(evidence, ClaimRule())

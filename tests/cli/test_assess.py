@@ -82,7 +82,7 @@ def test_what_does_not_fit_is_said_before_anything_runs(folder, short, results, 
             path.unlink()
     short_of_images = done(*words, "--attacks", "lsp,gm", "--results", results)
     assert "note: gm is left out: it would poison 0 images" in short_of_images.err
-    assert "1 attacks (lsp)" in short_of_images.out
+    assert "attacks lsp and controls" in short_of_images.out
     message = last_line(2, results, *words, "--attacks", "gm")
     assert "expected one that fits the images" in message
     message = last_line(2, results, *words, "--attacks", "lsp", "--minutes", "-1")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.data_files import NOWHERE, arrays, pixels, write_folder, write_image, write_npz
-from poisonbench.core.errors import ArtefactError
+from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.data.sources import describe, load_dataset
 from poisonbench.data.splits import hold_out
 
@@ -200,3 +200,12 @@ def test_folders_that_are_missing_or_empty(tmp_path):
 def test_folder_of_one_class(tmp_path):
     with pytest.raises(ArtefactError, match="at least 2 classes in train, got 1"):
         load_dataset(write_folder(tmp_path, classes=("cat",)), NOWHERE, 0)
+
+
+def test_a_path_without_its_kind_is_told_how_to_be_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "photos")
+    write_npz(tmp_path / "x.npz")
+    for path, name in (("photos", "folder:photos"), ("x.npz", "npz:x.npz")):
+        with pytest.raises(UsageError, match=f"write {name} for what is there"):
+            load_dataset(path, NOWHERE, 0)

@@ -156,7 +156,8 @@ def test_truncated(folder, size):
 def test_trailing_bytes(folder):
     file = folder / "poison.safetensors"
     file.write_bytes(file.read_bytes() + b"\0")
-    refused(file, "not fully covered")
+    # The library has had two words for it.
+    refused(file, "not fully covered|MetadataIncompleteBuffer")
 
 
 def test_a_pickle_or_a_zip_under_the_name(tmp_path):
@@ -189,7 +190,8 @@ def test_a_header_that_lies_allocates_nothing(tmp_path):
     }
     text = json.dumps(header).encode()
     file.write_bytes(struct.pack("<Q", len(text)) + text)
-    refused(file, "not fully covered")
+    # The library has had two words for it.
+    refused(file, "not fully covered|MetadataIncompleteBuffer")
 
 
 def tensors_of(poison):
