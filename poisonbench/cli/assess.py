@@ -302,8 +302,9 @@ class _Planner:
     ) -> str:
         text = (
             f"attacks {', '.join(matrix.attacks)} and controls, defenses "
-            f"{', '.join(matrix.methods)}, trials {matrix.trials}: {jobs} jobs, {left} left, about {clock(seconds)}{bound} with {self.slots} "
-            "side by side" + ("" if self.is_on_cpu else ", were it on this processor")
+            f"{', '.join(matrix.methods)}, trials {matrix.trials}: {jobs} jobs, {left} left, about "
+            f"{clock(seconds)}{bound} with {self.slots} side by side"
+            + ("" if self.is_on_cpu else ", were it on this processor")
         )
         if seconds > _LONG and self.options.minutes is None:
             text += (
