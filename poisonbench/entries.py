@@ -115,7 +115,7 @@ class Entry(ABC):
         for name, (what, fits) in self._needs().items():
             if not fits(value := getattr(module, name, None)):
                 where = self.source.name if self.source.path else self.module
-                got = _call_text(value)
+                got = call_text(value)
                 return broken(self.source, f"expected {name} in {where}, {what}, got {got:.60}")
         return ""
 
@@ -141,7 +141,7 @@ def reason_of(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
 
 
-def _takes(count: int) -> Callable[[Any], bool]:
+def takes(count: int) -> Callable[[Any], bool]:
     """A check that a value can be called with so many arguments by position."""
 
     def fits(value: Any) -> bool:
@@ -157,7 +157,7 @@ def _takes(count: int) -> Callable[[Any], bool]:
     return fits
 
 
-def _call_text(value: Any) -> str:
+def call_text(value: Any) -> str:
     """What can be called as ``name(its, parameters)``, anything else as Python shows it."""
     try:
         return f"{value.__name__}({', '.join(inspect.signature(value).parameters)})"
@@ -194,7 +194,7 @@ _METHOD: Needs = {
     "Config": ("a frozen dataclass that derives from BaseConfig", _is_config),
     "PROFILES": ('settings as {"paper": {"mnist": {...}}}', lambda v: v is None or _is_profiles(v)),
     "VERSION": ("a whole number", lambda v: isinstance(v, int)),
-    "work": ("a function of a Config, a Recipe and Sizes", lambda v: v is None or _takes(3)(v)),
+    "work": ("a function of a Config, a Recipe and Sizes", lambda v: v is None or takes(3)(v)),
 }
 
 
@@ -263,11 +263,11 @@ class AttackEntry(Entry):
         needs: Needs = {
             **_METHOD,
             "Config": ("a frozen dataclass that derives from AttackConfig", _is_attack_config),
-            "craft": ("a function of a task and a Config", _takes(2)),
+            "craft": ("a function of a task and a Config", takes(2)),
         }
         stamps: Needs = {
             "Config": ("a frozen dataclass that derives from TriggerConfig", _is_trigger_config),
-            "stamp": ("a function of images, a Config and a generator", _takes(3)),
+            "stamp": ("a function of images, a Config and a generator", takes(3)),
         }
         adapts: Needs = {
             "Config": ("an attack's Config with a setting against", _is_adaptive_config)
@@ -329,7 +329,7 @@ class DefenseEntry(Entry):
         return super().fault()
 
     def _needs(self) -> Needs:
-        return {**_METHOD, "build": ("a function of a Config and a Recipe", _takes(2))}
+        return {**_METHOD, "build": ("a function of a Config and a Recipe", takes(2))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -353,7 +353,7 @@ class NetworkEntry(Entry):
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
     def _needs(self) -> Needs:
-        return {self.builder: ("a function of channels, height and width", _takes(3))}
+        return {self.builder: ("a function of channels, height and width", takes(3))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -397,10 +397,10 @@ class DatasetEntry(Entry):
         return f"{self.name}:{self.path_word}" if self.takes_path else self.name
 
     def _needs(self) -> Needs:
-        needs: Needs = {"load": ("a function of name, path and data root", _takes(3))}
+        needs: Needs = {"load": ("a function of name, path and data root", takes(3))}
         if self.takes_size:
-            needs = {"load": ("a function of name, path, data root and size", _takes(4))}
-        fetch: Needs = {"fetch": ("a function of name, data root and say", _takes(3))}
+            needs = {"load": ("a function of name, path, data root and size", takes(4))}
+        fetch: Needs = {"fetch": ("a function of name, data root and say", takes(3))}
         return {**needs, **fetch} if self.can_fetch else needs
 
 

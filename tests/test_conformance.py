@@ -70,6 +70,7 @@ FAULTS = [
         "labels-kept",
     ),
     (DEFENSE, "state.note({'x': float('nan')}); return images", "finite-record"),
+    (DEFENSE, "return images\n    def start_epochs(self, state): return state.train", "hooks"),
     (DEFENSE, "import os; return images * (os.urandom(1)[0] / 255)", "determinism-by-seed"),
     (
         DEFENSE,

@@ -1,5 +1,6 @@
 """The promises of a defense, each held to by runs of the real training loop."""
 
+import inspect
 import math
 import tempfile
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from poisonbench.conformance.problem import (
 )
 from poisonbench.core.errors import InterruptedRunError, UsageError
 from poisonbench.core.seeds import Seeds
+from poisonbench.core.settings import closest
 from poisonbench.training.checkpoint import Checkpoint
 from poisonbench.training.state import Defense, FitResult, Oracle
 from poisonbench.training.trainer import Trainer
@@ -90,6 +92,19 @@ class DefenseChecks(MethodChecks):
         if isinstance(defense, Oracle):
             defense.reveal(torch.arange(64) % 8 == 0)
         return defense  # type: ignore[no-any-return]
+
+    def hooks(self) -> None:
+        """No method's name is almost a hook's, which would never be called."""
+        known = {name for name in vars(Defense) if not name.startswith("_")}
+        kind = type(self._build())
+        own = {name for name, value in inspect.getmembers(kind, inspect.isfunction)} - known
+        almost = {name: hook for name in own if (hook := closest(name, known, likeness=0.85))}
+        expect(
+            not almost,
+            f"hooks by their names ({', '.join(sorted(known))})",
+            ", ".join(f"{name}, which is not {hook}" for name, hook in sorted(almost.items())),
+            "rename what shall be called in training, or give a helper a _ in front",
+        )
 
     def determinism_by_seed(self) -> None:
         """The same seed gives the same bytes."""

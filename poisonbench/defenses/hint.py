@@ -158,7 +158,8 @@ def build(config: Config, recipe: Recipe) -> Defense:
     """HINT for one run; ValueError where no update falls inside the recipe's epochs."""
     require(
         min(config.schedule) < recipe.epochs,
-        f"schedule: expected an update before epoch {recipe.epochs}, got {config.schedule}",
+        f"schedule: expected an update before epoch {recipe.epochs}, got {config.schedule}; "
+        "update earlier or train longer",
     )
     return Hint(config)
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import did_you_mean
-from poisonbench.entries import reason_of
+from poisonbench.entries import call_text, reason_of, takes
 from poisonbench.models.adapted import (
     UNFIT,
     output_of,
@@ -64,7 +64,13 @@ def outside_features(name: str, shape: tuple[int, int, int]) -> tuple[nn.Module,
 
 
 def _of_file(name: str, shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
-    built = function_of_file(name)(*shape)
+    function = function_of_file(name)
+    if not takes(3)(function):
+        raise UsageError(
+            f"model {name}: expected a function of channels, height and width, got "
+            f"{call_text(function)}; give what else it takes a default"
+        )
+    built = function(*shape)
     if isinstance(built, tuple) and len(built) == 2:
         layers, width = built
         return layers, width

@@ -18,6 +18,8 @@ def small(channels, height, width):
                          nn.Linear(8, 3))
 def soft(channels, height, width):
     return nn.Sequential(small(channels, height, width), nn.Softmax(1))
+def counted(channels, height, width, classes):
+    return small(channels, height, width)
 """
 
 
@@ -54,6 +56,7 @@ def test_the_generator_decides_all_weights(name):
         ("torchvision:resnet81", "did you mean 'resnet18'"),
         ("torchvision:squeezenet1_0", "whose last layer is linear"),
         ("FILE:soft", "whose last layer is linear"),
+        ("FILE:counted", r"channels, height and width, got counted\(channels, .*a default"),
         ("FILE:absent", "expected a function absent"),
         ("nowhere.py:small", "expected a Python file"),
         ("keras:small", "timm:NAME"),
