@@ -212,6 +212,8 @@ class AttackEntry(Entry):
         has_trigger: whether images with its trigger shall be given its target class; the module
             then also stamps test images. It is crafted for the share of the images that a run
             poisons.
+        learns_trigger: whether its trigger is learned from the task, by the module's ``learn``.
+        keeps_labels: whether an attack with a trigger poisons images of its target class alone.
         norm: of its budget, in a word or two.
         cost: of a poison, in a few words.
         not_grey: why it does not work on grey images; empty where it does.
@@ -228,6 +230,8 @@ class AttackEntry(Entry):
     scenario_by_preset: Mapping[str, str] = field(default_factory=dict)
     not_in: Mapping[str, str] = field(default_factory=dict)
     has_trigger: bool = False
+    learns_trigger: bool = False
+    keeps_labels: bool = False
     norm: str = "linf"
     cost: str = ""
     not_grey: str = ""
@@ -265,10 +269,13 @@ class AttackEntry(Entry):
             "Config": ("a frozen dataclass that derives from AttackConfig", _is_attack_config),
             "craft": ("a function of a task and a Config", takes(2)),
         }
-        stamps: Needs = {
+        stamps: dict[str, tuple[str, Callable[[Any], bool]]] = {
             "Config": ("a frozen dataclass that derives from TriggerConfig", _is_trigger_config),
             "stamp": ("a function of images, a Config and a generator", takes(3)),
         }
+        if self.learns_trigger:
+            stamps["stamp"] = ("a function of images, a Config and a pattern", takes(3))
+            stamps["learn"] = ("a function of a task and a Config", takes(2))
         adapts: Needs = {
             "Config": ("an attack's Config with a setting against", _is_adaptive_config)
         }

@@ -198,6 +198,16 @@ ATTACKS = _ours(
         has_trigger=True,
     ),
     AttackEntry(
+        "narcissus",
+        "a learned pattern, three times as strong in use: images with it are taken for one class",
+        when="with labels that are right; give it a small --rho",
+        cost="rounds passes over the poisons, after a surrogate",
+        label="Narcissus",
+        has_trigger=True,
+        learns_trigger=True,
+        keeps_labels=True,
+    ),
+    AttackEntry(
         "noise",
         "control: as many images with random noise of the same size",
         when="beside targeted attacks; untargeted-noise is the one beside the others",

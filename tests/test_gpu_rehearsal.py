@@ -41,6 +41,7 @@ ATTACKS = {
     "mp": ("--steps", "2", "--surrogates", "2", "--inner-batch-size", "32"),
     "badnets": (),
     "blended": ("--clean-label", "true"),
+    "narcissus": ("--rounds", "3", "--precision", "float32"),
     "noise": (),
     "lsp": (),
     "ar": (),

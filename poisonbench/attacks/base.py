@@ -137,7 +137,12 @@ class TriggerConfig(BudgetConfig):
 
     @property
     def budget(self) -> float:
-        """L-infinity bound of all that is done to an image, in [0, 1]: any change of a pixel."""
+        """L-infinity bound of all that is done to a poison, in [0, 1]: any change of a pixel."""
+        return 1.0
+
+    @property
+    def test_budget(self) -> float:
+        """That of all that is done to a test image: any change of a pixel."""
         return 1.0
 
 
@@ -224,6 +229,9 @@ class TriggerTask(AttackTask):
     #: The module's stamp with this config, (N, C, H, W) in [0, 1] to the same: the one trigger that
     #: test images get.
     stamp: Callable[[Tensor], Tensor]
+    #: What the module's ``learn(task, config)`` gave, (C, H, W) float32, where the entry says
+    #: ``learns_trigger``; its ``stamp`` gets it in the place of a generator, and None before.
+    pattern: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -112,9 +112,15 @@ class AttackChecks(MethodChecks):
             generators=[torch.Generator().manual_seed(seed + target) for target in range(2)],
         )
 
+    @property
+    def _learns(self) -> bool:
+        return isinstance(self._entry, AttackEntry) and self._entry.learns_trigger
+
     def _stamp(self, seed: int, images: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        stamped: Tensor = self._module.stamp(images, self._build_config, generator)
+        source: Any = torch.Generator().manual_seed(seed)
+        if self._learns:
+            source = torch.zeros_like(images[0])
+        stamped: Tensor = self._module.stamp(images, self._build_config, source)
         return stamped
 
     def _report(self, done: int, total: int) -> None:
@@ -122,6 +128,8 @@ class AttackChecks(MethodChecks):
 
     def _craft(self, task: AttackTask | TargetedTask) -> Tensor:
         self._progress = (0, 1)
+        if isinstance(task, TriggerTask) and self._learns:
+            task = replace(task, pattern=self._module.learn(task, self._build_config))
         poisons: Any = self._module.craft(task, self._build_config)
         shape = tuple(task.images.shape)
         fits = isinstance(poisons, Tensor) and tuple(poisons.shape) == shape

@@ -1,7 +1,8 @@
 """A poison's files: written, and read again with nothing taken on trust.
 
 ``poison.safetensors`` holds ``indices`` (P,) int64, ``images`` (P, C, H, W) uint8 and ``sources``
-(P,) uint8, of a dirty-label poison also ``labels`` (P,) int64, with the whole card as canonical
+(P,) uint8, of a dirty-label poison also ``labels`` (P,) int64 and of a learned trigger ``pattern``
+(C, H, W) float32, with the whole card as canonical
 JSON under the one metadata key ``card``; ``card.json`` repeats the card for people, ``preview.png``
 shows eight images. No pickle is ever opened.
 """
@@ -38,6 +39,8 @@ def poison_files(poison: Poison, dataset: Dataset) -> dict[str, bytes]:
     tensors = {"indices": poison.indices, "images": poison.images, "sources": poison.sources}
     if poison.labels is not None:
         tensors["labels"] = poison.labels
+    if poison.pattern is not None:
+        tensors["pattern"] = poison.pattern
     card = msgspec.to_builtins(poison.card)
     return {
         FILE_NAME: save(tensors, metadata={"card": canonical_json(card)}),
@@ -90,7 +93,7 @@ def _read_tensors(file: Path) -> tuple[dict[str, Tensor], str]:
     # Opened twice, as the library's errors do not say which of the system's they were.
     with file.open("rb"), safe_open(file, "pt") as opened:
         metadata = opened.metadata() or {}
-        if sorted({*opened.keys()} - {"labels"}) != names or list(metadata) != ["card"]:
+        if sorted({*opened.keys()} - {"labels", "pattern"}) != names or list(metadata) != ["card"]:
             raise ArtefactError(
                 f"expected the tensors {', '.join(names)} and a card, "
                 f"got {', '.join([*opened.keys(), *metadata]) or 'nothing'}"

@@ -63,8 +63,14 @@ def exchange_files(poison: Poison, dataset: Dataset, form: Exchange) -> Iterator
     """The files of a poison in a form, by name; of ``npz`` the one; always the same bytes.
 
     Raises:
-        UsageError: images that are neither grey nor RGB as pictures.
+        UsageError: images that are neither grey nor RGB as pictures, or a learned trigger.
     """
+    if poison.pattern is not None:
+        raise UsageError(
+            "POISON: expected one whose trigger its settings tell, got "
+            f"{poison.card.attacks[0]}'s, which was learned; hand on its folder {poison.path}, "
+            "which `--poison` takes"
+        )
     labels = published_labels(poison, dataset)
     card = json.dumps(msgspec.to_builtins(poison.card), indent=1, sort_keys=True) + "\n"
     if form == "npz":

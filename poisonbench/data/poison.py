@@ -39,6 +39,8 @@ class Poison:
         path: where it lies; None before it is kept.
         labels: (P,) int64, the labels that the poisons are published with; None where each keeps
             its image's own (clean-label).
+        pattern: (C, H, W) float32, a trigger that was learned; None of others, and without one.
+            Test images with it have the digest that the card states.
 
     Raises:
         ArtefactError: types or shapes that do not fit, rows out of order, an unknown source or
@@ -51,6 +53,7 @@ class Poison:
     card: PoisonCard
     path: Path | None = None
     labels: Tensor | None = None
+    pattern: Tensor | None = None
 
     def __post_init__(self) -> None:
         size, card = len(self.images), self.card
@@ -59,6 +62,7 @@ class Poison:
             ("images", torch.uint8, (size, *card.dataset.image_shape)),
             ("sources", torch.uint8, (size,)),
             ("labels", torch.int64, (size,)),
+            ("pattern", torch.float32, card.dataset.image_shape),
         ):
             tensor = getattr(self, name)
             if tensor is None:
@@ -75,6 +79,10 @@ class Poison:
                 f"got number {int(self.sources.max())}"
             )
         _check_labels(self.labels, card)
+        if self.pattern is not None and (
+            not isinstance(card.goal, Trigger) or not bool(self.pattern.isfinite().all())
+        ):
+            raise ArtefactError("expected a pattern of finite values of a trigger, got another")
 
     def __len__(self) -> int:
         return len(self.indices)

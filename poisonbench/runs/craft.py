@@ -1,6 +1,7 @@
 """Crafting: from a request to artefacts in the store, made once and found again."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,7 +28,13 @@ from poisonbench.runs.poison import (
     stored,
 )
 from poisonbench.runs.trained_models import trained_models
-from poisonbench.runs.trigger import drawn_rows, stamp_of, trigger_of, triggered_test
+from poisonbench.runs.trigger import (
+    drawn_rows,
+    learned_trigger,
+    stamp_of,
+    trigger_of,
+    triggered_test,
+)
 
 
 def craft(context: RunContext, request: CraftRequest, trials: Sequence[int] = ()) -> list[Crafted]:
@@ -81,7 +88,6 @@ def _craft_pool(context: RunContext, dataset: Dataset, pool: Pool) -> Crafted:
     name, recipe = settings.entry.name, settings.recipe
     extra: dict[str, Any] = {}
     if pool.spec.share is not None:
-        goal = trigger_of(settings, triggered_test(dataset, settings, pool.spec))
         rows = drawn_rows(dataset, settings, pool.spec)
         train, extra = train.rows(rows), {"stamp": stamp_of(settings, pool.spec)}
     generator = generator_for(context.seed, "craft", name, pool.spec.trial)
@@ -121,10 +127,17 @@ def _craft_pool(context: RunContext, dataset: Dataset, pool: Pool) -> Crafted:
             assumed=pool.against and pool.against.config,
             **extra,
         )
+        pattern = None
+        if isinstance(task, TriggerTask):
+            pattern = learned_trigger(settings, task)
+            if pattern is not None:
+                seen = pattern.to(context.device)
+                task = replace(task, pattern=seen, stamp=stamp_of(settings, pool.spec, seen))
+            goal = trigger_of(settings, triggered_test(dataset, settings, pool.spec, pattern))
         images = crafted_by(settings, task, train.images, context.say)
         # Of a large data set it takes as much memory as what follows.
         del task
-        return publish_pool(context, dataset, pool, images, rows, goal)
+        return publish_pool(context, dataset, pool, images, rows, goal, pattern)
 
 
 def _pixels(context: RunContext, split: Split) -> torch.Tensor:

@@ -228,8 +228,12 @@ def publish_pool(
     images: Tensor,
     rows: Tensor,
     goal: Goal | Trigger | None = None,
+    pattern: Tensor | None = None,
 ) -> Crafted:
-    """Put what an attack crafted of these rows into the store; see :func:`publish`."""
+    """Put what an attack crafted of these rows into the store; see :func:`publish`.
+
+    Parameters: what the artefact holds.
+    """
     name, config = pool.settings.entry.name, pool.settings.config
     labels = None
     if isinstance(goal, Trigger) and goal.labels == "dirty":
@@ -245,7 +249,7 @@ def publish_pool(
         goal=goal,
         labels=labels,
     )
-    return publish(context, poison, dataset)
+    return publish(context, replace(poison, pattern=pattern), dataset)
 
 
 def publish(context: RunContext, poison: Poison, dataset: Dataset) -> Crafted:

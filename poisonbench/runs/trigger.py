@@ -6,12 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poisonbench.core.errors import ArtefactError, UsageError, check_returned
+from poisonbench.attacks.base import TriggerTask
+from poisonbench.core.errors import ArtefactError, DivergedError, UsageError, check_returned
 from poisonbench.core.seeds import generator_for, seed_for
 from poisonbench.data.budget import quantise
 from poisonbench.data.mixing import draw_share
 from poisonbench.data.poison import Poison
 from poisonbench.data.splits import Dataset, Split, digest_tensors
+from poisonbench.entries import AttackEntry
 from poisonbench.models.classifier import Classifier
 from poisonbench.registry import attacks, find
 from poisonbench.results.records import TriggerAnswer
@@ -21,13 +23,20 @@ from poisonbench.targeting import Trigger
 from poisonbench.training.evaluation import logits_of
 
 
-def stamp_of(settings: Settings, spec: CraftSpec) -> Callable[[Tensor], Tensor]:
-    """The trigger of a poison: images (N, C, H, W) in [0, 1] to the same, always in one way."""
+def stamp_of(
+    settings: Settings, spec: CraftSpec, pattern: Tensor | None = None
+) -> Callable[[Tensor], Tensor]:
+    """The trigger of a poison: images (N, C, H, W) in [0, 1] to the same, always in one way.
+
+    ``pattern`` (C, H, W) is a learned one's.
+    """
     name = settings.entry.name
 
     def stamp(images: Tensor) -> Tensor:
-        generator = generator_for(spec.seed, "trigger", name, spec.trial)
-        stamped: Tensor = settings.module.stamp(images, settings.config, generator)
+        source: Any = generator_for(spec.seed, "trigger", name, spec.trial)
+        if _learns(settings):
+            source = torch.zeros_like(images[0]) if pattern is None else pattern.to(images.device)
+        stamped: Tensor = settings.module.stamp(images, settings.config, source)
         fits = hasattr(stamped, "detach") and stamped.shape == images.shape
         shape = tuple(images.shape)
         check_returned(name, fits, f"images of shape {shape} from stamp", stamped)
@@ -59,10 +68,33 @@ def check_trigger(dataset: Dataset, settings: Settings, spec: CraftSpec) -> None
     stamp_of(settings, spec)(dataset.test.images[:1].cpu().float() / 255)
 
 
-def triggered_test(dataset: Dataset, settings: Settings, spec: CraftSpec) -> Split:
+def _learns(settings: Settings) -> bool:
+    return isinstance(settings.entry, AttackEntry) and settings.entry.learns_trigger
+
+
+def learned_trigger(settings: Settings, task: TriggerTask) -> Tensor | None:
+    """The pattern (C, H, W) that an attack learns; None of one that learns none.
+
+    Raises:
+        DivergedError: a value of it is not finite.
+    """
+    if not _learns(settings):
+        return None
+    pattern: Tensor = settings.module.learn(task, settings.config)
+    name, shape = settings.entry.name, tuple(task.images.shape[1:])
+    fits = hasattr(pattern, "detach") and pattern.shape == shape
+    check_returned(name, fits, f"a pattern of shape {shape} from learn", pattern)
+    if not bool(pattern.isfinite().all()):
+        raise DivergedError(f"{name}: expected a finite pattern, got another; choose a lower rate")
+    return pattern.detach().float().cpu().contiguous()
+
+
+def triggered_test(
+    dataset: Dataset, settings: Settings, spec: CraftSpec, pattern: Tensor | None = None
+) -> Split:
     """The test images of the classes but the target, stamped on the CPU, with their own labels.
 
-    They are rounded as poisons are, and kept in the attack's budget.
+    They are rounded as poisons are, and kept in the attack's budget for them.
 
     Raises:
         UsageError: no test image is of another class.
@@ -74,8 +106,8 @@ def triggered_test(dataset: Dataset, settings: Settings, spec: CraftSpec) -> Spl
             "--target-class: expected test images of another class, got none; choose another"
         )
     clean = dataset.test.rows(others).to(torch.device("cpu"))
-    stamped = stamp_of(settings, spec)(clean.images.float() / 255)
-    return Split(quantise(stamped, clean.images, config.budget, config.norm), clean.labels)
+    stamped = stamp_of(settings, spec, pattern)(clean.images.float() / 255)
+    return Split(quantise(stamped, clean.images, config.test_budget, config.norm), clean.labels)
 
 
 def trigger_of(settings: Settings, test: Split) -> Trigger:
@@ -105,7 +137,12 @@ def rebuilt_test(dataset: Dataset, poison: Poison) -> Split | None:
         raise ArtefactError(
             f"{poison.path}: expected the poison of an attack with a trigger, got {entry.name}'s"
         )
-    test = triggered_test(dataset, settings, spec)
+    if _learns(settings) != (poison.pattern is not None):
+        raise ArtefactError(
+            f"{poison.path}: expected the pattern that {entry.name} has learned, and none of an "
+            "attack that learns none, got otherwise; delete it and craft it again"
+        )
+    test = triggered_test(dataset, settings, spec, poison.pattern)
     rebuilt = trigger_of(settings, test)
     if rebuilt != poison.trigger:
         raise ArtefactError(

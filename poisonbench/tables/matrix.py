@@ -124,7 +124,9 @@ def _untargeted() -> Iterator[_Poison]:
 def _triggers() -> Iterator[_Poison]:
     """Each attack with a trigger, labels changed or not."""
     for name, entry in registry.attacks().items():
-        if entry.has_trigger:
+        if entry.has_trigger and entry.keeps_labels:
+            yield _Poison(f"{entry.title}, clean label", TRIGGER_RHO, (name,))
+        elif entry.has_trigger:
             yield _Poison(f"{entry.title}, dirty label", TRIGGER_RHO, (name,))
             overrides = {f"{name}.clean_label": True}
             yield _Poison(f"{entry.title}, clean label", TRIGGER_RHO, (name,), overrides)

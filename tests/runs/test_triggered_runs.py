@@ -48,6 +48,56 @@ def ran(results, tiny, *words):
     return read_record(Path(done(*line).json["path"]))
 
 
+# A learned trigger
+
+LEARNED = ("--attack", "narcissus", "--rounds", "30", "--rho", "0.2")
+
+
+def test_a_learned_pattern_lies_with_the_poison_and_on_the_test_images(tiny, results):
+    data = load_dataset(tiny, Path(), 0)
+    poison = crafted(results, tiny, *LEARNED, *SHORT, "--target-class", "2")
+    assert poison.pattern.shape == data.image_shape
+    assert (poison.labels, poison.trigger.text) == (None, "clean label")
+    assert 0 < float(poison.pattern.abs().max()) <= poison.card.epsilon
+    clean = data.train.images[poison.indices].float() / 255
+    added = ((clean + poison.pattern).clamp(0, 1) * 255).round()
+    assert int((added - poison.images).abs().max()) <= 1
+    own = ("--narcissus.epochs", "2", "--narcissus.batch-size", "32")
+    own = (*own, "--narcissus.rounds", "30", "--narcissus.target-class", "2")
+    words = ("--method", "none", "--attack", "narcissus", "--rho", "0.2")
+    record = ran(results, tiny, *words, *own)
+    assert record.spec.poison_digest == poison.digest
+    assert record.spec.trigger == poison.trigger
+    assert record.metrics.trigger.count == 60
+    again = ran(results, tiny, "--method", "jpeg", "--poison", poison.path)
+    assert again.spec.trigger == poison.trigger
+
+
+def test_a_pattern_that_is_changed_or_gone_is_refused(tiny, results, tmp_path):
+    poison = crafted(results, tiny, *LEARNED, *SHORT)
+    card = canonical_json(msgspec.to_builtins(poison.card))
+    tensors = load_file(poison.path / "poison.safetensors")
+    none = {name: tensor for name, tensor in tensors.items() if name != "pattern"}
+    changes = {
+        "none": (none, "the pattern that narcissus has learned"),
+        "half": ({**tensors, "pattern": tensors["pattern"] / 2}, "triggered test images with"),
+        "flat": ({**tensors, "pattern": tensors["pattern"][0]}, "expected pattern of shape"),
+        "nan": ({**tensors, "pattern": tensors["pattern"] * np.nan}, "of finite values"),
+    }
+    for name, (changed, message) in changes.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        save_file(changed, folder / "poison.safetensors", metadata={"card": card})
+        (folder / "card.json").write_text(card)
+        line = ("defend", "--dataset", tiny, "--method", "none", *SHORT, "--poison", folder)
+        assert message in refused(65, results, *line)
+    out = ("--output", tmp_path / "out.npz")
+    line = ("export", poison.id, "--to", "npz", *out)
+    outcome = cli(*line, "--results", results)
+    assert outcome.code == 2
+    assert "which was learned; hand on its folder" in outcome.err
+
+
 # Which images, and their labels
 
 

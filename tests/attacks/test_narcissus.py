@@ -1,0 +1,74 @@
+"""Narcissus's pattern: its first step by hand, its budget, and what it is learned for."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from helpers.attack_tasks import SHAPE, K, small_classifier
+from poisonbench.attacks import narcissus
+from poisonbench.attacks.base import LabelledImages, TriggerTask
+
+TARGET = 1
+
+
+def task_of(size=6, report=lambda done, total: None):
+    generator = torch.Generator().manual_seed(5)
+    images = torch.rand(size, *SHAPE, generator=generator, dtype=torch.float64)
+    model = small_classifier().double().requires_grad_(False)
+    return TriggerTask(
+        images=images,
+        labels=torch.full((size,), TARGET),
+        validation=LabelledImages(images, torch.full((size,), TARGET)),
+        num_classes=K,
+        surrogate=lambda: model,
+        untrained=lambda: pytest.fail("no network is needed"),
+        generator=generator,
+        report=report,
+        stamp=lambda images: pytest.fail("nothing is stamped before the pattern is learned"),
+    )
+
+
+def config_of(**more):
+    return narcissus.Config(target_class=TARGET, precision="float32", **more)
+
+
+def loss_at(task, pattern):
+    logits = task.surrogate()((task.images + pattern).clamp(0, 1))
+    return F.cross_entropy(logits, torch.full((len(task.images),), TARGET))
+
+
+def test_the_first_step_by_finite_differences():
+    """RAdam's first steps are those of momentum alone: the learning rate times the gradient."""
+    task, config = task_of(), config_of(rounds=1, rate=0.02, epsilon=0.5)
+    expected, width = torch.zeros_like(task.images[0]), 1e-6
+    for place in range(expected.numel()):
+        nudge = torch.zeros(expected.numel(), dtype=torch.float64)
+        nudge[place] = width
+        nudge = nudge.view_as(expected)
+        slope = (loss_at(task, nudge) - loss_at(task, -nudge)) / (2 * width)
+        expected.view(-1)[place] = -config.rate * slope
+    learned = narcissus.learn(task, config)
+    torch.testing.assert_close(learned, expected, rtol=1e-4, atol=1e-9)
+
+
+def test_it_is_learned_for_the_target_class_within_its_budget():
+    calls = []
+    task = task_of(report=lambda done, total: calls.append((done, total)))
+    config = config_of(rounds=60, rate=0.05, epsilon=0.1, images_a_step=4)
+    pattern = narcissus.learn(task, config)
+    assert 0.09 < float(pattern.abs().max()) <= 0.1
+    assert loss_at(task, pattern) < 0.9 * loss_at(task, 0)
+    assert loss_at(task, 3 * pattern) < loss_at(task, pattern)
+    assert calls[-1] == (60, 60)
+    poisons = narcissus.craft(replace(task, pattern=pattern), config)
+    torch.testing.assert_close(poisons, (task.images + pattern).clamp(0, 1))
+    assert float((poisons - task.images).abs().max()) <= 0.1 + 1e-12
+    stamped = narcissus.stamp(task.images, config, pattern)
+    torch.testing.assert_close(stamped, (task.images + 3 * pattern).clamp(0, 1))
+
+
+def test_labels_are_kept_always():
+    with pytest.raises(ValueError, match="clean_label: expected true"):
+        narcissus.Config(clean_label=False)
