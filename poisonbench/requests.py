@@ -93,7 +93,11 @@ class PoisonRequest:
         return len(self.attacks) == 1 and attacks()[self.attacks[0]].has_trigger
 
     def pools(self) -> dict[str, PoisonRequest]:
-        """What is crafted at length, by attack: the poison of every image, or a targeted one."""
+        """What is crafted at length, by attack: the poison of every image, or a targeted one.
+
+        One with a trigger is of a share of the images.
+        """
+        is_share = self.has_trigger
         if self.targeted is not None:
             return {self.attacks[0]: self}
         return {
@@ -103,6 +107,8 @@ class PoisonRequest:
                 profile=self.profile,
                 surrogate=self.surrogate if attacks()[name].has_network else None,
                 settings={name: values} if (values := self.settings.get(name)) else {},
+                rho=self.rho if is_share else None,
+                selection=self.selection if is_share else "stratified",
             )
             for name in self.attacks
         }

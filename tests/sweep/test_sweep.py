@@ -17,6 +17,7 @@ from helpers.synthetic_runs import changed, make_record, pool_label
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.files import write_text
 from poisonbench.core.signals import Stopping
+from poisonbench.requests import command_of
 from poisonbench.results.records import ClaimLabel
 from poisonbench.results.store import Store
 from poisonbench.runs.context import RunContext
@@ -123,6 +124,15 @@ def test_a_runs_key_forgets_the_digest_of_a_crafted_poison_alone():
     asked = changed(record, spec={"poison": {"digest": None}}).spec
     assert record_key(record) == run_key(asked, pools)
     assert record_key(make_record()) == run_key(make_record().spec, {})
+
+
+@pytest.mark.parametrize("share", ["--rho 0.05", "--rho 0.2 --selection uniform", ""])
+@pytest.mark.parametrize("attack", ["badnets", "narcissus", "pgd"])
+def test_a_poisons_command_makes_the_poison_that_its_run_needs(share, attack, tiny, tmp_path):
+    lines = [f"poisonbench defend --method none --dataset {tiny} --attack {attack} {share}"]
+    craft, run = read_plan(plan_of(lines, tmp_path / "plan.json")).jobs
+    (again,) = read_plan(plan_of([command_of(craft.request)], tmp_path / "craft.json")).jobs
+    assert run.needs == (craft.id,) == (again.id,)
 
 
 def test_lines_are_what_the_report_misses(results, monkeypatch):
