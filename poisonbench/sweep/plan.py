@@ -220,8 +220,8 @@ def run_key(spec: RunSpec, pools: Mapping[str, str]) -> str:
     The spec is a record's, or what is known of it before the poison is crafted. The pools are the
     ids of poisons by attack; there are none for a clean run or an artefact that was given.
     """
-    # A drawn target follows from the rest, and is not known before.
-    known = msgspec.to_builtins(structs.replace(spec, goal=None))
+    # A drawn target and a trigger's images follow from the rest, and are not known before.
+    known = msgspec.to_builtins(structs.replace(spec, goal=None, trigger=None))
     if pools and spec.poison is not None:
         poison = msgspec.to_builtins(structs.replace(spec.poison, digest=None))
         known["poison"] = {**poison, "pools": dict(pools)}

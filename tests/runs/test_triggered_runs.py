@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import poisonbench
 from helpers.attack_tasks import K, craft_spec, fake_dataset, small_classifier
-from helpers.command_line import cli, done, refused
+from helpers.command_line import cli, done, plan_of, refused
 from poisonbench.core.canonical import canonical_json
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.progress import relay
@@ -30,6 +31,7 @@ from poisonbench.results.records import read_record
 from poisonbench.results.statistics import wilson
 from poisonbench.runs.trigger import judge
 from poisonbench.specs import seal_of
+from poisonbench.sweep.plan import read_plan, record_key
 from poisonbench.tables.all_runs import build_runs
 from poisonbench.tables.catalogue import TABLES
 from poisonbench.targeting import Trigger
@@ -330,6 +332,29 @@ def test_an_artefact_is_judged_like_the_attack_that_made_it(tiny, results, tmp_p
     assert given.metrics.trigger == own.metrics.trigger
     assert given.outcomes.triggered == own.outcomes.triggered
     assert given.metrics.test_accuracy == own.metrics.test_accuracy
+
+
+@pytest.mark.parametrize("attack", ["badnets", "narcissus"])
+def test_a_sweep_knows_the_record_of_its_job(attack, tiny, results, tmp_path):
+    words = (
+        "--method",
+        "none",
+        "--attack",
+        attack,
+        "--rho",
+        "0.2",
+        f"--{attack}.target-class",
+        "1",
+    )
+    record = ran(results, tiny, *words)
+    line = shlex.join(["poisonbench", "defend", "--dataset", tiny, *SHORT, *words])
+    *_, run = read_plan(plan_of([line], tmp_path / "plan.json")).jobs
+    assert record_key(record) == run.id
+    (poison,) = (results / "poisons").iterdir()
+    line = f"poisonbench defend --dataset {tiny} {' '.join(SHORT)} --method none --poison {poison}"
+    given = ran(results, tiny, "--method", "none", "--poison", poison)
+    *_, run = read_plan(plan_of([line], tmp_path / "given.json")).jobs
+    assert record_key(given) == run.id
 
 
 def test_a_record_of_half_a_trigger_is_refused(tiny, results):
