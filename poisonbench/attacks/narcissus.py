@@ -20,6 +20,8 @@ Deviations  the authors' surrogate is trained on other data (Tiny-ImageNet) and,
             clean training images: an attacker who knows more. They learn on all images of the
             target class, this on those that become poisons, and they shift and flip them. Theirs
             are 25 of 50,000 images (rho 0.0005); give ``--rho``.
+Caution     the pattern, amplified, fools networks that were trained on clean data too
+            (docs/findings.md, "Triggers"): what the poisons add is the difference.
 """
 
 from dataclasses import dataclass
