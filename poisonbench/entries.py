@@ -213,7 +213,11 @@ class AttackEntry(Entry):
             then also stamps test images. It is crafted for the share of the images that a run
             poisons.
         learns_trigger: whether its trigger is learned from the task, by the module's ``learn``.
+        chooses_images: whether it chooses which images of its target class become poisons, by the
+            module's ``choose``, where others get them drawn.
         keeps_labels: whether an attack with a trigger poisons images of its target class alone.
+        rho: of one with a trigger, the share of the training images that become poisons unless
+            asked otherwise; 0.1 is BackdoorBench's.
         norm: of its budget, in a word or two.
         cost: of a poison, in a few words.
         not_grey: why it does not work on grey images; empty where it does.
@@ -231,7 +235,9 @@ class AttackEntry(Entry):
     not_in: Mapping[str, str] = field(default_factory=dict)
     has_trigger: bool = False
     learns_trigger: bool = False
+    chooses_images: bool = False
     keeps_labels: bool = False
+    rho: float = 0.1
     norm: str = "linf"
     cost: str = ""
     not_grey: str = ""
@@ -250,6 +256,10 @@ class AttackEntry(Entry):
         require(
             not (self.scenario and self.has_trigger),
             f"scenario of {self.name}: expected a target or a trigger, got both",
+        )
+        require(
+            self.keeps_labels or not self.chooses_images,
+            f"chooses_images of {self.name}: expected keeps_labels=True, got False",
         )
         named = (self.scenario or "scratch", *self.scenario_by_preset.values(), *self.not_in)
         for scenario in named:
@@ -276,6 +286,8 @@ class AttackEntry(Entry):
         if self.learns_trigger:
             stamps["stamp"] = ("a function of images, a Config and a pattern", takes(3))
             stamps["learn"] = ("a function of a task and a Config", takes(2))
+        if self.chooses_images:
+            stamps["choose"] = ("a function of a task, a Config and a count", takes(3))
         adapts: Needs = {
             "Config": ("an attack's Config with a setting against", _is_adaptive_config)
         }

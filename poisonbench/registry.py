@@ -1,8 +1,8 @@
 """The tables of attacks, defenses, networks and data sets: ours, and other people's.
 
-Ours are the rows below. Other people's have the same entries and come from installed packages, a
-file (``--plugin``) or Python (:func:`register`); nothing of theirs is imported before a table of
-its kind is asked for. No torch here.
+Ours are the rows in ``builtin``. Other people's have the same entries and come from installed
+packages, a file (``--plugin``) or Python (:func:`register`); nothing of theirs is imported before a
+table of its kind is asked for. No torch here.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from poisonbench.builtin.attacks import ATTACKS
+from poisonbench.builtin.datasets import DATASETS
+from poisonbench.builtin.defenses import DEFENSES
+from poisonbench.builtin.networks import NETWORKS
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import did_you_mean
 from poisonbench.entries import (
@@ -19,7 +23,6 @@ from poisonbench.entries import (
     DatasetEntry,
     DefenseEntry,
     Entry,
-    MethodEntry,
     NetworkEntry,
     Source,
     unusable,
@@ -29,511 +32,6 @@ from poisonbench.plugins import entries_of_file, installed, module_of_file, sour
 EntryT = TypeVar("EntryT", bound=Entry)
 
 
-def _ours(folder: str, *entries: EntryT) -> tuple[EntryT, ...]:
-    """Our own entries; modules are named like them, methods' labels are names in capitals."""
-    return tuple(
-        replace(
-            entry,
-            module=f"poisonbench.{folder}.{entry.module or entry.name.replace('-', '_')}",
-            label=entry.label or (entry.name.upper() if isinstance(entry, MethodEntry) else ""),
-        )
-        for entry in entries
-    )
-
-
-ATTACKS = _ours(
-    "attacks",
-    AttackEntry(
-        "pgd",
-        "climb the loss of the true label",
-        when="untargeted, in the paper's mix",
-        cost="minutes, 40 passes over the images",
-        against=("jpeg", "grayscale", "epic", "friends", "hint"),
-    ),
-    AttackEntry(
-        "dap",
-        "descend towards the next class's label",
-        when="untargeted, in the paper's mix",
-        module="delusive_adversarial",
-        cost="minutes, 100 passes over the images",
-    ),
-    AttackEntry(
-        "durp",
-        "one random perturbation a class",
-        when="untargeted, in the paper's mix",
-        module="delusive_universal",
-        trains=False,
-        cost="seconds",
-    ),
-    AttackEntry(
-        "dc",
-        "a generator trained to mislead classifiers in training",
-        when="untargeted, in the paper's mix",
-        module="deep_confuse",
-        trains=False,
-        cost="hours, minutes on the sample",
-    ),
-    AttackEntry(
-        "lsp",
-        "noise of large patches around a class's centre, which a linear model separates",
-        when="untargeted: a shortcut, undone by filters that blur or re-encode",
-        trains=False,
-        norm="l2",
-        cost="seconds",
-    ),
-    AttackEntry(
-        "ar",
-        "noise in which each pixel follows from its neighbours by the class's filter",
-        when="untargeted: a shortcut that needs neither images nor a network",
-        trains=False,
-        norm="l2",
-        cost="seconds",
-    ),
-    AttackEntry(
-        "ops",
-        "one pixel of a class's images in one colour",
-        when="untargeted: a shortcut that adversarial training does not undo",
-        trains=False,
-        norm="l0",
-        cost="seconds",
-    ),
-    AttackEntry(
-        "cuda",
-        "images blurred by their class's filter",
-        when="untargeted: a shortcut that is no addition",
-        trains=False,
-        norm="convolution",
-        cost="seconds",
-    ),
-    AttackEntry(
-        "untargeted-noise",
-        "control: random noise of the same size, of each image or of each class",
-        when="untargeted: what an attack is judged by",
-        label="Noise (untargeted)",
-        trains=False,
-        norm="linf or l2",
-        cost="seconds",
-    ),
-    AttackEntry(
-        "em",
-        "noise that leaves nothing to learn: error-minimising, an image's own or a class's",
-        module="error_minimising",
-        trains=False,
-        trains_itself=True,
-        against=("jpeg", "grayscale", "friends", "hint"),
-    ),
-    AttackEntry(
-        "rem",
-        "robust error-minimising noise: it outlasts crops and adversarial training",
-        module="robust_error_minimising",
-        trains=False,
-        trains_itself=True,
-    ),
-    AttackEntry(
-        "tap",
-        "targeted adversarial poisons: dap in many steps, restarts and crops",
-        module="targeted_adversarial",
-    ),
-    AttackEntry(
-        "gm",
-        "poisons whose gradient is the target's with the wrong label",
-        when="targeted, against victims trained from scratch",
-        module="gradient_matching",
-        scenario="scratch",
-        cost="minutes to hours a target",
-        not_in={"transfer": "leads the training of layers that are frozen there"},
-        against=("jpeg", "grayscale", "epic", "friends", "hint"),
-    ),
-    AttackEntry(
-        "bp",
-        "poisons whose mean feature is the target's",
-        when="targeted, against transferred or fine-tuned networks",
-        module="bullseye_polytope",
-        cost="minutes a target",
-        scenario="transfer",
-    ),
-    AttackEntry(
-        "fc",
-        "poisons that look like the target to the network",
-        when="targeted, against transferred or fine-tuned networks",
-        module="feature_collision",
-        cost="minutes a target",
-        scenario="transfer",
-    ),
-    AttackEntry(
-        "cp",
-        "few poisons around the target's feature",
-        when="targeted, against transferred or fine-tuned networks",
-        module="convex_polytope",
-        cost="minutes a target, several networks",
-        scenario="transfer",
-    ),
-    AttackEntry(
-        "mp",
-        "MetaPoison: lead training steps towards the wrong class of the target",
-        when="targeted, against fine-tuned networks, or from scratch with two dozen surrogates",
-        module="metapoison",
-        cost="minutes to hours a target",
-        scenario="scratch",
-        # From scratch it needs two dozen networks.
-        scenario_by_preset={
-            "mnist-sample@1000": "finetune",
-            "cifar10@10000": "finetune",
-            "quick": "finetune",
-        },
-        not_in={"transfer": "leads the training of layers that are frozen there"},
-    ),
-    AttackEntry(
-        "badnets",
-        "a white square in the corner: images with it are taken for one class",
-        label="BadNets",
-        trains=False,
-        has_trigger=True,
-    ),
-    AttackEntry(
-        "blended",
-        "a faint pattern over the image: images with it are taken for one class",
-        label="Blended",
-        trains=False,
-        has_trigger=True,
-    ),
-    AttackEntry(
-        "narcissus",
-        "a learned pattern, three times as strong in use: images with it are taken for one class",
-        when="with labels that are right; give it a small --rho",
-        cost="rounds passes over the poisons, after a surrogate",
-        label="Narcissus",
-        has_trigger=True,
-        learns_trigger=True,
-        keeps_labels=True,
-    ),
-    AttackEntry(
-        "noise",
-        "control: as many images with random noise of the same size",
-        when="beside targeted attacks; untargeted-noise is the one beside the others",
-        cost="seconds",
-        label="Noise",
-        module="random_noise",
-        trains=False,
-        scenario="scratch",
-    ),
-)
-
-DEFENSES = _ours(
-    "defenses",
-    DefenseEntry(
-        "none",
-        "plain training: what every defense is held against",
-        label="W/o Defense",
-        cost="nothing more",
-    ),
-    DefenseEntry(
-        "hint",
-        "healthy noise on the most influential images",
-        when="untargeted poisons, with trusted images",
-        cost="some half as much again",
-    ),
-    DefenseEntry(
-        "atda",
-        "adversarial training, stopped early",
-        label="ATDA (L2)",
-        when="untargeted poisons",
-        cost="several times as much, less where the search stops early",
-        labels={"norm": {"linf": "ATDA (Linf)"}},
-    ),
-    DefenseEntry(
-        "friends",
-        "noise that leaves predictions alone, and random noise",
-        when="targeted poisons, none trusted",
-        cost="some 14 epochs, once",
-    ),
-    DefenseEntry(
-        "epic",
-        "drops examples that stand alone",
-        when="few, targeted poisons",
-        cost="next to nothing",
-    ),
-    DefenseEntry(
-        "clean-only",
-        "the oracle: exactly the poisons go, whose places it is told",
-        label="Clean only (oracle)",
-        when="a bound for filters",
-        cost="nothing more",
-        oracle=True,
-    ),
-    DefenseEntry(
-        "knn",
-        "drops examples whose neighbours have other labels",
-        label="Deep k-NN",
-        module="deep_knn",
-        when="against few, targeted poisons",
-        cost="twice as much",
-    ),
-    DefenseEntry(
-        "l2",
-        "drops a class's outliers",
-        label="L2 centroid",
-        module="l2_centroid",
-        when="the cheapest look, when the share of poisons is known",
-        cost="twice as much",
-    ),
-    DefenseEntry(
-        "ocsvm",
-        "drops the rim of a class's support",
-        label="One-class SVM",
-        module="one_class_svm",
-        when="for comparison, l2 is better and cheaper",
-        cost="twice as much",
-    ),
-    DefenseEntry(
-        "random",
-        "drops examples by lot",
-        label="Random filter",
-        module="random_filter",
-        when="the control beside every filter",
-        cost="nothing more",
-    ),
-    DefenseEntry(
-        "spectral",
-        "drops a class's extremes along its main direction",
-        label="Spectral signatures",
-        module="spectral_signatures",
-        when="against backdoors",
-        cost="twice as much",
-    ),
-    DefenseEntry(
-        "activation-clustering",
-        "splits a class in two and drops a small part",
-        label="Activation clustering",
-        when="against backdoors in much of a class",
-        cost="twice as much",
-    ),
-    DefenseEntry(
-        "robust-features",
-        "pretrains adversarially",
-        label="Robust features",
-        when="when a network is transferred or fine-tuned",
-        cost="six times as much in pretraining",
-    ),
-    DefenseEntry(
-        "jpeg",
-        "re-encodes the training images",
-        when="try it first; at quality 10 against untargeted poisons in colour",
-        cost="seconds",
-        labels={"quality": {10: "JPEG 10"}},
-    ),
-    DefenseEntry(
-        "grayscale",
-        "takes the colours of the training images away",
-        label="Grayscale",
-        when="against untargeted poisons that lie in colours",
-        cost="a second",
-        colour_only=True,
-    ),
-    DefenseEntry(
-        "bit-depth",
-        "keeps the highest bits of the training images",
-        label="Bit depth",
-        when="against faint noise, for comparison: jpeg is better",
-        cost="a second",
-    ),
-    DefenseEntry(
-        "gaussian-blur",
-        "blurs the training images",
-        label="Gaussian blur",
-        when="against noise of high frequency, for comparison: jpeg is better",
-        cost="seconds",
-    ),
-    DefenseEntry(
-        "orthogonal-projection",
-        "takes out of the training images what a linear classifier sees",
-        label="Orthogonal projection",
-        when="against untargeted noise that each class has its own of",
-        cost="seconds",
-    ),
-    DefenseEntry(
-        "ueraser",
-        "trains on the augmentation of the largest loss",
-        label="UEraser",
-        when="against untargeted poisons in colour, none trusted",
-        cost="twice as much, as lite under twice, as max four times",
-        labels={"form": {"lite": "UEraser-lite", "max": "UEraser-max"}},
-    ),
-    DefenseEntry(
-        "at",
-        "adversarial training at the largest loss, plain",
-        label="Adversarial training",
-        when="against untargeted poisons of small L-infinity norm",
-        cost="eight times as much, half of that in the presets for a CPU",
-    ),
-    DefenseEntry(
-        "bn-recalibrate",
-        "takes batch norm's statistics from clean images, after plain training",
-        label="BN recalibrated",
-        when="with clean images that need no labels",
-        cost="a second",
-    ),
-    DefenseEntry(
-        "mixup",
-        "trains on blends of pairs of images",
-        label="mixup",
-        when="also against unknown poisons",
-        cost="nothing more",
-    ),
-    DefenseEntry(
-        "cutmix",
-        "trains on images with a patch of another",
-        label="CutMix",
-        when="for images with detail",
-        cost="nothing more",
-    ),
-)
-
-NETWORKS = _ours(
-    "models",
-    NetworkEntry(
-        "mnist-cnn",
-        "The HINT paper's MNIST network: two convolutions with batch norm and one linear layer",
-        default_for=("mnist",),
-    ),
-    NetworkEntry(
-        "mnist-cnn-small",
-        "The same in a quarter of the width: 10 and 25 filters",
-        module="mnist_cnn",
-        builder="small_features",
-    ),
-    NetworkEntry(
-        "cifar-resnet18",
-        "ResNet-18 for 32 x 32 images, as the CIFAR-10 papers use it",
-        default_for=("cifar10",),
-    ),
-    NetworkEntry(
-        "cifar-alexnet",
-        "The AlexNet-like network for CIFAR-10 that feature collision is run against end to end",
-        # Without batch norm a rate of 0.1 diverges; a tenth is that of Witches' Brew's code.
-        recipe={"learning_rate": 0.01},
-    ),
-    NetworkEntry(
-        "cifar-small",
-        "Six convolutions in three stages for 32 x 32 images, trained on a CPU in minutes",
-        default_for=("cifar10@10000",),
-        # On 10,000 images 83 % of the validation images; label smoothing of 0.1 gave 82 and is
-        # left out. Nothing else was tried.
-        recipe={
-            "epochs": 18,
-            "batch_size": 100,
-            "learning_rate": 0.2,
-            "milestones": (),
-            "rate_schedule": "one-cycle",
-        },
-    ),
-)
-
-DATASETS = _ours(
-    "data",
-    DatasetEntry(
-        "mnist",
-        "handwritten digits: 59,000 train, 1,000 validation, 10,000 test, 1x28x28",
-        label="MNIST",
-        module="standard",
-        presets=("mnist",),
-        can_fetch=True,
-        paper_sizes=(60_000, 10_000),
-    ),
-    DatasetEntry(
-        "cifar10",
-        "small photographs: 49,000 train, 1,000 validation, 10,000 test, 3x32x32",
-        label="CIFAR-10",
-        module="standard",
-        presets=("cifar10",),
-        can_fetch=True,
-        paper_sizes=(50_000, 10_000),
-        parts_in_tables=(10_000,),
-        part_label="CIFAR-10, small network: not the paper's",
-    ),
-    DatasetEntry(
-        "fashion-mnist",
-        "clothes: 59,000 train, 1,000 validation, 10,000 test, 1x28x28",
-        module="standard",
-        presets=("mnist",),
-        can_fetch=True,
-    ),
-    DatasetEntry(
-        "mnist-sample",
-        "part of mnist, comes with the package: 10,000 train, 1,000 validation, 2,000 test",
-        label="MNIST sample (not the paper's data)",
-        module="sample",
-        presets=("mnist", "mnist-sample"),
-        can_fetch=True,
-        parts_in_tables=(1000,),
-    ),
-    DatasetEntry(
-        "cifar100",
-        "small photographs in 100 classes: 49,000 train, 1,000 validation, 10,000 test, 3x32x32",
-        presets=("cifar10",),
-        can_fetch=True,
-    ),
-    DatasetEntry(
-        "svhn",
-        "digits of house numbers: 72,257 train, 1,000 validation, 26,032 test, 3x32x32",
-        presets=("cifar10",),
-        can_fetch=True,
-    ),
-    DatasetEntry(
-        "gtsrb",
-        "traffic signs in 43 classes: 25,640 train, 1,000 validation, 12,630 test, as 3x32x32",
-        presets=("cifar10",),
-        takes_size=True,
-        can_fetch=True,
-    ),
-    DatasetEntry(
-        "stl10",
-        "photographs: 4,500 train, 500 validation, 8,000 test, 3x96x96",
-        presets=("cifar10",),
-        can_fetch=True,
-    ),
-    DatasetEntry(
-        "tiny-imagenet",
-        "photographs in 200 classes: 99,000 train, 1,000 validation, 10,000 test, 3x64x64",
-        module="tiny_imagenet",
-        presets=("cifar10",),
-        takes_size=True,
-        can_fetch=True,
-    ),
-    DatasetEntry(
-        "npz",
-        "one .npz file with x_train, y_train, x_test, y_test (uint8 images, integer labels)",
-        module="arrays",
-        takes_path=True,
-    ),
-    DatasetEntry(
-        "folder",
-        "a folder with train/CLASS/*.png and test/CLASS/*.png (also jpg, jpeg, bmp, webp)",
-        module="image_folders",
-        takes_path=True,
-        takes_size=True,
-    ),
-    DatasetEntry(
-        "torchvision",
-        "a classification set of torchvision, such as torchvision:KMNIST or torchvision:EuroSAT",
-        module="torchvision_sets",
-        takes_path=True,
-        path_word="NAME",
-        takes_size=True,
-        can_fetch=True,
-    ),
-    DatasetEntry(
-        "hf",
-        "a Hugging Face data set: parquet files or save_to_disk here, or OWNER/NAME of the hub; "
-        "pip install 'poisonbench[hf]'",
-        module="hugging_face",
-        takes_path=True,
-        takes_size=True,
-        can_fetch=True,
-    ),
-)
-
-#: The untargeted attacks that the paper's mix is made of.
 MIX = ("pgd", "dap", "durp", "dc")
 
 
@@ -775,6 +273,39 @@ def sources_of(
         "model": outside.as_json() if outside else source(networks(), network),
         "dataset": source(datasets(), dataset.partition(":")[0].partition("@")[0]),
     }
+
+
+def find_form(name: str) -> tuple[DefenseEntry, dict[str, Any]]:
+    """A defense and the setting that makes a form of it: ``jpeg:10`` is ``{"quality": 10}``.
+
+    Raises:
+        UsageError: unknown, or no form of that defense.
+    """
+    method, _, word = name.partition(":")
+    entry = find("a defense", defenses(), method)
+    if not word:
+        return entry, {}
+    forms = {str(value): {key: value} for key, names in entry.labels.items() for value in names}
+    if word not in forms:
+        known = ", ".join(f"{entry.name}:{form}" for form in forms) or "none"
+        raise UsageError(f"expected a form of {entry.name} among these: {known}; got {name}")
+    return entry, forms[word]
+
+
+def form_label(name: str) -> str:
+    """How tables call a defense or a form of it: ``jpeg:10`` is JPEG 10.
+
+    Raises:
+        UsageError: as :func:`find_form`.
+    """
+    entry, form = find_form(name)
+    return label_of(entry.name, form.get)
+
+
+def makes_form(method: str, name: str, value: Any) -> bool:
+    """Whether a setting's value gives a defense a label of its own, as quality 10 does JPEG."""
+    entry = defenses().get(method)
+    return entry is not None and value in entry.labels.get(name, ())
 
 
 def label_of(method: str, setting: Callable[[str], Any]) -> str:

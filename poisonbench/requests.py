@@ -36,9 +36,6 @@ TARGETING = tuple(option.name for option in options_of(Targeting) if option.name
 #: Poisoned share of the training images in the HINT paper's sensitivity study (its Table IV).
 DEFAULT_RHO = 0.6
 
-#: That of attacks with a trigger, in BackdoorBench.
-TRIGGER_RHO = 0.1
-
 
 @dataclass(frozen=True, kw_only=True)
 class PoisonRequest:
@@ -48,7 +45,7 @@ class PoisonRequest:
         attacks: names in the order of their shares; none with a path, and none of clean data.
         path: an artefact to use as it is.
         rho: share of the training images that are poisoned; 0 trains on clean data. None is a
-            targeted attack's own, 0.1 of one with a trigger, and of untargeted ones every image to
+            targeted attack's own, an attack's with a trigger, and of untargeted ones every image to
             craft and 0.6 to train on.
         selection: how the shares of attacks without a target are drawn.
         trial: which draw of everything random. Of a run it is an untargeted poison's, by default
@@ -91,6 +88,11 @@ class PoisonRequest:
     def has_trigger(self) -> bool:
         """Whether the attack has a trigger; an artefact's is not known before it is read."""
         return len(self.attacks) == 1 and attacks()[self.attacks[0]].has_trigger
+
+    @property
+    def trigger_rho(self) -> float:
+        """The share of the images that an attack with a trigger gets where none is asked for."""
+        return attacks()[self.attacks[0]].rho if self.rho is None else float(self.rho)
 
     def pools(self) -> dict[str, PoisonRequest]:
         """What is crafted at length, by attack: the poison of every image, or a targeted one.

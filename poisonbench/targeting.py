@@ -129,15 +129,27 @@ class Untargeted(
 
 
 class Trigger(
-    msgspec.Struct, frozen=True, tag_field="kind", tag="triggered", forbid_unknown_fields=True
+    msgspec.Struct,
+    frozen=True,
+    tag_field="kind",
+    tag="triggered",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
 ):
     """What a poison with a trigger is after: any image that bears it, taken for one class."""
 
     target_class: int
     #: "dirty": poisons are of all classes, labelled as the target class; "clean": of that class.
     labels: Literal["dirty", "clean"]
-    #: sha256 of the test images of the other classes with the trigger on them.
+    #: sha256 of the test images that it is judged by, with the trigger on them.
     test_digest: str
+    #: The class of these images; null of all but the target class.
+    source_class: int | None = None
+
+    @property
+    def images_text(self) -> str:
+        """The images that it is judged by, in a word or two."""
+        return "other" if self.source_class is None else f"class {self.source_class}"
 
     @property
     def text(self) -> str:

@@ -26,7 +26,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BOTTOM = {"core", "specs", "targeting"}
 NUMERIC = BOTTOM | {"data", "models"}
 ALGORITHM = NUMERIC | {"training", "influence"}
-REGISTRY = {"entries", "registry"}
+REGISTRY = {"builtin", "entries", "registry"}
 RUNS = ALGORITHM | REGISTRY | {"requests", "attacks", "defenses", "results"}
 
 #: What each part may import; itself is understood, except for algorithms.
@@ -36,7 +36,8 @@ MAY_IMPORT = {
     "specs": {"core", "targeting"},
     "entries": BOTTOM,
     "plugins": BOTTOM | {"entries"},
-    "registry": BOTTOM | {"entries", "plugins"},
+    "builtin": {"entries"},
+    "registry": BOTTOM | {"builtin", "entries", "plugins"},
     "requests": BOTTOM | REGISTRY,
     "data": BOTTOM | REGISTRY,
     "models": BOTTOM | REGISTRY,
@@ -73,7 +74,7 @@ OF_BOTH = "poisonbench.attacks.shared.adaptive"
 
 #: No torch when these are imported, so help and tables are quick and run on any machine.
 WITHOUT_TORCH = BOTTOM | {
-    *("entries", "plugins", "registry", "requests", "results"),
+    *("builtin", "entries", "plugins", "registry", "requests", "results"),
     *("tables", "sweep", "page", "api", "cli", "scaffold", "__init__"),
 }
 #: No torch anywhere in these.

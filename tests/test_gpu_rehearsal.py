@@ -42,6 +42,7 @@ ATTACKS = {
     "badnets": (),
     "blended": ("--clean-label", "true"),
     "narcissus": ("--rounds", "3", "--precision", "float32"),
+    "sleeper-agent": ("--steps", "4", "--retrainings", "1", "--patch", "5"),
     "noise": (),
     "lsp": (),
     "ar": (),
@@ -79,6 +80,13 @@ DEFENSES = {
 }
 SHORT = ("--epochs", "3", "--batch-size", "32")
 RHO = ("--rho", "0.03")
+
+
+def rho_of(name):
+    """The share of an attack whose own would be no image of so few."""
+    entry = registry.attacks()[name]
+    return RHO if entry.scenario or entry.rho < 0.03 else ()
+
 
 NARROW = ("--generator-width", "0.05", "--surrogate-width", "0.05")
 #: Forms of attacks that other steps are made of.
@@ -186,16 +194,25 @@ def words_of(table, name):
 @pytest.mark.parametrize("name", registry.attacks())
 def test_attacks_never_wait_in_a_gradient_step(name, data, tmp_path):
     words = ("craft", "--attack", name, "--dataset", data, *words_of(ATTACKS, name))
-    meter = rehearse(tmp_path, *words, *(RHO if registry.attacks()[name].scenario else ()))
+    meter = rehearse(tmp_path, *words, *rho_of(name))
     waiting = [step for step in meter.steps.get(name, []) if step]
     assert len(waiting) <= BETWEEN_STEPS.get(name, 0), waiting
+
+
+@pytest.mark.parametrize("name", ["friends", "ueraser"])
+def test_a_defense_that_draws_is_assumed_without_waiting(name, data, tmp_path):
+    """A draw is of one pass, which holds more images on a GPU: the poisons are others there."""
+    words = ("craft", "--attack", "pgd", "--dataset", data, "--steps", "2", "--against", name)
+    outcome, meter = on_gpu(tmp_path / "gpu", *words, "--epochs", "6")
+    assert outcome.code == 0, outcome.err
+    assert not any(meter.steps["pgd"]), meter.steps["pgd"]
 
 
 @pytest.mark.parametrize("words", FORMS, ids=" ".join)
 def test_forms_of_attacks_never_wait_in_a_gradient_step(words, data, colour, tmp_path):
     is_colour = words[0] != "fc" and "original" not in words
     line = ("craft", "--attack", *words, "--dataset", colour if is_colour else data)
-    meter = rehearse(tmp_path, *line, *(RHO if registry.attacks()[words[0]].scenario else ()))
+    meter = rehearse(tmp_path, *line, *rho_of(words[0]))
     waiting = [step for step in meter.steps[words[0]] if step]
     assert len(waiting) <= BETWEEN_STEPS.get(words[0], 0), waiting
 
@@ -271,7 +288,7 @@ def test_a_run_resumes_from_its_checkpoint(name, data, tmp_path):
 @pytest.mark.parametrize("name", ["dc", "gm", "cp", "mp"])
 def test_an_attack_resumes_from_its_checkpoint(name, data, tmp_path):
     words = ("craft", "--attack", name, "--dataset", data, *ATTACKS[name])
-    resume(tmp_path, Meter((name, 2)), *words, *(RHO if registry.attacks()[name].scenario else ()))
+    resume(tmp_path, Meter((name, 2)), *words, *rho_of(name))
 
 
 def resume(folder, meter, *words):

@@ -19,6 +19,9 @@ craft     ``craft(task, config)`` returns float32 poisons in [0, 1], (P, C, H, W
           a :class:`TargetedTask`.
 stamp     of a trigger, ``stamp(images, config, generator)`` returns images (N, C, H, W) in [0, 1]
           with the trigger on them; its Config derives from :class:`TriggerConfig`.
+choose    of a trigger whose entry says ``chooses_images``, ``choose(task, config, count)`` returns
+          which of the task's images become poisons, (count,) int64 in rising order; the task has
+          all images of the target class then. Of others they are drawn.
 RECIPE_CHANGES  if there, what a profile changes in the recipe of the surrogates, as ``PROFILES``.
 work      if there, ``work(config, recipe, sizes)`` says what it costs (``core/work.py``): which
           images pass which network, for ``sweep plan --estimate``.
@@ -28,7 +31,8 @@ every training image, and runs draw the share that is poisoned. A targeted attac
 taken for a class of its choice; it gets few base images a target, and T targets in one call. An
 attack with a trigger has every image that bears the trigger taken for one class; it gets the share
 of the training images that is poisoned. Test images are stamped when a victim is judged, and only
-then; those of the target class do not count.
+then; those of the target class do not count, and where ``config.source`` names a class only its own
+do.
 
 Units       Images, epsilon and steps are in pixels of [0, 1], not normalised: networks normalise.
 Budget      ``config.budget`` in ``config.norm``: of linf no pixel may change by more, of l2 no
@@ -134,6 +138,17 @@ class TriggerConfig(BudgetConfig):
         "Poison images of the target class alone, which keep their label; by default images of all "
         "classes, which get it.",
     )
+    control: bool = setting(
+        False,
+        "Leave the images as they are, and judge by the trigger all the same: what it does to a "
+        "network that has seen no poison.",
+        extension=True,
+    )
+
+    @property
+    def keeps_labels(self) -> bool:
+        """Whether poisons are images of the target class alone, with their own label."""
+        return self.clean_label or self.control
 
     @property
     def budget(self) -> float:
@@ -144,6 +159,11 @@ class TriggerConfig(BudgetConfig):
     def test_budget(self) -> float:
         """That of all that is done to a test image: any change of a pixel."""
         return 1.0
+
+    @property
+    def source(self) -> int | None:
+        """The class whose images shall be given the target class; None: all but that."""
+        return None
 
 
 class AttackCheckpoint:
@@ -226,6 +246,15 @@ class TriggerTask(AttackTask):
     With ``clean_label`` they are of the target class alone.
     """
 
+    #: (P,) int64, where the images lie in ``train``.
+    rows: Tensor
+    #: The clean training split, uint8, on the device.
+    train: Split
+    #: ``trained(number, poisons)`` gives the attacker's model of that number, trained from scratch
+    #: with poisons (P, C, H, W) in [0, 1], rounded to grey levels, in the place of the task's
+    #: images, or with None on clean data; in eval mode, frozen, on the device. Numbers differ in
+    #: initial weights and batches.
+    trained: Callable[[int, Tensor | None], Classifier]
     #: The module's stamp with this config, (N, C, H, W) in [0, 1] to the same: the one trigger that
     #: test images get.
     stamp: Callable[[Tensor], Tensor]

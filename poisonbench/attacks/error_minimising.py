@@ -93,9 +93,9 @@ class Config(AttackConfig):
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Arithmetic of the network; auto: bfloat16 where the device has it."
     )
-    against: Literal["none", "jpeg", "grayscale", "epic", "friends", "hint"] = setting(
-        "none", IN_THE_LOOP, extension=True
-    )
+    against: Literal[
+        "none", "jpeg", "jpeg:10", "grayscale", "epic", "friends", "ueraser", "hint"
+    ] = setting("none", IN_THE_LOOP, extension=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

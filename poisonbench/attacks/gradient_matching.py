@@ -34,7 +34,6 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import functional_call
 
 from poisonbench.attacks.base import TargetedTask
 from poisonbench.attacks.shared.adaptive import (
@@ -45,6 +44,7 @@ from poisonbench.attacks.shared.adaptive import (
     gradient_distance,
     looks_at,
 )
+from poisonbench.attacks.shared.matching import matching_loss, parameter_gradient
 from poisonbench.attacks.shared.targeted_optimiser import (
     DATA_PRESETS,
     BrewingConfig,
@@ -52,11 +52,8 @@ from poisonbench.attacks.shared.targeted_optimiser import (
     optimise_poisons,
     surrogate_models,
 )
-from poisonbench.attacks.shared.unrolled_step import weights_of
 from poisonbench.core.settings import Profiles, setting
 from poisonbench.core.work import Sizes, Work
-from poisonbench.models.classifier import Classifier
-from poisonbench.training.precision import precise
 from poisonbench.training.recipe import Recipe
 
 VERSION = 1
@@ -83,9 +80,9 @@ _SHORT = 1e-6
 class Config(BrewingConfig):
     """Settings of gradient matching; the defaults are HINT's for CIFAR-10."""
 
-    against: Literal["none", "jpeg", "grayscale", "epic", "friends", "hint"] = setting(
-        "none", IN_THE_LOOP, extension=True
-    )
+    against: Literal[
+        "none", "jpeg", "jpeg:10", "grayscale", "epic", "friends", "ueraser", "hint"
+    ] = setting("none", IN_THE_LOOP, extension=True)
 
 
 def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
@@ -150,29 +147,3 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
             stacklevel=2,
         )
     return poisons
-
-
-def parameter_gradient(
-    model: Classifier,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    create_graph: bool = False,
-    precision: str = "float32",
-) -> Tensor:
-    """Gradient (D,) of the mean cross-entropy of images with respect to all D parameters.
-
-    With ``create_graph`` the gradient itself can be differentiated.
-    """
-    parameters = weights_of(model)
-    with precise(images.device, precision):
-        logits = functional_call(model, parameters, (images,))
-    loss = F.cross_entropy(logits.to(images.dtype), labels)
-    gradients = torch.autograd.grad(loss, list(parameters.values()), create_graph=create_graph)
-    return torch.cat([gradient.flatten() for gradient in gradients])
-
-
-def matching_loss(gradient: Tensor, goal: Tensor) -> Tensor:
-    """1 - cosine of a gradient (D,) and a goal (D,) of length 1."""
-    cosine: Tensor = (gradient * goal).sum() / gradient.norm().clamp_min(1e-12)
-    return 1 - cosine

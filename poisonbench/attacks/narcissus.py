@@ -18,8 +18,7 @@ Given a surrogate f and images x of the target class t, all of which become pois
 Deviations  the authors' surrogate is trained on other data (Tiny-ImageNet) and, for five more
             epochs, on the target class; this one is that of every attack here, trained on the
             clean training images: an attacker who knows more. They learn on all images of the
-            target class, this on those that become poisons, and they shift and flip them. Theirs
-            are 25 of 50,000 images (rho 0.0005); give ``--rho``.
+            target class, this on those that become poisons, and they shift and flip them.
 Caution     the pattern, amplified, fools networks that were trained on clean data too
             (docs/findings.md, "Triggers"): what the poisons add is the difference.
 """

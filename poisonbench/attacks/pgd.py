@@ -67,9 +67,9 @@ class Config(AttackConfig):
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Arithmetic of the attack's passes; auto: bfloat16 where the device has it."
     )
-    against: Literal["none", "jpeg", "grayscale", "epic", "friends", "hint"] = setting(
-        "none", IN_THE_LOOP, extension=True
-    )
+    against: Literal[
+        "none", "jpeg", "jpeg:10", "grayscale", "epic", "friends", "ueraser", "hint"
+    ] = setting("none", IN_THE_LOOP, extension=True)
 
 
 def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:

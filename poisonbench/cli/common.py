@@ -14,10 +14,11 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from poisonbench.builtin.datasets import DATASETS
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import DATA_VARIABLE, RESULTS_VARIABLE, data_folder, results_folder
 from poisonbench.core.settings import Option
-from poisonbench.registry import DATASETS, forgetting, register
+from poisonbench.registry import forgetting, register
 
 DatasetOption = Annotated[
     str | None,

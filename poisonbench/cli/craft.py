@@ -29,7 +29,9 @@ class CraftOptions(RunOptions):
     attack: str = common.option(MISSING, common.ATTACK_HELP)
     dataset: common.DatasetOption = None
     rho: float | None = common.option(
-        None, "Share of training images to poison; by default all, and 0.01 when targeted."
+        None,
+        "Share of training images to poison; by default all, 0.01 when targeted, its paper's "
+        "of a trigger.",
     )
     trial: int = common.option(0, "Which draw of everything.", min=0)
     trials: int | None = common.option(

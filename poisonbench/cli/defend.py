@@ -36,7 +36,9 @@ class DefendOptions(RunOptions):
     poison: Path | None = common.option(None, "A poison artefact to train on, as it is.")
     clean: bool = common.option(False, "Train on clean data.")
     rho: float | None = common.option(
-        None, "Share of poisoned images; 0.6 by default, a targeted attack's own is 0.01."
+        None,
+        "Share of poisoned images; 0.6 by default, 0.01 of a targeted attack, its "
+        "paper's of a trigger.",
     )
     trial: int = common.option(0, "Which trial, from 0.", min=0)
     trials: int | None = common.option(None, "Run this many trials, from --trial on.", min=1)
@@ -154,7 +156,8 @@ def _verdict(record: RunRecord) -> str:
     if trigger is not None and hits is not None:
         low, high = wilson(hits.successes, hits.count)
         return (
-            f"{hits.successes:,} of {hits.count:,} other images with the trigger taken for class "
+            f"{hits.successes:,} of {hits.count:,} {trigger.images_text} images with the trigger "
+            "taken for class "
             f"{trigger.target_class}: attack success {100 * hits.rate:.2f} % "
             f"[{100 * low:.1f}, {100 * high:.1f}], "
         )

@@ -132,8 +132,8 @@ def _audit(path: Path, options: _InspectOptions) -> None:
         )
     if (trigger := poison.trigger) is not None:
         shown["goal"] = (
-            f"test images with the trigger shall be called {data.class_names[trigger.target_class]}"
-            f"; {trigger.text}"
+            f"{trigger.images_text} test images with the trigger shall be called "
+            f"{data.class_names[trigger.target_class]}; {trigger.text}"
         )
     shown["verdict"] = "sound: seal, rows, data set and budget agree"
     lines = [f"{name.replace('_', ' '):24}{_in_levels(value)}" for name, value in shown.items()]

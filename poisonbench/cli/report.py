@@ -11,12 +11,13 @@ from typing import Literal
 
 import typer
 
+from poisonbench.builtin.datasets import DATASETS
 from poisonbench.cli import common
 from poisonbench.core.errors import UsageError
 from poisonbench.core.files import write_text
 from poisonbench.core.folders import DEFAULT_RESULTS
 from poisonbench.core.settings import parse_value
-from poisonbench.registry import DATASETS, DEFAULT_READING, READINGS
+from poisonbench.registry import DEFAULT_READING, READINGS
 from poisonbench.requests import command_of
 from poisonbench.results.store import Store
 from poisonbench.results.submissions import SUFFIX, records_at

@@ -95,7 +95,13 @@ class AttackChecks(MethodChecks):
             if not self._entry.has_trigger:
                 return task
             values = {field.name: getattr(task, field.name) for field in fields(task)}
-            return TriggerTask(**values, stamp=partial(self._stamp, seed))
+            return TriggerTask(
+                **values,
+                rows=torch.arange(len(train), device=device),
+                train=train,
+                trained=lambda number, poisons: surrogate(number),
+                stamp=partial(self._stamp, seed),
+            )
         intended = torch.tensor([1, 2], device=device)
         rows = torch.stack([(train.labels == label).nonzero()[:4, 0] for label in intended])
         return TargetedTask(
@@ -116,6 +122,23 @@ class AttackChecks(MethodChecks):
     def _learns(self) -> bool:
         return isinstance(self._entry, AttackEntry) and self._entry.learns_trigger
 
+    @property
+    def _chooses(self) -> bool:
+        return isinstance(self._entry, AttackEntry) and self._entry.chooses_images
+
+    def _choose(self, task: TriggerTask) -> None:
+        count = len(task.images) // 2
+        chosen: Any = self._module.choose(task, self._build_config, count)
+        fits = isinstance(chosen, Tensor) and chosen.shape == (count,)
+        expect(
+            fits
+            and chosen.dtype is torch.int64
+            and chosen.tolist() == sorted(set(chosen.tolist()) & set(range(len(task.images)))),
+            f"{count} of {len(task.images)} images, as int64 in rising order, from choose",
+            chosen,
+            "return each chosen image's place among task.images once",
+        )
+
     def _stamp(self, seed: int, images: Tensor) -> Tensor:
         source: Any = torch.Generator().manual_seed(seed)
         if self._learns:
@@ -130,6 +153,8 @@ class AttackChecks(MethodChecks):
         self._progress = (0, 1)
         if isinstance(task, TriggerTask) and self._learns:
             task = replace(task, pattern=self._module.learn(task, self._build_config))
+        if isinstance(task, TriggerTask) and self._chooses:
+            self._choose(task)
         poisons: Any = self._module.craft(task, self._build_config)
         shape = tuple(task.images.shape)
         fits = isinstance(poisons, Tensor) and tuple(poisons.shape) == shape

@@ -4,6 +4,7 @@ import ast
 import inspect
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from types import ModuleType
@@ -79,20 +80,20 @@ def finite_json(value: Any, where: str) -> None:
         ) from None
 
 
-class MethodChecks:
+class MethodChecks(ABC):
     """What attacks and defenses have in common: options, and what their code reaches."""
 
     def __init__(self, entry: Entry, module: ModuleType, config: Any) -> None:
         self._entry, self._module, self._build_config = entry, module, config
 
+    @abstractmethod
     def _once(self, device: torch.device) -> list[Tensor]:
         """Run the method on a device; what it gives."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def _result(self) -> list[Tensor]:
         """What a run on the CPU gave, which several checks compare with."""
-        raise NotImplementedError
 
     def options(self) -> None:
         """Each setting has a help text, and each number bounds."""

@@ -167,7 +167,13 @@ def _row(key: tuple[Any, ...], records: Sequence[RunRecord]) -> Row:
         label = registry.label_of(record.spec.method, record.spec.setting)
         profile = record.labels.profile
         parts = {"profile": profile} if profile not in ("paper", "") else {}
-        own = _words({**parts, **own_settings(record)})
+        # What makes a form of a defense is in its label.
+        settings_shown = {
+            name: value
+            for name, value in own_settings(record).items()
+            if not registry.makes_form(record.spec.method, name, value)
+        }
+        own = _words({**parts, **settings_shown})
         groups.setdefault((record.spec.method, label, own), []).append(record)
     order = list(registry.defenses())
     position = {method: order.index(method) for method, *_ in groups if method in order}

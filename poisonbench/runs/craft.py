@@ -1,22 +1,25 @@
 """Crafting: from a request to artefacts in the store, made once and found again."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from msgspec import structs
+from torch import Tensor
 
 from poisonbench.attacks.base import AttackTask, LabelledImages, TriggerTask
+from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import UsageError
 from poisonbench.core.seeds import generator_for, seed_for
 from poisonbench.data.mixing import mix
-from poisonbench.data.splits import Dataset, Split
-from poisonbench.entries import shown_name
+from poisonbench.data.splits import Dataset, Split, digest_tensors
+from poisonbench.entries import AttackEntry, shown_name
 from poisonbench.models import build_model
 from poisonbench.models.classifier import Classifier
 from poisonbench.requests import CraftRequest
 from poisonbench.runs.context import RunContext
-from poisonbench.runs.craft_checkpoint import crafted_by, crafting
+from poisonbench.runs.craft_checkpoint import CraftCheckpoint, crafted_by, crafting
 from poisonbench.runs.craft_targeted import craft_targeted
 from poisonbench.runs.poison import (
     Crafted,
@@ -29,6 +32,7 @@ from poisonbench.runs.poison import (
 )
 from poisonbench.runs.trained_models import trained_models
 from poisonbench.runs.trigger import (
+    chosen_rows,
     drawn_rows,
     learned_trigger,
     stamp_of,
@@ -79,24 +83,73 @@ def _craft_pool(context: RunContext, dataset: Dataset, pool: Pool) -> Crafted:
         context.checkpoint(pool.id).discard()
         return stored(context, pool.id, dataset)
     context.store.check_writable()
-    settings, train, goal, rows = (
-        pool.settings,
-        dataset.train,
-        None,
-        torch.arange(len(dataset.train)),
-    )
-    name, recipe = settings.entry.name, settings.recipe
-    extra: dict[str, Any] = {}
-    if pool.spec.share is not None:
-        rows = drawn_rows(dataset, settings, pool.spec)
-        train, extra = train.rows(rows), {"stamp": stamp_of(settings, pool.spec)}
+    name, train = pool.settings.entry.name, dataset.train
     generator = generator_for(context.seed, "craft", name, pool.spec.trial)
+    with crafting(context, dataset, name, pool.id, [generator]) as checkpoint:
+        rows = torch.arange(len(train))
+        if pool.spec.share is not None:
+            rows = drawn_rows(dataset, pool.settings, pool.spec)
+        about = f"{len(rows):,} images{pool.surrogate_text}"
+        context.say(f"crafting {name} on {shown_name(dataset.name)} ({about})")
+        if pool.spec.share is not None:
+            return _craft_trigger(context, dataset, pool, rows, checkpoint)
+        task = AttackTask(**_seen(context, dataset, pool, train, checkpoint))
+        images = crafted_by(pool.settings, task, train.images, context.say)
+        # Of a large data set it takes as much memory as what follows.
+        del task
+        return publish_pool(context, dataset, pool, images, rows)
+
+
+def _craft_trigger(
+    context: RunContext, dataset: Dataset, pool: Pool, rows: Tensor, checkpoint: CraftCheckpoint
+) -> Crafted:
+    """The poison of an attack with a trigger: of the rows, or of as many that it chooses."""
+    settings, spec, train = pool.settings, pool.spec, dataset.train
+    entry, config = settings.entry, settings.config
+    assert isinstance(entry, AttackEntry)
+    trained = _Retraining(context, dataset, pool, rows)
+
+    def task_of(rows: Tensor) -> TriggerTask:
+        return TriggerTask(
+            **_seen(context, dataset, pool, train.rows(rows), checkpoint),
+            rows=rows.to(context.device),
+            train=train.to(context.device),
+            trained=replace(trained, rows=rows),
+            stamp=stamp_of(settings, spec),
+        )
+
+    if entry.chooses_images and not config.control:
+        of_target = (train.labels.cpu() == config.target_class).nonzero().flatten()
+        rows = chosen_rows(dataset, settings, task_of(of_target), len(rows))
+    task = task_of(rows)
+    pattern = learned_trigger(settings, task)
+    if pattern is not None:
+        seen = pattern.to(context.device)
+        task = replace(task, pattern=seen, stamp=stamp_of(settings, spec, seen))
+    goal = trigger_of(settings, triggered_test(dataset, settings, spec, pattern))
+    images = task.images
+    if not config.control:
+        images = crafted_by(settings, task, train.images[rows], context.say)
+    crafted = publish_pool(context, dataset, pool, images, rows, goal, pattern)
+    # No other poison has a use for networks that were trained on this one's first steps.
+    for model in trained.on_poisons:
+        context.store.model_path(model).unlink(missing_ok=True)
+    return crafted
+
+
+def _seen(
+    context: RunContext, dataset: Dataset, pool: Pool, images: Split, checkpoint: CraftCheckpoint
+) -> dict[str, Any]:
+    """What an untargeted attack and one with a trigger get to see, by the task's names."""
+    settings = pool.settings
+    name, device = settings.entry.name, context.device
+    (generator,) = checkpoint.generators.values()
 
     def surrogate() -> Classifier:
         if not settings.entry.trains:
             raise UsageError(f"{name}: expected trains=True in the entry, got use of a surrogate")
         under = pool.surrogate_defense
-        return trained_models(context, dataset, recipe, pool.surrogate, defense=under)[0]
+        return trained_models(context, dataset, settings.recipe, pool.surrogate, defense=under)[0]
 
     def untrained() -> Classifier:
         if not settings.entry.trains_itself:
@@ -106,40 +159,52 @@ def _craft_pool(context: RunContext, dataset: Dataset, pool: Pool) -> Crafted:
         shape, classes = dataset.image_shape, dataset.num_classes
         statistics = dataset.mean, dataset.std
         model = build_model(pool.surrogate.model, shape, classes, *statistics, generator)
-        return model.to(device=context.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
-    with crafting(context, dataset, name, pool.id, [generator]) as checkpoint:
-        about = f"{len(train):,} images{pool.surrogate_text}"
-        context.say(f"crafting {name} on {shown_name(dataset.name)} ({about})")
-        kind = TriggerTask if extra else AttackTask
-        task = kind(
-            images=_pixels(context, train),
-            labels=train.labels.to(context.device),
-            validation=LabelledImages(
-                _pixels(context, dataset.validation), dataset.validation.labels.to(context.device)
-            ),
-            num_classes=dataset.num_classes,
-            surrogate=surrogate,
-            untrained=untrained,
-            generator=generator,
-            report=checkpoint.report,
-            checkpoint=checkpoint,
-            assumed=pool.against and pool.against.config,
-            **extra,
-        )
-        pattern = None
-        if isinstance(task, TriggerTask):
-            pattern = learned_trigger(settings, task)
-            if pattern is not None:
-                seen = pattern.to(context.device)
-                task = replace(task, pattern=seen, stamp=stamp_of(settings, pool.spec, seen))
-            goal = trigger_of(settings, triggered_test(dataset, settings, pool.spec, pattern))
-        images = crafted_by(settings, task, train.images, context.say)
-        # Of a large data set it takes as much memory as what follows.
-        del task
-        return publish_pool(context, dataset, pool, images, rows, goal, pattern)
+    validation = dataset.validation
+    return {
+        "images": _pixels(context, images),
+        "labels": images.labels.to(device),
+        "validation": LabelledImages(_pixels(context, validation), validation.labels.to(device)),
+        "num_classes": dataset.num_classes,
+        "surrogate": surrogate,
+        "untrained": untrained,
+        "generator": generator,
+        "report": checkpoint.report,
+        "checkpoint": checkpoint,
+        "assumed": pool.against and pool.against.config,
+    }
 
 
-def _pixels(context: RunContext, split: Split) -> torch.Tensor:
+@dataclass
+class _Retraining:
+    """The attacker's models, trained anew while the poisons of some rows are made."""
+
+    context: RunContext
+    dataset: Dataset
+    pool: Pool
+    rows: Tensor
+    #: The ids of those that were trained on poisons.
+    on_poisons: set[str] = field(default_factory=set)
+
+    def __call__(self, number: int, poisons: Tensor | None) -> Classifier:
+        """The model of that number, with poisons in the place of the rows."""
+        pool, train = self.pool, self.dataset.train
+        spec = structs.replace(pool.surrogate, number=number)
+        if poisons is not None:
+            images = train.images.clone()
+            images[self.rows] = (poisons.detach().clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+            labels = train.labels.clone()
+            if not pool.settings.config.keeps_labels:
+                labels[self.rows] = pool.settings.config.target_class
+            train = Split(images, labels)
+            digest = digest_tensors(self.rows, images[self.rows], labels[self.rows])
+            spec = structs.replace(spec, poison=digest)
+            self.on_poisons.add(spec_id(spec))
+        recipe = pool.settings.recipe
+        return trained_models(self.context, self.dataset, recipe, spec, train=train)[0]
+
+
+def _pixels(context: RunContext, split: Split) -> Tensor:
     """A split's images on the device, in [0, 1]."""
     return split.images.to(context.device).float().div_(255)

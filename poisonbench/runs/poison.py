@@ -19,10 +19,9 @@ from poisonbench.data.poison import Poison, make_poison
 from poisonbench.data.splits import Dataset
 from poisonbench.data.targets import check_target
 from poisonbench.models import check_model
-from poisonbench.registry import attacks, defenses, find
+from poisonbench.registry import attacks, find_form
 from poisonbench.requests import (
     DEFAULT_RHO,
-    TRIGGER_RHO,
     PoisonRequest,
     RunRequest,
     Sampling,
@@ -80,7 +79,7 @@ class Pool:
     @property
     def surrogate_text(self) -> str:
         """``", surrogate mnist-cnn of 7 epochs, against jpeg"``; empty without either."""
-        against = "" if self.against is None else f", against {self.against.entry.name}"
+        against = "" if self.against is None else f", against {self.settings.config.against}"
         if not self.settings.entry.has_network:
             return against
         if self.settings.entry.trains_itself:
@@ -165,7 +164,7 @@ def resolve_crafting(
         _check_surrogate(poison, "--model")
         rho = 1.0 if poison.rho is None and len(poison.attacks) > 1 else poison.rho
         if poison.has_trigger:
-            rho = TRIGGER_RHO if rho is None else rho
+            rho = poison.trigger_rho
         pools = _pools(context, dataset, poison, rho=rho, is_for_run=is_for_run)
         return ResolvedPoison(poison, rho, pools=pools)
     if poison.selection != "stratified":
@@ -209,8 +208,9 @@ def resolve_poison(context: RunContext, dataset: Dataset, run: RunRequest) -> Re
                 "--attack-profile: expected a targeted attack, got "
                 f"{'+'.join(poison.attacks) or 'clean data'}; leave it out"
             )
-        default = TRIGGER_RHO if poison.has_trigger else DEFAULT_RHO
-        rho = float(default if poison.rho is None else poison.rho) if poison.attacks else 0.0
+        rho = float(DEFAULT_RHO if poison.rho is None else poison.rho) if poison.attacks else 0.0
+        if poison.has_trigger:
+            rho = poison.trigger_rho
         pools = _pools(context, dataset, poison, rho=rho, is_for_run=True) if rho > 0 else {}
         return ResolvedPoison(poison, rho, pools=pools)
     if run.poison.trial:
@@ -324,7 +324,9 @@ def _pools(
 
 
 def _against(dataset: Dataset, settings: Settings, network: str | None) -> Settings | None:
-    """The defense that an adaptive attack assumes, at its defaults for the data set; None of none.
+    """The defense that an adaptive attack assumes, or a form of it; None of none.
+
+    All other settings are its defaults for the data set.
 
     Raises:
         UsageError: it does not apply to such images, or to a training as short as the surrogate's.
@@ -332,9 +334,9 @@ def _against(dataset: Dataset, settings: Settings, network: str | None) -> Setti
     name = settings.config.against
     if name == "none":
         return None
-    entry = find("a defense", defenses(), name)
+    entry, form = find_form(name)
     entry.check_images(dataset.image_shape)
-    against = read_settings(entry, dataset, "paper", {}, network)
+    against = read_settings(entry, dataset, "paper", form, network)
     try:
         against.module.build(against.config, settings.recipe)
     except ValueError as error:
@@ -354,7 +356,8 @@ def _share(
         raise UsageError(
             f"--target-class: expected a class in 0..{dataset.num_classes - 1}, got {label}"
         )
-    return ShareSpec(rho=float(TRIGGER_RHO if rho is None else rho), selection=selection)
+    assert rho is not None
+    return ShareSpec(rho=float(rho), selection=selection)
 
 
 def _crafting_part(targeting: Targeting) -> TargetingSpec:

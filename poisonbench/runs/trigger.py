@@ -49,12 +49,17 @@ def drawn_rows(dataset: Dataset, settings: Settings, spec: CraftSpec) -> Tensor:
     """The rows (P,) of the training split that get a trigger, as a mix of one attack draws them.
 
     Raises:
-        UsageError: more than the target class has, where the poisons are of that class alone.
+        UsageError: none, or more than the target class has, where the poisons are of that class.
     """
     config, share = settings.config, spec.share
     assert share is not None
+    if share.rho * len(dataset.train) < 1:
+        raise UsageError(
+            f"--rho: expected a poison or more, got {share.rho:g} of {len(dataset.train):,} images "
+            f"with {settings.entry.name}; raise --rho"
+        )
     seed = seed_for(spec.seed, "mix", spec.trial)
-    only = config.target_class if config.clean_label else None
+    only = config.target_class if config.keeps_labels else None
     return draw_share(dataset.train.labels.cpu(), share.rho, seed, share.selection, only)
 
 
@@ -62,10 +67,29 @@ def check_trigger(dataset: Dataset, settings: Settings, spec: CraftSpec) -> None
     """Find a trigger that does not fit the data set before anything is crafted.
 
     Raises:
-        UsageError: too few images to poison, or what the attack refuses.
+        UsageError: too few images to poison, no such source class, or what the attack refuses.
     """
+    source, classes = settings.config.source, dataset.num_classes
+    if source is not None and source >= classes:
+        raise UsageError(f"--source-class: expected a class in 0..{classes - 1}, got {source}")
     drawn_rows(dataset, settings, spec)
     stamp_of(settings, spec)(dataset.test.images[:1].cpu().float() / 255)
+
+
+def chosen_rows(dataset: Dataset, settings: Settings, task: TriggerTask, count: int) -> Tensor:
+    """The rows (count,) of the training split that an attack chooses among the task's images."""
+    name = settings.entry.name
+    chosen: Tensor = settings.module.choose(task, settings.config, count)
+    fits = (
+        hasattr(chosen, "detach")
+        and chosen.shape == (count,)
+        and chosen.dtype == torch.int64
+        and bool((chosen.diff() > 0).all())
+        and (not count or 0 <= int(chosen[0]) <= int(chosen[-1]) < len(task.images))
+    )
+    about = f"{count} of {len(task.images)} images, as int64 in rising order, from choose"
+    check_returned(name, fits, about, chosen)
+    return task.rows[chosen].cpu()
 
 
 def _learns(settings: Settings) -> bool:
@@ -92,19 +116,22 @@ def learned_trigger(settings: Settings, task: TriggerTask) -> Tensor | None:
 def triggered_test(
     dataset: Dataset, settings: Settings, spec: CraftSpec, pattern: Tensor | None = None
 ) -> Split:
-    """The test images of the classes but the target, stamped on the CPU, with their own labels.
+    """The test images that it is judged by, stamped on the CPU, with their own labels.
 
-    They are rounded as poisons are, and kept in the attack's budget for them.
+    They are those of the source class, or of all but the target; they are rounded as poisons are,
+    and kept in the attack's budget for them.
 
     Raises:
-        UsageError: no test image is of another class.
+        UsageError: there is none.
     """
-    config = settings.config
-    others = (dataset.test.labels != config.target_class).nonzero().flatten()
+    config, labels = settings.config, dataset.test.labels
+    is_other = labels != config.target_class
+    others = (is_other if config.source is None else labels == config.source).nonzero().flatten()
     if not len(others):
-        raise UsageError(
-            "--target-class: expected test images of another class, got none; choose another"
-        )
+        option, which = ("--target-class", "another class")
+        if config.source is not None:
+            option, which = "--source-class", f"class {config.source}"
+        raise UsageError(f"{option}: expected test images of {which}, got none; choose another")
     clean = dataset.test.rows(others).to(torch.device("cpu"))
     stamped = stamp_of(settings, spec, pattern)(clean.images.float() / 255)
     return Split(quantise(stamped, clean.images, config.test_budget, config.norm), clean.labels)
@@ -114,8 +141,9 @@ def trigger_of(settings: Settings, test: Split) -> Trigger:
     """What a poison's card states of its trigger, with the triggered test images."""
     return Trigger(
         target_class=settings.config.target_class,
-        labels="clean" if settings.config.clean_label else "dirty",
+        labels="clean" if settings.config.keeps_labels else "dirty",
         test_digest=digest_tensors(test.images),
+        source_class=settings.config.source,
     )
 
 

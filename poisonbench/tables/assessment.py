@@ -23,17 +23,17 @@ from poisonbench.tables.cells import TRIALS, Cell, device_of, is_timed, of_newes
 from poisonbench.tables.evidence import accuracy_gain, distinct_targets
 from poisonbench.tables.matrix import untargeted_cell
 from poisonbench.tables.measured import share_hit
-from poisonbench.tables.paper_table import Records, method_labels
+from poisonbench.tables.paper_table import Records
 from poisonbench.tables.table3 import CLEAN, find_row, make_cell, own_share
 
 #: Strong untargeted attacks of different kinds, by docs/findings.md: two by gradients and a cheap
 #: shortcut; and a targeted one against training from scratch.
 ATTACKS = ("pgd", "dap", "ar", "gm")
 GREY_ATTACKS = ("pgd", "dap", "lsp", "gm")
-#: Plain training, two filters of pixels and noise on influential images; grey images have no
-#: colours to take away.
-METHODS = ("none", "jpeg", "grayscale", "hint")
-GREY_METHODS = ("none", "jpeg", "bit-depth", "hint")
+#: Plain training, cheap defenses that hold against most attacks of docs/findings.md, and noise on
+#: influential images.
+METHODS = ("none", "jpeg:10", "ueraser:lite", "hint")
+GREY_METHODS = ("none", "ueraser:lite", "bit-depth", "hint")
 #: Noise of the attacks' size, the control beside them.
 NOISE = "untargeted-noise"
 #: Defenses that trust the validation images; plain training on these too is their control.
@@ -52,7 +52,7 @@ class Matrix:
     Attributes:
         dataset: name of the data set, with its settings.
         attacks: untargeted and targeted ones.
-        methods: defenses, plain training among them.
+        methods: defenses or forms of them (``jpeg:10``), plain training among them.
         trials: of each cell.
     """
 
@@ -71,7 +71,7 @@ class Matrix:
                     "`poisonbench defend --attack`"
                 )
         for name in self.methods:
-            if registry.find("a defense", registry.defenses(), name).oracle:
+            if registry.find_form(name)[0].oracle:
                 raise UsageError(
                     f"--methods: expected defenses that are told nothing, got {name}; leave it out"
                 )
@@ -88,12 +88,13 @@ class Matrix:
 
     def cell(self, method: str, attack: str | None) -> Cell:
         """The runs under a defense on an attack's poison; of null on clean data."""
+        entry, form = registry.find_form(method)
         if attack in self.targeted:
-            cell = make_cell(self.dataset, find_row(self.dataset, attack), method)
+            cell = make_cell(self.dataset, find_row(self.dataset, attack), entry.name)
         else:
             names = registry.MIX if attack is None else (attack,)
-            cell = untargeted_cell(self.dataset, method, 1.0 if attack else 0.0, names)
-        return replace(cell, trials=self.trials)
+            cell = untargeted_cell(self.dataset, entry.name, 1.0 if attack else 0.0, names)
+        return replace(cell, overrides={**cell.overrides, **form}, trials=self.trials)
 
     def trusted(self, attack: str) -> Cell:
         """The runs of plain training that is given the validation images as well."""
@@ -155,7 +156,6 @@ class _Assessment:
 
     def __init__(self, matrix: Matrix, records: Records) -> None:
         self.matrix, self.records = matrix, records
-        self.labels: Mapping[str, str] = method_labels()
         self.clean = self._runs(matrix.cell("none", None))
         self.hurt = {
             attack: runs
@@ -229,7 +229,7 @@ class _Assessment:
         }
         if defended:
             text += ", " + ", ".join(
-                f"{own.successes} of {own.trials} under {self._label(method)}"
+                f"{own.successes} of {own.trials} under {registry.form_label(method)}"
                 for method, own in defended.items()
             )
         return text
@@ -258,7 +258,7 @@ class _Assessment:
         gains = {method: _gain(runs, plain) for method, runs in own.items()}
         certain = _certain(gains)
         mean, attack = _mean(own[best]), _title(self.strongest)
-        label = self._label(best)
+        label = registry.form_label(best)
         several = f", of {len(own)} defenses the one with the best worst case as observed,"
         head = label + several * (len(own) > 1)
         if gains[best] is None:
@@ -274,7 +274,7 @@ class _Assessment:
         worst = min(rows, key=lambda name: rows[name])
         if worst != self.strongest:
             text += f"; its own worst case is {_title(worst)} with {_percent(rows[worst])}"
-        others = [self._label(name) for name in own if name != best and certain.get(name)]
+        others = [registry.form_label(name) for name in own if name != best and certain.get(name)]
         if others:
             text += f"; {' and '.join(others)} also help{'s' * (len(others) == 1)} against {attack}"
         trusted = self._runs(self.matrix.trusted(self.strongest)) if best in TRUSTING else []
@@ -294,7 +294,7 @@ class _Assessment:
         if gain < 0:
             evidence = _gain(self.clean, own)
         text = _difference(
-            f"On clean data {self._label(best)} {'loses' if gain < 0 else 'gains'}",
+            f"On clean data {registry.form_label(best)} {'loses' if gain < 0 else 'gains'}",
             abs(gain),
             evidence,
         )
@@ -342,9 +342,6 @@ class _Assessment:
             "; brackets are 95 % intervals, and all holds for this network, this training and "
             "these attacks alone: an attacker who knows the defense was not tried."
         )
-
-    def _label(self, method: str) -> str:
-        return self.labels.get(method, method)
 
 
 def _mean(runs: Iterable[RunRecord]) -> float:

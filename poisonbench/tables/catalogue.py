@@ -144,7 +144,8 @@ def missing_runs(
         key: the table's number.
         records: what has been run.
         dataset: only this one.
-        methods: only these defenses, of the paper's or not; by default those of the table.
+        methods: only these defenses, of the paper's or not, with ``:10`` behind a form of one; by
+            default those of the table, without such forms.
         trials: as many of each cell; by default as many as the table wants.
         rhos: only cells of these poison ratios; null for all.
         reading: of the mix.
@@ -155,13 +156,15 @@ def missing_runs(
         UsageError: an unknown method or attack too, or one that the table has no cells of.
     """
     known = registry.defenses()
-    named = [registry.find("a defense", known, name).name for name in methods]
+    split = [name.partition(":") for name in methods]
+    bare = [registry.find("a defense", known, name).name for name, _, _ in split]
+    named = [f"{name}{colon}{form}" for name, (_, colon, form) in zip(bare, split, strict=True)]
     texts = [_poison_text(name) for name in attacks]
     records = readings.runs_of(records, reading)
-    every = cells(key, records, dataset, named)
-    held = {cell.method for cell in every}
+    every = cells(key, records, dataset, bare)
+    held = dict.fromkeys(cell.method_text for cell in every)
     if lacking := [name for name in named if name not in held]:
-        others = ", ".join(name for name in known if name in held)
+        others = ", ".join(sorted(held, key=lambda text: list(known).index(text.split(":")[0])))
         where = f"table {key}" + (f" on {dataset}" if dataset else "")
         raise UsageError(
             f"--methods: expected defenses that {where} has, got {', '.join(lacking)}; it has "
@@ -176,7 +179,7 @@ def missing_runs(
     requests = [
         cell.request(trial)
         for cell in every
-        if (not named or cell.method in named)
+        if (cell.method_text in named if named else not cell.form)
         and (rhos is None or cell.rho in rhos)
         and (cell.poison_text in texts if attacks and cell.rho else not cell.against)
         for trial in replace(cell, trials=cell.trials and (trials or cell.trials)).missing(records)
@@ -236,8 +239,8 @@ def build(
         state.append(f"Not in the paper's table: {', '.join(extra)}.")
     is_of_mix = key in untargeted()
     state += _several_poisons(compared, records) if is_of_mix else []
-    # Adaptive poisons are run where somebody asks for them.
-    planned = [cell for cell in every if not cell.against]
+    # Adaptive poisons and forms of defenses are run where somebody asks for them.
+    planned = [cell for cell in every if not (cell.against or cell.form)]
     # Of chosen poisons the commands would make others.
     if not poisons and (short := sum(bool(cell.missing(records)) for cell in planned)):
         option = "" if reading == DEFAULT_READING else f"--reading {reading} "

@@ -7,6 +7,7 @@ from itertools import count, islice
 from typing import Any
 
 from poisonbench import registry
+from poisonbench.builtin.datasets import DATASETS
 from poisonbench.core.quick_names import same_place, split_quick
 from poisonbench.core.seeds import Seeds
 from poisonbench.requests import PoisonRequest, RunRequest, Values, split_values
@@ -29,7 +30,7 @@ SAMPLES = (SAMPLE_DATASET, TARGETED_SAMPLE, COLOUR_PART)
 DRAWS = {SAMPLE_DATASET: TRIALS, COLOUR_PART: TRIALS}
 
 #: Data sets that a paper trains on, of which only the whole counts.
-PAPERS_OWN = frozenset(entry.name for entry in registry.DATASETS if entry.paper_sizes)
+PAPERS_OWN = frozenset(entry.name for entry in DATASETS if entry.paper_sizes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,8 @@ class Cell:
         overrides: settings that differ from the profile's, by field name, e.g. {"ratio": 0.25};
             "model" is the network and "attack_profile" the attack's.
         names: what names the cell in tables instead of the overrides; empty takes these.
+        form: the value of the one setting that makes it a form of the defense with a name of its
+            own; its runs are planned where somebody asks for them. Empty of all others.
         attacks: what made the poison, in the order of its shares.
         scenario: how a targeted attack's victim is trained; null for untargeted poisons.
         trials: how many are wanted.
@@ -57,6 +60,7 @@ class Cell:
     profile: str = "paper"
     overrides: Values = field(default_factory=dict, hash=False)
     names: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    form: str = ""
     attacks: tuple[str, ...] = registry.MIX
     scenario: str | None = None
     trials: int = TRIALS
@@ -85,6 +89,11 @@ class Cell:
     def poison_text(self) -> str:
         """The poison as ``--attacks`` names it: ``pgd+dap``, or ``pgd:jpeg`` of an adaptive one."""
         return "+".join(self.attacks) + (f":{self.against}" if self.against else "")
+
+    @property
+    def method_text(self) -> str:
+        """The defense as ``--methods`` names it: ``jpeg``, or ``jpeg:10`` of a form of it."""
+        return f"{self.method}:{self.form}" if self.form else self.method
 
     def matches(self, record: RunRecord) -> bool:
         """Whether a run belongs here: the profile's settings in all that is not overridden."""

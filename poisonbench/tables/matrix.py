@@ -32,7 +32,7 @@ from poisonbench.tables.measured import (
     compare_accuracy,
     compare_success,
 )
-from poisonbench.tables.paper_table import PaperTable, Records, dataset_title, method_labels
+from poisonbench.tables.paper_table import PaperTable, Records, dataset_title
 from poisonbench.tables.table3 import find_row, make_cell
 
 #: Poisoned shares of the training images; the worst case is of the first.
@@ -86,17 +86,33 @@ def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]
     defenses = registry.defenses()
     # Each sample is for one kind of attacks.
     poisons = [] if dataset == TARGETED_SAMPLE else [*_untargeted(), *_triggers()]
+    controls = [] if dataset == TARGETED_SAMPLE else _controls()
     has_targets = dataset != SAMPLE_DATASET
     columns = dict.fromkeys(["none", *defenses])
-    return [
-        cell
-        for method in columns
-        if not defenses[method].oracle
-        for cell in (
+    cells: list[Cell] = []
+    for method in columns:
+        if defenses[method].oracle:
+            continue
+        own = [
             *(_cell(dataset, method, poison) for poison in poisons),
+            *(_cell(dataset, method, poison) for poison in (controls if method == "none" else ())),
             *(_targeted(dataset, method) if has_targets else ()),
-        )
-    ]
+        ]
+        cells += [*own, *_forms(method, own)]
+    return cells
+
+
+def _forms(method: str, cells: Sequence[Cell]) -> Iterator[Cell]:
+    """The cells of a defense once more in each form of it that has a name of its own."""
+    for setting, labels in registry.defenses()[method].labels.items():
+        for value in labels:
+            for cell in cells:
+                yield replace(
+                    cell,
+                    overrides={**cell.overrides, setting: value},
+                    names={**cell.names, "form": str(value)},
+                    form=str(value),
+                )
 
 
 def untargeted_cell(dataset: str, method: str, rho: float, attacks: tuple[str, ...]) -> Cell:
@@ -130,6 +146,15 @@ def _triggers() -> Iterator[_Poison]:
             yield _Poison(f"{entry.title}, dirty label", TRIGGER_RHO, (name,))
             overrides = {f"{name}.clean_label": True}
             yield _Poison(f"{entry.title}, clean label", TRIGGER_RHO, (name,), overrides)
+
+
+def _controls() -> list[_Poison]:
+    """Each trigger, shown to a network that has seen no poison."""
+    return [
+        _Poison(f"{entry.title}, no poison", TRIGGER_RHO, (name,), {f"{name}.control": True})
+        for name, entry in registry.attacks().items()
+        if entry.has_trigger
+    ]
 
 
 def _targeted(dataset: str, method: str) -> Iterator[Cell]:
@@ -166,7 +191,12 @@ def _label(cell: Cell) -> str:
 
 
 def _against(defense: str) -> str:
-    return f" against {registry.defenses()[defense].title}"
+    return f" against {registry.form_label(defense)}"
+
+
+def _column(cell: Cell) -> str:
+    """The column that a cell is in."""
+    return registry.label_of(cell.method, cell.overrides.get)
 
 
 def _has_trigger(cell: Cell) -> bool:
@@ -190,8 +220,8 @@ def _blocks(metric: Metric, dataset: str, cells: Sequence[Cell], records: Record
         }
         blocks.append(_grid(f"{title}: targets hit", shown, order, ()))
     if triggered := [cell for cell in runs if _has_trigger(cell)]:
-        methods = {cell.method for cell in triggered}
-        clean = [cell for cell in runs if not cell.rho and cell.method in methods]
+        columns = set(map(_column, triggered))
+        clean = [cell for cell in runs if not cell.rho and _column(cell) in columns]
         beside = {cell: metric(cell.keys, runs[cell]) for cell in (*clean, *triggered)}
         rates = {cell: average_trigger_success(cell.keys, runs[cell]) for cell in triggered}
         blocks.append(_trigger_grid(title, beside, rates))
@@ -202,19 +232,18 @@ def _grid(
     title: str, shown: Mapping[Cell, Comparison], order: Sequence[str], records: Records
 ) -> Block:
     """One row an attack, one column a defense that has runs, and the rows to choose by."""
-    labels = method_labels()
-    columns = dict.fromkeys(cell.method for cell in shown)
+    columns = dict.fromkeys(map(_column, shown))
     rows: dict[str, _Row] = {}
     for cell, figure in shown.items():
         label = _label(cell)
         row = rows.setdefault(label, _Row(label, cell.rho, cell.against is not None, {}))
-        rows[label] = replace(row, cells={**row.cells, cell.method: figure})
+        rows[label] = replace(row, cells={**row.cells, _column(cell): figure})
     ordered = [rows[label] for label in order if label in rows]
-    lines = [(row.label, *(_text(row.cells.get(method)) for method in columns)) for row in ordered]
+    lines = [(row.label, *(_text(row.cells.get(column)) for column in columns)) for row in ordered]
     ends = _ends(ordered, list(columns), shown, records) if records else []
     return Block(
         title=title,
-        columns=("trained on", *(labels.get(method, method) for method in columns)),
+        columns=("trained on", *columns),
         rows=(*lines, *ends),
         keys=1,
         cells=tuple(shown.values()),
@@ -226,20 +255,19 @@ def _trigger_grid(
     title: str, accuracies: Mapping[Cell, Comparison], rates: Mapping[Cell, Comparison | None]
 ) -> Block:
     """Of each trigger two rows, attack success and accuracy; that without poison comes first."""
-    labels = method_labels()
-    columns = dict.fromkeys(cell.method for cell in accuracies)
+    columns = dict.fromkeys(map(_column, accuracies))
     rows: dict[str, dict[str, str]] = {}
     for cell, figure in accuracies.items():
         label = _label(cell)
         if (rate := rates.get(cell)) is not None:
-            rows.setdefault(f"{label}: success", {})[cell.method] = _text(rate, is_share=True)
-        rows.setdefault(f"{label}: accuracy", {})[cell.method] = _text(figure)
+            rows.setdefault(f"{label}: success", {})[_column(cell)] = _text(rate, is_share=True)
+        rows.setdefault(f"{label}: accuracy", {})[_column(cell)] = _text(figure)
     shown = [figure for figure in (*accuracies.values(), *rates.values()) if figure is not None]
     return Block(
         title=f"{title}: success of triggers and test accuracy, %",
-        columns=("trained on", *(labels.get(method, method) for method in columns)),
+        columns=("trained on", *columns),
         rows=tuple(
-            (label, *(row.get(method, DASH) for method in columns)) for label, row in rows.items()
+            (label, *(row.get(column, DASH) for column in columns)) for label, row in rows.items()
         ),
         keys=1,
         cells=tuple(shown),
@@ -269,7 +297,7 @@ def _share(value: float) -> float:
 
 def _ends(
     rows: Sequence[_Row],
-    methods: Sequence[str],
+    columns: Sequence[str],
     shown: Mapping[Cell, Comparison],
     records: Records,
 ) -> list[tuple[str, ...]]:
@@ -278,20 +306,22 @@ def _ends(
     The worst case may be of an adaptive poison; how many attacks there are counts plain ones.
     """
     clean = next((row.cells for row in rows if row.rho == 0), {})
-    plain = clean.get("none")
+    plain = clean.get(registry.defenses()["none"].title)
     worst, lost, seconds = ["worst at rho 1"], ["lost on clean data, points"], ["seconds a run"]
     attacked = [row for row in rows if row.rho == RHOS[0]]
-    for method in methods:
-        own = [(_mean(row.cells[method]), row.label) for row in attacked if method in row.cells]
+    for column in columns:
+        own = [(_mean(row.cells[column]), row.label) for row in attacked if column in row.cells]
         low, label = min(own, default=(0.0, ""))
         plain_rows = [row for row in attacked if not row.is_adaptive]
-        ran = sum(method in row.cells for row in plain_rows)
+        ran = sum(column in row.cells for row in plain_rows)
         of = "" if ran == len(plain_rows) else f", {ran} of {len(plain_rows)}"
         worst.append(f"{show_number(low, 'fraction')} ({label}{of})" if own else DASH)
-        both = plain is not None and method in clean
-        difference = _mean(plain) - _mean(clean[method]) if plain is not None and both else None
+        both = plain is not None and column in clean
+        difference = _mean(plain) - _mean(clean[column]) if plain is not None and both else None
         lost.append(show_number(difference, "fraction"))
-        ids = {name for cell, fig in shown.items() if cell.method == method for name in fig.records}
+        ids = {
+            name for cell, fig in shown.items() if _column(cell) == column for name in fig.records
+        }
         seconds.append(_seconds([run for run in records if run.id in ids]))
     return [tuple(worst), tuple(lost), tuple(seconds)]
 

@@ -1,7 +1,7 @@
 """What runs say in plain words: what a poison did and which defense held. No torch here.
 
-Only runs by a profile's own settings speak, on whatever poison; controls and other settings are in
-``report --runs``.
+Only runs by a profile's own settings, or in a form of a defense that has a name of its own, speak,
+on whatever poison; controls and other settings are in ``report --runs``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,8 +57,12 @@ def sentences(records: Records, dataset: str | None = None) -> list[str]:
 
 
 def _speaks(record: RunRecord) -> bool:
-    """Whether nothing was set but the poison: its attacks' settings, its draw, its scenario."""
-    return all("." in name or name in _OF_POISON for name in record.labels.overrides)
+    """Whether nothing was set but the poison, its draw and scenario, or a form of the defense."""
+    method = record.spec.method
+    return all(
+        "." in name or name in _OF_POISON or registry.makes_form(method, name, value)
+        for name, value in record.labels.overrides.items()
+    )
 
 
 def _by_poison(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
@@ -143,8 +147,9 @@ def _of_poison(name: str, runs: Sequence[RunRecord], clean: Mapping[str, float])
         text = [f"{where} hits {hits} of {len(plain)} targets under plain training."]
     elif spec.trigger is not None:
         text = [
-            f"{where}, {spec.trigger.text}, has {percent_text(_success_rate(plain))} of the other "
-            f"test images taken for class {spec.trigger.target_class} when they bear its trigger, "
+            f"{where}, {spec.trigger.text}, has {percent_text(_success_rate(plain))} of the "
+            f"{spec.trigger.images_text} test images taken for class {spec.trigger.target_class} "
+            "when they bear its trigger, "
             f"under plain training, at {percent_text(_accuracy(plain))} test accuracy ({trials})."
         ]
     elif spec.model not in clean:

@@ -14,17 +14,23 @@ from poisonbench import registry
 from poisonbench.attacks import error_minimising as em
 from poisonbench.attacks import gradient_matching as gm
 from poisonbench.attacks import pgd
-from poisonbench.attacks.shared import adaptive
+from poisonbench.attacks.shared import adaptive, matching
 from poisonbench.attacks.shared.adaptive import DRAWS, EPIC_WEIGHT, assumed_defense
+from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import as_json, options_of
-from poisonbench.defenses import friends, grayscale, hint, jpeg
+from poisonbench.defenses import friends, grayscale, hint, jpeg, ueraser
 from poisonbench.defenses.jpeg import reencoded
 from poisonbench.models.classifier import Classifier, initialise
 from poisonbench.training.projected_gradient import project_linf
 
 SIDE, P, EPSILON = 8, 10, 0.1
 #: What the harness gives of each defense that has settings.
-ASSUMED = {"jpeg": jpeg.Config(quality=30), "friends": friends.Config(), "hint": hint.Config()}
+ASSUMED = {
+    "jpeg": jpeg.Config(quality=30),
+    "friends": friends.Config(),
+    "ueraser": ueraser.Config(),
+    "hint": hint.Config(),
+}
 
 
 def drawing(seed=0):
@@ -110,6 +116,15 @@ def by_hand(name, model, images, labels):
             for row in range(P):
                 total[row] += gradient_at(model, images[row] + draw[row], labels[row]) / DRAWS
         return total
+    if name == "ueraser":
+        draws, total = drawing(), torch.zeros_like(images)
+        for _ in range(DRAWS):
+            source = images.clone().requires_grad_()
+            shown = ueraser.augmented(source, 0.5, draws)
+            rows = [gradient_at(model, *row) for row in zip(shown, labels, strict=True)]
+            slopes = torch.stack(rows).detach()
+            total += torch.autograd.grad(shown, source, slopes)[0] / DRAWS
+        return total
     residuals = [residual_of(model, *row) for row in zip(images, labels, strict=True)]
     rows = []
     for row, label in enumerate(labels.tolist()):
@@ -135,6 +150,14 @@ def test_the_gradient_of_the_loop_is_that_by_hand(name, images, labels):
     torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-6)
     plain = loop_gradient(defense_of("none"), model, images, labels)
     assert float((gradient - plain).abs().max()) > 1e-3
+
+
+def test_the_gradient_behind_augmentations_is_that_of_each_draw(images, labels):
+    """In float32, as the augmentations are."""
+    model, images = linear().float(), images.float()
+    gradient = loop_gradient(defense_of("ueraser"), model, images, labels)
+    expected = by_hand("ueraser", model, images, labels)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
@@ -229,6 +252,26 @@ def test_pgd_raises_the_loss_behind_the_defense(name, images, labels):
     seen = [defense_of(name).seen(part) for part in (images.float(), poisoned)]
     before, after = (F.cross_entropy(model(part), labels) for part in seen)
     assert float(after) > float(before)
+
+
+def test_pgd_raises_the_loss_behind_augmentations(images, labels):
+    """The mean one of many draws; random crops of such small images would drown it."""
+    model = linear().float()
+    config = pgd.Config(
+        epsilon=EPSILON,
+        steps=40,
+        step_ratio=0.1,
+        augment="none",
+        precision="float32",
+        against="ueraser",
+    )
+    task = dataclasses.replace(task_for(model, images.float(), labels), assumed=ASSUMED["ueraser"])
+    losses = []
+    for part in (images.float(), pgd.craft(task, config)):
+        defense = defense_of("ueraser")
+        drawn = [F.cross_entropy(model(defense.seen(part)), labels) for _ in range(100)]
+        losses.append(float(sum(drawn)) / 100)
+    assert losses[1] > losses[0] + 0.1
 
 
 def test_epics_term_keeps_poisons_near_their_class(images, labels):
@@ -401,8 +444,10 @@ def test_gm_takes_its_first_step_in_the_loop(name):
         source = start.clone().requires_grad_()
         seen = defense.view(source, 0)
         copies = labels.repeat(len(seen) // len(labels))
-        gradient = gm.parameter_gradient(model, seen, copies, create_graph=True)
-        goal = gm.parameter_gradient(model, task.targets[number, None], task.intended[number, None])
+        gradient = matching.parameter_gradient(model, seen, copies, create_graph=True)
+        goal = matching.parameter_gradient(
+            model, task.targets[number, None], task.intended[number, None]
+        )
         loss = 1 - F.cosine_similarity(gradient, goal, dim=0)
         if name == "epic":
             clean = (model(task.train.images.double() / 255)).softmax(1)
@@ -460,3 +505,13 @@ def test_an_entry_that_adapts_needs_the_setting():
     assert "expected Config in poisonbench.attacks.delusive_adversarial" in entry.fault()
     assert "with a setting against" in entry.fault()
     assert not registry.attacks()["pgd"].fault()
+
+
+def test_a_form_of_a_defense_is_named_by_its_value():
+    entry, form = registry.find_form("jpeg:10")
+    assert (entry.name, form) == ("jpeg", {"quality": 10})
+    assert registry.find_form("jpeg") == (entry, {})
+    with pytest.raises(UsageError, match=r"among these: jpeg:10; got jpeg:20"):
+        registry.find_form("jpeg:20")
+    with pytest.raises(UsageError, match="among these: none; got knn:3"):
+        registry.find_form("knn:3")

@@ -9,6 +9,7 @@ from torch import nn
 
 from helpers.attack_tasks import TARGETS, K, noise_task, small_classifier
 from poisonbench.attacks import gradient_matching as gm
+from poisonbench.attacks.shared import matching
 from poisonbench.core.settings import resolve
 from poisonbench.models.classifier import Classifier
 
@@ -60,7 +61,7 @@ def losses_of(model, task, poisons):
 def test_the_gradient_is_that_of_all_parameters():
     model = frozen_classifier().double()
     task = task_for([model], dtype=torch.float64)
-    gradient = gm.parameter_gradient(model, task.images[0], task.labels[0])
+    gradient = matching.parameter_gradient(model, task.images[0], task.labels[0])
     expected = plain_gradient(model, task.images[0], task.labels[0])
     # Weights and biases of the convolution and the head, scale and shift of the batch norm.
     assert gradient.shape == (2 * 6 * 9 + 6 + 6 + 6 + 54 * K + K,)
@@ -70,9 +71,9 @@ def test_the_gradient_is_that_of_all_parameters():
 def test_the_loss_is_one_minus_the_cosine_of_flattened_gradients():
     model = frozen_classifier().double()
     task = task_for([model], dtype=torch.float64)
-    goal = gm.parameter_gradient(model, task.targets[:1], task.intended[:1])
-    loss = gm.matching_loss(
-        gm.parameter_gradient(model, task.images[0], task.labels[0]), goal / goal.norm()
+    goal = matching.parameter_gradient(model, task.targets[:1], task.intended[:1])
+    loss = matching.matching_loss(
+        matching.parameter_gradient(model, task.images[0], task.labels[0]), goal / goal.norm()
     )
     expected = losses_of(model, task, task.images)[0]
     assert 0.01 < expected < 1.99
@@ -84,10 +85,12 @@ def test_the_gradient_of_the_loss_is_its_slope():
     model = frozen_classifier().double()
     task = task_for([model], dtype=torch.float64)
     generator = torch.Generator().manual_seed(1)
-    goal = F.normalize(gm.parameter_gradient(model, task.targets[:1], task.intended[:1]), dim=0)
+    goal = F.normalize(
+        matching.parameter_gradient(model, task.targets[:1], task.intended[:1]), dim=0
+    )
     images = task.images[0].clone().requires_grad_()
-    loss = gm.matching_loss(
-        gm.parameter_gradient(model, images, task.labels[0], create_graph=True), goal
+    loss = matching.matching_loss(
+        matching.parameter_gradient(model, images, task.labels[0], create_graph=True), goal
     )
     (gradient,) = torch.autograd.grad(loss, images)
     assert gradient.abs().max() > 1e-4

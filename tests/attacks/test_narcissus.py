@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from helpers.attack_tasks import SHAPE, K, small_classifier
 from poisonbench.attacks import narcissus
 from poisonbench.attacks.base import LabelledImages, TriggerTask
+from poisonbench.data.splits import Split
 
 TARGET = 1
 
@@ -26,6 +27,9 @@ def task_of(size=6, report=lambda done, total: None):
         untrained=lambda: pytest.fail("no network is needed"),
         generator=generator,
         report=report,
+        rows=torch.arange(size),
+        train=Split((images * 255).to(torch.uint8), torch.full((size,), TARGET)),
+        trained=lambda number, poisons: pytest.fail("no network is needed"),
         stamp=lambda images: pytest.fail("nothing is stamped before the pattern is learned"),
     )
 

@@ -47,7 +47,7 @@ def test_bfloat16_reaches_the_networks_and_nothing_else(module, monkeypatch):
         used.append(context.fast_dtype if context._enabled else torch.float32)
         return context
 
-    for name in ("gradient_matching", "metapoison", "deep_confuse", "shared.feature_space"):
+    for name in ("shared.matching", "metapoison", "deep_confuse", "shared.feature_space"):
         monkeypatch.setattr(f"poisonbench.attacks.{name}.precise", noted)
     exact, before, _ = poisons_of(module)
     assert set(used) == {torch.float32}

@@ -6,6 +6,7 @@ import torch
 from poisonbench.attacks import badnets, blended
 from poisonbench.attacks.base import LabelledImages, TriggerTask
 from poisonbench.core.errors import UsageError
+from poisonbench.data.splits import Split
 
 
 def drawing(seed=0):
@@ -89,6 +90,9 @@ def test_the_images_crafted_are_those_that_the_stamp_gives(attack):
         untrained=lambda: pytest.fail("no network is needed"),
         generator=generator,
         report=lambda done, total: calls.append((done, total)),
+        rows=torch.arange(2),
+        train=Split((images * 255).to(torch.uint8), torch.tensor([2, 0])),
+        trained=lambda number, poisons: pytest.fail("no network is needed"),
         stamp=lambda images: attack.stamp(images, config, drawing(4)),
     )
     assert torch.equal(attack.craft(task, config), attack.stamp(images, config, drawing(4)))

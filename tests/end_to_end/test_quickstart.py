@@ -9,12 +9,12 @@ from poisonbench.results import published
 ROOT = Path(__file__).parents[2]
 
 
-def test_it_crafts_two_attacks_and_trains_with_all_five_defenses_and_the_cheap_one():
+def test_it_crafts_two_attacks_and_trains_with_all_five_defenses_and_two_cheap_ones():
     lines = done("quickstart", "--lines").out
     plan = plan_lines(lines.splitlines(), ROOT / "data")
     methods = {kind: [job.method for job in plan.only(kind)] for kind in ("craft", "defend")}
     assert sorted(methods["craft"]) == ["dap", "pgd"]
-    assert set(methods["defend"]) == {*published.METHOD_LABELS, "bn-recalibrate"}
+    assert set(methods["defend"]) == {*published.METHOD_LABELS, "bn-recalibrate", "ueraser"}
     # Plain training twice: on the poison, and on clean data to see what the poison cost.
     assert methods["defend"].count("none") == 2
     assert "poisonbench quickstart " in (ROOT / "Makefile").read_text()

@@ -51,7 +51,7 @@ def test_the_page_of_the_shipped_records_is_small_and_quick():
     start = time.process_time()
     text = text_of(RECORDS)
     assert time.process_time() - start < 10
-    assert len(text.encode()) < 8 * 2**20
+    assert len(text.encode()) < 16 * 2**10 * len(list((RECORDS / "runs").iterdir()))
 
 
 def test_same_records_give_the_same_bytes_wherever_they_lie(shipped, tmp_path):

@@ -13,7 +13,7 @@ from poisonbench.tables.catalogue import TABLES, build
 
 DOCS = Path(__file__).parents[2] / "docs"
 FILES = sorted((DOCS / "records" / "runs").glob("*.json"))
-TEXT = "".join((DOCS / name).read_text() for name in ("findings.md", "benchmarks.md"))
+TEXT = "".join((DOCS / name).read_text() for name in ("findings.md", "runs.md", "benchmarks.md"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -19,7 +19,7 @@ def crafted(results, tiny, *words):
     return read_poison(Path(done(*line).json["path"]))
 
 
-@pytest.mark.parametrize("name", ["jpeg", "friends", "epic", "hint"])
+@pytest.mark.parametrize("name", ["jpeg", "jpeg:10", "friends", "ueraser", "epic", "hint"])
 def test_a_card_says_against_what_it_was_made(name, tiny, results):
     words = ("--attack", "pgd", "--steps", "2", *SHORT)
     plain = crafted(results, tiny, *words)
@@ -27,14 +27,20 @@ def test_a_card_says_against_what_it_was_made(name, tiny, results):
     assert "against" not in json.loads((plain.path / "card.json").read_text())["spec"]
     poison = crafted(results, tiny, *words, "--against", name)
     spec = poison.card.spec
-    assert spec.against.method == name
+    method = name.partition(":")[0]
+    assert spec.against.method == method
     assert spec.config["against"] == name
-    assumed = {"jpeg": ("quality", 75), "friends": ("mu", 16 / 255), "epic": ("fraction", 0.1)}
+    assumed = {"jpeg": ("quality", 75), "jpeg:10": ("quality", 10)}
+    assumed |= {
+        "ueraser": ("probability", 0.5),
+        "friends": ("mu", 16 / 255),
+        "epic": ("fraction", 0.1),
+    }
     key, value = assumed.get(name, ("schedule", SCHEDULE))
     assert spec.against.config[key] == value
     assert poison.digest != plain.digest
     shown = done("inspect", poison.path, "--dataset", tiny, "--json").json
-    assert shown["made_by"]["against"]["method"] == name
+    assert shown["made_by"]["against"]["method"] == method
     # Of HINT it is the surrogate that differs.
     assert len(list((results / "models").iterdir())) == 1 + (name == "hint")
     assert (spec.surrogate.defense is not None) is (name == "hint")
@@ -65,7 +71,7 @@ def test_gradient_matching_with_surrogates_under_hint(tiny, results):
     [
         (("pgd", "--against", "grayscale"), "grayscale: expected colour images, got images of 1"),
         (("em", "--against", "epic"), "em: against: expected another defense than epic"),
-        (("pgd", "--against", "atda"), "--against: expected one of none, jpeg, grayscale, epic"),
+        (("pgd", "--against", "atda"), "--against: expected one of none, jpeg, jpeg:10, gray"),
         (("dap", "--against", "jpeg"), "dap has no option --against"),
         (
             ("pgd", "--against", "hint", "--epochs", "3"),

@@ -4,6 +4,7 @@ import pytest
 
 from helpers.synthetic_runs import changed, make_record, targeted_run
 from poisonbench.core.errors import UsageError
+from poisonbench.registry import find_form
 from poisonbench.tables.assessment import (
     ATTACKS,
     GREY_METHODS,
@@ -86,7 +87,7 @@ def test_the_plan_has_attacks_defenses_and_controls():
     assert [r.trial for r in requests] == [0] * len(matrix.cells) + [1] * len(matrix.cells)
     first = [r for r in requests if r.trial == 0]
     on = {(r.method, r.poison.text if r.poison.rho != 0 else "clean") for r in first}
-    for method in METHODS:
+    for method in (text.partition(":")[0] for text in METHODS):
         assert {(method, name) for name in ("clean", *ATTACKS)} <= on
     assert ("none", "untargeted-noise") in on
     assert ("jpeg", "untargeted-noise") not in on
@@ -116,7 +117,7 @@ def test_controls_are_for_what_needs_them():
         Matrix(dataset=NAME, attacks=("pgd",), methods=("clean-only",), trials=1)
     with pytest.raises(UsageError, match="did you mean 'jpeg'"):
         Matrix(dataset=NAME, attacks=("pgd",), methods=("jpg",), trials=1)
-    assert "grayscale" not in GREY_METHODS
+    assert not any(find_form(name)[0].colour_only for name in GREY_METHODS)
 
 
 @pytest.mark.parametrize(
@@ -216,6 +217,21 @@ def test_one_trial_is_an_example():
     assert helped.startswith("JPEG, as an example and no finding: ")
     assert cost == "Cost: no runs of a defense and of plain training on clean data."
     assert "one trial is an example and no finding" in sure
+
+
+def test_a_form_of_a_defense_is_one_of_its_own():
+    records = [
+        *runs([0.9]),
+        *runs([0.4], "pgd"),
+        *runs([0.5], "pgd", "jpeg"),
+        *runs([0.7], "pgd", "jpeg", quality=10),
+    ]
+    matrix = Matrix(dataset=NAME, attacks=("pgd",), methods=("none", "jpeg", "jpeg:10"), trials=1)
+    asked = [dict(request.settings) for request in matrix.requests if request.method == "jpeg"]
+    assert asked == [{}, {"quality": 10}] * 2
+    assert assess(matrix, records)[2].startswith("JPEG 10, of 2 defenses the one with the best")
+    with pytest.raises(UsageError, match="among these: jpeg:10; got jpeg:20"):
+        Matrix(dataset=NAME, attacks=("pgd",), methods=("jpeg:20",), trials=1)
 
 
 def test_the_best_worst_case_is_shown_and_others_that_help_are_named():

@@ -112,6 +112,42 @@ def test_an_adaptive_poison_is_planned_where_it_is_named():
             catalogue.missing_runs("matrix", (), SAMPLE, attacks=[name])
 
 
+def test_a_form_of_a_defense_has_a_column_of_its_own(records):
+    strong = {"overrides": {"quality": 10}}
+    forms = [
+        run(0.9, method="jpeg"),
+        run(0.8, method="jpeg", labels=strong),
+        run(0.7, method="jpeg", attack="pgd", labels=strong),
+        # A setting that makes no form has no column.
+        run(0.1, method="jpeg", attack="pgd", labels={"overrides": {"quality": 30}}),
+    ]
+    block, rows = grid([*records, *forms])
+    assert block.columns[3:] == ("JPEG", "JPEG 10")
+    assert [rows["PGD"][name] for name in ("JPEG", "JPEG 10")] == ["-", "70.00 (1)"]
+    assert rows["lost on clean data, points"]["JPEG 10"] == "18.00"
+    assert rows["worst at rho 1"]["JPEG 10"] == "70.00 (PGD, 1 of 2)"
+
+
+def test_a_form_is_planned_where_it_is_named():
+    def planned(*methods, key="matrix"):
+        asked = {"dataset": SAMPLE, "rhos": (1.0,), "trials": 1}
+        attacks = ["pgd"] if key == "matrix" else []
+        requests = catalogue.missing_runs(key, (), methods=methods, attacks=attacks, **asked)
+        return [(request.method, dict(request.settings)) for request in requests]
+
+    assert planned("jpeg") == [("jpeg", {})]
+    assert planned("jpeg:10", "none") == [("none", {}), ("jpeg", {"quality": 10})]
+    assert planned("ueraser:max", "atda:linf") == [
+        ("atda", {"norm": "linf"}),
+        ("ueraser", {"form": "max"}),
+    ]
+    assert ("jpeg", {"quality": 10}) not in planned()
+    with pytest.raises(UsageError, match=r"got jpeg:20; .* jpeg, jpeg:10,"):
+        planned("jpeg:20")
+    with pytest.raises(UsageError, match="table 2"):
+        planned("jpeg:10", key="2")
+
+
 def test_adaptive_targeted_poisons_have_rows_too():
     runs = [
         targeted_run(True),

@@ -12,32 +12,42 @@ ROOT = Path(__file__).parents[2]
 
 
 def advice():
-    """Rows of the README's table: attacks, accuracies of plain training, the best defense, its."""
+    """The README's tables: of each the rows, by attack, of accuracies by defense and its form."""
     text = (ROOT / "README.md").read_text().partition("## What to use against what")[2]
-    rows = re.findall(r"^\| ([A-Z][^|]*) \| ([\d., ]+) \| ([^|]*) \|$", text, re.MULTILINE)
-    for names, plain, best in rows:
-        figures = re.findall(r"\d+\.\d", best)
-        defense = re.search(r"`([a-z-]+)`", best)[1]
-        for one in zip(names.split(", "), plain.split(", "), figures, strict=True):
-            yield *one, defense
+    for table in re.findall(r"(?:^\|.*\n)+", text.partition("\n## ")[0], re.MULTILINE):
+        head, _, *rows = (
+            [word.strip() for word in line.strip("|").split("|")] for line in table.splitlines()
+        )
+        columns = []
+        for name in head[1:]:
+            method, _, option = name.strip("`").partition(" --")
+            columns.append((method.replace("plain", "none"), option.partition(" ")[2]))
+        yield {row[0]: dict(zip(columns, map(float, row[1:]), strict=True)) for row in rows}
 
 
-def test_the_readme_names_the_best_defense_of_the_shipped_records():
-    records = [
-        record
-        for record in Store(ROOT / "docs" / "records").records(pytest.fail)
-        if record.spec.dataset.name == "mnist-sample"
-    ]
-    accuracies = {}
-    for cell in catalogue.build(catalogue.matrix_key("last"), records).cells:
-        if cell.keys["rho"] == 1 and cell.measured is not None:
-            of_attack = accuracies.setdefault(cell.keys["attack"], {})
-            of_attack[cell.keys["method"]] = 100 * cell.measured.mean
-    rows = list(advice())
-    assert len(rows) == 7
-    for attack, plain, figure, defense in rows:
-        of_attack = accuracies[attack]
-        # A figure that ends in 5 may be rounded either way.
-        assert float(plain) == pytest.approx(of_attack["none"], abs=0.051)
-        assert defense == max(of_attack.keys() - {"none"}, key=of_attack.__getitem__)
-        assert float(figure) == pytest.approx(of_attack[defense], abs=0.051)
+@pytest.mark.parametrize(("number", "dataset"), [(0, "mnist-sample"), (1, "cifar10@10000")])
+def test_the_readme_s_figures_are_those_of_the_shipped_records(number, dataset):
+    records = Store(ROOT / "docs" / "records").records(pytest.fail)
+    records = [record for record in records if record.spec.dataset.name == dataset]
+    means = {
+        (cell.keys["attack"], cell.keys["method"], cell.keys.get("form", "")): cell.measured.mean
+        for cell in catalogue.build(catalogue.matrix_key("last"), records, dataset).cells
+        if cell.measured is not None and cell.keys["rho"] in (0, 1)
+    }
+    rows = list(advice())[number]
+    assert {"clean", "PGD", "DAP", "TAP", "LSP", "EM"} <= rows.keys()
+    for attack, figures in rows.items():
+        for (method, form), figure in figures.items():
+            # A figure that ends in 5 may be rounded either way.
+            assert figure == pytest.approx(100 * means[attack, method, form], abs=0.051)
+
+
+def test_what_the_readme_says_to_use_is_the_best_of_its_table():
+    digits, colour = advice()
+    for figures in (row for name, row in digits.items() if name != "clean"):
+        assert max(figures, key=figures.__getitem__) == ("ueraser", "lite")
+    worst = {
+        column: min(row[column] for name, row in colour.items() if name != "clean")
+        for column in colour["clean"]
+    }
+    assert sorted(worst, key=worst.__getitem__)[-2:] == [("ueraser", ""), ("jpeg", "10")]

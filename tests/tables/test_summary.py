@@ -48,6 +48,15 @@ def test_no_defense_that_helps_is_named_as_one():
     )
 
 
+def test_a_form_of_a_defense_speaks_by_its_own_name():
+    def jpeg(accuracy, quality):
+        return poisoned(accuracy, "jpeg", labels={"overrides": {"quality": quality}},
+                        config={"quality": quality})  # fmt: skip
+
+    text = sentences([CLEAN, poisoned(0.5), jpeg(0.9, 10), jpeg(0.95, 30)])
+    assert text[1] == "Best is JPEG 10 at 90.00 %."
+
+
 def test_targets_are_counted():
     runs = [targeted_run(hit, 0.9, trial=trial) for trial, hit in enumerate((True, False))]
     assert "hits 1 of 2 targets under plain training" in sentences(runs)[0]

@@ -5,7 +5,8 @@ Source  Athalye, Carlini, Wagner, "Obfuscated Gradients Give a False Sense of Se
         over draws (EOT); Tramer et al., "On Adaptive Attacks to Adversarial Example Defenses",
         NeurIPS 2020.
 
-The attacker knows the defense and assumes its defaults for the data set:
+The attacker knows the defense and assumes its defaults for the data set, but for the setting of a
+form (``jpeg:10`` is JPEG of quality 10):
 
 jpeg       what is seen is the defense's own encoding and decoding of the images, rounded to grey
            levels; backward it is Kornia's differentiable JPEG, which passes little on to what the
@@ -14,6 +15,9 @@ jpeg       what is seen is the defense's own encoding and decoding of the images
 grayscale  the luma in all channels, a linear map, on the way back too.
 friends    each step is of the mean loss over draws of FRIENDS' random noise. Its friendly noise is
            made for the victim's own network once training has begun, and is left out.
+ueraser    each step is of the mean loss over draws of UEraser's augmentations; of them posterize
+           passes no gradient, and equalize all of it. Which draw it would take by the loss of the
+           victim's own network is left out.
 epic       EPIC drops what stands alone among the gradients softmax - onehot of its class. Each
            poison's is drawn to the mean one of the clean images of its class.
 hint       surrogates are trained on clean images with HINT's healthy noise, by HINT itself; an
@@ -32,17 +36,20 @@ from poisonbench.attacks.base import LabelledImages
 from poisonbench.core.devices import send
 from poisonbench.core.settings import BaseConfig
 from poisonbench.data.splits import Split
-from poisonbench.defenses import friends, grayscale, hint, jpeg
+from poisonbench.defenses import friends, grayscale, hint, jpeg, ueraser
 from poisonbench.defenses.base import TrainingSet, TrainingState
 from poisonbench.influence.head import residuals
 from poisonbench.models.classifier import Classifier
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.projected_gradient import StepHooks
 
-Against = Literal["none", "jpeg", "grayscale", "epic", "friends", "hint"]
+Against = Literal["none", "jpeg", "jpeg:10", "grayscale", "epic", "friends", "ueraser", "hint"]
 
 #: The help text of an attack's setting ``against``, an extension.
-IN_THE_LOOP = "Defense in the loop while the poison is crafted, at its defaults for the data."
+IN_THE_LOOP = (
+    "Defense in the loop while the poison is crafted, at its defaults for the data; jpeg:10 is "
+    "JPEG of quality 10."
+)
 
 #: Draws of random noise that a step averages over.
 DRAWS = 4
@@ -53,7 +60,7 @@ EPIC_WEIGHT = 1.0
 
 def looks_at(name: Against) -> int:
     """How many passes of the network a step on an image takes."""
-    return DRAWS if name == "friends" else 1
+    return DRAWS if name in ("friends", "ueraser") else 1
 
 
 class AssumedDefense(StepHooks):
@@ -104,8 +111,20 @@ class AssumedGrayscale(AssumedDefense):
         return luma.expand_as(images)
 
 
-class AssumedFriends(AssumedDefense):
-    """FRIENDS' random noise; a step looks at several draws of it."""
+class AssumedDraws(AssumedDefense):
+    """A defense that draws; a step looks at several draws."""
+
+    def view(self, images: Tensor, step: int) -> Tensor:
+        """DRAWS of them."""
+        return torch.cat([self.seen(images) for _ in range(DRAWS)])
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean over draws."""
+        return super().loss(logits, labels.repeat(DRAWS)) / DRAWS
+
+
+class AssumedFriends(AssumedDraws):
+    """FRIENDS' random noise."""
 
     def __init__(self, config: friends.Config, generator: torch.Generator) -> None:
         self.config, self.generator = config, generator
@@ -118,12 +137,19 @@ class AssumedFriends(AssumedDefense):
         return images + self.config.mu * send(noise, images.device)
 
     def view(self, images: Tensor, step: int) -> Tensor:
-        """With DRAWS draws each."""
+        """With DRAWS draws each, of one call."""
         return self.seen(images.repeat(DRAWS, 1, 1, 1))
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean over draws."""
-        return super().loss(logits, labels.repeat(DRAWS)) / DRAWS
+
+class AssumedUEraser(AssumedDraws):
+    """UEraser's augmentations."""
+
+    def __init__(self, config: ueraser.Config, generator: torch.Generator) -> None:
+        self.config, self.generator = config, generator
+
+    def seen(self, images: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+        """One augmentation of each, (B, C, H, W)."""
+        return ueraser.augmented(images, self.config.probability, self.generator)
 
 
 class AssumedEpic(AssumedDefense):
@@ -188,6 +214,8 @@ def assumed_defense(
         return AssumedJpeg(config)
     if isinstance(config, friends.Config):
         return AssumedFriends(config, generator)
+    if isinstance(config, ueraser.Config):
+        return AssumedUEraser(config, generator)
     return {"grayscale": AssumedGrayscale, "epic": AssumedEpic}.get(name, AssumedDefense)()
 
 

@@ -29,7 +29,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from poisonbench.attacks.base import AttackConfig, TargetedTask
+from poisonbench.attacks.base import AttackConfig, TargetedTask, TriggerTask
 from poisonbench.attacks.shared.resuming import resume
 from poisonbench.core.devices import send
 from poisonbench.core.settings import setting
@@ -86,19 +86,14 @@ class OptimiserConfig(AttackConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BrewingConfig(OptimiserConfig):
-    """Settings of every attack that brews; the defaults are gradient matching's for CIFAR-10."""
+class PlainBrewingConfig(OptimiserConfig):
+    """Settings of brewing; the defaults are gradient matching's for CIFAR-10."""
 
     step_size: float = setting(0.1, "First step, in the unit of --step-unit.", over=0)
     step_unit: Literal["normalised", "pixel"] = setting(
         "normalised", "normalised: standard deviations of the data; pixel: the range [0, 1]."
     )
     restarts: int = setting(8, "Random starts; the lowest last loss is kept.", low=1)
-    stagger: Literal["none", "full", "snapshots"] = setting(
-        "none",
-        "none: fully trained models; full: model k of n stops after k/n of the epochs; snapshots: "
-        "the same epochs of one model.",
-    )
     brew_augment: Literal["none", "shift-flip"] = setting(
         "shift-flip", "shift-flip: differentiable shift by up to an eighth of the side, and flip."
     )
@@ -106,6 +101,30 @@ class BrewingConfig(OptimiserConfig):
     def unit(self, std: Tensor) -> Tensor:
         """The unit of a step in pixels, by --step-unit."""
         return std if self.step_unit == "normalised" else torch.ones_like(std)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrewingConfig(PlainBrewingConfig):
+    """Settings of every targeted attack that brews."""
+
+    stagger: Literal["none", "full", "snapshots"] = setting(
+        "none",
+        "none: fully trained models; full: model k of n stops after k/n of the epochs; snapshots: "
+        "the same epochs of one model.",
+    )
+
+
+class BetweenSteps:
+    """What an attack renews between two steps; this one renews nothing.
+
+    ``tensors`` is what that depends on, by name, for the checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+
+    def start_step(self, step: int, images: Tensor) -> None:
+        """Called before each step with the poisons (G, P, C, H, W), also after an interruption."""
 
 
 def surrogate_models(task: TargetedTask, config: BrewingConfig) -> list[Classifier]:
@@ -137,19 +156,27 @@ def brewing_work(kind: PassKind, config: BrewingConfig, recipe: Recipe, sizes: S
 
 
 def optimise_poisons(
-    task: TargetedTask,
-    config: BrewingConfig,
+    task: TargetedTask | TriggerTask,
+    config: PlainBrewingConfig,
     objective: Objective,
     models: Sequence[Classifier],
     view: View = lambda images, targets: images,
+    between: BetweenSteps | None = None,
 ) -> Tensor:
-    """Poisons (T, P, C, H, W) in [0, 1], within epsilon of their base images.
+    """Poisons (T, P, C, H, W) in [0, 1], within epsilon of their base images; T is 1 of a trigger.
 
     The objective's losses fall, at what a differentiable view shows of the poisons. The models are
     the surrogates that it knows; the data's mean, the colour outside a shifted image, and standard
     deviation, the unit of steps, are theirs.
+
+    Parameters: the algorithm's parts; most calls give the first four.
     """
-    base, mean, unit = task.images, models[0].mean[0], config.unit(models[0].std[0])
+    between = between or BetweenSteps()
+    mean, unit = models[0].mean[0], config.unit(models[0].std[0])
+    if isinstance(task, TriggerTask):
+        base, generators = task.images[None], [task.generator]
+    else:
+        base, generators = task.images, list(task.generators)
     (num_targets, num_poisons), restarts = base.shape[:2], config.restarts
     targets = torch.arange(num_targets, device=base.device).repeat_interleave(restarts)
     centre = base.repeat_interleave(restarts, 0)
@@ -157,18 +184,19 @@ def optimise_poisons(
 
     # 1. Random starts, or where it was interrupted.
     shape = (restarts, *base.shape[1:])
-    noise = torch.cat([torch.randn(shape, generator=draws) for draws in task.generators])
+    noise = torch.cat([torch.randn(shape, generator=draws) for draws in generators])
     images = centre + (config.epsilon * noise).clamp_(-config.epsilon, config.epsilon).to(base)
     momentum = torch.zeros_like(images)
     losses = torch.zeros(len(images), dtype=base.dtype, device=base.device)
-    kept = {"images": images, "momentum": momentum, "losses": losses}
+    kept = {"images": images, "momentum": momentum, "losses": losses, **between.tensors}
     position = resume(task.checkpoint, kept, None)
 
     # 2. Signed Adam.
     for step in range(position.get("step", 0), config.steps):
+        between.start_step(step, images)
         draws = None
         if config.brew_augment == "shift-flip":
-            draws = _draw_shift_flip(restarts, num_poisons, base, task.generators)
+            draws = _draw_shift_flip(restarts, num_poisons, base, generators)
         for first in range(0, len(images), size):
             groups = slice(first, first + size)
             gradient = torch.zeros_like(images[groups])
