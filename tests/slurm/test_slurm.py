@@ -28,17 +28,26 @@ def slurm(*words):
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def wait_until(holds, what):
+def wait_until(holds, what, seconds=1):
+    """Returns once it holds ``seconds`` times in a row, looked at once a second."""
+    held = 0
     for _ in range(PATIENCE):
-        if holds():
+        held = held + 1 if holds() else 0
+        if held == seconds:
             return
         time.sleep(1)
     raise TimeoutError(f"{what}\n{slurm('squeue')}\n{slurm('scontrol', 'show', 'job')}")
 
 
+#: How SLURM calls a job that it has done with. A filter by the states that are left to run can miss
+#: a task that is just being started, signalled or requeued.
+ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "TIMEOUT"}
+
+
 def is_over(*jobs):
-    """Whether SLURM has nothing left to run of these; requeued tasks wait in its queue."""
-    return not slurm("squeue", "-h", "-t", "PD,R,CG,CF,RQ,S", "-j", ",".join(jobs))
+    """Whether SLURM has nothing left to run of these, now; requeued tasks wait in its queue."""
+    shown = slurm("squeue", "--noheader", "--array", "-t", "all", "-o", "%T", "-j", ",".join(jobs))
+    return set(shown.split()) <= ENDED
 
 
 def submit(path, results, *words):
@@ -48,6 +57,11 @@ def submit(path, results, *words):
 
 def states(path, results):
     return done("sweep", "status", path, "--results", results, "--json").json["states"]
+
+
+def story(results):
+    """What the tasks wrote and how SLURM tells it, for the message of a test that fails."""
+    return f"{logs(results)}\n{slurm('scontrol', 'show', 'job')}"
 
 
 def logs(results, name="slurm-*"):
@@ -87,8 +101,8 @@ def test_a_plan_runs_as_arrays_of_shards(tiny, tmp_path, results):
     assert set(jobs) == {"poisons", "runs"}
     status = done("sweep", "status", path, "--results", results, "--json").json
     assert status["slurm"]
-    wait_until(lambda: is_over(*jobs.values()), "the arrays do not end")
-    assert states(path, results) == {"done": 5}, logs(results)
+    wait_until(lambda: is_over(*jobs.values()), "the arrays do not end", seconds=5)
+    assert states(path, results) == {"done": 5}, story(results)
     digest = read_plan(path).digest
     assert [record.environment.plan for record in records_of(results)] == [digest] * 3
     assert len(list((results / "sweep/logs").glob("slurm-*_*.out"))) == 4
@@ -102,8 +116,8 @@ def test_a_task_at_its_time_limit_is_requeued_and_goes_on_from_its_checkpoint(
     path = plan_of(lines_of(tiny, trials=1, epochs=round(1.2 * minute)), tmp_path / "plan.json")
     done("sweep", "run", path, "--only", "poisons", "--results", results)
     jobs = submit(path, results, "--only", "runs", "--time", "1", "--notice", "5")
-    wait_until(lambda: is_over(*jobs.values()), "the task does not end")
-    assert states(path, results) == {"done": 2}, logs(results)
+    wait_until(lambda: is_over(*jobs.values()), "the task does not end", seconds=5)
+    assert states(path, results) == {"done": 2}, story(results)
     (record,) = records_of(results)
     assert record.cost.interruptions >= 1
     assert logs(results).count("interrupted with checkpoints") == record.cost.interruptions
@@ -123,8 +137,8 @@ def test_a_task_whose_node_goes_down_is_requeued_and_goes_on(tiny, tmp_path, res
         # A node whose daemon still answers may have come back by itself, which is no error here.
         resume = ["scontrol", "update", f"nodename={node}", "state=resume"]
         subprocess.run(resume, capture_output=True, check=False)
-    wait_until(lambda: is_over(*jobs.values()), "the task does not end")
-    assert states(path, results) == {"done": 2}, logs(results)
+    wait_until(lambda: is_over(*jobs.values()), "the task does not end", seconds=5)
+    assert states(path, results) == {"done": 2}, story(results)
     (record,) = records_of(results)
     assert is_continued(record)
     assert logs(results).count("start none") == 2
