@@ -115,15 +115,17 @@ def plain_training(
 
 
 def variants(device: torch.device) -> dict[str, dict[str, Any]]:
-    """What is compared, by the name in the tables; bfloat16 only where "auto" finds it."""
+    """What is compared, by the name in the tables; bfloat16 only where the hardware has it."""
+    is_cpu = device.type == "cpu"
     forms: dict[str, dict[str, Any]] = {
         "plain, 0 workers": {"workers": 0},
         "plain, 2 workers": {"workers": 2},
         "fit, float32, the layers' own kernels": {"precision": "float32", "own": True},
     }
-    if device.type == "cpu":
+    if is_cpu:
         forms["fit, float32"] = {"precision": "float32"}
-    if network_precision(device, "auto") is torch.bfloat16:
+    has_bfloat16 = is_cpu and torch.cpu.get_capabilities().get("avx512_bf16")
+    if has_bfloat16 or network_precision(device, "auto") is torch.bfloat16:
         forms["fit, bfloat16"] = {"precision": "bfloat16"}
     return forms
 

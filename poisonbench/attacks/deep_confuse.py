@@ -114,7 +114,7 @@ class Config(AttackConfig):
     surrogate_width: float = setting(1.0, "Share of the classifier's channels.", over=0, high=1)
     precision: Literal["float32", "auto", "bfloat16"] = setting(
         "float32",
-        "Arithmetic of the networks' passes; auto: bfloat16 where the device has it.",
+        "Arithmetic of the networks' passes; auto: bfloat16 where it is quicker.",
         extension=True,
     )
 

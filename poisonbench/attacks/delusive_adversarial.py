@@ -57,7 +57,7 @@ class Config(AttackConfig):
         "next", "next: class y + 1; random: any class but y, drawn per image (a weak attack)."
     )
     precision: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "Arithmetic of the attack's passes; auto: bfloat16 where the device has it."
+        "auto", "Arithmetic of the attack's passes; auto: bfloat16 where it is quicker."
     )
 
 

@@ -149,7 +149,7 @@ class Config(AttackConfig):
     )
     precision: Literal["float32", "auto", "bfloat16"] = setting(
         "float32",
-        "Arithmetic of the networks' passes; auto: bfloat16 where the device has it.",
+        "Arithmetic of the networks' passes; auto: bfloat16 where it is quicker.",
         extension=True,
     )
 

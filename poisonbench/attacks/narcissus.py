@@ -60,7 +60,7 @@ class Config(TriggerConfig):
     rate: float = setting(0.01, "Learning rate of the pattern, by RAdam.", over=0)
     amplify: float = setting(3.0, "How many times the pattern is added to a test image.", low=1)
     precision: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "Arithmetic of the attack's passes; auto: bfloat16 where the device has it."
+        "auto", "Arithmetic of the attack's passes; auto: bfloat16 where it is quicker."
     )
 
     def __post_init__(self) -> None:

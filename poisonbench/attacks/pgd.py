@@ -65,7 +65,7 @@ class Config(AttackConfig):
         "none", "Differentiate through a random crop and flip at each step."
     )
     precision: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "Arithmetic of the attack's passes; auto: bfloat16 where the device has it."
+        "auto", "Arithmetic of the attack's passes; auto: bfloat16 where it is quicker."
     )
     against: Literal[
         "none", "jpeg", "jpeg:10", "grayscale", "epic", "friends", "ueraser", "hint"

@@ -87,7 +87,7 @@ class Config(AttackConfig):
     momentum: float = setting(0.9, "Of SGD.", low=0, under=1)
     weight_decay: float = setting(5e-4, "Of SGD.", low=0)
     precision: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "Arithmetic of the network; auto: bfloat16 where the device has it."
+        "auto", "Arithmetic of the network; auto: bfloat16 where it is quicker."
     )
 
     @property

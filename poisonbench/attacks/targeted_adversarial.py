@@ -63,7 +63,7 @@ class Config(AttackConfig):
         "crop-flip", "Differentiate through a random crop and flip at each step."
     )
     precision: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "Arithmetic of the attack's passes; auto: bfloat16 where the device has it."
+        "auto", "Arithmetic of the attack's passes; auto: bfloat16 where it is quicker."
     )
 
 

@@ -27,7 +27,7 @@ class Recipe(BaseConfig):
         "crop-flip: integer shift by up to 4 pixels, zero padding, and horizontal flip.",
     )
     precision: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "Arithmetic of the network in training; auto: bfloat16 where the device has it."
+        "auto", "Arithmetic of the network in training; auto: bfloat16 where it is quicker."
     )
     recalibrate: float = setting(
         0.0,

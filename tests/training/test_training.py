@@ -247,8 +247,21 @@ def test_bfloat16_trains_like_float32():
 def test_precision_is_chosen_or_found():
     assert network_precision(CPU, "float32") is torch.float32
     assert network_precision(CPU, "bfloat16") is torch.bfloat16
-    has = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-    assert network_precision(CPU, "auto") is (torch.bfloat16 if has else torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("processor", "found"),
+    [
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True}, torch.bfloat16),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": False}, torch.float32),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, torch.bfloat16),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
+def test_auto_is_bfloat16_where_a_processor_is_quicker_in_it(processor, found, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
+    assert network_precision(CPU, "auto") is found
 
 
 def test_a_loss_that_is_not_finite_names_the_learning_rate():

@@ -76,7 +76,7 @@ class OptimiserConfig(AttackConfig):
     surrogates: int = setting(1, "Models of the attacker, whose gradients are summed.", low=1)
     precision: Literal["float32", "auto", "bfloat16"] = setting(
         "float32",
-        "Arithmetic of the surrogates' passes; auto: bfloat16 where the device has it.",
+        "Arithmetic of the surrogates' passes; auto: bfloat16 where it is quicker.",
         extension=True,
     )
 
