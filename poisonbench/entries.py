@@ -303,6 +303,7 @@ class DefenseEntry(Entry):
         oracle: a control that is told which images are poisoned; no plug-in is one.
         cost: what it costs beside plain training, in a few words; empty where that is not said.
         colour_only: whether it takes images of three channels alone, as it does nothing to others.
+        pretrains: whether it acts in pretraining, which a victim trained from scratch lacks.
         labels: labels by the value of one setting, as ``{"norm": {"linf": "ATDA (Linf)"}}``.
     """
 
@@ -317,6 +318,7 @@ class DefenseEntry(Entry):
     oracle: bool = False
     cost: str = ""
     colour_only: bool = False
+    pretrains: bool = False
     labels: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)
 
     @property

@@ -221,7 +221,7 @@ def test_forms_of_attacks_never_wait_in_a_gradient_step(words, data, colour, tmp
 def test_defenses_never_wait_in_a_step_of_training(name, data, colour, tmp_path):
     attack = ("--attack", "durp")
     data = colour if registry.defenses()[name].colour_only else data
-    if name == "robust-features":
+    if registry.defenses()[name].pretrains:
         attack = ("--attack", "noise", "--scenario", "finetune", *RHO)
     words = ("defend", "--method", name, "--dataset", data, *attack, *SHORT)
     meter = rehearse(tmp_path, *words, *words_of(DEFENSES, name))

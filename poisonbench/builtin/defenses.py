@@ -98,6 +98,7 @@ DEFENSES = ours(
         label="Robust features",
         when="when a network is transferred or fine-tuned",
         cost="six times as much in pretraining",
+        pretrains=True,
     ),
     DefenseEntry(
         "jpeg",

@@ -93,13 +93,23 @@ def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]
     for method in columns:
         if defenses[method].oracle:
             continue
-        own = [
+        every = [
             *(_cell(dataset, method, poison) for poison in poisons),
             *(_cell(dataset, method, poison) for poison in (controls if method == "none" else ())),
             *(_targeted(dataset, method) if has_targets else ()),
         ]
+        own = list(filter(_is_possible, every))
         cells += [*own, *_forms(method, own)]
     return cells
+
+
+def _is_possible(cell: Cell) -> bool:
+    """Whether there is something for the defense to act on: colours, a pretraining."""
+    entry = registry.defenses()[cell.method]
+    data = registry.datasets().get(cell.dataset.partition(":")[0].partition("@")[0])
+    is_grey = data is not None and data.presets[:1] == ("mnist",)
+    is_pretrained = cell.scenario in ("transfer", "finetune")
+    return not (entry.colour_only and is_grey) and (is_pretrained or not entry.pretrains)
 
 
 def _forms(method: str, cells: Sequence[Cell]) -> Iterator[Cell]:

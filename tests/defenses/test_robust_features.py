@@ -8,6 +8,7 @@ import torch
 from helpers.command_line import cli, done
 from helpers.tiny_training import network, split, state_of
 from poisonbench.defenses import robust_features
+from poisonbench.registry import defenses
 from poisonbench.results.records import read_record
 from poisonbench.training.projected_gradient import example_losses
 from poisonbench.training.recipe import Recipe
@@ -29,6 +30,13 @@ def test_pretraining_fits_adversarial_examples_within_the_bound():
     assert (end > start).all()
     assert model.training
     assert all(map(torch.equal, before.values(), model.state_dict().values()))
+
+
+@pytest.mark.parametrize("entry", defenses().values(), ids=lambda entry: entry.name)
+def test_an_entry_says_whether_its_defense_pretrains(entry):
+    module = entry.load()
+    defense = module.build(module.Config(), Recipe())
+    assert entry.pretrains is (defense.pretraining() is not None)
 
 
 def test_the_second_stage_is_plain():

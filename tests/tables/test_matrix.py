@@ -262,7 +262,9 @@ def test_the_plan_is_attacks_by_methods_with_clean_runs():
 def test_no_oracle_and_no_attack_is_left_out():
     cells = catalogue.cells("matrix", (), SAMPLE)
     assert {cell.method for cell in cells} == {
-        name for name, entry in registry.defenses().items() if not entry.oracle
+        name
+        for name, entry in registry.defenses().items()
+        if not (entry.oracle or entry.colour_only or entry.pretrains)
     }
     untargeted = {(name,) for name, entry in registry.attacks().items() if not entry.scenario}
     assert {cell.attacks for cell in cells} == untargeted | {registry.MIX}
@@ -273,6 +275,15 @@ def test_no_oracle_and_no_attack_is_left_out():
         for against in entry.against
         if not entry.scenario
     }
+
+
+def test_no_cell_is_of_a_run_that_its_defense_refuses():
+    cells = catalogue.cells("matrix", (), "cifar10@10000")
+    scenarios = {cell.scenario for cell in cells if cell.method == "robust-features"}
+    assert scenarios == {"transfer", "finetune"}
+    assert "grayscale" in {cell.method for cell in cells}
+    for data in (SAMPLE, "mnist", "mnist@3000"):
+        assert "grayscale" not in {cell.method for cell in catalogue.cells("matrix", (), data)}
 
 
 def test_the_commands_take_attacks_a_ratio_a_preset_and_a_metric(tmp_path):
