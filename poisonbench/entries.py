@@ -222,6 +222,8 @@ class AttackEntry(Entry):
         cost: of a poison, in a few words.
         not_grey: why it does not work on grey images; empty where it does.
         against: defenses that it can be crafted against, by its setting of that name.
+        labels: labels by the value of one setting, as ``{"noise": {"class": "EM, class-wise"}}``;
+            of an attack without a target or trigger.
     """
 
     kind: ClassVar[str] = "an attack"
@@ -242,6 +244,7 @@ class AttackEntry(Entry):
     cost: str = ""
     not_grey: str = ""
     against: tuple[str, ...] = ()
+    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def about(self) -> str:

@@ -26,6 +26,7 @@ ATTACKS = ours(
         module="delusive_universal",
         trains=False,
         cost="seconds",
+        labels={"distribution": {"sign": "DURP, signs"}},
     ),
     AttackEntry(
         "dc",
@@ -75,18 +76,24 @@ ATTACKS = ours(
         trains=False,
         norm="linf or l2",
         cost="seconds",
+        labels={"pattern": {"class-wise": "Noise (untargeted), class-wise"}},
     ),
     AttackEntry(
         "em",
         "noise that leaves nothing to learn: error-minimising, an image's own or a class's",
+        when="untargeted: a shortcut, to keep images of one's own from being trained on",
         module="error_minimising",
+        cost="minutes, 20 passes over the images a round",
         trains=False,
         trains_itself=True,
         against=("jpeg", "jpeg:10", "grayscale", "friends", "ueraser", "hint"),
+        labels={"noise": {"class": "EM, class-wise"}},
     ),
     AttackEntry(
         "rem",
         "robust error-minimising noise: it outlasts crops and adversarial training",
+        when="untargeted: em against victims that train adversarially",
+        cost="hours, some 60 times a training; minutes on the sample",
         module="robust_error_minimising",
         trains=False,
         trains_itself=True,
@@ -94,6 +101,8 @@ ATTACKS = ours(
     AttackEntry(
         "tap",
         "targeted adversarial poisons: dap in many steps, restarts and crops",
+        when="untargeted: dap, stronger and dearer",
+        cost="hours, some 17 times a training; minutes on the sample",
         module="targeted_adversarial",
     ),
     AttackEntry(
@@ -148,6 +157,9 @@ ATTACKS = ours(
     AttackEntry(
         "badnets",
         "a white square in the corner: images with it are taken for one class",
+        when="a trigger, the plainest: labels are changed, unless --badnets.clean-label",
+        norm="any change of the square",
+        cost="a second",
         label="BadNets",
         trains=False,
         has_trigger=True,
@@ -155,6 +167,9 @@ ATTACKS = ours(
     AttackEntry(
         "blended",
         "a faint pattern over the image: images with it are taken for one class",
+        when="a trigger that no single pixel shows",
+        norm="any blend of the image",
+        cost="a second",
         label="Blended",
         trains=False,
         has_trigger=True,
@@ -162,8 +177,8 @@ ATTACKS = ours(
     AttackEntry(
         "narcissus",
         "a learned pattern, three times as strong in use: images with it are taken for one class",
-        when="with labels that are right, and of few images",
-        cost="rounds passes over the poisons, after a surrogate",
+        when="a trigger with labels that are right, and of few images",
+        cost="minutes, 1,000 passes over the poisons after a surrogate",
         label="Narcissus",
         # 25 of 50,000 images.
         rho=0.0005,
@@ -174,8 +189,8 @@ ATTACKS = ours(
     AttackEntry(
         "sleeper-agent",
         "faint noise on images of one class: images of another with a patch are taken for it",
-        when="with labels that are right and no patch in the training images",
-        cost="steps passes over the poisons, and several trainings of a surrogate",
+        when="a trigger with labels that are right and no patch in the training images",
+        cost="hours, several trainings of a surrogate; minutes in --preset colour",
         label="Sleeper Agent",
         rho=0.01,
         has_trigger=True,

@@ -21,7 +21,7 @@ from poisonbench.results.statistics import SIGNIFICANCE, wilson
 from poisonbench.results.verdicts import LEAST_ACCURACY, ClaimRule, detectable, holm
 from poisonbench.tables.cells import TRIALS, Cell, device_of, is_timed, of_newest_data, paired
 from poisonbench.tables.evidence import accuracy_gain, distinct_targets
-from poisonbench.tables.matrix import untargeted_cell
+from poisonbench.tables.matrix_cells import untargeted_cell
 from poisonbench.tables.measured import share_hit
 from poisonbench.tables.paper_table import Records
 from poisonbench.tables.table3 import CLEAN, find_row, make_cell, own_share

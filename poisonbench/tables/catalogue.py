@@ -150,7 +150,8 @@ def missing_runs(
         rhos: only cells of these poison ratios; null for all.
         reading: of the mix.
         attacks: only clean runs and those on poisons of these attacks, as ``--attack`` names them,
-            with ``:jpeg`` behind one that is crafted against a defense; none such without.
+            with ``:jpeg`` behind one that is crafted against a defense and ``:class`` behind a form
+            of one; none such without.
 
     Raises:
         UsageError: an unknown method or attack too, or one that the table has no cells of.
@@ -181,7 +182,7 @@ def missing_runs(
         for cell in every
         if (cell.method_text in named if named else not cell.form)
         and (rhos is None or cell.rho in rhos)
-        and (cell.poison_text in texts if attacks and cell.rho else not cell.against)
+        and (cell.poison_text in texts if attacks and cell.rho else not cell.poison_variant)
         for trial in replace(cell, trials=cell.trials and (trials or cell.trials)).missing(records)
     ]
     return [readings.asked_in(request, reading) for request in dict.fromkeys(requests)]
@@ -239,8 +240,8 @@ def build(
         state.append(f"Not in the paper's table: {', '.join(extra)}.")
     is_of_mix = key in untargeted()
     state += _several_poisons(compared, records) if is_of_mix else []
-    # Adaptive poisons and forms of defenses are run where somebody asks for them.
-    planned = [cell for cell in every if not (cell.against or cell.form)]
+    # Adaptive poisons and forms of attacks and defenses are run where somebody asks for them.
+    planned = [cell for cell in every if not (cell.poison_variant or cell.form)]
     # Of chosen poisons the commands would make others.
     if not poisons and (short := sum(bool(cell.missing(records)) for cell in planned)):
         option = "" if reading == DEFAULT_READING else f"--reading {reading} "

@@ -46,6 +46,8 @@ class Cell:
         form: the value of the one setting that makes it a form of the defense with a name of its
             own; its runs are planned where somebody asks for them. Empty of all others.
         attacks: what made the poison, in the order of its shares.
+        attack_form: the value of the one setting that makes it a form of the attack with a name of
+            its own, planned like the defense's. Empty of all others.
         scenario: how a targeted attack's victim is trained; null for untargeted poisons.
         trials: how many are wanted.
         published: the paper's figure, accuracies as fractions; null where it has none.
@@ -62,6 +64,7 @@ class Cell:
     names: Mapping[str, Any] = field(default_factory=dict, hash=False)
     form: str = ""
     attacks: tuple[str, ...] = registry.MIX
+    attack_form: str = ""
     scenario: str | None = None
     trials: int = TRIALS
     published: Summary | None = None
@@ -86,9 +89,14 @@ class Cell:
         return None if name is None else str(name)
 
     @property
+    def poison_variant(self) -> str:
+        """What it is crafted against or the form of its attack; empty of the plain attack."""
+        return self.against or self.attack_form
+
+    @property
     def poison_text(self) -> str:
-        """The poison as ``--attacks`` names it: ``pgd+dap``, or ``pgd:jpeg`` of an adaptive one."""
-        return "+".join(self.attacks) + (f":{self.against}" if self.against else "")
+        """The poison as ``--attacks`` names it: ``pgd+dap``, ``pgd:jpeg`` or ``em:class``."""
+        return "+".join(self.attacks) + (f":{self.poison_variant}" if self.poison_variant else "")
 
     @property
     def method_text(self) -> str:

@@ -2,30 +2,23 @@
 
 Each untargeted attack poisons alone, as it is and as it was crafted against a defense, and in the
 mix. Targeted attacks stand in a grid of their own, of targets hit, and triggers in one of attack
-success and accuracy. The first grid ends with what one chooses a defense by: its worst case, what
-it loses on clean data, and its seconds. No torch here.
+success and accuracy. Each ends with what one chooses a defense by: its worst case, what it loses on
+clean data, and its seconds. No torch here.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
 from typing import Any
 
 from poisonbench import registry
-from poisonbench.requests import Values
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Proportion, Summary
-from poisonbench.tables.cells import (
-    SAMPLE_DATASET,
-    TARGETED_SAMPLE,
-    Cell,
-    device_of,
-    is_run_on,
-    is_timed,
-)
+from poisonbench.tables.cells import Cell, device_of, is_run_on, is_timed
 from poisonbench.tables.comparisons import Block, Comparison, interval
 from poisonbench.tables.layout import DASH, show_number
+from poisonbench.tables.matrix_cells import RHOS, TRIALS, against_text, cells_of
 from poisonbench.tables.measured import (
     average_diagnostic,
     average_trigger_success,
@@ -33,19 +26,9 @@ from poisonbench.tables.measured import (
     compare_success,
 )
 from poisonbench.tables.paper_table import PaperTable, Records, dataset_title
-from poisonbench.tables.table3 import find_row, make_cell
 
-#: Poisoned shares of the training images; the worst case is of the first.
-RHOS = (1.0, 0.6)
-
-#: That of triggers, plain and clean-label, which fits into one of ten classes.
-TRIGGER_RHO = 0.05
-
-#: Trials of each cell, of which there are many.
-TRIALS = 3
-
-#: The row without poison.
-CLEAN = "clean"
+#: The runs that each cell shows.
+Runs = Mapping[Cell, Sequence[RunRecord]]
 
 #: Averages the runs of one cell, given its keys.
 Metric = Callable[[Mapping[str, Any], Sequence[RunRecord]], Comparison]
@@ -67,128 +50,8 @@ class _Row:
 
     label: str
     rho: float
-    is_adaptive: bool
+    is_variant: bool
     cells: Mapping[str, Comparison]
-
-
-@dataclass(frozen=True)
-class _Poison:
-    """One row's poison, apart from where it is used."""
-
-    label: str
-    rho: float
-    attacks: tuple[str, ...]
-    overrides: Values = field(default_factory=dict)
-
-
-def _cells(dataset: str, methods: Sequence[str], records: Records) -> list[Cell]:
-    """The cells of all attacks and of the defenses that are told nothing, in their order."""
-    defenses = registry.defenses()
-    # Each sample is for one kind of attacks.
-    poisons = [] if dataset == TARGETED_SAMPLE else [*_untargeted(), *_triggers()]
-    controls = [] if dataset == TARGETED_SAMPLE else _controls()
-    has_targets = dataset != SAMPLE_DATASET
-    columns = dict.fromkeys(["none", *defenses])
-    cells: list[Cell] = []
-    for method in columns:
-        if defenses[method].oracle:
-            continue
-        every = [
-            *(_cell(dataset, method, poison) for poison in poisons),
-            *(_cell(dataset, method, poison) for poison in (controls if method == "none" else ())),
-            *(_targeted(dataset, method) if has_targets else ()),
-        ]
-        own = list(filter(_is_possible, every))
-        cells += [*own, *_forms(method, own)]
-    return cells
-
-
-def _is_possible(cell: Cell) -> bool:
-    """Whether there is something for the defense to act on: colours, a pretraining."""
-    entry = registry.defenses()[cell.method]
-    data = registry.datasets().get(cell.dataset.partition(":")[0].partition("@")[0])
-    is_grey = data is not None and data.presets[:1] == ("mnist",)
-    is_pretrained = cell.scenario in ("transfer", "finetune")
-    return not (entry.colour_only and is_grey) and (is_pretrained or not entry.pretrains)
-
-
-def _forms(method: str, cells: Sequence[Cell]) -> Iterator[Cell]:
-    """The cells of a defense once more in each form of it that has a name of its own."""
-    for setting, labels in registry.defenses()[method].labels.items():
-        for value in labels:
-            for cell in cells:
-                yield replace(
-                    cell,
-                    overrides={**cell.overrides, setting: value},
-                    names={**cell.names, "form": str(value)},
-                    form=str(value),
-                )
-
-
-def untargeted_cell(dataset: str, method: str, rho: float, attacks: tuple[str, ...]) -> Cell:
-    """The runs under a defense on poison of attacks in a share rho, 0 for clean data."""
-    label = "mix" if attacks == registry.MIX else registry.attacks()[attacks[0]].title
-    label += f", rho {rho:g}" if rho not in (0, RHOS[0]) else ""
-    return _cell(dataset, method, _Poison(CLEAN if rho == 0 else label, rho, attacks))
-
-
-def _untargeted() -> Iterator[_Poison]:
-    """Clean data, then by ratio each attack, and as it was crafted against defenses; the mix."""
-    yield _Poison(CLEAN, 0.0, registry.MIX)
-    for rho in RHOS:
-        more = f", rho {rho:g}" if rho != RHOS[0] else ""
-        for name, entry in registry.attacks().items():
-            if entry.scenario or entry.has_trigger:
-                continue
-            yield _Poison(entry.title + more, rho, (name,))
-            for against in entry.against if rho == RHOS[0] else ():
-                label = entry.title + _against(against)
-                yield _Poison(label, rho, (name,), {f"{name}.against": against})
-        yield _Poison(f"mix{more}", rho, registry.MIX)
-
-
-def _triggers() -> Iterator[_Poison]:
-    """Each attack with a trigger, labels changed or not."""
-    for name, entry in registry.attacks().items():
-        if entry.has_trigger and entry.keeps_labels:
-            yield _Poison(f"{entry.title}, clean label", TRIGGER_RHO, (name,))
-        elif entry.has_trigger:
-            yield _Poison(f"{entry.title}, dirty label", TRIGGER_RHO, (name,))
-            overrides = {f"{name}.clean_label": True}
-            yield _Poison(f"{entry.title}, clean label", TRIGGER_RHO, (name,), overrides)
-
-
-def _controls() -> list[_Poison]:
-    """Each trigger, shown to a network that has seen no poison."""
-    return [
-        _Poison(f"{entry.title}, no poison", TRIGGER_RHO, (name,), {f"{name}.control": True})
-        for name, entry in registry.attacks().items()
-        if entry.has_trigger
-    ]
-
-
-def _targeted(dataset: str, method: str) -> Iterator[Cell]:
-    """Each targeted attack, and as it was crafted against defenses."""
-    for name, entry in registry.attacks().items():
-        if not entry.scenario:
-            continue
-        row = find_row(dataset, name)
-        yield (plain := make_cell(dataset, row, method))
-        for against in entry.against:
-            overrides = {**row.overrides, f"{name}.against": against}
-            yield replace(plain, overrides=overrides, names={**plain.names, "against": against})
-
-
-def _cell(dataset: str, method: str, poison: _Poison) -> Cell:
-    return Cell(
-        dataset=dataset,
-        method=method,
-        rho=poison.rho,
-        overrides=poison.overrides,
-        names={"attack": poison.label},
-        attacks=poison.attacks,
-        trials=TRIALS,
-    )
 
 
 def _label(cell: Cell) -> str:
@@ -197,11 +60,7 @@ def _label(cell: Cell) -> str:
     if cell.scenario is None:
         return name
     label = f"{registry.attacks()[name].title} ({cell.names['scenario']})"
-    return label if cell.against is None else f"{label}{_against(cell.against)}"
-
-
-def _against(defense: str) -> str:
-    return f" against {registry.form_label(defense)}"
+    return label if cell.against is None else f"{label}{against_text(cell.against)}"
 
 
 def _column(cell: Cell) -> str:
@@ -213,6 +72,11 @@ def _has_trigger(cell: Cell) -> bool:
     return registry.attacks()[cell.attacks[0]].has_trigger
 
 
+def _is_control(cell: Cell) -> bool:
+    """Whether its trigger is shown to a network that has seen no poison."""
+    return bool(cell.overrides.get(f"{cell.attacks[0]}.control"))
+
+
 def _blocks(metric: Metric, dataset: str, cells: Sequence[Cell], records: Records) -> list[Block]:
     runs = {cell: own for cell in cells if (own := cell.select(records))}
     order = list(dict.fromkeys(map(_label, cells)))
@@ -220,7 +84,10 @@ def _blocks(metric: Metric, dataset: str, cells: Sequence[Cell], records: Record
     blocks = []
     if untargeted := [cell for cell in runs if cell.scenario is None and not _has_trigger(cell)]:
         shown = {cell: metric(cell.keys, runs[cell]) for cell in untargeted}
-        blocks.append(_grid(f"{title}: test accuracy, %", shown, order, records))
+        blocks.append(_accuracy_grid(title, shown, order, runs))
+    # Success is known of the last weights alone.
+    if metric is not last_accuracy:
+        return blocks
     if targeted := [cell for cell in runs if cell.scenario is not None]:
         shown = {
             cell: compare_success(
@@ -228,59 +95,113 @@ def _blocks(metric: Metric, dataset: str, cells: Sequence[Cell], records: Record
             )
             for cell in targeted
         }
-        blocks.append(_grid(f"{title}: targets hit", shown, order, ()))
+        blocks.append(_targets_grid(title, shown, order, runs))
     if triggered := [cell for cell in runs if _has_trigger(cell)]:
         columns = set(map(_column, triggered))
         clean = [cell for cell in runs if not cell.rho and _column(cell) in columns]
         beside = {cell: metric(cell.keys, runs[cell]) for cell in (*clean, *triggered)}
         rates = {cell: average_trigger_success(cell.keys, runs[cell]) for cell in triggered}
-        blocks.append(_trigger_grid(title, beside, rates))
+        blocks.append(_trigger_grid(title, beside, rates, runs))
     return blocks
 
 
-def _grid(
-    title: str, shown: Mapping[Cell, Comparison], order: Sequence[str], records: Records
-) -> Block:
-    """One row an attack, one column a defense that has runs, and the rows to choose by."""
-    columns = dict.fromkeys(map(_column, shown))
+def _rows(shown: Mapping[Cell, Comparison], order: Sequence[str]) -> list[_Row]:
+    """The rows that have runs, in order of their labels."""
     rows: dict[str, _Row] = {}
     for cell, figure in shown.items():
         label = _label(cell)
-        row = rows.setdefault(label, _Row(label, cell.rho, cell.against is not None, {}))
+        row = rows.setdefault(label, _Row(label, cell.rho, bool(cell.poison_variant), {}))
         rows[label] = replace(row, cells={**row.cells, _column(cell): figure})
-    ordered = [rows[label] for label in order if label in rows]
-    lines = [(row.label, *(_text(row.cells.get(column)) for column in columns)) for row in ordered]
-    ends = _ends(ordered, list(columns), shown, records) if records else []
+    return [rows[label] for label in order if label in rows]
+
+
+def _accuracy_grid(
+    title: str, shown: Mapping[Cell, Comparison], order: Sequence[str], runs: Runs
+) -> Block:
+    """Accuracy by attack and defense; the worst case is the lowest at the first ratio."""
+    columns = list(dict.fromkeys(map(_column, shown)))
+    rows = _rows(shown, order)
+    lines = [(row.label, *(_text(row.cells.get(column)) for column in columns)) for row in rows]
+    attacked = [row for row in rows if row.rho == RHOS[0]]
+    worst = [_worst(attacked, column, lambda cell: -_value(cell)) for column in columns]
+    clean = next((row.cells for row in rows if row.rho == 0), {})
     return Block(
-        title=title,
+        title=f"{title}: test accuracy, %",
         columns=("trained on", *columns),
-        rows=(*lines, *ends),
+        rows=(
+            *lines,
+            ("worst at rho 1", *worst),
+            ("lost on clean data, points", *_lost([clean], columns)),
+            ("seconds, quickest run", *_seconds(columns, shown, runs)),
+        ),
         keys=1,
         cells=tuple(shown.values()),
-        strong=frozenset(range(len(lines), len(lines) + 1)) if ends else frozenset(),
+        strong=frozenset({len(lines)}),
+    )
+
+
+def _targets_grid(
+    title: str, shown: Mapping[Cell, Comparison], order: Sequence[str], runs: Runs
+) -> Block:
+    """Targets hit by attack and defense; the worst case is what at least so many are hit by.
+
+    That is the highest lower end of an interval, so that one target of one is no worst case.
+    Targeted poisons leave accuracy alone, so that what a defense loses on clean data is seen in
+    the runs on them, attack by attack.
+    """
+    columns = list(dict.fromkeys(map(_column, shown)))
+    rows = _rows(shown, order)
+    lines = [(row.label, *(_text(row.cells.get(column)) for column in columns)) for row in rows]
+    accuracies = _rows({cell: last_accuracy(cell.keys, runs[cell]) for cell in shown}, order)
+    worst = [_worst(rows, column, _least_hit) for column in columns]
+    return Block(
+        title=f"{title}: targets hit",
+        columns=("trained on", *columns),
+        rows=(
+            *lines,
+            ("worst", *worst),
+            ("accuracy lost, points", *_lost([row.cells for row in accuracies], columns)),
+            ("seconds, quickest run", *_seconds(columns, shown, runs)),
+        ),
+        keys=1,
+        cells=tuple(shown.values()),
+        strong=frozenset({len(lines)}),
     )
 
 
 def _trigger_grid(
-    title: str, accuracies: Mapping[Cell, Comparison], rates: Mapping[Cell, Comparison | None]
+    title: str,
+    accuracies: Mapping[Cell, Comparison],
+    rates: Mapping[Cell, Comparison | None],
+    runs: Runs,
 ) -> Block:
     """Of each trigger two rows, attack success and accuracy; that without poison comes first."""
-    columns = dict.fromkeys(map(_column, accuracies))
-    rows: dict[str, dict[str, str]] = {}
+    columns = list(dict.fromkeys(map(_column, accuracies)))
+    lines: dict[str, dict[str, str]] = {}
     for cell, figure in accuracies.items():
         label = _label(cell)
         if (rate := rates.get(cell)) is not None:
-            rows.setdefault(f"{label}: success", {})[_column(cell)] = _text(rate, is_share=True)
-        rows.setdefault(f"{label}: accuracy", {})[_column(cell)] = _text(figure)
+            lines.setdefault(f"{label}: success", {})[_column(cell)] = _text(rate, is_share=True)
+        lines.setdefault(f"{label}: accuracy", {})[_column(cell)] = _text(figure)
+    poisoned = {
+        cell: rate for cell, rate in rates.items() if rate is not None and not _is_control(cell)
+    }
+    attacked = _rows(poisoned, list(dict.fromkeys(map(_label, poisoned))))
+    worst = [_worst(attacked, column, _value, is_share=True) for column in columns]
+    clean = {_column(cell): figure for cell, figure in accuracies.items() if not cell.rho}
     shown = [figure for figure in (*accuracies.values(), *rates.values()) if figure is not None]
     return Block(
         title=f"{title}: success of triggers and test accuracy, %",
         columns=("trained on", *columns),
-        rows=tuple(
-            (label, *(row.get(column, DASH) for column in columns)) for label, row in rows.items()
+        rows=(
+            *((label, *(row.get(name, DASH) for name in columns)) for label, row in lines.items()),
+            ("worst success", *worst),
+            ("lost on clean data, points", *_lost([clean], columns)),
+            ("seconds, quickest run", *_seconds(columns, accuracies, runs)),
         ),
         keys=1,
         cells=tuple(shown),
+        strong=frozenset({len(lines)}),
     )
 
 
@@ -293,11 +214,16 @@ def _text(figure: Comparison | None, *, is_share: bool = False) -> str:
         return DASH
     ends = interval(figure.measured)
     shown = "" if ends is None else " [{:.1f}, {:.1f}]".format(*(100 * _share(x) for x in ends))
+    is_count = isinstance(figure.measured, Proportion) and not is_share
+    trials = "" if is_count else f" ({len(figure.records)})"
+    return f"{_short(figure, is_share=is_share)}{shown}{trials}"
+
+
+def _short(figure: Comparison, *, is_share: bool) -> str:
+    """``73.54``, or ``12/20`` targets."""
     if isinstance(figure.measured, Proportion) and not is_share:
-        return f"{figure.measured.successes}/{figure.measured.trials}{shown}"
-    measured = figure.measured
-    mean = measured.rate if isinstance(measured, Proportion) else measured.mean
-    return f"{show_number(mean, 'fraction')}{shown} ({len(figure.records)})"
+        return f"{figure.measured.successes}/{figure.measured.trials}"
+    return show_number(_value(figure), "fraction")
 
 
 def _share(value: float) -> float:
@@ -305,48 +231,68 @@ def _share(value: float) -> float:
     return min(1.0, max(0.0, value))
 
 
-def _ends(
+def _worst(
     rows: Sequence[_Row],
-    columns: Sequence[str],
-    shown: Mapping[Cell, Comparison],
-    records: Records,
-) -> list[tuple[str, ...]]:
-    """The rows below: of each defense the worst case, the loss on clean data, seconds.
+    column: str,
+    badness: Callable[[Comparison], float],
+    *,
+    is_share: bool = False,
+) -> str:
+    """The worst of a column, of which row, and of how many attacks where some have no run.
 
-    The worst case may be of an adaptive poison; how many attacks there are counts plain ones.
+    It may be of an adaptive poison; how many attacks there are counts plain ones.
     """
-    clean = next((row.cells for row in rows if row.rho == 0), {})
-    plain = clean.get(registry.defenses()["none"].title)
-    worst, lost, seconds = ["worst at rho 1"], ["lost on clean data, points"], ["seconds a run"]
-    attacked = [row for row in rows if row.rho == RHOS[0]]
+    own = [row for row in rows if column in row.cells]
+    if not own:
+        return DASH
+    worst = max(own, key=lambda row: badness(row.cells[column]))
+    plain = [row for row in rows if not row.is_variant]
+    ran = sum(column in row.cells for row in plain)
+    of = "" if ran == len(plain) else f", {ran} of {len(plain)}"
+    shown = _short(worst.cells[column], is_share=is_share)
+    return f"{shown} ({worst.label}{of})"
+
+
+def _lost(rows: Sequence[Mapping[str, Comparison]], columns: Sequence[str]) -> list[str]:
+    """What plain training has over each column, in points: the mean of the rows that both have."""
+    plain = registry.defenses()["none"].title
+    lost = []
     for column in columns:
-        own = [(_mean(row.cells[column]), row.label) for row in attacked if column in row.cells]
-        low, label = min(own, default=(0.0, ""))
-        plain_rows = [row for row in attacked if not row.is_adaptive]
-        ran = sum(column in row.cells for row in plain_rows)
-        of = "" if ran == len(plain_rows) else f", {ran} of {len(plain_rows)}"
-        worst.append(f"{show_number(low, 'fraction')} ({label}{of})" if own else DASH)
-        both = plain is not None and column in clean
-        difference = _mean(plain) - _mean(clean[column]) if plain is not None and both else None
-        lost.append(show_number(difference, "fraction"))
-        ids = {
-            name for cell, fig in shown.items() if _column(cell) == column for name in fig.records
-        }
-        seconds.append(_seconds([run for run in records if run.id in ids]))
-    return [tuple(worst), tuple(lost), tuple(seconds)]
+        differences = [
+            _value(row[plain]) - _value(row[column])
+            for row in rows
+            if plain in row and column in row
+        ]
+        lost.append(show_number(fmean(differences) if differences else None, "fraction"))
+    return lost
 
 
-def _mean(figure: Comparison) -> float:
-    return figure.measured.mean if isinstance(figure.measured, Summary) else 0.0
+def _seconds(columns: Sequence[str], cells: Iterable[Cell], runs: Runs) -> list[str]:
+    """Of the quickest run on the device that has most: what runs beside one only adds seconds."""
+    shown = []
+    for column in columns:
+        by_device: dict[str | None, list[float]] = {}
+        own = {run.id: run for cell in cells if _column(cell) == column for run in runs[cell]}
+        for run in filter(is_timed, own.values()):
+            by_device.setdefault(device_of(run), []).append(run.cost.seconds.total)
+        most = max(by_device.values(), key=len, default=[])
+        shown.append(show_number(min(most, default=None), "seconds"))
+    return shown
 
 
-def _seconds(runs: Sequence[RunRecord]) -> str:
-    """The mean of the runs of the device that has most of them; those of another do not compare."""
-    by_device: dict[str | None, list[float]] = {}
-    for run in filter(is_timed, runs):
-        by_device.setdefault(device_of(run), []).append(run.cost.seconds.total)
-    most = max(by_device.values(), key=len, default=[])
-    return show_number(fmean(most) if most else None, "seconds")
+def _value(figure: Comparison) -> float:
+    """A mean, or a share."""
+    measured = figure.measured
+    if isinstance(measured, Proportion):
+        return measured.rate
+    return measured.mean if isinstance(measured, Summary) else 0.0
+
+
+def _least_hit(figure: Comparison) -> float:
+    """The lower end of the interval of a share of targets."""
+    measured = figure.measured
+    ends = interval(measured) if isinstance(measured, Proportion) else None
+    return _value(figure) if ends is None else ends[0]
 
 
 def _notes(cells: Sequence[Cell], records: Records) -> list[str]:
@@ -364,9 +310,9 @@ def table_of(what: str, metric: Metric) -> PaperTable:
     """The matrix by one metric; ``what`` says which in its title."""
     return PaperTable(
         title=f"attacks against defenses, each alone, {what}",
-        cells=_cells,
+        cells=cells_of,
         blocks=partial(_blocks, metric),
-        remark="Mean [95 % interval] (runs), or targets hit; worst: lowest mean: docs/tables.md.",
+        remark="Mean [95 % interval] (runs), or targets hit; worst case: docs/tables.md.",
         notes=_notes,
         datasets=(),
         is_targeted=None,

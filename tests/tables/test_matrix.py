@@ -50,7 +50,7 @@ def test_rows_are_attacks_and_columns_the_defenses_that_have_runs(records):
         "DAP, rho 0.6",
         "worst at rho 1",
         "lost on clean data, points",
-        "seconds a run",
+        "seconds, quickest run",
     ]
     assert rows["clean"] == {"W/o Defense": "98.00 (1)", "HINT": "96.00 (1)"}
     # Student's t: 0.4 and 4.3027 * 0.1 / sqrt(3).
@@ -68,7 +68,7 @@ def test_the_rows_below_are_worst_case_loss_and_seconds(records):
     }
     assert [block.rows[number][0] for number in block.strong] == ["worst at rho 1"]
     assert rows["lost on clean data, points"] == {"W/o Defense": "0.00", "HINT": "2.00"}
-    assert rows["seconds a run"] == {"W/o Defense": "10.0", "HINT": "27.5"}
+    assert rows["seconds, quickest run"] == {"W/o Defense": "10.0", "HINT": "20.0"}
 
 
 def adaptive_run(accuracy, method, against, attack="pgd", **more):
@@ -157,6 +157,9 @@ def test_adaptive_targeted_poisons_have_rows_too():
     assert [row[0] for row in block.rows] == [
         "GM (scratch)",
         "GM (scratch) against JPEG",
+        "worst",
+        "accuracy lost, points",
+        "seconds, quickest run",
     ]
     assert block.rows[1][1:] == ("-", "0/1 [0.0, 79.3]")
 
@@ -194,7 +197,11 @@ def test_triggers_have_a_grid_of_success_and_accuracy(records):
         ("BadNets, clean label: accuracy", "98.00 (1)", "-"),
         ("Blended, dirty label: success", "51.00 [38.3, 63.7] (2)", "-"),
         ("Blended, dirty label: accuracy", "98.00 [98.0, 98.0] (2)", "-"),
+        ("worst success", "97.22 (BadNets, dirty label)", "5.00 (BadNets, dirty label, 1 of 3)"),
+        ("lost on clean data, points", "0.00", "-"),
+        ("seconds, quickest run", "10.0", "-"),
     ]
+    assert block.strong == {7}
     low, high = wilson(1750, 1800)
     assert (round(100 * low, 1), round(100 * high, 1)) == (96.4, 97.9)
 
@@ -244,10 +251,44 @@ def test_other_metrics_have_cells_of_the_runs_that_know_them(records, metric, ke
     assert quantities == {"test_accuracy", f"{metric}_accuracy"}
 
 
-def test_targets_have_a_grid_of_their_own():
-    table = catalogue.build("matrix", [targeted_run(hit, trial=int(hit)) for hit in (False, True)])
-    assert [block.title.rpartition(": ")[2] for block in table.blocks] == ["targets hit"]
-    assert not table.blocks[0].strong
+def test_targets_have_a_grid_of_their_own_whose_worst_case_is_of_many_trials():
+    hit = [False, *[True] * 7]
+    runs = [
+        *(targeted_run(value, accuracy=0.9, trial=t) for t, value in enumerate(hit)),
+        targeted_run(True, accuracy=0.5, attack="bp", scenario="transfer"),
+        *(targeted_run(False, 0.88, method="hint", trial=t) for t in range(2)),
+    ]
+    (block,) = catalogue.build("matrix", runs).blocks
+    assert block.title.endswith("targets hit")
+    assert [row[0] for row in block.rows[:2]] == ["GM (scratch)", "BP (transfer)"]
+    # BP's one of one is certain of less than GM's seven of eight.
+    assert block.rows[2] == ("worst", "7/8 (GM (scratch))", "0/2 (GM (scratch), 1 of 2)")
+    assert block.rows[3] == ("accuracy lost, points", "0.00", "2.00")
+    assert block.strong == {2}
+
+
+def test_success_is_shown_of_the_last_epoch_alone(records):
+    runs = [*records, triggered_run(1750, 0.97)]
+    assert len(catalogue.build("matrix", runs, SAMPLE).blocks) == 2
+    for metric in ("matrix-peak", "matrix-batch-norm"):
+        titles = [block.title for block in catalogue.build(metric, runs, SAMPLE).blocks]
+        assert not any("success" in title for title in titles)
+        assert catalogue.build(metric, [targeted_run(True)]).blocks == ()
+
+
+def test_a_form_of_an_attack_has_a_row_and_is_planned_where_it_is_named(records):
+    runs = [*records, run(0.1, attack="durp", labels={"overrides": {"durp.distribution": "sign"}})]
+    _, rows = grid(runs)
+    assert rows["DURP, signs"]["W/o Defense"] == "10.00 (1)"
+    # Of the attacks DURP itself has no row here, and a form is not counted.
+    assert rows["worst at rho 1"]["W/o Defense"] == "10.00 (DURP, signs)"
+    plan = {"methods": ["none"], "trials": 1, "rhos": (1.0,)}
+    named = catalogue.missing_runs("matrix", (), SAMPLE, attacks=["em", "em:class"], **plan)
+    assert [dict(r.poison.settings.get("em", {})) for r in named] == [{}, {"noise": "class"}]
+    others = catalogue.missing_runs("matrix", (), SAMPLE, **plan)
+    assert not any(values for r in others for values in r.poison.settings.values())
+    with pytest.raises(UsageError, match=r"em:class"):
+        catalogue.missing_runs("matrix", (), SAMPLE, attacks=["em:nosuch"], **plan)
 
 
 def test_the_plan_is_attacks_by_methods_with_clean_runs():
