@@ -194,8 +194,11 @@ def _poison_text(name: str) -> str:
     Raises:
         UsageError: an unknown or repeated attack.
     """
-    attacks, colon, against = name.partition(":")
-    return "+".join(read_mix(attacks).attacks) + colon + against
+    attacks, _, variant = name.partition(":")
+    mix = read_mix(attacks)
+    if not variant and mix.name != DEFAULT_READING:
+        variant = mix.name
+    return "+".join(mix.attacks) + (f":{variant}" if variant else "")
 
 
 def build(

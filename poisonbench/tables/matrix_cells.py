@@ -12,7 +12,7 @@ from poisonbench.tables.table3 import find_row, make_cell
 #: Poisoned shares of the training images; the worst case is of the first.
 RHOS = (1.0, 0.6)
 
-#: That of triggers, plain and clean-label, which fits into one of ten classes.
+#: That of triggers beside each attack's own; with labels kept it fits into one of ten classes.
 TRIGGER_RHO = 0.05
 
 #: Trials of each cell, of which there are many.
@@ -82,13 +82,16 @@ def _forms(method: str, cells: Sequence[Cell]) -> Iterator[Cell]:
 
 def untargeted_cell(dataset: str, method: str, rho: float, attacks: tuple[str, ...]) -> Cell:
     """The runs under a defense on poison of attacks in a share rho, 0 for clean data."""
-    label = "mix" if attacks == registry.MIX else registry.attacks()[attacks[0]].title
+    is_mix = attacks == registry.MIX
+    label = (
+        f"mix, {registry.MIXES['mix'].reading}" if is_mix else registry.attacks()[attacks[0]].title
+    )
     label += f", rho {rho:g}" if rho not in (0, RHOS[0]) else ""
     return _cell(dataset, method, _Poison(CLEAN if rho == 0 else label, rho, attacks))
 
 
 def _untargeted() -> Iterator[_Poison]:
-    """Clean data, then by ratio each attack, and as it was crafted against defenses; the mix."""
+    """Clean data, then by ratio each attack, its forms, and what it is against; the mixes."""
     yield _Poison(CLEAN, 0.0, registry.MIX)
     for rho in RHOS:
         more = f", rho {rho:g}" if rho != RHOS[0] else ""
@@ -104,18 +107,27 @@ def _untargeted() -> Iterator[_Poison]:
             for against in entry.against:
                 label = entry.title + against_text(against)
                 yield _Poison(label, rho, (name,), {f"{name}.against": against})
-        yield _Poison(f"mix{more}", rho, registry.MIX)
+        for mix in registry.READINGS.values():
+            overrides = {
+                f"{name}.{setting}": value
+                for name, values in mix.settings.items()
+                for setting, value in values.items()
+            }
+            form = "" if mix.name == registry.DEFAULT_READING else mix.name
+            yield _Poison(f"mix, {mix.reading}{more}", rho, mix.attacks, overrides, form)
 
 
 def _triggers() -> Iterator[_Poison]:
-    """Each attack with a trigger, labels changed or not."""
+    """Each attack with a trigger, labels changed or not, at one share and at its own."""
     for name, entry in registry.attacks().items():
-        if entry.has_trigger and entry.keeps_labels:
-            yield _Poison(f"{entry.title}, clean label", TRIGGER_RHO, (name,))
-        elif entry.has_trigger:
-            yield _Poison(f"{entry.title}, dirty label", TRIGGER_RHO, (name,))
-            overrides = {f"{name}.clean_label": True}
-            yield _Poison(f"{entry.title}, clean label", TRIGGER_RHO, (name,), overrides)
+        if not entry.has_trigger:
+            continue
+        word = "clean" if entry.keeps_labels else "dirty"
+        for rho in dict.fromkeys((TRIGGER_RHO, entry.rho)):
+            yield _Poison(f"{entry.title}, {word} label, rho {rho:g}", rho, (name,))
+        if not entry.keeps_labels:
+            label = f"{entry.title}, clean label, rho {TRIGGER_RHO:g}"
+            yield _Poison(label, TRIGGER_RHO, (name,), {f"{name}.clean_label": True})
 
 
 def _controls() -> list[_Poison]:

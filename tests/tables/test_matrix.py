@@ -191,13 +191,21 @@ def test_triggers_have_a_grid_of_success_and_accuracy(records):
     # Wilson: of 1750 in 1800; two runs on one set of images have Student's interval.
     assert [(row[0], *row[1:]) for row in block.rows] == [
         ("clean: accuracy", "98.00 (1)", "-"),
-        ("BadNets, dirty label: success", "97.22 [96.4, 97.9] (1)", "5.00 [4.1, 6.1] (1)"),
-        ("BadNets, dirty label: accuracy", "97.00 (1)", "94.00 (1)"),
-        ("BadNets, clean label: success", "66.67 [64.5, 68.8] (1)", "-"),
-        ("BadNets, clean label: accuracy", "98.00 (1)", "-"),
-        ("Blended, dirty label: success", "51.00 [38.3, 63.7] (2)", "-"),
-        ("Blended, dirty label: accuracy", "98.00 [98.0, 98.0] (2)", "-"),
-        ("worst success", "97.22 (BadNets, dirty label)", "5.00 (BadNets, dirty label, 1 of 3)"),
+        (
+            "BadNets, dirty label, rho 0.05: success",
+            "97.22 [96.4, 97.9] (1)",
+            "5.00 [4.1, 6.1] (1)",
+        ),
+        ("BadNets, dirty label, rho 0.05: accuracy", "97.00 (1)", "94.00 (1)"),
+        ("BadNets, clean label, rho 0.05: success", "66.67 [64.5, 68.8] (1)", "-"),
+        ("BadNets, clean label, rho 0.05: accuracy", "98.00 (1)", "-"),
+        ("Blended, dirty label, rho 0.05: success", "51.00 [38.3, 63.7] (2)", "-"),
+        ("Blended, dirty label, rho 0.05: accuracy", "98.00 [98.0, 98.0] (2)", "-"),
+        (
+            "worst success",
+            "97.22 (BadNets, dirty label, rho 0.05)",
+            "5.00 (BadNets, dirty label, rho 0.05, 1 of 3)",
+        ),
         ("lost on clean data, points", "0.00", "-"),
         ("seconds, quickest run", "10.0", "-"),
     ]
@@ -291,6 +299,23 @@ def test_a_form_of_an_attack_has_a_row_and_is_planned_where_it_is_named(records)
         catalogue.missing_runs("matrix", (), SAMPLE, attacks=["em:nosuch"], **plan)
 
 
+def test_each_reading_of_the_mix_has_a_row_and_is_planned_by_its_name(records):
+    sign = {"overrides": {"durp.distribution": "sign"}}
+    of = {"dataset": SAMPLE, "rho": 1.0, "attacks": list(registry.MIX)}
+    mixes = [
+        make_record(0.9, labels=sign, digest="s", **of),
+        make_record(0.7, digest="u", **of),
+    ]
+    _, rows = grid([*records, *mixes])
+    assert rows["mix, DURP of signs"]["W/o Defense"] == "90.00 (1)"
+    assert rows["mix, uniform DURP"]["W/o Defense"] == "70.00 (1)"
+    plan = {"methods": ["none"], "trials": 1, "rhos": (1.0,)}
+    for name, mix in registry.MIXES.items():
+        (request,) = catalogue.missing_runs("matrix", (), SAMPLE, attacks=[name], **plan)
+        assert request.poison.attacks == mix.attacks
+        assert {key: dict(value) for key, value in request.poison.settings.items()} == mix.settings
+
+
 def test_the_plan_is_attacks_by_methods_with_clean_runs():
     requests = catalogue.missing_runs(
         "matrix", (), SAMPLE, methods=["none", "hint"], attacks=["dap", "mix"], rhos=(0.0, 1.0)
@@ -308,7 +333,10 @@ def test_no_oracle_and_no_attack_is_left_out():
         if not (entry.oracle or entry.colour_only or entry.pretrains)
     }
     untargeted = {(name,) for name, entry in registry.attacks().items() if not entry.scenario}
-    assert {cell.attacks for cell in cells} == untargeted | {registry.MIX}
+    mixes = {mix.attacks for mix in registry.MIXES.values()}
+    assert {cell.attacks for cell in cells} == untargeted | mixes
+    shares = {cell.rho for cell in cells if cell.attacks == ("narcissus",)}
+    assert shares == {0.05, registry.attacks()["narcissus"].rho}
     adaptive = {cell.poison_text for cell in cells if cell.against}
     assert adaptive == {
         f"{name}:{against}"
