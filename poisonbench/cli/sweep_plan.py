@@ -1,7 +1,7 @@
 """``poisonbench sweep plan``: the runs of a table, of declared claims or of a file of commands."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,7 +104,7 @@ def plan(options: _PlanOptions) -> None:
             return
         common.say(words, quiet=options.quiet)
     elif options.lines is None:
-        from poisonbench.tables.catalogue import find_reading, missing_runs
+        from poisonbench.tables.catalogue import cells, find_reading, missing_runs
 
         is_plain = not (options.json or options.dry_run or options.estimate or kind == "craft")
         if is_plain:
@@ -112,10 +112,12 @@ def plan(options: _PlanOptions) -> None:
             job_states.refresh()
         records = list(job_states.records.values()) if is_plain else []
         methods = common.names_in(options.methods)
+        dataset = _dataset_of(options)
+        _check_ratio(options, {cell.rho for cell in cells(options.table, records, dataset)})
         requests = missing_runs(
             options.table,
             records,
-            _dataset_of(options),
+            dataset,
             methods=methods,
             trials=options.trials,
             rhos=None if options.rho is None else (0.0, options.rho),
@@ -176,6 +178,16 @@ def _is_of_any_data(table: str) -> bool:
     from poisonbench.tables.catalogue import find_table
 
     return find_table(table).takes_any
+
+
+def _check_ratio(options: _PlanOptions, ratios: Collection[float]) -> None:
+    """Refuse a poison ratio of which a table has no cell: its clean runs alone would be planned."""
+    if options.rho is not None and options.rho not in ratios:
+        known = ", ".join(f"{ratio:g}" for ratio in sorted(ratios))
+        raise UsageError(
+            f"--rho: expected a poison ratio that table {options.table} has, got {options.rho:g}; "
+            f"it has {known}"
+        )
 
 
 def _dataset_of(options: _PlanOptions) -> str | None:

@@ -255,7 +255,8 @@ def meant_levels(values: Mapping[str, Any], options: Iterable[Option]) -> str:
     """``"; did you mean --epsilon 8/255?"`` of grey levels given for pixels of [0, 1], if any."""
     for option in options:
         value = values.get(option.name)
-        if isinstance(value, float) and 1 < value <= 255 and "pixels" in option.help:
+        is_level = isinstance(value, float) and value.is_integer() and 1 < value <= 255
+        if is_level and "pixels" in option.help:
             return f"; did you mean {option.flag} {value:g}/255?"
     return ""
 

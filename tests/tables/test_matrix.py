@@ -377,6 +377,7 @@ def test_the_commands_take_attacks_a_ratio_a_preset_and_a_metric(tmp_path):
         (("report", "--table", "matrix", "--metric", "best"), "one of last, peak, batch-norm"),
         (("sweep", "plan", "--table", "matrix", "--attacks", "nosuch"), "an attack (or mix)"),
         (("sweep", "plan", "--table", "2", "--attacks", "pgd"), "poisons that table 2 has"),
+        (("sweep", "plan", "--table", "2", "--rho", "0.5"), "it has 0, 0.2, 0.4, 0.6, 0.8, 1"),
         (("sweep", "plan", "--preset", "quick", "--dataset", "mnist"), "--preset quick to choose"),
     ],
 )
