@@ -43,12 +43,17 @@ def mix(
 
     Raises:
         ArtefactError: a pool was made for other data, is itself a mix, or misses images.
-        UsageError: no pools, or rho outside [0, 1].
+        UsageError: no pools, rho outside [0, 1], or of less than an image.
     """
     for name, pool in pools.items():
         _check_pool(name, pool, dataset)
     owners = assign(dataset.train.labels.cpu(), len(pools), rho, seed, selection)
     indices = (owners >= 0).nonzero().flatten()
+    if rho and not len(indices):
+        raise UsageError(
+            f"expected a poison ratio rho of at least {len(pools) / len(owners):.3g}, an image for "
+            f"each attack among {len(owners):,}, got {rho:g}; give more, or 0 for none"
+        )
     sources = owners[indices].to(torch.uint8)
     cards = [pool.card for pool in pools.values()]
     norms, budgets = {card.norm for card in cards}, [card.epsilon for card in cards]

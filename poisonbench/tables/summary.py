@@ -206,7 +206,10 @@ def _comparison(others: Mapping[str, Sequence[RunRecord]], plain: float) -> str:
     better = [text for is_better, text in shown if is_better]
     useless = ", ".join(text for is_better, text in shown if not is_better)
     if not better:
-        return f"Of those run no defense is seen to do better than plain training: {useless}{what}"
+        return (
+            f"Of those run no defense is seen to do {100 * LEAST:g} point better than plain "
+            f"training: {useless}{what}"
+        )
     rest = f", then {', '.join(better[1:])}" if better[1:] else ""
-    ending = f"; no better than plain training: {useless}" if useless else ""
+    ending = f"; not a point better than plain training: {useless}" if useless else ""
     return f"Best is {better[0]}{what}{rest}{ending}"

@@ -183,6 +183,11 @@ def test_a_mix_is_an_artefact(tmp_path, dataset, pools, rho):
     assert len(stored) == round(40 * rho)
 
 
+def test_a_ratio_of_less_than_an_image_is_refused(dataset, pools):
+    with pytest.raises(UsageError, match=r"at least 0.05, an image for each attack among 40"):
+        mix(pools, dataset, rho=0.04, seed=0)
+
+
 def test_sources_cannot_be_edited(tmp_path, dataset, pools):
     mixed = mix(pools, dataset, rho=1.0, seed=0)
     edited = Poison(mixed.indices, mixed.images, mixed.sources.flip(0), mixed.card)

@@ -20,8 +20,8 @@ def test_a_poison_that_hurts_and_defenses_in_order():
     assert sentences([*runs, poisoned(0.255, "epic")]) == [
         "On mnist, pgd+dap in 100 % of the training images takes plain training from 98.80 % down "
         "to 25.40 % (1 trial: an example, no finding).",
-        "Best is HINT at 82.70 %, then FRIENDS at 30.00 %; no better than plain training: EPIC at "
-        "25.50 %.",
+        "Best is HINT at 82.70 %, then FRIENDS at 30.00 %; not a point better than plain training: "
+        "EPIC at 25.50 %.",
         NEXT,
     ]
 
@@ -42,9 +42,8 @@ def test_what_is_said_of_plain_training(runs, first):
 
 def test_no_defense_that_helps_is_named_as_one():
     text = sentences([CLEAN, poisoned(0.5), poisoned(0.4, "epic")])
-    assert (
-        text[1]
-        == "Of those run no defense is seen to do better than plain training: EPIC at 40.00 %."
+    assert text[1] == (
+        "Of those run no defense is seen to do 1 point better than plain training: EPIC at 40.00 %."
     )
 
 
