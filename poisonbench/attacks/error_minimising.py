@@ -155,8 +155,10 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     )
     network = TrainedNetwork(task.untrained(), sgd)
     defense = assumed_defense(config.against, task.assumed, task.generator)
+    healthy = {}
     if config.against == "hint":
-        defense = AssumedHint(task.assumed, task.validation, task.generator)
+        healthy["healthy"] = torch.zeros_like(clean)
+        defense = AssumedHint(task.assumed, task.validation, task.generator, healthy["healthy"])
     descent = ProjectedGradient(
         Ball(config.epsilon), config.steps_a_round, -config.step_ratio, config.precision
     )
@@ -164,7 +166,7 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     shape = (task.num_classes, *clean.shape[1:])
     noise = clean.new_zeros(shape) if config.is_of_class else clean.clone()
     order = torch.arange(len(clean), device=device)
-    kept = {"noise": noise, "order": order, **network.tensors}
+    kept = {"noise": noise, "order": order, **healthy, **network.tensors}
     position = {"round": 0, "pass": 0, **resume(task.checkpoint, kept, None)}
     size = config.batch_size if config.is_of_class else pass_size(clean, gradients=True)
     num_passes = len(order[: config.seen(len(clean))].split(size))

@@ -374,7 +374,7 @@ def hint_noise_by_hand(model, images, labels, validation, config):
 def test_em_has_hints_noise_on_what_its_network_trains_on(images, labels):
     config = hint.Config(gamma=2.0, beta=0.05)
     task = em_task(images, labels, "none")
-    defense = adaptive.AssumedHint(config, task.validation, drawing())
+    defense = adaptive.AssumedHint(config, task.validation, drawing(), torch.zeros_like(images))
     model = linear()
     assert torch.equal(defense.seen(images), images)
     defense.meet(model, images, labels, K)

@@ -14,6 +14,7 @@ from poisonbench.attacks import robust_error_minimising as rem
 from poisonbench.attacks import targeted_adversarial as tap
 from poisonbench.attacks.base import AttackCheckpoint
 from poisonbench.core.errors import DivergedError, InterruptedRunError, UsageError
+from poisonbench.defenses import hint
 from poisonbench.models.classifier import Classifier, initialise
 
 SIDE, P = 6, 13
@@ -310,3 +311,37 @@ def test_it_resumes_to_the_same_bytes(module, values, calls):
         stopping.generator = again.generator
         resumed = module.craft(dataclasses.replace(again, checkpoint=stopping), config)
         assert torch.equal(resumed, whole), call
+
+
+def test_em_against_hint_has_the_same_errors_after_a_resume(monkeypatch):
+    """By the error it stops, and HINT's noise, made once a round, is part of what has it."""
+    split = fake_split(300, 4)
+    images, labels = split.images.float() / 255, split.labels
+    model = small_classifier()
+    config = em.Config(**ROUNDS, precision="float32", against="hint")
+    errors = []
+
+    def recorded(*arguments):
+        errors.append(error_of(*arguments))
+        return errors[-1]
+
+    def craft(checkpoint=None):
+        task = task_for(model, images, labels)
+        task = dataclasses.replace(task, assumed=hint.Config(gamma=20.0, beta=0.2))
+        if checkpoint is not None:
+            checkpoint.generator = task.generator
+            task = dataclasses.replace(task, checkpoint=checkpoint)
+        errors.clear()
+        return em.craft(task, config), list(errors)
+
+    error_of = em._error
+    monkeypatch.setattr(em, "_error", recorded)
+    whole, expected = craft()
+    # Three passes a round: in its middle, in the next one's, and at one's end.
+    for call, first in ((4, 1), (5, 1), (8, 2)):
+        stopping = Stopping(None, call)
+        with pytest.raises(InterruptedRunError):
+            craft(stopping)
+        resumed, rest = craft(stopping)
+        assert rest == expected[first:]
+        assert torch.equal(resumed, whole)

@@ -171,12 +171,17 @@ class AssumedHint(AssumedDefense):
     """HINT's noise on the poisons that the attack's own network trains on."""
 
     def __init__(
-        self, config: hint.Config, validation: LabelledImages, generator: torch.Generator
+        self,
+        config: hint.Config,
+        validation: LabelledImages,
+        generator: torch.Generator,
+        noise: Tensor,
     ) -> None:
         self.config, self.generator = config, generator
         levels = (validation.images * 255).round().to(torch.uint8)
         self.validation = Split(levels, validation.labels)
-        self.noise: Tensor | None = None
+        #: Of the images that it met last, (P, C, H, W); zeros before, and the attack's to keep.
+        self.noise = noise
 
     def meet(self, model: Classifier, images: Tensor, labels: Tensor, num_classes: int) -> None:
         """One round of HINT by the network as it is; the images are the poisons."""
@@ -192,11 +197,11 @@ class AssumedHint(AssumedDefense):
             note=lambda figures: None,
             train_copy=lambda purpose, split: model,
         )
-        self.noise = hint.Hint(self.config).start_epoch(state).images - images
+        self.noise.copy_(hint.Hint(self.config).start_epoch(state).images - images)
 
     def seen(self, images: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
-        """With their healthy noise, within [0, 1], once there is some."""
-        return images if self.noise is None else (images + self.noise[rows]).clamp(0, 1)
+        """With their healthy noise, within [0, 1]."""
+        return (images + self.noise[rows]).clamp(0, 1)
 
     def view(self, images: Tensor, step: int) -> Tensor:
         """Without it: it is made after the poisons."""
