@@ -190,6 +190,22 @@ def test_a_flat_field_leaves_brightness_and_doubles_contrast(without_trivial, mo
     assert 0.1 < same < 0.25
 
 
+def test_plasma_brightens_then_stretches_by_kornias_formulas(without_trivial, monkeypatch):
+    """x + i (2 f - 1), i uniform on [0.5, 1], then 4 f (x - 1/2) + 1/2, clipped, of fields f."""
+    field = torch.linspace(0, 1, 16).view(1, 4, 4)
+    monkeypatch.setattr(ueraser, "plasma", lambda shape, roughness, draw: field.expand(shape))
+    images, draws = images_of(5, side=4), generator_of(7)
+    torch.rand(3, 5, generator=draws)
+    intensity = 0.5 + 0.5 * torch.rand(5, 1, 1, 1, generator=draws)
+    torch.rand(5, generator=draws)
+    brightened = (images + intensity * (2 * field - 1)).clamp(0, 1)
+    torch.rand(5, generator=draws)
+    stretched = (4 * field * (brightened - 0.5) + 0.5).clamp(0, 1)
+    orders = torch.rand(5, 3, generator=draws).argsort(1)
+    expected = torch.stack([image[order] for image, order in zip(stretched, orders, strict=True)])
+    assert torch.equal(ueraser.augmented(images, 1.0, generator_of(7)), expected)
+
+
 def test_each_augmentation_is_of_about_half_of_the_images(without_trivial, monkeypatch):
     sizes = []
 
