@@ -318,6 +318,21 @@ def test_no_oracle_and_no_attack_is_left_out():
     }
 
 
+def test_data_without_runs_is_said_to_have_none(records):
+    def notes(dataset, runs=records):
+        return catalogue.build("matrix", runs, dataset).notes
+
+    assert notes("folder:photos")[0] == (
+        "There is no run on folder:photos here; there are runs on mnist-sample."
+    )
+    other = [make_record(0.5, dataset="npz:photos.npz", labels={"dataset": "npz:photos.npz"})]
+    assert notes("npz:photo.npz", other)[0].endswith("photos.npz; did you mean 'npz:photos.npz'?")
+    assert (
+        notes("folder:photos", ())[0] == "There is no run on folder:photos here, nor on other data."
+    )
+    assert not any("There is no run" in note for note in notes(SAMPLE))
+
+
 def test_no_cell_is_of_a_run_that_its_defense_refuses():
     cells = catalogue.cells("matrix", (), "cifar10@10000")
     scenarios = {cell.scenario for cell in cells if cell.method == "robust-features"}
