@@ -337,9 +337,11 @@ def _datasets(table: PaperTable, records: Records, dataset: str | None) -> list[
     if table.takes_any and dataset not in dataset_labels():
         return _variants(records, dataset)
     if dataset not in dataset_labels():
+        hint = did_you_mean(dataset, dataset_labels())
+        if split_quick(dataset)[1] is not None:
+            hint = "; data in settings for a CPU is in --table matrix"
         raise UsageError(
-            f"expected a data set among {', '.join(dataset_labels())}, got {dataset!r}"
-            f"{did_you_mean(dataset, dataset_labels())}"
+            f"expected a data set among {', '.join(dataset_labels())}, got {dataset!r}{hint}"
         )
     return [dataset]
 

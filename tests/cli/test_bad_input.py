@@ -33,7 +33,6 @@ HINT = "defend --method hint --dataset TINY "
         (CRAFT + "--profile papr", "it has paper|'papr'|did you mean 'paper'"),
         (CRAFT + "--model mnist_cnn", "cifar-resnet18|did you mean 'mnist-cnn'"),
         (CRAFT + "--preset quik", "one of quick, colour|'quik'|did you mean 'quick'"),
-        ("craft --attack pgd --dataset mnist --preset quick", "got --dataset"),
         (
             CRAFT + "--preset colour",
             "expected --preset colour to choose the data set|--preset quick",

@@ -364,7 +364,7 @@ def test_the_commands_take_attacks_a_ratio_a_preset_and_a_metric(tmp_path):
         (("report", "--table", "matrix", "--metric", "best"), "one of last, peak, batch-norm"),
         (("sweep", "plan", "--table", "matrix", "--attacks", "nosuch"), "an attack (or mix)"),
         (("sweep", "plan", "--table", "2", "--attacks", "pgd"), "poisons that table 2 has"),
-        (("sweep", "plan", "--preset", "quick", "--dataset", "mnist"), "--preset quick to choose"),
+        (("sweep", "plan", "--preset", "quick", "--dataset", "mnist"), "in --table matrix"),
     ],
 )
 def test_what_makes_no_sense_is_refused(words, message, tmp_path):
