@@ -220,7 +220,8 @@ class AttackEntry(Entry):
             asked otherwise; 0.1 is BackdoorBench's.
         norm: of its budget, in a word or two.
         cost: of a poison, in a few words.
-        not_grey: why it does not work on grey images; empty where it does.
+        on_grey: what it does on grey images, in a few words, where that is not what it does on
+            colour; it runs on both.
         against: defenses that it can be crafted against, by its setting of that name.
         labels: labels by the value of one setting, as ``{"noise": {"class": "EM, class-wise"}}``;
             of an attack without a target or trigger.
@@ -242,16 +243,16 @@ class AttackEntry(Entry):
     rho: float = 0.1
     norm: str = "linf"
     cost: str = ""
-    not_grey: str = ""
+    on_grey: str = ""
     against: tuple[str, ...] = ()
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def about(self) -> str:
         """What it does and is for, its norm and cost, on which images, and what it adapts to."""
-        grey = f"not on grey images: {self.not_grey}" if self.not_grey else "grey and colour"
+        images = f"grey ({self.on_grey}) and colour" if self.on_grey else "grey and colour"
         adaptive = f"adaptive against {', '.join(self.against)}" if self.against else ""
-        parts = (super().about, f"norm {self.norm}", self.cost, grey, adaptive)
+        parts = (super().about, f"norm {self.norm}", self.cost, images, adaptive)
         return "; ".join(part for part in parts if part)
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ packages, a file (``--plugin``) or Python (:func:`register`); nothing of theirs 
 table of its kind is asked for. No torch here.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -109,8 +109,14 @@ networks = partial(EntryTable, NetworkEntry)
 datasets = partial(EntryTable, DatasetEntry)
 
 
-def find(kind: str, table: Mapping[str, EntryT], name: str) -> EntryT:
+def find(kind: str, table: Mapping[str, EntryT], name: str, others: Iterable[str] = ()) -> EntryT:
     """The entry of that name.
+
+    Args:
+        kind: in words, for the error.
+        table: where it is looked for.
+        name: as the user wrote it.
+        others: what may be named besides entries.
 
     Raises:
         UsageError: unknown, where the message lists the known ones, or not to be used.
@@ -118,9 +124,10 @@ def find(kind: str, table: Mapping[str, EntryT], name: str) -> EntryT:
     if fault := faults(table).get(name):
         raise UsageError(unusable(kind, name, fault))
     if name not in table:
+        known = [*table, *others]
         raise UsageError(
-            f"expected {kind} among {', '.join(table)}, got {name!r}"
-            f"{did_you_mean(name, table) or '; one of your own comes with --plugin FILE'}"
+            f"expected {kind} among {', '.join(known)}, got {name!r}"
+            f"{did_you_mean(name, known) or '; one of your own comes with --plugin FILE'}"
         )
     return table[name]
 

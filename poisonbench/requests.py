@@ -198,7 +198,9 @@ def read_mix(text: str) -> Mix:
             f"--attack: expected names joined by +, got {text!r}; did you mean {meant!r}?"
         )
     table = attacks()
-    names = tuple(find("an attack (or mix)", table, name).name for name in text.split("+"))
+    # A mix stands alone.
+    kind, mixes = ("an attack", ()) if "+" in text else ("an attack (or mix)", tuple(MIXES))
+    names = tuple(find(kind, table, name, mixes).name for name in text.split("+"))
     if len(set(names)) < len(names):
         raise UsageError(f"--attack: expected each attack once, got {text!r}")
     if len(names) > 1 and (targeted := [name for name in names if table[name].scenario]):

@@ -60,7 +60,7 @@ _CHUNK = 2000
 class Config(AttackConfig):
     """Settings of AR; the defaults are for CIFAR-10."""
 
-    epsilon: float = setting(1.0, "L2 norm of the noise of an image.", low=0)
+    epsilon: float = setting(1.0, "L2 norm of the noise of an image.", over=0)
 
     @property
     def norm(self) -> Norm:

@@ -120,7 +120,7 @@ class BudgetConfig(BaseConfig):
 class AttackConfig(BudgetConfig):
     """What the config of an attack with an epsilon derives from."""
 
-    epsilon: float = setting(8 / 255, "L-infinity budget, in pixels of [0, 1].", low=0, high=1)
+    epsilon: float = setting(8 / 255, "L-infinity budget, in pixels of [0, 1].", over=0, high=1)
 
     @property
     def budget(self) -> float:

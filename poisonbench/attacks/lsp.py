@@ -51,7 +51,7 @@ _CHUNK = 1000
 class Config(AttackConfig):
     """Settings of LSP; the defaults are for CIFAR-10."""
 
-    epsilon: float = setting(6 / 255 * math.sqrt(3072), "L2 norm of the noise of an image.", low=0)
+    epsilon: float = setting(6 / 255 * math.sqrt(3072), "L2 norm of the noise of an image.", over=0)
     patch: int = setting(8, "Side of a patch.", low=1)
 
     @property

@@ -54,7 +54,7 @@ class Config(TriggerConfig):
     """Settings of Narcissus; the defaults are for CIFAR-10."""
 
     clean_label: bool = setting(True, "Poisons are images of the target class: always true.")
-    epsilon: float = setting(16 / 255, "L-infinity budget of poisons, in [0, 1].", low=0, high=1)
+    epsilon: float = setting(16 / 255, "L-infinity budget of poisons, in [0, 1].", over=0, high=1)
     rounds: int = setting(1000, "Passes over the images in which the pattern is learned.", low=1)
     images_a_step: int = setting(350, "Images of a step.", low=1)
     rate: float = setting(0.01, "Learning rate of the pattern, by RAdam.", over=0)

@@ -13,7 +13,9 @@ For each class in turn, of images x (N, C, H, W):
     channels. It is large where the class's images are all far from the colour.
 2.  Take the pair with the largest that no class before took, and set x_p <- c in all its images.
 
-Deviations  Images need not be square. A spread of less than 1e-6 counts as that, as a pixel may
+Deviations  The paper divides by the variance of the distances summed over channels, its code by
+            their standard deviation over images and channels: the code's is taken.
+            Images need not be square. A spread of less than 1e-6 counts as that, as a pixel may
             have one value in all images of a class: MNIST's borders are black, so that corners are
             taken there. Among equals the first in raster order is taken.
 """

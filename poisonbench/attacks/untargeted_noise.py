@@ -47,7 +47,7 @@ class Config(AttackConfig):
     """Settings of the control."""
 
     epsilon: float = setting(
-        8 / 255, "Size, in pixels of [0, 1]: of each value, or of an image's L2 norm.", low=0
+        8 / 255, "Size, in pixels of [0, 1]: of each value, or of an image's L2 norm.", over=0
     )
     norm: Literal["linf", "l2"] = setting("linf", "Of the noise; l2 needs its own epsilon.")
     distribution: Literal["sign", "uniform"] = setting(
@@ -60,7 +60,7 @@ class Config(AttackConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.norm == "linf":
-            require(self.epsilon <= 1, f"epsilon: expected in [0, 1] with linf, got {self.epsilon}")
+            require(self.epsilon <= 1, f"epsilon: expected in (0, 1] with linf, got {self.epsilon}")
         else:
             require(
                 self.epsilon > _LARGEST_PRESET,

@@ -51,6 +51,7 @@ ATTACKS = ours(
         trains=False,
         norm="l2",
         cost="seconds",
+        on_grey="does no harm",
     ),
     AttackEntry(
         "ops",
@@ -59,6 +60,7 @@ ATTACKS = ours(
         trains=False,
         norm="l0",
         cost="seconds",
+        on_grey="does no harm",
     ),
     AttackEntry(
         "cuda",

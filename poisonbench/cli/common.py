@@ -36,7 +36,7 @@ DataRootOption = Annotated[
 PresetOption = Annotated[
     str | None,
     typer.Option(
-        help="For a CPU: quick, the embedded sample, or with --dataset your own images, in both a "
+        help="For a CPU: quick, the embedded sample, or with --dataset any images, in both a "
         "small network and few epochs; colour, 10,000 images of CIFAR-10 and a small network."
     ),
 ]

@@ -71,7 +71,11 @@ def _methods(
     from poisonbench.cli.method_options import method_help
     from poisonbench.core.settings import options_of
 
-    entry = registry.find(kind, table, name)
+    if name in more:
+        of_attacks = "an option takes its attack's name, as --dc.rounds 50"
+        show({name: more[name]}, [f"{name}: {more[name]}; {of_attacks}"], json)
+        return
+    entry = registry.find(kind, table, name, more)
     helps = {option.flag: option.help for option in options_of(entry.load().Config)}
     show(helps, [method_help(entry)], json)
 

@@ -18,7 +18,7 @@ from poisonbench.registry import attacks
 from poisonbench.requests import DEFAULT_DATASET
 from poisonbench.results.records import ClaimLabel
 from poisonbench.results.store import Store
-from poisonbench.tables.cells import COLOUR_PART, PAPERS_OWN, SAMPLE_DATASET, TARGETED_SAMPLE
+from poisonbench.tables.cells import COLOUR_PART, SAMPLE_DATASET, TARGETED_SAMPLE
 
 if TYPE_CHECKING:
     from poisonbench.runs.context import RunContext
@@ -103,8 +103,8 @@ def choose_dataset(
     """The data set that was asked for, or a preset's; ``attack`` as the user wrote it.
 
     A preset's is one for targeted attacks where the attack is, or where that is said. With
-    ``quick`` any data may be named that has no part of its own for a CPU: it is taken with a small
-    network and few epochs.
+    ``quick`` any data may be named: it is taken with a small network and few epochs, under a name
+    that no paper's table has a cell of, or as it is where its own settings are for a CPU.
 
     Raises:
         UsageError: an unknown preset, or one beside another data set.
@@ -116,13 +116,12 @@ def choose_dataset(
         is_targeted = is_targeted or (entry is not None and bool(entry.scenario))
         quick = TARGETED_SAMPLE if is_targeted else DEFAULT_DATASET
         chosen = COLOUR_PART if preset == "colour" else quick
-        if preset == "quick" and dataset is not None and _is_users(dataset):
-            return quick_name(dataset)
+        if preset == "quick" and dataset is not None:
+            return dataset if _is_for_cpu(dataset) else quick_name(dataset)
     if dataset is not None and dataset != chosen:
-        own = "" if preset == "quick" else "; with data of your own, take --preset quick"
         raise UsageError(
-            f"expected --preset {preset} to choose the data set, got --dataset {dataset} as well"
-            + own
+            f"expected --preset {preset} to choose the data set, got --dataset {dataset} as well; "
+            "with data that you name, take --preset quick"
         )
     if chosen is None:
         text = f"data set: {DEFAULT_DATASET}, embedded; the paper's are --dataset mnist and cifar10"
@@ -130,7 +129,7 @@ def choose_dataset(
     return chosen or DEFAULT_DATASET
 
 
-def _is_users(dataset: str) -> bool:
-    """Whether data is a user's own, or at least none that a preset is a part of."""
-    name = split_quick(dataset)[0].partition("@")[0]
-    return name not in {*PAPERS_OWN, SAMPLE_DATASET}
+def _is_for_cpu(dataset: str) -> bool:
+    """Whether data has settings for a CPU of its own: the sample and its parts, colour's part."""
+    base = split_quick(dataset)[0]
+    return base.partition("@")[0] == SAMPLE_DATASET or base == COLOUR_PART

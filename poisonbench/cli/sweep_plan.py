@@ -44,9 +44,11 @@ class _PlanOptions:
     preset: str | None = common.option(
         None,
         "quick or colour: only the part of MNIST or CIFAR-10 that a CPU trains on; quick with "
-        "--dataset: your own images with settings for a CPU.",
+        "--dataset, for --table matrix: any images with settings for a CPU.",
     )
-    trials: int | None = common.option(None, "Trials of each cell; 5 by default.", min=1)
+    trials: int | None = common.option(
+        None, "Trials of each cell; the table's own number if not said.", min=1
+    )
     reading: str | None = common.option(
         None, f"In this reading of the mix: {', '.join(READINGS)}; {DEFAULT_READING} if not said."
     )

@@ -17,7 +17,7 @@ Algorithm  for every batch, after crop and flip (numbers reappear below)
 
 Forms      "full" compares draws in the first 60 of 200 epochs (as a share of the run's) and then
            takes one; "lite" always takes one; "max" always compares (UEraser, -lite, -max).
-           APBench runs "max".
+           APBench runs "max" at probability 1.
 Deviations The reference goes back through all draws in one batch; only those of the largest loss
            have a gradient, so here the choice is a forward pass over all draws, with the batch
            statistics of all as there, and the step is on the chosen ones alone, whose statistics

@@ -14,7 +14,7 @@ TABLE = table_of(
         Column("bdr", "bit depth 2", "bit-depth"),
         Column("gray", "grayscale", "grayscale"),
         Column("jpeg", "JPEG 10", "jpeg", {"quality": 10}),
-        Column("umax", "UEraser-max", "ueraser", {"form": "max"}),
+        Column("umax", "UEraser-max", "ueraser", {"form": "max", "probability": 1.0}),
         Column("avatar", "AVATAR"),
         Column("at", "AT", "at"),
     ),

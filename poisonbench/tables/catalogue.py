@@ -14,6 +14,7 @@ from poisonbench import registry
 from poisonbench.core.errors import UsageError
 from poisonbench.core.quick_names import same_place, split_quick
 from poisonbench.core.settings import did_you_mean
+from poisonbench.entries import shown_name
 from poisonbench.registry import DEFAULT_READING, READINGS
 from poisonbench.requests import RunRequest, read_mix
 from poisonbench.results import published
@@ -253,6 +254,7 @@ def build(
     has_reading = is_of_mix and not poisons
     named = ", ".join(f"{name} ({attacks})" for name, attacks in (poisons or {}).items())
     notes = [
+        _without_runs(dataset, names, every_run) if dataset and not blocks else "",
         f"The runs above rho 0 are on {named}." if named else "",
         f"Published: {source.citation}; {source.plus_minus}." if source else "",
         table.remark,
@@ -338,9 +340,11 @@ def _datasets(table: PaperTable, records: Records, dataset: str | None) -> list[
     if table.takes_any and dataset not in dataset_labels():
         return _variants(records, dataset)
     if dataset not in dataset_labels():
+        hint = did_you_mean(dataset, dataset_labels())
+        if split_quick(dataset)[1] is not None:
+            hint = "; data in settings for a CPU is in --table matrix"
         raise UsageError(
-            f"expected a data set among {', '.join(dataset_labels())}, got {dataset!r}"
-            f"{did_you_mean(dataset, dataset_labels())}"
+            f"expected a data set among {', '.join(dataset_labels())}, got {dataset!r}{hint}"
         )
     return [dataset]
 
@@ -390,6 +394,15 @@ def _several_poisons(compared: Sequence[Comparison], records: Records) -> list[s
     name, rho, *_ = rows[0]
     more = f" and {len(rows) - 1} more" if rows[1:] else ""
     return [f"Rows of several poisons: {name} at rho {rho:g}{more} (--poison)."]
+
+
+def _without_runs(dataset: str, names: Sequence[str], records: Records) -> str:
+    """A sentence on data that has no runs, and what has some; empty where it has."""
+    if any(is_run_on(record, name) for record in records for name in names):
+        return ""
+    used = sorted({shown_name(table_name(record)) for record in records})
+    others = f"; there are runs on {', '.join(used)}" if used else ", nor on other data"
+    return f"There is no run on {dataset} here{others}{did_you_mean(dataset, used) or '.'}"
 
 
 def _left_out(names: Sequence[str], compared: Sequence[Comparison], records: Records) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from poisonbench import registry
-from poisonbench.core.settings import percent_text, value_text
+from poisonbench.core.settings import flag_of, percent_text, value_text
 from poisonbench.results.records import RunRecord
 from poisonbench.tables import run_groups
 from poisonbench.tables.cells import distinct_trials, paired
@@ -43,8 +43,11 @@ def sentences(records: Records, dataset: str | None = None) -> list[str]:
         UsageError: no run is on that data set.
     """
     text: list[str] = []
-    for name, rows in run_groups.grouped(records, _speaks, dataset, "at all").items():
-        runs = [record for row in rows for record in row]
+    silent: list[RunRecord] = []
+    for name, rows in run_groups.grouped(records, lambda _: True, dataset, "at all").items():
+        every = [record for row in rows for record in row]
+        runs = list(filter(_speaks, every))
+        silent += (run for run in every if not _speaks(run))
         controls: dict[str, list[RunRecord]] = {}
         for run in runs:
             spec = run.spec
@@ -53,16 +56,36 @@ def sentences(records: Records, dataset: str | None = None) -> list[str]:
         clean = {model: _accuracy(distinct_trials(group)) for model, group in controls.items()}
         for group in _by_poison([run for run in runs if run.spec.poison is not None]):
             text += _of_poison(f"On {name}, {_made_of(group)}", group, clean)
-    return [*text, NEXT] if text else ["No poison has a run of plain training yet."]
+    return [*text, NEXT] if text else [_nothing_to_say(silent)]
+
+
+def _nothing_to_say(silent: Sequence[RunRecord]) -> str:
+    """What lacks where no poison has plain training, and what there is, set aside for settings."""
+    plain = [run for run in silent if run.spec.method == "none" and run.spec.poison is not None]
+    if not plain:
+        return "No poison has a run of plain training yet."
+    flags = sorted({flag_of(name) for run in plain for name in _own_settings(run)})
+    return (
+        f"{len(plain)} run(s) of plain training on poisons are in settings of their own "
+        f"({', '.join(flags)}), of which nothing is said here: `poisonbench report --runs` shows "
+        "them. No poison has a run of plain training without such options yet; run `poisonbench "
+        "defend --method none` without them, on the poison and on clean data (--clean)."
+    )
 
 
 def _speaks(record: RunRecord) -> bool:
     """Whether nothing was set but the poison, its draw and scenario, or a form of the defense."""
+    return not _own_settings(record)
+
+
+def _own_settings(record: RunRecord) -> list[str]:
+    """What was set besides the poison, its draw and scenario, and the form of the defense."""
     method = record.spec.method
-    return all(
-        "." in name or name in _OF_POISON or registry.makes_form(method, name, value)
+    return [
+        name
         for name, value in record.labels.overrides.items()
-    )
+        if not ("." in name or name in _OF_POISON or registry.makes_form(method, name, value))
+    ]
 
 
 def _by_poison(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:

@@ -76,3 +76,8 @@ def test_it_is_learned_for_the_target_class_within_its_budget():
 def test_labels_are_kept_always():
     with pytest.raises(ValueError, match="clean_label: expected true"):
         narcissus.Config(clean_label=False)
+
+
+def test_a_budget_of_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"epsilon: expected in \(0, 1\], got 0.0"):
+        config_of(epsilon=0.0)

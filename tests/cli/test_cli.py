@@ -35,6 +35,28 @@ def test_version_and_help():
     assert outcome.err == ""
 
 
+def test_the_help_of_trials_leaves_their_number_to_the_table():
+    words = " ".join(done("sweep", "plan", "--help").out.split())
+    assert "Trials of each cell; the table's own number if not said." in words
+
+
+def test_attacks_that_do_no_harm_on_grey_images_say_so():
+    rows = done("list", "attacks", "--json").json
+    harmless = {name for name, text in rows.items() if "grey (does no harm) and colour" in text}
+    assert harmless == {"ar", "ops"}
+    assert "; grey and colour" in rows["pgd"]
+
+
+def test_a_mix_is_shown_like_an_attack():
+    assert done("list", "attacks", "mix-no-durp").out == (
+        "mix-no-durp: equal shares of pgd, dap, dc, no DURP; an option takes its attack's name, "
+        "as --dc.rounds 50\n"
+    )
+    assert done("list", "attacks", "mix-no-durp", "--json").json == {
+        "mix-no-durp": "equal shares of pgd, dap, dc, no DURP"
+    }
+
+
 def test_json_is_one_object_everywhere(tiny, filled, artefact, results):
     words = ("--dataset", tiny, "--results", results, "--json")
     lines = [

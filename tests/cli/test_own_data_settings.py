@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from helpers.command_line import done, last_line, records_of, refused
+from helpers.synthetic_runs import make_record
 from poisonbench.cli import long_work
 from poisonbench.cli.long_work import remark_on_long_work
 from poisonbench.cli.session import choose_dataset
@@ -15,6 +16,7 @@ from poisonbench.runs.context import RunContext
 from poisonbench.runs.defend import resolve_run
 from poisonbench.runs.estimates import Estimate
 from poisonbench.sweep.plan import read_plan
+from poisonbench.tables import catalogue
 
 
 @pytest.mark.parametrize(
@@ -24,8 +26,15 @@ from poisonbench.sweep.plan import read_plan
         ("npz:a.npz", "npz@quick:a.npz"),
         ("fashion-mnist", "fashion-mnist@quick"),
         ("folder@quick-mnist-cnn-3:photos", "folder@quick:photos"),
-        # What has a part for a CPU.
+        # No paper's table has a cell of it.
+        ("mnist", "mnist@quick"),
+        ("cifar10@500", "cifar10@500@quick"),
+        ("mnist@32x32", "mnist@32x32@quick"),
+        # What is for a CPU already.
         ("mnist-sample", "mnist-sample"),
+        ("mnist-sample@500", "mnist-sample@500"),
+        ("mnist-sample@32x32", "mnist-sample@32x32"),
+        ("cifar10@10000", "cifar10@10000"),
         (None, "mnist-sample"),
     ],
 )
@@ -33,18 +42,20 @@ def test_quick_takes_any_data_with_a_small_network(dataset, chosen):
     assert choose_dataset(dataset, "quick", True) == chosen
 
 
-@pytest.mark.parametrize(
-    ("dataset", "preset"),
-    [
-        ("mnist", "quick"),
-        ("cifar10@500", "quick"),
-        ("mnist-sample@500", "quick"),
-        ("folder:photos", "colour"),
-    ],
-)
-def test_data_with_a_part_of_its_own_has_no_other_quick_settings(dataset, preset):
-    with pytest.raises(UsageError, match=f"--preset {preset} to choose the data set"):
-        choose_dataset(dataset, preset, True)
+@pytest.mark.parametrize("dataset", ["folder:photos", "cifar10"])
+def test_colour_takes_no_other_data(dataset):
+    with pytest.raises(UsageError, match=r"--preset colour to choose .* take --preset quick"):
+        choose_dataset(dataset, "colour", True)
+
+
+def test_a_paper_s_data_in_quick_settings_is_in_no_cell_of_the_paper():
+    about = {"dataset": "mnist@quick", "is_paper_dataset": False}
+    run = make_record(0.5, labels=about)
+    for cell in catalogue.cells("2", [run], "mnist"):
+        assert not cell.select([run])
+    assert [cell for cell in catalogue.cells("matrix", [run], "mnist@quick") if cell.select([run])]
+    with pytest.raises(UsageError, match=r"got 'mnist@quick'; data in .* is in --table matrix"):
+        catalogue.cells("2", (), "mnist@quick")
 
 
 def test_runs_in_settings_for_a_cpu_have_tables_that_name_them(tiny, results, tmp_path):

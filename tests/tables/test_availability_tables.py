@@ -69,7 +69,7 @@ def test_what_columns_are_called_there_and_here():
         "bdr": ("bit-depth", {}),
         "gray": ("grayscale", {}),
         "jpeg": ("jpeg", {"quality": 10}),
-        "umax": ("ueraser", {"form": "max"}),
+        "umax": ("ueraser", {"form": "max", "probability": 1.0}),
         "avatar": ("", {}),
         "at": ("at", {}),
     }

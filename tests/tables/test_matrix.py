@@ -346,6 +346,21 @@ def test_no_oracle_and_no_attack_is_left_out():
     }
 
 
+def test_data_without_runs_is_said_to_have_none(records):
+    def notes(dataset, runs=records):
+        return catalogue.build("matrix", runs, dataset).notes
+
+    assert notes("folder:photos")[0] == (
+        "There is no run on folder:photos here; there are runs on mnist-sample."
+    )
+    other = [make_record(0.5, dataset="npz:photos.npz", labels={"dataset": "npz:photos.npz"})]
+    assert notes("npz:photo.npz", other)[0].endswith("photos.npz; did you mean 'npz:photos.npz'?")
+    assert (
+        notes("folder:photos", ())[0] == "There is no run on folder:photos here, nor on other data."
+    )
+    assert not any("There is no run" in note for note in notes(SAMPLE))
+
+
 def test_no_cell_is_of_a_run_that_its_defense_refuses():
     cells = catalogue.cells("matrix", (), "cifar10@10000")
     scenarios = {cell.scenario for cell in cells if cell.method == "robust-features"}
@@ -378,7 +393,7 @@ def test_the_commands_take_attacks_a_ratio_a_preset_and_a_metric(tmp_path):
         (("sweep", "plan", "--table", "matrix", "--attacks", "nosuch"), "an attack (or mix)"),
         (("sweep", "plan", "--table", "2", "--attacks", "pgd"), "poisons that table 2 has"),
         (("sweep", "plan", "--table", "2", "--rho", "0.5"), "it has 0, 0.2, 0.4, 0.6, 0.8, 1"),
-        (("sweep", "plan", "--preset", "quick", "--dataset", "mnist"), "--preset quick to choose"),
+        (("sweep", "plan", "--preset", "quick", "--dataset", "mnist"), "in --table matrix"),
     ],
 )
 def test_what_makes_no_sense_is_refused(words, message, tmp_path):

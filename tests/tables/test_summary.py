@@ -153,6 +153,21 @@ def test_other_settings_and_runs_without_a_control_do_not_speak():
     assert sentences([CLEAN, custom]) == ["No poison has a run of plain training yet."]
 
 
+def test_plain_training_in_other_settings_is_named_where_there_is_no_other():
+    short = {"overrides": {"epochs": 1, "learning_rate": 0.1, "poison_trial": 0}}
+    other = [poisoned(0.5, labels=short), poisoned(0.6, trial=1, labels=short)]
+    for runs in (other, [CLEAN, *other]):
+        for dataset in (None, "mnist"):
+            (line,) = sentences(runs, dataset)
+            assert line.startswith(
+                "2 run(s) of plain training on poisons are in settings of their own "
+                "(--epochs, --learning-rate), of which nothing is said here"
+            )
+            assert "without such options yet; run `poisonbench defend --method none`" in line
+    # They are of no interest beside one that can be spoken of.
+    assert sentences([CLEAN, *other, poisoned(0.3, trial=2)])[1:] == [NEXT]
+
+
 def test_an_unknown_data_set_is_refused():
     with pytest.raises(UsageError, match="expected a data set"):
         sentences([CLEAN], "cifar11")
