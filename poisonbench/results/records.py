@@ -165,7 +165,9 @@ class Metrics(JsonPart, frozen=True, kw_only=True):
         batch_statistics_accuracy: a diagnostic beside the test accuracy: the same weights with
             batch norm's statistics of each (class-balanced) test batch; null without batch norm.
         peak_accuracy: test accuracy of the weights after the epoch of the highest validation
-            accuracy, the first of equals: what stopping early by clean images would have given.
+            accuracy, the first of equals: what stopping early by clean images would have given. Of
+            a recipe that recalibrates batch norm, after the last epoch, it is in no table: the
+            weights of an earlier one are as they were trained.
         per_class_accuracy: of the test split, in order of the labels.
         attack_success: whether the target was hit; null without one, as is target.
         trigger: null of a poison without one.

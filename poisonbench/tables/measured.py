@@ -74,8 +74,11 @@ def average_diagnostic(
         keys: what the cell is about.
         records: its runs.
         name: the metric: ``batch_statistics_accuracy``, of the same weights by batch norm's
-            statistics of each test batch, or ``peak_accuracy``.
+            statistics of each test batch, or ``peak_accuracy``, which runs that recalibrate batch
+            norm do not have: they do so after the last epoch, and not the peak's weights.
     """
+    if name == "peak_accuracy":
+        records = [run for run in records if not run.spec.training.recalibrate]
     values = {
         run.id: value for run in records if isinstance(value := getattr(run.metrics, name), float)
     }

@@ -259,6 +259,23 @@ def test_other_metrics_have_cells_of_the_runs_that_know_them(records, metric, ke
     assert quantities == {"test_accuracy", f"{metric}_accuracy"}
 
 
+def test_runs_that_recalibrate_have_no_peak(records):
+    """They recalibrate after the last epoch: the peak's weights may be an earlier one's."""
+    about = {
+        "attack": "pgd",
+        "method": "bn-recalibrate",
+        "training": {"recalibrate": 1.0},
+        "metrics": {"peak_accuracy": 0.7, "batch_statistics_accuracy": 0.6},
+    }
+    records = [*records, run(0.5, **about)]
+    for key, shown in (
+        ("matrix", "50.00 (1)"),
+        ("matrix-peak", "-"),
+        ("matrix-batch-norm", "60.00 (1)"),
+    ):
+        assert grid(records, key)[1]["PGD"]["BN recalibrated"] == shown
+
+
 def test_targets_have_a_grid_of_their_own_whose_worst_case_is_of_many_trials():
     hit = [False, *[True] * 7]
     runs = [
