@@ -41,7 +41,7 @@ def test_the_example_is_an_attack_within_its_budget():
         example.Config(power=0)
 
 
-@pytest.mark.parametrize("epsilon", [-0.1, 1.1])
+@pytest.mark.parametrize("epsilon", [-0.1, 0.0, 1.1])
 def test_the_budget_is_checked_for_every_attack(epsilon):
-    with pytest.raises(ValueError, match=r"epsilon: expected in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"epsilon: expected in \(0, 1\]"):
         base.AttackConfig(epsilon=epsilon)

@@ -57,7 +57,7 @@ def test_a_run_names_the_adaptive_poison(tiny, results):
 
 def test_gradient_matching_with_surrogates_under_hint(tiny, results):
     """Snapshots of a training under a defense, at epochs before its end too."""
-    words = ("--attack", "gm", "--steps", "2", "--restarts", "1", "--surrogates", "2", *SHORT)
+    words = ("--attack", "gm", "--steps", "20", "--restarts", "1", "--surrogates", "2", *SHORT)
     words += ("--stagger", "full", "--rho", "0.02")
     plain = crafted(results, tiny, *words)
     poison = crafted(results, tiny, *words, "--against", "hint")
