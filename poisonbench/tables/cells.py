@@ -108,11 +108,12 @@ class Cell:
         spec, targeting = record.spec, record.spec.targeting
         # A targeted attack's clean control is no clean run of an untargeted table.
         scenario = None if targeting is None else targeting.scenario
+        # What tells most runs apart comes first: a table asks each of its cells about every run.
         return (
-            is_run_on(record, self.dataset)
-            and spec.method == self.method
-            and self._has_settings(record.labels)
+            spec.method == self.method
             and _same(spec.rho, self.rho)
+            and is_run_on(record, self.dataset)
+            and self._has_settings(record.labels)
             and (spec.poison is None or spec.poison.attacks == list(self.attacks))
             and scenario == self.scenario
             and (targeting is None or _same(targeting.rho, self.rho))
