@@ -49,11 +49,27 @@ class Comparison(Judged):
 
     Attributes:
         test: that of the difference, in words; null where there is none.
+        images: how many test images the accuracy of a single run is a share of, where the cell's
+            interval is to be over them; null where it is over runs.
     """
 
     measured: Statistic | None
     published: Statistic | None
     test: str | None = None
+    images: int | None = None
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The 95 % interval of what was measured: Student's over runs, Wilson's over trials.
+
+        Of a single run over its test images, where they are known: other images might say so much,
+        and of other trainings it says nothing. Null where there is none.
+        """
+        if isinstance(self.measured, Summary) and self.images is not None:
+            return wilson(round(self.measured.mean * self.images), self.images)
+        if isinstance(self.measured, Summary | Proportion):
+            return interval(self.measured)
+        return None
 
     @property
     def difference(self) -> float | None:
@@ -80,7 +96,7 @@ class Comparison(Judged):
         """Plain JSON values: keys, fractions, record ids."""
         measured = _as_json(self.measured)
         if isinstance(self.measured, Summary | Proportion):
-            measured["low"], measured["high"] = interval(self.measured) or (None, None)
+            measured["low"], measured["high"] = self.ends or (None, None)
         has_unit = isinstance(self.measured or self.published, Summary | Proportion)
         return {
             **self.keys,

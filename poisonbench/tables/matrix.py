@@ -16,7 +16,7 @@ from poisonbench import registry
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Proportion, Summary
 from poisonbench.tables.cells import Cell, device_of, is_run_on, is_timed
-from poisonbench.tables.comparisons import Block, Comparison, interval
+from poisonbench.tables.comparisons import Block, Comparison
 from poisonbench.tables.layout import DASH, show_number
 from poisonbench.tables.matrix_cells import RHOS, TRIALS, against_text, cells_of
 from poisonbench.tables.measured import (
@@ -36,12 +36,21 @@ Metric = Callable[[Mapping[str, Any], Sequence[RunRecord]], Comparison]
 
 def last_accuracy(keys: Mapping[str, Any], runs: Sequence[RunRecord]) -> Comparison:
     """Test accuracy of the weights after the last epoch, the rule of all tables."""
-    return compare_accuracy(keys, runs, None, trials=TRIALS)
+    return _over_images(compare_accuracy(keys, runs, None, trials=TRIALS), runs)
 
 
 def diagnostic(name: str, keys: Mapping[str, Any], runs: Sequence[RunRecord]) -> Comparison:
     """An accuracy of the runs that have it beside the test accuracy."""
-    return average_diagnostic(keys, runs, name) or last_accuracy(keys, ())
+    figure = average_diagnostic(keys, runs, name)
+    return last_accuracy(keys, ()) if figure is None else _over_images(figure, runs)
+
+
+def _over_images(figure: Comparison, runs: Sequence[RunRecord]) -> Comparison:
+    """The same; of a single run, as of its success, with an interval over its test images."""
+    tests = [run.outcomes.test for run in runs if run.id in figure.records]
+    if len(tests) != 1 or tests[0] is None:
+        return figure
+    return replace(figure, images=tests[0].count)
 
 
 @dataclass(frozen=True)
@@ -208,11 +217,11 @@ def _trigger_grid(
 def _text(figure: Comparison | None, *, is_share: bool = False) -> str:
     """``73.54 [61.2, 85.9] (5)``: mean, interval, trials; or targets hit of trials.
 
-    A share of one run's images is shown as such a mean, with Wilson's interval.
+    A share of one run's images is shown as such a mean.
     """
     if figure is None or not isinstance(figure.measured, Summary | Proportion):
         return DASH
-    ends = interval(figure.measured)
+    ends = figure.ends
     shown = "" if ends is None else " [{:.1f}, {:.1f}]".format(*(100 * _share(x) for x in ends))
     is_count = isinstance(figure.measured, Proportion) and not is_share
     trials = "" if is_count else f" ({len(figure.records)})"
@@ -290,8 +299,7 @@ def _value(figure: Comparison) -> float:
 
 def _least_hit(figure: Comparison) -> float:
     """The lower end of the interval of a share of targets."""
-    measured = figure.measured
-    ends = interval(measured) if isinstance(measured, Proportion) else None
+    ends = figure.ends if isinstance(figure.measured, Proportion) else None
     return _value(figure) if ends is None else ends[0]
 
 
@@ -312,7 +320,7 @@ def table_of(what: str, metric: Metric) -> PaperTable:
         title=f"attacks against defenses, each alone, {what}",
         cells=cells_of,
         blocks=partial(_blocks, metric),
-        remark="Mean [95 % interval] (runs), or targets hit; worst case: docs/tables.md.",
+        remark="Mean [95 % interval] (runs), or targets hit; one run, worst case: docs/tables.md.",
         notes=_notes,
         datasets=(),
         is_targeted=None,
