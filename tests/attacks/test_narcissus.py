@@ -57,6 +57,34 @@ def test_the_first_step_by_finite_differences():
     torch.testing.assert_close(learned, expected, rtol=1e-4, atol=1e-9)
 
 
+def slope_at(task, pattern):
+    pattern = pattern.clone().requires_grad_()
+    return torch.autograd.grad(loss_at(task, pattern), pattern)[0]
+
+
+def test_later_steps_are_rectified_adams():
+    """Liu et al., ICLR 2020, algorithm 2, in loops by hand: the sixth step is the first adapted."""
+    task, config = task_of(), config_of(rounds=8, rate=0.02, epsilon=0.5)
+    expected = torch.zeros_like(task.images[0])
+    first, second = torch.zeros_like(expected), torch.zeros_like(expected)
+    limit, adapted = 2 / (1 - 0.999) - 1, []
+    for step in range(1, 9):
+        slope = slope_at(task, expected)
+        first = 0.9 * first + 0.1 * slope
+        second = 0.999 * second + 0.001 * slope**2
+        mean = first / (1 - 0.9**step)
+        length = limit - 2 * step * 0.999**step / (1 - 0.999**step)
+        if length > 5:
+            adapted.append(step)
+            over = (length - 4) * (length - 2) * limit
+            under = (limit - 4) * (limit - 2) * length
+            root = (second.sqrt() + 1e-8) / (1 - 0.999**step) ** 0.5
+            mean = (over / under) ** 0.5 * mean / root
+        expected = (expected - 0.02 * mean).clamp(-0.5, 0.5)
+    assert adapted == [6, 7, 8]
+    torch.testing.assert_close(narcissus.learn(task, config), expected, rtol=1e-4, atol=1e-7)
+
+
 def test_it_is_learned_for_the_target_class_within_its_budget():
     calls = []
     task = task_of(report=lambda done, total: calls.append((done, total)))
