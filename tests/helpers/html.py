@@ -3,7 +3,7 @@
 from html.parser import HTMLParser
 
 #: Elements that have no end.
-VOID = {"meta", "link", "img", "input", "br", "hr", "path", "circle", "rect"}
+VOID = {"meta", "link", "img", "input", "br", "wbr", "hr", "path", "circle", "rect"}
 
 
 class Document(HTMLParser):
