@@ -15,7 +15,9 @@ Algorithm  for every batch, after augmentation (shared/adversarial_batches.py)
 
 Settings   APBench's: radius 8/255, 10 steps of 2/255. ISS trains at .031 in steps of .007.
 Where      it gives accuracy on clean images away, and does not help where a poison is out of the
-           ball's reach: against OPS both papers print less than 16 %.
+           ball's reach: against OPS both papers print less than 16 %. A radius as large as the
+           poison's comes on top of it: on digits nothing robust is then left to be learned
+           (docs/findings.md, "The field as it is").
 Scenarios  the search goes through the whole network; in transfer the head alone learns from it.
 Deviations The start is uniform in the ball, as Madry's; APBench's is normal, of deviation 2/255.
            MNIST's bound is the untargeted attacks', as CIFAR-10's is.
