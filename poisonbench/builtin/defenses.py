@@ -148,8 +148,9 @@ DEFENSES = ours(
         "at",
         "adversarial training at the largest loss, plain",
         label="Adversarial training",
-        when="against untargeted poisons of small L-infinity norm",
+        when="against untargeted poisons of small L-infinity norm, at half their bound: at:0.5",
         cost="eight times as much, half of that in the presets for a CPU",
+        labels={"radius_share": {0.5: "AT, half radius"}},
     ),
     DefenseEntry(
         "bn-recalibrate",

@@ -59,6 +59,22 @@ def test_batches_are_in_the_box_and_the_model_is_left_as_it_is():
     assert all(map(torch.equal, before.values(), model.state_dict().values()))
 
 
+def test_half_the_radius_is_the_search_in_a_ball_half_as_large():
+    model, data = network().train(), split(12)
+    images = data.images.float() / 255
+    state = state_of(model, data, split(4, 1))
+    half, small, whole = (
+        at.build(at.Config(steps=4, **settings), recipe()).perturb_batch(state, images, data.labels)
+        for settings in (
+            {"epsilon": 0.1, "radius_share": 0.5},
+            {"epsilon": 0.05},
+            {"epsilon": 0.1},
+        )
+    )
+    assert torch.equal(half, small)
+    assert (whole - images).abs().max() > 0.05 + 1e-6
+
+
 def test_it_is_atdas_search_in_linf_without_early_stopping():
     """Both start at the same draws and step alike."""
     plain = at.build(at.Config(epsilon=0.05, steps=6, step_ratio=0.25), recipe())
