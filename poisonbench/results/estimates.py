@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poisonbench.results.statistics import SIGNIFICANCE, Summary, Verdict, summarise
@@ -63,7 +64,7 @@ class Estimate:
 
     def interval(self) -> tuple[float, float]:
         """Banerjee's 95 % interval of the true difference."""
-        half = float(self._half_width(SIGNIFICANCE / 2, self._variances))
+        half = float(self.half_width(SIGNIFICANCE / 2, self._variances))
         return self.effect - half, self.effect + half
 
     def p_above(self, value: float) -> float:
@@ -82,24 +83,15 @@ class Estimate:
         """
         import numpy as np
         from scipy.special import ndtr
-        from scipy.stats import chi2
 
-        quantiles = (np.arange(_POINTS) + 0.5) / _POINTS
-        drawn = [
-            np.array([part.variance])
-            if part.df > _KNOWN
-            else part.variance * chi2.ppf(quantiles, part.df) / part.df
-            for part in self.parts
-        ]
-        variances = np.meshgrid(*drawn, indexing="ij", sparse=True)
-        half = self._half_width(SIGNIFICANCE, variances)
+        half, wide = _half_widths(self)
 
         def under(limit: NDArray[Any] | float) -> NDArray[Any]:
             return np.asarray(ndtr((limit - effect) / math.sqrt(self.variance)))
 
         if isinstance(rule, EquivalenceRule):
             room = rule.delta - half
-            far = np.maximum(self._half_width(SIGNIFICANCE / 2, variances), room)
+            far = np.maximum(wide, room)
             equivalent = np.where(room > 0, under(room) - under(-room), 0.0)
             differs = 1 - under(far) + under(-far)
             return _with_rest({Verdict.DIFFERS: differs, Verdict.EQUIVALENT: equivalent})
@@ -112,7 +104,7 @@ class Estimate:
     def _variances(self) -> list[float]:
         return [part.variance for part in self.parts]
 
-    def _half_width(self, tail: float, variances: Sequence[Any]) -> Any:
+    def half_width(self, tail: float, variances: Sequence[Any]) -> Any:
         """Half the interval without a tail on each side, were these the parts' variances."""
         import numpy as np
         from scipy.special import ndtri, stdtrit
@@ -132,7 +124,7 @@ class Estimate:
             return 1 - self._tail(-distance)
 
         def excess(tail: float) -> float:
-            return float(self._half_width(tail, self._variances)) - distance
+            return float(self.half_width(tail, self._variances)) - distance
 
         smallest = 1e-12
         if excess(smallest) < 0:
@@ -141,6 +133,33 @@ class Estimate:
         if excess(0.5) >= 0:
             return 0.5
         return float(brentq(excess, smallest, 0.5, xtol=1e-14))
+
+
+@lru_cache(maxsize=64)
+def _half_widths(estimate: Estimate) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Half the 90 % and the 95 % interval that runs would have, equally probable pairs.
+
+    They are asked for once for each true difference that a search for a power tries.
+    """
+    import numpy as np
+    from scipy.stats import chi2
+
+    quantiles = (np.arange(_POINTS) + 0.5) / _POINTS
+    drawn = [
+        np.array([part.variance])
+        if part.df > _KNOWN
+        else part.variance * chi2.ppf(quantiles, part.df) / part.df
+        for part in estimate.parts
+    ]
+    variances = np.meshgrid(*drawn, indexing="ij", sparse=True)
+    both = [
+        np.ravel(estimate.half_width(tail, variances)) for tail in (SIGNIFICANCE, SIGNIFICANCE / 2)
+    ]
+    if both[0].size > _POINTS**2:
+        # Neighbours in size are as good as their mean: as many are left as of two variances.
+        order = np.argsort(both[0], kind="stable")
+        both = [half[order].reshape(_POINTS**2, -1).mean(1) for half in both]
+    return both[0], both[1]
 
 
 def _with_rest(words: Mapping[Verdict, NDArray[Any]]) -> dict[Verdict, float]:
