@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import typer
 
@@ -34,6 +34,7 @@ from poisonbench.tables.poison_selection import (
     ratios_of,
 )
 from poisonbench.tables.render import FORMATS, check_format, print_rich, render
+from poisonbench.tables.selection import check_names
 from poisonbench.tables.summary import sentences
 
 #: Exit code of ``--check`` when a figure differs from the paper's or a claim is refuted.
@@ -63,6 +64,13 @@ class _ReportOptions:
     metric: str | None = common.option(
         None,
         f"With --table matrix, what a cell averages: {', '.join(METRICS)}; last if not said.",
+    )
+    methods: str = common.option(
+        "",
+        "With --table matrix, only these defenses, separated by commas; jpeg:10 is a form of one.",
+    )
+    attacks: str = common.option(
+        "", "With --table matrix, only clean runs and these attacks, separated by commas."
     )
     format: str | None = common.option(None, f"One of {', '.join(FORMATS)}; rich if not said.")
     poison: list[str] | None = common.option(
@@ -97,7 +105,12 @@ def report(options: _ReportOptions) -> None:
     """
     number = _table_of(options)
     dataset, quiet = options.dataset, options.quiet
+    wanted: dict[str, Any] = {
+        "methods": common.names_in(options.methods),
+        "attacks": common.names_in(options.attacks),
+    }
     kind = _check_options(options, number)
+    check_names(**wanted)
     reading = catalogue.find_reading(number, options.reading)
     store = Store(options.results)
     cards = _cards(options.poison or (), store)
@@ -123,10 +136,10 @@ def report(options: _ReportOptions) -> None:
     elif options.runs:
         table = build_runs(records, dataset)
     else:
-        table = catalogue.build(number, records, dataset, chosen, reading)
+        table = catalogue.build(number, records, dataset, chosen, reading, **wanted)
     if options.missing:
         folders = common.folder_options(options.results)
-        requests = catalogue.missing_runs(number, records, dataset, reading=reading)
+        requests = catalogue.missing_runs(number, records, dataset, reading=reading, **wanted)
         commands = [command_of(request, *folders) for request in requests]
         common.say(f"{len(commands)} run(s) missing", quiet=quiet)
         lines = [dumps({"missing": commands})] if kind == "json" else commands
@@ -139,12 +152,18 @@ def report(options: _ReportOptions) -> None:
         _emit(render(table, kind), options.output)
     if options.check:
         rhos = ratios_of(records) if options.poison else None
-        _check(catalogue.check(number, records, dataset, rhos, reading), quiet=quiet)
+        _check(catalogue.check(number, records, dataset, rhos, reading, **wanted), quiet=quiet)
 
 
 def _table_of(options: _ReportOptions) -> str:
     """The key of the table; of the matrix that by the metric."""
     key = "2" if options.table is None else options.table
+    own = {"--methods": options.methods, "--attacks": options.attacks}
+    for flag in (flag for flag, text in own.items() if text and not key.startswith("matrix")):
+        raise UsageError(
+            f"expected {flag} with --table matrix, got --table {key}, which is a paper's; leave it "
+            "out"
+        )
     if options.metric is None:
         return key
     if key != "matrix":

@@ -5,7 +5,6 @@ for a data set, a function that lays them out, notes, and claims as data. Adding
 its module and an entry to ``TABLES``.
 """
 
-from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,9 +13,8 @@ from poisonbench import registry
 from poisonbench.core.errors import UsageError
 from poisonbench.core.quick_names import same_place, split_quick
 from poisonbench.core.settings import did_you_mean
-from poisonbench.entries import shown_name
 from poisonbench.registry import DEFAULT_READING, READINGS
-from poisonbench.requests import RunRequest, read_mix
+from poisonbench.requests import RunRequest
 from poisonbench.results import published
 from poisonbench.results.statistics import SIGNIFICANCE, Verdict
 from poisonbench.results.verdicts import holm
@@ -28,6 +26,7 @@ from poisonbench.tables import (
     iss,
     matrix,
     readings,
+    remarks,
     table1,
     table2,
     table3,
@@ -41,7 +40,7 @@ from poisonbench.tables.cells import (
     of_newest_data,
     table_name,
 )
-from poisonbench.tables.comparisons import Block, Comparison, Standing, Table
+from poisonbench.tables.comparisons import Block, Standing, Table
 from poisonbench.tables.layout import claims_block
 from poisonbench.tables.paper_table import (
     PaperTable,
@@ -49,6 +48,7 @@ from poisonbench.tables.paper_table import (
     dataset_labels,
     dataset_title,
 )
+from poisonbench.tables.selection import Selection, bare_methods, select
 
 #: What the words mean; a report's file may lie anywhere, where a link to the page would be dead.
 _VERDICTS_PAGE = "docs/verdicts.md of poisonbench"
@@ -157,49 +157,21 @@ def missing_runs(
     Raises:
         UsageError: an unknown method or attack too, or one that the table has no cells of.
     """
-    known = registry.defenses()
-    split = [name.partition(":") for name in methods]
-    bare = [registry.find("a defense", known, name).name for name, _, _ in split]
-    named = [f"{name}{colon}{form}" for name, (_, colon, form) in zip(bare, split, strict=True)]
-    texts = [_poison_text(name) for name in attacks]
     records = readings.runs_of(records, reading)
-    every = cells(key, records, dataset, bare)
-    held = dict.fromkeys(cell.method_text for cell in every)
-    if lacking := [name for name in named if name not in held]:
-        others = ", ".join(sorted(held, key=lambda text: list(known).index(text.split(":")[0])))
-        where = f"table {key}" + (f" on {dataset}" if dataset else "")
-        raise UsageError(
-            f"--methods: expected defenses that {where} has, got {', '.join(lacking)}; it has "
-            + (f"these: {others}" if others else "no cells there")
-        )
-    poisons = {cell.poison_text for cell in every if cell.rho}
-    if absent := [name for name, text in zip(attacks, texts, strict=True) if text not in poisons]:
-        raise UsageError(
-            f"--attacks: expected poisons that table {key} has, got {', '.join(absent)}; it has "
-            f"{', '.join(sorted(poisons))}"
-        )
+    every = cells(key, records, dataset, bare_methods(methods))
+    chosen = select(every, methods, attacks, _where(key, dataset))
     requests = [
         cell.request(trial)
         for cell in every
-        if (cell.method_text in named if named else not cell.form)
-        and (rhos is None or cell.rho in rhos)
-        and (cell.poison_text in texts if attacks and cell.rho else not cell.poison_variant)
+        if chosen.is_planned(cell) and (rhos is None or cell.rho in rhos)
         for trial in replace(cell, trials=cell.trials and (trials or cell.trials)).missing(records)
     ]
     return [readings.asked_in(request, reading) for request in dict.fromkeys(requests)]
 
 
-def _poison_text(name: str) -> str:
-    """A word of ``--attacks`` as :attr:`Cell.poison_text` has it.
-
-    Raises:
-        UsageError: an unknown or repeated attack.
-    """
-    attacks, _, variant = name.partition(":")
-    mix = read_mix(attacks)
-    if not variant and mix.name != DEFAULT_READING:
-        variant = mix.name
-    return "+".join(mix.attacks) + (f":{variant}" if variant else "")
+def _where(key: str, dataset: str | None) -> str:
+    """A table in messages."""
+    return f"table {key}" + (f" on {dataset}" if dataset else "")
 
 
 def build(
@@ -208,8 +180,13 @@ def build(
     dataset: str | None = None,
     poisons: Mapping[str, str] | None = None,
     reading: str = DEFAULT_READING,
+    *,
+    methods: Sequence[str] = (),
+    attacks: Sequence[str] = (),
 ) -> Table:
     """A table from run records.
+
+    Parameters: each but the first two leaves something out; most calls give the first three.
 
     Args:
         key: its number, e.g. "2".
@@ -218,12 +195,20 @@ def build(
         poisons: names of the poisons that the runs are on instead of the table's own, and what
             each is made of.
         reading: of the mix that the table's own poison is.
+        methods: only these defenses, as in :func:`missing_runs`; by default all that have runs.
+        attacks: only clean runs and these attacks, likewise.
+
+    Raises:
+        UsageError: also a method or attack that the table has no cells of.
     """
     table = find_table(key)
     every_run = table.own(records)
     records = of_newest_data(readings.runs_of(every_run, reading))
     is_default = not poisons and reading == DEFAULT_READING
-    every = cells(key, records, dataset)
+    whole = cells(key, records, dataset, bare_methods(methods))
+    # Without any run a table of any data has no cells, whatever is named.
+    selection = select(whole, methods, attacks, _where(key, dataset)) if whole else Selection()
+    every = list(filter(selection.is_shown, whole))
     names = list(dict.fromkeys(cell.dataset for cell in every))
     blocks = []
     for name in names:
@@ -243,18 +228,17 @@ def build(
     if source and (extra := others):
         state.append(f"Not in the paper's table: {', '.join(extra)}.")
     is_of_mix = key in untargeted()
-    state += _several_poisons(compared, records) if is_of_mix else []
-    # Adaptive poisons and forms of attacks and defenses are run where somebody asks for them.
-    planned = [cell for cell in every if not (cell.poison_variant or cell.form)]
+    state += remarks.several_poisons(compared, records) if is_of_mix else []
+    planned = list(filter(selection.is_planned, every))
     # Of chosen poisons the commands would make others.
     if not poisons and (short := sum(bool(cell.missing(records)) for cell in planned)):
         option = "" if reading == DEFAULT_READING else f"--reading {reading} "
         state.append(f"{short} cell(s) lack runs ({option}--missing).")
-    state += _left_out(names, compared, every_run)
+    state += [] if methods or attacks else remarks.left_out(names, compared, every_run)
     has_reading = is_of_mix and not poisons
     named = ", ".join(f"{name} ({attacks})" for name, attacks in (poisons or {}).items())
     notes = [
-        _without_runs(dataset, names, every_run) if dataset and not blocks else "",
+        remarks.without_runs(dataset, names, every_run) if dataset and not blocks else "",
         f"The runs above rho 0 are on {named}." if named else "",
         f"Published: {source.citation}; {source.plus_minus}." if source else "",
         table.remark,
@@ -278,11 +262,16 @@ def check(
     dataset: str | None = None,
     rhos: Container[float] | None = None,
     reading: str = DEFAULT_READING,
+    *,
+    methods: Sequence[str] = (),
+    attacks: Sequence[str] = (),
 ) -> TableCheck:
     """Count what differs, what is refuted and what is missing.
 
     Data sets that the paper's table does not have count only when asked for. What was not
     declared is held to 5 % together, by Holm's correction.
+
+    Parameters: as of :func:`build`.
 
     Args:
         key: the table's number.
@@ -290,9 +279,12 @@ def check(
         dataset: only this one.
         rhos: the poison ratios whose missing runs count; null for all.
         reading: of the mix.
+        methods: only these defenses.
+        attacks: only clean runs and these attacks.
     """
+    named: dict[str, Any] = {"reading": reading, "methods": methods, "attacks": attacks}
     names = [dataset] if dataset else find_table(key).datasets
-    table = build(key, records, dataset, reading=reading)
+    table = build(key, records, dataset, **named)
     compared = [cell.judgement for cell in table.cells if cell.keys["dataset"] in names]
     findings = [
         f for f in table.findings if f.keys["dataset"] in names and f.bears_out is not False
@@ -304,9 +296,7 @@ def check(
     adjusted = zip(tested, holm([p for _, p in tested]), strict=True)
     by_chance = {id(judgement) for (judgement, _), p in adjusted if p >= SIGNIFICANCE}
     missing = {
-        run
-        for name in names
-        for run in missing_runs(key, records, name, rhos=rhos, reading=reading)
+        run for name in names for run in missing_runs(key, records, name, rhos=rhos, **named)
     }
     facts = (Verdict.EQUAL, Verdict.DIFFERS)
     refutations = (Verdict.REFUTED, Verdict.TOO_SMALL)
@@ -377,47 +367,6 @@ def _methods(dataset: str, records: Records, more: Sequence[str]) -> list[str]:
     used = {record.spec.method for record in records if is_run_on(record, dataset)}
     used |= set(more)
     return paper + [name for name in registry.defenses() if name in used and name not in paper]
-
-
-def _several_poisons(compared: Sequence[Comparison], records: Records) -> list[str]:
-    """A sentence on the rows whose columns are of different poisons of one draw."""
-    by_id = {record.id: record.spec for record in records}
-    poisons: dict[tuple[Any, ...], set[str]] = {}
-    for cell in compared:
-        for spec in (by_id[run] for run in cell.records):
-            if spec.poison is not None and spec.poison_digest is not None:
-                row = (spec.dataset.name, spec.rho, spec.seed, spec.poison.trial)
-                poisons.setdefault(row, set()).add(spec.poison_digest)
-    rows = [row for row, digests in sorted(poisons.items(), key=str) if len(digests) > 1]
-    if not rows:
-        return []
-    name, rho, *_ = rows[0]
-    more = f" and {len(rows) - 1} more" if rows[1:] else ""
-    return [f"Rows of several poisons: {name} at rho {rho:g}{more} (--poison)."]
-
-
-def _without_runs(dataset: str, names: Sequence[str], records: Records) -> str:
-    """A sentence on data that has no runs, and what has some; empty where it has."""
-    if any(is_run_on(record, name) for record in records for name in names):
-        return ""
-    used = sorted({shown_name(table_name(record)) for record in records})
-    others = f"; there are runs on {', '.join(used)}" if used else ", nor on other data"
-    return f"There is no run on {dataset} here{others}{did_you_mean(dataset, used) or '.'}"
-
-
-def _left_out(names: Sequence[str], compared: Sequence[Comparison], records: Records) -> list[str]:
-    averaged = {run for cell in compared for run in cell.records}
-    others = [
-        record
-        for record in records
-        if any(is_run_on(record, name) for name in names) and record.id not in averaged
-    ]
-    if not others:
-        return []
-    counts = Counter(filter(None, map(readings.reading_of, others)))
-    shown = ", ".join(f"{name}: {counts[name]}" for name in READINGS if counts[name])
-    shown = f"by reading {shown}; " if shown else ""
-    return [f"{len(others)} other run(s) are not averaged ({shown}--runs)."]
 
 
 def matrix_key(metric: str) -> str:

@@ -413,13 +413,72 @@ def test_the_commands_take_attacks_a_ratio_a_preset_and_a_metric(tmp_path):
         f"{start} --attack pgd --rho 0.6 --trial 0",
         f"{start} --attack dap --rho 0.6 --trial 0",
     ]
-    table = json.loads(done("report", "--table", "matrix", "--metric", "batch-norm", "--json").out)
+    words = ("report", "--table", "matrix", "--metric", "batch-norm", "--json")
+    table = json.loads(done(*words, "--methods", "none,jpeg:10", "--attacks", "pgd").out)
     assert table["table"] == "matrix-batch-norm"
+
+
+def test_a_report_shows_the_defenses_and_attacks_that_are_named(records):
+    adaptive = {"labels": {"overrides": {"pgd.against": "jpeg"}}}
+    records = [
+        *records,
+        run(0.70, method="jpeg", attack="pgd", labels={"overrides": {"quality": 10}}),
+        run(0.75, method="jpeg", attack="pgd"),
+        run(0.10, attack="pgd", digest="s", **adaptive),
+    ]
+
+    def shown(**chosen):
+        (block,) = catalogue.build("matrix", records, SAMPLE, **chosen).blocks
+        return [*block.columns[1:]], [row[0] for row in block.rows[:-3]], block.rows[-3][1:]
+
+    columns, rows, worst = shown()
+    assert columns == ["W/o Defense", "HINT", "JPEG", "JPEG 10"]
+    assert rows == ["clean", "PGD", "PGD against JPEG", "DAP", "DAP, rho 0.6"]
+    assert worst[0] == "10.00 (PGD against JPEG)"
+    columns, rows, worst = shown(methods=["none", "jpeg:10"], attacks=["pgd"])
+    assert columns == ["W/o Defense", "JPEG 10"]
+    assert rows == ["clean", "PGD"]
+    assert worst == ("20.00 (PGD)", "70.00 (PGD)")
+    assert shown(methods=["jpeg"])[:2] == (["JPEG"], ["PGD"])
+    assert shown(attacks=["pgd:jpeg", "dap"])[1] == [
+        "clean",
+        "PGD against JPEG",
+        "DAP",
+        "DAP, rho 0.6",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"methods": ["clean-only"]}, "defenses that table matrix on mnist-sample has, got clean"),
+        ({"methods": ["jpeg:11"]}, "has, got jpeg:11; it has these: none"),
+        ({"attacks": ["dap+durp"]}, "poisons that table matrix on mnist-sample has, got dap"),
+    ],
+)
+def test_what_the_matrix_has_no_cells_of_is_refused(records, chosen, message):
+    with pytest.raises(UsageError, match=message):
+        catalogue.build("matrix", records, SAMPLE, **chosen)
+
+
+def test_what_a_chosen_part_lacks_is_counted_of_that_part(records):
+    chosen = {"methods": ["none"], "attacks": ["pgd"]}
+    requests = catalogue.missing_runs("matrix", records, SAMPLE, **chosen)
+    assert {(r.method, r.poison.rho) for r in requests} == {("none", rho) for rho in (0, 1.0, 0.6)}
+    (state,) = (
+        n for n in catalogue.build("matrix", records, SAMPLE, **chosen).notes if "lack" in n
+    )
+    assert state == "3 cell(s) lack runs (--missing)."
+    assert catalogue.check("matrix", records, SAMPLE, **chosen).missing == len(requests)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("report", "--table", "2", "--methods", "none"), "--methods with --table matrix, got"),
+        (("report", "--runs", "--attacks", "pgd"), "--attacks with --table matrix, got --table 2"),
+        (("report", "--table", "matrix", "--methods", "nosuch"), "expected a defense"),
+        (("report", "--table", "matrix", "--attacks", "nosuch"), "an attack (or mix)"),
         (("report", "--table", "2", "--metric", "last"), "--metric with --table matrix"),
         (("report", "--table", "matrix", "--metric", "best"), "one of last, peak, batch-norm"),
         (("sweep", "plan", "--table", "matrix", "--attacks", "nosuch"), "an attack (or mix)"),

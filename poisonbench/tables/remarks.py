@@ -1,0 +1,55 @@
+"""Sentences under a table on its runs: what they are on, and which are left out. No torch here."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from poisonbench.core.settings import did_you_mean
+from poisonbench.entries import shown_name
+from poisonbench.registry import READINGS
+from poisonbench.tables import readings
+from poisonbench.tables.cells import is_run_on, table_name
+from poisonbench.tables.comparisons import Comparison
+from poisonbench.tables.paper_table import Records
+
+
+def several_poisons(compared: Sequence[Comparison], records: Records) -> list[str]:
+    """A sentence on the rows whose columns are of different poisons of one draw."""
+    by_id = {record.id: record.spec for record in records}
+    poisons: dict[tuple[Any, ...], set[str]] = {}
+    for cell in compared:
+        for spec in (by_id[run] for run in cell.records):
+            if spec.poison is not None and spec.poison_digest is not None:
+                row = (spec.dataset.name, spec.rho, spec.seed, spec.poison.trial)
+                poisons.setdefault(row, set()).add(spec.poison_digest)
+    rows = [row for row, digests in sorted(poisons.items(), key=str) if len(digests) > 1]
+    if not rows:
+        return []
+    name, rho, *_ = rows[0]
+    more = f" and {len(rows) - 1} more" if rows[1:] else ""
+    return [f"Rows of several poisons: {name} at rho {rho:g}{more} (--poison)."]
+
+
+def without_runs(dataset: str, names: Sequence[str], records: Records) -> str:
+    """A sentence on data that has no runs, and what has some; empty where it has."""
+    if any(is_run_on(record, name) for record in records for name in names):
+        return ""
+    used = sorted({shown_name(table_name(record)) for record in records})
+    others = f"; there are runs on {', '.join(used)}" if used else ", nor on other data"
+    return f"There is no run on {dataset} here{others}{did_you_mean(dataset, used) or '.'}"
+
+
+def left_out(names: Sequence[str], compared: Sequence[Comparison], records: Records) -> list[str]:
+    """A sentence on the runs of the data sets that no cell averages."""
+    averaged = {run for cell in compared for run in cell.records}
+    others = [
+        record
+        for record in records
+        if any(is_run_on(record, name) for name in names) and record.id not in averaged
+    ]
+    if not others:
+        return []
+    counts = Counter(filter(None, map(readings.reading_of, others)))
+    shown = ", ".join(f"{name}: {counts[name]}" for name in READINGS if counts[name])
+    shown = f"by reading {shown}; " if shown else ""
+    return [f"{len(others)} other run(s) are not averaged ({shown}--runs)."]
