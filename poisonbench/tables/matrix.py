@@ -277,16 +277,30 @@ def _lost(rows: Sequence[Mapping[str, Comparison]], columns: Sequence[str]) -> l
 
 
 def _seconds(columns: Sequence[str], cells: Iterable[Cell], runs: Runs) -> list[str]:
-    """Of the quickest run on the device that has most: what runs beside one only adds seconds."""
-    shown = []
+    """Of the quickest run on one device: what runs beside one only adds seconds.
+
+    The device is that on which most of the columns have runs, and most runs; a column that has none
+    on it shows those of the device that has most of its own.
+    """
+    own: list[dict[str | None, list[float]]] = []
     for column in columns:
         by_device: dict[str | None, list[float]] = {}
-        own = {run.id: run for cell in cells if _column(cell) == column for run in runs[cell]}
-        for run in filter(is_timed, own.values()):
+        held = {run.id: run for cell in cells if _column(cell) == column for run in runs[cell]}
+        for run in filter(is_timed, held.values()):
             by_device.setdefault(device_of(run), []).append(run.cost.seconds.total)
-        most = max(by_device.values(), key=len, default=[])
-        shown.append(show_number(min(most, default=None), "seconds"))
-    return shown
+        own.append(by_device)
+    devices = list(dict.fromkeys(device for by_device in own for device in by_device))
+
+    def use(device: str | None) -> tuple[int, int]:
+        counts = [len(by_device.get(device, ())) for by_device in own]
+        return sum(map(bool, counts)), sum(counts)
+
+    common = max(devices, key=use, default=None)
+    return [
+        show_number(min(by_device.get(common) or most, default=None), "seconds")
+        for by_device in own
+        for most in (max(by_device.values(), key=len, default=[]),)
+    ]
 
 
 def _value(figure: Comparison) -> float:
@@ -310,7 +324,7 @@ def _notes(cells: Sequence[Cell], records: Records) -> list[str]:
         for run in records
         if is_timed(run) and any(is_run_on(run, name) for name in datasets)
     }
-    several = ["Seconds of several devices: each is of the one with most runs."]
+    several = ["Seconds of several devices: of one, where it has runs (docs/tables.md)."]
     return several if len(devices) > 1 else []
 
 

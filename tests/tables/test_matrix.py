@@ -71,6 +71,25 @@ def test_the_rows_below_are_worst_case_loss_and_seconds(records):
     assert rows["seconds, quickest run"] == {"W/o Defense": "10.0", "HINT": "20.0"}
 
 
+def test_seconds_are_of_one_device_where_it_has_runs():
+    on_b, on_c = ({"environment": {"processor": f"Processor {name}"}} for name in "BC")
+    records = [
+        run(0.9, seconds=10.0),
+        run(0.9, trial=1, seconds=9.0),
+        run(0.9, trial=2, seconds=50.0, **on_b),
+        run(0.9, method="hint", seconds=60.0, **on_b),
+        run(0.9, method="hint", trial=1, seconds=70.0, **on_b),
+        run(0.9, method="jpeg", seconds=2.0, **on_c),
+    ]
+    _, rows = grid(records)
+    assert [*rows["seconds, quickest run"].values()] == ["50.0", "60.0", "2.0"]
+    assert any(
+        "Seconds of several devices" in n for n in catalogue.build("matrix", records, SAMPLE).notes
+    )
+    _, rows = grid(records[:2] + records[5:])
+    assert [*rows["seconds, quickest run"].values()] == ["9.0", "2.0"]
+
+
 def adaptive_run(accuracy, method, against, attack="pgd", **more):
     labels = {"overrides": {f"{attack}.against": against}}
     return run(accuracy, method, attack, digest=f"a{against}", labels=labels, **more)
