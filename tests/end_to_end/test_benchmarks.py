@@ -239,8 +239,9 @@ def test_verdicts(script, monkeypatch, capsys):
     module = script("verdicts")
     small = dict.fromkeys(module.DESIGNS, ())
     small |= {"poisons": ((1, 3, 200, 0), (2, 2, 200, 0))}
-    monkeypatch.setattr(module, "DESIGNS", small)
-    monkeypatch.setattr(module, "FEW_DESIGNS", ((1, 3, 200, 0), (1, 4, 200, 2)))
+    outcomes = script("simulations.outcomes")
+    monkeypatch.setattr(outcomes, "DESIGNS", small)
+    monkeypatch.setattr(outcomes, "FEW_DESIGNS", ((1, 3, 200, 0), (1, 4, 200, 2)))
     module.main(["--tables=4", "--markdown"])
     printed = capsys.readouterr().out
     assert "**Words that are wrong**" in printed

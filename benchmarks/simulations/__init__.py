@@ -1,0 +1,1 @@
+"""The simulations of ``verdicts.py``, by what a table compares."""
