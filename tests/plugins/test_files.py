@@ -1,0 +1,275 @@
+"""The door: other people's methods out of single files, and what they must not do."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import poisonbench
+from helpers.command_line import cli, done, last_line, refused
+from helpers.own_methods import CONFIG, EMPTY_DEFENSE, FILES, NOTHING
+from poisonbench import registry
+from poisonbench.core.errors import UsageError
+from poisonbench.entries import AttackEntry, DefenseEntry
+from poisonbench.results.records import CodeSource, read_record
+
+# Budgets
+
+
+def attack_file(path, body, **options):
+    given = "".join(f", {name}={value!r}" for name, value in options.items())
+    path.write_text(
+        "import torch\nfrom poisonbench.entries import AttackEntry\n"
+        f"ENTRY = AttackEntry('own', 'x', trains=False{given})\n{NOTHING}{CONFIG}"
+        f"def craft(task, config):\n    return {body}\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("body", "options", "excess"),
+    [
+        ("task.images + 0.1", {}, "17.5/255"),
+        ("task.images - 1 / 255", {}, "1/255"),
+        ("task.images.lerp(task.targets[:, None], 0.5)", {"scenario": "scratch"}, r"[\d.]+/255"),
+    ],
+)
+def test_an_attack_that_leaves_its_budget_is_told_by_how_much(
+    body, options, excess, tmp_path, tiny, results
+):
+    file = attack_file(tmp_path / "own.py", body, **options)
+    words = ("craft", "--plugin", file, "--attack", "own", "--dataset", tiny, "--results", results)
+    outcome = done(*words)
+    (line,) = [line for line in outcome.err.splitlines() if "budget" in line]
+    assert re.fullmatch(
+        r"warning: own leaves its budget, 8/255 around each image inside \[0, 1\], by up to "
+        rf"{excess}; its poisons are clipped to it",
+        line,
+    )
+    assert re.search("largest change [0-8]/255 of 8/255 allowed", outcome.err)
+    assert "budget" not in done(*words).err
+
+
+@pytest.mark.parametrize("attack", ["pgd", "dap", "durp", "noise"])
+def test_our_attacks_keep_to_their_budget(attack, tiny, results):
+    words = ("--dataset", tiny, "--results", results)
+    outcome = done("craft", "--attack", attack, *words)
+    assert "budget" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("body", "got"),
+    [
+        ("None", "got NoneType"),
+        ("task.images[:3]", r"got Tensor \(3, 1, 16, 16\) torch.float32"),
+        ("(255 * task.images).byte()", r"torch.uint8"),
+    ],
+)
+def test_what_is_no_poison_is_refused(body, got, tmp_path, tiny, results):
+    file = attack_file(tmp_path / "own.py", body)
+    words = ("--plugin", file, "--attack", "own", "--dataset", tiny, "--results", results)
+    outcome = cli("craft", *words)
+    assert outcome.code == 2
+    assert re.search(
+        f"own: expected floating-point images of shape .* from craft, .*{got}", outcome.err
+    )
+
+
+# Files
+
+
+def test_a_file_is_known_to_one_command_and_the_record_says_which(folder, tiny, results):
+    file = folder / "blur.py"
+    words = ("defend", "--method", "blur", "--dataset", tiny, "--clean", "--epochs", "1")
+    run = done(*words, "--plugin", file, "--results", results, "--json")
+    source = read_record(Path(run.json["path"])).labels.source
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert source.method == CodeSource(file="blur.py", sha256=digest)
+    assert source.attacks == {}
+    error = refused(2, results, *words)
+    assert "expected a defense among none, hint" in error
+    done("report", "--runs", "--results", results)
+
+
+def defense_file(path, hook, body, arguments="state, images, labels"):
+    """A defense of one hook."""
+    path.write_text(
+        "import torch\nfrom poisonbench.core.settings import BaseConfig\n"
+        "from poisonbench.defenses.base import Defense\n"
+        "from poisonbench.entries import DefenseEntry\n"
+        "from poisonbench.defenses.none import Config\n"
+        f"ENTRY = DefenseEntry('own', 'x')\n{NOTHING}"
+        "def build(config, recipe):\n    return Own()\n"
+        f"class Own(Defense):\n    def {hook}(self, {arguments}):\n        {body}\n"
+    )
+    return path
+
+
+BATCH, EPOCH = "state, images, labels", "state"
+
+
+@pytest.mark.parametrize(
+    ("hook", "arguments", "body", "reason"),
+    [
+        ("perturb_batch", BATCH, "return images[:, :, 2:]", "float32 images (128, 1, 16, 16), got"),
+        ("perturb_batch", BATCH, "images * 2", "got NoneType; mend it"),
+        ("perturb_batch", BATCH, "return images.double()", "torch.float64; mend it"),
+        ("perturb_batch", BATCH, "return images.numpy()", "got ndarray (128, 1, 16, 16) float32"),
+        ("batch_loss", BATCH, "return images.logsumexp(1)", "a scalar tensor with a gradient, got"),
+        ("batch_loss", BATCH, "return images.sum().item()", "got float; mend it"),
+        ("start_epoch", EPOCH, "return state.train.images", "a TrainingSet, got Tensor"),
+        ("start_epoch", EPOCH, "return state.train.with_images(state.train.images[1:])", "270, 1"),
+        (
+            "start_epoch",
+            EPOCH,
+            "return state.train.with_images(state.train.images.float())",
+            "in [0",
+        ),
+        ("start_epoch", EPOCH, "return state.train.with_keep(torch.arange(9))", "torch.int64"),
+        (
+            "start_epoch",
+            EPOCH,
+            "return type(state.train)(state.train.images, 1 - state.train.labels)",
+            "expected the labels of state.train, got",
+        ),
+        ("extend", "train, validation", "pass", "extend: expected a Split, got NoneType"),
+        (
+            "__init__",
+            "",
+            "pass",
+            "build: expected a Defense whose __init__ calls super().__init__()",
+        ),
+    ],
+)
+def test_what_a_hook_must_not_return_is_one_line(
+    hook, arguments, body, reason, tmp_path, tiny, results
+):
+    file = defense_file(tmp_path / "own.py", hook, body, arguments)
+    words = ("--plugin", file, "--method", "own", "--dataset", tiny, "--clean", "--epochs", "1")
+    assert reason in last_line(2, results, "defend", *words)
+
+
+def test_a_run_of_an_edited_file_is_warned_of(folder, tmp_path, tiny, results):
+    file = tmp_path / "blur.py"
+    words = ("defend", "--plugin", file, "--method", "blur", "--dataset", tiny, "--clean")
+    words = (*words, "--epochs", "1", "--results", results)
+    file.write_text(FILES["blur.py"])
+    done(*words)
+    assert "warning: done with" not in done(*words).err
+    file.write_text(FILES["blur.py"] + "# edited\n")
+    assert "warning: done with another blur.py; raise its VERSION" in done(*words).err
+
+
+def test_a_surrogate_that_the_entry_does_not_say_is_refused(tmp_path, tiny, results):
+    file = attack_file(tmp_path / "own.py", "task.surrogate()")
+    words = ("craft", "--plugin", file, "--attack", "own", "--dataset", tiny)
+    assert "own: expected trains=True in the entry" in last_line(2, results, *words)
+
+
+def test_a_poison_of_a_file_s_data_is_inspected(folder, results):
+    words = ("--plugin", folder / "bars.py", "--results", results)
+    path = done("craft", "--attack", "durp", "--dataset", "bars", *words).out.strip()
+    assert "sound: seal, rows" in done("inspect", path, *words).out
+    error = refused(2, results, "inspect", path)
+    assert "got 'bars'; one of your own needs --plugin FILE" in error
+
+
+def test_a_plan_remembers_its_files(tmp_path, results):
+    for name in ("blur.py", "bars.py"):
+        (tmp_path / name).write_text(FILES[name])
+    blur, bars, plan = tmp_path / "blur.py", tmp_path / "bars.py", tmp_path / "plan.json"
+    lines = tmp_path / "lines.txt"
+    lines.write_text(
+        "poisonbench defend --method blur --dataset bars --clean\n"
+        f"poisonbench defend --plugin {bars} --method none --dataset bars --attack durp\n"
+    )
+    words = ("sweep", "plan", "--lines", lines, "--plugin", blur)
+    assert "expected a data set among" in refused(2, results, *words, "--json", "--output", plan)
+    words = (*words, "--plugin", bars)
+    done(*words, "--json", "--output", plan)
+    digests = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in (blur, bars)}
+    assert json.loads(plan.read_text())["plugins"] == digests
+    printed = done(*words).out.splitlines()
+    assert len(printed) == 2
+    assert all(f"--plugin {blur} --plugin {bars}" in line for line in printed)
+    assert registry._registered == []
+    blur.write_text(FILES["blur.py"] + "# edited\n")
+    error = last_line(65, results, "sweep", "run", plan)
+    assert (
+        f"expected {blur} with sha256 {digests[str(blur)][:12]}, as the plan has it, got" in error
+    )
+    blur.write_text(FILES["blur.py"])
+    done("sweep", "run", plan, "--results", results, "--quiet")
+    sources = [read_record(path).labels.source for path in (results / "runs").iterdir()]
+    assert {source.method.file for source in sources} == {"blur.py", None}
+    assert {source.dataset.sha256 for source in sources} == {digests[str(bars)]}
+    edited = plan.read_text().replace(digests[str(blur)], digests[str(bars)])
+    plan.write_text(edited)
+    assert "was edited" in last_line(65, results, "sweep", "status", plan)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "FileNotFoundError"),
+        ("def f(:", "SyntaxError: invalid syntax"),
+        (
+            "import nowhere_to_be_found",
+            "ModuleNotFoundError: No module named 'nowhere_to_be_found'",
+        ),
+        ("x = 1", "expected a file with an entry, such as ENTRY = DefenseEntry(...), got none"),
+        (EMPTY_DEFENSE + "del build\nENTRY = DefenseEntry('own', 'x')", "expected build in "),
+        (EMPTY_DEFENSE + "ENTRY = DefenseEntry('own', 'x', oracle=True)", "no plug-in is told"),
+        (EMPTY_DEFENSE + "ENTRY = DefenseEntry('epic', 'x')", "and own.py "),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_line(text, reason, tmp_path, results):
+    file = tmp_path / "own.py"
+    if text is not None:
+        file.write_text(text)
+    words = ("defend", "--plugin", file, "--method", "none", "--preset", "quick")
+    assert reason in refused(2, results, *words)
+    assert registry._registered == []
+
+
+@pytest.mark.parametrize("name", ["trials", "data_root", "scenario", "rho", "plugin"])
+def test_a_setting_that_an_option_hides_is_refused(name, tmp_path, results):
+    text = FILES["blur.py"].replace("width", name)
+    (tmp_path / "own.py").write_text(text)
+    words = ("defend", "--plugin", tmp_path / "own.py", "--method", "blur", "--preset", "quick")
+    error = refused(2, results, *words)
+    flag = name.replace("_", "-")
+    assert f"other names than the command's options, got --{flag}; mend it" in error
+
+
+def test_a_file_may_hold_several_entries(tmp_path):
+    names = ("first", "second")
+    entries = "".join(f"{name} = DefenseEntry('{name}', 'x')\n" for name in names)
+    (tmp_path / "two.py").write_text(EMPTY_DEFENSE + entries)
+    listed = done("list", "defenses", "--plugin", tmp_path / "two.py", "--json").json
+    assert set(names) <= set(listed)
+
+
+@pytest.fixture
+def forgetting():
+    with registry.forgetting():
+        yield
+
+
+@pytest.mark.usefixtures("forgetting")
+def test_the_api_registers_files_and_entries(folder, tiny, results):
+    poisonbench.register(folder / "blur.py")
+    poisonbench.register(folder / "blur.py")
+    record = poisonbench.defend("blur", tiny, rho=0, results=results, epochs=1, width=5)
+    assert record.spec.config == {"width": 5}
+    other = DefenseEntry("again", "x", module="poisonbench.defenses.none")
+    poisonbench.register(other)
+    assert registry.defenses()["again"].source.name == "none.py"
+    with pytest.raises(UsageError, match=r"both poisonbench .* and none.py .* have one"):
+        poisonbench.register(DefenseEntry("hint", "x", module="poisonbench.defenses.none"))
+    with pytest.raises(UsageError, match="module=__name__, got blank without one"):
+        poisonbench.register(DefenseEntry("blank", "x"))
+    with pytest.raises(UsageError, match="broken: nowhere: ModuleNotFoundError"):
+        poisonbench.register(AttackEntry("nowhere", "x", module="nowhere"))
