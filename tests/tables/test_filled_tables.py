@@ -1,0 +1,70 @@
+"""The pages' tables hold what the shipped records say: docs/fill_tables.py changes nothing."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from poisonbench.results.store import Store
+
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "docs" / "fill_tables.py"
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("fill_tables", FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return Store(ROOT / "docs" / "records").records(pytest.fail)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/findings.md"])
+def test_the_pages_figures_are_those_of_the_shipped_records(tool, shipped, page):
+    text = (ROOT / page).read_text()
+    assert tool.filled(page, text, shipped) == text
+    # Each table there has figures of its own, and a wrong one is put right.
+    for place in (place for place in tool.PLACES if place.page == page):
+        after = text.partition(f"\n{place.heading}\n")[2]
+        row = re.search(rf"\| {place.first} \|.*\n\|.*\n(\| \w+ \| [\d.]+)", after)[1]
+        wrong = row.rpartition(" ")[0] + " 0.12"
+        assert tool.filled(page, text.replace(row, wrong, 1), shipped) == text
+
+
+def test_a_page_without_its_heading_is_an_error(tool):
+    with pytest.raises(ValueError, match="What to use against what"):
+        tool.filled("README.md", "# poisonbench\n", [])
+
+
+@pytest.mark.parametrize(
+    ("show", "text", "shown"),
+    [
+        ("with_trials", "11.43 [9.2, 13.6] (3)", "11.43 (3)"),
+        ("with_trials", "10.80 [9.5, 12.2] (1)", "10.80"),
+        ("with_deviation", "98.67±0.17 (5)", "98.67 ± 0.17"),
+        ("with_deviation", "98.80 (1)", "98.80 (1)"),
+        ("rounded", "88.45 [86.1, 90.4] (1)", "88.5"),
+        ("column_name", "plain", "W/o Defense"),
+        ("column_name", "`jpeg --quality 10`", "JPEG 10"),
+        ("column_name", "`at --radius-share 0.5`", "AT, half radius"),
+        ("column_name", "UEraser-lite", "UEraser-lite"),
+    ],
+)
+def test_figures_and_names_are_written_as_the_pages_write_them(tool, show, text, shown):
+    assert getattr(tool, show)(text) == shown
+
+
+def test_records_that_no_page_names_are_listed(tool, shipped):
+    text = (ROOT / "docs" / "runs.md").read_text()
+    assert tool.listed(text, shipped, tool.named_ids()) == text
+    some = sorted(shipped, key=lambda record: record.id)[:2]
+    grown = tool.listed("# Runs\n", some, {some[0].id})
+    assert some[0].id not in grown
+    assert some[1].id in grown
+    assert tool.listed(grown, some, {some[0].id}) == grown
