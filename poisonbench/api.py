@@ -15,7 +15,7 @@ A data set is a name, or ``(images, labels, test_images, test_labels)`` as array
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,13 +37,12 @@ from poisonbench.requests import (
     poison_request,
     read_mix,
 )
+from poisonbench.results.frame import records as records
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
 from poisonbench.targeting import Targeting
 
 if TYPE_CHECKING:
-    import pandas
-
     from poisonbench.data.poison import Poison
     from poisonbench.figures.drawing import Figure
     from poisonbench.models.own import OwnNetwork
@@ -51,31 +50,6 @@ if TYPE_CHECKING:
 
 #: A data set's name, or its images, labels, test images and test labels.
 Data: TypeAlias = str | Sequence[Any]
-
-#: The columns of :func:`records` that people use, and where a record has them.
-COLUMNS = {
-    "id": "id",
-    "dataset": "labels.dataset",
-    "method": "spec.method",
-    "variant": "labels.variant",
-    "attacks": "spec.poison.attacks",
-    "rho": "spec.poison.rho",
-    "scenario": "spec.targeting.scenario",
-    "profile": "labels.profile",
-    "overrides": "labels.overrides",
-    "model": "spec.model",
-    "seed": "spec.seed",
-    "trial": "spec.trial",
-    "test_accuracy": "metrics.test_accuracy",
-    "batch_statistics_accuracy": "metrics.batch_statistics_accuracy",
-    "validation_accuracy": "metrics.validation_accuracy",
-    "attack_success": "metrics.attack_success",
-    "attack_success_rate": "metrics.trigger.rate",
-    "seconds": "cost.seconds.total",
-    "poison": "spec.poison.digest",
-    "device": "environment.device",
-    "finished": "environment.finished",
-}
 
 
 @contextmanager
@@ -419,48 +393,6 @@ def load_poison(
     return read_poison(Path(path), data)
 
 
-def records(
-    results: str | Path | None = None,
-    on_error: Callable[[Exception], None] = lambda error: None,
-    *,
-    columns: Literal["common", "all"] = "common",
-    outcomes: bool = False,
-) -> pandas.DataFrame:
-    """The run records as a data frame, one row a run.
-
-    Args:
-        results: the results folder; by default that of POISONBENCH_RESULTS, or results.
-        on_error: told of each record that cannot be read; it is left out.
-        columns: "common" gives :data:`COLUMNS`, "all" every field, nested ones as dotted columns.
-        outcomes: add ``outcomes.test`` and ``outcomes.test_by_batch_statistics`` as arrays (N,)
-            bool, which of the test images were classified right; None where a record lacks them.
-            Of targeted runs also ``outcomes.target_prediction``, the class that the target was
-            taken for, and ``outcomes.target_confidence``, the probability of that class.
-    """
-    import pandas
-    from msgspec import structs, to_builtins
-
-    rows = []
-    for record in Store(results_folder(results)).records(on_error):
-        if columns == "common":
-            row = {name: _field(record, path) for name, path in COLUMNS.items()}
-            row |= {"attacks": "+".join(row["attacks"] or ()), "rho": row["rho"] or 0.0}
-        else:
-            row = to_builtins(record, order="sorted")
-            del row["outcomes"]
-        if outcomes:
-            row |= {
-                f"outcomes.{name}": bits.unpack() if bits else None
-                for name, bits in structs.asdict(record.outcomes).items()
-            }
-            row |= {
-                f"outcomes.target_{name}": getattr(record.metrics.target, name, None)
-                for name in ("prediction", "confidence")
-            }
-        rows.append(row)
-    return pandas.DataFrame(rows) if columns == "common" else pandas.json_normalize(rows)
-
-
 def _values(
     options: Mapping[str, Any], mix: Mix | None, defense: str | None = None
 ) -> dict[str, Value]:
@@ -492,13 +424,6 @@ def _network_name(context: RunContext, dataset: str, model: str | OwnNetwork | N
     from poisonbench.models.own import own_network
 
     return own_network(model, context.dataset(dataset).image_shape)
-
-
-def _field(part: Any, path: str) -> Any:
-    """A nested field by its dotted name; None where it is not there."""
-    for name in path.split("."):
-        part = getattr(part, name, None)
-    return part
 
 
 def _context(
