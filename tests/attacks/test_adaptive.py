@@ -1,144 +1,48 @@
 """Each defense in the loop against its own code and gradients by hand in float64."""
 
-import copy
 import dataclasses
 
 import pytest
 import torch
 import torch.nn.functional as F
-from kornia.enhance import jpeg_codec_differentiable
 from torch import nn
 
+from helpers.adaptive import (
+    ASSUMED,
+    EPSILON,
+    P,
+    by_hand,
+    defense_of,
+    drawing,
+    few_images,
+    levels,
+    linear,
+    loop_gradient,
+    residual_of,
+    their_labels,
+)
 from helpers.attack_tasks import K, noise_task, small_classifier, task_for
 from poisonbench import registry
-from poisonbench.attacks import error_minimising as em
 from poisonbench.attacks import gradient_matching as gm
 from poisonbench.attacks import pgd
 from poisonbench.attacks.shared import adaptive, matching
-from poisonbench.attacks.shared.adaptive import DRAWS, EPIC_WEIGHT, assumed_defense
+from poisonbench.attacks.shared.adaptive import EPIC_WEIGHT, assumed_defense
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import as_json, options_of
-from poisonbench.defenses import friends, grayscale, hint, jpeg, ueraser
+from poisonbench.defenses import friends, grayscale, jpeg
 from poisonbench.defenses.jpeg import reencoded
 from poisonbench.models.classifier import Classifier, initialise
 from poisonbench.training.projected_gradient import project_linf
 
-SIDE, P, EPSILON = 8, 10, 0.1
-#: What the harness gives of each defense that has settings.
-ASSUMED = {
-    "jpeg": jpeg.Config(quality=30),
-    "friends": friends.Config(),
-    "ueraser": ueraser.Config(),
-    "hint": hint.Config(),
-}
-
-
-def drawing(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def defense_of(name, seed=0):
-    return assumed_defense(name, ASSUMED.get(name), drawing(seed))
-
 
 @pytest.fixture
 def images():
-    drawn = torch.randint(0, 256, (P, 3, SIDE, SIDE), generator=drawing(1), dtype=torch.uint8)
-    return drawn.double() / 255
+    return few_images()
 
 
 @pytest.fixture
 def labels():
-    return torch.arange(P) % K
-
-
-def linear():
-    """A float64 classifier of one layer, frozen, whose gradients are known."""
-    model = Classifier(nn.Flatten(), nn.Linear(3 * SIDE**2, K), (0.0,) * 3, (1.0,) * 3)
-    initialise(model, drawing(2))
-    # So that validation images, which are uint8, become float64 too.
-    model.is_normalised = True
-    return model.double().eval().requires_grad_(False)
-
-
-def levels(images):
-    return (images * 255).round().to(torch.uint8)
-
-
-def residual_of(model, image, label):
-    """Softmax - onehot of one image, class by class."""
-    scores = model.head.weight @ image.flatten() + model.head.bias
-    odds = (scores - scores.max()).exp()
-    residual = odds / odds.sum()
-    residual[label] -= 1
-    return residual
-
-
-def gradient_at(model, image, label):
-    """Of the cross-entropy of one image: W' (p - y)."""
-    return (model.head.weight.T @ residual_of(model, image, label)).view_as(image)
-
-
-def loop_gradient(defense, model, images, labels):
-    source = images.clone().requires_grad_()
-    loss = defense.loss(model(defense.view(source, 0)), labels)
-    return torch.autograd.grad(loss, source)[0]
-
-
-def kornias(images, quality, slopes):
-    """What Kornia's JPEG of each image, its last row and column repeated, makes of the slopes."""
-    source = images.float().requires_grad_()
-    rows = [min(row, SIDE - 1) for row in range(16)]
-    padded = source[:, :, rows][..., rows]
-    soft = jpeg_codec_differentiable(padded, torch.full((len(images),), float(quality)))
-    shown = soft[..., :SIDE, :SIDE]
-    return torch.autograd.grad(shown, source, slopes.float())[0].double()
-
-
-def by_hand(name, model, images, labels):
-    """The gradients that the loop shall have, image by image."""
-    if name == "jpeg":
-        seen = reencoded(levels(images), 30).double() / 255
-        rows = [gradient_at(model, *row) for row in zip(seen, labels, strict=True)]
-        return kornias(images, 30, torch.stack(rows))
-    if name == "grayscale":
-        weights = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
-        rows = []
-        for image, label in zip(images, labels, strict=True):
-            luma = sum(weight * plane for weight, plane in zip(weights, image, strict=True))
-            slope = gradient_at(model, torch.stack([luma] * 3), label).sum(0)
-            rows.append(torch.stack([weight * slope for weight in weights]))
-        return torch.stack(rows)
-    if name == "friends":
-        coin = torch.rand((DRAWS * P, 3, SIDE, SIDE), generator=drawing()) * 2 - 1
-        total = torch.zeros_like(images)
-        for draw in torch.where(coin < 0, -16 / 255, 16 / 255).view(DRAWS, *images.shape):
-            for row in range(P):
-                total[row] += gradient_at(model, images[row] + draw[row], labels[row]) / DRAWS
-        return total
-    if name == "ueraser":
-        draws, total = drawing(), torch.zeros_like(images)
-        for _ in range(DRAWS):
-            source = images.clone().requires_grad_()
-            shown = ueraser.augmented(source, 0.5, draws)
-            rows = [gradient_at(model, *row) for row in zip(shown, labels, strict=True)]
-            slopes = torch.stack(rows).detach()
-            total += torch.autograd.grad(shown, source, slopes)[0] / DRAWS
-        return total
-    residuals = [residual_of(model, *row) for row in zip(images, labels, strict=True)]
-    rows = []
-    for row, label in enumerate(labels.tolist()):
-        # Those of the class are the mean's; J = diag(p) - p p'.
-        own = [residuals[other] for other in range(P) if int(labels[other]) == label]
-        apart = residuals[row] - sum(own) / len(own)
-        chances = residuals[row].clone()
-        chances[label] += 1
-        slope = torch.stack(
-            [p * (a - chances @ apart) for p, a in zip(chances, apart, strict=True)]
-        )
-        logits = residuals[row] - EPIC_WEIGHT * 2 * slope
-        rows.append((model.head.weight.T @ logits).view_as(images[row]))
-    return torch.stack(rows)
+    return their_labels()
 
 
 @pytest.mark.parametrize("name", ["jpeg", "grayscale", "friends", "epic"])
@@ -290,121 +194,6 @@ def test_epics_term_keeps_poisons_near_their_class(images, labels):
 # EM
 
 
-def em_task(images, labels, name):
-    task = task_for(linear().requires_grad_(True), images, labels, seed=5)
-    untrained = task.surrogate().train()
-    return dataclasses.replace(
-        task,
-        untrained=lambda: copy.deepcopy(untrained),
-        assumed=ASSUMED.get(name),
-    )
-
-
-def sgd_by_hand(model, images, labels, rate):
-    """One step without momentum or decay; the norm of the gradients is at most 5."""
-    gradients = [torch.zeros_like(model.head.weight), torch.zeros_like(model.head.bias)]
-    for image, label in zip(images, labels, strict=True):
-        residual = residual_of(model, image, label) / len(images)
-        gradients[0] += residual[:, None] * image.flatten()
-        gradients[1] += residual
-    norm = sum(gradient.square().sum() for gradient in gradients).sqrt()
-    scale = min(1.0, 5 / (float(norm) + 1e-6))
-    model.head.weight -= rate * scale * gradients[0]
-    model.head.bias -= rate * scale * gradients[1]
-
-
-@pytest.mark.parametrize("name", ["jpeg", "grayscale"])
-def test_em_trains_and_steps_behind_the_defense(name, images, labels):
-    config = em.Config(
-        epsilon=EPSILON,
-        steps=2,
-        step_ratio=0.3,
-        batches=2,
-        rounds=2,
-        stop_error=0.0,
-        batch_size=4,
-        momentum=0.0,
-        weight_decay=0.0,
-        precision="float32",
-        against=name,
-    )
-    poisoned = em.craft(em_task(images, labels, name), config)
-    model, defense, draws, current = linear(), defense_of(name), drawing(5), images.clone()
-    for _ in range(2):
-        for rows in torch.randint(P, (2, 4), generator=draws):
-            sgd_by_hand(model, defense.seen(current)[rows], labels[rows], 0.1)
-        for _ in range(2):
-            slope = by_hand(name, model, current, labels)
-            moved = current - 0.3 * EPSILON * slope.sign()
-            current = project_linf(moved, images, EPSILON)
-    torch.testing.assert_close(poisoned, current, rtol=0, atol=1e-9)
-
-
-def hint_noise_by_hand(model, images, labels, validation, config):
-    """-gamma I_pert of the images with the largest |I_up|, by dense algebra."""
-    inputs = torch.cat([images.flatten(1), images.new_ones(len(images), 1)], 1)
-    held = torch.cat([validation.images.flatten(1), images.new_ones(K, 1)], 1)
-    weights = torch.cat([model.head.weight, model.head.bias[:, None]], 1)
-    size = weights.numel()
-    hessian = config.damping * torch.eye(size, dtype=torch.float64)
-    for x in inputs:
-        p = (weights @ x).softmax(0)
-        hessian += torch.kron(torch.diag(p) - torch.outer(p, p), torch.outer(x, x)) / len(inputs)
-    slope = torch.zeros_like(weights)
-    for x, label in zip(held, validation.labels, strict=True):
-        q = (weights @ x).softmax(0) - F.one_hot(label, K)
-        slope += torch.outer(q, x) / K
-    direction = torch.linalg.solve(hessian, slope.flatten()).view_as(weights)
-
-    def score(image, label):
-        x = torch.cat([image.flatten(), image.new_ones(1)])
-        return ((weights @ x).softmax(0) - F.one_hot(label, K)) @ (direction @ x)
-
-    sizes = [abs(float(score(*row))) for row in zip(images, labels, strict=True)]
-    chosen = sorted(range(P), key=lambda row: -sizes[row])[: int(config.ratio * P)]
-    noise = torch.zeros_like(images)
-    for row in chosen:
-        source = images[row].clone().requires_grad_()
-        (slope,) = torch.autograd.grad(score(source, labels[row]), source)
-        delta = (config.gamma * slope).clamp(-config.beta, config.beta)
-        noise[row] = (images[row] + delta).clamp(0, 1) - images[row]
-    return noise
-
-
-def test_em_has_hints_noise_on_what_its_network_trains_on(images, labels):
-    config = hint.Config(gamma=2.0, beta=0.05)
-    task = em_task(images, labels, "none")
-    defense = adaptive.AssumedHint(config, task.validation, drawing(), torch.zeros_like(images))
-    model = linear()
-    assert torch.equal(defense.seen(images), images)
-    defense.meet(model, images, labels, K)
-    expected = hint_noise_by_hand(model, images, labels, task.validation, config)
-    torch.testing.assert_close(defense.noise, expected, rtol=0, atol=1e-5)
-    assert 0.01 < float(expected.abs().max()) <= 0.05 + 1e-9
-    rows = torch.tensor([3, 0, 3])
-    torch.testing.assert_close(
-        defense.seen(images[rows], rows), (images + expected)[rows], atol=1e-5, rtol=0
-    )
-    assert torch.equal(defense.view(images, 0), images)
-
-
-@pytest.mark.parametrize(
-    ("name", "noise"), [("hint", "sample"), ("hint", "class"), ("friends", "sample")]
-)
-def test_em_against_hint_and_friends_is_another_poison_in_its_budget(name, noise, images, labels):
-    config = em.Config(
-        epsilon=EPSILON, noise=noise, steps=2, batches=3, rounds=3, stop_error=0.0, batch_size=4,
-        learning_rate=0.5, precision="float32", against=name,
-    )  # fmt: skip
-    task = em_task(images, labels, name)
-    if name == "hint":
-        task = dataclasses.replace(task, assumed=hint.Config(gamma=2.0, beta=0.05))
-    poisoned = em.craft(task, config)
-    assert float((poisoned - images).abs().max()) <= EPSILON + 1e-9
-    plain = em.craft(em_task(images, labels, "none"), dataclasses.replace(config, against="none"))
-    assert not torch.equal(poisoned, plain)
-
-
 # GM
 
 
@@ -493,11 +282,6 @@ def test_the_registry_says_which_attacks_can_be_adaptive():
         assert taken - {"none"} == set(entry.against)
         assert ("adaptive against" in entry.about) is bool(entry.against)
         assert "against" not in as_json(config())
-
-
-def test_em_says_why_it_is_not_crafted_against_epic():
-    with pytest.raises(ValueError, match=r"EM's own loss takes that of every poison to 0"):
-        em.Config(against="epic")
 
 
 def test_an_entry_that_adapts_needs_the_setting():

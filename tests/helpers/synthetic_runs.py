@@ -256,3 +256,8 @@ def run_on(data, prediction, *, trial=0, row=None, confidence=True, **arguments)
 def write(results, records):
     for record in records:
         Store(results).write_record(record)
+
+
+def verdicts_of(*findings):
+    """The words of their verdicts."""
+    return [finding.verdict.value for finding in findings]

@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.synthetic_runs import (
-    hint_run,
     make_record,
-    missing_commands,
     request_of,
     targeted_run,
+    verdicts_of,
     with_outcomes,
 )
 from poisonbench import registry
@@ -54,10 +53,6 @@ def falls(rhos=(0.2, 0.4, 0.6)):
     return Superiority(claim="falls", comparisons=steps(levels), is_chain=True, same_poison=False)
 
 
-def words(*findings):
-    return [finding.verdict.value for finding in findings]
-
-
 def test_a_paired_claim_by_hand():
     gains = [0.02, 0.03, 0.04, 0.03, 0.03]
     finding = beats().judge(runs("hint", [0.9 + g for g in gains]) + runs("atda", [0.9] * 5))
@@ -67,7 +62,7 @@ def test_a_paired_claim_by_hand():
     assert finding.judgement.interval == pytest.approx(expected.interval())
     assert finding.judgement.effect == pytest.approx(0.03)
     assert finding.judgement.basis == Basis(poisons=1, seeds=5, images=10_000)
-    assert words(finding) == ["reproduced"]
+    assert verdicts_of(finding) == ["reproduced"]
     assert (finding.trials, len(finding.records), finding.bears_out) == (5, 10, None)
 
 
@@ -80,7 +75,7 @@ def test_pairing_sees_what_means_hide():
             records.append(with_outcomes(*runs_of(method, trial), right))
     finding = beats().judge(records)
     assert finding.judgement.effect == pytest.approx(0.01)
-    assert words(finding) == ["reproduced"]
+    assert verdicts_of(finding) == ["reproduced"]
     seeds = Summary(0.884, 0.06, 5), Summary(0.894, 0.06, 5)
     assert mean_difference(*seeds).p_above(0) > 0.3
 
@@ -97,7 +92,10 @@ def test_of_several_comparisons_the_weakest_decides():
     assert both.judgement.p_value == pytest.approx(max(j.p_value for j in alone))
     assert both.judgement.effect == pytest.approx(0.064)
     worse = records + runs("friends", [0.99] * 5)
-    assert words(both, beats(("atda", "epic", "friends")).judge(worse)) == ["reproduced", "refuted"]
+    assert verdicts_of(both, beats(("atda", "epic", "friends")).judge(worse)) == [
+        "reproduced",
+        "refuted",
+    ]
 
 
 def test_a_loss_to_one_of_several_is_corrected_for_their_number():
@@ -108,7 +106,7 @@ def test_a_loss_to_one_of_several_is_corrected_for_their_number():
         records += runs(name, [0.88, 0.89, 0.885, 0.89, 0.88])
     one, three = (beats(names).judge(records) for names in (("atda",), ("atda", "epic", "friends")))
     assert 0.05 / 3 < one.judgement.p_against < 0.05
-    assert words(one, three) == ["refuted", "inconclusive"]
+    assert verdicts_of(one, three) == ["refuted", "inconclusive"]
 
 
 def test_at_least_as_good_passes_equals_and_small_losses_but_no_large_ones():
@@ -119,7 +117,7 @@ def test_at_least_as_good_passes_equals_and_small_losses_but_no_large_ones():
             wrong = 100 + trial + (round(loss * images) if method == "hint" else 0)
             right = [index >= wrong for index in range(images)]
             records.append(with_outcomes(*runs_of(method, trial), right))
-        return words(*(beats(("none",), m).judge(records) for m in (0, 0.002)))
+        return verdicts_of(*(beats(("none",), m).judge(records) for m in (0, 0.002)))
 
     assert verdict_of(-0.01) == ["reproduced", "reproduced"]
     assert verdict_of(0.0) == ["refuted", "reproduced"]
@@ -136,17 +134,17 @@ def test_the_margin_is_below_every_gain_that_the_paper_prints():
 def test_before_the_planned_number_nothing_is_judged(trials):
     records = runs("hint", [0.95, 0.96, 0.955, 0.96][:trials]) + runs("atda", [0.5] * trials)
     finding = beats().judge(records)
-    assert words(finding) == ["incomplete" if trials else "not run"]
+    assert verdicts_of(finding) == ["incomplete" if trials else "not run"]
     assert finding.trials == trials
     assert (finding.judgement.effect is None) == (trials == 0)
     assert (finding.judgement.interval is None) == (trials < 2)
     records = [r for rho in (0.2, 0.4, 0.6) for r in runs("hint", [1 - rho] * trials, rho)]
-    assert words(falls().judge(records)) == ["incomplete" if trials else "not run"]
+    assert verdicts_of(falls().judge(records)) == ["incomplete" if trials else "not run"]
 
 
 def test_every_other_defense_must_have_its_trials():
     records = runs("hint", [0.95] * 5) + runs("atda", [0.8] * 5)
-    assert words(beats(("atda", "epic")).judge(records)) == ["incomplete"]
+    assert verdicts_of(beats(("atda", "epic")).judge(records)) == ["incomplete"]
 
 
 def levels_of(*values):
@@ -166,17 +164,17 @@ def test_a_trend_by_hand():
     assert down.judgement.effect == pytest.approx(0.015)
     assert down.judgement.p_value == pytest.approx(expected.p_above(0))
     up = falls().judge(levels_of([0.915] * 5, [0.93] * 5, [0.95] * 5))
-    assert words(down, up) == ["reproduced", "refuted"]
+    assert verdicts_of(down, up) == ["reproduced", "refuted"]
 
 
 def test_what_shows_nothing_does_not_tell_against_a_claim():
     hint = [0.90, 0.91, 0.92, 0.93, 0.94]
     finding = beats().judge(runs("hint", hint) + runs("atda", hint[::-1]))
-    assert words(finding) == ["inconclusive"]
+    assert verdicts_of(finding) == ["inconclusive"]
     assert finding.judgement.p_value == pytest.approx(0.5)
     # So wide a spread finds nothing under some percent.
     assert finding.judgement.detectable > 0.03
-    assert words(falls().judge(levels_of(*[[0.9] * 5] * 3))) == ["inconclusive"]
+    assert verdicts_of(falls().judge(levels_of(*[[0.9] * 5] * 3))) == ["inconclusive"]
 
 
 @settings(max_examples=20, deadline=None)
@@ -189,13 +187,13 @@ def test_reversed_data_turn_the_verdict(base, gain, noise):
     better = [b + gain + n for b, n in zip(base, noise, strict=True)]
     there = beats().judge(runs("hint", better) + runs("atda", base))
     back = beats().judge(runs("hint", base) + runs("atda", better))
-    assert words(there, back) == ["reproduced", "refuted"]
+    assert verdicts_of(there, back) == ["reproduced", "refuted"]
     assert there.judgement.effect == pytest.approx(-back.judgement.effect)
     assert there.judgement.p_value + back.judgement.p_value == pytest.approx(1)
     # Levels have poisons of their own, so that what they share does not cancel.
     levels = [[base[0] - k * gain + n for n in noise] for k in range(3)]
     trends = [falls().judge(levels_of(*order)) for order in (levels, levels[::-1])]
-    assert words(*trends) == ["reproduced", "refuted"]
+    assert verdicts_of(*trends) == ["reproduced", "refuted"]
 
 
 @pytest.mark.parametrize(
@@ -287,8 +285,8 @@ def test_the_papers_own_means_reproduce_what_they_bear_out(dataset):
 
 def test_mirrored_means_reproduce_nothing():
     table = catalogue.build("2", papers_runs(turn=-1), "mnist")
-    assert "reproduced" not in words(*table.findings)
-    assert words(*table.findings).count("refuted") >= 10
+    assert "reproduced" not in verdicts_of(*table.findings)
+    assert verdicts_of(*table.findings).count("refuted") >= 10
     outcome = catalogue.check("2", papers_runs(turn=-1), "mnist")
     assert outcome.refuted >= 10
     assert outcome.differing == 30
@@ -304,81 +302,6 @@ def test_the_samples_claims_are_shown_and_do_not_count_unless_asked_for():
     assert shown[0].judgement.basis == Basis(poisons=5, seeds=5, images=10_000)
     assert catalogue.check("2", records).judged == 0
     assert catalogue.check("2", records, "mnist-sample").refuted == 2
-
-
-def sensitivity_runs(dataset="mnist"):
-    """Five trials of every cell of Table IV at the paper's means; the default row's runs once."""
-    methods = {}
-    betas = {0.031: 8 / 255, 0.125: 32 / 255, 0.251: 64 / 255}
-    for row, trial in product(published.table4(), range(5)):
-        if row.dataset != dataset:
-            continue
-        is_default = row.value in (0.5, 0.062)
-        changed = (
-            {}
-            if is_default
-            else {"parameter": row.parameter, "value": betas.get(row.value, row.value)}
-        )
-        right = [True] * round(100 * row.mean)
-        record = hint_run(dataset=dataset, trial=trial, **changed)
-        methods[record.id] = with_outcomes(record, right + [False] * (10_000 - len(right)))
-    return list(methods.values())
-
-
-@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
-def test_table_4_from_the_papers_means(dataset):
-    records = sensitivity_runs(dataset)
-    assert len(records) == 7 * 5
-    table = catalogue.build("4", records, dataset)
-    assert len(table.cells) == 8
-    for shown in table.cells:
-        assert shown.measured.n == 5
-        assert shown.measured.mean == pytest.approx(shown.published.mean, abs=2e-5)
-    assert [finding.verdict for finding in table.findings] == ["reproduced"] * 2
-    assert all(finding.bears_out for finding in table.findings)
-    assert catalogue.check("4", records, dataset).missing == 0
-    by_value = {(c.keys["parameter"], c.keys["value"]): c.records for c in table.cells}
-    assert by_value["ratio", 0.5] == by_value["beta", 0.062]
-    assert len(set(by_value.values())) == 7
-
-
-def test_table_4_turns_with_its_data():
-    """The accuracies of r = 0.25 and 1.0 change places, and so do those of two betas."""
-    swap = {0.25: 1.0, 1.0: 0.25, 0.75: 0.75}
-    means = {r.value: r.mean / 100 for r in published.table4() if r.dataset == "mnist"}
-    records = [hint_run(means[0.5], trial=t) for t in range(5)]
-    records += [
-        hint_run(means[swap[r]] + 1e-5 * t, parameter="ratio", value=r, trial=t)
-        for r, t in product(swap, range(5))
-    ]
-    records += [
-        hint_run(means[0.5] + 0.01 + 1e-5 * t, parameter="beta", value=k / 255, trial=t)
-        for k, t in product((8, 32, 64), range(5))
-    ]
-    findings = catalogue.build("4", records, "mnist").findings
-    assert words(*findings) == ["refuted"] * 2
-
-
-def test_table_4_says_where_trials_are_lacking_and_what_fills_them():
-    records = [hint_run(parameter="beta", value=8 / 255, trial=t) for t in (0, 2)]
-    table = catalogue.build("4", records, "mnist")
-    (row,) = [row for row in table.blocks[1].rows if row[0].startswith("8/255")]
-    assert "(2 of 5)" in row[1]
-    commands = [c for c in missing_commands("4", records, "mnist") if "8/255" in c]
-    start = "poisonbench defend --method hint --dataset mnist --rho 0.6 --beta 8/255 --trial "
-    assert commands == [start + str(trial) for trial in (1, 3, 4)]
-
-
-def test_settings_of_table_4_are_the_published_values_and_hints_own():
-    from poisonbench.defenses.hint import Config
-    from poisonbench.tables.table4 import DEFAULTS, PARAMETERS
-
-    printed = {(row.parameter, row.value) for row in published.table4()}
-    assert {(name, value) for name, values in PARAMETERS.items() for value in values} == printed
-    for name, values in PARAMETERS.items():
-        for value, setting in values.items():
-            assert setting == pytest.approx(value, rel=0.02)
-        assert values[DEFAULTS[name]] == getattr(Config(), name)
 
 
 @pytest.mark.parametrize("presets", [("mnist",), ("cifar10",), ("mnist", "mnist-sample")])

@@ -1,10 +1,8 @@
 """The matrix of attacks and defenses: its grid, the rows below it, and what it plans."""
 
-import json
-
 import pytest
 
-from helpers.command_line import done, refused
+from helpers.matrix_runs import SAMPLE, adaptive_run, grid, run, runs_of_each_kind
 from helpers.synthetic_runs import make_record, targeted_run, with_outcomes
 from poisonbench import registry
 from poisonbench.core.errors import UsageError
@@ -12,32 +10,10 @@ from poisonbench.results.statistics import wilson
 from poisonbench.tables import catalogue
 from poisonbench.tables.render import render
 
-SAMPLE = "mnist-sample"
-
-
-def run(accuracy, method="none", attack=None, rho=1.0, trial=0, **more):
-    poisoned = {"rho": rho, "attacks": [attack]} if attack else {}
-    return make_record(accuracy, dataset=SAMPLE, method=method, trial=trial, **poisoned, **more)
-
 
 @pytest.fixture
 def records():
-    return [
-        run(0.98, seconds=10.0),
-        run(0.96, method="hint", seconds=20.0),
-        run(0.20, attack="pgd", seconds=10.0),
-        run(0.60, attack="dap", digest="q", seconds=10.0),
-        run(0.50, attack="dap", rho=0.6, digest="r", seconds=10.0),
-        *(
-            run(value, method="hint", attack="pgd", trial=trial, seconds=30.0)
-            for trial, value in enumerate((0.3, 0.4, 0.5))
-        ),
-    ]
-
-
-def grid(records, key="matrix"):
-    (block,) = catalogue.build(key, records, SAMPLE).blocks
-    return block, {row[0]: dict(zip(block.columns[1:], row[1:], strict=True)) for row in block.rows}
+    return runs_of_each_kind()
 
 
 def test_rows_are_attacks_and_columns_the_defenses_that_have_runs(records):
@@ -90,11 +66,6 @@ def test_seconds_are_of_one_device_where_it_has_runs():
     assert [*rows["seconds, quickest run"].values()] == ["9.0", "2.0"]
 
 
-def adaptive_run(accuracy, method, against, attack="pgd", **more):
-    labels = {"overrides": {f"{attack}.against": against}}
-    return run(accuracy, method, attack, digest=f"a{against}", labels=labels, **more)
-
-
 def test_an_adaptive_row_stands_below_the_plain_one(records):
     adaptive = [
         adaptive_run(0.1, "jpeg", "jpeg"),
@@ -114,23 +85,6 @@ def test_an_adaptive_row_stands_below_the_plain_one(records):
     ]
 
 
-def test_an_adaptive_poison_is_planned_where_it_is_named():
-    asked = {"methods": ["none", "jpeg"], "rhos": (1.0,), "trials": 1}
-    requests = catalogue.missing_runs("matrix", (), SAMPLE, attacks=["pgd", "pgd:jpeg"], **asked)
-    planned = [(r.method, dict(r.poison.settings.get("pgd", {}))) for r in requests]
-    assert planned == [
-        (method, settings) for method in ("none", "jpeg") for settings in ({}, {"against": "jpeg"})
-    ]
-    everything = catalogue.missing_runs("matrix", (), SAMPLE, **asked)
-    assert not any("against" in values for r in everything for values in r.poison.settings.values())
-    (only,) = catalogue.missing_runs("matrix", (adaptive_run(0.1, "none", "jpeg"),), SAMPLE,
-                                     attacks=["pgd:jpeg"], **asked)  # fmt: skip
-    assert only.method == "jpeg"
-    for name in ("pgd:knn", "dap:jpeg", "em:epic"):
-        with pytest.raises(UsageError, match=f"got {name}; it has .*pgd:jpeg"):
-            catalogue.missing_runs("matrix", (), SAMPLE, attacks=[name])
-
-
 def test_a_form_of_a_defense_has_a_column_of_its_own(records):
     strong = {"overrides": {"quality": 10}}
     forms = [
@@ -145,26 +99,6 @@ def test_a_form_of_a_defense_has_a_column_of_its_own(records):
     assert [rows["PGD"][name] for name in ("JPEG", "JPEG 10")] == ["-", "70.00 (1)"]
     assert rows["lost on clean data, points"]["JPEG 10"] == "18.00"
     assert rows["worst at rho 1"]["JPEG 10"] == "70.00 (PGD, 1 of 2)"
-
-
-def test_a_form_is_planned_where_it_is_named():
-    def planned(*methods, key="matrix"):
-        asked = {"dataset": SAMPLE, "rhos": (1.0,), "trials": 1}
-        attacks = ["pgd"] if key == "matrix" else []
-        requests = catalogue.missing_runs(key, (), methods=methods, attacks=attacks, **asked)
-        return [(request.method, dict(request.settings)) for request in requests]
-
-    assert planned("jpeg") == [("jpeg", {})]
-    assert planned("jpeg:10", "none") == [("none", {}), ("jpeg", {"quality": 10})]
-    assert planned("ueraser:max", "atda:linf") == [
-        ("atda", {"norm": "linf"}),
-        ("ueraser", {"form": "max"}),
-    ]
-    assert ("jpeg", {"quality": 10}) not in planned()
-    with pytest.raises(UsageError, match=r"got jpeg:20; .* jpeg, jpeg:10,"):
-        planned("jpeg:20")
-    with pytest.raises(UsageError, match="table 2"):
-        planned("jpeg:10", key="2")
 
 
 def test_adaptive_targeted_poisons_have_rows_too():
@@ -231,17 +165,6 @@ def test_triggers_have_a_grid_of_success_and_accuracy(records):
     assert block.strong == {7}
     low, high = wilson(1750, 1800)
     assert (round(100 * low, 1), round(100 * high, 1)) == (96.4, 97.9)
-
-
-def test_triggers_are_planned_with_changed_and_with_own_labels():
-    requests = catalogue.missing_runs(
-        "matrix", (), SAMPLE, methods=["spectral"], attacks=["badnets"], trials=1, rhos=(0.05,)
-    )
-    assert [dict(r.poison.settings.get("badnets", {})) for r in requests] == [
-        {},
-        {"clean_label": True},
-    ]
-    assert {r.poison.rho for r in requests} == {0.05}
 
 
 def test_an_interval_ends_where_shares_do():
@@ -367,36 +290,6 @@ def test_each_reading_of_the_mix_has_a_row_and_is_planned_by_its_name(records):
         assert {key: dict(value) for key, value in request.poison.settings.items()} == mix.settings
 
 
-def test_the_plan_is_attacks_by_methods_with_clean_runs():
-    requests = catalogue.missing_runs(
-        "matrix", (), SAMPLE, methods=["none", "hint"], attacks=["dap", "mix"], rhos=(0.0, 1.0)
-    )
-    planned = {(r.poison.text if r.poison.rho else "clean", r.method, r.trial) for r in requests}
-    attacks = ("clean", "dap", "pgd+dap+durp+dc")
-    assert planned == {(a, m, t) for a in attacks for m in ("none", "hint") for t in range(3)}
-
-
-def test_no_oracle_and_no_attack_is_left_out():
-    cells = catalogue.cells("matrix", (), SAMPLE)
-    assert {cell.method for cell in cells} == {
-        name
-        for name, entry in registry.defenses().items()
-        if not (entry.oracle or entry.colour_only or entry.pretrains)
-    }
-    untargeted = {(name,) for name, entry in registry.attacks().items() if not entry.scenario}
-    mixes = {mix.attacks for mix in registry.MIXES.values()}
-    assert {cell.attacks for cell in cells} == untargeted | mixes
-    shares = {cell.rho for cell in cells if cell.attacks == ("narcissus",)}
-    assert shares == {0.05, registry.attacks()["narcissus"].rho}
-    adaptive = {cell.poison_text for cell in cells if cell.against}
-    assert adaptive == {
-        f"{name}:{against}"
-        for name, entry in registry.attacks().items()
-        for against in entry.against
-        if not entry.scenario
-    }
-
-
 def test_data_without_runs_is_said_to_have_none(records):
     def notes(dataset, runs=records):
         return catalogue.build("matrix", runs, dataset).notes
@@ -410,101 +303,3 @@ def test_data_without_runs_is_said_to_have_none(records):
         notes("folder:photos", ())[0] == "There is no run on folder:photos here, nor on other data."
     )
     assert not any("There is no run" in note for note in notes(SAMPLE))
-
-
-def test_no_cell_is_of_a_run_that_its_defense_refuses():
-    cells = catalogue.cells("matrix", (), "cifar10@10000")
-    scenarios = {cell.scenario for cell in cells if cell.method == "robust-features"}
-    assert scenarios == {"transfer", "finetune"}
-    assert "grayscale" in {cell.method for cell in cells}
-    for data in (SAMPLE, "mnist", "mnist@3000"):
-        assert "grayscale" not in {cell.method for cell in catalogue.cells("matrix", (), data)}
-
-
-def test_the_commands_take_attacks_a_ratio_a_preset_and_a_metric(tmp_path):
-    folder = ("--results", tmp_path)
-    words = ("sweep", "plan", "--table", "matrix", "--preset", "quick", "--attacks", "pgd,dap")
-    plan = done(*words, "--methods", "none", "--rho", "0.6", "--trials", "1", *folder).out
-    lines = [line.partition(" --results")[0] for line in plan.splitlines()]
-    start = "poisonbench defend --method none --dataset mnist-sample"
-    assert lines == [
-        f"{start} --rho 0 --trial 0",
-        f"{start} --attack pgd --rho 0.6 --trial 0",
-        f"{start} --attack dap --rho 0.6 --trial 0",
-    ]
-    words = ("report", "--table", "matrix", "--metric", "batch-norm", "--json")
-    table = json.loads(done(*words, "--methods", "none,jpeg:10", "--attacks", "pgd").out)
-    assert table["table"] == "matrix-batch-norm"
-
-
-def test_a_report_shows_the_defenses_and_attacks_that_are_named(records):
-    adaptive = {"labels": {"overrides": {"pgd.against": "jpeg"}}}
-    records = [
-        *records,
-        run(0.70, method="jpeg", attack="pgd", labels={"overrides": {"quality": 10}}),
-        run(0.75, method="jpeg", attack="pgd"),
-        run(0.10, attack="pgd", digest="s", **adaptive),
-    ]
-
-    def shown(**chosen):
-        (block,) = catalogue.build("matrix", records, SAMPLE, **chosen).blocks
-        return [*block.columns[1:]], [row[0] for row in block.rows[:-3]], block.rows[-3][1:]
-
-    columns, rows, worst = shown()
-    assert columns == ["W/o Defense", "HINT", "JPEG", "JPEG 10"]
-    assert rows == ["clean", "PGD", "PGD against JPEG", "DAP", "DAP, rho 0.6"]
-    assert worst[0] == "10.00 (PGD against JPEG)"
-    columns, rows, worst = shown(methods=["none", "jpeg:10"], attacks=["pgd"])
-    assert columns == ["W/o Defense", "JPEG 10"]
-    assert rows == ["clean", "PGD"]
-    assert worst == ("20.00 (PGD)", "70.00 (PGD)")
-    assert shown(methods=["jpeg"])[:2] == (["JPEG"], ["PGD"])
-    assert shown(attacks=["pgd:jpeg", "dap"])[1] == [
-        "clean",
-        "PGD against JPEG",
-        "DAP",
-        "DAP, rho 0.6",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("chosen", "message"),
-    [
-        ({"methods": ["clean-only"]}, "defenses that table matrix on mnist-sample has, got clean"),
-        ({"methods": ["jpeg:11"]}, "has, got jpeg:11; it has these: none"),
-        ({"attacks": ["dap+durp"]}, "poisons that table matrix on mnist-sample has, got dap"),
-    ],
-)
-def test_what_the_matrix_has_no_cells_of_is_refused(records, chosen, message):
-    with pytest.raises(UsageError, match=message):
-        catalogue.build("matrix", records, SAMPLE, **chosen)
-
-
-def test_what_a_chosen_part_lacks_is_counted_of_that_part(records):
-    chosen = {"methods": ["none"], "attacks": ["pgd"]}
-    requests = catalogue.missing_runs("matrix", records, SAMPLE, **chosen)
-    assert {(r.method, r.poison.rho) for r in requests} == {("none", rho) for rho in (0, 1.0, 0.6)}
-    (state,) = (
-        n for n in catalogue.build("matrix", records, SAMPLE, **chosen).notes if "lack" in n
-    )
-    assert state == "3 cell(s) lack runs (--missing)."
-    assert catalogue.check("matrix", records, SAMPLE, **chosen).missing == len(requests)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("report", "--table", "2", "--methods", "none"), "--methods with --table matrix, got"),
-        (("report", "--runs", "--attacks", "pgd"), "--attacks with --table matrix, got --table 2"),
-        (("report", "--table", "matrix", "--methods", "nosuch"), "expected a defense"),
-        (("report", "--table", "matrix", "--attacks", "nosuch"), "an attack (or mix)"),
-        (("report", "--table", "2", "--metric", "last"), "--metric with --table matrix"),
-        (("report", "--table", "matrix", "--metric", "best"), "one of last, peak, batch-norm"),
-        (("sweep", "plan", "--table", "matrix", "--attacks", "nosuch"), "an attack (or mix)"),
-        (("sweep", "plan", "--table", "2", "--attacks", "pgd"), "poisons that table 2 has"),
-        (("sweep", "plan", "--table", "2", "--rho", "0.5"), "it has 0, 0.2, 0.4, 0.6, 0.8, 1"),
-        (("sweep", "plan", "--preset", "quick", "--dataset", "mnist"), "in --table matrix"),
-    ],
-)
-def test_what_makes_no_sense_is_refused(words, message, tmp_path):
-    assert message in refused(2, tmp_path, *words)
