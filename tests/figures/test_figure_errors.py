@@ -23,7 +23,7 @@ TWO = "2 --dataset TINY "
         (ONE + "--trial -1", 2, "--trial|'-1'"),
         (ONE + "--attack pgdd", 2, "'pgdd'|did you mean 'pgd'"),
         (ONE + "--ratio 2 --rho 0", 2, "ratio|(0, 1]|2"),
-        (ONE + "--schedule 3 --rho 0", 2, "schedule|before epoch 3"),
+        (ONE + "--schedule 30 --rho 0", 2, "schedule|before epoch 30"),
         (ONE + "--ration 2 --rho 0", 2, "--ration|did you mean '--ratio'"),
         (ONE + "--profile papr --rho 0", 2, "'papr'|did you mean 'paper'"),
         (ONE + "--device tpu", 2, "cuda:N|'tpu'"),
