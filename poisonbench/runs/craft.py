@@ -23,13 +23,13 @@ from poisonbench.runs.craft_checkpoint import CraftCheckpoint, crafted_by, craft
 from poisonbench.runs.craft_targeted import craft_targeted
 from poisonbench.runs.poison import (
     Crafted,
-    Pool,
     ResolvedPoison,
     publish,
     publish_pool,
     resolve_crafting,
     stored,
 )
+from poisonbench.runs.pools import Pool
 from poisonbench.runs.trained_models import trained_models
 from poisonbench.runs.trigger import (
     chosen_rows,

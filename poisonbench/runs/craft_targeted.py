@@ -16,7 +16,8 @@ from poisonbench.entries import shown_name
 from poisonbench.models.classifier import Classifier, renew_head
 from poisonbench.runs.context import RunContext
 from poisonbench.runs.craft_checkpoint import CraftCheckpoint, crafted_by, crafting
-from poisonbench.runs.poison import Crafted, Pool, ResolvedPoison, publish_pool, stored
+from poisonbench.runs.poison import Crafted, ResolvedPoison, publish_pool, stored
+from poisonbench.runs.pools import Pool
 from poisonbench.runs.trained_models import lengthen, model_spec, own_seeds, trained_models
 from poisonbench.specs import ModelSpec, TrainingSpec
 from poisonbench.targeting import Goal, Targeting, own_targeting

@@ -26,7 +26,8 @@ from poisonbench.runs.defend import ResolvedRun, resolve_run
 from poisonbench.runs.hardware import OVERHEAD, Accelerator
 from poisonbench.runs.method_settings import Settings
 from poisonbench.runs.pass_costs import PassCount, count_pass, time_pass
-from poisonbench.runs.poison import Pool, resolve_crafting
+from poisonbench.runs.poison import resolve_crafting
+from poisonbench.runs.pools import Pool
 from poisonbench.training.recipe import Recipe
 
 #: Images in a pass of a frozen network on an accelerator, without and with gradients, and on a CPU.

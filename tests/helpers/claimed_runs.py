@@ -2,10 +2,7 @@
 
 import numpy as np
 
-from helpers.synthetic_runs import (
-    make_record,
-    with_outcomes,
-)
+from helpers.synthetic_runs import make_record, with_outcomes
 from poisonbench.tables.cells import TRIALS, Cell
 from poisonbench.tables.claims import Superiority, against
 

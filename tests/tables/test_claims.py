@@ -10,13 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.synthetic_runs import (
-    make_record,
-    request_of,
-    targeted_run,
-    verdicts_of,
-    with_outcomes,
-)
+from helpers.synthetic_runs import make_record, request_of, targeted_run, verdicts_of, with_outcomes
 from poisonbench import registry
 from poisonbench.requests import command_of
 from poisonbench.results import published

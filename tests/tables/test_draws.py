@@ -5,11 +5,7 @@ from dataclasses import replace
 import pytest
 
 from helpers.claimed_runs import IMAGES, accuracy_claim, cell, gain_runs
-from helpers.synthetic_runs import (
-    make_record,
-    missing_commands,
-    request_of,
-)
+from helpers.synthetic_runs import make_record, missing_commands, request_of
 from poisonbench.requests import command_of
 from poisonbench.results.statistics import Summary
 from poisonbench.results.verdicts import Basis

@@ -4,12 +4,7 @@ from itertools import product
 
 import pytest
 
-from helpers.synthetic_runs import (
-    hint_run,
-    missing_commands,
-    verdicts_of,
-    with_outcomes,
-)
+from helpers.synthetic_runs import hint_run, missing_commands, verdicts_of, with_outcomes
 from poisonbench.results import published
 from poisonbench.tables import catalogue
 

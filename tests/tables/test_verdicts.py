@@ -9,11 +9,7 @@ import pytest
 from scipy import stats
 
 from helpers.claimed_runs import IMAGES, accuracy_claim, cell, gain_runs
-from helpers.synthetic_runs import (
-    changed,
-    make_record,
-    targeted_run,
-)
+from helpers.synthetic_runs import changed, make_record, targeted_run
 from poisonbench.results import published
 from poisonbench.results.estimates import Estimate, Part
 from poisonbench.results.statistics import Proportion, Summary

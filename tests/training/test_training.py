@@ -14,11 +14,7 @@ from poisonbench.defenses import hint
 from poisonbench.models.classifier import Classifier
 from poisonbench.runs.trained_models import _Watcher
 from poisonbench.training.augmentation import PADDING, CropFlip
-from poisonbench.training.evaluation import (
-    accuracy,
-    right_answers,
-    right_by_batch_statistics,
-)
+from poisonbench.training.evaluation import accuracy, right_answers, right_by_batch_statistics
 from poisonbench.training.precision import network_precision
 from poisonbench.training.state import Defense
 from poisonbench.training.trainer import Trainer
