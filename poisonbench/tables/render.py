@@ -1,8 +1,9 @@
 """Tables as text: terminal, plain, Markdown, CSV, JSON, LaTeX and HTML.
 
 In none of them is a number ever cropped: where a terminal is too narrow for a grid, columns that it
-can do without are left out (of a verdict the word, effect and interval stay), and then rows are
-stacked; where there is no terminal, a grid takes the width it needs.
+can do without are left out (of a verdict the word, effect and interval stay), and then figures that
+stand for themselves are shown in several grids, other rows are stacked; where there is no terminal,
+a grid takes the width it needs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import did_you_mean
 from poisonbench.results.statistics import Verdict
 from poisonbench.tables.comparisons import Block, Table
+from poisonbench.tables.layout import DASH
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,19 +68,22 @@ def check_format(kind: str) -> str:
 
 
 def print_rich(table: Table, console: Console) -> None:
-    """Print on a terminal; a grid wider than it loses columns, or becomes one line a figure."""
+    """Print on a terminal; a grid wider than it loses columns, is cut, or has a line a figure."""
     from rich.text import Text
 
     console.print(Text(table.title, style="bold"))
     for block in table.filled_blocks:
         console.print()
         console.print(Text(block.title, style="bold"), soft_wrap=True)
-        for number in range(len(block.dispensable) + 1):
-            grid = _grid(_without(block, block.dispensable[:number]))
-            natural = console.measure(grid, options=console.options.update(max_width=_UNBOUNDED))
-            if natural.maximum <= console.width:
-                console.print(grid)
-                break
+        shorter = [
+            _without(block, block.dispensable[:number])
+            for number in range(len(block.dispensable) + 1)
+        ]
+        if fitting := next((short for short in shorter if _fits(short, console)), None):
+            console.print(_grid(fitting))
+        elif parts := _parts(block, console):
+            for number, part in enumerate(parts):
+                console.print(*[""] * bool(number), _grid(part), sep="\n")
         else:
             for line in _stacked(_without(block, block.dispensable[:2])):
                 console.print(Text(line), soft_wrap=True)
@@ -199,6 +204,41 @@ def _without(block: Block, names: Collection[str]) -> Block:
     kept = [index for index, name in enumerate(block.columns) if name not in names]
     columns, *rows = (tuple(row[i] for i in kept) for row in (block.columns, *block.rows))
     return replace(block, columns=columns, rows=tuple(rows))
+
+
+def _fits(block: Block, console: Console) -> bool:
+    options = console.options.update(max_width=_UNBOUNDED)
+    return console.measure(_grid(block), options=options).maximum <= console.width
+
+
+def _parts(block: Block, console: Console) -> list[Block]:
+    """The grid in grids of a few columns that each fit, without rows that have no figure there.
+
+    Empty for rows of which each is about one figure or claim, whose columns belong together, and
+    where no two columns fit.
+    """
+    if block.judged:
+        return []
+    parts, rest = [], list(block.columns[block.keys :])
+    while rest:
+        part = None
+        for number in range(min(2, len(rest)), len(rest) + 1):
+            longer = _filled(_without(block, set(block.columns[block.keys :]) - set(rest[:number])))
+            if not _fits(longer, console):
+                break
+            part = longer
+        if part is None:
+            return []
+        parts.append(part)
+        rest = rest[len(part.columns) - block.keys :]
+    return parts
+
+
+def _filled(block: Block) -> Block:
+    """The block without rows that have no figure."""
+    kept = [number for number, row in enumerate(block.rows) if {*row[block.keys :]} - {DASH}]
+    strong = frozenset(new for new, old in enumerate(kept) if old in block.strong)
+    return replace(block, rows=tuple(block.rows[number] for number in kept), strong=strong)
 
 
 def _grid(block: Block) -> RichTable:

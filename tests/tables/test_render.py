@@ -96,6 +96,38 @@ def test_in_a_narrow_terminal_each_figure_has_a_line(measured):
     assert re.search(r"diff, points +-8\.24\n  95 % interval +\[-8\.44, -8\.04\]\n", text)
 
 
+@pytest.mark.parametrize("width", [70, 100, 130])
+def test_a_grid_wider_than_the_terminal_is_cut_into_grids_that_fit(width):
+    methods = ("none", "hint", "atda", "friends", "epic", "knn", "l2")
+    records = [
+        make_record(0.5 + index / 100, method=method, dataset="mnist-sample", **poison)
+        for index, method in enumerate(methods)
+        for poison in ({}, {"rho": 1.0, "attacks": ["pgd"]})
+    ]
+    # One defense alone met this attack, so that the other grids have no row of it.
+    records.append(make_record(0.3, rho=1.0, attacks=["dap"], dataset="mnist-sample"))
+    table = catalogue.build("matrix", records, "mnist-sample")
+    (block,) = table.blocks
+    lines = on_terminal(table, width).splitlines()
+    assert all(len(line) <= width for line in lines)
+    heads = [re.split("  +", line.strip()) for line in lines if line.startswith("trained on")]
+    assert len(heads) > 1
+    assert [name for head in heads for name in head[1:]] == list(block.columns[1:])
+    assert sum(line.startswith("PGD ") for line in lines) == len(heads)
+    assert sum(line.startswith("DAP ") for line in lines) == 1
+    for name, row in ((row[0], row) for row in block.rows):
+        shown = [line for line in lines if line.startswith(f"{name} ")]
+        assert all(any(cell in line for line in shown) for cell in row[1:] if cell != "-")
+
+
+def test_a_grid_of_which_no_two_columns_fit_has_a_line_a_figure():
+    records = [
+        make_record(0.9, method=method, dataset="mnist-sample") for method in ("none", "hint")
+    ]
+    text = on_terminal(catalogue.build("matrix", records, "mnist-sample"), 40)
+    assert re.search(r"trained on clean\n  W/o Defense  90\.00", text)
+
+
 def test_json_and_csv_hold_fractions_and_record_ids(measured):
     document = json.loads(render(measured, "json"))
     rows = list(csv.DictReader(io.StringIO(render(measured, "csv"))))
