@@ -9,7 +9,7 @@ docs/runs.md.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
@@ -34,6 +34,9 @@ PLAIN = ("plain", "plain training")
 #: A column of the same weights with the test batches' statistics.
 BY_BATCH = "by batch statistics"
 
+#: A report's table by its number, and the data set that it is of.
+Shown = tuple[str, str]
+
 #: Figures by the names of row and column, as the report's table shows them.
 Grid = dict[tuple[str, str], str]
 
@@ -45,14 +48,14 @@ class Place:
     Attributes:
         heading: the nearest heading above them, whole.
         first: the first column's name, which tells such a table from others there.
-        show: what stands in a cell, given the report's text.
+        shown: what they show.
+        show: gives what stands in a cell, given the report's text.
     """
 
     page: str
     heading: str
     first: str
-    key: str
-    dataset: str
+    shown: Shown
     show: Callable[[str], str]
 
 
@@ -79,22 +82,22 @@ _COLOUR = "## Each attack alone, and cheap filters, in colour"
 _ADVICE = "## What to use against what"
 _DIGITS, _OBJECTS = "mnist-sample", "cifar10@10000"
 PLACES = (
-    Place("docs/findings.md", _FALL, "rho", "2", _DIGITS, with_deviation),
-    Place("docs/findings.md", _FIELD, "trained on", "matrix", _DIGITS, with_trials),
-    Place("docs/findings.md", _COLOUR, "trained on", "matrix", _OBJECTS, with_trials),
-    Place("README.md", _ADVICE, "digits", "matrix", _DIGITS, rounded),
-    Place("README.md", _ADVICE, "colour", "matrix", _OBJECTS, rounded),
+    Place("docs/findings.md", _FALL, "rho", ("2", _DIGITS), with_deviation),
+    Place("docs/findings.md", _FIELD, "trained on", ("matrix", _DIGITS), with_trials),
+    Place("docs/findings.md", _COLOUR, "trained on", ("matrix", _OBJECTS), with_trials),
+    Place("README.md", _ADVICE, "digits", ("matrix", _DIGITS), rounded),
+    Place("README.md", _ADVICE, "colour", ("matrix", _OBJECTS), rounded),
 )
 
 
-def filled(page: str, text: str, records: Sequence[RunRecord]) -> str:
-    """The page's text with the records' figures in its tables."""
+def filled(page: str, text: str, grids: Mapping[Shown, Grid]) -> str:
+    """The page's text with the figures of the reports in its tables."""
     for place in (place for place in PLACES if place.page == page):
         before, heading, after = text.partition(f"\n{place.heading}\n")
         if not heading:
             raise ValueError(f"{page}: expected the heading {place.heading!r}")
         section, rest = _until_next_heading(after)
-        grid = grid_of(place.key, place.dataset, records)
+        grid = grids[place.shown]
         head = re.escape(f"| {place.first} |")
         parts = re.split(rf"(^{head}.*\n(?:\|.*\n)+)", section, flags=re.MULTILINE)
         parts[1::2] = [_filled_table(table, grid, place.show) for table in parts[1::2]]
@@ -160,6 +163,11 @@ def _number(label: str) -> str:
     return label.removesuffix(".0")
 
 
+def grids_of(records: Sequence[RunRecord]) -> dict[Shown, Grid]:
+    """All that the pages show."""
+    return {shown: grid_of(*shown, records) for shown in {place.shown for place in PLACES}}
+
+
 def listed(text: str, records: Sequence[RunRecord], named: set[str]) -> str:
     """docs/runs.md with the records that ``named`` lacks at its end, by data, method and attack."""
     text = text.partition(f"\n{UNNAMED}\n")[0].rstrip("\n") + "\n"
@@ -188,9 +196,10 @@ def _order(record: RunRecord) -> tuple[str, int]:
 def main() -> None:
     """Write the pages anew where anything changes."""
     records = Store(ROOT / "docs" / "records").records(print)
+    grids = grids_of(records)
     for page in dict.fromkeys(place.page for place in PLACES):
         path = ROOT / page
-        path.write_text(filled(page, path.read_text(), records))
+        path.write_text(filled(page, path.read_text(), grids))
     runs = ROOT / "docs" / "runs.md"
     runs.write_text(listed(runs.read_text(), records, named_ids()))
 

@@ -16,14 +16,15 @@ FILES = sorted((DOCS / "records" / "runs").glob("*.json"))
 TEXT = "".join((DOCS / name).read_text() for name in ("findings.md", "runs.md", "benchmarks.md"))
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_record_is_whole(file):
-    record, raw = read_record(file), json.loads(file.read_text())
-    upgrade = {"outcomes": {}, "schema": SCHEMA} if raw["schema"] == 1 else {}
-    assert json.loads(record.to_json()) | {"seal": raw["seal"]} == raw | upgrade
-    assert record.id == file.stem
-    assert '"seal"' in file.read_text()
-    assert not any(word in file.read_text() for word in ("/tmp", "/home", "/root"))
+@pytest.mark.parametrize("first", "0123456789abcdef")
+def test_every_record_is_whole(first):
+    for file in (file for file in FILES if file.stem.startswith(first)):
+        text = file.read_text()
+        record, raw = read_record(file), json.loads(text)
+        upgrade = {"outcomes": {}, "schema": SCHEMA} if raw["schema"] == 1 else {}
+        assert json.loads(record.to_json()) | {"seal": raw["seal"]} == raw | upgrade
+        assert record.id == file.stem
+        assert not any(word in text for word in ("/tmp", "/home", "/root"))
 
 
 def test_the_records_are_those_that_the_docs_name():

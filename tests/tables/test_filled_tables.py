@@ -25,21 +25,21 @@ def shipped():
     return Store(ROOT / "docs" / "records").records(pytest.fail)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/findings.md"])
-def test_the_pages_figures_are_those_of_the_shipped_records(tool, shipped, page):
-    text = (ROOT / page).read_text()
-    assert tool.filled(page, text, shipped) == text
-    # Each table there has figures of its own, and a wrong one is put right.
-    for place in (place for place in tool.PLACES if place.page == page):
+def test_the_pages_figures_are_those_of_the_shipped_records(tool, shipped):
+    grids = tool.grids_of(shipped)
+    for place in tool.PLACES:
+        text = (ROOT / place.page).read_text()
+        assert tool.filled(place.page, text, grids) == text
+        # The table there has figures, of which a wrong one is put right.
         after = text.partition(f"\n{place.heading}\n")[2]
         row = re.search(rf"\| {place.first} \|.*\n\|.*\n(\| \w+ \| [\d.]+)", after)[1]
         wrong = row.rpartition(" ")[0] + " 0.12"
-        assert tool.filled(page, text.replace(row, wrong, 1), shipped) == text
+        assert tool.filled(place.page, text.replace(row, wrong, 1), grids) == text
 
 
 def test_a_page_without_its_heading_is_an_error(tool):
     with pytest.raises(ValueError, match="What to use against what"):
-        tool.filled("README.md", "# poisonbench\n", [])
+        tool.filled("README.md", "# poisonbench\n", {})
 
 
 @pytest.mark.parametrize(
