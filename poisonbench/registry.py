@@ -89,8 +89,13 @@ class EntryTable(dict[str, EntryT]):
     """Entries of one kind by name, and by name why something cannot be used."""
 
     def __init__(self, kind: type[EntryT]) -> None:
-        ours = (*ATTACKS, *DEFENSES, *NETWORKS, *DATASETS)
-        super().__init__({entry.name: entry for entry in ours if isinstance(entry, kind)})
+        ours: Mapping[Any, Sequence[Any]] = {
+            AttackEntry: ATTACKS,
+            DefenseEntry: DEFENSES,
+            NetworkEntry: NETWORKS,
+            DatasetEntry: DATASETS,
+        }
+        super().__init__((entry.name, entry) for entry in ours[kind])
         self.faults: dict[str, str] = {}
         for name, source, entry in installed(kind):
             if name in self:

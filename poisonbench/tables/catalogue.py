@@ -36,6 +36,7 @@ from poisonbench.tables import (
 from poisonbench.tables.cells import (
     SAMPLES,
     Cell,
+    IndexedRuns,
     is_run_on,
     of_newest_data,
     table_name,
@@ -157,7 +158,7 @@ def missing_runs(
     Raises:
         UsageError: an unknown method or attack too, or one that the table has no cells of.
     """
-    records = readings.runs_of(records, reading)
+    records = IndexedRuns(readings.runs_of(records, reading))
     every = cells(key, records, dataset, bare_methods(methods))
     chosen = select(every, methods, attacks, _where(key, dataset))
     requests = [
@@ -203,7 +204,7 @@ def build(
     """
     table = find_table(key)
     every_run = table.own(records)
-    records = of_newest_data(readings.runs_of(every_run, reading))
+    records = IndexedRuns(of_newest_data(readings.runs_of(every_run, reading)))
     is_default = not poisons and reading == DEFAULT_READING
     whole = cells(key, records, dataset, bare_methods(methods))
     # Without any run a table of any data has no cells, whatever is named.

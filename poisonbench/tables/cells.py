@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count, islice
 from typing import Any
 
@@ -153,7 +154,10 @@ class Cell:
         )
 
     def _distinct(self, records: Sequence[RunRecord]) -> list[RunRecord]:
-        return distinct_trials([record for record in records if self.matches(record)])
+        near = records
+        if isinstance(records, IndexedRuns):
+            near = records.of(self.method, place_of(self.dataset))
+        return distinct_trials([record for record in near if self.matches(record)])
 
     def _is_of_use(self, run: RunRecord) -> bool:
         return (not self.is_timed or is_timed(run)) and self.device in (None, device_of(run))
@@ -171,6 +175,21 @@ class Cell:
             and names == set(self.overrides) - free
             and all(_same(labels.overrides[name], self.overrides[name]) for name in names)
         )
+
+
+class IndexedRuns(tuple[RunRecord, ...]):
+    """Run records that are found by method and data set: a table asks each cell for its runs."""
+
+    @cached_property
+    def _by_place(self) -> dict[tuple[str, str], list[RunRecord]]:
+        found: dict[tuple[str, str], list[RunRecord]] = {}
+        for record in self:
+            found.setdefault((record.spec.method, table_name(record)), []).append(record)
+        return found
+
+    def of(self, method: str, place: str) -> Sequence[RunRecord]:
+        """Those of a method on what :func:`place_of` calls a data set, in their order."""
+        return self._by_place.get((method, place), ())
 
 
 def draws_on(dataset: str) -> int:
@@ -234,7 +253,12 @@ def _draw(record: RunRecord) -> tuple[int, int | None]:
 def is_run_on(record: RunRecord, dataset: str) -> bool:
     """Whether this is a run on that data set, the whole of it for a paper's."""
     is_whole = dataset not in PAPERS_OWN or record.labels.is_paper_dataset
-    return is_whole and table_name(record) == (same_place(dataset) if is_own(dataset) else dataset)
+    return is_whole and table_name(record) == place_of(dataset)
+
+
+def place_of(dataset: str) -> str:
+    """A data set as :func:`table_name` has it of its runs."""
+    return same_place(dataset) if is_own(dataset) else dataset
 
 
 def is_own(dataset: str) -> bool:
