@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 NAMING = ("docs/findings.md", "docs/benchmarks.md", "docs/runs.md")
 
 #: The heading of docs/runs.md that the list of what is not named elsewhere stands under.
-UNNAMED = "## Runs of the matrices that no section above names"
+UNNAMED = "## Runs that no section above names"
 
 #: What the pages call plain training.
 PLAIN = ("plain", "plain training")

@@ -322,7 +322,7 @@ def test_help_imports_no_torch():
     assert ended.returncode == 0, ended.stderr
 
 
-def test_the_result_goes_to_a_file_while_the_bar_is_on_a_terminal(tiny, stocked, tmp_path):
+def test_the_result_goes_to_a_file_while_the_bar_is_on_a_terminal(tiny, tmp_path):
     """A bar on stderr must not take stdout's lines with it."""
     master, slave = os.openpty()
     out = tmp_path / "out.txt"

@@ -371,10 +371,14 @@ def success_cell(method):
 # Formats
 
 
+@pytest.fixture(scope="module")
+def whole():
+    return catalogue.build("3", papers_runs() + trials("x....", clean=True))
+
+
 @pytest.mark.parametrize("kind", FORMATS)
-def test_table_3_is_in_every_format(kind):
-    records = papers_runs() + trials("x....", clean=True)
-    text = render(catalogue.build("3", records), kind)
+def test_table_3_is_in_every_format(kind, whole):
+    text = render(whole, kind)
     if kind == "json":
         cells = json.loads(text)["cells"]
         assert sum(cell["quantity"] == "attack_success" for cell in cells) == 21
