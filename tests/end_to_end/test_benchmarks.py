@@ -235,6 +235,16 @@ def test_startup(script, monkeypatch, capsys):
     assert "| python -c pass |" in capsys.readouterr().out
 
 
+def test_reports(script, tmp_path, capsys):
+    for trial in range(2):
+        Store(tmp_path).write_record(make_record(trial=trial))
+    script("reports").main(["--repeats=1", f"--results={tmp_path}", "--markdown"])
+    printed = capsys.readouterr().out
+    assert "among 2 records" in printed
+    assert "| by method and data set |" in printed
+    assert "| one by one |" in printed
+
+
 def test_verdicts(script, monkeypatch, capsys):
     module = script("verdicts")
     small = dict.fromkeys(module.DESIGNS, ())
