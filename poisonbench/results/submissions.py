@@ -143,8 +143,8 @@ def read_submission(path: Path) -> Submission:
         raise _refused(path, str(error)) from None
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise _refused(path, f"expected a submission, got {error}") from None
-    except (RuntimeError, NotImplementedError) as error:
-        # Of zipfile: encrypted, or compressed otherwise.
+    except RuntimeError as error:
+        # Of zipfile: encrypted, or (NotImplementedError, one of these) compressed otherwise.
         raise _refused(path, f"expected a plain zip archive, got {error}") from None
     records: list[RunRecord] = []
     cards: dict[str, PoisonCard] = {}

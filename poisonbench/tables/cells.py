@@ -109,7 +109,7 @@ class Cell:
         spec, targeting = record.spec, record.spec.targeting
         # A targeted attack's clean control is no clean run of an untargeted table.
         scenario = None if targeting is None else targeting.scenario
-        # What tells most runs apart comes first: a table asks each of its cells about every run.
+        # What tells most runs apart comes first: a table asks each of its cells about many runs.
         return (
             spec.method == self.method
             and _same(spec.rho, self.rho)

@@ -83,7 +83,9 @@ def print_rich(table: Table, console: Console) -> None:
             console.print(_grid(fitting))
         elif parts := _parts(block, console):
             for number, part in enumerate(parts):
-                console.print(*[""] * bool(number), _grid(part), sep="\n")
+                if number:
+                    console.print()
+                console.print(_grid(part))
         else:
             for line in _stacked(_without(block, block.dispensable[:2])):
                 console.print(Text(line), soft_wrap=True)
@@ -212,7 +214,7 @@ def _fits(block: Block, console: Console) -> bool:
 
 
 def _parts(block: Block, console: Console) -> list[Block]:
-    """The grid in grids of a few columns that each fit, without rows that have no figure there.
+    """The grid in grids of a few columns that each fit, each without rows that are of the others.
 
     Empty for rows of which each is about one figure or claim, whose columns belong together, and
     where no two columns fit.
@@ -223,7 +225,7 @@ def _parts(block: Block, console: Console) -> list[Block]:
     while rest:
         part = None
         for number in range(min(2, len(rest)), len(rest) + 1):
-            longer = _filled(_without(block, set(block.columns[block.keys :]) - set(rest[:number])))
+            longer = _part(block, rest[:number])
             if not _fits(longer, console):
                 break
             part = longer
@@ -234,11 +236,20 @@ def _parts(block: Block, console: Console) -> list[Block]:
     return parts
 
 
-def _filled(block: Block) -> Block:
-    """The block without rows that have no figure."""
-    kept = [number for number, row in enumerate(block.rows) if {*row[block.keys :]} - {DASH}]
+def _part(block: Block, names: Sequence[str]) -> Block:
+    """The columns of these names, without rows whose figures are all in other columns."""
+    part = _without(block, set(block.columns[block.keys :]) - set(names))
+    kept = [
+        number
+        for number, (row, whole) in enumerate(zip(part.rows, block.rows, strict=True))
+        if _figures(row, block) or not _figures(whole, block)
+    ]
     strong = frozenset(new for new, old in enumerate(kept) if old in block.strong)
-    return replace(block, rows=tuple(block.rows[number] for number in kept), strong=strong)
+    return replace(part, rows=tuple(part.rows[number] for number in kept), strong=strong)
+
+
+def _figures(row: Sequence[str], block: Block) -> set[str]:
+    return {*row[block.keys :]} - {DASH}
 
 
 def _grid(block: Block) -> RichTable:

@@ -120,6 +120,14 @@ def test_a_grid_wider_than_the_terminal_is_cut_into_grids_that_fit(width):
         assert all(any(cell in line for line in shown) for cell in row[1:] if cell != "-")
 
 
+def test_rows_without_any_figure_stay_in_each_grid():
+    text = on_terminal(catalogue.build("2", [make_record(0.9)], "mnist"), 45)
+    lines = text.partition("measured beside published")[0].splitlines()
+    heads = sum(line.startswith("rho  ") for line in lines)
+    assert heads > 1
+    assert sum(line.startswith("0.2  ") for line in lines) == heads
+
+
 def test_a_grid_of_which_no_two_columns_fit_has_a_line_a_figure():
     records = [
         make_record(0.9, method=method, dataset="mnist-sample") for method in ("none", "hint")
