@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from poisonbench.core.errors import AbortedError, UsageError
+from poisonbench.core.memory import keep_freed_memory
 from poisonbench.core.progress import Reporter, mute, silent
 from poisonbench.core.seeds import Seeds
 from poisonbench.data.artefacts import read_poison
@@ -102,7 +103,8 @@ def default_model(dataset: Dataset) -> str:
 def find_device(text: str) -> torch.device:
     """The device that a user means by auto, cpu, cuda or cuda:N.
 
-    A GPU computes float32 in float32, and trains to the same bytes for the same spec.
+    A GPU computes float32 in float32, and trains to the same bytes for the same spec. The CPU's
+    freed memory stays with the process from here on.
 
     Raises:
         UsageError: unknown, or not on this machine.
@@ -110,6 +112,7 @@ def find_device(text: str) -> torch.device:
     kind, _, number = text.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdigit())):
         raise UsageError(f"--device: expected auto, cpu, cuda or cuda:N, got {text!r}")
+    keep_freed_memory()
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "cpu" or (kind == "auto" and not count):
         return torch.device("cpu")
