@@ -4,7 +4,7 @@
 
 Each run is a process of its own that trains the data set's network without a defense. One keeps
 what it frees (``poisonbench.core.memory``); the other is told by ``MALLOC_ARENA_MAX`` that someone
-has chosen, and has the C library's defaults. They end with the same weights: the accuracies are compared.
+has chosen, and has the C library's defaults. All must end with one accuracy.
 """
 
 from __future__ import annotations

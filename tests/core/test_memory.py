@@ -53,7 +53,7 @@ def test_freed_blocks_stay_with_the_process():
 
 
 @pytest.mark.parametrize(
-    "name, value",
+    ("name", "value"),
     [
         ("MALLOC_ARENA_MAX", "4"),
         ("GLIBC_TUNABLES", "glibc.malloc.arena_max=4"),
