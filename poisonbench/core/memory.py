@@ -24,8 +24,9 @@ def keep_freed_memory() -> bool:
     """Ask glibc to keep what is freed, and tell if it does.
 
     By default it hands large blocks back to the kernel, which clears their pages again for the next
-    batch: a sixth of the time of training on MNIST (docs/benchmarks.md, "Freed memory"). Nothing is done where the environment chooses an allocator or its settings, and
-    where the C library isn't glibc.
+    batch: a seventh of the time of training on MNIST (docs/benchmarks.md, "Freed memory"). Nothing
+    is done where the environment chooses an allocator or its settings, and where the C library
+    isn't glibc.
     """
     if any(name.startswith(CHOSEN_BY) for name in os.environ):
         return False
