@@ -2,6 +2,7 @@
 
 import copy
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,82 @@ def test_another_width_setting_or_source_is_another_network(other):
     ],
 )
 def test_what_is_no_network_is_refused(model, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        poisonbench.defend("none", COLOUR, rho=0, model=model, results=tmp_path / "results")
+
+
+class Setting:
+    def __init__(self, value):
+        self.value = value
+
+
+def _closure(function):
+    return lambda images: function(images)
+
+
+def _hooked(factor):
+    network = Net()
+    network.convolution.register_forward_hook(lambda layer, inputs, output: factor * output)
+    return network
+
+
+def _with(value):
+    network = Net()
+    network.more = value
+    return network
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (torch.nn.functional.relu, torch.nn.functional.gelu),
+        (torch.relu, torch.sin),
+        (partial(torch.nn.functional.leaky_relu, negative_slope=0.1), torch.nn.functional.relu),
+        (partial(torch.clamp, min=0), partial(torch.clamp, min=1)),
+        (_closure(torch.relu), _closure(torch.sin)),
+        ({"slope": 0.0}, {"slope": 1.0}),
+        ({1, 2}, {1, 3}),
+        (torch.zeros(8), torch.ones(8)),
+        (np.zeros(8), np.ones(8)),
+        (Setting(1), Setting(2)),
+        ([nn.ReLU()], [nn.GELU()]),
+        (torch.float32, torch.float16),
+    ],
+)
+def test_another_value_that_a_layer_holds_is_another_network(first, second):
+    names = [own_network(_with(value), SHAPE) for value in (first, second)]
+    assert names[0] != names[1]
+    assert names == [own_network(_with(value), SHAPE) for value in (first, second)]
+
+
+def test_another_hook_is_another_network():
+    names = [own_network(network, SHAPE) for network in (Net(), _hooked(1), _hooked(2), _hooked(2))]
+    assert len(set(names)) == 3
+    assert names[2] == names[3]
+
+
+class Dropping(Net):
+    def forward(self, images):
+        return super().forward(torch.nn.functional.dropout(images, 0.5, self.training))
+
+
+class Normed(Net):
+    def __init__(self):
+        super().__init__()
+        nn.utils.spectral_norm(self.convolution)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Dropping(), "training that draws nothing at random, .*nn.Dropout, which is turned off"),
+        (
+            Normed,
+            r"start that the run's seed draws, got .*weight_orig drawn from torch's generator",
+        ),
+    ],
+)
+def test_what_is_not_the_seeds_is_refused(model, message, tmp_path):
     with pytest.raises(UsageError, match=message):
         poisonbench.defend("none", COLOUR, rho=0, model=model, results=tmp_path / "results")
 

@@ -9,8 +9,8 @@ from poisonbench.core.errors import UsageError, check_returned
 from poisonbench.entries import reason_of
 from poisonbench.models.classifier import Classifier, initialise
 from poisonbench.models.norms import norms_of
-from poisonbench.models.outside import draw_other_parameters, outside_features
-from poisonbench.registry import find, is_outside, networks
+from poisonbench.models.outside import check_repeats, draw_other_parameters, outside_features
+from poisonbench.registry import LIBRARIES, find, is_outside, networks
 
 
 def build_model(
@@ -40,12 +40,15 @@ def check_model(
 ) -> None:
     """Raise what :func:`build_model` would, without the work: before a long run, not in it.
 
-    UsageError too where the recipe takes batch norm's statistics anew and the network has none.
+    UsageError too where the recipe takes batch norm's statistics anew and the network has none, and
+    where a network of one's own is not its seed's.
     """
     with torch.device("meta"):
         layers, num_features = _features(name, image_shape)
         if not is_outside(name) and networks()[name].plug_in is not None:
             _check_features(name, layers, num_features, torch.empty(2, *image_shape))
+    if is_outside(name) and name.partition(":")[0] not in LIBRARIES:
+        check_repeats(name, image_shape)
     if recalibrates and not norms_of(layers):
         raise UsageError(
             f"--recalibrate: expected a network with batch norm, got {name}, which has none; "

@@ -8,8 +8,9 @@ are one convolution: the same function up to rounding, with two fewer passes ove
 
 import copy
 import itertools
+from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -48,11 +49,11 @@ def folded(model: Classifier) -> Classifier:
         # Of a copy that is copied.
         if isinstance(module, winograd.WinogradConv) or _is_laid_out(module):
             continue
-        if isinstance(module, nn.Sequential) and is_first_block(list(module), nn.Identity):
+        if _is_chain(module) and is_first_block(list(module), nn.Identity):
             module[0] = FrozenBlock(module[0])  # type: ignore[arg-type]
             module[2], module[3] = nn.Identity(), nn.Identity()
         for name, child in module.named_children():
-            if isinstance(child, nn.Conv2d) and winograd.fits(child):
+            if isinstance(child, nn.Conv2d) and winograd.fits(child) and not _has_hooks(child):
                 setattr(module, name, winograd.WinogradConv(child))
             elif isinstance(child, nn.Flatten):
                 setattr(module, name, nn.Sequential(GradientLayout(), child))
@@ -67,21 +68,45 @@ def _folds(model: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Convolutions of a network, each with the batch norm that directly follows it."""
     pairs: list[tuple[nn.Module, nn.Module]] = []
     for module in model.modules():
-        if isinstance(module, nn.Sequential):
+        if _is_chain(module):
             pairs += itertools.pairwise(module)
         elif isinstance(module, BasicBlock):
             pairs += [(module.conv1, module.norm1), (module.conv2, module.norm2)]
+    uses = Counter(id(part) for module in model.modules() for part in _parts(module))
     for first, second in pairs:
-        # Exactly these: other libraries' subclasses do more, such as an activation.
-        if type(first) is nn.Conv2d and type(second) is nn.BatchNorm2d:
+        # Exactly these: other libraries' subclasses do more, such as an activation. Hooks do too,
+        # and what is used in two places is followed by another layer in one of them.
+        if (
+            type(first) is nn.Conv2d
+            and type(second) is nn.BatchNorm2d
+            and not _has_hooks(first)
+            and not _has_hooks(second)
+            and uses[id(first)] == uses[id(second)] == uses[id(first.weight)] == 1
+        ):
             yield first, second
+
+
+def _is_chain(module: nn.Module) -> TypeGuard[nn.Sequential]:
+    """Whether a module runs its layers one after the other."""
+    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+
+
+def _parts(module: nn.Module) -> Iterator[Any]:
+    """The layers and weights that a module holds, each as often as it does."""
+    yield from module._modules.values()
+    yield from module._parameters.values()
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether something is done to what goes in or comes out, or first to the weights."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 class GradientLayout(nn.Module):
     """An identity whose gradient is laid out channels last, as a Flatten's is not."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) as it is."""
+        """(B, C, H, W) as it is; tensors of other ranks have one layout."""
         view = images.view_as(images)
         if view.requires_grad:
             view.register_hook(_laid_out)
@@ -89,4 +114,6 @@ class GradientLayout(nn.Module):
 
 
 def _laid_out(gradient: Tensor) -> Tensor:
+    if gradient.ndim != 4:
+        return gradient
     return gradient.contiguous(memory_format=torch.channels_last)

@@ -16,7 +16,8 @@ A file's function is called like ``features``, with channels, height and width, 
 whose last layer is linear, or layers and their features' number. Its images are not adapted.
 
 In all of them dropout and stochastic depth are turned off: they draw from the global generator, so
-that a run would be neither the seed's nor resumed in the same bytes.
+that a run would be neither the seed's nor resumed in the same bytes. What cannot be turned off is
+refused (:func:`check_repeats`).
 """
 
 import torch
@@ -33,6 +34,7 @@ from poisonbench.models.adapted import (
     torchvision_network,
     turn_off_chance,
 )
+from poisonbench.models.classifier import initialise
 from poisonbench.registry import function_of_file
 
 
@@ -72,8 +74,14 @@ def _of_file(name: str, shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
         )
     built = function(*shape)
     if isinstance(built, tuple) and len(built) == 2:
-        layers, width = built
-        return layers, width
+        features = output_of(built[0], shape)
+        got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        if got != (2, built[1]):
+            raise UsageError(
+                f"model {name}: expected layers and the number of their features, of shape "
+                f"(B, {built[1]}), got features of {got} for B = 2; mend it"
+            )
+        return built
     if not isinstance(built, nn.Module):
         raise UsageError(f"model {name}: expected a network, got {type(built).__name__}; mend it")
     return _without_head(name, built, shape)
@@ -154,6 +162,37 @@ def _not_linear(name: str) -> UsageError:
         "filters and feature attacks need, got one that ends otherwise; choose another --model or "
         "wrap it in a FILE.py:function"
     )
+
+
+def check_repeats(name: str, shape: tuple[int, int, int]) -> None:
+    """Raise UsageError for a network that is not its seed's, but built or trained by other chance.
+
+    It is built twice on the CPU, by two states of the global generator, and passed two images.
+    """
+    states = []
+    for seed in (0, 1):
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.manual_seed(seed)
+            layers, _ = outside_features(name, shape)
+            generator = torch.Generator().manual_seed(0)
+            initialise(layers, generator)
+            draw_other_parameters(layers, generator)
+            states.append({key: value.clone() for key, value in layers.state_dict().items()})
+            before = torch.get_rng_state()
+            layers.train()(torch.rand(2, *shape, generator=generator))
+            if not torch.equal(before, torch.get_rng_state()):
+                raise UsageError(
+                    f"model {name}: expected training that draws nothing at random, got a network "
+                    "that draws from torch's generator in each pass, as F.dropout does; take that "
+                    "out, or make it nn.Dropout, which is turned off"
+                )
+    first, second = states
+    if drawn := [key for key, value in first.items() if not torch.equal(value, second[key])]:
+        raise UsageError(
+            f"model {name}: expected a start that the run's seed draws, got {drawn[0]} drawn from "
+            "torch's generator, as spectral_norm does; make it a constant, or a parameter of a "
+            "convolution or a linear layer"
+        )
 
 
 def draw_other_parameters(network: nn.Module, generator: torch.Generator) -> None:

@@ -193,6 +193,75 @@ def test_subclasses_that_do_more_keep_doing_it(first, second, side):
         torch.testing.assert_close(folded(model)(images), model(images))
 
 
+class _Skipping(nn.Sequential):
+    """A subclass that does not run its layers one after the other."""
+
+    def forward(self, images):
+        return self[1](images + self[0](images))
+
+
+def _used_twice(part):
+    conv, other = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+    norm, last = nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+    if part == "weight":
+        other.weight = conv.weight
+    chains = {
+        "convolution": (conv, norm, nn.ReLU(), conv),
+        "norm": (conv, norm, nn.ReLU(), norm),
+        "weight": (conv, norm, nn.ReLU(), other, last),
+    }
+    return nn.Sequential(*chains[part])
+
+
+def _hooked(add):
+    conv, norm = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)
+    add(conv, norm)
+    return nn.Sequential(conv, norm)
+
+
+def _five_wide():
+    """A convolution that Winograd's would take, with a hook."""
+    conv = nn.Conv2d(8, 8, 5, padding=0)
+    conv.register_forward_hook(lambda layer, inputs, output: 2 * output)
+    return nn.Sequential(nn.ConstantPad2d(2, 0.0), conv)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: _Skipping(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)),
+        lambda: _used_twice("convolution"),
+        lambda: _used_twice("norm"),
+        lambda: _used_twice("weight"),
+        lambda: _hooked(lambda conv, norm: nn.utils.spectral_norm(conv)),
+        lambda: _hooked(lambda conv, norm: conv.register_forward_hook(lambda *all: 2 * all[2])),
+        lambda: _hooked(
+            lambda conv, norm: norm.register_forward_pre_hook(lambda *all: 2 * all[1][0])
+        ),
+        _five_wide,
+    ],
+)
+def test_what_is_more_than_a_chain_keeps_its_function(build):
+    generator = torch.Generator().manual_seed(4)
+    layers = nn.Sequential(build(), nn.Flatten())
+    model = Classifier(layers, nn.Linear(8 * 144, 3), (0.0,) * 8, (1.0,) * 8)
+    model = trained_looking(model, generator).eval()
+    images = torch.rand(2, 8, 12, 12, dtype=torch.float64, generator=generator)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(model)(images), model(images))
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_a_flatten_of_other_ranks_passes_its_gradient(first):
+    """Of (B, 16) or of tokens (B, 1, 16)."""
+    layers = nn.Sequential(nn.Flatten(first), nn.Linear(16, 3), nn.Flatten())
+    model = Classifier(layers, nn.Linear(3, 3), (0.0,), (1.0,)).eval()
+    images = torch.rand(2, 1, 4, 4, requires_grad=True)
+    expected = torch.autograd.grad(model(images).square().sum(), images)
+    got = torch.autograd.grad(folded(model)(images).square().sum(), images)
+    torch.testing.assert_close(got, expected)
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_copy_can_be_copied(name):
     generator, shape = torch.Generator().manual_seed(9), SHAPES[name]

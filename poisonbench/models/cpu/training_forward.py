@@ -37,7 +37,7 @@ def quick_forward(model: Classifier, size: tuple[int, int]) -> Callable[[Tensor]
 
     The layers' train modes and frozen weights are those of now; ``size`` is the images'.
     """
-    if not isinstance(model.features, nn.Sequential) or not _is_plain(model):
+    if type(model.features) is not nn.Sequential or not _is_plain(model):
         return model
     stages = _stages(list(model.features), size)
     if not any(isinstance(stage, FirstBlock | WinogradConv) for stage in stages):
