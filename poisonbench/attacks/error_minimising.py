@@ -18,7 +18,8 @@ Given images x with labels y, x' = x, and a network f with random weights theta:
 3.  End when f's error on x', in eval mode, is no more than ``stop_error``, or after ``rounds``.
 
 --against puts a defense in the loop (``attacks/shared/adaptive.py``): f is trained on x' as the
-defense leaves them, and steps and error are of that too.
+defense leaves them, and steps and error are of that too; against hint steps are of x' itself, as
+its noise is made after the poisons.
 
 Deviations  noise is kept as the image plus noise, within [0, 1], so that none is stored that has no
             effect; the code cuts it off at epsilon alone. Batches of SGD are drawn with
