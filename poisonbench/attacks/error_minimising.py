@@ -18,7 +18,8 @@ Given images x with labels y, x' = x, and a network f with random weights theta:
 3.  End when f's error on x', in eval mode, is no more than ``stop_error``, or after ``rounds``.
 
 --against puts a defense in the loop (``attacks/shared/adaptive.py``): f is trained on x' as the
-defense leaves them, and steps and error are of that too.
+defense leaves them, and steps and error are of that too; against hint steps are of x' itself, as
+its noise is made after the poisons.
 
 Deviations  noise is kept as the image plus noise, within [0, 1], so that none is stored that has no
             effect; the code cuts it off at epsilon alone. Batches of SGD are drawn with
@@ -40,7 +41,7 @@ from poisonbench.attacks.shared.adaptive import (
     assumed_defense,
     looks_at,
 )
-from poisonbench.attacks.shared.resuming import resume
+from poisonbench.attacks.shared.resuming import resume_counts
 from poisonbench.attacks.shared.trained_network import SgdSettings, TrainedNetwork
 from poisonbench.core.devices import send
 from poisonbench.core.errors import DivergedError
@@ -167,9 +168,11 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     noise = clean.new_zeros(shape) if config.is_of_class else clean.clone()
     order = torch.arange(len(clean), device=device)
     kept = {"noise": noise, "order": order, **healthy, **network.tensors}
-    position = {"round": 0, "pass": 0, **resume(task.checkpoint, kept, None)}
+    # Images of the round, and not passes, whose size is the device's.
+    position = resume_counts(task, kept, {"round": 0, "images": 0})
     size = config.batch_size if config.is_of_class else pass_size(clean, gradients=True)
-    num_passes = len(order[: config.seen(len(clean))].split(size))
+    num_seen = config.seen(len(clean))
+    num_passes = len(range(0, num_seen, size))
 
     def poisoned(rows: Tensor | slice = slice(None)) -> Tensor:
         if config.is_of_class:
@@ -178,7 +181,7 @@ def craft(task: AttackTask, config: Config) -> Tensor:
 
     while position["round"] < config.rounds:
         # 1. Train.
-        if position["pass"] == 0:
+        if position["images"] == 0:
             drawn = (config.batches, config.batch_size)
             batches = torch.randint(len(clean), drawn, generator=task.generator)
             if position["round"]:
@@ -191,7 +194,8 @@ def craft(task: AttackTask, config: Config) -> Tensor:
 
         # 2. Lower the error.
         frozen = folded(network.model)
-        for rows in order[: config.seen(len(clean))].split(size)[position["pass"] :]:
+        for first in range(position["images"], num_seen, size):
+            rows = order[first : min(first + size, num_seen)]
             images, start = (
                 part.contiguous(memory_format=torch.channels_last)
                 for part in (clean[rows], poisoned(rows))
@@ -201,14 +205,13 @@ def craft(task: AttackTask, config: Config) -> Tensor:
                 noise.copy_(class_means(moved - images, labels[rows], noise))
             else:
                 noise[rows] = moved
-            position["pass"] += 1
-            task.report(
-                position["round"] * num_passes + position["pass"], config.rounds * num_passes
-            )
+            position["images"] += len(rows)
+            left = len(range(position["images"], num_seen, size))
+            task.report((position["round"] + 1) * num_passes - left, config.rounds * num_passes)
             task.checkpoint.save_if_due(position, kept)
 
         # 3. Is it low enough?
-        position = {"round": position["round"] + 1, "pass": 0}
+        position = {"round": position["round"] + 1, "images": 0}
         if _error(network, defense.seen(poisoned()), labels) <= config.last_error:
             break
     return poisoned()

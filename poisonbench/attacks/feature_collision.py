@@ -39,7 +39,7 @@ Deviations  ``watermark`` in the papers adds poisons made of test images to the 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -109,8 +109,12 @@ class Config(BrewingConfig):
 
 
 def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
-    """The steps of all restarts."""
-    return brewing_work("pixels", config, recipe, sizes)
+    """The steps of all restarts; of the watermark each is looked at again, once it is taken."""
+    brewing = brewing_work("pixels", config, recipe, sizes)
+    if config.form != "watermark":
+        return brewing
+    (steps,) = brewing.passes
+    return replace(brewing, passes=(steps, replace(steps, kind="forward")))
 
 
 def craft(task: TargetedTask, config: Config) -> Tensor:

@@ -87,6 +87,11 @@ class Config(PlainBrewingConfig, TriggerConfig):
             f"restarts: expected 1 with retrainings, got {self.restarts}: surrogates are trained "
             "on one of them",
         )
+        require(
+            self.steps > self.retrainings,
+            f"steps: expected more than retrainings, {self.retrainings}, which lie between parts "
+            f"of them, got {self.steps}; raise steps or lower retrainings",
+        )
 
     @property
     def source(self) -> int:
@@ -94,10 +99,10 @@ class Config(PlainBrewingConfig, TriggerConfig):
         return self.source_class
 
     @property
-    def retraining_steps(self) -> range:
+    def retraining_steps(self) -> list[int]:
         """The steps before which the surrogates are trained anew."""
-        part = max(1, self.steps // (self.retrainings + 1))
-        return range(part, self.steps, part)[: self.retrainings]
+        parts = self.retrainings + 1
+        return [self.steps * part // parts for part in range(1, parts)]
 
 
 def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:

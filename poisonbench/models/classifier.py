@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from poisonbench.core.devices import is_accelerator
 from poisonbench.models.norms import norms_of
 
+#: A pass is so many images or a multiple of them on every device: what is drawn for one such block
+#: after the other does not depend on the device.
+BLOCK = 125
+
 
 class Classifier(nn.Module):
     """An image classifier on pixels of [0, 1].
@@ -101,8 +105,8 @@ def pass_size(images: Tensor, *, gradients: bool) -> int:
     A CPU is fastest when a pass's activations stay in its caches.
     """
     if not is_accelerator(images.device):
-        return 125
-    return 500 if gradients else 2000
+        return BLOCK
+    return (4 if gradients else 16) * BLOCK
 
 
 def groups_in_a_pass(groups: Tensor) -> int:

@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import itertools
+from contextlib import suppress
 
 import pytest
 import torch
@@ -9,12 +11,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers.attack_tasks import K, fake_split, small_classifier, task_for
+from poisonbench.attacks import delusive_adversarial as dap
 from poisonbench.attacks import error_minimising as em
 from poisonbench.attacks import robust_error_minimising as rem
 from poisonbench.attacks import targeted_adversarial as tap
 from poisonbench.attacks.base import AttackCheckpoint
 from poisonbench.core.errors import DivergedError, InterruptedRunError, UsageError
 from poisonbench.defenses import hint
+from poisonbench.models import classifier
 from poisonbench.models.classifier import Classifier, initialise
 
 SIDE, P = 6, 13
@@ -327,6 +331,71 @@ def test_it_resumes_to_the_same_bytes(module, values, calls):
         stopping.generator = again.generator
         resumed = module.craft(dataclasses.replace(again, checkpoint=stopping), config)
         assert torch.equal(resumed, whole), call
+
+
+OTHER_PASSES = [
+    (em, ROUNDS, (1, 2)),
+    (dap, {"steps": 2}, (1, 2)),
+    (tap, {"steps": 2, "restarts": 2}, (1, 6, 7, 9)),
+]
+
+
+@pytest.mark.parametrize(("module", "values", "calls"), OTHER_PASSES)
+def test_it_resumes_at_another_pass_size(module, values, calls, monkeypatch):
+    """Stopped on a CPU, 125 images a pass, it goes on with a GPU's 500; and the other way round."""
+    split = fake_split(600, 4)
+    images, labels = split.images.double() / 255, split.labels
+    model, config = small_classifier().double(), module.Config(**values, precision="float32")
+    whole = module.craft(task_for(model, images, labels), config)
+    for call, is_first_large in itertools.product(calls, (False, True)):
+        monkeypatch.setattr(classifier, "is_accelerator", lambda device, it=is_first_large: it)
+        task = task_for(model, images, labels)
+        stopping = Stopping(task.generator, call)
+        # The larger passes are fewer.
+        with suppress(InterruptedRunError):
+            module.craft(dataclasses.replace(task, checkpoint=stopping), config)
+        if stopping.saved is None:
+            continue
+        monkeypatch.setattr(classifier, "is_accelerator", lambda device, it=is_first_large: not it)
+        again = task_for(model, images, labels, seed=9)
+        stopping.generator = again.generator
+        resumed = module.craft(dataclasses.replace(again, checkpoint=stopping), config)
+        torch.testing.assert_close(resumed, whole, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("augment", ["none", "crop-flip"])
+def test_tap_draws_the_same_whatever_a_pass_holds(augment, monkeypatch):
+    split = fake_split(700, 4)
+    images, labels = split.images.double() / 255, split.labels
+    model = small_classifier().double()
+    config = tap.Config(steps=2, restarts=2, augment=augment, precision="float32")
+    poisons = []
+    for is_large in (False, True):
+        monkeypatch.setattr(classifier, "is_accelerator", lambda device, it=is_large: it)
+        poisons.append(tap.craft(task_for(model, images, labels), config))
+    torch.testing.assert_close(*poisons, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("module", "values", "old"),
+    [(em, ROUNDS, {"round": 1, "pass": 2}), (tap, {"steps": 2, "restarts": 2}, {"pass": 2})],
+)
+def test_a_position_of_another_version_is_started_over(module, values, old):
+    """It counts passes, of which nobody knows how many images they held."""
+    split = fake_split(300, 4)
+    images, labels = split.images.float() / 255, split.labels
+    model, config = small_classifier(), module.Config(**values, precision="float32")
+    whole = module.craft(task_for(model, images, labels), config)
+    task = task_for(model, images, labels)
+    stopping = Stopping(task.generator, 2)
+    with pytest.raises(InterruptedRunError):
+        module.craft(dataclasses.replace(task, checkpoint=stopping), config)
+    stopping.saved = (old, *stopping.saved[1:])
+    again = task_for(model, images, labels)
+    stopping.generator = again.generator
+    with pytest.warns(UserWarning, match="expected a position of .*images, got .*started over"):
+        resumed = module.craft(dataclasses.replace(again, checkpoint=stopping), config)
+    assert torch.equal(resumed, whole)
 
 
 def test_em_against_hint_has_the_same_errors_after_a_resume(monkeypatch):

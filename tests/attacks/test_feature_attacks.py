@@ -1,16 +1,19 @@
 """Bullseye Polytope, Feature Collision and Convex Polytope: contracts, settings, watermark."""
 
 import dataclasses
+from collections import Counter
 
 import pytest
 import torch
 
-from helpers.attack_tasks import BREWED, EPOCHS, SHAPE, P, T, double, small_classifier, task
+from helpers.attack_tasks import BREWED, EPOCHS, SHAPE, K, P, T, double, small_classifier, task
 from poisonbench.attacks import bullseye_polytope, convex_polytope, feature_collision
 from poisonbench.attacks.shared import targeted_optimiser
 from poisonbench.attacks.shared.feature_space import FeatureSpace, adam_steps
 from poisonbench.attacks.shared.targeted_optimiser import OptimiserConfig
 from poisonbench.core.settings import options_of, resolve
+from poisonbench.core.work import Sizes
+from poisonbench.training.recipe import Recipe
 
 ADAM = BREWED | {"restarts": 1, "step_size": 0.04}
 #: Name, module, settings, whether the seed matters.
@@ -213,6 +216,34 @@ def test_restarts_in_one_pass_are_restarts_one_after_another(module, monkeypatch
     monkeypatch.setattr(targeted_optimiser, "groups_in_a_pass", lambda base: 7)
     batched = module.craft(task(), config)
     assert float((batched - sequential).abs().gt(1e-6).double().mean()) < 0.01
+
+
+@pytest.mark.parametrize("form", ["mean", "collide", "watermark"])
+def test_the_work_is_what_passes_the_surrogates(form, monkeypatch):
+    """Poisons of one target, with and without a gradient to them."""
+    passed, embed = Counter(), FeatureSpace.embed
+
+    def counted(self, number, images):
+        # The targets' own features are taken once, of one image each.
+        if images.shape[1] == P:
+            kind = "pixels" if images.requires_grad else "forward"
+            passed[kind] += images.shape[0] * P
+        return embed(self, number, images)
+
+    monkeypatch.setattr(FeatureSpace, "embed", counted)
+    config = feature_collision.Config(**(ADAM | {"form": form}))
+    feature_collision.craft(task(slice(1)), config)
+    sizes = Sizes(
+        images=P,
+        train=40,
+        validation=4,
+        shape=SHAPE,
+        num_classes=K,
+        weights=100,
+        scenario="scratch",
+    )
+    work = feature_collision.work(config, Recipe(), sizes)
+    assert {part.kind: part.images for part in work.passes} == passed
 
 
 # The watermark form

@@ -174,10 +174,13 @@ def test_poisons_come_to_point_the_goal_s_way_within_their_budget():
 
 @pytest.mark.parametrize(
     ("steps", "retrainings", "expected"),
-    [(250, 4, [50, 100, 150, 200]), (100, 2, [33, 66]), (10, 0, []), (3, 9, [1, 2])],
+    [
+        *((250, 4, [50, 100, 150, 200]), (100, 2, [33, 66]), (10, 0, []), (1, 0, [])),
+        *((9, 4, [1, 3, 5, 7]), (5, 4, [1, 2, 3, 4]), (11, 2, [3, 7])),
+    ],
 )
 def test_the_steps_before_which_it_retrains(steps, retrainings, expected):
-    """Algorithm 1 trains anew where r mod floor(R / (T + 1)) is 0 and r is not R."""
+    """Between equal parts, to a step; of defaults as in algorithm 1, each floor(R / (T + 1))."""
     config = config_of(steps=steps, retrainings=retrainings)
     assert list(config.retraining_steps) == expected
 
@@ -255,6 +258,8 @@ def test_stopped_between_retrainings_it_goes_on_to_the_same_bytes(stop_after):
         ({"clean_label": False}, "clean_label: expected true"),
         ({"source_class": TARGET}, "source_class: expected another than the target class"),
         ({"restarts": 2}, "restarts: expected 1 with retrainings"),
+        ({"steps": 4}, "steps: expected more than retrainings, 4, .*got 4; raise steps or lower"),
+        ({"steps": 2, "retrainings": 9}, "steps: expected more than retrainings, 9, .*got 2"),
         ({"patch": 0}, "patch"),
         ({"retrainings": -1}, "retrainings"),
     ],

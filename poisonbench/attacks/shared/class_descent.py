@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackTask
-from poisonbench.attacks.shared.resuming import resume
+from poisonbench.attacks.shared.resuming import resume_counts
 from poisonbench.core.devices import send
 from poisonbench.core.errors import UsageError
 from poisonbench.core.work import Passes, Sizes, Work
-from poisonbench.models.classifier import pass_size
+from poisonbench.models.classifier import BLOCK, pass_size
 from poisonbench.training.projected_gradient import (
     ProjectedGradient,
     draw_crop_flip,
@@ -61,38 +61,49 @@ def descend(
         augment: let the network see a random crop and flip at each step.
     """
     model, clean, device = task.surrogate(), task.images, task.images.device
-    passes = torch.arange(len(clean), device=device).split(pass_size(clean, gradients=True))
     kept = {
         "images": clean.clone(),
         "losses": clean.new_full((len(clean),), torch.inf),
         "zero_share": torch.zeros((), device=device),
     }
-    position = resume(task.checkpoint, kept, None)
-    total = restarts * len(passes)
-    for number in range(position.get("pass", 0), total):
-        rows = passes[number % len(passes)]
+    count, size = len(clean), pass_size(clean, gradients=True)
+    num_passes = len(range(0, count, size))
+    # Images of all restarts, and not passes, whose size is the device's.
+    done = resume_counts(task, kept, {"images": 0})["images"]
+    while done < restarts * count:
+        restart, first = divmod(done, count)
+        rows = slice(first, min(first + size, count))
         images, at = clean[rows], targets[rows]
 
         # 1. Start.
+        noises, crops = [], []
+        for block in images.split(BLOCK):
+            if random_start:
+                noise = torch.randn(block.shape, generator=task.generator).clamp_(-1, 1)
+                noises.append(noise)
+            if augment:
+                crops.append(draw_crop_flip(descent.steps, len(block), task.generator, device))
         start, draws = images, None
         if random_start:
-            noise = torch.randn(images.shape, generator=task.generator).clamp_(-1, 1)
-            start = (images + descent.ball.radius * send(noise, device)).clamp_(0, 1)
+            start = images + descent.ball.radius * send(torch.cat(noises), device)
+            start.clamp_(0, 1)
         if augment:
-            draws = draw_crop_flip(descent.steps, len(rows), task.generator, device)
+            shifts, flips = zip(*crops, strict=True)
+            draws = torch.cat(shifts, 1), torch.cat(flips, 1)
 
         # 2. Descend.
+        number = (restart + 1) * num_passes - len(range(first, count, size))
         moved, zero_share = descent.perturb(
             model,
             images,
             at,
             start=start,
             draws=draws,
-            report=lambda done, steps, before=number: task.report(  # type: ignore[misc]
-                before * steps + done, total * steps
+            report=lambda step, steps, before=number: task.report(  # type: ignore[misc]
+                before * steps + step, restarts * num_passes * steps
             ),
         )
-        kept["zero_share"] += zero_share * len(rows) / (restarts * len(clean))
+        kept["zero_share"] += zero_share * len(images) / (restarts * count)
 
         # 3. Keep the lowest loss.
         if restarts > 1:
@@ -101,7 +112,8 @@ def descend(
             moved = torch.where(better[:, None, None, None], moved, kept["images"][rows])
             kept["losses"][rows] = torch.minimum(losses, kept["losses"][rows])
         kept["images"][rows] = moved
-        task.checkpoint.save_if_due({"pass": number + 1}, kept)
+        done += len(images)
+        task.checkpoint.save_if_due({"images": done}, kept)
     warn_of_zero_gradients(kept["zero_share"], name)
     return kept["images"]
 
