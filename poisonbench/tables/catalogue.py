@@ -244,6 +244,7 @@ def build(
         f"Published: {source.citation}; {source.plus_minus}." if source else "",
         table.remark,
         _about_verdicts(blocks),
+        *(remarks.other_poisons(compared, records) if table.takes_any else ()),
         " ".join(state),
     ]
     return Table(
