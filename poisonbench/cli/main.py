@@ -17,7 +17,7 @@ INTERRUPTED = 130
 
 #: The commands, and the beginning of each one's own help.
 COMMANDS = {
-    "quickstart": "Poison the embedded sample, train with seven defenses, say what came out and "
+    "quickstart": "Poison the embedded sample, train with six defenses, say what came out and "
     "make a page.",
     "craft": "Make poisons: an artefact in the results folder, found again the next time.",
     "defend": "Train a classifier on poisoned data under a defense; a record in the results "

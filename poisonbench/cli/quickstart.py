@@ -22,7 +22,7 @@ def quickstart(
         bool, typer.Option("--lines", help="Print the command lines of the runs; runs nothing.")
     ] = False,
 ) -> None:
-    """Poison the embedded sample, train with seven defenses, say what came out and make a page.
+    """Poison the embedded sample, train with six defenses, say what came out and make a page.
 
     Some four minutes on two CPU cores; nothing is downloaded. Stopped, the same command goes on.
     """

@@ -182,6 +182,12 @@ def _check_options(options: _ReportOptions, number: str) -> str:
     check_format(kind)
     others = {"--filters": options.filters, "--summary": options.summary, "--runs": options.runs}
     missing = {"--missing": options.missing}
+    plain = {"--summary": options.summary, **missing}
+    if options.format not in (None, "json") and (flag := next(filter(plain.get, plain), None)):
+        raise UsageError(
+            f"expected {flag} as text or json, got --format {options.format}; leave it out or "
+            "write --format json"
+        )
     reading = {"--reading": options.reading is not None}
     if any(others.values()):
         second = [flag for flag, is_given in others.items() if is_given][1:]

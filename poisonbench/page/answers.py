@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from poisonbench.page.groups import Row
 from poisonbench.page.poison_pictures import DataSets, TestImages, read_test_images
@@ -48,28 +48,40 @@ def target_figures(rows: Sequence[Row], sets: DataSets) -> list[AnswerFigure]:
     return [_of_targets(row, sets) for row in rows if row.is_targeted]
 
 
+class _Target(NamedTuple):
+    """What the runs of one column share: of one trial defenses may have had different targets."""
+
+    seed: int
+    trial: int
+    row: int
+    own_class: int
+    intended_class: int
+
+
+def _target_of(run: RunRecord) -> _Target:
+    spec, (goal, _) = run.spec, run.on_target
+    return _Target(spec.seed, spec.trial, goal.target, goal.target_class, goal.intended_class)
+
+
 def _of_targets(row: Row, sets: DataSets) -> AnswerFigure:
     by_entry = [
-        (entry.label, {(run.spec.seed, run.spec.trial): run for run in entry.trials})
-        for entry in row.entries
+        (entry.label, {_target_of(run): run for run in entry.trials}) for entry in row.entries
     ]
-    trials = sorted({trial for _, runs in by_entry for trial in runs})[:_MOST]
-    first = {trial: next(runs[trial] for _, runs in by_entry if trial in runs) for trial in trials}
-    goals = {trial: run.on_target[0] for trial, run in first.items()}
-    seed, targets = row.runs[0].spec.seed, [goal.target for goal in goals.values()]
-    images = read_test_images(row.dataset, row.digest, seed, sets, targets)
+    targets = sorted({target for _, runs in by_entry for target in runs})[:_MOST]
+    seed, shown = row.runs[0].spec.seed, [target.row for target in targets]
+    images = read_test_images(row.dataset, row.digest, seed, sets, shown)
     columns = []
-    for (_, trial), goal in goals.items():
-        own, intended = images.name(goal.target_class), images.name(goal.intended_class)
-        caption = f"trial {trial}, test image {goal.target}: is {own}, shall be {intended}"
-        columns.append((caption, images.addresses.get(goal.target, "")))
+    for target in targets:
+        own, intended = images.name(target.own_class), images.name(target.intended_class)
+        caption = f"trial {target.trial}, test image {target.row}: is {own}, shall be {intended}"
+        columns.append((caption, images.addresses.get(target.row, "")))
     return AnswerFigure(
         id=f"targets-{row.id}",
         title=f"Targets: {row.dataset}, {row.title}",
         dataset=row.dataset,
         columns=tuple(columns),
         rows=tuple(
-            (label, tuple(_target_answer(runs.get(trial), images) for trial in trials))
+            (label, tuple(_target_answer(runs.get(target), images) for target in targets))
             for label, runs in by_entry
         ),
         size=images.size,

@@ -244,6 +244,7 @@ def build(
         f"Published: {source.citation}; {source.plus_minus}." if source else "",
         table.remark,
         _about_verdicts(blocks),
+        *(remarks.other_poisons(compared, records) if table.takes_any else ()),
         " ".join(state),
     ]
     return Table(
@@ -269,8 +270,8 @@ def check(
 ) -> TableCheck:
     """Count what differs, what is refuted and what is missing.
 
-    Data sets that the paper's table does not have count only when asked for. What was not
-    declared is held to 5 % together, by Holm's correction.
+    Data sets that the paper's table does not have count only when asked for; of a table that takes
+    any those with runs count. What was not declared is held to 5 % together, by Holm's correction.
 
     Parameters: as of :func:`build`.
 
@@ -284,7 +285,10 @@ def check(
         attacks: only clean runs and these attacks.
     """
     named: dict[str, Any] = {"reading": reading, "methods": methods, "attacks": attacks}
-    names = [dataset] if dataset else find_table(key).datasets
+    paper = find_table(key)
+    names = [dataset] if dataset else paper.datasets
+    # A table without data sets of its own would have nothing to count.
+    places = [None] if paper.takes_any and not dataset else names
     table = build(key, records, dataset, **named)
     compared = [cell.judgement for cell in table.cells if cell.keys["dataset"] in names]
     findings = [
@@ -297,7 +301,7 @@ def check(
     adjusted = zip(tested, holm([p for _, p in tested]), strict=True)
     by_chance = {id(judgement) for (judgement, _), p in adjusted if p >= SIGNIFICANCE}
     missing = {
-        run for name in names for run in missing_runs(key, records, name, rhos=rhos, **named)
+        run for place in places for run in missing_runs(key, records, place, rhos=rhos, **named)
     }
     facts = (Verdict.EQUAL, Verdict.DIFFERS)
     refutations = (Verdict.REFUTED, Verdict.TOO_SMALL)

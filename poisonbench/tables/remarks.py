@@ -30,6 +30,31 @@ def several_poisons(compared: Sequence[Comparison], records: Records) -> list[st
     return [f"Rows of several poisons: {name} at rho {rho:g}{more} (--poison)."]
 
 
+def other_poisons(compared: Sequence[Comparison], records: Records) -> list[str]:
+    """By attack and data set a line on columns with another poison of a draw than the first has.
+
+    The same draw made on two kinds of processors is two poisons.
+    """
+    by_id = {record.id: record.spec for record in records}
+    first: dict[tuple[Any, ...], tuple[str, str]] = {}
+    others: dict[tuple[Any, ...], dict[str, None]] = {}
+    for cell in compared:
+        row = (str(cell.keys["dataset"]), str(cell.keys["attack"]))
+        for spec in (by_id[run] for run in cell.records):
+            # A targeted poison is made for the network of its victim.
+            if spec.poison is None or spec.poison_digest is None or spec.targeting is not None:
+                continue
+            draw = (row, spec.seed, spec.poison.trial)
+            reference, digest = first.setdefault(draw, (spec.method, spec.poison_digest))
+            if digest != spec.poison_digest:
+                others.setdefault((row, reference), {})[spec.method] = None
+    # By the names that --methods takes: titles make no line of most attacks.
+    return [
+        f"{shown_name(dataset)}, {attack}: other poisons than {reference}'s: {', '.join(methods)}."
+        for ((dataset, attack), reference), methods in others.items()
+    ]
+
+
 def without_runs(dataset: str, names: Sequence[str], records: Records) -> str:
     """A sentence on data that has no runs, and what has some; empty where it has."""
     if any(is_run_on(record, name) for record in records for name in names):

@@ -103,6 +103,21 @@ def test_check_exits_with_0_when_all_is_there_and_agrees(store):
     assert invoke(store, "--table", "1", "--check").exit_code == 4
 
 
+def test_check_of_the_matrix_counts_the_data_sets_that_have_runs(store):
+    chosen = ("--table", "matrix", "--check", "--methods", "none,jpeg", "--attacks")
+    for dataset in ("mnist-sample", "folder:photos"):
+        store.write_record(make_record(dataset=dataset, labels={"dataset": dataset}))
+    counts = []
+    for where in (("--dataset", "mnist-sample"), ("--dataset", "folder:photos"), ()):
+        done = invoke(store, *chosen, "pgd,dap", *where)
+        assert done.exit_code == 4
+        counts.append(int(re.search(r"(\d+) run\(s\) missing", done.stderr)[1]))
+    assert min(counts) > 0
+    assert counts[2] == counts[0] + counts[1]
+    # Of the two the sample has no cells of targeted attacks.
+    assert invoke(store, *chosen, "gm").exit_code == 4
+
+
 def test_check_of_nothing_and_of_another_mix_is_no_deviation(store):
     assert invoke(store, "--check").exit_code == 4
     for trial in range(5):
@@ -170,6 +185,8 @@ def test_output_is_written_whole(store, tmp_path):
     [
         (["--format", "latx"], "did you mean 'latex'"),
         (["--format", "csv", "--json"], "leave one out"),
+        (["--summary", "--format", "csv"], "expected --summary as text or json, got --format csv"),
+        (["--missing", "--format", "rich"], "expected --missing as text or json, got --format ric"),
         (["--table", "7"], "expected a table among 1"),
         (["--dataset", "cifar"], "did you mean 'cifar10'"),
     ],

@@ -1,4 +1,4 @@
-"""What ``poisonbench quickstart`` runs: an attack that hurts, and the paper's five defenses."""
+"""What ``poisonbench quickstart`` runs: an attack that hurts, and six defenses."""
 
 from pathlib import Path
 

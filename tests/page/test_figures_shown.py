@@ -65,6 +65,25 @@ def test_targets_have_the_answer_of_each_defense():
     }
 
 
+def test_another_target_of_a_trial_has_a_column_of_its_own():
+    runs = [
+        targeted_run(True),
+        targeted_run(False, method="hint", target=7),
+        targeted_run(False, method="epic", intended=4),
+    ]
+    (figure,) = figures_of(rows_of(runs), [], SETS).answers
+    assert [caption for caption, _ in figure.columns] == [
+        "trial 0, test image 7: is 1, shall be 3",
+        "trial 0, test image 100: is 1, shall be 3",
+        "trial 0, test image 100: is 1, shall be 4",
+    ]
+    assert {label: [a.text for a in row] for label, row in figure.rows} == {
+        "W/o Defense": ["no run", "3", "no run"],
+        "HINT": ["1", "no run", "no run"],
+        "EPIC": ["no run", "no run", "1"],
+    }
+
+
 def test_targets_of_data_that_is_here_have_their_pictures():
     from poisonbench.data.sources import load_dataset
 

@@ -303,3 +303,28 @@ def test_data_without_runs_is_said_to_have_none(records):
         notes("folder:photos", ())[0] == "There is no run on folder:photos here, nor on other data."
     )
     assert not any("There is no run" in note for note in notes(SAMPLE))
+
+
+def test_columns_on_another_poison_of_a_draw_are_named_by_attack():
+    def remarks(*runs):
+        notes = catalogue.build("matrix", runs).notes
+        return [note for note in notes if "other poisons" in note]
+
+    plain = run(0.2, attack="pgd")
+    assert remarks(plain, run(0.3, method="hint", attack="pgd"), run(0.3, attack="dap")) == []
+    # Of another draw, of another form and of an own target there is another poison in any case.
+    assert remarks(plain, run(0.3, method="hint", attack="pgd", trial=1, draw=1, digest="q")) == []
+    assert remarks(plain, adaptive_run(0.1, "jpeg", "jpeg")) == []
+    assert remarks(targeted_run(True), targeted_run(True, trial=1, method="hint")) == []
+    strong = {"overrides": {"quality": 10}}
+    assert remarks(
+        plain,
+        run(0.3, method="hint", attack="pgd"),
+        *(run(0.3, method="jpeg", attack="pgd", digest="q", labels=x) for x in ({}, strong)),
+        run(0.3, method="epic", attack="pgd", digest="q"),
+        run(0.3, method="epic", attack="dap"),
+        run(0.3, method="hint", attack="dap", digest="q"),
+    ) == [
+        "mnist-sample, PGD: other poisons than none's: epic, jpeg.",
+        "mnist-sample, DAP: other poisons than hint's: epic.",
+    ]
