@@ -14,6 +14,7 @@ from poisonbench.page.groups import Entry, Row
 from poisonbench.page.plots import axis_over
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Proportion, Summary
+from poisonbench.tables.all_runs import DIGITS
 from poisonbench.tables.cells import device_of, is_timed, paired
 from poisonbench.tables.comparisons import Block, Comparison, Table
 from poisonbench.tables.layout import DASH, show_measured
@@ -75,7 +76,7 @@ class Matrix:
 
 @dataclass(frozen=True, kw_only=True)
 class Tradeoff:
-    """One defense on one data set: what it keeps, what it costs.
+    """One defense, or form of it, on one data set: what it keeps, what it costs.
 
     Attributes:
         clean: mean accuracy on clean data; null without a run.
@@ -209,59 +210,68 @@ def tradeoffs(rows: Sequence[Row]) -> dict[str, list[Tradeoff]]:
     """By data set, plain training and the defenses that were run on the same poisons.
 
     Worst cases compare only on the same poisons. So defenses join, those with most poisons first,
-    as long as two poisons are left that all have; others are left out.
+    as long as two poisons are left that all have; others are left out. Networks, and data sets of
+    one name, do not compare: each has lines of its own, by its name where there are several.
     """
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        if not row.scenario:
+            groups.setdefault((row.dataset, row.model, row.digest), []).append(row)
+    found = {key: lines for key, own in groups.items() if (lines := _tradeoffs(own))}
     made = {}
-    for dataset in dict.fromkeys(row.dataset for row in rows):
-        own = [row for row in rows if row.dataset == dataset and not row.scenario]
-        poisoned = [row for row in own if row.rho and row.plain is not None]
-        if lines := _tradeoffs(own, poisoned):
-            made[dataset] = lines
+    for (dataset, model, digest), lines in found.items():
+        others = [key for key in found if key[0] == dataset]
+        parts = [model] if len({key[1] for key in others}) > 1 else []
+        parts += [f"data {digest[:DIGITS]}"] if len({key[2] for key in others}) > 1 else []
+        made[dataset + (f" ({', '.join(parts)})" if parts else "")] = lines
     return made
 
 
-def _tradeoffs(own: Sequence[Row], poisoned: Sequence[Row]) -> list[Tradeoff]:
+def _tradeoffs(own: Sequence[Row]) -> list[Tradeoff]:
+    poisoned = [row for row in own if row.rho and row.plain is not None]
+    # By label: forms of a defense are defenses of their own.
     having: dict[str, list[Row]] = {}
     for row in poisoned:
         for entry in row.entries:
             if entry.is_plain:
-                having.setdefault(entry.method, []).append(row)
+                having.setdefault(entry.label, []).append(row)
     clean_runs = {
-        entry.method: entry for row in own if not row.rho for entry in row.entries if entry.is_plain
+        entry.label: entry for row in own if not row.rho for entry in row.entries if entry.is_plain
     }
+    plain = next((row.plain.label for row in poisoned if row.plain), None)
     shared = list(poisoned)
     chosen: list[str] = []
-    for method in sorted(having, key=lambda name: (name != "none", -len(having[name]))):
-        left = [row for row in shared if row in having[method]]
+    for label in sorted(having, key=lambda name: (name != plain, -len(having[name]))):
+        left = [row for row in shared if row in having[label]]
         if len(left) >= (1 if len(chosen) < 2 else min(2, len(shared))):
             shared = left
-            chosen.append(method)
+            chosen.append(label)
     if not shared:
         return []
     lines = []
-    for method in chosen:
-        entries = [(row, one) for row in shared if (one := row.entry(method))]
+    for label in chosen:
+        entries = [(row, one) for row in shared if (one := row.entry(label))]
         row, worst = min(entries, key=lambda one: (_mean(one[1]), one[0].id))
-        clean = clean_runs.get(method)
+        clean = clean_runs.get(label)
         lines.append(
             Tradeoff(
-                label=worst.label,
-                method=method,
+                label=label,
+                method=worst.method,
                 clean=None if clean is None else _mean(clean),
                 worst=_mean(worst),
                 worst_row=row,
-                ratio=_time_ratio(method, poisoned),
+                ratio=_time_ratio(label, poisoned),
                 poisons=len(shared),
             )
         )
     return lines
 
 
-def _time_ratio(method: str, rows: Sequence[Row]) -> float | None:
+def _time_ratio(label: str, rows: Sequence[Row]) -> float | None:
     """Mean seconds over plain training's of the same trial and device."""
     ratios = []
     for row in rows:
-        entry, plain = row.entry(method), row.plain
+        entry, plain = row.entry(label), row.plain
         if entry is None or plain is None:
             continue
         ratios += [

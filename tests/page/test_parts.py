@@ -126,6 +126,32 @@ def test_a_defense_with_few_poisons_does_not_shrink_what_the_others_are_compared
     assert [(line.method, line.poisons) for line in lines] == [("none", 2), ("hint", 2)]
 
 
+def test_forms_of_a_defense_and_networks_are_not_mixed():
+    def jpeg(accuracy, quality=None, **about):
+        overrides = {} if quality is None else {"quality": quality}
+        return make_record(accuracy, method="jpeg", config=overrides,
+                           labels={"overrides": overrides}, **about)  # fmt: skip
+
+    small = {"model": "mnist-cnn-small", "weights": "s"}
+    runs = [make_record(0.99), jpeg(0.98), jpeg(0.72, 10), make_record(0.5, **small)]
+    runs += [make_record(0.4, rho=0.6, seconds=10.0), jpeg(0.6, rho=0.6, seconds=20.0)]
+    runs += [jpeg(0.7, 10, rho=0.6, seconds=50.0)]
+    (lines,) = overview.tradeoffs(rows_of(runs)).values()
+    assert [(line.label, line.clean, line.worst, line.ratio) for line in lines] == [
+        ("W/o Defense", 0.99, 0.4, 1),
+        ("JPEG", 0.98, 0.6, 2),
+        ("JPEG 10", 0.72, 0.7, 5),
+    ]
+    runs += [make_record(0.3, rho=0.6, **small)]
+    both = overview.tradeoffs(rows_of(runs))
+    assert {
+        title: [(line.clean, line.worst) for line in lines] for title, lines in both.items()
+    } == {
+        "mnist (mnist-cnn)": [(0.99, 0.4), (0.98, 0.6), (0.72, 0.7)],
+        "mnist (mnist-cnn-small)": [(0.5, 0.3)],
+    }
+
+
 def test_cost_is_a_ratio_within_trial_and_device():
     runs = [make_record(0.9), make_record(0.9, method="hint")]
     runs += [make_record(0.5, rho=0.6, trial=t, seconds=10.0 * (t + 1)) for t in (0, 1)]
