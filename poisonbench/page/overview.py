@@ -17,13 +17,12 @@ from poisonbench.results.statistics import Proportion, Summary
 from poisonbench.tables.all_runs import DIGITS
 from poisonbench.tables.cells import device_of, is_timed, paired
 from poisonbench.tables.comparisons import Block, Comparison, Table
+from poisonbench.tables.gains import LEAST, Gain, gain_of
 from poisonbench.tables.layout import DASH, show_measured
 
 #: Lower ends of the classes of colour, worst first; accuracies crowd at the top.
 SHADES = (0.0, 0.3, 0.5, 0.7, 0.85, 0.93, 0.96, 0.98, 0.99)
 
-#: A poison that costs plain training less than this makes no headline.
-_LEAST = 0.01
 _MOST_HEADLINES = 3
 
 
@@ -153,7 +152,8 @@ class Headline:
 def headlines(rows: Sequence[Row]) -> list[Headline]:
     """Sentences on the poisons that hurt plain training most.
 
-    Rows with more trials go first: one trial is an example and no finding.
+    Each names the defense that gains most over plain training on the same poison and trials. Those
+    of more such trials go first: one trial is an example and no finding.
     """
     hurt = []
     for row in rows:
@@ -172,38 +172,52 @@ def headlines(rows: Sequence[Row]) -> list[Headline]:
         if row.is_targeted or not row.rho or plain is None or clean is None:
             continue
         loss = _mean(clean) - _mean(plain)
-        rivals = [e for e in row.entries if e.is_plain and e.method != "none"]
-        if loss >= _LEAST and rivals:
-            hurt.append((min(len(plain.trials), 5), loss, row, plain, clean, rivals))
+        gains = [
+            (gain.points, entry.label, gain)
+            for entry in row.entries
+            if entry.is_plain
+            and entry.method != "none"
+            and (gain := gain_of(entry.trials, plain.trials))
+        ]
+        if loss >= LEAST and gains:
+            _, label, best = max(gains, key=lambda one: one[:2])
+            hurt.append((min(len(best.pairs), 5), loss, row, clean, label, best))
     hurt.sort(key=lambda one: (-one[0], -one[1], one[2].id))
     return [
-        _headline(row, plain, clean, rivals)
-        for _, _, row, plain, clean, rivals in hurt[:_MOST_HEADLINES]
+        _headline(row, clean, label, best)
+        for _, _, row, clean, label, best in hurt[:_MOST_HEADLINES]
     ]
 
 
-def _headline(row: Row, plain: Entry, clean: Entry, rivals: Sequence[Entry]) -> Headline:
-    best = max(rivals, key=lambda entry: (_mean(entry), entry.label))
-    trials = f"{len(plain.trials)} trial" + ("s" if len(plain.trials) > 1 else "")
-    if _mean(best) - _mean(plain) >= _LEAST:
+def _headline(row: Row, clean: Entry, label: str, best: Gain) -> Headline:
+    """Of the best defense, over the trials that it shares with plain training."""
+    if best.is_better:
         text = (
-            f"{best.label} holds {percent_text(_mean(best))} where plain training falls to "
-            f"{percent_text(_mean(plain))}"
+            f"{label} holds {percent_text(best.own)} where plain training falls to "
+            f"{percent_text(best.base)}"
         )
     else:
         text = (
-            f"No defense helps where plain training falls to {percent_text(_mean(plain))}; the "
-            f"best, {best.label}, reaches {percent_text(_mean(best))}"
+            f"No defense helps where plain training falls to {percent_text(best.base)}; the "
+            f"best, {label}, reaches {percent_text(best.own)}"
         )
     trusted = next((e for e in row.entries if e.label.endswith("(with_validation=True)")), None)
     if trusted is not None and trusted.method == "none":
         images = trusted.trials[0].labels.sizes.validation
-        text += (
-            f"; the {images:,} trusted images alone, added to plain training, give "
-            f"{percent_text(_mean(trusted))}"
-        )
-    context = f"{row.dataset}, {row.title}; {trials}; {percent_text(_mean(clean))} on clean data"
+        alone = gain_of(trusted.trials, [plain for _, plain in best.pairs])
+        if alone is not None:
+            some = "" if len(alone.pairs) == len(best.pairs) else f" ({_trials(alone)})"
+            text += (
+                f"; the {images:,} trusted images alone, added to plain training, give "
+                f"{percent_text(alone.own)}{some}"
+            )
+    about = (row.dataset + ", " + row.title, _trials(best))
+    context = "; ".join((*about, f"{percent_text(_mean(clean))} on clean data"))
     return Headline(text + ".", context, row)
+
+
+def _trials(gain: Gain) -> str:
+    return f"{len(gain.pairs)} trial{'s' * (len(gain.pairs) != 1)}"
 
 
 def tradeoffs(rows: Sequence[Row]) -> dict[str, list[Tradeoff]]:

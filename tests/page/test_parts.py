@@ -179,6 +179,21 @@ def test_headlines_are_made_of_the_data():
     assert headline.row.rho == 0.6
 
 
+def test_a_headline_is_of_the_trials_that_the_defense_shares_with_plain_training():
+    runs = [make_record(0.99), make_record(0.4, rho=0.6, trial=1)]
+    runs += [make_record(0.9, rho=0.6), make_record(0.95, rho=0.6, method="hint")]
+    runs += [
+        make_record(0.89, rho=0.6, method="jpeg"),
+        make_record(0.7, rho=0.6, trial=1, method="epic"),
+    ]
+    runs += [make_record(0.97, rho=0.6, trial=2, method="friends")]
+    (headline,) = overview.headlines(rows_of(runs))
+    assert headline.text == "EPIC holds 70.00 % where plain training falls to 40.00 %."
+    assert "; 1 trial; " in headline.context
+    (headline,) = overview.headlines(rows_of([run for run in runs if run.spec.method != "epic"]))
+    assert headline.text == "HINT holds 95.00 % where plain training falls to 90.00 %."
+
+
 def test_a_defense_that_does_not_help_makes_no_boast():
     runs = [make_record(0.99), make_record(0.7, rho=0.6)]
     runs += [make_record(0.6, rho=0.6, method="hint")]
