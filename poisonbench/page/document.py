@@ -126,7 +126,7 @@ def build_page(paths: Sequence[Path], data_root: Path, *, live: str | None = Non
         matrices=overview.matrices(rows),
         shades=overview.SHADES,
         tradeoffs=[
-            (dataset, lines, overview.tradeoff_plot(lines)) for dataset, lines in tradeoffs.items()
+            (title, lines, overview.tradeoff_plot(lines)) for title, lines in tradeoffs.items()
         ],
         tables=_tables(records),
         run_table=_run_table(pages),

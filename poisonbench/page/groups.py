@@ -104,11 +104,11 @@ class Row:
     @property
     def plain(self) -> Entry | None:
         """Training without a defense."""
-        return self.entry("none")
+        return next((one for one in self.entries if one.method == "none" and one.is_plain), None)
 
-    def entry(self, method: str) -> Entry | None:
-        """A defense by its profile's settings."""
-        named = (entry for entry in self.entries if entry.method == method and entry.is_plain)
+    def entry(self, label: str) -> Entry | None:
+        """A defense, or a form of it, by its profile's settings."""
+        named = (entry for entry in self.entries if entry.label == label and entry.is_plain)
         return next(named, None)
 
     @property

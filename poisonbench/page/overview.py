@@ -14,15 +14,15 @@ from poisonbench.page.groups import Entry, Row
 from poisonbench.page.plots import axis_over
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Proportion, Summary
+from poisonbench.tables.all_runs import DIGITS
 from poisonbench.tables.cells import device_of, is_timed, paired
 from poisonbench.tables.comparisons import Block, Comparison, Table
+from poisonbench.tables.gains import LEAST, Gain, gain_of
 from poisonbench.tables.layout import DASH, show_measured
 
 #: Lower ends of the classes of colour, worst first; accuracies crowd at the top.
 SHADES = (0.0, 0.3, 0.5, 0.7, 0.85, 0.93, 0.96, 0.98, 0.99)
 
-#: A poison that costs plain training less than this makes no headline.
-_LEAST = 0.01
 _MOST_HEADLINES = 3
 
 
@@ -75,7 +75,7 @@ class Matrix:
 
 @dataclass(frozen=True, kw_only=True)
 class Tradeoff:
-    """One defense on one data set: what it keeps, what it costs.
+    """One defense, or form of it, on one data set: what it keeps, what it costs.
 
     Attributes:
         clean: mean accuracy on clean data; null without a run.
@@ -152,7 +152,8 @@ class Headline:
 def headlines(rows: Sequence[Row]) -> list[Headline]:
     """Sentences on the poisons that hurt plain training most.
 
-    Rows with more trials go first: one trial is an example and no finding.
+    Each names the defense that gains most over plain training on the same poison and trials. Those
+    of more such trials go first: one trial is an example and no finding.
     """
     hurt = []
     for row in rows:
@@ -171,97 +172,120 @@ def headlines(rows: Sequence[Row]) -> list[Headline]:
         if row.is_targeted or not row.rho or plain is None or clean is None:
             continue
         loss = _mean(clean) - _mean(plain)
-        rivals = [e for e in row.entries if e.is_plain and e.method != "none"]
-        if loss >= _LEAST and rivals:
-            hurt.append((min(len(plain.trials), 5), loss, row, plain, clean, rivals))
+        gains = [
+            (gain.points, entry.label, gain)
+            for entry in row.entries
+            if entry.is_plain
+            and entry.method != "none"
+            and (gain := gain_of(entry.trials, plain.trials))
+        ]
+        if loss >= LEAST and gains:
+            _, label, best = max(gains, key=lambda one: one[:2])
+            hurt.append((min(len(best.pairs), 5), loss, row, clean, label, best))
     hurt.sort(key=lambda one: (-one[0], -one[1], one[2].id))
     return [
-        _headline(row, plain, clean, rivals)
-        for _, _, row, plain, clean, rivals in hurt[:_MOST_HEADLINES]
+        _headline(row, clean, label, best)
+        for _, _, row, clean, label, best in hurt[:_MOST_HEADLINES]
     ]
 
 
-def _headline(row: Row, plain: Entry, clean: Entry, rivals: Sequence[Entry]) -> Headline:
-    best = max(rivals, key=lambda entry: (_mean(entry), entry.label))
-    trials = f"{len(plain.trials)} trial" + ("s" if len(plain.trials) > 1 else "")
-    if _mean(best) - _mean(plain) >= _LEAST:
+def _headline(row: Row, clean: Entry, label: str, best: Gain) -> Headline:
+    """Of the best defense, over the trials that it shares with plain training."""
+    if best.is_better:
         text = (
-            f"{best.label} holds {percent_text(_mean(best))} where plain training falls to "
-            f"{percent_text(_mean(plain))}"
+            f"{label} holds {percent_text(best.own)} where plain training falls to "
+            f"{percent_text(best.base)}"
         )
     else:
         text = (
-            f"No defense helps where plain training falls to {percent_text(_mean(plain))}; the "
-            f"best, {best.label}, reaches {percent_text(_mean(best))}"
+            f"No defense helps where plain training falls to {percent_text(best.base)}; the "
+            f"best, {label}, reaches {percent_text(best.own)}"
         )
     trusted = next((e for e in row.entries if e.label.endswith("(with_validation=True)")), None)
     if trusted is not None and trusted.method == "none":
         images = trusted.trials[0].labels.sizes.validation
-        text += (
-            f"; the {images:,} trusted images alone, added to plain training, give "
-            f"{percent_text(_mean(trusted))}"
-        )
-    context = f"{row.dataset}, {row.title}; {trials}; {percent_text(_mean(clean))} on clean data"
+        alone = gain_of(trusted.trials, [plain for _, plain in best.pairs])
+        if alone is not None:
+            some = "" if len(alone.pairs) == len(best.pairs) else f" ({_trials(alone)})"
+            text += (
+                f"; the {images:,} trusted images alone, added to plain training, give "
+                f"{percent_text(alone.own)}{some}"
+            )
+    about = (row.dataset + ", " + row.title, _trials(best))
+    context = "; ".join((*about, f"{percent_text(_mean(clean))} on clean data"))
     return Headline(text + ".", context, row)
+
+
+def _trials(gain: Gain) -> str:
+    return f"{len(gain.pairs)} trial{'s' * (len(gain.pairs) != 1)}"
 
 
 def tradeoffs(rows: Sequence[Row]) -> dict[str, list[Tradeoff]]:
     """By data set, plain training and the defenses that were run on the same poisons.
 
     Worst cases compare only on the same poisons. So defenses join, those with most poisons first,
-    as long as two poisons are left that all have; others are left out.
+    as long as two poisons are left that all have; others are left out. Networks, and data sets of
+    one name, do not compare: each has lines of its own, by its name where there are several.
     """
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        if not row.scenario:
+            groups.setdefault((row.dataset, row.model, row.digest), []).append(row)
+    found = {key: lines for key, own in groups.items() if (lines := _tradeoffs(own))}
     made = {}
-    for dataset in dict.fromkeys(row.dataset for row in rows):
-        own = [row for row in rows if row.dataset == dataset and not row.scenario]
-        poisoned = [row for row in own if row.rho and row.plain is not None]
-        if lines := _tradeoffs(own, poisoned):
-            made[dataset] = lines
+    for (dataset, model, digest), lines in found.items():
+        others = [key for key in found if key[0] == dataset]
+        parts = [model] if len({key[1] for key in others}) > 1 else []
+        parts += [f"data {digest[:DIGITS]}"] if len({key[2] for key in others}) > 1 else []
+        made[dataset + (f" ({', '.join(parts)})" if parts else "")] = lines
     return made
 
 
-def _tradeoffs(own: Sequence[Row], poisoned: Sequence[Row]) -> list[Tradeoff]:
+def _tradeoffs(own: Sequence[Row]) -> list[Tradeoff]:
+    poisoned = [row for row in own if row.rho and row.plain is not None]
+    # By label: forms of a defense are defenses of their own.
     having: dict[str, list[Row]] = {}
     for row in poisoned:
         for entry in row.entries:
             if entry.is_plain:
-                having.setdefault(entry.method, []).append(row)
+                having.setdefault(entry.label, []).append(row)
     clean_runs = {
-        entry.method: entry for row in own if not row.rho for entry in row.entries if entry.is_plain
+        entry.label: entry for row in own if not row.rho for entry in row.entries if entry.is_plain
     }
+    plain = next((row.plain.label for row in poisoned if row.plain), None)
     shared = list(poisoned)
     chosen: list[str] = []
-    for method in sorted(having, key=lambda name: (name != "none", -len(having[name]))):
-        left = [row for row in shared if row in having[method]]
+    for label in sorted(having, key=lambda name: (name != plain, -len(having[name]))):
+        left = [row for row in shared if row in having[label]]
         if len(left) >= (1 if len(chosen) < 2 else min(2, len(shared))):
             shared = left
-            chosen.append(method)
+            chosen.append(label)
     if not shared:
         return []
     lines = []
-    for method in chosen:
-        entries = [(row, one) for row in shared if (one := row.entry(method))]
+    for label in chosen:
+        entries = [(row, one) for row in shared if (one := row.entry(label))]
         row, worst = min(entries, key=lambda one: (_mean(one[1]), one[0].id))
-        clean = clean_runs.get(method)
+        clean = clean_runs.get(label)
         lines.append(
             Tradeoff(
-                label=worst.label,
-                method=method,
+                label=label,
+                method=worst.method,
                 clean=None if clean is None else _mean(clean),
                 worst=_mean(worst),
                 worst_row=row,
-                ratio=_time_ratio(method, poisoned),
+                ratio=_time_ratio(label, poisoned),
                 poisons=len(shared),
             )
         )
     return lines
 
 
-def _time_ratio(method: str, rows: Sequence[Row]) -> float | None:
+def _time_ratio(label: str, rows: Sequence[Row]) -> float | None:
     """Mean seconds over plain training's of the same trial and device."""
     ratios = []
     for row in rows:
-        entry, plain = row.entry(method), row.plain
+        entry, plain = row.entry(label), row.plain
         if entry is None or plain is None:
             continue
         ratios += [

@@ -21,6 +21,7 @@ from poisonbench.results.statistics import SIGNIFICANCE, wilson
 from poisonbench.results.verdicts import LEAST_ACCURACY, ClaimRule, detectable, holm
 from poisonbench.tables.cells import TRIALS, Cell, device_of, is_timed, of_newest_data, paired
 from poisonbench.tables.evidence import accuracy_gain, distinct_targets
+from poisonbench.tables.gains import gain_of, levels
 from poisonbench.tables.matrix_cells import untargeted_cell
 from poisonbench.tables.measured import share_hit
 from poisonbench.tables.paper_table import Records
@@ -257,8 +258,12 @@ class _Assessment:
         }
         gains = {method: _gain(runs, plain) for method, runs in own.items()}
         certain = _certain(gains)
-        mean, attack = _mean(own[best]), _title(self.strongest)
-        label = registry.form_label(best)
+        attack, label = _title(self.strongest), registry.form_label(best)
+        shared = gain_of(own[best], plain)
+        if shared is None:
+            return f"{label} has no run on the same poison of {attack} as plain training."
+        # Over the pairs that the interval is of; a filter alone has none that share the batches.
+        held, base = levels(paired([own[best], plain]) or shared.pairs)
         several = f", of {len(own)} defenses the one with the best worst case as observed,"
         head = label + several * (len(own) > 1)
         if gains[best] is None:
@@ -266,9 +271,8 @@ class _Assessment:
         else:
             head += " helped" if certain.get(best) else " is not shown to help"
         text = (
-            f"{head}: against {attack} it holds {_percent(mean)} where plain training has "
-            f"{_percent(_mean(plain))}, "
-            + _difference("a gain of", mean - _mean(plain), gains[best])
+            f"{head}: against {attack} it holds {_percent(held)} where plain training has "
+            f"{_percent(base)}, " + _difference("a gain of", held - base, gains[best])
         )
         rows = {name: _mean(self._runs(self.matrix.cell(best, name))) for name in self.hurt}
         worst = min(rows, key=lambda name: rows[name])
@@ -290,7 +294,10 @@ class _Assessment:
         own = [] if best is None else self._runs(self.matrix.cell(best, None))
         if best is None or not own or not self.clean:
             return "Cost: no runs of a defense and of plain training on clean data."
-        gain, evidence = _mean(own) - _mean(self.clean), _gain(own, self.clean)
+        evidence, shared = _gain(own, self.clean), gain_of(own, self.clean)
+        if shared is None:
+            return "Cost: no trial has a defense and plain training on clean data."
+        gain = shared.points if evidence is None else evidence.effect
         if gain < 0:
             evidence = _gain(self.clean, own)
         text = _difference(
@@ -379,8 +386,8 @@ def _percent(share: float) -> str:
 
 
 def _difference(what: str, effect: float, evidence: Estimate | None) -> str:
-    """``a loss of 20.1 points [11.2, 29.0]``; without an interval where there is none."""
-    text = f"{what} {_points(effect)} points"
+    """``a loss of 20.1 points [11.2, 29.0]`` of the evidence; without it the effect alone."""
+    text = f"{what} {_points(effect if evidence is None else evidence.effect)} points"
     if evidence is None:
         return f"{text} (no interval)"
     low, high = (_points(min(1.0, max(-1.0, end))) for end in evidence.interval())

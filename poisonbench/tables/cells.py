@@ -319,7 +319,7 @@ def device_of(record: RunRecord) -> str | None:
 
 
 def paired(
-    groups: Sequence[Sequence[RunRecord]], *, same_poison: bool = True
+    groups: Sequence[Sequence[RunRecord]], *, same_poison: bool = True, same_batch: bool = True
 ) -> list[tuple[RunRecord, ...]]:
     """The runs that differ in nothing but the group: one a group in each tuple.
 
@@ -329,16 +329,21 @@ def paired(
         groups: each with one run for a (seed, trial), as :meth:`Cell.select` gives them.
         same_poison: whether they share the poison as well; false where the groups are poison
             ratios.
+        same_batch: whether they share the first batch; false where one may leave images out.
     """
-    tables = [{_circumstances(record, same_poison): record for record in group} for group in groups]
+    tables = [
+        {_circumstances(record, same_poison, same_batch): record for record in group}
+        for group in groups
+    ]
     shared = [key for key in tables[0] if all(key in table for table in tables)] if tables else []
     return [tuple(table[key] for table in tables) for key in shared]
 
 
-def _circumstances(record: RunRecord, same_poison: bool) -> tuple[Any, ...]:
-    spec = record.spec
+def _circumstances(record: RunRecord, same_poison: bool, same_batch: bool) -> tuple[Any, ...]:
+    spec, digests = record.spec, record.digests
     poison = spec.poison_digest if same_poison else None
-    return spec.seed, spec.trial, spec.loop, spec.dataset.digest, poison, record.digests
+    shared = digests.initial_weights, digests.first_batch if same_batch else ""
+    return spec.seed, spec.trial, spec.loop, spec.dataset.digest, poison, *shared
 
 
 def _same(first: Any, second: Any) -> bool:

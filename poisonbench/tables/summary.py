@@ -11,11 +11,9 @@ from poisonbench import registry
 from poisonbench.core.settings import flag_of, percent_text, value_text
 from poisonbench.results.records import RunRecord
 from poisonbench.tables import run_groups
-from poisonbench.tables.cells import distinct_trials, paired
+from poisonbench.tables.cells import distinct_trials, of_newest_data, paired
+from poisonbench.tables.gains import LEAST, Gain, gain_of
 from poisonbench.tables.paper_table import Records
-
-#: A poison that costs less than this is said to do no harm, and a defense that gains less no good.
-LEAST = 0.01
 
 #: What may be set of a poison, besides its attacks' settings.
 _OF_POISON = ("poison", "poison_trial", "scenario")
@@ -44,16 +42,17 @@ def sentences(records: Records, dataset: str | None = None) -> list[str]:
     """
     text: list[str] = []
     silent: list[RunRecord] = []
-    for name, rows in run_groups.grouped(records, lambda _: True, dataset, "at all").items():
+    current = of_newest_data(records)
+    for name, rows in run_groups.grouped(current, lambda _: True, dataset, "at all").items():
         every = [record for row in rows for record in row]
         runs = list(filter(_speaks, every))
         silent += (run for run in every if not _speaks(run))
-        controls: dict[str, list[RunRecord]] = {}
+        controls: dict[tuple[str, str], list[RunRecord]] = {}
         for run in runs:
             spec = run.spec
             if spec.poison is None and spec.targeting is None and spec.method == "none":
-                controls.setdefault(spec.model, []).append(run)
-        clean = {model: _accuracy(distinct_trials(group)) for model, group in controls.items()}
+                controls.setdefault(_of_training(run), []).append(run)
+        clean = {key: _accuracy(distinct_trials(group)) for key, group in controls.items()}
         for group in _by_poison([run for run in runs if run.spec.poison is not None]):
             text += _of_poison(f"On {name}, {_made_of(group)}", group, clean)
     return [*text, NEXT] if text else [_nothing_to_say(silent)]
@@ -84,7 +83,12 @@ def _own_settings(record: RunRecord) -> list[str]:
     return [
         name
         for name, value in record.labels.overrides.items()
-        if not ("." in name or name in _OF_POISON or registry.makes_form(method, name, value))
+        if not (
+            # A control has no poison, though an attack's setting makes it.
+            ("." in name and not (name.endswith(".control") and value))
+            or name in _OF_POISON
+            or registry.makes_form(method, name, value)
+        )
     ]
 
 
@@ -138,13 +142,24 @@ def _accuracy(runs: Sequence[RunRecord]) -> float:
     return fmean(run.metrics.test_accuracy for run in runs)
 
 
-def _spared(runs: Sequence[RunRecord]) -> float:
+def _of_training(run: RunRecord) -> tuple[str, str]:
+    """What plain training on clean data shares with that on a poison."""
+    return run.spec.model, _profile(run)
+
+
+def _profile(run: RunRecord) -> str:
+    """The profile as labels show it; empty of the paper's."""
+    profile = run.labels.profile
+    return "" if profile in ("paper", "") else f" (profile={profile})"
+
+
+def _spared(run: RunRecord) -> float:
     """What a defense wants much of: accuracy, or the share of targets or triggers that failed."""
-    if runs[0].spec.trigger is not None:
-        return 1 - _success_rate(runs)
-    if runs[0].spec.targeting is None:
-        return _accuracy(runs)
-    return 1 - fmean(bool(run.metrics.attack_success) for run in runs)
+    if run.metrics.trigger is not None:
+        return 1 - run.metrics.trigger.rate
+    if run.spec.targeting is None:
+        return run.metrics.test_accuracy
+    return 1.0 - bool(run.metrics.attack_success)
 
 
 def _success_rate(runs: Sequence[RunRecord]) -> float:
@@ -152,45 +167,57 @@ def _success_rate(runs: Sequence[RunRecord]) -> float:
     return fmean(run.metrics.trigger.rate for run in runs if run.metrics.trigger is not None)
 
 
-def _of_poison(name: str, runs: Sequence[RunRecord], clean: Mapping[str, float]) -> list[str]:
+def _of_poison(
+    name: str, runs: Sequence[RunRecord], clean: Mapping[tuple[str, str], float]
+) -> list[str]:
     """What the poison did to plain training, and how the defenses compare; nothing without both."""
+    plains: dict[str, list[RunRecord]] = {}
     by_defense: dict[str, list[RunRecord]] = {}
     for run in runs:
-        label = registry.label_of(run.spec.method, run.spec.setting)
-        by_defense.setdefault(label, []).append(run)
-    others = {label: distinct_trials(group) for label, group in by_defense.items()}
-    plain = others.pop(registry.defenses()["none"].title, None)
-    if plain is None:
+        if run.spec.method == "none":
+            plains.setdefault(_profile(run), []).append(run)
+        else:
+            label = registry.label_of(run.spec.method, run.spec.setting) + _profile(run)
+            by_defense.setdefault(label, []).append(run)
+    # The paper's profile, whose name is empty, comes first.
+    controls = {profile: distinct_trials(plains[profile]) for profile in sorted(plains)}
+    if not controls:
         return []
+    profile, plain = next(iter(controls.items()))
+    training = f"plain training{profile}"
+    gains = {
+        label: gain_of(distinct_trials(group), controls.get(_profile(group[0]), plain), _spared)
+        for label, group in by_defense.items()
+    }
     spec = plain[0].spec
     where = f"{name} in {spec.rho * 100:g} % of the training images"
     trials = f"{len(plain)} trial" + ("s" if len(plain) > 1 else ": an example, no finding")
     if spec.targeting is not None:
         hits = sum(bool(run.metrics.attack_success) for run in plain)
-        text = [f"{where} hits {hits} of {len(plain)} targets under plain training."]
+        text = [f"{where} hits {hits} of {len(plain)} targets under {training}."]
     elif spec.trigger is not None:
         text = [
             f"{where}, {spec.trigger.text}, has {percent_text(_success_rate(plain))} of the "
             f"{spec.trigger.images_text} test images taken for class {spec.trigger.target_class} "
             "when they bear its trigger, "
-            f"under plain training, at {percent_text(_accuracy(plain))} test accuracy ({trials})."
+            f"under {training}, at {percent_text(_accuracy(plain))} test accuracy ({trials})."
         ]
-    elif spec.model not in clean:
-        text = [f"{where} leaves plain training at {percent_text(_accuracy(plain))} ({trials})."]
-    elif (before := clean[spec.model]) - _accuracy(plain) >= LEAST:
+    elif (before := clean.get(_of_training(plain[0]))) is None:
+        text = [f"{where} leaves {training} at {percent_text(_accuracy(plain))} ({trials})."]
+    elif before - _accuracy(plain) >= LEAST:
         text = [
-            f"{where} takes plain training from {percent_text(before)} down to "
+            f"{where} takes {training} from {percent_text(before)} down to "
             f"{percent_text(_accuracy(plain))} ({trials})."
         ]
     else:
         text = [
-            f"{where} does plain training no harm to speak of: {percent_text(before)} on clean "
+            f"{where} does {training} no harm to speak of: {percent_text(before)} on clean "
             f"data, {percent_text(_accuracy(plain))} on poisoned ({trials})."
         ]
-    if not others:
+    if not gains:
         return text
-    comparison = _comparison(others, _spared(plain))
-    return [*text, f"{comparison}{_recalibrated(plain, runs, clean.get(spec.model))}."]
+    given_back = _recalibrated(plain, runs, clean.get(_of_training(plain[0])))
+    return [*text, f"{_comparison(gains, plain[0])}{given_back}."]
 
 
 def _recalibrated(
@@ -216,23 +243,40 @@ def _recalibrated(
     )
 
 
-def _comparison(others: Mapping[str, Sequence[RunRecord]], plain: float) -> str:
-    """Which defenses do better than plain training, the best first, and which do not."""
-    values = sorted(((_spared(runs), label) for label, runs in others.items()), reverse=True)
-    spec = next(iter(others.values()))[0].spec
-    what = " of the targets spared" if spec.targeting is not None else ""
-    if spec.trigger is not None:
+def _comparison(gains: Mapping[str, Gain | None], plain: RunRecord) -> str:
+    """Which defenses do better than plain training, the best first, and which do not.
+
+    Each by its pairs with plain training alone: another draw of a poison may be another level.
+    """
+    what = " of the targets spared" if plain.spec.targeting is not None else ""
+    if plain.spec.trigger is not None:
         what = " of the triggered images spared"
-    shown = [
-        (value >= plain + LEAST, f"{label} at {percent_text(value)}") for value, label in values
-    ]
-    better = [text for is_better, text in shown if is_better]
-    useless = ", ".join(text for is_better, text in shown if not is_better)
+    found = {label: gain for label, gain in gains.items() if gain is not None}
+    ranked = sorted(found, key=lambda label: (-found[label].points, -found[label].own, label))
+    better = [label for label in ranked if found[label].is_better]
+    useless = [label for label in ranked if not found[label].is_better]
+
+    def told(labels: Sequence[str], over: str = "") -> list[str]:
+        parts = [(label, found[label]) for label in labels]
+        return [
+            f"{label} at {percent_text(gain.own)}{what if over else ''} "
+            f"({100 * gain.points:+.2f} points{over}, {gain.pairs_text})"
+            for label, gain in parts
+        ]
+
+    same = "the same target" if plain.spec.targeting is not None else "the same poison"
+    over = f" over plain training on {same}"
+    unpaired = sorted(label for label, gain in gains.items() if gain is None)
+    ending = f"; no run on {same} as plain training's: {', '.join(unpaired)}" if unpaired else ""
+    if not ranked:
+        return f"No defense has a run on {same} as plain training: {', '.join(unpaired)}"
     if not better:
+        shown = ", ".join([*told(useless[:1], over), *told(useless[1:])])
         return (
             f"Of those run no defense is seen to do {100 * LEAST:g} point better than plain "
-            f"training: {useless}{what}"
+            f"training: {shown}{ending}"
         )
-    rest = f", then {', '.join(better[1:])}" if better[1:] else ""
-    ending = f"; not a point better than plain training: {useless}" if useless else ""
-    return f"Best is {better[0]}{what}{rest}{ending}"
+    rest = f", then {', '.join(told(better[1:]))}" if better[1:] else ""
+    if useless:
+        ending = f"; not a point better: {', '.join(told(useless))}" + ending
+    return f"Best is {told(better[:1], over)[0]}{rest}{ending}"

@@ -126,6 +126,32 @@ def test_a_defense_with_few_poisons_does_not_shrink_what_the_others_are_compared
     assert [(line.method, line.poisons) for line in lines] == [("none", 2), ("hint", 2)]
 
 
+def test_forms_of_a_defense_and_networks_are_not_mixed():
+    def jpeg(accuracy, quality=None, **about):
+        overrides = {} if quality is None else {"quality": quality}
+        return make_record(accuracy, method="jpeg", config=overrides,
+                           labels={"overrides": overrides}, **about)  # fmt: skip
+
+    small = {"model": "mnist-cnn-small", "weights": "s"}
+    runs = [make_record(0.99), jpeg(0.98), jpeg(0.72, 10), make_record(0.5, **small)]
+    runs += [make_record(0.4, rho=0.6, seconds=10.0), jpeg(0.6, rho=0.6, seconds=20.0)]
+    runs += [jpeg(0.7, 10, rho=0.6, seconds=50.0)]
+    (lines,) = overview.tradeoffs(rows_of(runs)).values()
+    assert [(line.label, line.clean, line.worst, line.ratio) for line in lines] == [
+        ("W/o Defense", 0.99, 0.4, 1),
+        ("JPEG", 0.98, 0.6, 2),
+        ("JPEG 10", 0.72, 0.7, 5),
+    ]
+    runs += [make_record(0.3, rho=0.6, **small)]
+    both = overview.tradeoffs(rows_of(runs))
+    assert {
+        title: [(line.clean, line.worst) for line in lines] for title, lines in both.items()
+    } == {
+        "mnist (mnist-cnn)": [(0.99, 0.4), (0.98, 0.6), (0.72, 0.7)],
+        "mnist (mnist-cnn-small)": [(0.5, 0.3)],
+    }
+
+
 def test_cost_is_a_ratio_within_trial_and_device():
     runs = [make_record(0.9), make_record(0.9, method="hint")]
     runs += [make_record(0.5, rho=0.6, trial=t, seconds=10.0 * (t + 1)) for t in (0, 1)]
@@ -151,6 +177,21 @@ def test_headlines_are_made_of_the_data():
     context = "mnist, pgd+dap+durp+dc at rho 0.6; 1 trial; 99.00 % on clean data"
     assert headline.context == context
     assert headline.row.rho == 0.6
+
+
+def test_a_headline_is_of_the_trials_that_the_defense_shares_with_plain_training():
+    runs = [make_record(0.99), make_record(0.4, rho=0.6, trial=1)]
+    runs += [make_record(0.9, rho=0.6), make_record(0.95, rho=0.6, method="hint")]
+    runs += [
+        make_record(0.89, rho=0.6, method="jpeg"),
+        make_record(0.7, rho=0.6, trial=1, method="epic"),
+    ]
+    runs += [make_record(0.97, rho=0.6, trial=2, method="friends")]
+    (headline,) = overview.headlines(rows_of(runs))
+    assert headline.text == "EPIC holds 70.00 % where plain training falls to 40.00 %."
+    assert "; 1 trial; " in headline.context
+    (headline,) = overview.headlines(rows_of([run for run in runs if run.spec.method != "epic"]))
+    assert headline.text == "HINT holds 95.00 % where plain training falls to 90.00 %."
 
 
 def test_a_defense_that_does_not_help_makes_no_boast():

@@ -219,6 +219,22 @@ def test_one_trial_is_an_example():
     assert "one trial is an example and no finding" in sure
 
 
+def test_a_gain_is_of_the_pairs_that_its_interval_is_of():
+    records = [
+        *runs([0.90, 0.91, 0.50]),
+        *runs([0.40, 0.41, 0.90], "pgd"),
+        *runs([0.70, 0.71], "pgd", "jpeg"),
+        *runs([0.85, 0.86], None, "jpeg"),
+    ]
+    matrix = Matrix(dataset=NAME, attacks=("pgd",), methods=("none", "jpeg"), trials=3)
+    _, _, helped, cost, _ = assess(matrix, records)
+    assert "holds 70.5 % where plain training has 40.5 %, a gain of 30.0 points [" in helped
+    assert cost.startswith("On clean data JPEG loses 5.0 points [")
+    alone = [*records[:6], *runs([0.7], "pgd", "jpeg")]
+    other = [changed(alone[-1], spec={"poison": {"digest": "other"}})]
+    assert "no run on the same poison" in assess(matrix, [*alone[:-1], *other])[2]
+
+
 def test_a_form_of_a_defense_is_one_of_its_own():
     records = [
         *runs([0.9]),
