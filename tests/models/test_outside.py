@@ -20,6 +20,8 @@ def soft(channels, height, width):
     return nn.Sequential(small(channels, height, width), nn.Softmax(1))
 def counted(channels, height, width, classes):
     return small(channels, height, width)
+def wide(channels, height, width):
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, 8)), 9
 """
 
 
@@ -57,6 +59,7 @@ def test_the_generator_decides_all_weights(name):
         ("torchvision:squeezenet1_0", "whose last layer is linear"),
         ("FILE:soft", "whose last layer is linear"),
         ("FILE:counted", r"channels, height and width, got counted\(channels, .*a default"),
+        ("FILE:wide", r"of shape \(B, 9\), got features of \(2, 8\) for B = 2"),
         ("FILE:absent", "expected a function absent"),
         ("nowhere.py:small", "expected a Python file"),
         ("keras:small", "timm:NAME"),
