@@ -27,11 +27,14 @@ try:
 except ImportError:
     pretended_device = None
 
-#: Settings that are numbers of repetitions, which a check needs few of.
-REPETITIONS = (
-    *("steps", "restarts", "surrogates", "rounds", "epochs_per_round", "batches", "draws"),
-    *("noise_steps", "adversary_steps"),
-)
+#: Settings that are numbers of repetitions, and the few that a check needs.
+REPETITIONS = dict.fromkeys(
+    (
+        *("steps", "restarts", "surrogates", "rounds", "epochs_per_round", "batches", "draws"),
+        *("noise_steps", "adversary_steps"),
+    ),
+    2,
+) | {"retrainings": 1}
 #: A method that takes as many times longer than plain training is reported.
 SLOWEST = 200
 #: Seconds that it may take beyond them.
@@ -57,12 +60,14 @@ def short_config(entry: Entry, module: ModuleType, settings: Mapping[str, Any]) 
         UsageError: a setting that it lacks or refuses.
     """
     config = module.Config()
-    for name in REPETITIONS:
-        value = getattr(config, name, None)
-        if isinstance(value, int) and value > 2 and name not in settings:
-            config = replace(config, **{name: 2})
-    if hasattr(config, "precision") and "precision" not in settings:
-        config = replace(config, precision="float32")
+    few: dict[str, Any] = {
+        name: count
+        for name, count in REPETITIONS.items()
+        if isinstance(value := getattr(config, name, None), int) and value > count
+    }
+    if hasattr(config, "precision"):
+        few["precision"] = "float32"
+    config = replace(config, **{name: few[name] for name in few if name not in settings})
     try:
         return replace(config, **settings)
     except (TypeError, ValueError) as error:

@@ -172,7 +172,7 @@ def check_repeats(name: str, shape: tuple[int, int, int]) -> None:
     states = []
     for seed in (0, 1):
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            torch.manual_seed(seed)
+            torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
             layers, _ = outside_features(name, shape)
             generator = torch.Generator().manual_seed(0)
             initialise(layers, generator)

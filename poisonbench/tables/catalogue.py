@@ -230,6 +230,7 @@ def build(
         state.append(f"Not in the paper's table: {', '.join(extra)}.")
     is_of_mix = key in untargeted()
     state += remarks.several_poisons(compared, records) if is_of_mix else []
+    state += remarks.other_poisons(compared, records) if table.takes_any else []
     planned = list(filter(selection.is_planned, every))
     # Of chosen poisons the commands would make others.
     if not poisons and (short := sum(bool(cell.missing(records)) for cell in planned)):
@@ -244,7 +245,6 @@ def build(
         f"Published: {source.citation}; {source.plus_minus}." if source else "",
         table.remark,
         _about_verdicts(blocks),
-        *(remarks.other_poisons(compared, records) if table.takes_any else ()),
         " ".join(state),
     ]
     return Table(

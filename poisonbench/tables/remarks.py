@@ -31,28 +31,25 @@ def several_poisons(compared: Sequence[Comparison], records: Records) -> list[st
 
 
 def other_poisons(compared: Sequence[Comparison], records: Records) -> list[str]:
-    """By attack and data set a line on columns with another poison of a draw than the first has.
+    """A sentence on the attacks and columns with another poison of a draw than the first column.
 
     The same draw made on two kinds of processors is two poisons.
     """
     by_id = {record.id: record.spec for record in records}
-    first: dict[tuple[Any, ...], tuple[str, str]] = {}
-    others: dict[tuple[Any, ...], dict[str, None]] = {}
+    first: dict[tuple[Any, ...], str] = {}
+    others: dict[str, dict[str, None]] = {}
     for cell in compared:
-        row = (str(cell.keys["dataset"]), str(cell.keys["attack"]))
+        dataset, attack = str(cell.keys["dataset"]), str(cell.keys["attack"])
         for spec in (by_id[run] for run in cell.records):
             # A targeted poison is made for the network of its victim.
             if spec.poison is None or spec.poison_digest is None or spec.targeting is not None:
                 continue
-            draw = (row, spec.seed, spec.poison.trial)
-            reference, digest = first.setdefault(draw, (spec.method, spec.poison_digest))
-            if digest != spec.poison_digest:
-                others.setdefault((row, reference), {})[spec.method] = None
+            draw = (dataset, attack, spec.seed, spec.poison.trial)
+            if first.setdefault(draw, spec.poison_digest) != spec.poison_digest:
+                others.setdefault(attack, {})[spec.method] = None
     # By the names that --methods takes: titles make no line of most attacks.
-    return [
-        f"{shown_name(dataset)}, {attack}: other poisons than {reference}'s: {', '.join(methods)}."
-        for ((dataset, attack), reference), methods in others.items()
-    ]
+    named = [f"{attack} ({', '.join(methods)})" for attack, methods in others.items()]
+    return [f"Other poisons than the first column's: {', '.join(named)}."] if named else []
 
 
 def without_runs(dataset: str, names: Sequence[str], records: Records) -> str:
