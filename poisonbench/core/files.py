@@ -77,8 +77,11 @@ def retried(path: Path, read: Callable[[], T]) -> T:
     return read()
 
 
-def publish_folder(target: Path, files: dict[str, bytes]) -> None:
+def publish_folder(target: Path, files: dict[str, bytes]) -> bool:
     """Make a folder of files appear whole or not at all; one already there wins.
+
+    Returns whether the folder has these files: where it's false, another process was first, and
+    what it wrote is to be read instead.
 
     Raises:
         StoreError: the folder cannot be written or is full.
@@ -97,7 +100,9 @@ def publish_folder(target: Path, files: dict[str, bytes]) -> None:
             except OSError:
                 if not target.is_dir():
                     raise
+                return False
             _sync_folder(target.parent)
+            return True
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 

@@ -189,11 +189,14 @@ def publish_pool(
 
 
 def publish(context: RunContext, poison: Poison, dataset: Dataset) -> Crafted:
-    """Put a poison into the store, or find it there."""
+    """Put a poison into the store, or find it there.
+
+    Of two processes that craft one poison, both get what the first has put there: on a device that
+    doesn't compute the same bits twice theirs differ, and a record must be of the one that is kept.
+    """
     path = context.store.poison_path(poison.id)
-    if path.exists():
+    if path.exists() or not publish_folder(path, poison_files(poison, dataset)):
         return stored(context, poison.id, dataset)
-    publish_folder(path, poison_files(poison, dataset))
     return Crafted(replace(poison, path=path), True)
 
 
