@@ -40,12 +40,16 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         StoreError: the folder cannot be written or is full.
     """
-    with store_errors(path.parent):
-        for _ in range(_ATTEMPTS - 1):
-            # Another process of the same run may end and clear the folder under our hands.
-            with suppress(FileNotFoundError):
-                return _write_once(path, data)
-        _write_once(path, data)
+    _write(path, data, os.replace)
+
+
+def publish_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that it appears whole or not at all; one already there wins.
+
+    Raises:
+        StoreError: the folder cannot be written or is full.
+    """
+    _write(path, data, _rename_to_new)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -139,7 +143,32 @@ def size_of(path: Path) -> int:
     return total
 
 
-def _write_once(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes, place: Callable[[str, Path], None]) -> None:
+    """Write a file beside its place, and put it there."""
+    with store_errors(path.parent):
+        for _ in range(_ATTEMPTS - 1):
+            # Another process of the same run may end and clear the folder under our hands.
+            with suppress(FileNotFoundError):
+                return _write_once(path, data, place)
+        _write_once(path, data, place)
+
+
+def _rename_to_new(source: str, target: Path) -> None:
+    """Rename a file, or remove it if there is one of the new name."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        raise
+    except OSError:
+        # Without hard links, one that appears between these two lines is replaced.
+        if not target.exists():
+            return os.replace(source, target)
+    os.unlink(source)
+
+
+def _write_once(path: Path, data: bytes, place: Callable[[str, Path], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
@@ -148,7 +177,7 @@ def _write_once(path: Path, data: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        place(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import torch
 from msgspec import structs
-from safetensors.torch import save
 from torch import Tensor
 
 from poisonbench.core.errors import DivergedError, UsageError, check_returned
@@ -28,6 +27,7 @@ from poisonbench.runs.class_warnings import class_warnings
 from poisonbench.runs.context import RunContext, default_model
 from poisonbench.runs.environment import environment, peak_memory, reset_peak_memory, utc_now
 from poisonbench.runs.filter_scores import filter_report
+from poisonbench.runs.kept_models import model_bytes
 from poisonbench.runs.method_settings import Settings, read_settings
 from poisonbench.runs.poison import ResolvedPoison, resolve_poison
 from poisonbench.runs.poisoned_data import PoisonedData, prepare
@@ -119,7 +119,7 @@ def defend(context: RunContext, run: ResolvedRun) -> Defended:
         context.checkpoint(spec.id).discard()
         raise
     if request.save_model:
-        write_bytes(model_path, save(weights))
+        write_bytes(model_path, model_bytes(spec.id, weights))
     context.store.write_record(record)
     context.checkpoint(spec.id).discard()
     return Defended(record.kept_at(path), True)

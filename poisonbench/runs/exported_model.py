@@ -7,18 +7,17 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from poisonbench.core.errors import ArtefactError, UsageError
-from poisonbench.core.files import read_shared
 from poisonbench.data.splits import Dataset
 from poisonbench.entries import shown_name
 from poisonbench.models import adapted
 from poisonbench.registry import find, is_outside, networks
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
+from poisonbench.runs.kept_models import DAMAGED, read_weights
 from poisonbench.runs.trained_models import KEPT
 
 WeightsForm = Literal["torch", "safetensors"]
@@ -119,14 +118,14 @@ def model_files(
     """
     path = store.model_path(record.id)
     try:
-        weights = load(read_shared(path))
+        weights = read_weights(path)
     except FileNotFoundError:
         remedy = command or "the command that made it"
         raise ArtefactError(
             f"{path}: expected the run's weights, got none, as it was run without --save-model; "
             f"run it again with it: {remedy} --save-model"
         ) from None
-    except (OSError, SafetensorError) as error:
+    except (OSError, *DAMAGED) as error:
         raise ArtefactError(
             f"{path}: expected a trained model, got {error}; delete it and run again"
         ) from None

@@ -201,8 +201,19 @@ def publish(context: RunContext, poison: Poison, dataset: Dataset) -> Crafted:
 
 
 def stored(context: RunContext, poison_id: str, dataset: Dataset) -> Crafted:
-    """A poison that lies in the store."""
-    return Crafted(read_poison(context.store.poison_path(poison_id), dataset), False)
+    """A poison that lies in the store.
+
+    Raises:
+        ArtefactError: see :func:`poisonbench.data.artefacts.read_poison`, or it is another poison.
+    """
+    path = context.store.poison_path(poison_id)
+    poison = read_poison(path, dataset)
+    if poison.id != poison_id:
+        raise ArtefactError(
+            f"{path}: expected the poison of that id, got {poison.id}; rename the folder to its "
+            "own id, or delete it"
+        )
+    return Crafted(poison, False)
 
 
 def _check_surrogate(poison: PoisonRequest, flag: str) -> None:

@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.files import publish_folder
@@ -19,6 +17,7 @@ from poisonbench.results.store import Store
 from poisonbench.results.verification import Comparison, compare
 from poisonbench.runs.context import RunContext
 from poisonbench.runs.defend import defend, resolve_run
+from poisonbench.runs.kept_models import DAMAGED, read_weights
 from poisonbench.specs import ImportSpec, MixSpec
 
 
@@ -116,7 +115,7 @@ def _names(kept: Sequence[Store]) -> str:
 def _weights_digest(path: Path) -> str:
     """sha256 of a kept model's tensors, in order of their names."""
     try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
+        tensors = read_weights(path)
+    except (OSError, *DAMAGED) as error:
         raise ArtefactError(f"{path}: expected a trained model, got {error}; delete it") from None
     return digest_tensors(*(tensors[name] for name in sorted(tensors)))

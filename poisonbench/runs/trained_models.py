@@ -1,18 +1,16 @@
 """Classifiers trained on clean data, for attacks, controls, scenarios and figures; cached."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from msgspec import structs
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
 from torch import Tensor
 
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import ArtefactError, DivergedError
-from poisonbench.core.files import read_shared, retried, write_bytes
+from poisonbench.core.files import publish_bytes
 from poisonbench.core.seeds import Seeds, seed_for
 from poisonbench.core.settings import as_json
 from poisonbench.data.splits import Dataset, Split
@@ -20,6 +18,7 @@ from poisonbench.models import build_model
 from poisonbench.models.classifier import Classifier
 from poisonbench.registry import network_name
 from poisonbench.runs.context import RunContext, default_model
+from poisonbench.runs.kept_models import DAMAGED, model_bytes, read_weights
 from poisonbench.specs import ModelSpec, TrainingSpec
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
@@ -110,37 +109,67 @@ def trained_models(
         start: what to train, in place; a network with the seeds' initial weights by default.
         defense: what it is trained under, for this training alone; plainly by default.
 
+    A cached file that is damaged is named in a warning and made anew. Of two processes that train
+    one model, both get what the first has kept.
+
     Raises:
-        ArtefactError: the cached file is damaged.
+        ArtefactError: the cached file is another network's, or cannot be read.
         DivergedError: the training diverged.
     """
     ends = sorted({recipe.epochs} if epochs is None else set(epochs))
     is_whole = ends == [recipe.epochs]
     model_id = spec_id(spec if is_whole else structs.replace(spec, after_epochs=ends))
     path = context.store.model_path(model_id)
-    if not path.exists():
-        seeds = seeds or own_seeds(spec)
-        model = fresh_network(dataset, spec.model, seeds) if start is None else start
-        watcher = _Watcher(ends, defense or Defense())
-        if ends[-1] > 0:
-            shortened = recipe.first_epochs(ends[-1])
-            trainer = context.trainer(shortened, seeds, model_id, spec.kind)
-            split = dataset.train if train is None else train
-            try:
-                trainer.fit(model, split, dataset.validation, watcher)
-            except DivergedError as error:
-                error.args = (f"the {trainer.name} model: {error}",)
-                raise
-        prefix = "" if is_whole else f"{ends[-1]}."
-        last = {f"{prefix}{key}": value for key, value in model.state_dict().items()}
-        weights = {key: value.cpu().contiguous() for key, value in (watcher.seen | last).items()}
-        write_bytes(path, save(weights))
-        context.checkpoint(model_id).discard()
-    prefixes = ["" if is_whole else f"{epoch}." for epoch in epochs or ends]
+    prefix_of = {epoch: "" if is_whole else f"{epoch}." for epoch in ends}
+    prefixes = [prefix_of[epoch] for epoch in epochs or ends]
+    models = _cached(context, path, spec, dataset, prefixes)
+    if models is not None:
+        return models
+    seeds = seeds or own_seeds(spec)
+    model = fresh_network(dataset, spec.model, seeds) if start is None else start
+    watcher = _Watcher(ends, defense or Defense())
+    if ends[-1] > 0:
+        shortened = recipe.first_epochs(ends[-1])
+        trainer = context.trainer(shortened, seeds, model_id, spec.kind)
+        split = dataset.train if train is None else train
+        try:
+            trainer.fit(model, split, dataset.validation, watcher)
+        except DivergedError as error:
+            error.args = (f"the {trainer.name} model: {error}",)
+            raise
+    last = {f"{prefix_of[ends[-1]]}{key}": value for key, value in model.state_dict().items()}
+    weights = {key: value.cpu().contiguous() for key, value in (watcher.seen | last).items()}
+    publish_bytes(path, model_bytes(model_id, weights, list(prefix_of.values())))
+    context.checkpoint(model_id).discard()
     return [
         read_model(context, path, spec.model, dataset, name=spec.kind, prefix=prefix)
         for prefix in prefixes
     ]
+
+
+def _cached(
+    context: RunContext, path: Path, spec: ModelSpec, dataset: Dataset, prefixes: Sequence[str]
+) -> list[Classifier] | None:
+    """The kept models; None where there are none, or damaged ones, which are taken away."""
+    if not path.exists():
+        return None
+    models = []
+    for prefix in prefixes:
+        try:
+            weights = read_weights(path, prefix)
+        except FileNotFoundError:
+            # Networks that were trained on a poison in the making go when it is made.
+            return None
+        except OSError as error:
+            raise _unreadable(path, spec.kind, error) from None
+        except DAMAGED as error:
+            context.say(
+                f"warning: {path}: expected a {spec.kind} model, got {error}; training it again"
+            )
+            path.unlink(missing_ok=True)
+            return None
+        models.append(_loaded(context, path, spec.model, dataset, weights, spec.kind))
+    return models
 
 
 def read_model(
@@ -159,25 +188,35 @@ def read_model(
     Raises:
         ArtefactError: the file is missing, damaged or another network's.
     """
+    try:
+        weights = read_weights(path, prefix)
+    except (OSError, *DAMAGED) as error:
+        raise _unreadable(path, name, error) from None
+    return _loaded(context, path, network, dataset, weights, name)
+
+
+def _loaded(
+    context: RunContext,
+    path: Path,
+    network: str,
+    dataset: Dataset,
+    weights: Mapping[str, Tensor],
+    name: str,
+) -> Classifier:
     model = fresh_network(dataset, network, Seeds())
     try:
-        model.load_state_dict(retried(path, lambda: _read_tensors(path, prefix)))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise ArtefactError(
-            f"{path}: expected a {name} model, got {error}; delete it to train it again"
-        ) from None
+        model.load_state_dict({key: weights[key] for key in weights if key != KEPT})
+    except RuntimeError as error:
+        raise _unreadable(path, name, error) from None
     model.to(device=context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.eval().requires_grad_(False)
     return model
 
 
-def _read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
-    """The model's tensors of that prefix; a file of many models is not read as a whole."""
-    # Unlike safe_open, an error of stat has the number by which a read is tried again.
-    path.stat()
-    with safe_open(path, framework="pt") as file:
-        keys = [key for key in file.keys() if key.startswith(prefix) and key != KEPT]
-        return {key.removeprefix(prefix): file.get_tensor(key) for key in keys}
+def _unreadable(path: Path, name: str, error: Exception) -> ArtefactError:
+    return ArtefactError(
+        f"{path}: expected a {name} model, got {error}; delete it to train it again"
+    )
 
 
 def read_kept(path: Path, count: int) -> Tensor:
@@ -187,9 +226,9 @@ def read_kept(path: Path, count: int) -> Tensor:
         ArtefactError: the file is missing or damaged, or was trained on another number of images.
     """
     try:
-        keep = load(read_shared(path)).get(KEPT)
-    except (OSError, SafetensorError) as error:
-        raise ArtefactError(f"{path}: expected a trained model, got {error}") from None
+        keep = read_weights(path).get(KEPT)
+    except (OSError, *DAMAGED) as error:
+        raise _unreadable(path, "trained", error) from None
     if keep is None:
         return torch.ones(count, dtype=torch.bool)
     if keep.dtype != torch.bool or keep.shape != (count,):

@@ -95,7 +95,7 @@ class Checkpoint:
             for name, tensor in tensors.items()
         }
         header = json.dumps({**position, "run": self.run_id})
-        metadata = {"position": header, "seal": _seal(header, copies)}
+        metadata = {"position": header, "seal": seal_of_tensors(header, copies)}
         write_bytes(self.folder / _STATE, save(copies, metadata))
 
     def read(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
@@ -106,7 +106,7 @@ class Checkpoint:
                 metadata = stream.metadata()
             position = json.loads(metadata["position"])
             tensors = load_file(path)
-            is_whole = metadata["seal"] == _seal(metadata["position"], tensors)
+            is_whole = metadata["seal"] == seal_of_tensors(metadata["position"], tensors)
             return (position, tensors) if position.pop("run") == self.run_id and is_whole else None
         except _UNREADABLE:
             return None
@@ -125,12 +125,12 @@ class Checkpoint:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _seal(position: str, tensors: dict[str, Tensor]) -> str:
-    """sha256 of all that is in a snapshot: a bit that flips on a disk must not go into a result."""
-    return hashlib.sha256(f"{position} {_digest(tensors)}".encode()).hexdigest()
+def seal_of_tensors(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of a text and of tensors with their names: a bit that flips must not go unseen."""
+    return hashlib.sha256(f"{text} {_digest(tensors)}".encode()).hexdigest()
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
+def _digest(tensors: Mapping[str, Tensor]) -> str:
     names = sorted(tensors)
     return f"{json.dumps(names)} {digest_tensors(*(tensors[name] for name in names))}"
 

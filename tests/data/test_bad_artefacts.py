@@ -98,17 +98,28 @@ def test_a_damaged_artefact_in_the_store_is_not_taken_for_made(attack, tiny, sto
     assert done(*words, "--json").json["is_new"]
 
 
-def test_a_damaged_surrogate_says_what_to_delete(tiny, stocked):
+def test_another_poison_in_its_place_is_not_taken_for_it(tiny, results):
+    words = ("craft", "--attack", "durp", "--dataset", tiny)
+    first, other = (
+        Path(done(*words, *more, "--results", results, "--json").json["path"])
+        for more in ((), ("--epsilon", "8/255"))
+    )
+    shutil.rmtree(first)
+    shutil.copytree(other, first)
+    message = refused(65, results, *words)
+    assert f"{first}: expected the poison of that id, got {other.name}" in message
+
+
+def test_a_surrogate_of_another_network_says_what_to_delete(tiny, stocked):
     from safetensors.torch import load_file, save_file
 
     (path,) = (stocked / "models").iterdir()
     weights = load_file(path)
     words = ("craft", "--attack", "pgd", "--dataset", tiny, "--steps", "2")
-    path.write_bytes(path.read_bytes()[:-5])
-    assert f"{path}: expected a surrogate model" in last_line(65, stocked, *words)
     weights["head.bias"] = weights["head.bias"][:2]
     save_file(weights, path)
     message = last_line(65, stocked, *words)
+    assert f"{path}: expected a surrogate model" in message
     assert "size mismatch" in message
     assert "delete it to train it again" in message
 

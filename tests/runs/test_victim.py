@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import nn
 
 from helpers.attack_tasks import K, fake_dataset, small_classifier
@@ -355,34 +354,6 @@ def test_states_after_epochs_come_back_in_the_order_asked(data, tmp_path):
     assert not any(p.requires_grad for model in models for p in model.parameters())
     twice = {"seeds": own_seeds(spec), "epochs": (2, 2)}
     assert len(models_module.trained_models(context, dataset, recipe, spec, **twice)) == 2
-
-
-def test_a_state_of_many_is_read_without_the_others(tmp_path, monkeypatch):
-    path = tmp_path / "states.safetensors"
-    path.write_bytes(save({f"{epoch}.weight": torch.full((3,), epoch) for epoch in range(20)}))
-    taken = []
-
-    class Spy:
-        def __init__(self, *words, **options):
-            self.file = safe_open(*words, **options)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            return None
-
-        def keys(self):
-            return self.file.keys()
-
-        def get_tensor(self, key):
-            taken.append(key)
-            return self.file.get_tensor(key)
-
-    monkeypatch.setattr(models_module, "safe_open", Spy)
-    tensors = models_module._read_tensors(path, "7.")
-    assert taken == ["7.weight"]
-    assert torch.equal(tensors["weight"], torch.full((3,), 7))
 
 
 @pytest.mark.parametrize(
