@@ -154,6 +154,8 @@ class ModelSpec(JsonPart, frozen=True, kw_only=True):
         model: the network.
         number: of several, which differ in initial weights and batches.
         rows: the digest of the images, where they are not the training split.
+        start: the digest of the initial weights, where they are not those of the seed.
+        holds_norms: whether batch norm keeps the statistics that it has; null where it does not.
         head: how a new head is trained on the features.
         poison: the digest of the poison in the images; null of clean ones.
         after_epochs: where it is looked at before the end.
@@ -168,6 +170,8 @@ class ModelSpec(JsonPart, frozen=True, kw_only=True):
     trial: int
     number: int = 0
     rows: str | None = None
+    start: str | None = None
+    holds_norms: bool | None = None
     head: TrainingSpec | None = None
     defense: MethodSpec | None = None
     poison: str | UnsetType | None = UNSET

@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -31,6 +31,7 @@ from poisonbench.runs.kept_models import model_bytes
 from poisonbench.runs.method_settings import Settings, read_settings
 from poisonbench.runs.poison import ResolvedPoison, resolve_poison
 from poisonbench.runs.poisoned_data import PoisonedData, prepare
+from poisonbench.runs.shared_copies import shared_copies
 from poisonbench.runs.trained_models import KEPT, LOOP_NUMBER
 from poisonbench.specs import DatasetRef, PoisonSpec, RunSpec, TargetingSpec, TrainingSpec
 from poisonbench.training import evaluation
@@ -203,7 +204,10 @@ def _train(
         f"training {settings.entry.name} on {shown_name(dataset.name)}, "
         f"{describe_poison(spec.poison)}, trial {spec.trial}"
     )
-    trainer = context.trainer(recipe, seeds, spec.id, settings.entry.name)
+    trainer = replace(
+        context.trainer(recipe, seeds, spec.id, settings.entry.name),
+        train_copy=shared_copies(context, spec),
+    )
     result = trainer.fit(classifier, train, dataset.validation, defense)
     tested = time.monotonic()
     test = dataset.test.to(context.device)

@@ -147,26 +147,35 @@ def trained_models(
     ]
 
 
+def cached_weights(
+    context: RunContext, path: Path, kind: str, prefix: str = ""
+) -> dict[str, Tensor] | None:
+    """A kept model's tensors; None where there are none, or damaged ones, which are taken away.
+
+    Raises:
+        ArtefactError: the file cannot be read.
+    """
+    try:
+        return read_weights(path, prefix)
+    except FileNotFoundError:
+        # Networks that were trained on a poison in the making go when it is made, at any time.
+        return None
+    except OSError as error:
+        raise _unreadable(path, kind, error) from None
+    except DAMAGED as error:
+        context.say(f"warning: {path}: expected a {kind} model, got {error}; training it again")
+        path.unlink(missing_ok=True)
+        return None
+
+
 def _cached(
     context: RunContext, path: Path, spec: ModelSpec, dataset: Dataset, prefixes: Sequence[str]
 ) -> list[Classifier] | None:
-    """The kept models; None where there are none, or damaged ones, which are taken away."""
-    if not path.exists():
-        return None
+    """The kept models, if all can be had."""
     models = []
     for prefix in prefixes:
-        try:
-            weights = read_weights(path, prefix)
-        except FileNotFoundError:
-            # Networks that were trained on a poison in the making go when it is made.
-            return None
-        except OSError as error:
-            raise _unreadable(path, spec.kind, error) from None
-        except DAMAGED as error:
-            context.say(
-                f"warning: {path}: expected a {spec.kind} model, got {error}; training it again"
-            )
-            path.unlink(missing_ok=True)
+        weights = cached_weights(context, path, spec.kind, prefix)
+        if weights is None:
             return None
         models.append(_loaded(context, path, spec.model, dataset, weights, spec.kind))
     return models

@@ -146,3 +146,8 @@ class FitResult:
     interruptions: int = 0
     #: The model's state after the epoch of the highest validation accuracy, the first of equals.
     peak: dict[str, Tensor] = field(default_factory=dict)
+
+
+#: ``train(purpose, model, split, fit)`` trains a model in place on a split, as ``fit()`` does, or
+#: gives it the weights that this gave before; ``seconds`` of the result are what the training took.
+CopyTraining = Callable[[str, Classifier, Split, Callable[[], FitResult]], FitResult]

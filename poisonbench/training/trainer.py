@@ -27,7 +27,13 @@ from poisonbench.training.checkpoint import Checkpoint, Snapshot, part, under
 from poisonbench.training.evaluation import accuracy, head_accuracy, outputs_by_pass
 from poisonbench.training.precision import autocast, network_precision
 from poisonbench.training.recipe import Recipe
-from poisonbench.training.state import Defense, FitResult, TrainingSet, TrainingState
+from poisonbench.training.state import (
+    CopyTraining,
+    Defense,
+    FitResult,
+    TrainingSet,
+    TrainingState,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +51,8 @@ class Trainer:
     should_stop: Callable[[], bool] = lambda: False
     #: The phase's, in progress reports.
     name: str = "training"
+    #: How a copy is trained that a defense asks for; where copies are kept, it may be read instead.
+    train_copy: CopyTraining = lambda purpose, model, train, fit: fit()
 
     def fit(
         self, model: Classifier, train: Split, validation: Split, defense: Defense | None = None
@@ -250,7 +258,9 @@ class _Run:
             name=f"{self.trainer.name}: {purpose}",
         )
         try:
-            result = trainer.fit(model, train, self.validation)
+            result = self.trainer.train_copy(
+                purpose, model, train, lambda: trainer.fit(model, train, self.validation)
+            )
         except DivergedError as error:
             # The copy's epochs are not the run's.
             raise DivergedError(
