@@ -151,7 +151,8 @@ class TensorNote(Note):
         storage, offset, shape, stride, *_ = self.arguments
         if not isinstance(storage, StorageNote | _StorageBytes):
             raise ValueError("a tensor without a storage")
-        if not (_is_shape(shape) and _is_shape(stride) and _is_shape([offset])):
+        fits = _is_shape(shape) and _is_shape(stride) and _is_shape([offset])
+        if not fits or len(shape) != len(stride):
             raise ValueError("a tensor without a shape")
         numbers = storage.numbers
         if math.prod(shape) > len(numbers):
@@ -281,6 +282,8 @@ class Reader(pickle.Unpickler):
 
     def persistent_load(self, name: Any) -> StorageNote:
         """Note a storage that lies elsewhere in the file."""
+        if not isinstance(name, tuple) or len(name) not in (5, 6):
+            raise ArtefactError("expected a tensor's storage, got a reference to something else")
         kind, storage, key, _, count, *view = name
         dtype = storage.dtype if isinstance(storage, type) and hasattr(storage, "dtype") else None
         fits = kind == "storage" and dtype and isinstance(key, str) and view in ([], [None])
