@@ -3,8 +3,8 @@
 HINT's authors kept their untargeted mixes so: a dict of images in [0, 1], among them those that are
 clean, and labels. A tuple, a list and a TensorDataset of the two are read as well.
 
-``torch.load`` makes nothing but tensors and containers of them with ``weights_only``; before that
-the file's opcodes are read without running them, as of every pickle (:mod:`.pickles`).
+The file's pickle is read as data, like every pickle (:mod:`.notes`), and tensors are made of the
+file's own bytes: none is larger than they are.
 
 A file does not say which of its images are poisons, nor in which order they stand; the images do.
 """
@@ -17,16 +17,28 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import TensorDataset
 
 from poisonbench.core.errors import ArtefactError, one_line
 from poisonbench.data.base_images import poisons_among
-from poisonbench.data.pickles import MAX_BYTES, scan
+from poisonbench.data.notes import (
+    TENSORS,
+    ParameterNote,
+    Reader,
+    TensorNote,
+    TensorSetNote,
+    read_old_file,
+)
+from poisonbench.data.opcodes import scan
+from poisonbench.data.pickles import MAX_BYTES
 from poisonbench.data.splits import Dataset
+
+_PICKLE = "data.pkl"
 
 
 def load_tensors(path: Path) -> Any:
-    """Tensors, and containers of them, out of a file of ``torch.save``; nothing in it is run.
+    """Tensors, in a tuple, list or dict or alone, of a file of ``torch.save``; nothing is run.
+
+    A TensorDataset is a tuple; what else is in a container is left as it is.
 
     Raises:
         ArtefactError: missing, too large, damaged, or anything else in it.
@@ -35,9 +47,14 @@ def load_tensors(path: Path) -> Any:
         if path.stat().st_size > MAX_BYTES:
             raise ArtefactError(f"expected at most {MAX_BYTES:,} bytes, got more")
         data = path.read_bytes()
-        _scan(data)
-        with torch.serialization.safe_globals([TensorDataset]):
-            return torch.load(BytesIO(data), "cpu", weights_only=True)
+        value = _read_zip(data) if zipfile.is_zipfile(BytesIO(data)) else read_old_file(data)
+        if isinstance(value, TensorSetNote):
+            value = value.state["tensors"]
+        if isinstance(value, Mapping):
+            return {name: _tensor(one) for name, one in value.items()}
+        if isinstance(value, list | tuple):
+            return [_tensor(one) for one in value]
+        return _tensor(value)
     except ArtefactError as error:
         raise ArtefactError(f"{path}: {error}; nothing in it was run") from None
     # Damaged files raise nearly anything.
@@ -48,22 +65,34 @@ def load_tensors(path: Path) -> Any:
         ) from None
 
 
-def _scan(data: bytes) -> None:
-    """Refuse a file by its pickles' opcodes: one in a zip; before PyTorch 1.6, five in a row."""
-    stream = BytesIO(data)
-    if not zipfile.is_zipfile(stream):
-        stream.seek(0)
-        for _ in range(5):
-            scan(stream, references=True)
-        return
-    with zipfile.ZipFile(stream) as archive:
+def _tensor(value: Any) -> Any:
+    """A tensor of what stands for one; anything else as it is."""
+    return value.tensor() if isinstance(value, TensorNote | ParameterNote) else value
+
+
+def _read_zip(data: bytes) -> Any:
+    """What a file of ``torch.save`` since PyTorch 1.6 holds: a zip of a pickle and of numbers."""
+    with zipfile.ZipFile(BytesIO(data)) as archive:
         records = archive.infolist()
-        # Nothing is compressed, so that no small file becomes a large one.
+        names = [record.filename for record in records]
+        # Nothing is compressed and no bytes are two records', so that no small file becomes large.
         if any(record.compress_type != zipfile.ZIP_STORED for record in records):
             raise ValueError("compressed records")
-        for record in records:
-            if record.filename.endswith(".pkl"):
-                scan(archive.read(record), references=True)
+        if sum(record.file_size for record in records) > len(data):
+            raise ValueError("records larger than the file")
+        pickled, *more = [name for name in names if name.rpartition("/")[2] == _PICKLE] or [""]
+        if more or not pickled:
+            raise ValueError(f"a zip with not one {_PICKLE}")
+        folder = pickled.removesuffix(_PICKLE)
+        if f"{folder}byteorder" in names and archive.read(f"{folder}byteorder") != b"little":
+            raise ValueError("numbers with their bytes turned around")
+        program = archive.read(pickled)
+        scan(program, references=True)
+        reader = Reader(program, TENSORS)
+        value = reader.load()
+        for key, storage in reader.storages.items():
+            storage.data = archive.read(f"{folder}data/{key}")
+    return value
 
 
 def read_tensor_set(path: Path, dataset: Dataset) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,8 +106,6 @@ def read_tensor_set(path: Path, dataset: Dataset) -> tuple[Tensor, Tensor, Tenso
 
 def _images_and_labels(content: Any, dataset: Dataset) -> tuple[Tensor, Tensor]:
     """(N, C, H, W) uint8 and (N,) int64 of a container of one tensor of each kind."""
-    if isinstance(content, TensorDataset):
-        content = content.tensors
     values = list(content.values()) if isinstance(content, Mapping) else content
     tensors = (
         [v for v in values if isinstance(v, Tensor)] if isinstance(values, list | tuple) else []

@@ -107,9 +107,9 @@ def randomness_faults(name: str, text: str) -> list[str]:
     return faults
 
 
-#: The modules that open pickles: published poison sets come in no other form. They have no
-#: constructor to call but their own, and read torch's part by ``weights_only=True``.
-READS_PICKLES = ("poisonbench/data/pickles.py", "poisonbench/data/tensor_files.py")
+#: The module that opens pickles: published poison sets come in no other form. It has no
+#: constructor to call but its own, and torch's files are read by it alone.
+READS_PICKLES = ("poisonbench/data/notes.py",)
 
 
 #: The module that writes one, for others: a state dict, which ``torch.load`` reads as data alone.
@@ -141,7 +141,10 @@ def pickle_faults(name: str, text: str) -> list[str]:
 
 
 def reader_faults(name: str, text: str) -> list[str]:
-    """Ways in which even the reader of pickles must not open one."""
+    """Ways in which even the reader of pickles must not open one.
+
+    It names no base class but to begin, and answers every name and every reference itself.
+    """
     faults = []
     for node, function, _ in calls_of(text):
         last = function.rpartition(".")[2]
@@ -155,8 +158,9 @@ def reader_faults(name: str, text: str) -> list[str]:
     tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef) and "pickle.Unpickler" in map(ast.unparse, node.bases):
-            finders = [inner for inner in node.body if isinstance(inner, ast.FunctionDef)]
-            if [inner.name for inner in finders] != ["find_class"] or "super" in ast.unparse(node):
+            names = {inner.name for inner in node.body if isinstance(inner, ast.FunctionDef)}
+            is_own = names - {"__init__", "persistent_load"} == {"find_class"}
+            if not is_own or "super" in ast.unparse(node).replace("super().__init__(", ""):
                 faults.append(f"{name}:{node.lineno}: {node.name} does not replace find_class")
     return faults
 
