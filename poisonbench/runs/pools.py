@@ -7,7 +7,7 @@ from msgspec import structs
 
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import UsageError
-from poisonbench.core.settings import as_json
+from poisonbench.core.settings import as_json, flag_of
 from poisonbench.data.splits import Dataset
 from poisonbench.models import check_model
 from poisonbench.registry import attacks, find_form
@@ -97,7 +97,13 @@ def resolve_pools(
                 surrogate = structs.replace(surrogate, defense=expected)
         has_surrogate = entry.has_network or bool(entry.scenario)
         if has_surrogate:
-            check_model(surrogate.model, dataset.image_shape)
+            check_model(
+                surrogate.model,
+                dataset.image_shape,
+                recalibrating=flag_of(f"{prefix}recalibrate")
+                if settings.recipe.recalibrate
+                else None,
+            )
         spec = CraftSpec(
             attack=name,
             version=settings.module.VERSION,
