@@ -2,10 +2,10 @@
 
 A method says by ``work`` (:mod:`poisonbench.core.work`) which images pass which network, and
 :mod:`poisonbench.runs.pass_costs` what a pass costs. A network or a poison that several jobs share,
-by what determines it, counts at the first: an attacker's surrogates, what scenarios pretrain, the controls of easy targets. Left out
-is what no network does: EPIC's selection, the filters' rules, JPEG, reading and writing files. What
-a defense saves by dropping images or by stopping early is not known before, so there an estimate is
-an upper bound.
+by what determines it, counts at the first: an attacker's surrogates, what scenarios pretrain, the
+controls of easy targets. Left out is what no network does: EPIC's selection, the filters' rules,
+JPEG, reading and writing files. What a defense saves by dropping images or by stopping early is not
+known before, so there an estimate is an upper bound.
 """
 
 from collections.abc import Callable, Hashable, Iterable
