@@ -106,7 +106,7 @@ def resolve_pools(
             )
         spec = CraftSpec(
             attack=name,
-            version=settings.module.VERSION,
+            version=_version(settings, is_adaptive=against is not None),
             config=as_json(settings.config),
             dataset=dataset.digest,
             surrogate=surrogate if has_surrogate else None,
@@ -120,6 +120,12 @@ def resolve_pools(
             check_trigger(dataset, settings, spec)
         pools[name] = Pool(settings, surrogate, spec, against)
     return pools
+
+
+def _version(settings: Settings, *, is_adaptive: bool) -> int:
+    """The attack's version, or that of what it crafts against a defense where it has one."""
+    version: int = settings.module.VERSION
+    return getattr(settings.module, "ADAPTIVE_VERSION", version) if is_adaptive else version
 
 
 def _against(dataset: Dataset, settings: Settings, network: str | None) -> Settings | None:

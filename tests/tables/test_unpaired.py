@@ -18,9 +18,7 @@ def runs(method, digests, start="2025-01-01", **about):
     """One run a trial, trial t on the draw t, whose poison has that digest."""
     about = {"rho": 0.6, "dataset": SAMPLE, "labels": {"is_paper_dataset": False}} | about
     return [
-        make_record(
-            method=method, trial=trial, draw=trial, digest=digest, finished=start, **about
-        )
+        make_record(method=method, trial=trial, draw=trial, digest=digest, finished=start, **about)
         for trial, digest in enumerate(digests)
     ]
 
