@@ -178,6 +178,7 @@ def _check_options(options: _ReportOptions, number: str) -> str:
         )
     kind = "json" if options.json else options.format or "rich"
     check_format(kind)
+    common.check_output(options.output)
     others = {"--filters": options.filters, "--summary": options.summary, "--runs": options.runs}
     missing = {"--missing": options.missing}
     plain = {"--summary": options.summary, **missing}
