@@ -68,9 +68,19 @@ class PoisonRequest:
     settings: Mapping[str, Values] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        if self.rho is not None and not self.attacks:
-            flag = "--clean" if self.path is None else "--poison"
-            raise UsageError(f"expected --rho with --attack, got it with {flag}; leave it out")
+        of_crafting = {
+            "--rho": self.rho is not None,
+            "--selection": self.selection != "stratified",
+            "--poison-trial": self.trial != 0,
+        }
+        given = [flag for flag, is_given in of_crafting.items() if is_given]
+        if given and not self.attacks:
+            source = "--clean" if self.path is None else "--poison"
+            them = "it" if len(given) == 1 else "them"
+            raise UsageError(
+                f"expected {', '.join(given)} with --attack, got {them} with {source}; "
+                f"leave {them} out"
+            )
         check_count("--trial", self.trial)
 
     @property

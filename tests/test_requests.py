@@ -205,6 +205,8 @@ def test_trials_are_requests_of_their_own():
         (lambda: PoisonRequest(trial=-2), "--trial: expected 0 or more, got -2"),
         (lambda: PoisonRequest(attacks=(), rho=0.5), "got it with --clean"),
         (lambda: PoisonRequest(attacks=(), path=Path("x"), rho=0.5), "got it with --poison"),
+        (lambda: PoisonRequest(attacks=(), selection="uniform"), "--selection with --attack"),
+        (lambda: PoisonRequest(attacks=(), trial=2), "--poison-trial with --attack"),
         (lambda: RunRequest(method="none", poison=PoisonRequest(rho=60)), "did you mean 0.6?"),
         (lambda: CraftRequest(poison=PoisonRequest(rho=0)), r"in \(0, 1\], got 0"),
         (lambda: read_mix("gm+pgd"), "a targeted attack goes alone"),

@@ -13,7 +13,8 @@ Config    a frozen, keyword-only dataclass that derives from :class:`AttackConfi
 PROFILES  if there, settings by profile and preset, ``{"paper": {"mnist": {"steps": 40}}}``. "paper"
           holds unless ``--profile`` names another. A data set's presets apply one after the other.
 VERSION   a whole number, raised by hand when the same settings come to give other poisons, which
-          are then crafted anew, and their runs done again.
+          are then crafted anew, and their runs done again. ``ADAPTIVE_VERSION``, if there, is that
+          of poisons crafted with a defense in the loop.
 craft     ``craft(task, config)`` returns float32 poisons in [0, 1], (P, C, H, W) for all images of
           an :class:`AttackTask`, the drawn ones of a :class:`TriggerTask`, or (T, P, C, H, W) of
           a :class:`TargetedTask`.

@@ -170,7 +170,8 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     kept = {"noise": noise, "order": order, **healthy, **network.tensors}
     # Images of the round, and not passes, whose size is the device's.
     position = resume_counts(task, kept, {"round": 0, "images": 0})
-    size = config.batch_size if config.is_of_class else pass_size(clean, gradients=True)
+    size = defense.images_in_a_pass or pass_size(clean, gradients=True)
+    size = config.batch_size if config.is_of_class else size
     num_seen = config.seen(len(clean))
     num_passes = len(range(0, num_seen, size))
 

@@ -18,7 +18,7 @@ Given surrogates f trained on clean data, base images of the intended class and 
     together. Training on the poisons then lowers the target's loss at the intended class too.
 
 --against puts a defense in the loop (``attacks/shared/adaptive.py``), between the poisons and their
-augmentation.
+augmentation; starts are clamped to [0, 1] then.
 
 Surrogates are in eval mode: with the statistics of the batch of poisons in batch norm the attack
 hardly works (2 of 16 targets instead of 13, on MNIST).
@@ -57,6 +57,7 @@ from poisonbench.core.work import Sizes, Work
 from poisonbench.training.recipe import Recipe
 
 VERSION = 1
+ADAPTIVE_VERSION = 2
 
 PROFILES: Profiles = {
     "paper": {
@@ -133,12 +134,12 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
         return torch.stack(losses)
 
     def view(images: Tensor, targets: Tensor) -> Tensor:
-        if config.against == "none":
-            return images
         pairs = zip(images, targets.tolist(), strict=True)
         return torch.stack([defenses[target].view(poisons, 0) for poisons, target in pairs])
 
-    poisons = optimise_poisons(task, config, objective, models, view)
+    poisons = optimise_poisons(
+        task, config, objective, models, None if config.against == "none" else view
+    )
     if float(shortest) < _SHORT:
         warnings.warn(
             f"gm: expected a gradient of the poisons of norm {_SHORT:g} or more, got "

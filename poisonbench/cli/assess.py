@@ -93,7 +93,9 @@ def assess_data(options: _AssessOptions) -> None:
 
     poisonbench assess --dataset folder:photos
     """
-    if options.minutes is not None and options.minutes <= 0:
+    common.check_output(options.output)
+    # Not a number is over nothing.
+    if options.minutes is not None and not options.minutes > 0:
         raise UsageError(f"--minutes: expected over 0, got {options.minutes:g}")
     base = same_place(split_quick(options.dataset)[0])
     store = Store(options.results)

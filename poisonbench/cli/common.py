@@ -145,6 +145,12 @@ class Command(TyperCommand):
         return given, others
 
 
+def check_output(path: Path | None) -> None:
+    """Refuse a folder as the file to write, before anything is made for it."""
+    if path is not None and path.is_dir():
+        raise UsageError(f"--output: expected a file, got the folder {path}; name a file")
+
+
 def say(text: str, *, quiet: bool = False) -> None:
     """A remark for the person at the terminal: stderr, so that stdout stays the result."""
     if not quiet:

@@ -64,6 +64,11 @@ def export(options: _ExportOptions) -> None:
         raise UsageError(
             f"--to: expected {', '.join(fitting)} for a {'run' if is_run else 'poison'}, got {form}"
         )
+    if is_run and options.seed:
+        raise UsageError(
+            "--seed: expected it with a poison, got it with a run, whose record says it; leave it "
+            "out"
+        )
     suffix = ".npz" if form == "npz" else ""
     output = options.output or Path(f"{path.stem}-{form}{suffix}".replace("-npz.", "."))
     if output.exists():

@@ -87,7 +87,7 @@ class MethodCommand(Command):
         ctx.meta["poisonbench.options"] = options
         given, others = self.tokens(ctx, args)
         if others or "--" in args:
-            raise UsageError(_unknown(others or ["--"], own, methods, options))
+            raise UsageError(_unknown(others or ["--"], own, methods, options, mix is None))
         ctx.meta["poisonbench.settings"] = {
             option.name: parse_value(given[option.name], option.kind, option.flag)
             for option in options
@@ -176,8 +176,12 @@ def _unknown(
     own: Iterable[str],
     methods: Mapping[str, MethodEntry],
     options: Sequence[Option],
+    is_uncrafted: bool,
 ) -> str:
-    """The message for the first of the words of a line that are of no option."""
+    """The message for the first of the words of a line that are of no option.
+
+    A line that is uncrafted names no attack.
+    """
     word = words[0]
     if not word.startswith("--") or len(word) < 3:
         return f"expected an option such as --epochs 3, got {word!r}"
@@ -186,7 +190,7 @@ def _unknown(
         return f"expected an option of this command or its method, got {flag}{meant}"
     name = flag[2:].replace("-", "_")
     owner = name[: name.find(".") + 1]
-    if owner not in methods and any(methods):
+    if owner not in methods and (any(methods) or is_uncrafted):
         return not_of([prefix[:-1] for prefix in methods if prefix], name)
     owner = owner if owner in methods else ""
     names = [o.name for o in options if o.name[: o.name.find(".") + 1] == owner]

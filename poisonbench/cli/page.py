@@ -20,7 +20,7 @@ class _PageOptions:
         "repeated.",
         metavar="PATH",
     )
-    output: Path = common.option(Path("page.html"), "The file to write.")
+    output: Path | None = common.option(None, "The file to write; page.html here if not said.")
     serve: bool = common.option(
         False, "Instead: serve the page to this machine alone, and refresh it as results come."
     )
@@ -30,7 +30,9 @@ class _PageOptions:
         "folder, or that a sweep ran into it, are shown without.",
         metavar="PLAN",
     )
-    port: int = common.option(0, "Port of --serve; 0 takes a free one.", min=0, max=65535)
+    port: int | None = common.option(
+        None, "Port of --serve; a free one if not said, or 0.", min=0, max=65535
+    )
     data_root: common.DataRootOption = DEFAULT_DATA_ROOT
     plugin: common.PluginOption = None
     json: common.JsonOption = False
@@ -44,6 +46,7 @@ def page(options: _PageOptions) -> None:
 
     poisonbench page --results results --output page.html
     """
+    _check_options(options)
     folders = options.results or [results_folder()]
     for folder in folders:
         if options.serve and folder.is_file():
@@ -64,16 +67,28 @@ def page(options: _PageOptions) -> None:
         for path in plans:
             read_plan(path)
         watched = Watched(folders, options.data_root, plans)
-        serve(watched, options.port, lambda text: common.say(text))
+        serve(watched, options.port or 0, lambda text: common.say(text))
         return
-    if options.plan:
-        raise UsageError("expected --plan with --serve, got it alone; leave it out")
     from poisonbench.page.document import build_page
 
     built = build_page(folders, options.data_root)
     for name in built.damaged:
         common.say(f"warning: left out: {name} is damaged; the page says what is wrong with it")
     common.say(f"{built.records} run(s)", quiet=options.quiet)
-    write_text(options.output, built.text)
-    result = {"path": str(options.output), "runs": built.records, "damaged": list(built.damaged)}
-    common.show(result, [str(options.output)], options.json)
+    output = options.output or Path("page.html")
+    write_text(output, built.text)
+    result = {"path": str(output), "runs": built.records, "damaged": list(built.damaged)}
+    common.show(result, [str(output)], options.json)
+
+
+def _check_options(options: _PageOptions) -> None:
+    """Refuse options that have no effect, with --serve or without."""
+    of_serving = {"--plan": options.plan, "--port": options.port}
+    of_writing = {"--output": options.output, "--json": options.json or None}
+    others = of_writing if options.serve else of_serving
+    if given := [flag for flag, value in others.items() if value is not None]:
+        flag = ", ".join(given)
+        if options.serve:
+            raise UsageError(f"expected --serve without {flag}; leave one of them out")
+        raise UsageError(f"expected {flag} with --serve, got it alone; leave it out")
+    common.check_output(options.output)

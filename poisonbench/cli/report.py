@@ -18,7 +18,7 @@ from poisonbench.core.files import write_text
 from poisonbench.core.folders import DEFAULT_RESULTS
 from poisonbench.core.settings import parse_value
 from poisonbench.registry import DEFAULT_READING, READINGS
-from poisonbench.requests import command_of
+from poisonbench.requests import RunRequest, command_of
 from poisonbench.results.store import Store
 from poisonbench.results.submissions import SUFFIX, records_at
 from poisonbench.specs import PoisonCard
@@ -36,6 +36,7 @@ from poisonbench.tables.poison_selection import (
 from poisonbench.tables.render import FORMATS, check_format, print_rich, render
 from poisonbench.tables.selection import check_names
 from poisonbench.tables.summary import sentences
+from poisonbench.tables.unpaired import Unpaired, unpaired_runs
 
 #: Exit code of ``--check`` when a figure differs from the paper's or a claim is refuted.
 DEVIATION = 3
@@ -138,12 +139,9 @@ def report(options: _ReportOptions) -> None:
     else:
         table = catalogue.build(number, records, dataset, chosen, reading, **wanted)
     if options.missing:
-        folders = common.folder_options(options.results)
-        requests = catalogue.missing_runs(number, records, dataset, reading=reading, **wanted)
-        commands = [command_of(request, *folders) for request in requests]
-        common.say(f"{len(commands)} run(s) missing", quiet=quiet)
-        lines = [dumps({"missing": commands})] if kind == "json" else commands
-        _emit("".join(f"{line}\n" for line in lines), options.output)
+        named = {"reading": reading, **wanted}
+        missing = catalogue.missing_runs(number, records, dataset, **named)
+        _show_missing(missing, unpaired_runs(number, records, dataset, **named), options, kind)
     elif kind == "rich" and options.output is None and sys.stdout.isatty():
         from rich.console import Console
 
@@ -180,6 +178,7 @@ def _check_options(options: _ReportOptions, number: str) -> str:
         )
     kind = "json" if options.json else options.format or "rich"
     check_format(kind)
+    common.check_output(options.output)
     others = {"--filters": options.filters, "--summary": options.summary, "--runs": options.runs}
     missing = {"--missing": options.missing}
     plain = {"--summary": options.summary, **missing}
@@ -227,6 +226,30 @@ def _cards(names: Sequence[str], store: Store) -> dict[str, PoisonCard]:
     from poisonbench.data.artefacts import read_poison
 
     return {name: read_poison(path).card for name, path in paths.items()}
+
+
+def _show_missing(
+    missing: Sequence[RunRequest], unpaired: Sequence[Unpaired], options: _ReportOptions, kind: str
+) -> None:
+    """Commands, a line each; those of trials that only lack a pair are no result, but a remark."""
+    folders = common.folder_options(options.results)
+    commands = [command_of(request, *folders) for request in missing]
+    common.say(f"{len(commands)} run(s) missing", quiet=options.quiet)
+    both = dict.fromkeys(request for found in unpaired for pair in found.runs for request in pair)
+    pairs = [command_of(request, *folders) for request in both]
+    if pairs:
+        count = sum(len(found.runs) for found in unpaired)
+        common.say(
+            f"{count} more trial(s) are done, but on another poison than plain training of the "
+            f"same trial, so they do not pair: {'; '.join(found.text for found in unpaired)}. "
+            "These make pairs, on the poison that the results folder has; what is done on it is "
+            "not done again:",
+            quiet=options.quiet,
+        )
+        common.say("\n".join(pairs), quiet=options.quiet)
+    facts = {"missing": commands, "unpaired": pairs}
+    lines = [dumps(facts)] if kind == "json" else commands
+    _emit("".join(f"{line}\n" for line in lines), options.output)
 
 
 def _emit(text: str, output: Path | None) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class _PlanOptions:
-    table: str = common.option("2", "The runs of which table.")
+    table: str | None = common.option(None, "The runs of which table; 2 if not said.")
     dataset: str | None = common.option(None, "Only this data set.")
     methods: str = common.option(
         "", "Only these defenses, separated by commas; jpeg:10 is a form of one (matrix)."
@@ -69,6 +69,11 @@ class _PlanOptions:
     quiet: common.QuietOption = False
     plugin: common.PluginOption = None
 
+    @property
+    def key(self) -> str:
+        """The table's."""
+        return "2" if self.table is None else self.table
+
 
 @common.takes(_PlanOptions)
 def plan(options: _PlanOptions) -> None:
@@ -86,11 +91,7 @@ def plan(options: _PlanOptions) -> None:
     """
     kind = read_kind(options.only)
     check_estimate(options.estimate, options.on)
-    if options.output is not None and not options.json:
-        raise UsageError("expected --output with --json, got it alone; add --json or use `> FILE`")
-    if options.reading is not None and (options.lines is not None or options.for_claims):
-        other = "--lines" if options.for_claims is False else "--for-claims"
-        raise UsageError(f"expected --reading without {other}; leave one of them out")
+    _check_options(options)
     job_states = job_states_of(options.results)
     claims: dict[str, ClaimLabel] = {}
     warnings: tuple[str, ...] = ()
@@ -115,15 +116,15 @@ def plan(options: _PlanOptions) -> None:
         records = list(job_states.records.values()) if is_plain else []
         methods = common.names_in(options.methods)
         dataset = _dataset_of(options)
-        _check_ratio(options, {cell.rho for cell in cells(options.table, records, dataset)})
+        _check_ratio(options, {cell.rho for cell in cells(options.key, records, dataset)})
         requests = missing_runs(
-            options.table,
+            options.key,
             records,
             dataset,
             methods=methods,
             trials=options.trials,
             rhos=None if options.rho is None else (0.0, options.rho),
-            reading=find_reading(options.table, options.reading),
+            reading=find_reading(options.key, options.reading),
             attacks=common.names_in(options.attacks),
         )
         if is_plain:
@@ -132,7 +133,7 @@ def plan(options: _PlanOptions) -> None:
     from poisonbench.cli.plan_jobs import plan_lines, plan_requests
 
     if options.lines is None:
-        left_out = _LeftOut() if _is_of_any_data(options.table) else None
+        left_out = _LeftOut() if _is_of_any_data(options.key) else None
         planned = plan_requests(requests, options.data_root, claims, left_out)
         planned = replace(planned, warnings=warnings)
         if left_out is not None:
@@ -155,6 +156,47 @@ def plan(options: _PlanOptions) -> None:
         job_states.refresh()
         left = [job for job in planned.only(kind or "defend") if not job_states.is_done(job)]
         _print_lines([job.request for job in left], planned.plugins, options)
+
+
+def _check_options(options: _PlanOptions) -> None:
+    """Refuse options that others would leave without effect."""
+    if options.output is not None and not options.json:
+        raise UsageError("expected --output with --json, got it alone; add --json or use `> FILE`")
+    common.check_output(options.output)
+    shown = [
+        flag
+        for flag, is_given in (("--estimate", options.estimate), ("--dry-run", options.dry_run))
+        if is_given
+    ]
+    if len(shown) > 1:
+        raise UsageError("expected one of --estimate and --dry-run, got both; leave one out")
+    if options.output is not None and shown:
+        raise UsageError(
+            f"expected --output with a plan, got it with {shown[0]}, which prints none; leave one "
+            "of them out"
+        )
+    whole = "--dry-run" if options.dry_run else "--json"
+    if options.only is not None and not options.estimate and (options.dry_run or options.json):
+        raise UsageError(
+            f"expected --only with printed commands or --estimate, got it with {whole}, which is "
+            "of all jobs; leave it out, and give it to the command that takes the plan"
+        )
+    choosing = {
+        "--methods": options.methods,
+        "--attacks": options.attacks,
+        "--rho": options.rho,
+        "--preset": options.preset,
+        "--reading": options.reading,
+    }
+    # A claim's runs are of its own defenses and poisons.
+    clashing = choosing if options.for_claims else {}
+    if options.lines is not None:
+        named = {"--table": options.table, "--dataset": options.dataset, "--trials": options.trials}
+        clashing = {**named, **choosing, "--for-claims": options.for_claims or None}
+    given = [flag for flag, value in clashing.items() if value not in (None, "")]
+    if given:
+        first = "--for-claims" if options.lines is None else "--lines"
+        raise UsageError(f"expected {first} without {', '.join(given)}; leave one of them out")
 
 
 class _LeftOut:
@@ -187,7 +229,7 @@ def _check_ratio(options: _PlanOptions, ratios: Collection[float]) -> None:
     if options.rho is not None and options.rho not in ratios:
         known = ", ".join(f"{ratio:g}" for ratio in sorted(ratios))
         raise UsageError(
-            f"--rho: expected a poison ratio that table {options.table} has, got {options.rho:g}; "
+            f"--rho: expected a poison ratio that table {options.key} has, got {options.rho:g}; "
             f"it has {known}"
         )
 
@@ -198,7 +240,7 @@ def _dataset_of(options: _PlanOptions) -> str | None:
         return options.dataset
     from poisonbench.tables.catalogue import find_table
 
-    is_targeted = find_table(options.table).is_targeted is True
+    is_targeted = find_table(options.key).is_targeted is True
     return choose_dataset(options.dataset, options.preset, options.quiet, is_targeted=is_targeted)
 
 
@@ -207,18 +249,13 @@ def _plan_claims(job_states: JobStates, options: _PlanOptions) -> "list[PlannedC
     from poisonbench.tables.claim_plan import plan_claims
     from poisonbench.tables.declared import shipped
 
-    if options.lines is not None or options.methods:
-        raise UsageError(
-            "expected --for-claims without --lines and --methods, got one of them; a claim "
-            "needs all the runs that it compares"
-        )
     job_states.refresh()
     records = list(job_states.records.values())
-    planned = plan_claims(options.table, records, options.dataset, options.trials)
+    planned = plan_claims(options.key, records, options.dataset, options.trials)
     if not planned:
         others = sorted({f"{own.table} ({own.dataset})" for own in shipped()})
         raise UsageError(
-            f"expected a table with declared claims, got {options.table}"
+            f"expected a table with declared claims, got {options.key}"
             + (f" on {options.dataset}" if options.dataset else "")
             + f"; there are some of {', '.join(others)}"
         )

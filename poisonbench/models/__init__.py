@@ -36,12 +36,12 @@ def build_model(
 
 
 def check_model(
-    name: str, image_shape: tuple[int, int, int], *, recalibrates: bool = False
+    name: str, image_shape: tuple[int, int, int], *, recalibrating: str | None = None
 ) -> None:
     """Raise what :func:`build_model` would, without the work: before a long run, not in it.
 
-    UsageError too where the recipe takes batch norm's statistics anew and the network has none, and
-    where a network of one's own is not its seed's.
+    UsageError too where the network has no batch norm and its recipe takes the statistics of that
+    anew, by the option ``recalibrating``, and where a network of one's own is not its seed's.
     """
     with torch.device("meta"):
         layers, num_features = _features(name, image_shape)
@@ -49,10 +49,10 @@ def check_model(
             _check_features(name, layers, num_features, torch.empty(2, *image_shape))
     if is_outside(name) and name.partition(":")[0] not in LIBRARIES:
         check_repeats(name, image_shape)
-    if recalibrates and not norms_of(layers):
+    if recalibrating is not None and not norms_of(layers):
         raise UsageError(
-            f"--recalibrate: expected a network with batch norm, got {name}, which has none; "
-            "choose another --model"
+            f"{recalibrating}: expected a network with batch norm, got {name}, which has none; "
+            "choose another network"
         )
 
 

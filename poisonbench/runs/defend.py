@@ -14,7 +14,7 @@ from poisonbench.core.errors import DivergedError, UsageError, check_returned
 from poisonbench.core.files import write_bytes
 from poisonbench.core.quick_names import split_quick
 from poisonbench.core.seeds import Seeds
-from poisonbench.core.settings import as_json
+from poisonbench.core.settings import as_json, flag_of
 from poisonbench.data.splits import Dataset, Split
 from poisonbench.entries import shown_name
 from poisonbench.models import check_model
@@ -153,7 +153,11 @@ def resolve_run(context: RunContext, request: RunRequest) -> ResolvedRun:
     except ValueError as error:
         raise UsageError(f"{entry.name}: {error}") from None
     network = network_name(request.model) if request.model else default_model(dataset)
-    check_model(network, dataset.image_shape, recalibrates=recipe.recalibrate > 0)
+    check_model(
+        network,
+        dataset.image_shape,
+        recalibrating=flag_of("recalibrate") if recipe.recalibrate else None,
+    )
     has_stages = scenario != "scratch"
     spec = RunSpec(
         loop=LOOP_NUMBER,

@@ -1,11 +1,11 @@
 """What the jobs of a plan will cost: FLOPs, peak memory and, for a device, hours; nothing is run.
 
 A method says by ``work`` (:mod:`poisonbench.core.work`) which images pass which network, and
-:mod:`poisonbench.runs.pass_costs` what a pass costs. A network that several jobs share counts at
-the first: an attacker's surrogates, what scenarios pretrain, the controls of easy targets. Left out
-is what no network does: EPIC's selection, the filters' rules, JPEG, reading and writing files. What
-a defense saves by dropping images or by stopping early is not known before, so there an estimate is
-an upper bound.
+:mod:`poisonbench.runs.pass_costs` what a pass costs. A network or a poison that several jobs share,
+by what determines it, counts at the first: an attacker's surrogates, what scenarios pretrain, the
+controls of easy targets. Left out is what no network does: EPIC's selection, the filters' rules,
+JPEG, reading and writing files. What a defense saves by dropping images or by stopping early is not
+known before, so there an estimate is an upper bound.
 """
 
 from collections.abc import Callable, Hashable, Iterable
@@ -13,13 +13,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from msgspec import structs, to_builtins
 from torch import nn
 
+from poisonbench.core.canonical import spec_id
 from poisonbench.core.settings import as_json
 from poisonbench.core.work import Passes, Sizes, Work
 from poisonbench.data.splits import Dataset
 from poisonbench.models import build_model
 from poisonbench.requests import CraftRequest, Request, RunRequest
+from poisonbench.runs import victim
 from poisonbench.runs.context import RunContext
 from poisonbench.runs.craft_targeted import NUM_CONTROLS
 from poisonbench.runs.defend import ResolvedRun, resolve_run
@@ -27,7 +30,7 @@ from poisonbench.runs.hardware import OVERHEAD, Accelerator
 from poisonbench.runs.method_settings import Settings
 from poisonbench.runs.pass_costs import PassCount, count_pass, time_pass
 from poisonbench.runs.poison import resolve_crafting
-from poisonbench.runs.pools import Pool
+from poisonbench.specs import CraftSpec, ModelSpec
 from poisonbench.training.recipe import Recipe
 
 #: Images in a pass of a frozen network on an accelerator, without and with gradients, and on a CPU.
@@ -72,7 +75,8 @@ class Estimator:
     context: RunContext
     device: Accelerator | None = None
     times: bool = False
-    _shared: set[Hashable] = field(default_factory=set)
+    #: Names of networks and poisons that jobs before have made.
+    _shared: set[str] = field(default_factory=set)
     _counts: dict[Hashable, PassCount] = field(default_factory=dict)
     _seconds: dict[Hashable, float] = field(default_factory=dict)
     _bytes: dict[Hashable, int] = field(default_factory=dict)
@@ -112,8 +116,9 @@ class Estimator:
         tasks = [_Task(network, passes, work.memory, remarks, method)]
         if scenario != "scratch":
             own = run.settings.pretraining
-            kind = (scenario, None if run.defense.pretraining() is None else run.spec.method)
-            if self._is_first(dataset, network, own, kind, run.spec.seed, run.spec.trial):
+            context = self.context.seeded(run.spec.seed)
+            rows = _transfer_rows(run) if is_transfer else None
+            if self._is_first(victim.start_spec(context, run, rows)):
                 searches = (
                     replace(part, images=part.images * own.epochs) for part in work.pretraining
                 )
@@ -125,7 +130,7 @@ class Estimator:
         context = self.context.seeded(request.seed)
         poison = resolve_crafting(context, dataset, request.poison)
         targeting, tasks = poison.targeting, []
-        for pool in poison.pools.values():
+        for pool in filter(lambda pool: self._is_first(pool.spec), poison.pools.values()):
             count = len(dataset.train)
             if targeting is not None:
                 count = max(1, round(targeting.rho * count))
@@ -138,27 +143,36 @@ class Estimator:
             work, remarks = _work_of(pool.settings, recipe, sizes)
             method = f"{pool.spec.attack} {pool.settings.config}"
             tasks.append(_Task(network, work.passes, work.memory, remarks, method))
-            trained = [("surrogate", *surrogate) for surrogate in work.surrogates]
+            networks = [
+                (structs.replace(pool.surrogate, number=number), epochs)
+                for number, epochs in work.surrogates
+            ]
             if targeting is not None and targeting.targets == "easy" and targeting.target is None:
-                trained += [("control", number, recipe.epochs) for number in range(NUM_CONTROLS)]
-            tasks += self._trained(dataset, pool, trained)
+                kind = "control extractor" if scenario == "transfer" else "control"
+                control = structs.replace(pool.surrogate, kind=kind, defense=None)
+                networks += [
+                    (structs.replace(control, number=number), recipe.epochs)
+                    for number in range(NUM_CONTROLS)
+                ]
+            tasks += self._trained(dataset, recipe, networks)
         return tasks
 
     def _trained(
-        self, dataset: Dataset, pool: Pool, networks: Iterable[tuple[str, int, int]]
+        self, dataset: Dataset, recipe: Recipe, networks: Iterable[tuple[ModelSpec, int]]
     ) -> list[_Task]:
-        """The training of an attacker's or a control's networks, each once."""
-        recipe, spec, images = pool.settings.recipe, pool.surrogate, len(dataset.train)
+        """The training of an attacker's or a control's networks for so many epochs, each once."""
+        images = len(dataset.train)
         return [
             _Task(spec.model, (_training(recipe, epochs * images),))
-            for kind, number, epochs in networks
-            if self._is_first(dataset, spec.model, recipe, kind, number, epochs, spec.seed)
+            for spec, epochs in networks
+            if self._is_first(structs.replace(spec, after_epochs=[epochs]))
         ]
 
-    def _is_first(self, dataset: Dataset, network: str, recipe: Recipe, *which: Hashable) -> bool:
-        key = (dataset.digest, network, repr(as_json(recipe)), *which)
-        is_new = key not in self._shared
-        self._shared.add(key)
+    def _is_first(self, spec: ModelSpec | CraftSpec) -> bool:
+        """Whether no job before made what this determines."""
+        name = spec_id(spec)
+        is_new = name not in self._shared
+        self._shared.add(name)
         return is_new
 
     def _sizes(self, dataset: Dataset, network: str, images: int, scenario: str) -> Sizes:
@@ -241,6 +255,19 @@ class Estimator:
             size = min(size, 128)
             self._seconds[whole] = time_pass(part.kind, build, shape, size, part.precision)
         return self._seconds[whole] * part.images
+
+
+def _transfer_rows(run: ResolvedRun) -> str:
+    """A name for the images outside a run's transfer set, by what the set is drawn from."""
+    poison, targeting = run.poison, run.poison.targeting
+    drawn: dict[str, Any] = {
+        "targeting": targeting and {**as_json(targeting), "stage_epochs": None, "norm_drift": None},
+        "artefact": poison.artefact and poison.artefact.digest,
+    }
+    if targeting is not None and targeting.targets == "easy":
+        # Those that controls like the surrogates say to be so.
+        drawn["surrogates"] = [to_builtins(pool.surrogate) for pool in poison.pools.values()]
+    return spec_id(drawn)
 
 
 def _training(recipe: Recipe, images: float) -> Passes:

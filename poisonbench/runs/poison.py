@@ -101,6 +101,11 @@ def resolve_crafting(
         rho = 1.0 if poison.rho is None and len(poison.attacks) > 1 else poison.rho
         if poison.has_trigger:
             rho = poison.trigger_rho
+        if rho is None and poison.selection != "stratified":
+            raise UsageError(
+                "--selection: expected it with --rho, got it without, where every image is "
+                "poisoned; add --rho or leave it out"
+            )
         pools = resolve_pools(context, dataset, poison, rho=rho, is_for_run=is_for_run)
         return ResolvedPoison(poison, rho, pools=pools)
     if poison.selection != "stratified":

@@ -7,7 +7,7 @@ from msgspec import structs
 
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import UsageError
-from poisonbench.core.settings import as_json
+from poisonbench.core.settings import as_json, flag_of
 from poisonbench.data.splits import Dataset
 from poisonbench.models import check_model
 from poisonbench.registry import attacks, find_form
@@ -97,10 +97,16 @@ def resolve_pools(
                 surrogate = structs.replace(surrogate, defense=expected)
         has_surrogate = entry.has_network or bool(entry.scenario)
         if has_surrogate:
-            check_model(surrogate.model, dataset.image_shape)
+            check_model(
+                surrogate.model,
+                dataset.image_shape,
+                recalibrating=flag_of(f"{prefix}recalibrate")
+                if settings.recipe.recalibrate
+                else None,
+            )
         spec = CraftSpec(
             attack=name,
-            version=settings.module.VERSION,
+            version=_version(settings, is_adaptive=against is not None),
             config=as_json(settings.config),
             dataset=dataset.digest,
             surrogate=surrogate if has_surrogate else None,
@@ -114,6 +120,12 @@ def resolve_pools(
             check_trigger(dataset, settings, spec)
         pools[name] = Pool(settings, surrogate, spec, against)
     return pools
+
+
+def _version(settings: Settings, *, is_adaptive: bool) -> int:
+    """The attack's version, or that of what it crafts against a defense where it has one."""
+    version: int = settings.module.VERSION
+    return getattr(settings.module, "ADAPTIVE_VERSION", version) if is_adaptive else version
 
 
 def _against(dataset: Dataset, settings: Settings, network: str | None) -> Settings | None:

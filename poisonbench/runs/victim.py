@@ -17,7 +17,7 @@ from poisonbench.results.records import TargetAnswer
 from poisonbench.runs.context import RunContext
 from poisonbench.runs.method_settings import Settings
 from poisonbench.runs.trained_models import fresh_network, lengthen, model_spec, trained_models
-from poisonbench.specs import MethodSpec
+from poisonbench.specs import MethodSpec, ModelSpec
 from poisonbench.targeting import STAGE_CHANGES, Goal, Targeting
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.recipe import Recipe
@@ -74,16 +74,9 @@ def start_of_stage(context: RunContext, run: ResolvedRun, rows: Tensor) -> Class
     if targeting is None or targeting.scenario == "scratch":
         return fresh_network(run.dataset, spec.model, seeds)
     is_transfer = targeting.scenario == "transfer"
-    kind = "extractor" if is_transfer else "pretrained"
-    about = model_spec(context, run.dataset, recipe, kind, spec.trial, spec.model)
-    train = run.dataset.train
-    if is_transfer:
-        train = train.without(rows)
-        about = structs.replace(about, rows=train.digest())
+    train = run.dataset.train.without(rows) if is_transfer else run.dataset.train
+    about = start_spec(context, run, train.digest() if is_transfer else None)
     pretraining = run.defense.pretraining()
-    if pretraining is not None:
-        method = MethodSpec(method=spec.method, version=spec.version, config=spec.config)
-        about = structs.replace(about, defense=method)
     (start,) = trained_models(
         context, run.dataset, recipe, about, seeds=seeds, train=train, defense=pretraining
     )
@@ -92,6 +85,20 @@ def start_of_stage(context: RunContext, run: ResolvedRun, rows: Tensor) -> Class
         renew_head(start, seeds.generator("transfer head"))
     start.hold(features=is_transfer, norms=not targeting.norm_drift)
     return start
+
+
+def start_spec(context: RunContext, run: ResolvedRun, rows: str | None) -> ModelSpec:
+    """What determines the network that a stage starts from.
+
+    ``rows`` is the digest of the images that it is trained on, null of the whole training split.
+    """
+    recipe, spec = run.settings.pretraining, run.spec
+    kind = "pretrained" if rows is None else "extractor"
+    about = model_spec(context, run.dataset, recipe, kind, spec.trial, spec.model)
+    defense = None
+    if run.defense.pretraining() is not None:
+        defense = MethodSpec(method=spec.method, version=spec.version, config=spec.config)
+    return structs.replace(about, rows=rows, defense=defense)
 
 
 def judge(model: Classifier, dataset: Dataset, goal: Goal, device: torch.device) -> TargetAnswer:

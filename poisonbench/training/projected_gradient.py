@@ -59,6 +59,10 @@ class Ball:
 class StepHooks:
     """What a method adds to the steps on one batch; this one adds nothing."""
 
+    #: Images in a pass of all images, where a pass has draws of its own: the same on every device,
+    #: so that the draws are. None is as many as suit the device.
+    images_in_a_pass: int | None = None
+
     def view(self, images: Tensor, step: int) -> Tensor:
         """What the network sees of the images (M, C, H, W), differentiable.
 
@@ -153,10 +157,11 @@ class ProjectedGradient:
         """
         start = images if start is None else start
         result, network = torch.empty_like(images), folded(model)
-        size = pass_size(images, gradients=True)
+        hooks = hooks or StepHooks()
+        size = hooks.images_in_a_pass or pass_size(images, gradients=True)
         firsts = range(0, len(images), size)
         num_zero = torch.zeros((), device=images.device)
-        passes = _Passes(hooks or StepHooks(), draws, report, len(firsts) * self.steps, num_zero)
+        passes = _Passes(hooks, draws, report, len(firsts) * self.steps, num_zero)
         for first in firsts:
             passes.rows = rows = slice(first, first + size)
             centres, starts = (

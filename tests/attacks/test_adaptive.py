@@ -10,6 +10,7 @@ from torch import nn
 from helpers.adaptive import (
     ASSUMED,
     EPSILON,
+    SIDE,
     P,
     by_hand,
     defense_of,
@@ -25,13 +26,14 @@ from helpers.attack_tasks import K, noise_task, small_classifier, task_for
 from poisonbench import registry
 from poisonbench.attacks import gradient_matching as gm
 from poisonbench.attacks import pgd
-from poisonbench.attacks.shared import adaptive, matching
+from poisonbench.attacks.shared import adaptive, matching, targeted_optimiser
 from poisonbench.attacks.shared.adaptive import EPIC_WEIGHT, assumed_defense
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import as_json, options_of
 from poisonbench.defenses import friends, grayscale, jpeg
 from poisonbench.defenses.jpeg import reencoded
-from poisonbench.models.classifier import Classifier, initialise
+from poisonbench.models.classifier import BLOCK, Classifier, initialise
+from poisonbench.training import projected_gradient
 from poisonbench.training.projected_gradient import project_linf
 
 
@@ -228,7 +230,7 @@ def test_gm_takes_its_first_step_in_the_loop(name):
     for number, generator in enumerate(drawing(seed) for seed in (3, 4)):
         base, labels = task.images[number], task.labels[number]
         noise = torch.randn(base[None].shape, generator=generator)[0]
-        start = base + (0.2 * noise).clamp(-0.2, 0.2).double()
+        start = (base + (0.2 * noise).clamp(-0.2, 0.2).double()).clamp(0, 1)
         defense = assumed_defense(name, ASSUMED.get(name), generator)
         source = start.clone().requires_grad_()
         seen = defense.view(source, 0)
@@ -250,6 +252,22 @@ def test_gm_takes_its_first_step_in_the_loop(name):
         assert float(agree.double().mean()) > 0.99
 
 
+def test_what_a_defense_sees_of_gms_poisons_are_images(monkeypatch):
+    """Starts too, whose noise may lead out of [0, 1]."""
+    seen = []
+
+    def view(self, images, step):
+        seen.append((float(images.detach().min()), float(images.detach().max())))
+        return images
+
+    monkeypatch.setattr(adaptive.AssumedDefense, "view", view)
+    task = dataclasses.replace(noise_task(), assumed=ASSUMED["jpeg"])
+    gm.craft(task, gm.Config(epsilon=0.2, steps=2, restarts=2, against="jpeg"))
+    assert len(seen) == 8
+    assert min(low for low, _ in seen) == 0
+    assert max(high for _, high in seen) == 1
+
+
 def test_gm_against_friends_is_augmented_draw_by_draw():
     config = gm.Config(epsilon=0.2, steps=2, restarts=2, against="friends")
     task = dataclasses.replace(noise_task(), assumed=friends.Config())
@@ -258,6 +276,36 @@ def test_gm_against_friends_is_augmented_draw_by_draw():
     assert poisons.shape == task.images.shape
     # A target's draws are its own.
     assert torch.equal(poisons[1:], alone)
+
+
+# Draws
+
+
+@pytest.mark.parametrize("name", ["friends", "ueraser"])
+def test_pgds_draws_do_not_depend_on_a_devices_pass(name, monkeypatch):
+    images = torch.rand(2 * BLOCK + 10, 3, SIDE, SIDE, generator=drawing(6))
+    labels = torch.arange(len(images)) % K
+    config = pgd.Config(epsilon=EPSILON, steps=3, precision="float32", against=name)
+    poisons = []
+    for size in (BLOCK, 4 * BLOCK):
+        monkeypatch.setattr(projected_gradient, "pass_size", lambda *_, size=size, **__: size)
+        task = task_for(linear().float(), images, labels)
+        poisons.append(pgd.craft(dataclasses.replace(task, assumed=ASSUMED[name]), config))
+    assert torch.equal(*poisons)
+
+
+@pytest.mark.parametrize("name", ["friends", "ueraser"])
+def test_gms_draws_do_not_depend_on_a_devices_pass(name, monkeypatch):
+    """With several restarts and surrogates, which take turns in a pass."""
+    config = gm.Config(
+        epsilon=0.2, steps=2, restarts=2, surrogates=2, brew_augment="none", against=name
+    )
+    poisons = []
+    for size in (1, 4):
+        monkeypatch.setattr(targeted_optimiser, "groups_in_a_pass", lambda base, size=size: size)
+        task = dataclasses.replace(noise_task(), assumed=ASSUMED[name])
+        poisons.append(gm.craft(task, config))
+    assert torch.equal(*poisons)
 
 
 # Settings

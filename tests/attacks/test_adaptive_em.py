@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from helpers.adaptive import (
     ASSUMED,
     EPSILON,
+    SIDE,
     P,
     by_hand,
     defense_of,
@@ -23,6 +24,7 @@ from helpers.attack_tasks import K, task_for
 from poisonbench.attacks import error_minimising as em
 from poisonbench.attacks.shared import adaptive
 from poisonbench.defenses import hint
+from poisonbench.models.classifier import BLOCK
 from poisonbench.training.projected_gradient import project_linf
 
 
@@ -149,6 +151,24 @@ def test_em_against_hint_and_friends_is_another_poison_in_its_budget(name, noise
     assert float((poisoned - images).abs().max()) <= EPSILON + 1e-9
     plain = em.craft(em_task(images, labels, "none"), dataclasses.replace(config, against="none"))
     assert not torch.equal(poisoned, plain)
+
+
+@pytest.mark.parametrize("name", ["friends", "ueraser"])
+def test_ems_draws_do_not_depend_on_a_devices_pass(name, monkeypatch):
+    images = torch.rand(2 * BLOCK + 10, 3, SIDE, SIDE, generator=drawing(6))
+    labels = torch.arange(len(images)) % K
+    config = em.Config(
+        epsilon=EPSILON, steps=2, batches=2, rounds=2, stop_error=0.0, batch_size=16,
+        learning_rate=0.5, precision="float32", against=name,
+    )  # fmt: skip
+    poisons = []
+    for size in (BLOCK, 4 * BLOCK):
+        monkeypatch.setattr(em, "pass_size", lambda *_, size=size, **__: size)
+        task = em_task(images, labels, name)
+        network = task.untrained().float()
+        task = dataclasses.replace(task, untrained=lambda network=network: network)
+        poisons.append(em.craft(task, config))
+    assert torch.equal(*poisons)
 
 
 def test_em_says_why_it_is_not_crafted_against_epic():

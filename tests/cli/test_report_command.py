@@ -75,7 +75,7 @@ def test_missing_prints_commands_alone_on_stdout(store):
     assert all(line.endswith(f"--results {store.root}") for line in lines)
     assert "149 run(s) missing" in done.stderr
     document = json.loads(invoke(store, "--missing", "--json", "--dataset", "mnist").stdout)
-    assert document == {"missing": lines}
+    assert document == {"missing": lines, "unpaired": []}
 
 
 def test_missing_names_the_folder_only_where_it_must(store, monkeypatch):

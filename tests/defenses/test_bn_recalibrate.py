@@ -63,6 +63,23 @@ def test_a_network_without_batch_norm_is_refused_before_anything_is_crafted(tmp_
     assert "expected a network with batch norm, got cifar-alexnet" in message
 
 
+@pytest.mark.parametrize(
+    ("line", "flag"),
+    [
+        ("craft --attack pgd --model cifar-alexnet --recalibrate 1", "--recalibrate"),
+        ("craft --attack gm --model cifar-alexnet --recalibrate 0.5", "--recalibrate"),
+        (
+            "defend --method none --attack pgd --attack-model cifar-alexnet --pgd.recalibrate 1",
+            "--pgd.recalibrate",
+        ),
+    ],
+)
+def test_so_is_a_surrogate_without_batch_norm(line, flag, tmp_path, results):
+    np.savez(tmp_path / "data.npz", **tiny_arrays(side=32))
+    message = refused(2, results, *line.split(), "--dataset", f"npz:{tmp_path / 'data.npz'}")
+    assert f"{flag}: expected a network with batch norm, got cifar-alexnet" in message
+
+
 def test_a_pretraining_is_every_methods(tiny, results):
     line = ("--dataset", tiny, "--attack", "noise", "--scenario", "transfer", "--epochs", "2")
     line += ("--stage-epochs", "1", "--results", results, "--json")

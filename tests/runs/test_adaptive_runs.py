@@ -66,6 +66,15 @@ def test_gradient_matching_with_surrogates_under_hint(tiny, results):
     assert len(list((results / "models").iterdir())) == 4
 
 
+def test_gradient_matching_starts_from_images_that_augmentations_take(tiny, results):
+    """Of many draws one equalizes, which refuses other values; plain poisons keep their number."""
+    words = ("--attack", "gm", "--steps", "1", "--restarts", "6", "--surrogates", "2", *SHORT)
+    words += ("--rho", "0.02", "--brew-augment", "none")
+    plain = crafted(results, tiny, *words)
+    poison = crafted(results, tiny, *words, "--against", "ueraser")
+    assert (plain.card.spec.version, poison.card.spec.version) == (1, 2)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -1,5 +1,6 @@
 """Estimated costs: counted by hand, as settings grow, what does not fit, and that all have one."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -125,6 +126,74 @@ def test_a_network_that_jobs_share_counts_once(context):
     alone = Estimator(context).of(craft("dap"))
     assert second.flops < alone.flops
     assert Estimator(context).of(craft("pgd")).flops == first.flops
+
+
+def training_costs(context, requests):
+    """The FLOPs of each of the requests, beside those of the first, which shares nothing."""
+    estimator = Estimator(context)
+    first, *others = (estimator.of(request).flops for request in requests)
+    return [flops / first for flops in others]
+
+
+def draw_of(attack, trial=0, seed=0, **settings):
+    request = craft(attack, **settings)
+    return replace(request.at(trial), seed=seed)
+
+
+def test_draws_of_a_poison_share_no_surrogate(context):
+    draws = [draw_of("pgd", trial) for trial in range(3)]
+    assert training_costs(context, draws) == pytest.approx([1, 1])
+    again = [draw_of("pgd", 0), draw_of("pgd", 1), draw_of("pgd", 0, seed=1)]
+    assert training_costs(context, again) == pytest.approx([1, 1])
+
+
+def test_of_several_draws_each_surrogate_counts_once(context):
+    first, other = Estimator(context), Estimator(context)
+    for trial in range(2):
+        for name in ("pgd", "dap"):
+            first.of(draw_of(name, trial))
+    alone = other.of(draw_of("durp")).flops
+    assert first.of(draw_of("durp", 2)).flops == alone
+    for trial in range(2):
+        steps = first.of(draw_of("pgd", trial, steps=5)).flops
+        assert steps < Estimator(context).of(draw_of("pgd", trial, steps=5)).flops / 2
+
+
+def test_a_surrogate_trained_under_a_defense_is_another(context):
+    plain, under = draw_of("pgd"), draw_of("pgd", against="hint")
+    assert training_costs(context, [plain, under]) == pytest.approx([1])
+
+
+def test_a_poison_is_made_once(context):
+    assert training_costs(context, [draw_of("pgd"), draw_of("pgd")]) == [0]
+
+
+def test_targeted_poisons_of_all_trials_share_their_surrogates(context):
+    first, second, third = (draw_of("gm", trial) for trial in range(3))
+    second, third = training_costs(context, [first, second, third])
+    assert 0 < second == third < 1
+
+
+def stage(attack="bp", scenario="transfer", trial=0, method="none", **targeting):
+    poison = PoisonRequest(attacks=(attack,), targeting={"scenario": scenario, **targeting})
+    return RunRequest(method=method, dataset=SMALL, poison=poison, trial=trial)
+
+
+@pytest.mark.parametrize(
+    ("other", "is_shared"),
+    [
+        (stage(method="knn"), True),
+        (stage(attack="cp"), True),
+        (stage(norm_drift=True), True),
+        (stage(trial=1), False),
+        (stage(transfer_share=0.5), False),
+        (stage(poison_class=3), False),
+        (stage(scenario="finetune"), False),
+    ],
+)
+def test_a_start_is_shared_where_its_images_are_the_same(other, is_shared, context):
+    (cost,) = training_costs(context, [stage(), other])
+    assert (cost < 0.5) is is_shared
 
 
 @pytest.mark.parametrize("name", [*attacks(), *defenses()])

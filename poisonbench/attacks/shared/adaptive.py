@@ -39,7 +39,7 @@ from poisonbench.data.splits import Split
 from poisonbench.defenses import friends, grayscale, hint, jpeg, ueraser
 from poisonbench.defenses.base import TrainingSet, TrainingState
 from poisonbench.influence.head import residuals
-from poisonbench.models.classifier import Classifier
+from poisonbench.models.classifier import BLOCK, Classifier
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.projected_gradient import StepHooks
 
@@ -112,7 +112,12 @@ class AssumedGrayscale(AssumedDefense):
 
 
 class AssumedDraws(AssumedDefense):
-    """A defense that draws; a step looks at several draws."""
+    """A defense that draws; a step looks at several draws.
+
+    With them a pass is as large as suits an accelerator.
+    """
+
+    images_in_a_pass = BLOCK
 
     def view(self, images: Tensor, step: int) -> Tensor:
         """DRAWS of them."""

@@ -160,13 +160,14 @@ def optimise_poisons(
     config: PlainBrewingConfig,
     objective: Objective,
     models: Sequence[Classifier],
-    view: View = lambda images, targets: images,
+    view: View | None = None,
     between: BetweenSteps | None = None,
 ) -> Tensor:
     """Poisons (T, P, C, H, W) in [0, 1], within epsilon of their base images; T is 1 of a trigger.
 
-    The objective's losses fall, at what a differentiable view shows of the poisons. The models are
-    the surrogates that it knows; the data's mean, the colour outside a shifted image, and standard
+    The objective's losses fall, at what a differentiable view shows of the poisons, or at these;
+    a view, which may draw, is asked group by group on every device. The models are the surrogates
+    that the objective knows; the data's mean, the colour outside a shifted image, and standard
     deviation, the unit of steps, are theirs.
 
     Parameters: the algorithm's parts; most calls give the first four.
@@ -180,12 +181,15 @@ def optimise_poisons(
     (num_targets, num_poisons), restarts = base.shape[:2], config.restarts
     targets = torch.arange(num_targets, device=base.device).repeat_interleave(restarts)
     centre = base.repeat_interleave(restarts, 0)
-    size = groups_in_a_pass(base)
+    size = groups_in_a_pass(base) if view is None else 1
 
     # 1. Random starts, or where it was interrupted.
     shape = (restarts, *base.shape[1:])
     noise = torch.cat([torch.randn(shape, generator=draws) for draws in generators])
     images = centre + (config.epsilon * noise).clamp_(-config.epsilon, config.epsilon).to(base)
+    if view is not None:
+        # A defense has no answer for what is no image.
+        images.clamp_(0, 1)
     momentum = torch.zeros_like(images)
     losses = torch.zeros(len(images), dtype=base.dtype, device=base.device)
     kept = {"images": images, "momentum": momentum, "losses": losses, **between.tensors}
@@ -203,7 +207,7 @@ def optimise_poisons(
             losses[groups] = 0
             for number in range(len(models)):
                 moved = images[groups].detach().requires_grad_()
-                seen = view(moved, targets[groups])
+                seen = moved if view is None else view(moved, targets[groups])
                 if draws is not None:
                     looks = seen.shape[1] // num_poisons
                     shifts, flips = draws[0][groups], draws[1][groups]
