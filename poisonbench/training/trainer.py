@@ -116,8 +116,10 @@ class _Run:
         fits = (images.shape, images.dtype) in ((shape, torch.uint8), (shape, torch.float32))
         check_returned("start_epoch", fits, f"uint8 or float32 images {tuple(shape)}", images)
         # Noise may reach over the edge of [0, 1], not to 2; grey levels and normalised images do.
-        fits = images.dtype is torch.uint8 or not images.amax() > 2
-        check_returned("start_epoch", fits, "pixels in [0, 1], and none of 2 or more", images)
+        is_free = images.dtype is torch.uint8 or not self.defense.keeps_range
+        fits = is_free or not images.amax() > 2
+        expected = "pixels in [0, 1], none over 2 (or keeps_range = False in the defense's class)"
+        check_returned("start_epoch", fits, expected, images)
         fits = keep is None or (keep.shape, keep.dtype) == (shape[:1], torch.bool)
         check_returned("start_epoch", fits, f"keep of shape ({shape[0]},) torch.bool", keep)
         fits = torch.equal(train.labels, self.original.labels)
