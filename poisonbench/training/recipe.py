@@ -67,9 +67,13 @@ class Recipe(BaseConfig):
         return self.learning_rate * min(share / CYCLE_RISE, (1 - share) / (1 - CYCLE_RISE))
 
     def first_epochs(self, count: int) -> Self:
-        """The recipe's first epochs alone, as they are within the whole."""
+        """The recipe's first epochs alone, as they are within the whole.
+
+        Batch norm's statistics are taken anew at the end of the whole, and so of no part of it.
+        """
         cycle = None if self.rate_schedule == "steps" else self.cycle_epochs or self.epochs
-        return replace(self, epochs=count, cycle_epochs=cycle)
+        share = self.recalibrate if count == self.epochs else 0.0
+        return replace(self, epochs=count, cycle_epochs=cycle, recalibrate=share)
 
 
 #: The paper's MNIST recipe is plain SGD. The embedded sample has a sixth of MNIST's images and gets
