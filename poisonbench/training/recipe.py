@@ -12,7 +12,11 @@ CYCLE_RISE = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(BaseConfig):
-    """How a classifier is trained; the defaults are the paper's for CIFAR-10."""
+    """How a classifier is trained; the defaults are the paper's for CIFAR-10.
+
+    An epoch's last batch has the images that are left; where that is one, and the network's batch
+    norm cannot take statistics of it (maps of one pixel), it joins the batch before.
+    """
 
     epochs: int = setting(80, "Training epochs.", low=1)
     batch_size: int = setting(128, "Images a step.", low=2)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from poisonbench.core.devices import is_accelerator
 from poisonbench.core.errors import AbortedError, DivergedError, InterruptedRunError, check_returned
@@ -127,11 +128,11 @@ class _Run:
         return train
 
     def _train_epoch(self) -> None:
+        self.model.train()
         batches, augment = self._batches(), self._augmentation()
         recipe, num_steps = self.recipe, math.ceil(len(self.original) / self.recipe.batch_size)
         # Where no defense looks at batches, nobody is shown them: the loop is plain training's.
         perturbs = type(self.defense).perturb_batch is not Defense.perturb_batch
-        self.model.train()
         forward: Callable[[Tensor], Tensor] = self.model
         if not is_accelerator(self.device) and self.precision is torch.float32:
             height, width = self.original.images.shape[2:]
@@ -207,7 +208,10 @@ class _Run:
         return head_accuracy(self.model, self.validation_features, self.validation.labels)
 
     def _batches(self) -> list[Tensor]:
-        """The epoch's batches of rows. Dropped rows leave the order of the others as it was."""
+        """The epoch's batches of rows. Dropped rows leave the order of the others as it was.
+
+        A last row alone joins the batch before it, if the network cannot be trained on one image.
+        """
         generator = self.seeds.generator("batches", self.epoch)
         order = torch.randperm(len(self.original), generator=generator)
         if self.train.keep is not None:
@@ -218,9 +222,29 @@ class _Run:
                 "dropped them all; loosen its settings"
             )
         batches = list(order.to(self.device).split(self.recipe.batch_size))
+        if len(batches[-1]) == 1 and not self._trains_on_one(batches[-1]):
+            if len(batches) == 1:
+                raise DivergedError(
+                    f"expected two images to train on in epoch {self.epoch + 1}, as batch norm "
+                    "takes no statistics of one value, got one; loosen the defense's settings"
+                )
+            batches[-2:] = [torch.cat(batches[-2:])]
         if self.epoch == 0:
             self.result.digests["first_batch"] = digest_tensors(batches[0])
         return batches
+
+    def _trains_on_one(self, row: Tensor) -> bool:
+        """Whether the network, in train mode, takes a batch of one image, of the row (1,).
+
+        Batch norm does not where its maps are of one pixel.
+        """
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        try:
+            with torch.no_grad():
+                functional_call(self.model, buffers, (self.train.pixels(row),))
+        except ValueError:
+            return False
+        return True
 
     def _augmentation(self) -> CropFlip | None:
         if self.recipe.augment == "none":
