@@ -16,7 +16,13 @@ from torch import Tensor
 from torch.func import functional_call
 
 from poisonbench.core.devices import is_accelerator
-from poisonbench.core.errors import AbortedError, DivergedError, InterruptedRunError, check_returned
+from poisonbench.core.errors import (
+    AbortedError,
+    DivergedError,
+    InterruptedRunError,
+    UsageError,
+    check_returned,
+)
 from poisonbench.core.progress import Reporter, silent
 from poisonbench.core.seeds import Seeds
 from poisonbench.data.splits import Split, digest_tensors, pixels_of, rounded_up
@@ -99,6 +105,7 @@ class _Run:
         self.clock = self.saved_at = time.monotonic()
 
     def fit(self) -> FitResult:
+        self._check_recalibration()
         resumed = self._resume()
         while self.epoch < self.recipe.epochs:
             if not resumed:
@@ -191,11 +198,27 @@ class _Run:
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum.zero_()
 
+    def _check_recalibration(self) -> None:
+        """Raise before the training what would end it: statistics of one value."""
+        rows = self._recalibration_rows()
+        if len(rows) == 1:
+            try:
+                recalibrate(copy.deepcopy(self.model), [pixels_of(self.validation.images[rows])])
+            except ValueError:
+                raise UsageError(
+                    "--recalibrate: expected a share of two validation images or more, as this "
+                    "network's batch norm takes no statistics of one, got one of "
+                    f"{len(self.validation)}; raise it, or bring more images"
+                ) from None
+
+    def _recalibration_rows(self) -> Tensor:
+        size, generator = len(self.validation), self.seeds.generator("recalibration")
+        count = rounded_up(self.recipe.recalibrate, size)
+        return torch.randperm(size, generator=generator)[:count].to(self.device)
+
     def _recalibrate(self) -> None:
-        images, generator = self.validation.images, self.seeds.generator("recalibration")
-        count = rounded_up(self.recipe.recalibrate, len(images))
-        rows = torch.randperm(len(images), generator=generator)[:count].to(self.device)
-        batches = rows.tensor_split(max(1, round(count / 100)))
+        images, rows = self.validation.images, self._recalibration_rows()
+        batches = rows.tensor_split(max(1, round(len(rows) / 100)))
         recalibrate(self.model, (pixels_of(images[batch]) for batch in batches))
         self.validation_features = None
 

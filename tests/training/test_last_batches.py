@@ -6,7 +6,7 @@ from torch import nn
 
 from helpers.tiny_training import CPU, SHAPE, K, Recorder, recipe, split, watched_rows
 from helpers.tiny_training import network as plain_network
-from poisonbench.core.errors import DivergedError, InterruptedRunError
+from poisonbench.core.errors import DivergedError, InterruptedRunError, UsageError
 from poisonbench.core.seeds import Seeds
 from poisonbench.data.splits import digest_tensors
 from poisonbench.defenses import at, atda, cutmix, mixup, ueraser
@@ -95,6 +95,16 @@ def test_a_copy_is_trained_so_too():
             return state.train
 
     fit(Copying(), settings=recipe(epochs=1))
+
+
+def test_a_recalibration_by_one_image_is_refused_before_the_training():
+    """Where batch norm takes none; 0.05 of 12 validation images are one."""
+    seen = Recorder()
+    with pytest.raises(UsageError, match=r"--recalibrate: .* two validation images .* one of 12"):
+        fit(seen, settings=recipe(recalibrate=0.05))
+    assert not seen.batches
+    fit(settings=recipe(recalibrate=0.1))
+    fit(model=plain_network(), settings=recipe(recalibrate=0.05))
 
 
 DEFENSES = {
