@@ -93,14 +93,14 @@ class AdversarialTraining(Defense):
         search = ProjectedGradient(ball, config.steps, config.step_ratio, self.recipe.precision)
         # The copy is made anew for each batch, since the weights move; a step costs far more.
         points = search.perturb_batch(folded(state.model), images, labels, start, stop)
-        self._tally(state, stop.steps)
+        self._tally(state, len(images), stop.steps)
         # 3 fit there
         return points
 
-    def _tally(self, state: TrainingState, steps: int) -> None:
+    def _tally(self, state: TrainingState, images: int, steps: int) -> None:
         """Count the steps; after the epoch's last batch note their mean over the examples."""
         total = self.memory.get("steps", torch.zeros((), dtype=torch.int64)) + steps
-        if (state.step + 1) * self.recipe.batch_size >= len(state.train):
+        if state.step * self.recipe.batch_size + images >= len(state.train):
             state.note({"round": "atda", "mean_steps": int(total) / len(state.train)})
             total = torch.zeros_like(total)
         self.memory["steps"] = total

@@ -35,7 +35,8 @@ perturb_batch(state, images, labels)   for each batch (B, C, H, W), (B,), after 
 batch_loss(state, logits, labels)      for each batch: the loss of the logits (B, K), a scalar
 
 Units       Images are in [0, 1], not normalised (networks normalise); uint8 in a split, float32 in
-            arithmetic: ``train.pixels(rows)``. Labels are int64 and stay as they are.
+            arithmetic: ``train.pixels(rows)``. Labels are int64 and stay as they are. A method that
+            takes images out of [0, 1] on purpose says ``keeps_range = False`` in its class.
 Seen        :class:`TrainingState`: ``epoch`` and ``step`` (both from 0), ``model`` in training,
             ``train`` and the ``original`` training set, the clean ``validation`` split. Not seen:
             the test split, which images are poisoned, the attack.

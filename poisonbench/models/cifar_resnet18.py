@@ -34,8 +34,8 @@ class BasicBlock(nn.Module):
 def features(channels: int, height: int, width: int) -> tuple[nn.Module, int]:
     """The layers before the head, and how many features F they give.
 
-    ValueError for images of 8 x 8 pixels and less, which shrink to one in the strided stages, where
-    batch norm fails on a last batch of one image.
+    ValueError for images of 8 x 8 pixels and less, which shrink to one in the strided stages: batch
+    norm's statistics there would be of a single value of each image.
     """
     if height <= 8 or width <= 8:
         raise ValueError(f"expected images of at least 9 x 9 pixels, got {height} x {width}")

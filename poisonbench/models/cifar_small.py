@@ -17,8 +17,8 @@ STAGE_WIDTHS = (32, 64, 128)
 def features(channels: int, height: int, width: int) -> tuple[nn.Module, int]:
     """The layers before the head, and how many features F they give.
 
-    ValueError for images under 16 x 16 pixels, which three pools shrink to one, where batch norm
-    fails on a last batch of one image.
+    ValueError for images under 16 x 16 pixels, which three pools shrink to one: batch norm's
+    statistics there would be of a single value of each image.
     """
     if height < 16 or width < 16:
         raise ValueError(f"expected images of at least 16 x 16 pixels, got {height} x {width}")

@@ -254,6 +254,7 @@ class _Watcher(Defense):
     def __init__(self, epochs: Sequence[int], defense: Defense) -> None:
         self.epochs, self.defense = epochs, defense
         super().__init__()
+        self.keeps_range = defense.keeps_range
 
     @property
     def memory(self) -> dict[str, Tensor]:

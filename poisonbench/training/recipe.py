@@ -12,7 +12,11 @@ CYCLE_RISE = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(BaseConfig):
-    """How a classifier is trained; the defaults are the paper's for CIFAR-10."""
+    """How a classifier is trained; the defaults are the paper's for CIFAR-10.
+
+    An epoch's last batch has the images that are left; where that is one, and the network's batch
+    norm cannot take statistics of it (maps of one pixel), it joins the batch before.
+    """
 
     epochs: int = setting(80, "Training epochs.", low=1)
     batch_size: int = setting(128, "Images a step.", low=2)
@@ -67,9 +71,13 @@ class Recipe(BaseConfig):
         return self.learning_rate * min(share / CYCLE_RISE, (1 - share) / (1 - CYCLE_RISE))
 
     def first_epochs(self, count: int) -> Self:
-        """The recipe's first epochs alone, as they are within the whole."""
+        """The recipe's first epochs alone, as they are within the whole.
+
+        Batch norm's statistics are taken anew at the end of the whole, and so of no part of it.
+        """
         cycle = None if self.rate_schedule == "steps" else self.cycle_epochs or self.epochs
-        return replace(self, epochs=count, cycle_epochs=cycle)
+        share = self.recalibrate if count == self.epochs else 0.0
+        return replace(self, epochs=count, cycle_epochs=cycle, recalibrate=share)
 
 
 #: The paper's MNIST recipe is plain SGD. The embedded sample has a sixth of MNIST's images and gets

@@ -75,6 +75,9 @@ class Defense:
 
     config: Any
     recipe: Any
+    #: Whether its images stay about in [0, 1], so that others are refused as a mistake of units; of
+    #: a method whose paper lets them leave that range it is False.
+    keeps_range: bool = True
 
     def __init__(self, config: Any = None, recipe: Any = None) -> None:
         self.config, self.recipe = config, recipe

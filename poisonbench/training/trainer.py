@@ -13,9 +13,16 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from poisonbench.core.devices import is_accelerator
-from poisonbench.core.errors import AbortedError, DivergedError, InterruptedRunError, check_returned
+from poisonbench.core.errors import (
+    AbortedError,
+    DivergedError,
+    InterruptedRunError,
+    UsageError,
+    check_returned,
+)
 from poisonbench.core.progress import Reporter, silent
 from poisonbench.core.seeds import Seeds
 from poisonbench.data.splits import Split, digest_tensors, pixels_of, rounded_up
@@ -106,6 +113,7 @@ class _Run:
         self.clock = self.saved_at = time.monotonic()
 
     def fit(self) -> FitResult:
+        self._check_recalibration()
         resumed = self._resume()
         while self.epoch < self.recipe.epochs:
             if not resumed:
@@ -124,8 +132,10 @@ class _Run:
         fits = (images.shape, images.dtype) in ((shape, torch.uint8), (shape, torch.float32))
         check_returned("start_epoch", fits, f"uint8 or float32 images {tuple(shape)}", images)
         # Noise may reach over the edge of [0, 1], not to 2; grey levels and normalised images do.
-        fits = images.dtype is torch.uint8 or not images.amax() > 2
-        check_returned("start_epoch", fits, "pixels in [0, 1], and none of 2 or more", images)
+        is_free = images.dtype is torch.uint8 or not self.defense.keeps_range
+        fits = is_free or not images.amax() > 2
+        expected = "pixels in [0, 1], none over 2 (or keeps_range = False in the defense's class)"
+        check_returned("start_epoch", fits, expected, images)
         fits = keep is None or (keep.shape, keep.dtype) == (shape[:1], torch.bool)
         check_returned("start_epoch", fits, f"keep of shape ({shape[0]},) torch.bool", keep)
         fits = torch.equal(train.labels, self.original.labels)
@@ -133,11 +143,11 @@ class _Run:
         return train
 
     def _train_epoch(self) -> None:
+        self.model.train()
         batches, augment = self._batches(), self._augmentation()
         recipe, num_steps = self.recipe, math.ceil(len(self.original) / self.recipe.batch_size)
         # Where no defense looks at batches, nobody is shown them: the loop is plain training's.
         perturbs = type(self.defense).perturb_batch is not Defense.perturb_batch
-        self.model.train()
         forward: Callable[[Tensor], Tensor] = self.model
         if not is_accelerator(self.device) and self.precision is torch.float32:
             height, width = self.original.images.shape[2:]
@@ -196,11 +206,27 @@ class _Run:
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum.zero_()
 
+    def _check_recalibration(self) -> None:
+        """Raise before the training what would end it: statistics of one value."""
+        rows = self._recalibration_rows()
+        if len(rows) == 1:
+            try:
+                recalibrate(copy.deepcopy(self.model), [pixels_of(self.validation.images[rows])])
+            except ValueError:
+                raise UsageError(
+                    "--recalibrate: expected a share of two validation images or more, as this "
+                    "network's batch norm takes no statistics of one, got one of "
+                    f"{len(self.validation)}; raise it, or bring more images"
+                ) from None
+
+    def _recalibration_rows(self) -> Tensor:
+        size, generator = len(self.validation), self.seeds.generator("recalibration")
+        count = rounded_up(self.recipe.recalibrate, size)
+        return torch.randperm(size, generator=generator)[:count].to(self.device)
+
     def _recalibrate(self) -> None:
-        images, generator = self.validation.images, self.seeds.generator("recalibration")
-        count = rounded_up(self.recipe.recalibrate, len(images))
-        rows = torch.randperm(len(images), generator=generator)[:count].to(self.device)
-        batches = rows.tensor_split(max(1, round(count / 100)))
+        images, rows = self.validation.images, self._recalibration_rows()
+        batches = rows.tensor_split(max(1, round(len(rows) / 100)))
         recalibrate(self.model, (pixels_of(images[batch]) for batch in batches))
         self.validation_features = None
 
@@ -213,7 +239,10 @@ class _Run:
         return head_accuracy(self.model, self.validation_features, self.validation.labels)
 
     def _batches(self) -> list[Tensor]:
-        """The epoch's batches of rows. Dropped rows leave the order of the others as it was."""
+        """The epoch's batches of rows. Dropped rows leave the order of the others as it was.
+
+        A last row alone joins the batch before it, if the network cannot be trained on one image.
+        """
         generator = self.seeds.generator("batches", self.epoch)
         order = torch.randperm(len(self.original), generator=generator)
         if self.train.keep is not None:
@@ -224,9 +253,29 @@ class _Run:
                 "dropped them all; loosen its settings"
             )
         batches = list(order.to(self.device).split(self.recipe.batch_size))
+        if len(batches[-1]) == 1 and not self._trains_on_one(batches[-1]):
+            if len(batches) == 1:
+                raise DivergedError(
+                    f"expected two images to train on in epoch {self.epoch + 1}, as batch norm "
+                    "takes no statistics of one value, got one; loosen the defense's settings"
+                )
+            batches[-2:] = [torch.cat(batches[-2:])]
         if self.epoch == 0:
             self.result.digests["first_batch"] = digest_tensors(batches[0])
         return batches
+
+    def _trains_on_one(self, row: Tensor) -> bool:
+        """Whether the network, in train mode, takes a batch of one image, of the row (1,).
+
+        Batch norm does not where its maps are of one pixel.
+        """
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        try:
+            with torch.no_grad():
+                functional_call(self.model, buffers, (self.train.pixels(row),))
+        except ValueError:
+            return False
+        return True
 
     def _augmentation(self) -> CropFlip | None:
         if self.recipe.augment == "none":

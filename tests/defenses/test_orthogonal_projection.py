@@ -5,10 +5,14 @@ import torch
 import torch.nn.functional as F
 
 from helpers.defense_problems import state_for
-from helpers.tiny_training import K, network, recipe, split, weights_digest
+from helpers.tiny_training import K, batch_rows, network, recipe, split, weights_digest
 from helpers.tiny_training import train as tiny_train
+from poisonbench.core.seeds import Seeds
+from poisonbench.data.splits import Split
 from poisonbench.defenses import orthogonal_projection as projection
 from poisonbench.training.state import TrainingSet
+
+WIDE = (2, 20, 28)
 
 
 def draws(*shape, seed=0):
@@ -83,6 +87,34 @@ def test_noise_that_each_class_has_its_own_of_is_removed():
     assert spreads[1] < 0.5 * spreads[0]
     change = (projected.images - train.pixels(slice(None))).abs().mean()
     assert note["mean_abs_change"] == pytest.approx(float(change))
+
+
+def one_pixel_shortcuts():
+    """Even images, light or dark, in which one pixel of its class is white or black."""
+    generator, labels = torch.Generator().manual_seed(0), torch.arange(80) % K
+    images = torch.randint(0, 216, (80, 1, 1, 1), generator=generator)
+    images = images + torch.randint(0, 40, (80, *WIDE), generator=generator)
+    images[torch.arange(80), :, 0, labels] = (255 * (labels % 2 == 0))[:, None]
+    return Split(images.to(torch.uint8), labels)
+
+
+def test_what_leaves_the_range_is_trained_on_as_it_is():
+    """The paper clips nothing, and one-pixel shortcuts end far over 1."""
+    data, config, seen = one_pixel_shortcuts(), projection.Config(), []
+
+    class Watched(projection.OrthogonalProjection):
+        def perturb_batch(self, state, images, labels):
+            seen.extend(zip(batch_rows().tolist(), images, strict=True))
+            return images
+
+    tiny_train(Watched(config, recipe()), data=data, recipe=recipe(epochs=1), shape=WIDE)
+    train = TrainingSet(data.images, data.labels)
+    weights = projection.train_probe(train, config, Seeds().generator("defense", "probe", 0, 0))
+    expected = projection.without_span(train.pixels(slice(None)), projection.span_of(weights))
+    assert expected.max() > 2
+    assert len(seen) == 80
+    for row, image in seen:
+        assert torch.equal(image, expected[row])
 
 
 def test_it_happens_once_and_is_the_same_again():

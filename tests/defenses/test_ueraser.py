@@ -1,5 +1,6 @@
 """UEraser: its augmentations, and the choice of the draw of the largest loss."""
 
+import math
 import random
 from collections import Counter
 from dataclasses import replace
@@ -136,6 +137,41 @@ def test_operations_against_plain_arithmetic():
     spread = apply("auto-contrast", 0.0).flatten(1)
     assert torch.allclose(spread.amin(1), torch.zeros(3), atol=1e-4)
     assert torch.allclose(spread.amax(1), torch.ones(3), atol=1e-4)
+
+
+def bilinear(plane, x, y):
+    """The value at a point of a plane, in pixels from the centre of its first; black outside."""
+    height, width = plane.shape
+    left, top = math.floor(x), math.floor(y)
+    return sum(
+        float(plane[line, column]) * (1 - abs(x - column)) * (1 - abs(y - line))
+        for line in (top, top + 1)
+        for column in (left, left + 1)
+        if 0 <= line < height and 0 <= column < width
+    )
+
+
+@pytest.mark.parametrize("shape", [(7, 7), (6, 11), (10, 5)])
+@pytest.mark.parametrize("name", ["rotate", "shear-x", "shear-y"])
+def test_maps_are_in_pixels_whatever_the_sides(name, shape):
+    """By each pixel of the result: it shows what the image has at the point that it comes from."""
+    height, width = shape
+    strength = {"rotate": 30.0}.get(name, 0.3)
+    angle = math.radians(strength)
+    across, down = {
+        "rotate": ((math.cos(angle), -math.sin(angle)), (math.sin(angle), math.cos(angle))),
+        "shear-x": ((1, strength), (0, 1)),
+        "shear-y": ((1, 0), (strength, 1)),
+    }[name]
+    (plane,) = torch.rand(1, height, width, generator=generator_of())
+    (result,) = trivial.OPERATIONS[name][0](plane[None, None], torch.tensor([strength]))[0]
+    for line in range(height):
+        for column in range(width):
+            x, y = column - (width - 1) / 2, line - (height - 1) / 2
+            from_x = across[0] * x + across[1] * y + (width - 1) / 2
+            from_y = down[0] * x + down[1] * y + (height - 1) / 2
+            expected = bilinear(plane, from_x, from_y)
+            assert float(result[line, column]) == pytest.approx(expected, abs=1e-5)
 
 
 def test_each_operation_is_drawn_as_often(monkeypatch):

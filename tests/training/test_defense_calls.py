@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from helpers.tiny_training import SHAPE, K, Recorder, network, recipe, split, train, weights_digest
-from poisonbench.core.errors import DivergedError
+from poisonbench.core.errors import DivergedError, UsageError
 from poisonbench.data.splits import Split
+from poisonbench.runs.trained_models import _Watcher
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
 from poisonbench.training.trainer import Trainer
 
@@ -96,6 +97,25 @@ def test_a_changed_training_set_lasts_until_it_is_changed_again():
     assert mean[1] == mean[2] == 1
     assert defense.states[2].train is not defense.states[2].original
     assert defense.states[2].original.images.dtype == torch.uint8
+
+
+class Levels(Defense):
+    """Grey levels instead of pixels in [0, 1]."""
+
+    def start_epoch(self, state):
+        return state.train.with_images(state.original.images.float())
+
+
+class FreeLevels(Levels):
+    keeps_range = False
+
+
+def test_grey_levels_are_refused_unless_the_defense_leaves_the_range():
+    for defense in (Levels(), _Watcher([], Levels())):
+        with pytest.raises(UsageError, match=r"pixels in \[0, 1\], none over 2 .*keeps_range"):
+            train(defense)
+    free, watched = (train(one)[0] for one in (FreeLevels(), _Watcher([], FreeLevels())))
+    assert weights_digest(free) == weights_digest(watched) != weights_digest(train()[0])
 
 
 # Dropped rows

@@ -213,6 +213,18 @@ def test_the_first_epochs_are_those_of_the_whole(schedule):
     assert whole.first_epochs(3).first_epochs(2) == whole.first_epochs(2)
 
 
+def test_the_first_epochs_are_not_recalibrated_but_the_whole_is():
+    """The whole recalibrates after its last epoch, so that a part of it has other statistics."""
+    whole = recipe(epochs=3, recalibrate=1.0)
+    watcher = _Watcher([2], Defense())
+    last, _ = train(watcher, recipe=whole)
+    first, _ = train(recipe=whole.first_epochs(2))
+    kept = {key.removeprefix("2."): value for key, value in watcher.seen.items()}
+    assert digest_tensors(*kept.values()) == weights_digest(first)
+    assert weights_digest(train(recipe=whole.first_epochs(3))[0]) == weights_digest(last)
+    assert weights_digest(last) != weights_digest(train(recipe=recipe(epochs=3))[0])
+
+
 def test_a_cycle_without_one_cycle_is_refused():
     with pytest.raises(ValueError, match="cycle_epochs: expected it with rate_schedule one-cycle"):
         recipe(cycle_epochs=3)

@@ -92,11 +92,16 @@ def _translate_y(images: Tensor, strengths: Tensor) -> Tensor:
 def _affine(images: Tensor, entries: Mapping[tuple[int, int], Tensor]) -> Tensor:
     """Images seen through an affine map, whose entries are the identity's but for some; bilinear.
 
-    Outside is black.
+    The entries that mix the axes are in pixels, the translations in halves of a side. Outside is
+    black.
     """
     maps = torch.eye(2, 3, device=images.device).repeat(len(images), 1, 1)
     for (line, column), values in entries.items():
         maps[:, line, column] = values
+    # The grid's axes both go from -1 to 1, so that their units differ unless the image is a square.
+    height, width = images.shape[2:]
+    maps[:, 0, 1] *= height / width
+    maps[:, 1, 0] *= width / height
     grid = F.affine_grid(maps, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
 
