@@ -78,7 +78,7 @@ def read_npz(path: Path) -> list[Split]:
                     f"{path}: expected {form}, got {', '.join(loaded) or 'no arrays'} "
                     f"without {', '.join(missing)}; rename or add them"
                 )
-            arrays = {key: loaded[key] for key in NPZ_KEYS}
+            arrays: dict[str, Any] = {key: loaded[key] for key in NPZ_KEYS}
             # numpy gives the bytes of what does not begin like an array.
             if others := [key for key, array in arrays.items() if isinstance(array, bytes)]:
                 raise ArtefactError(

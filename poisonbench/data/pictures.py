@@ -124,8 +124,10 @@ def numbered(name: str, train: Split, test: Split, names: Sequence[str] | None =
     unknown = test.labels[~torch.isin(test.labels, present)]
     if len(unknown):
         label = int(unknown[0])
-        is_named = names is not None and 0 <= label < len(names)
-        raise unknown_class(name, f"class {names[label]!r}" if is_named else f"label {label}")
+        got = f"label {label}"
+        if names is not None and 0 <= label < len(names):
+            got = f"class {names[label]!r}"
+        raise unknown_class(name, got)
     values = present.tolist()
     if names is not None and not 0 <= values[0] <= values[-1] < len(names):
         raise ArtefactError(

@@ -67,6 +67,25 @@ def test_damaged_artefact(change, fragment, artefact, tiny, tmp_path, results):
     assert fragment in refused(65, results, "inspect", poison)
 
 
+def seal_anew(folder, changes):
+    """Change fields of the card by their dotted names, without which the seal would not fit."""
+    from safetensors.torch import load_file, save_file
+
+    card = json.loads((folder / CARD_NAME).read_text())
+    for name, value in changes.items():
+        *outer, last = name.split(".")
+        part = card
+        for step in outer:
+            part = part[step]
+        part[last] = value
+        if value is None:
+            del part[last]
+    card["seal"] = seal_of(card)
+    (folder / CARD_NAME).write_text(json.dumps(card))
+    file = folder / FILE_NAME
+    save_file(load_file(file), file, metadata={"card": canonical_json(card)})
+
+
 TARGET = {
     "kind": "targeted",
     "target": 3,
@@ -103,24 +122,32 @@ TARGET = {
 def test_a_card_that_was_sealed_anew_with_fields_that_do_not_agree(
     changes, fragment, artefact, tiny, tmp_path, results
 ):
-    from safetensors.torch import load_file, save_file
-
     poison = tmp_path / "poison"
     shutil.copytree(artefact, poison)
-    card = json.loads((poison / CARD_NAME).read_text())
-    for name, value in changes.items():
-        *outer, last = name.split(".")
-        part = card[outer[0]] if outer else card
-        part[last] = value
-        if value is None:
-            del part[last]
-    card["seal"] = seal_of(card)
-    (poison / CARD_NAME).write_text(json.dumps(card))
-    file = poison / FILE_NAME
-    save_file(load_file(file), file, metadata={"card": canonical_json(card)})
+    seal_anew(poison, changes)
     words = ("--dataset", tiny, "--poison", poison, "--epochs", "1")
     assert fragment in refused(65, results, "inspect", poison)
     assert fragment in refused(65, results, "defend", "--method", "none", *words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fragment"),
+    [
+        ({"spec.config.size": -1}, "got others: badnets: size: expected at least 1"),
+        ({"spec.config.size": "wide"}, "got others: --size: expected"),
+        ({"spec.config.colour": 3}, "got others: "),
+    ],
+)
+def test_settings_of_a_trigger_that_its_attack_does_not_take(
+    changes, fragment, tiny, tmp_path, results
+):
+    words = ("--dataset", tiny, "--results", tmp_path / "made", "--rho", "0.1")
+    poison = Path(done("craft", "--attack", "badnets", *words).out.strip())
+    seal_anew(poison, changes)
+    words = ("--dataset", tiny, "--poison", poison, "--epochs", "1")
+    message = last_line(65, results, "defend", "--method", "none", *words)
+    assert f"{poison}: expected a card with settings that badnets takes on {tiny}" in message
+    assert fragment in message
 
 
 def test_an_artefact_whose_images_are_no_list_of_images(artefact, tmp_path, results):
