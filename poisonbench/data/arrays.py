@@ -3,7 +3,6 @@
 import gzip
 import math
 import struct
-import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -79,8 +78,16 @@ def read_npz(path: Path) -> list[Split]:
                     f"{path}: expected {form}, got {', '.join(loaded) or 'no arrays'} "
                     f"without {', '.join(missing)}; rename or add them"
                 )
-            arrays = {key: loaded[key] for key in NPZ_KEYS}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            arrays: dict[str, Any] = {key: loaded[key] for key in NPZ_KEYS}
+            # numpy gives the bytes of what does not begin like an array.
+            if others := [key for key, array in arrays.items() if isinstance(array, bytes)]:
+                raise ArtefactError(
+                    f"{path}: expected {form}, got no array in {', '.join(others)}; {remedy}"
+                )
+    except ArtefactError:
+        raise
+    # Damaged files raise nearly anything.
+    except Exception as error:
         raise ArtefactError(f"{path}: expected {form}, got {one_line(error)}; {remedy}") from None
     return [
         make_split(arrays[f"x_{part}"], arrays[f"y_{part}"], f"{path}, x_{part} and y_{part}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import structs
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -126,8 +127,9 @@ def checked_card(raw: Any) -> PoisonCard:
     bounded, epsilon = card.norm in ("linf", "l2", "l0"), card.epsilon
     if bounded != (epsilon is not None):
         raise ArtefactError(f"expected a budget that fits its norm, got {card.norm}, {epsilon}")
-    whole = levels(epsilon) if card.norm == "linf" and epsilon is not None else None
-    if card.levels != whole or (whole or 0) > 255:
+    is_linf = card.norm == "linf"
+    whole = levels(epsilon) if is_linf and epsilon is not None and epsilon <= 1 else None
+    if card.levels != whole or is_linf == (whole is None):
         raise ArtefactError(
             f"expected an epsilon in [0, 1] and its whole levels, got {epsilon}, {card.levels}"
         )
@@ -179,6 +181,13 @@ def check_dataset(poison: Poison, dataset: Dataset) -> Measured:
                 f"made for another split, {made_for.name} {made_for.digest[:16]}; use it with the "
                 "--dataset and --seed that it was crafted with, or craft one for this split"
             )
+        size, classes = len(dataset.train), dataset.num_classes
+        if (made_for.train_size, made_for.num_classes) != (size, classes):
+            raise ArtefactError(
+                f"expected a poison of {classes} classes and {size} training images, which "
+                f"{dataset.name} of that digest has, got one of {made_for.num_classes} classes and "
+                f"{made_for.train_size}; delete it and craft it again"
+            )
         if goal is not None and (
             goal.target >= len(dataset.test)
             or int(dataset.test.labels[goal.target]) != goal.target_class
@@ -189,18 +198,35 @@ def check_dataset(poison: Poison, dataset: Dataset) -> Measured:
                 "crafted for"
             )
         own_labels = dataset.train.labels[poison.indices]
-        if (trigger := poison.trigger) is not None and (
-            poison.count_changed_labels(dataset.train) != poison.card.changed_labels
-            or (trigger.labels == "clean" and bool((own_labels != trigger.target_class).any()))
+        trigger, card = poison.trigger, poison.card
+        if poison.count_changed_labels(dataset.train) != card.changed_labels or (
+            trigger is not None
+            and trigger.labels == "clean"
+            and bool((own_labels != trigger.target_class).any())
         ):
             raise ArtefactError(
-                f"expected {poison.card.changed_labels} changed labels among the poisons of a "
-                f"trigger of {trigger.text}, got others; craft it again"
+                f"expected {card.changed_labels} changed labels among the poisons"
+                f"{f' of a trigger of {trigger.text}' if trigger else ''}, got others; "
+                "craft it again"
             )
-        measured, card = poison.measure(dataset.train), poison.card
+        measured = poison.measure(dataset.train)
         values = math.prod(dataset.image_shape)
         if fault := budget_fault(card.norm, card.epsilon, measured, values):
             raise ArtefactError(f"{fault}; delete it and craft it again, or use another")
+        if not _agree(card.measured, measured):
+            raise ArtefactError(
+                f"expected the changes that were measured, {structs.asdict(measured)}, got a card "
+                f"that says {structs.asdict(card.measured)}; delete it and craft it again"
+            )
         return measured
     except ArtefactError as error:
         raise ArtefactError(f"{poison.path}: {error}") from None
+
+
+def _agree(stated: Measured, measured: Measured) -> bool:
+    """Whether they are the same but for the order that another machine adds floats in."""
+    pairs = zip(structs.astuple(stated), structs.astuple(measured), strict=True)
+    return all(
+        one == other or (None not in (one, other) and math.isclose(one, other, rel_tol=1e-6))
+        for one, other in pairs
+    )

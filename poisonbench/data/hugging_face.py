@@ -5,7 +5,8 @@ parquet files then lie in the data root, under ``hf/``. Nothing else of a data s
 read, so none of its code runs.
 
 Splits  train; test or, where there is none or its labels are withheld, validation; a data set that
-        is not divided gives a fifth of each class, drawn once and for all, as the test split
+        is not divided gives a fifth of each class, drawn once and for all, as the test split; each
+        may number its classes in its own way, a class is what has its name
 Images  the column of images, or of their encoded bytes
 Labels  the column label, labels or fine_label, or else the only one of class labels: class labels,
         whole numbers or text
@@ -22,7 +23,7 @@ from PIL import Image
 
 from poisonbench.core.errors import ArtefactError, UsageError, one_line
 from poisonbench.data.fetching import Published, arrive
-from poisonbench.data.pictures import Picture, Size, decode, numbered
+from poisonbench.data.pictures import Picture, Size, decode, numbered, unknown_class
 from poisonbench.data.splits import RawData, hold_out_fifth
 
 TEST_NAMES = ("test", "validation", "valid", "val", "dev")
@@ -50,13 +51,15 @@ def load(name: str, path: Path, data_root: Path, size: Size | None = None) -> Ra
     images, labels = _columns(full_name, splits[train_name])
     values = {key: _values(splits[key], labels, full_name) for key in (train_name, *tests)}
     labelled = [key for key in tests if any(value != -1 for value in values[key])]
-    if tests and not labelled:
+    lacking = tests if tests and not labelled else []
+    if lacking := lacking if values[train_name] else [train_name]:
         raise ArtefactError(
-            f"{full_name}: expected labels in {', '.join(tests)}, got -1 for every image; save the "
-            "data set with labelled images as test"
+            f"{full_name}: expected labelled images in {', '.join(lacking)}, got none, or -1 for "
+            "every image; save the data set with labelled images there"
         )
     parts = [train_name, *labelled[:1]]
-    names, numbers = _numbers(splits[train_name].features[labels], values, parts)
+    kinds = {part: splits[part].features[labels] for part in parts}
+    names, numbers = _numbers(full_name, kinds, values)
     pictures = [
         _pictures(splits[part], images, numbers[part], f"{full_name}, {part}") for part in parts
     ]
@@ -188,7 +191,7 @@ def _columns(name: str, split: Any) -> tuple[str, str]:
 
 def _values(split: Any, column: str, where: str) -> list[Any]:
     values = list(split[column]) if column in split.features else [None]
-    if not all(isinstance(value, int | str) for value in values):
+    if not all(isinstance(value, str) or _is_number(value) for value in values):
         raise ArtefactError(
             f"{where}: expected a class (a number or text) for each image in the column {column}, "
             "got none or something else; leave images without one out"
@@ -196,15 +199,41 @@ def _values(split: Any, column: str, where: str) -> list[Any]:
     return values
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and -(2**63) <= value < 2**63
+
+
 def _numbers(
-    kind: Any, values: Mapping[str, list[Any]], parts: list[str]
+    name: str, kinds: Mapping[str, Any], values: Mapping[str, list[Any]]
 ) -> tuple[list[str] | None, dict[str, list[int]]]:
-    """The names of the numbers 0, 1, ..., null for the numbers themselves, and labels by split."""
-    if isinstance(values[parts[0]][0], str) or isinstance(values[parts[0]][0], bool):
-        names = sorted({str(value) for part in parts for value in values[part]})
-        position = {text: number for number, text in enumerate(names)}
-        return names, {part: [position[str(v)] for v in values[part]] for part in parts}
-    return getattr(kind, "names", None), {part: values[part] for part in parts}
+    """The names of the numbers 0, 1, ..., null for the numbers themselves, and labels by split.
+
+    The kinds are the columns' types by split, first train's.
+
+    Raises:
+        ArtefactError: a name that no class of train has.
+    """
+    own, *_ = kinds
+    listed: dict[str, list[str]] = {part: getattr(kinds[part], "names", []) for part in kinds}
+    is_text = isinstance(values[own][0], str | bool)
+    if not (listed[own] or is_text):
+        names, words = None, {part: values[part] for part in kinds}
+    else:
+        words = {part: [_named(value, listed[part]) for value in values[part]] for part in kinds}
+        if is_text:
+            words = {part: [str(word) for word in words[part]] for part in kinds}
+        names = listed[own] or sorted(set(words[own]))
+    position = {text: number for number, text in enumerate(names or ())}
+    numbers = {part: [position.get(word, word) for word in words[part]] for part in kinds}
+    for number in (number for part in kinds for number in numbers[part]):
+        if isinstance(number, str):
+            raise unknown_class(name, f"class {number!r}")
+    return names, numbers
+
+
+def _named(value: int | str, names: list[str]) -> int | str:
+    """The name of a class that has one."""
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
 
 
 def _pictures(split: Any, column: str, labels: list[int], where: str) -> list[Picture]:
@@ -220,7 +249,7 @@ def _pictures(split: Any, column: str, labels: list[int], where: str) -> list[Pi
 
     def read(row: int) -> tuple[Image.Image, int]:
         value = encoded[row][column]
-        if not value:
+        if not value or not (value["bytes"] or value["path"]):
             raise ValueError("no image")
         with Image.open(BytesIO(value["bytes"]) if value["bytes"] else value["path"]) as image:
             image.load()

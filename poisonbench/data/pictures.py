@@ -1,14 +1,13 @@
 """Pictures, of files or of other libraries, as splits of images of one size.
 
 Colour  all images are grey if every picture is, else RGB; transparency and EXIF orientation are
-        ignored
+        ignored. Images that are arrays have the channels that they come with
 Size    without a size, all pictures must have the same; with one, the largest part of that shape is
         cut from each picture's middle and scaled to it (Pillow's ``ImageOps.fit``, bicubic)
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +21,8 @@ from poisonbench.data.splits import RawData, Split
 #: Width and height.
 Size = tuple[int, int]
 
-#: What Pillow raises for files that are not images, or are cut short.
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+#: Pillow's modes of pictures without colour, of one bit or of eight, transparent or not.
+_GREY_MODES = ("1", "L", "LA")
 
 
 @dataclass(frozen=True)
@@ -49,14 +48,18 @@ def decode(parts: Sequence[Sequence[Picture]], name: str, size: Size | None) -> 
     """A split of each part's pictures; colour and size are those of all parts together.
 
     Args:
-        parts: none is empty.
+        parts: each part's pictures.
         name: of the data set as the user writes it, for errors.
         size: what pictures are cut and scaled to; they must all have one size without it.
 
     Raises:
-        ArtefactError: a picture cannot be read as an image of 8 bits a channel, or they differ in
-            size.
+        ArtefactError: a picture cannot be read as an image of 8 bits a channel, they differ in
+            size, or a part has none.
     """
+    if not all(parts):
+        raise ArtefactError(
+            f"{name}: expected images in each split, got none in one of them; add some"
+        )
     first = ""
     is_grey = True
     decoded: list[tuple[NDArray[np.uint8], NDArray[np.int64]]] = []
@@ -90,12 +93,19 @@ def decode(parts: Sequence[Sequence[Picture]], name: str, size: Size | None) -> 
 def scaled(raw: RawData, name: str, size: Size) -> RawData:
     """A data set with all its images cut and scaled to a size."""
     splits = [raw.train, raw.test, *([raw.validation] if raw.validation is not None else [])]
-    parts = [
-        [Picture(f"{name}, image {row}", partial(_of_row, split, row)) for row in range(len(split))]
+    train, test, *validation = (
+        Split(torch.from_numpy(_fitted_channels(split.images.numpy(), size)), split.labels)
         for split in splits
-    ]
-    train, test, *validation = decode(parts, name, size)
+    )
     return RawData(train, test, raw.class_names, validation[0] if validation else None)
+
+
+def unknown_class(name: str, got: str) -> ArtefactError:
+    """What to raise where a data set's test images are of a class that train lacks."""
+    return ArtefactError(
+        f"{name}: expected test images of the classes of train, got {got}, which no training "
+        "image has; add training images of it or leave these out"
+    )
 
 
 def numbered(name: str, train: Split, test: Split, names: Sequence[str] | None = None) -> RawData:
@@ -113,10 +123,11 @@ def numbered(name: str, train: Split, test: Split, names: Sequence[str] | None =
     present = torch.unique(train.labels)
     unknown = test.labels[~torch.isin(test.labels, present)]
     if len(unknown):
-        raise ArtefactError(
-            f"{name}: expected test images of the classes of train, got label {int(unknown[0])}, "
-            "which no training image has; add training images of it or leave these out"
-        )
+        label = int(unknown[0])
+        got = f"label {label}"
+        if names is not None and 0 <= label < len(names):
+            got = f"class {names[label]!r}"
+        raise unknown_class(name, got)
     values = present.tolist()
     if names is not None and not 0 <= values[0] <= values[-1] < len(names):
         raise ArtefactError(
@@ -130,12 +141,16 @@ def numbered(name: str, train: Split, test: Split, names: Sequence[str] | None =
     return RawData(splits[0], splits[1], class_names)
 
 
-def _of_row(split: Split, row: int) -> tuple[Image.Image, int]:
-    pixels = split.images[row].permute(1, 2, 0).numpy()
-    image = Image.fromarray(
-        np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    )
-    return image, int(split.labels[row])
+def _fitted_channels(images: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """Images (N, C, H, W) at a size, each channel by itself: Pillow has no pictures of any C."""
+    fitted = np.empty((*images.shape[:2], size[1], size[0]), np.uint8)
+    for position in np.ndindex(*images.shape[:2]):
+        fitted[position] = _fitted(Image.fromarray(images[position]), size)
+    return fitted
+
+
+def _fitted(image: Image.Image, size: Size) -> Image.Image:
+    return image if image.size == size else ImageOps.fit(image, size, Image.Resampling.BICUBIC)
 
 
 def _read(picture: Picture, size: Size | None) -> tuple[NDArray[np.uint8], int]:
@@ -147,11 +162,13 @@ def _read(picture: Picture, size: Size | None) -> tuple[NDArray[np.uint8], int]:
                 f"{picture.where}: expected an image of 8 bits a channel, got Pillow mode "
                 f"{image.mode}; convert it to 8 bits"
             )
-        image = image.convert("L" if image.mode in ("1", "L") else "RGB")
-        if size is not None and image.size != size:
-            image = ImageOps.fit(image, size, Image.Resampling.BICUBIC)
-        return np.asarray(image), label
-    except BROKEN as error:
+        # Either drops transparency, and leaves the colours beneath.
+        image = image.convert("L" if image.mode in _GREY_MODES else "RGB")
+        return np.asarray(image if size is None else _fitted(image, size)), label
+    except ArtefactError:
+        raise
+    # Damaged pictures raise nearly anything.
+    except Exception as error:
         raise ArtefactError(
             f"{picture.where}: expected a readable image, got: {one_line(error)}; replace or "
             "delete the file"

@@ -56,12 +56,14 @@ class Poison:
     pattern: Tensor | None = None
 
     def __post_init__(self) -> None:
-        size, card = len(self.images), self.card
+        card = self.card
+        # Of tensors without a size there is none, which fits no images.
+        size = tuple(self.images.shape[:1])
         for name, dtype, shape in (
-            ("indices", torch.int64, (size,)),
-            ("images", torch.uint8, (size, *card.dataset.image_shape)),
-            ("sources", torch.uint8, (size,)),
-            ("labels", torch.int64, (size,)),
+            ("indices", torch.int64, size),
+            ("images", torch.uint8, (*size, *card.dataset.image_shape)),
+            ("sources", torch.uint8, size),
+            ("labels", torch.int64, size),
             ("pattern", torch.float32, card.dataset.image_shape),
         ):
             tensor = getattr(self, name)
@@ -73,7 +75,7 @@ class Poison:
                     f"got {tuple(tensor.shape)} {tensor.dtype}"
                 )
         _check_rows(self.indices, card.dataset.train_size)
-        if size and int(self.sources.max()) >= len(card.attacks):
+        if len(self) and int(self.sources.max()) >= len(card.attacks):
             raise ArtefactError(
                 f"expected sources among {len(card.attacks)} attacks, "
                 f"got number {int(self.sources.max())}"

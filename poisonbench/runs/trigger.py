@@ -151,14 +151,27 @@ def rebuilt_test(dataset: Dataset, poison: Poison) -> Split | None:
     """The triggered test images that a poison's card describes; None of a poison without a trigger.
 
     Raises:
-        ArtefactError: they are not those that the card has the digest of.
-        UsageError: the attack is not installed, or has other settings.
+        ArtefactError: they are not those that the card has the digest of, or the attack has other
+            settings than the card.
+        UsageError: the attack is not installed.
     """
     if poison.trigger is None:
         return None
     spec = poison.card.spec
     assert isinstance(spec, CraftSpec)
     entry = find("an attack", attacks(), spec.attack)
+    try:
+        return _rebuilt(dataset, poison, poison.trigger, spec, entry)
+    except UsageError as error:
+        raise ArtefactError(
+            f"{poison.path}: expected a card with settings that {entry.name} takes on "
+            f"{dataset.name}, got others: {error}; delete it and craft it again"
+        ) from None
+
+
+def _rebuilt(
+    dataset: Dataset, poison: Poison, trigger: Trigger, spec: CraftSpec, entry: AttackEntry
+) -> Split:
     own = {name: _setting(value) for name, value in spec.config.items()}
     settings = read_settings(entry, dataset, "paper", own)
     if not entry.has_trigger:
@@ -172,10 +185,10 @@ def rebuilt_test(dataset: Dataset, poison: Poison) -> Split | None:
         )
     test = triggered_test(dataset, settings, spec, poison.pattern)
     rebuilt = trigger_of(settings, test)
-    if rebuilt != poison.trigger:
+    if rebuilt != trigger:
         raise ArtefactError(
             f"{poison.path}: expected triggered test images with digest "
-            f"{poison.trigger.test_digest[:16]}, as the card states, got {rebuilt.test_digest[:16]}"
+            f"{trigger.test_digest[:16]}, as the card states, got {rebuilt.test_digest[:16]}"
             f" from version {settings.module.VERSION} of {entry.name} by the card's settings; "
             "delete it and craft it again"
         )

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from helpers.command_line import cli, done, last_line, refused
+from poisonbench.core.canonical import canonical_json
 from poisonbench.data.artefacts import CARD_NAME, FILE_NAME
+from poisonbench.specs import seal_of
 
 
 def cut(folder):
@@ -63,6 +65,101 @@ def test_damaged_artefact(change, fragment, artefact, tiny, tmp_path, results):
     words = ("--dataset", tiny, "--poison", poison, "--epochs", "1")
     assert fragment in refused(65, results, "defend", "--method", "none", *words)
     assert fragment in refused(65, results, "inspect", poison)
+
+
+def seal_anew(folder, changes):
+    """Change fields of the card by their dotted names, without which the seal would not fit."""
+    from safetensors.torch import load_file, save_file
+
+    card = json.loads((folder / CARD_NAME).read_text())
+    for name, value in changes.items():
+        *outer, last = name.split(".")
+        part = card
+        for step in outer:
+            part = part[step]
+        part[last] = value
+        if value is None:
+            del part[last]
+    card["seal"] = seal_of(card)
+    (folder / CARD_NAME).write_text(json.dumps(card))
+    file = folder / FILE_NAME
+    save_file(load_file(file), file, metadata={"card": canonical_json(card)})
+
+
+TARGET = {
+    "kind": "targeted",
+    "target": 3,
+    "target_class": 3,
+    "intended_class": 7,
+    "poison_class": 7,
+    "scenario": "scratch",
+    "targets": "given",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fragment"),
+    [
+        ({"dataset.num_classes": 10}, "expected a poison of 4 classes and 270 training images"),
+        ({"dataset.num_classes": 10, "goal": TARGET}, "got one of 10 classes and 270"),
+        ({"dataset.train_size": 10**6}, "got one of 4 classes and 1000000"),
+        ({"epsilon": 1e308}, "expected an epsilon in [0, 1]"),
+        ({"epsilon": 2.0, "levels": 510}, "expected an epsilon in [0, 1]"),
+        (
+            {"norm": "l2", "epsilon": 99.0, "levels": None},
+            "expected the changes that were measured",
+        ),
+        (
+            {"norm": "l0", "epsilon": 256.0, "levels": None},
+            "expected the changes that were measured",
+        ),
+        ({"measured.max_abs_levels": 1}, "expected the changes that were measured"),
+        ({"measured.mean_abs_levels": 0.25}, "expected the changes that were measured"),
+        ({"measured.max_l2": 3.5}, "expected the changes that were measured"),
+        ({"changed_labels": 3}, "expected 3 changed labels"),
+    ],
+)
+def test_a_card_that_was_sealed_anew_with_fields_that_do_not_agree(
+    changes, fragment, artefact, tiny, tmp_path, results
+):
+    poison = tmp_path / "poison"
+    shutil.copytree(artefact, poison)
+    seal_anew(poison, changes)
+    words = ("--dataset", tiny, "--poison", poison, "--epochs", "1")
+    assert fragment in refused(65, results, "inspect", poison)
+    assert fragment in refused(65, results, "defend", "--method", "none", *words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fragment"),
+    [
+        ({"spec.config.size": -1}, "got others: badnets: size: expected at least 1"),
+        ({"spec.config.size": "wide"}, "got others: --size: expected"),
+        ({"spec.config.colour": 3}, "got others: "),
+    ],
+)
+def test_settings_of_a_trigger_that_its_attack_does_not_take(
+    changes, fragment, tiny, tmp_path, results
+):
+    words = ("--dataset", tiny, "--results", tmp_path / "made", "--rho", "0.1")
+    poison = Path(done("craft", "--attack", "badnets", *words).out.strip())
+    seal_anew(poison, changes)
+    words = ("--dataset", tiny, "--poison", poison, "--epochs", "1")
+    message = last_line(65, results, "defend", "--method", "none", *words)
+    assert f"{poison}: expected a card with settings that badnets takes on {tiny}" in message
+    assert fragment in message
+
+
+def test_an_artefact_whose_images_are_no_list_of_images(artefact, tmp_path, results):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    file = tmp_path / FILE_NAME
+    card = {"card": canonical_json(json.loads((artefact / CARD_NAME).read_text()))}
+    for name in ("images", "indices", "sources"):
+        tensors = load_file(artefact / FILE_NAME)
+        save_file(tensors | {name: torch.tensor(1, dtype=tensors[name].dtype)}, file, card)
+        assert "of shape" in refused(65, results, "inspect", file)
 
 
 def test_artefact_that_is_not_there(tiny, tmp_path, results):

@@ -113,8 +113,105 @@ def test_withheld_test_labels_give_way_to_validation(hf, tmp_path):
     assert len(load_dataset(f"hf:{tmp_path / 'a'}", NOWHERE, 0).test) == 12
     del splits["validation"]
     hf.DatasetDict(splits).save_to_disk(tmp_path / "b")
-    with pytest.raises(ArtefactError, match="expected labels in test, got -1 for every image"):
+    with pytest.raises(ArtefactError, match="expected labelled images in test, got none, or -1"):
         load_dataset(f"hf:{tmp_path / 'b'}", NOWHERE, 0)
+
+
+NAMES = ("ant", "bee", "cat", "dog")
+
+
+@pytest.mark.parametrize("form", ["parquet", "save_to_disk"])
+@pytest.mark.parametrize("order", [NAMES, NAMES[::-1], ("cat", "eel", "ant", "dog", "bee", "fly")])
+def test_a_label_of_the_test_split_is_the_class_of_its_own_name(hf, tmp_path, form, order):
+    """Whatever number each split gives a class: an image of a cat is one of train's class cat."""
+    columns = rows(8, values=[order.index(name) for name in NAMES])
+    kinds = hf.Features({"image": hf.Image(), "label": hf.ClassLabel(names=list(order))})
+    splits = {"train": table(hf, 40), "test": hf.Dataset.from_dict(columns, features=kinds)}
+    if form == "parquet":
+        for part, one in splits.items():
+            one.to_parquet(tmp_path / f"{part}.parquet")
+    else:
+        hf.DatasetDict(splits).save_to_disk(tmp_path)
+    dataset = load_dataset(f"hf:{tmp_path}", NOWHERE, 0)
+    assert dataset.class_names == NAMES
+    assert dataset.test.labels.tolist() == [0, 1, 2, 3] * 2
+
+
+@pytest.mark.parametrize("with_text", ["train", "test"])
+def test_text_in_one_split_and_class_labels_in_the_other(hf, tmp_path, with_text):
+    """The names are listed as dog, cat, bee, ant where they are class labels."""
+    for part, count in (("train", 40), ("test", 8)):
+        if part == with_text:
+            one = hf.Dataset.from_dict(rows(count, values=NAMES))
+        else:
+            one = table(hf, count, names=NAMES[::-1], values=(3, 2, 1, 0))
+        one.to_parquet(tmp_path / f"{part}.parquet")
+    dataset = load_dataset(f"hf:{tmp_path}", NOWHERE, 0)
+    assert sorted(dataset.class_names) == list(NAMES)
+    assert [dataset.class_names[label] for label in dataset.test.labels] == list(NAMES) * 2
+
+
+def test_a_test_class_that_train_lacks_is_named(hf, tmp_path):
+    table(hf, 40).to_parquet(tmp_path / "train.parquet")
+    others = {
+        "class 'eel', which": table(hf, 8, names=("ant", "bee", "cat", "eel")),
+        "class 'fly', which": hf.Dataset.from_dict(rows(8, values=("ant", "bee", "cat", "fly"))),
+        "label 9, which": table(hf, 8).cast_column("label", _whole()).map(_nine),
+    }
+    for got, test in others.items():
+        test.to_parquet(tmp_path / "test.parquet")
+        message = f"expected test images of the classes of train, got {got} no training image has"
+        with pytest.raises(ArtefactError, match=message):
+            load_dataset(f"hf:{tmp_path}", NOWHERE, 0)
+    table(hf, 40, classes=3).to_parquet(tmp_path / "train.parquet")
+    table(hf, 8).to_parquet(tmp_path / "test.parquet")
+    with pytest.raises(ArtefactError, match="got class 'dog', which no training image has"):
+        load_dataset(f"hf:{tmp_path}", NOWHERE, 0)
+
+
+def _nine(row):
+    return row | {"label": 9}
+
+
+@pytest.mark.parametrize(
+    ("counts", "part"),
+    [((0,), "train"), ((0, 8), "train"), ((40, 0), "test"), ((0, 0), "train")],
+)
+@pytest.mark.parametrize("form", ["typed", "plain"])
+def test_splits_without_rows_are_named(hf, tmp_path, counts, part, form):
+    for name, count in zip(("train", "test"), counts, strict=False):
+        # Without types and rows, columns are of no kind.
+        one = hf.Dataset.from_dict(rows(count))
+        if form == "typed":
+            one = table(hf, 40).select(range(count))
+        one.to_parquet(tmp_path / f"{name}.parquet")
+    with pytest.raises(ArtefactError, match=f"expected labelled images in {part}, got none"):
+        load_dataset(f"hf:{tmp_path}", NOWHERE, 0)
+
+
+def test_a_test_split_without_rows_gives_way_to_validation(hf, tmp_path):
+    for part, count in (("train", 40), ("validation", 12), ("test", 0)):
+        table(hf, 40).select(range(count)).to_parquet(tmp_path / f"{part}.parquet")
+    assert len(load_dataset(f"hf:{tmp_path}", NOWHERE, 0).test) == 12
+
+
+@pytest.mark.parametrize("value", [{"bytes": None, "path": None}, {"bytes": b"", "path": ""}, None])
+def test_an_image_of_nothing_is_named_by_its_row(hf, tmp_path, value):
+    columns = rows(40)
+    columns["image"][7] = value
+    hf.Dataset.from_dict(columns).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(ArtefactError, match=r"train, image 7: expected a readable image, got: no"):
+        load_dataset(f"hf:{tmp_path}", NOWHERE, 0)
+
+
+def test_a_label_beyond_64_bits_is_refused(hf, tmp_path):
+    from pyarrow import array, parquet, table
+
+    columns = rows(40)
+    columns["label"] = array([2**64 - 1, 0, 1, 2] * 10, "uint64")
+    parquet.write_table(table(columns), tmp_path / "train.parquet")
+    with pytest.raises(ArtefactError, match="expected a class"):
+        load_dataset(f"hf:{tmp_path}", NOWHERE, 0)
 
 
 def test_fine_labels_are_taken_and_other_columns_left(hf, tmp_path):

@@ -1,5 +1,7 @@
 """Data sets of one's own: npz files and folders of images, and every bad input."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.data_files import NOWHERE, arrays, pixels, write_folder, write_image, write_npz
+from helpers.handed_on import rezip
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.data.sources import describe, load_dataset
 from poisonbench.data.splits import hold_out
@@ -106,6 +109,68 @@ def test_npz_that_is_absent_or_something_else(tmp_path):
     with path.open("wb") as file:
         np.save(file, pixels(3, 4, 4))
     with pytest.raises(ArtefactError, match="got a single array"):
+        load_dataset(f"npz:{path}", NOWHERE, 0)
+
+
+def npy(header, data=b""):
+    """The bytes of an array with a header that its writer would not write."""
+    text = header.encode("latin1") + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+
+
+def described(kind="'|u1'", order="False", shape="(60,)"):
+    return f"{{'descr': {kind}, 'fortran_order': {order}, 'shape': {shape}, }}"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"no array",
+        b"\x93NUMPY\x01\x00",
+        npy(""),
+        npy("("),
+        npy("(" * 3000),
+        npy("-" * 5000 + "1"),
+        npy("{[]: 3}"),
+        npy(described(), bytes(7)),
+        npy(described(kind="','"), bytes(60)),
+        npy(described(kind="3"), bytes(60)),
+        npy(described(kind="'O'"), b"\x80\x04]."),
+        npy(described(kind="'<U0'")),
+        npy(described(kind="'|V0'")),
+        npy(described(kind="'<f8'"), bytes(480)),
+        npy(described(kind="'<M8[s]'"), bytes(480)),
+        npy(described(kind="[('a', '<i4')]"), bytes(240)),
+        npy(described(kind="('<i4', 3)"), bytes(720)),
+        npy(described(order="3"), bytes(60)),
+        npy(described(shape="(True,)"), bytes(60)),
+        npy(described(shape="(-1,)"), bytes(60)),
+        npy(described(shape="(10**9,)"), bytes(60)),
+        npy(described(shape=f"({10**12},)"), bytes(60)),
+        npy(described(shape=f"({10**20},)"), bytes(60)),
+    ],
+)
+@pytest.mark.parametrize("key", ["x_train", "y_test"])
+def test_a_damaged_array_within_an_npz_is_refused(tmp_path, key, data):
+    """The archive itself is sound."""
+    path = tmp_path / "a.npz"
+    write_npz(path)
+    rezip(path, lambda files: files.update({f"{key}.npy": data}))
+    with pytest.raises(ArtefactError, match=re.escape(str(path))):
+        load_dataset(f"npz:{path}", NOWHERE, 0)
+
+
+@pytest.mark.parametrize("position", [4, 8])
+def test_an_archive_of_a_later_version_or_another_compression_is_refused(tmp_path, position):
+    """What zipfile does not know it says in another way than what is damaged."""
+    path = tmp_path / "a.npz"
+    write_npz(path)
+    data = bytearray(path.read_bytes())
+    for start, shift in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        data[data.index(start) + position + shift] = 99
+    path.write_bytes(data)
+    with pytest.raises(ArtefactError, match=r"expected a \.npz file with the arrays x_train"):
         load_dataset(f"npz:{path}", NOWHERE, 0)
 
 

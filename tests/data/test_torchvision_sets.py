@@ -19,8 +19,9 @@ from helpers.data_files import (
 )
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.data.names import split_pixels, split_size
+from poisonbench.data.pictures import scaled
 from poisonbench.data.sources import describe, load_dataset
-from poisonbench.data.splits import Split, hold_out_fifth
+from poisonbench.data.splits import RawData, Split, hold_out_fifth
 from poisonbench.data.torchvision_sets import PARTS
 
 # torchvision:NAME
@@ -180,6 +181,51 @@ def test_arrays_are_scaled_in_the_same_way(tmp_path, shape):
     assert torch.equal(dataset.train.labels, whole.train.labels)
     assert load_dataset(f"{name}@8x8", NOWHERE, 0).digest == whole.digest
     assert dataset.image_shape[0] == (1 if len(shape) == 2 else 3)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_arrays_keep_their_channels_when_they_are_scaled(channels):
+    """Each is scaled by itself: none becomes another's, and none is taken for transparency."""
+    train, test = (
+        Split(torch.from_numpy(pixels(count, channels, 8, 10, seed=count)), torch.arange(count))
+        for count in (4, 3)
+    )
+    small = scaled(RawData(train, test), "mine@5x6", (5, 6))
+    for before, after in ((train, small.train), (test, small.test)):
+        assert after.images.shape == (len(before), channels, 6, 5)
+        assert torch.equal(after.labels, before.labels)
+        for image, whole in zip(after.images.numpy(), before.images.numpy(), strict=True):
+            for ours, channel in zip(image, whole, strict=True):
+                one = ImageOps.fit(Image.fromarray(channel), (5, 6), Image.Resampling.BICUBIC)
+                assert np.array_equal(ours, np.asarray(one))
+    same = scaled(RawData(train, test), "mine@10x8", (10, 8))
+    assert torch.equal(same.train.images, train.images)
+
+
+def test_arrays_without_images_are_refused_with_a_size_as_without(tmp_path):
+    empty = {"x_test": pixels(0, 8, 8), "y_test": np.zeros(0, np.int64)}
+    name = write_npz(tmp_path / "a.npz", **empty)
+    for asked in (name, f"{name}@4x4"):
+        with pytest.raises(ArtefactError, match="expected images in the test split, got none"):
+            load_dataset(asked, NOWHERE, 0)
+
+
+@pytest.mark.parametrize("size", ["", "@4x3"])
+@pytest.mark.parametrize(("mode", "channels"), [("LA", 1), ("L", 1), ("RGBA", 3), ("RGB", 3)])
+def test_transparency_is_ignored_with_a_size_as_without(tmp_path, mode, channels, size):
+    """Opaque or transparent in places, the images are the same, and grey ones stay grey."""
+    plain, seen_through = tmp_path / "plain", tmp_path / "seen-through"
+    name = write_folder(plain, mode=mode[: len(mode) - ("A" in mode)])
+    for path in plain.rglob("*.png"):
+        image = Image.open(path).convert(mode)
+        if "A" in mode:
+            image.putalpha(Image.fromarray(pixels(5, 6, seed=99)))
+        target = seen_through / path.relative_to(plain)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        image.save(target)
+    dataset = load_dataset(f"folder:{seen_through}{size}", NOWHERE, 0)
+    assert dataset.image_shape[0] == channels
+    assert dataset.digest == load_dataset(f"{name}{size}", NOWHERE, 0).digest
 
 
 def test_part_of_a_scaled_set(tmp_path):

@@ -29,6 +29,7 @@ from helpers.handed_on import (
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.seeds import Seeds
 from poisonbench.data.artefacts import read_poison
+from poisonbench.data.exchange import COLUMNS
 from poisonbench.data.sources import load_dataset
 from poisonbench.models import build_model
 from poisonbench.results.records import Bits
@@ -114,6 +115,25 @@ def damage_line(column, value):
     return change
 
 
+def damage_table(change):
+    """Change the table's text."""
+
+    def damage(folder):
+        path = folder / "metadata.csv"
+        path.write_bytes(change(path.read_bytes()))
+
+    return damage
+
+
+def drop_column(column):
+    def change(table):
+        lines = [line.split(b",") for line in table.splitlines()]
+        at = lines[0].index(column)
+        return b"\n".join(b",".join([*line[:at], *line[at + 1 :]]) for line in lines)
+
+    return damage_table(change)
+
+
 def damage_card(folder):
     path = folder / "card.json"
     path.write_text(path.read_text().replace('"num_poisons": ', '"num_poisons": 1'))
@@ -136,7 +156,7 @@ def blow_up(folder):
         (damage_pixel, "expected tensors with digest"),
         (damage_line("label", "3"), "expected the labels of the data set's own images"),
         (damage_line("row", "1"), "expected strictly increasing indices"),
-        (damage_line("row", "one"), "expected a poison in form imagefolder"),
+        (damage_line("row", "one"), "got row 'one' and label"),
         (damage_line("source", "pgd"), "expected sources among"),
         (damage_line("file_name", "../../secret.png"), "which leads out"),
         (damage_line("file_name", "/etc/passwd"), "which leads out"),
@@ -145,6 +165,20 @@ def blow_up(folder):
         (blow_up, "of 16 x 16 in mode L"),
         (lambda folder: (folder / "metadata.csv").unlink(), "expected the file metadata.csv"),
         (lambda folder: (folder / "card.json").write_text("["), "expected a poison in form"),
+        *((drop_column(name.encode()), f"lines with {', '.join(COLUMNS)}") for name in COLUMNS),
+        (damage_table(lambda table: b""), "lines with file_name, row"),
+        (damage_table(lambda table: table[:200]), "lines with file_name, row"),
+        (damage_table(lambda table: table + b"only.png,3\n"), "lines with file_name, row"),
+        (damage_table(lambda table: _line_two(table, 2)), "in line 2 of metadata.csv, got 2"),
+        (damage_table(lambda table: _line_two(table, 9)), "in line 2 of metadata.csv, got 9"),
+        (damage_table(lambda table: table.replace(b"durp", b"d\xffrp", 1)), "can't decode byte"),
+        (damage_table(lambda table: table + b"\0" * 9), "lines with file_name, row"),
+        (damage_line("file_name", "images/none.png"), "expected the file images/none.png"),
+        (damage_line("file_name", "a\0b"), "expected a poison in form imagefolder"),
+        (damage_line("file_name", "x" * 300), "expected a poison in form imagefolder"),
+        (damage_line("label", ""), "got row '0' and label '' in line 2 of metadata.csv"),
+        (damage_line("row", str(2**63)), f"got row '{2**63}'"),
+        (damage_line("class", "x" * 200_000), "field larger than field limit"),
     ],
 )
 def test_an_edited_or_hostile_folder_is_refused(place, tmp_path, change, text):
@@ -153,6 +187,13 @@ def test_an_edited_or_hostile_folder_is_refused(place, tmp_path, change, text):
     got = refused(65, tmp_path / "other", "import", folder, "--format", "imagefolder")
     assert text in got, got
     assert "anew" in got
+
+
+def _line_two(table, fields):
+    """The table with so many fields in its second line."""
+    head, first, *rest = table.split(b"\n")
+    parts = [*first.split(b","), *[b"more"] * fields][:fields]
+    return b"\n".join([head, b",".join(parts), *rest])
 
 
 def array_of(value):
@@ -169,6 +210,10 @@ def array_of(value):
         ("card.npy", array_of(np.array([print], dtype=object)), "expected card of shape"),
         ("../evil.npy", b"", "expected at most 5 files"),
         ("rows.npy", None, "got '../rows.npy'"),
+        ("rows.npy", b"", "expected a poison in form npz"),
+        ("rows.npy", b"\x93NUMPY\x01\x00\x88\x13" + b"-" * 5000, "expected a poison in form npz"),
+        ("rows.npy", b"\x93NUMPY\x01\x00\x02\x00([", "expected a poison in form npz"),
+        ("card.npy", array_of(np.array("\ud800")), "expected a poison in form npz"),
     ],
 )
 def test_hostile_arrays_are_refused_before_they_are_made(place, tmp_path, name, data, text):
