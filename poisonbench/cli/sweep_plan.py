@@ -195,8 +195,12 @@ def _check_options(options: _PlanOptions) -> None:
         clashing = {**named, **choosing, "--for-claims": options.for_claims or None}
     given = [flag for flag, value in clashing.items() if value not in (None, "")]
     if given:
-        first = "--for-claims" if options.lines is None else "--lines"
-        raise UsageError(f"expected {first} without {', '.join(given)}; leave one of them out")
+        first, reason = "--lines", "which names its runs itself"
+        if options.lines is None:
+            first, reason = "--for-claims", "as a claim needs all the runs that it compares"
+        raise UsageError(
+            f"expected {first} without {', '.join(given)}, {reason}; leave one of them out"
+        )
 
 
 class _LeftOut:

@@ -197,7 +197,7 @@ def test_a_plan_for_claims_says_what_it_costs_before_it_is_made(results, tmp_pat
     ("words", "message"),
     [
         (("--methods", "hint"), "a claim needs all the runs that it compares"),
-        (("--lines", "-"), "without --lines and --methods"),
+        (("--lines", "-"), "expected --lines without --for-claims"),
         (("--table", "4"), "a table with declared claims, got 4; there are some of 2 (cifar10)"),
         (("--table", "5", "--dataset", "mnist"), "got 5 on mnist"),
     ],
