@@ -71,12 +71,15 @@ class Work:
         passes: through networks.
         pretraining: of a network that the method pretrains in a way of its own, beyond plain
             training.
+        copies: of the run's network, trained for the defense, with a name of what each is trained
+            on; other defenses of the trial on the same poison share them.
         surrogates: the attacker's networks that are trained, as (number, epochs).
         memory: bytes that are held beside the largest pass.
     """
 
     passes: tuple[Passes, ...] = ()
     pretraining: tuple[Passes, ...] = ()
+    copies: tuple[tuple[str, Passes], ...] = ()
     surrogates: tuple[tuple[int, int], ...] = ()
     memory: float = 0
 

@@ -3,9 +3,9 @@
 A method says by ``work`` (:mod:`poisonbench.core.work`) which images pass which network, and
 :mod:`poisonbench.runs.pass_costs` what a pass costs. A network or a poison that several jobs share,
 by what determines it, counts at the first: an attacker's surrogates, what scenarios pretrain, the
-controls of easy targets. Left out is what no network does: EPIC's selection, the filters' rules,
-JPEG, reading and writing files. What a defense saves by dropping images or by stopping early is not
-known before, so there an estimate is an upper bound.
+copies that filters look at, the controls of easy targets. Left out is what no network does: EPIC's
+selection, the filters' rules, JPEG, reading and writing files. What a defense saves by dropping
+images or by stopping early is not known before, so there an estimate is an upper bound.
 """
 
 from collections.abc import Callable, Hashable, Iterable
@@ -30,7 +30,7 @@ from poisonbench.runs.hardware import OVERHEAD, Accelerator
 from poisonbench.runs.method_settings import Settings
 from poisonbench.runs.pass_costs import PassCount, count_pass, time_pass
 from poisonbench.runs.poison import resolve_crafting
-from poisonbench.specs import CraftSpec, ModelSpec
+from poisonbench.specs import CraftSpec, ModelSpec, RunSpec
 from poisonbench.training.recipe import Recipe
 
 #: Images in a pass of a frozen network on an accelerator, without and with gradients, and on a CPU.
@@ -109,10 +109,9 @@ class Estimator:
         evaluation = Passes(kind="forward", images=looks + 2 * len(dataset.test))
         if is_transfer:
             train = replace(train, kind="forward")
-        passes, method = (
-            (train, evaluation, *work.passes),
-            f"{run.spec.method} {run.settings.config}",
-        )
+        copies = (part for name, part in work.copies if self._is_first(_copy_of(run, name)))
+        passes = (train, evaluation, *work.passes, *copies)
+        method = f"{run.spec.method} {run.settings.config}"
         tasks = [_Task(network, passes, work.memory, remarks, method)]
         if scenario != "scratch":
             own = run.settings.pretraining
@@ -168,7 +167,7 @@ class Estimator:
             if self._is_first(structs.replace(spec, after_epochs=[epochs]))
         ]
 
-    def _is_first(self, spec: ModelSpec | CraftSpec) -> bool:
+    def _is_first(self, spec: ModelSpec | CraftSpec | RunSpec) -> bool:
         """Whether no job before made what this determines."""
         name = spec_id(spec)
         is_new = name not in self._shared
@@ -255,6 +254,17 @@ class Estimator:
             size = min(size, 128)
             self._seconds[whole] = time_pass(part.kind, build, shape, size, part.precision)
         return self._seconds[whole] * part.images
+
+
+def _copy_of(run: ResolvedRun, images: str) -> RunSpec:
+    """What determines a copy of a run's network: the run but for its defense, and the images."""
+    poison = run.poison
+    made_of = {
+        "pools": sorted(pool.id for pool in poison.pools.values()),
+        "artefact": poison.artefact and poison.artefact.digest,
+        "images": images,
+    }
+    return structs.replace(run.spec, method="copy", version=0, config=made_of)
 
 
 def _transfer_rows(run: ResolvedRun) -> str:

@@ -223,11 +223,28 @@ def test_each_scenario_has_an_estimate(scenario, context):
         dataset=SMALL, poison=PoisonRequest(attacks=("bp",), targeting={"scenario": scenario})
     )
     poison = request.poison
-    victim = RunRequest(method="knn", dataset=SMALL, poison=poison)
+    victim = RunRequest(method="none", dataset=SMALL, poison=poison)
     estimator = Estimator(context)
     first, second = estimator.of(victim), estimator.of(victim)
     # What is pretrained is kept.
     assert (first.flops > second.flops > 0) is (scenario != "scratch")
+
+
+@pytest.mark.parametrize(
+    ("other", "is_shared"),
+    [
+        (run("l2", "durp"), True),
+        (replace(run("l2", "durp"), trial=1), False),
+        (run("l2", "durp", epochs=3), False),
+        (run("l2", "pgd"), False),
+        (run("l2", "durp", features_from="clean"), False),
+    ],
+)
+def test_a_copy_is_shared_by_the_filters_of_a_trial(other, is_shared, context):
+    alone = Estimator(context).of(other)
+    estimator = Estimator(context)
+    estimator.of(run("knn", "durp"))
+    assert (estimator.of(other).flops < alone.flops) is is_shared
 
 
 def test_a_method_that_says_nothing_costs_plain_training_and_says_so(context, monkeypatch):

@@ -112,19 +112,17 @@ class FeatureFilter(Defense):
 
 def feature_work(config: FilterConfig, recipe: Recipe, sizes: Sizes) -> Work:
     """The copy's training, where there is one, and a pass for features; the rule is not counted."""
-    passes = [Passes(kind="forward", images=sizes.images)]
-    if sizes.scenario != "transfer" and config.features_from != "start":
-        images = sizes.images if config.features_from == "poisoned" else sizes.validation
-        training = recipe.epochs * images
-        passes.append(
-            Passes(
-                kind="training",
-                images=training,
-                batch=recipe.batch_size,
-                precision=recipe.precision,
-            )
-        )
-    return Work(passes=tuple(passes))
+    looks = (Passes(kind="forward", images=sizes.images),)
+    if sizes.scenario == "transfer" or config.features_from == "start":
+        return Work(passes=looks)
+    images = sizes.images if config.features_from == "poisoned" else sizes.validation
+    training = Passes(
+        kind="training",
+        images=recipe.epochs * images,
+        batch=recipe.batch_size,
+        precision=recipe.precision,
+    )
+    return Work(passes=looks, copies=((config.features_from, training),))
 
 
 def keep_lowest(scores: Tensor, labels: Tensor, share: float) -> Tensor:
