@@ -79,7 +79,8 @@ def right_by_batch_statistics(
 
     A diagnostic: what a poison did to the running statistics alone does not show here. No label
     enters a prediction; labels only spread the classes evenly over the batches, whose order in a
-    class the generator draws. None for a network without batch norm.
+    class the generator draws. None for a network without batch norm, and for a single image of
+    which it takes no statistics.
     """
     copied = copy.deepcopy(model).eval()
     norms = norms_of(copied)
@@ -92,7 +93,13 @@ def right_by_batch_statistics(
     with torch.inference_mode():
         for rows in stratified_batches(split.labels.cpu(), generator):
             part = split.rows(rows.to(split.labels.device))
-            right[rows] = _right(copied(pixels_of(part.images)), part.labels)
+            try:
+                logits = copied(pixels_of(part.images))
+            except ValueError:
+                if len(split) > 1:
+                    raise
+                return None
+            right[rows] = _right(logits, part.labels)
     return right
 
 

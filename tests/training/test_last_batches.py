@@ -13,6 +13,7 @@ from poisonbench.defenses import at, atda, cutmix, mixup, ueraser
 from poisonbench.models.classifier import Classifier, initialise
 from poisonbench.models.norms import norms_of
 from poisonbench.training.checkpoint import Checkpoint
+from poisonbench.training.evaluation import right_by_batch_statistics
 from poisonbench.training.trainer import Trainer
 
 
@@ -105,6 +106,14 @@ def test_a_recalibration_by_one_image_is_refused_before_the_training():
     assert not seen.batches
     fit(settings=recipe(recalibrate=0.1))
     fit(model=plain_network(), settings=recipe(recalibrate=0.05))
+
+
+def test_a_single_test_image_has_no_statistics_where_batch_norm_takes_none():
+    images = split(2, seed=1), split(1, seed=1)
+    for network, is_known in ((pooled_network(), (True, False)), (plain_network(), (True, True))):
+        for one, known in zip(images, is_known, strict=True):
+            right = right_by_batch_statistics(network, one, torch.Generator().manual_seed(0))
+            assert (right is not None) == known
 
 
 DEFENSES = {
