@@ -3,7 +3,7 @@
 results/runs/<id>.json            run records; existence means done
 results/runs/<id>.failed.json     why a run could not finish (never averaged into a table)
 results/poisons/<id>/             poison.safetensors, card.json, preview.png
-results/crafting/<id>.json        what crafting a poison took
+results/crafting/<id>.json        what crafting a poison, or training a shared copy, took
 results/models/<id>.safetensors   trained surrogates and, on request, victims
 results/checkpoints/<id>/         state of runs in progress
 results/sweep/leases/<id>.lease   who is at work on a job of a plan
@@ -28,7 +28,7 @@ from poisonbench.specs import RunSpec
 
 
 class CraftingCost(msgspec.Struct, frozen=True):
-    """What crafting some poisons in one go took."""
+    """What crafting some poisons in one go took, or training a copy that runs share."""
 
     dataset: str
     attack: str
@@ -126,11 +126,19 @@ class Store:
 
     def crafting(self) -> list[CraftingCost]:
         """What crafting took, as far as it is known; no result depends on it."""
-        costs = []
-        for path in sorted((self.root / "crafting").glob("[!.]*.json")):
-            with suppress(OSError, ValueError):
-                costs.append(msgspec.json.decode(path.read_bytes(), type=CraftingCost))
-        return costs
+        paths = sorted((self.root / "crafting").glob("[!.]*.json"))
+        costs = (self.crafting_cost(path.stem) for path in paths)
+        return [cost for cost in costs if cost is not None]
+
+    def crafting_cost(self, made_id: str) -> CraftingCost | None:
+        """What crafting a poison or training a copy took; null if that is not known."""
+        with suppress(OSError, ValueError):
+            return msgspec.json.decode(self.crafting_path(made_id).read_bytes(), type=CraftingCost)
+        return None
+
+    def write_crafting_cost(self, made_id: str, cost: CraftingCost) -> None:
+        """Keep what crafting a poison or training a copy took."""
+        write_text(self.crafting_path(made_id), msgspec.json.encode(cost).decode() + "\n")
 
     def records(self, on_error: Callable[[ArtefactError], None]) -> list[RunRecord]:
         """Read every record, in order of id; unreadable ones go to ``on_error``."""

@@ -8,13 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import msgspec
 import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackCheckpoint
 from poisonbench.core.errors import DivergedError, InterruptedRunError, check_returned
-from poisonbench.core.files import write_text
 from poisonbench.data.budget import TOLERANCE, outside, overstep
 from poisonbench.data.splits import Dataset
 from poisonbench.results.store import CraftingCost
@@ -85,8 +83,7 @@ def crafting(
     if not checkpoint.is_continued:
         seconds = time.monotonic() - start
         cost = CraftingCost(dataset.name, name, len(generators), seconds)
-        text = msgspec.json.encode(cost).decode()
-        write_text(context.store.crafting_path(poison_id), text + "\n")
+        context.store.write_crafting_cost(poison_id, cost)
     checkpoint.file.discard()
 
 

@@ -1,26 +1,22 @@
 """Copies of a run's network that its defense trains, kept for the trial's other defenses.
 
 The filters that look at features train the same copy: by the run's recipe, on its images, in
-batches that do not name the defense. The first keeps it in ``models/``, with the seconds that it
-took, which a run that finds it there counts as its own: a defense costs what it costs alone.
+batches that do not name the defense. The first keeps it in ``models/``, and in ``crafting/`` what
+it took, which a run that finds it counts as its own: a defense costs what it costs alone.
 """
 
 from collections.abc import Callable
-
-import torch
 
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.files import publish_bytes
 from poisonbench.data.splits import Split, digest_tensors
 from poisonbench.models.classifier import Classifier
+from poisonbench.results.store import CraftingCost
 from poisonbench.runs.context import RunContext
 from poisonbench.runs.kept_models import model_bytes
 from poisonbench.runs.trained_models import cached_weights
 from poisonbench.specs import ModelSpec, RunSpec
 from poisonbench.training.state import CopyTraining, FitResult
-
-#: In a copy's file: float64, what training it took.
-SECONDS = "training.seconds"
 
 
 def shared_copies(context: RunContext, run: RunSpec) -> CopyTraining:
@@ -32,17 +28,19 @@ def shared_copies(context: RunContext, run: RunSpec) -> CopyTraining:
         spec = _spec(run, purpose, model, split)
         copy_id = spec_id(spec)
         path = context.store.model_path(copy_id)
-        weights = cached_weights(context, path, spec.kind)
-        if weights is None:
+        cost = context.store.crafting_cost(copy_id)
+        weights = cached_weights(context, path, spec.kind) if cost else None
+        if cost is None or weights is None:
             result = fit()
             state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-            took = torch.tensor(sum(result.seconds.values()), dtype=torch.float64)
-            publish_bytes(path, model_bytes(copy_id, state | {SECONDS: took}))
+            publish_bytes(path, model_bytes(copy_id, state))
+            seconds = sum(result.seconds.values())
+            cost = CraftingCost(run.dataset.name, spec.kind, 1, seconds)
+            context.store.write_crafting_cost(copy_id, cost)
             return result
-        seconds = float(weights.pop(SECONDS))
         model.load_state_dict(weights)
-        context.say(f"the copy trained for {purpose} is there ({path.stem}): {seconds:.0f} s less")
-        return FitResult(seconds={"training": seconds})
+        context.say(f"the copy for {purpose} is there ({copy_id}): {cost.seconds:.0f} s less")
+        return FitResult(seconds={"training": cost.seconds})
 
     return train_copy
 

@@ -30,7 +30,11 @@ def test_the_example_is_a_defense_that_trains_on_blurred_images():
 
 
 def test_hooks_that_are_called_are_the_ones_that_are_described():
-    hooks = {name: hook for name, hook in vars(base.Defense).items() if not name.startswith("_")}
+    hooks = {
+        name: hook
+        for name, hook in vars(base.Defense).items()
+        if not name.startswith("_") and callable(hook)
+    }
     signatures = [
         f"{name}({', '.join(list(inspect.signature(hook).parameters)[1:])})"
         for name, hook in hooks.items()

@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 
 from helpers.command_line import done
 from poisonbench.results.records import read_record
+from poisonbench.results.store import Store
 
 KNN = ("--method", "knn", "--k", "150")
 L2 = ("--method", "l2", "--fraction", "0.1")
@@ -23,7 +24,7 @@ def copies_in(results):
 
 
 def is_read(said):
-    return "the copy trained for features is there" in said
+    return "the copy for features is there" in said
 
 
 def outcome_of(record):
@@ -41,7 +42,7 @@ def test_a_second_filter_reads_the_copy_of_the_first(tiny, tmp_path):
     assert not is_read(said)
     assert outcome_of(second) == outcome_of(alone)
     # What the copy took is part of what each filter costs.
-    seconds = load_file(copy)["training.seconds"].item()
+    seconds = Store(tmp_path / "both").crafting_cost(copy.stem).seconds
     assert 0 < seconds <= first.cost.seconds.defense
     assert seconds <= second.cost.seconds.defense
 
@@ -84,4 +85,13 @@ def test_a_damaged_copy_is_trained_again(tiny, results):
     assert not is_read(said)
     again = load_file(copy)
     assert again.keys() == weights.keys()
-    assert all(again[key].equal(weights[key]) for key in again if key != "training.seconds")
+    assert all(again[key].equal(weights[key]) for key in again)
+
+
+def test_a_copy_whose_cost_is_not_known_is_trained_again(tiny, results):
+    run(tiny, results, *KNN)
+    (copy,) = copies_in(results)
+    Store(results).crafting_path(copy.stem).write_text("{}")
+    record, said = run(tiny, results, *L2)
+    assert not is_read(said)
+    assert 0 < Store(results).crafting_cost(copy.stem).seconds <= record.cost.seconds.defense

@@ -239,8 +239,8 @@ def test_sweep_plan_takes_a_reading(results, tmp_path):
         (("report", "--reading", "sign", "--poison", "a" * 12), "--poison without --reading"),
         (("sweep", "plan", "--reading", "sing"), "did you mean 'sign'"),
         (("sweep", "plan", "--reading", "sign", "--table", "3"), "tables 1, 2, 4, 5"),
-        (("sweep", "plan", "--reading", "sign", "--for-claims"), "--reading without --for-claims"),
-        (("sweep", "plan", "--reading", "sign", "--lines", "-"), "--reading without --lines"),
+        (("sweep", "plan", "--reading", "sign", "--for-claims"), "--for-claims without --reading"),
+        (("sweep", "plan", "--reading", "sign", "--lines", "-"), "--lines without --reading"),
     ],
 )
 def test_what_makes_no_sense_is_refused(results, words, message):

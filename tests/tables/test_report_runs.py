@@ -30,7 +30,7 @@ def test_missing_commands_are_command_lines_of_this_program(table, results):
         assert request.dataset == "mnist-sample"
         entry = defenses()[request.method]
         assert read_settings(entry, data, request.profile, request.settings).overrides == {}
-    assert done(*words, "--missing", "--json").json == {"missing": commands}
+    assert done(*words, "--missing", "--json").json == {"missing": commands, "unpaired": []}
 
 
 def test_missing_commands_know_the_default_folder(results, monkeypatch):
