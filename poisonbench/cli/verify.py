@@ -85,6 +85,10 @@ def verify(options: _VerifyOptions) -> None:
     poisonbench verify docs/records --sample 5
     """
     kind = parse_value(options.poison, _Poison, "--poison")
+    if options.seed and options.sample is None:
+        raise UsageError(
+            "--seed: expected it with --sample, which it draws, got it alone; records say their own"
+        )
     refused: list[str] = []
 
     def note(error: ArtefactError) -> None:

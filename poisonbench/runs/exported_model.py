@@ -3,6 +3,7 @@
 import inspect
 import io
 import re
+import shlex
 from collections.abc import Iterator
 from typing import Literal
 
@@ -120,10 +121,10 @@ def model_files(
     try:
         weights = read_weights(path)
     except FileNotFoundError:
-        remedy = command or "the command that made it"
+        added = shlex.join(["--save-model", "--results", str(store.root)])
         raise ArtefactError(
             f"{path}: expected the run's weights, got none, as it was run without --save-model; "
-            f"run it again with it: {remedy} --save-model"
+            f"run it again with it: {command or 'the command that made it'} {added}"
         ) from None
     except (OSError, *DAMAGED) as error:
         raise ArtefactError(

@@ -112,7 +112,8 @@ def import_exchange(
     The data set is by default the one that the card names.
 
     Raises:
-        ArtefactError: unreadable, unsafe, edited, over its budget, or of another data set.
+        ArtefactError: unreadable, unsafe, edited, over its budget, or of another data set; or there
+            is one of its id with other images.
     """
     poison, labels = read_exchange(path, form)
     data = context.dataset(dataset or poison.card.dataset.name)
@@ -126,7 +127,14 @@ def import_exchange(
             "export the poison anew"
         )
     context.store.check_writable()
-    return publish(context, poison, data)
+    kept = publish(context, poison, data)
+    if kept.poison.digest != poison.digest:
+        raise ArtefactError(
+            f"{path}: expected the poison {poison.id} that {context.store.root} has, got other "
+            "images of the same settings, as another processor crafts them; import it into "
+            "another folder by --results"
+        )
+    return kept
 
 
 def _import_generator(

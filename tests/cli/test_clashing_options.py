@@ -30,6 +30,7 @@ PLAN = "sweep plan --table matrix --preset quick --attacks pgd --methods none "
         ("report --output .", "--output: expected a file, got the folder ."),
         ("assess --dataset mnist-sample --output .", "expected a file, got the folder ."),
         ("assess --dataset mnist-sample --minutes nan", "--minutes: expected over 0, got nan"),
+        ("verify --seed 3", "--seed: expected it with --sample"),
         ("craft --attack pgd --dataset TINY --selection uniform", "--selection|with --rho"),
     ],
 )

@@ -243,9 +243,9 @@ def test_options_that_the_card_settles_are_refused_and_wrong_forms_named(place, 
     out = ("--output", tmp_path / "out")
     assert "for a poison, got torch" in refused(2, results, "export", poison, "--to", "torch", *out)
     assert "for a run, got npz" in refused(2, results, "export", run.id, "--to", "npz", *out)
-    assert "got none, as it was run without --save-model" in refused(
-        65, results, "export", run.id, "--to", "torch", *out
-    )
+    unsaved = refused(65, results, "export", run.id, "--to", "torch", *out)
+    assert "got none, as it was run without --save-model" in unsaved
+    assert f"--save-model --results {results}" in unsaved
     exists = refused(2, results, "export", poison, "--to", "npz", "--output", path)
     assert "which exists" in exists
     assert not (tmp_path / "out").exists()

@@ -7,14 +7,17 @@ import torch
 
 from helpers.attack_tasks import crafted
 from helpers.command_line import done
+from poisonbench.core.errors import ArtefactError
 from poisonbench.core.files import publish_folder
 from poisonbench.data.artefacts import poison_files, read_poison
+from poisonbench.data.exchange import exchange_files
 from poisonbench.data.poison import assemble
 from poisonbench.data.sources import load_dataset
 from poisonbench.results.records import read_record
 from poisonbench.results.store import Store
 from poisonbench.runs import poison as poison_module
 from poisonbench.runs.context import RunContext
+from poisonbench.runs.importing import import_exchange
 from poisonbench.runs.poison import publish
 
 CPU = torch.device("cpu")
@@ -79,3 +82,16 @@ def test_a_run_that_was_second_trains_on_what_is_kept(tiny, tmp_path, monkeypatc
     assert pool.digest == first.digest
     assert mixed.card.spec.pools == {"durp": first.digest}
     assert record.spec.poison_digest == mixed.digest == first.digest
+
+
+def test_an_imported_poison_is_not_taken_for_another_of_its_id(context, dataset, poison, tmp_path):
+    path = tmp_path / "poison.npz"
+    ((_, data),) = exchange_files(poison, dataset, "npz")
+    path.write_bytes(data)
+    context._datasets[dataset.name, 0] = dataset
+    publish(context, crafted(dataset, seed=4), dataset)
+    with pytest.raises(ArtefactError, match="got other images of the same settings"):
+        import_exchange(context, path, "npz", dataset.name)
+    other = RunContext(Store(tmp_path / "other"), tmp_path, CPU, _datasets=context._datasets)
+    assert import_exchange(other, path, "npz", dataset.name).poison.digest == poison.digest
+    assert not import_exchange(other, path, "npz", dataset.name).is_new
