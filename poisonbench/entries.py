@@ -280,6 +280,7 @@ class AttackEntry(Entry):
     def _needs(self) -> Needs:
         needs: Needs = {
             **_METHOD,
+            "ADAPTIVE_VERSION": ("a whole number", lambda v: v is None or isinstance(v, int)),
             "Config": ("a frozen dataclass that derives from AttackConfig", _is_attack_config),
             "craft": ("a function of a task and a Config", takes(2)),
         }

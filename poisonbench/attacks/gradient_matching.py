@@ -138,7 +138,12 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
         return torch.stack([defenses[target].view(poisons, 0) for poisons, target in pairs])
 
     poisons = optimise_poisons(
-        task, config, objective, models, None if config.against == "none" else view
+        task,
+        config,
+        objective,
+        models,
+        None if config.against == "none" else view,
+        view_draws=any(defense.images_in_a_pass for defense in defenses),
     )
     if float(shortest) < _SHORT:
         warnings.warn(

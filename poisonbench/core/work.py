@@ -71,15 +71,15 @@ class Work:
         passes: through networks.
         pretraining: of a network that the method pretrains in a way of its own, beyond plain
             training.
-        copies: of the run's network, trained for the defense, with a name of what each is trained
-            on; other defenses of the trial on the same poison share them.
+        copies: of the run's network, trained for the defense, each with whether it is on the
+            poisoned images; other defenses of the trial share those on the same images.
         surrogates: the attacker's networks that are trained, as (number, epochs).
         memory: bytes that are held beside the largest pass.
     """
 
     passes: tuple[Passes, ...] = ()
     pretraining: tuple[Passes, ...] = ()
-    copies: tuple[tuple[str, Passes], ...] = ()
+    copies: tuple[tuple[bool, Passes], ...] = ()
     surrogates: tuple[tuple[int, int], ...] = ()
     memory: float = 0
 

@@ -51,8 +51,8 @@ def load(name: str, path: Path, data_root: Path, size: Size | None = None) -> Ra
     images, labels = _columns(full_name, splits[train_name])
     values = {key: _values(splits[key], labels, full_name) for key in (train_name, *tests)}
     labelled = [key for key in tests if any(value != -1 for value in values[key])]
-    lacking = tests if tests and not labelled else []
-    if lacking := lacking if values[train_name] else [train_name]:
+    lacking = [train_name] if not values[train_name] else tests if not labelled else []
+    if lacking:
         raise ArtefactError(
             f"{full_name}: expected labelled images in {', '.join(lacking)}, got none, or -1 for "
             "every image; save the data set with labelled images there"

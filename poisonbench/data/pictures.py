@@ -90,7 +90,7 @@ def decode(parts: Sequence[Sequence[Picture]], name: str, size: Size | None) -> 
     ]
 
 
-def scaled(raw: RawData, name: str, size: Size) -> RawData:
+def scaled(raw: RawData, size: Size) -> RawData:
     """A data set with all its images cut and scaled to a size."""
     splits = [raw.train, raw.test, *([raw.validation] if raw.validation is not None else [])]
     train, test, *validation = (
@@ -165,7 +165,7 @@ def _read(picture: Picture, size: Size | None) -> tuple[NDArray[np.uint8], int]:
         # Either drops transparency, and leaves the colours beneath.
         image = image.convert("L" if image.mode in _GREY_MODES else "RGB")
         return np.asarray(image if size is None else _fitted(image, size)), label
-    except ArtefactError:
+    except (ArtefactError, MemoryError):
         raise
     # Damaged pictures raise nearly anything.
     except Exception as error:

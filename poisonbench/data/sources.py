@@ -75,7 +75,7 @@ def load_dataset(
     raw = module.load(*arguments, pixels) if entry.takes_size else module.load(*arguments)
     check_returned(f"load of {entry.source}", isinstance(raw, RawData), f"RawData for {name}", raw)
     if pixels is not None and not entry.takes_size:
-        raw = scaled(raw, name, pixels)
+        raw = scaled(raw, pixels)
     return _assemble(name, entry, raw, root_seed, say)
 
 

@@ -26,6 +26,9 @@ from poisonbench.core.files import store_errors, write_text
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.specs import RunSpec
 
+#: How what a shared copy took is told from what an attack took, by the end of its name.
+COPY = "-copy"
+
 
 class CraftingCost(msgspec.Struct, frozen=True):
     """What crafting some poisons in one go took, or training a copy that runs share."""

@@ -16,6 +16,7 @@ from poisonbench.core.quick_names import split_quick
 from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import as_json, flag_of
 from poisonbench.data.splits import Dataset, Split
+from poisonbench.defenses.shared.feature_filter import FeatureFilter
 from poisonbench.entries import shown_name
 from poisonbench.models import check_model
 from poisonbench.registry import defenses, find, network_name, sources_of
@@ -31,7 +32,7 @@ from poisonbench.runs.kept_models import model_bytes
 from poisonbench.runs.method_settings import Settings, read_settings
 from poisonbench.runs.poison import ResolvedPoison, resolve_poison
 from poisonbench.runs.poisoned_data import PoisonedData, prepare
-from poisonbench.runs.shared_copies import shared_copies
+from poisonbench.runs.shared_copies import SharedCopies
 from poisonbench.runs.trained_models import KEPT, LOOP_NUMBER
 from poisonbench.specs import DatasetRef, PoisonSpec, RunSpec, TargetingSpec, TrainingSpec
 from poisonbench.training import evaluation
@@ -208,10 +209,10 @@ def _train(
         f"training {settings.entry.name} on {shown_name(dataset.name)}, "
         f"{describe_poison(spec.poison)}, trial {spec.trial}"
     )
-    trainer = replace(
-        context.trainer(recipe, seeds, spec.id, settings.entry.name),
-        train_copy=shared_copies(context, spec),
-    )
+    trainer = context.trainer(recipe, seeds, spec.id, settings.entry.name)
+    copies = SharedCopies(context, spec, surroundings)
+    if isinstance(defense, FeatureFilter):
+        trainer = replace(trainer, train_copy=copies)
     result = trainer.fit(classifier, train, dataset.validation, defense)
     tested = time.monotonic()
     test = dataset.test.to(context.device)
@@ -264,7 +265,7 @@ def _train(
         digests=records.Digests(**result.digests),
         cost=records.Cost(
             seconds=records.Seconds(**seconds, total=sum(seconds.values())),
-            session_seconds=done - clock,
+            session_seconds=done - clock + copies.seconds,
             # Those that a defense dropped are not among them.
             images_per_second=float(images) / max(result.seconds["training"], 1e-9),
             peak_memory_bytes=peak_memory(context.device),

@@ -3,7 +3,8 @@
 A method says by ``work`` (:mod:`poisonbench.core.work`) which images pass which network, and
 :mod:`poisonbench.runs.pass_costs` what a pass costs. A network or a poison that several jobs share,
 by what determines it, counts at the first: an attacker's surrogates, what scenarios pretrain, the
-copies that filters look at, the controls of easy targets. Left out is what no network does: EPIC's
+copies that filters look at (of filters that run side by side each may train its own), the controls
+of easy targets. Left out is what no network does: EPIC's
 selection, the filters' rules, JPEG, reading and writing files. What a defense saves by dropping
 images or by stopping early is not known before, so there an estimate is an upper bound.
 """
@@ -109,7 +110,11 @@ class Estimator:
         evaluation = Passes(kind="forward", images=looks + 2 * len(dataset.test))
         if is_transfer:
             train = replace(train, kind="forward")
-        copies = (part for name, part in work.copies if self._is_first(_copy_of(run, name)))
+        copies = (
+            part
+            for is_poisoned, part in work.copies
+            if self._is_first(_copy_of(run, is_poisoned=is_poisoned))
+        )
         passes = (train, evaluation, *work.passes, *copies)
         method = f"{run.spec.method} {run.settings.config}"
         tasks = [_Task(network, passes, work.memory, remarks, method)]
@@ -256,15 +261,16 @@ class Estimator:
         return self._seconds[whole] * part.images
 
 
-def _copy_of(run: ResolvedRun, images: str) -> RunSpec:
-    """What determines a copy of a run's network: the run but for its defense, and the images."""
-    poison = run.poison
+def _copy_of(run: ResolvedRun, *, is_poisoned: bool) -> RunSpec:
+    """What determines a copy of a run's network: the run but for its defense."""
+    poison, spec = run.poison, structs.replace(run.spec, method="copy", version=0, config={})
+    if not is_poisoned:
+        return structs.replace(spec, poison=None)
     made_of = {
         "pools": sorted(pool.id for pool in poison.pools.values()),
         "artefact": poison.artefact and poison.artefact.digest,
-        "images": images,
     }
-    return structs.replace(run.spec, method="copy", version=0, config=made_of)
+    return structs.replace(spec, config=made_of)
 
 
 def _transfer_rows(run: ResolvedRun) -> str:

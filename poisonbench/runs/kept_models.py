@@ -18,7 +18,7 @@ from poisonbench.core.files import retried
 from poisonbench.training.checkpoint import seal_of_tensors
 
 #: What :func:`read_weights` raises of a damaged file.
-DAMAGED = (SafetensorError, ValueError, msgspec.DecodeError)
+DAMAGED = (SafetensorError, ValueError)
 
 
 def model_bytes(
@@ -40,7 +40,7 @@ def read_weights(path: Path, prefix: str = "") -> dict[str, Tensor]:
 
     Raises:
         OSError: the file is missing or cannot be read.
-        SafetensorError, ValueError, DecodeError: damaged, or another model's.
+        SafetensorError, ValueError: damaged, or another model's.
     """
     seals, tensors = retried(path, lambda: _read(path, prefix))
     if seals is not None:

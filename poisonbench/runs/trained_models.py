@@ -10,7 +10,7 @@ from torch import Tensor
 
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import ArtefactError, DivergedError
-from poisonbench.core.files import publish_bytes
+from poisonbench.core.files import publish_bytes, store_errors
 from poisonbench.core.seeds import Seeds, seed_for
 from poisonbench.core.settings import as_json
 from poisonbench.data.splits import Dataset, Split
@@ -118,7 +118,12 @@ def trained_models(
     """
     ends = sorted({recipe.epochs} if epochs is None else set(epochs))
     is_whole = ends == [recipe.epochs]
-    model_id = spec_id(spec if is_whole else structs.replace(spec, after_epochs=ends))
+    shortened = recipe.first_epochs(ends[-1])
+    if not is_whole:
+        # A part of a recipe that recalibrates at its end does not: another model.
+        training = structs.replace(spec.training, recalibrate=shortened.recalibrate or None)
+        spec = structs.replace(spec, after_epochs=ends, training=training)
+    model_id = spec_id(spec)
     path = context.store.model_path(model_id)
     prefix_of = {epoch: "" if is_whole else f"{epoch}." for epoch in ends}
     prefixes = [prefix_of[epoch] for epoch in epochs or ends]
@@ -129,7 +134,6 @@ def trained_models(
     model = fresh_network(dataset, spec.model, seeds) if start is None else start
     watcher = _Watcher(ends, defense or Defense())
     if ends[-1] > 0:
-        shortened = recipe.first_epochs(ends[-1])
         trainer = context.trainer(shortened, seeds, model_id, spec.kind)
         split = dataset.train if train is None else train
         try:
@@ -164,7 +168,8 @@ def cached_weights(
         raise _unreadable(path, kind, error) from None
     except DAMAGED as error:
         context.say(f"warning: {path}: expected a {kind} model, got {error}; training it again")
-        path.unlink(missing_ok=True)
+        with store_errors(path.parent):
+            path.unlink(missing_ok=True)
         return None
 
 

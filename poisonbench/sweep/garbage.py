@@ -1,4 +1,7 @@
-"""What killed processes leave behind: temporary files, dead leases, checkpoints of what is done."""
+"""What killed processes leave behind: temporary files, dead leases, checkpoints of what is done.
+
+And copies of networks that filters share, which only save time and take room.
+"""
 
 import shutil
 import time
@@ -9,7 +12,7 @@ from pathlib import Path
 
 from poisonbench.core.errors import StoreError
 from poisonbench.core.files import size_of
-from poisonbench.results.store import Store
+from poisonbench.results.store import COPY, Store
 from poisonbench.sweep.lease import Leases
 
 #: Seconds after which a temporary file cannot be in use: a write lasts seconds.
@@ -39,7 +42,7 @@ def find_garbage(store: Store, stale: float = STALE) -> list[Garbage]:
     leases = Leases(store.sweep / "leases")
     folders = [store.root / name for name in _FOLDERS]
     folders += [path for path in (store.root / "checkpoints").rglob("*") if path.is_dir()]
-    reasons = {path: why for path, why in _checkpoints(store).items() if why}
+    reasons = {path: why for path, why in _checkpoints(store).items() if why} | _copies(store)
     for path in chain.from_iterable(map(_entries, folders)):
         is_hidden = path.name.startswith(".")
         if is_hidden and (path.suffix == ".tmp" or ".probe-" in path.name):
@@ -89,6 +92,18 @@ def _checkpoints(store: Store) -> dict[Path, str]:
         else:
             has_failed = store.failure_path(path.name).exists()
             reasons[path] = "checkpoint of a run that diverged" if has_failed else ""
+    return reasons
+
+
+def _copies(store: Store) -> dict[Path, str]:
+    """The copies that filters share, and the files of what they took."""
+    reasons: dict[Path, str] = {}
+    for path in _entries(store.root / "crafting"):
+        cost = store.crafting_cost(path.stem)
+        if cost is not None and cost.attack.endswith(COPY):
+            model = store.model_path(path.stem)
+            why = "copy of a network that filters share: the next one trains it again"
+            reasons |= {one: why for one in (path, model) if one.exists()}
     return reasons
 
 

@@ -257,7 +257,7 @@ class _Run:
             if len(batches) == 1:
                 raise DivergedError(
                     f"expected two images to train on in epoch {self.epoch + 1}, as batch norm "
-                    "takes no statistics of one value, got one; loosen the defense's settings"
+                    "takes no statistics of one value, got one; bring more, or loosen the defense"
                 )
             batches[-2:] = [torch.cat(batches[-2:])]
         if self.epoch == 0:

@@ -190,7 +190,7 @@ def test_arrays_keep_their_channels_when_they_are_scaled(channels):
         Split(torch.from_numpy(pixels(count, channels, 8, 10, seed=count)), torch.arange(count))
         for count in (4, 3)
     )
-    small = scaled(RawData(train, test), "mine@5x6", (5, 6))
+    small = scaled(RawData(train, test), (5, 6))
     for before, after in ((train, small.train), (test, small.test)):
         assert after.images.shape == (len(before), channels, 6, 5)
         assert torch.equal(after.labels, before.labels)
@@ -198,7 +198,7 @@ def test_arrays_keep_their_channels_when_they_are_scaled(channels):
             for ours, channel in zip(image, whole, strict=True):
                 one = ImageOps.fit(Image.fromarray(channel), (5, 6), Image.Resampling.BICUBIC)
                 assert np.array_equal(ours, np.asarray(one))
-    same = scaled(RawData(train, test), "mine@10x8", (10, 8))
+    same = scaled(RawData(train, test), (10, 8))
     assert torch.equal(same.train.images, train.images)
 
 

@@ -247,6 +247,13 @@ def test_a_copy_is_shared_by_the_filters_of_a_trial(other, is_shared, context):
     assert (estimator.of(other).flops < alone.flops) is is_shared
 
 
+def test_a_copy_of_clean_images_is_shared_by_all_poisons(context):
+    estimator = Estimator(context)
+    first = estimator.of(run("knn", "durp", features_from="clean"))
+    second = estimator.of(run("knn", "ops", features_from="clean"))
+    assert second.flops < first.flops
+
+
 def test_a_method_that_says_nothing_costs_plain_training_and_says_so(context, monkeypatch):
     module = defenses()["friends"].load()
     assert isinstance(module, ModuleType)

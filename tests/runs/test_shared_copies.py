@@ -3,11 +3,21 @@
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from helpers.attack_tasks import fake_split, small_classifier
 from helpers.command_line import done
+from poisonbench.core.errors import StoreError
 from poisonbench.results.records import read_record
 from poisonbench.results.store import Store
+from poisonbench.runs import shared_copies
+from poisonbench.runs.context import RunContext
+from poisonbench.runs.environment import environment
+from poisonbench.runs.shared_copies import SharedCopies
+from poisonbench.sweep.garbage import delete, find_garbage
+from poisonbench.tables.cells import is_timed
+from poisonbench.training.state import FitResult
 
 KNN = ("--method", "knn", "--k", "150")
 L2 = ("--method", "l2", "--fraction", "0.1")
@@ -45,6 +55,8 @@ def test_a_second_filter_reads_the_copy_of_the_first(tiny, tmp_path):
     seconds = Store(tmp_path / "both").crafting_cost(copy.stem).seconds
     assert 0 < seconds <= first.cost.seconds.defense
     assert seconds <= second.cost.seconds.defense
+    assert is_timed(first)
+    assert is_timed(second)
 
 
 @pytest.mark.parametrize(
@@ -95,3 +107,67 @@ def test_a_copy_whose_cost_is_not_known_is_trained_again(tiny, results):
     record, said = run(tiny, results, *L2)
     assert not is_read(said)
     assert 0 < Store(results).crafting_cost(copy.stem).seconds <= record.cost.seconds.defense
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def asked(tiny, tmp_path, said):
+    """Asks for a copy whose training sets its weights to 1, as a run on some threads does."""
+    record, _ = run(tiny, tmp_path / "first", "--method", "none")
+    cpu = torch.device("cpu")
+    context = RunContext(Store(tmp_path / "results"), tmp_path, cpu, say=said.append)
+
+    def ask(*, threads=1, interruptions=0):
+        surroundings = {**environment(cpu, "float32"), "threads": threads}
+        copies = SharedCopies(context, record.spec, surroundings)
+        model = small_classifier().eval()
+        trained = []
+
+        def fit():
+            trained.append(True)
+            model.train()
+            model.load_state_dict({k: torch.ones_like(v) for k, v in model.state_dict().items()})
+            return FitResult(seconds={"training": 3.0}, interruptions=interruptions)
+
+        result = copies("features", model, fake_split(20, 0), fit)
+        assert result.seconds == {"training": 3.0}
+        assert model.training
+        assert all((value == 1).all() for value in model.state_dict().values())
+        assert copies.seconds == (0.0 if trained else 3.0)
+        return bool(trained)
+
+    return ask
+
+
+def test_a_copy_is_read_on_the_same_device_alone(asked):
+    assert [asked(), asked(), asked(threads=2), asked(threads=2)] == [True, False, True, False]
+
+
+def test_a_copy_whose_training_was_interrupted_is_not_kept(asked, tmp_path):
+    assert asked(interruptions=1)
+    assert copies_in(tmp_path / "results") == []
+    assert asked()
+
+
+def test_a_copy_that_finds_no_room_is_not_missed(asked, said, monkeypatch):
+    def full(*arguments):
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(shared_copies, "publish_bytes", full)
+    assert asked()
+    assert said == ["warning: the copy for features is not kept: the disk is full"]
+
+
+def test_copies_can_be_cleared_away(asked, tmp_path):
+    asked()
+    store = Store(tmp_path / "results")
+    garbage = find_garbage(store)
+    (copy,) = copies_in(store.root)
+    assert {item.path for item in garbage} == {copy, store.crafting_path(copy.stem)}
+    for item in garbage:
+        delete(item)
+    assert asked()

@@ -162,11 +162,13 @@ def optimise_poisons(
     models: Sequence[Classifier],
     view: View | None = None,
     between: BetweenSteps | None = None,
+    *,
+    view_draws: bool = False,
 ) -> Tensor:
     """Poisons (T, P, C, H, W) in [0, 1], within epsilon of their base images; T is 1 of a trigger.
 
     The objective's losses fall, at what a differentiable view shows of the poisons, or at these;
-    a view, which may draw, is asked group by group on every device. The models are the surrogates
+    a view that draws is asked group by group, on every device. The models are the surrogates
     that the objective knows; the data's mean, the colour outside a shifted image, and standard
     deviation, the unit of steps, are theirs.
 
@@ -181,7 +183,7 @@ def optimise_poisons(
     (num_targets, num_poisons), restarts = base.shape[:2], config.restarts
     targets = torch.arange(num_targets, device=base.device).repeat_interleave(restarts)
     centre = base.repeat_interleave(restarts, 0)
-    size = groups_in_a_pass(base) if view is None else 1
+    size = 1 if view_draws else groups_in_a_pass(base)
 
     # 1. Random starts, or where it was interrupted.
     shape = (restarts, *base.shape[1:])

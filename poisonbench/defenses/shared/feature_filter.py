@@ -115,14 +115,15 @@ def feature_work(config: FilterConfig, recipe: Recipe, sizes: Sizes) -> Work:
     looks = (Passes(kind="forward", images=sizes.images),)
     if sizes.scenario == "transfer" or config.features_from == "start":
         return Work(passes=looks)
-    images = sizes.images if config.features_from == "poisoned" else sizes.validation
+    is_poisoned = config.features_from == "poisoned"
+    images = sizes.images if is_poisoned else sizes.validation
     training = Passes(
         kind="training",
         images=recipe.epochs * images,
         batch=recipe.batch_size,
         precision=recipe.precision,
     )
-    return Work(passes=looks, copies=((config.features_from, training),))
+    return Work(passes=looks, copies=((is_poisoned, training),))
 
 
 def keep_lowest(scores: Tensor, labels: Tensor, share: float) -> Tensor:
