@@ -15,8 +15,11 @@ from helpers.command_line import cli, done, shortened, tiny_arrays
 from helpers.processes import contents
 from poisonbench import registry
 from poisonbench.core.progress import relay
+from poisonbench.data.splits import digest_tensors
 from poisonbench.entries import NetworkEntry
+from poisonbench.results.store import COPY, Store
 from poisonbench.runs import context, craft_targeted
+from poisonbench.runs.kept_models import read_weights
 from poisonbench.training import recipe
 
 device = pytest.importorskip("poisonbench.conformance.pretended_device", exc_type=ImportError)
@@ -180,10 +183,22 @@ def rehearse(folder, *words):
     outcome, meter = on_gpu(folder / "gpu", *words)
     assert outcome.code == 0, outcome.err
     done(*words, "--results", folder / "cpu", "--device", "cpu")
-    expected = contents(folder / "cpu")
+    expected, copies = results_of(folder / "cpu")
     assert expected
-    assert contents(folder / "gpu") == expected
+    assert results_of(folder / "gpu") == (expected, copies)
     return meter
+
+
+def results_of(folder):
+    """Its contents but for the copies that filters share, which are the device's own; and these."""
+    store = Store(folder)
+    costs = [(path.stem, store.crafting_cost(path.stem)) for path in folder.glob("crafting/*")]
+    names = [name for name, cost in costs if cost is not None and cost.attack.endswith(COPY)]
+    paths = [store.model_path(name) for name in names]
+    kept = contents(folder)
+    for path in paths:
+        del kept[str(path.relative_to(folder))]
+    return kept, [digest_tensors(*read_weights(path).values()) for path in paths]
 
 
 def words_of(table, name):
