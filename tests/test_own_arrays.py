@@ -1,7 +1,6 @@
-"""Arrays, tensors and networks that Python code passes, with their page and notebook."""
+"""Arrays, tensors and networks that Python code passes."""
 
 import copy
-import re
 from functools import partial
 from pathlib import Path
 
@@ -228,36 +227,6 @@ def test_an_unknown_figure_is_answered_with_all_there_are(tmp_path):
         poisonbench.figure("sensitivty", results=tmp_path)
     with pytest.raises(UsageError, match="figure 3: expected a data set of the papers' tables"):
         poisonbench.figure("3", COLOUR, results=tmp_path)
-
-
-def test_the_pages_blocks_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.S)
-    path = tmp_path / "page.py"
-    path.write_text("\n".join(blocks))
-    # Of a file, since a network's source must be there.
-    names = {"__name__": "page"}
-    exec(compile(path.read_text(), path, "exec"), names)
-    assert names["record"].labels.dataset == f"npz:{next(Path('results/data').iterdir())}"
-    frame = poisonbench.records("results")
-    assert list(frame["id"]) == [names["record"].id]
-    assert Path("figures/figure-2.png").stat().st_size > 1000
-    assert "expected uint8 images, or floats in [0, 1]" in capsys.readouterr().out
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_the_notebook_runs(tmp_path):
-    nbformat = pytest.importorskip("nbformat")
-    nbclient = pytest.importorskip("nbclient")
-    pytest.importorskip("ipykernel")
-    notebook = nbformat.read(ROOT / "examples/own_network.ipynb", as_version=4)
-    assert not any(cell.get("outputs") for cell in notebook.cells)
-    client = nbclient.NotebookClient(
-        notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
-    )
-    client.execute()
-    assert "image/png" in notebook.cells[-1].outputs[-1].data
-    assert len(list((tmp_path / "results/runs").iterdir())) == 3
 
 
 def test_an_assessment_of_arrays_says_what_it_would_cost(tmp_path):
