@@ -257,7 +257,10 @@ class Seconds(JsonPart, frozen=True, kw_only=True):
 
 
 class Cost(JsonPart, frozen=True, kw_only=True):
-    """What a run took; ``session_seconds`` are those of the session that finished it."""
+    """What a run took.
+
+    ``session_seconds`` are those of the session that finished it, and of a shared copy that it read.
+    """
 
     seconds: Seconds
     session_seconds: float
