@@ -259,7 +259,7 @@ class Seconds(JsonPart, frozen=True, kw_only=True):
 class Cost(JsonPart, frozen=True, kw_only=True):
     """What a run took.
 
-    ``session_seconds`` are those of the session that finished it, and of a shared copy that it read.
+    ``session_seconds`` are those of the session that finished it, and of a shared copy it read.
     """
 
     seconds: Seconds
