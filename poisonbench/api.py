@@ -30,10 +30,10 @@ from poisonbench.registry import Mix, attacks, defenses, find, plugin_files
 from poisonbench.registry import register as register
 from poisonbench.requests import (
     DEFAULT_DATASET,
-    DEFAULT_RHO,
     CraftRequest,
     RunRequest,
     Value,
+    figure_poison,
     poison_request,
     read_mix,
 )
@@ -240,7 +240,7 @@ def figure(
         name: "1", "2", "3", "4", "features", "sensitivity" or "filter-k".
         dataset: as for :func:`craft`; 3, 4, "sensitivity" and "filter-k" have those of the tables.
         attack: as for :func:`defend`; of 3 by default mp, of 4 and features bp.
-        rho: poisoned share, of figures 1 and 2; 0.6 by default.
+        rho: poisoned share, of figures 1 and 2; by default that of :func:`defend`.
         trial: which trial.
         images: how many images; None is the figure's own number.
         methods: defenses' names; all that have runs, if none is said.
@@ -264,12 +264,9 @@ def figure(
     from poisonbench.figures.drawing import write_figure
 
     context = _context(results, data_root, device, seed)
-    _, poison = poison_request(
-        read_mix(attack or "mix"), {}, rho=DEFAULT_RHO if rho is None else rho
-    )
     choice = Choice(
         attack=attack,
-        poison=poison,
+        poison=figure_poison(attack, rho),
         trial=trial,
         images=images,
         methods=methods,

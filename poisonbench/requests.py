@@ -239,6 +239,14 @@ def poison_request(
     return split_values(values, poison, to_craft=to_craft)
 
 
+def figure_poison(attack: str | None, rho: float | None) -> PoisonRequest:
+    """The poison that a figure shows: the mix by default, in the share that a run has of it."""
+    _, poison = poison_request(read_mix(attack or "mix"), {}, rho=rho)
+    if rho is None and poison.targeted is None and not poison.has_trigger:
+        return replace(poison, rho=DEFAULT_RHO)
+    return poison
+
+
 def split_values(
     values: Values, poison: PoisonRequest, *, to_craft: bool = False
 ) -> tuple[Values, PoisonRequest]:

@@ -14,7 +14,7 @@ from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.folders import DEFAULT_RESULTS
 from poisonbench.core.settings import did_you_mean, parse_value
 from poisonbench.figures.drawing import Figure, write_figure
-from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, poison_request, read_mix
+from poisonbench.requests import RunRequest, figure_poison
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
 from poisonbench.tables.cells import TARGETED_SAMPLE
@@ -57,7 +57,7 @@ TARGETED = {"3": "mp", "4": "bp", "features": "bp"}
 AttackOption = Annotated[
     str | None, typer.Option(help="As for defend; mix by default, of 3 mp, of 4 and features bp.")
 ]
-RhoOption = Annotated[float | None, typer.Option(help="Poisoned share; 0.6 by default.")]
+RhoOption = Annotated[float | None, typer.Option(help="Poisoned share; as for defend by default.")]
 TrialOption = Annotated[int | None, typer.Option(min=0, help="Which trial; 0 by default.")]
 ImagesOption = Annotated[int, typer.Option(min=1, max=20, help="How many images.")]
 MethodsOption = Annotated[
@@ -121,7 +121,7 @@ def healthy_noise(
 
     request = RunRequest(
         method="hint",
-        poison=_poison(attack, rho),
+        poison=figure_poison(attack, rho),
         profile=profile,
         settings=method_settings(ctx),
         trial=trial or 0,
@@ -159,7 +159,7 @@ def predictions(
     others = {"attack": attack, "rho": rho, "trial": trial, "methods": methods, "make": make}
     _refuse_with_runs(runs, others)
     choice = ModelChoice(
-        poison=_poison(attack, rho),
+        poison=figure_poison(attack, rho),
         trial=trial or 0,
         methods=tuple(common.names_in(methods)),
         runs=tuple(common.names_in(runs)),
@@ -289,13 +289,6 @@ def _check_table_dataset(name: str) -> str:
             f"{did_you_mean(name, dataset_labels())}"
         )
     return name
-
-
-def _poison(attack: str | None, rho: float | None) -> PoisonRequest:
-    _, poison = poison_request(
-        read_mix(attack or "mix"), {}, rho=DEFAULT_RHO if rho is None else rho
-    )
-    return poison
 
 
 def _refuse_with_runs(runs: str | None, others: dict[str, Any]) -> None:

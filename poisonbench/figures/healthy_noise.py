@@ -86,7 +86,7 @@ def healthy_noise(
         raise UsageError(f"hint: {error}") from None
     check_model(default_model(dataset), dataset.image_shape)
     context.store.check_writable()
-    train, poison, sources = _poisoned(context, dataset, request.poison)
+    train, poison, sources = _poisoned(context, dataset, request.crafted)
     digest = poison["digest"] if poison else None
     model, about_model = _model_before(context, dataset, settings, train, digest, request.trial)
     context.abort_if_stopping()
@@ -138,7 +138,8 @@ def _poisoned(
     crafted = craft(context, CraftRequest(dataset=dataset.name, poison=request, seed=context.seed))
     poison = crafted[0].poison
     sources[poison.indices] = poison.sources.long()
-    name = {"attacks": list(request.attacks), "rho": request.rho, "digest": poison.digest}
+    rho = len(poison) / len(dataset.train) if request.rho is None else request.rho
+    name = {"attacks": list(request.attacks), "rho": rho, "digest": poison.digest}
     return poison.apply(dataset.train), name, sources
 
 

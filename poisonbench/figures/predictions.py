@@ -21,11 +21,12 @@ from poisonbench.figures.drawing import Figure, Grid, Tile
 from poisonbench.figures.images import answer, answer_tile, picture_of, short_name
 from poisonbench.figures.runs_shown import is_on, kept_models, named_run
 from poisonbench.registry import defenses, find, label_of
-from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, command_of
+from poisonbench.requests import PoisonRequest, RunRequest, command_of
 from poisonbench.results import published
 from poisonbench.results.records import RunRecord
 from poisonbench.runs.context import RunContext
 from poisonbench.runs.defend import defend, describe_poison, resolve_run
+from poisonbench.runs.poison import resolve_poison
 from poisonbench.runs.trained_models import read_model
 from poisonbench.training.evaluation import logits_of
 
@@ -137,8 +138,9 @@ def _records(
         resolved = [resolve_run(context, request) for request in requests.values()]
         return [defend(context, run).record for run in resolved], {}
     known = context.store.records(lambda error: context.say(f"warning: left out: {error}"))
+    rho = _ratio(context, dataset, next(iter(requests.values())))
     runs = {
-        method: [run for run in known if _is_of(run, context, dataset, choice, method)]
+        method: [run for run in known if _is_of(run, context, dataset, choice, method, rho)]
         for method in choice.methods or tuple(defenses())
     }
     commands = {
@@ -149,8 +151,24 @@ def _records(
     return kept_models(context, runs, commands, where, " or --make", are_named=are_named)
 
 
+def _ratio(context: RunContext, dataset: Dataset, request: RunRequest) -> float:
+    """The poisoned share of the training images that the figure is of."""
+    mix = request.poison
+    if mix.rho is not None:
+        return float(mix.rho)
+    if mix.has_trigger:
+        return mix.trigger_rho
+    # A targeted attack's own depends on the data set.
+    return resolve_poison(context, dataset, request).rho or 0.0
+
+
 def _is_of(
-    record: RunRecord, context: RunContext, dataset: Dataset, choice: ModelChoice, method: str
+    record: RunRecord,
+    context: RunContext,
+    dataset: Dataset,
+    choice: ModelChoice,
+    method: str,
+    rho: float,
 ) -> bool:
     """Whether a run is of this method, trial and poison, by the draw that tables take."""
     spec, poison, mix = record.spec, record.spec.poison, choice.poison
@@ -160,13 +178,14 @@ def _is_of(
         or record.labels.variant != "paper"
     ):
         return False
-    if poison is None or mix.rho == 0:
-        return poison is None and mix.rho == 0
+    if poison is None or rho == 0:
+        return poison is None and rho == 0
+    # A targeted poison is its trial's own; trials share one of the others.
+    draw = (0, "stratified") if mix.targeted is None else (choice.trial, None)
     return (
         poison.attacks == list(mix.attacks)
-        and math.isclose(poison.rho, mix.rho or DEFAULT_RHO, rel_tol=1e-6)
-        and poison.trial == 0
-        and poison.selection == "stratified"
+        and math.isclose(poison.rho, rho, rel_tol=1e-6)
+        and (poison.trial, poison.selection) == draw
     )
 
 

@@ -219,6 +219,16 @@ def test_figure_1_without_control_poison_or_clean_images(first, tiny):
     assert full["numbers"]["round"]["max_abs_noise"] == pytest.approx(16 / 255, abs=1e-6)
 
 
+def test_figure_1_of_attacks_with_a_ratio_of_their_own(tiny, results, short_targeted):
+    words = ("figure", "1", *EARLY, "--dataset", tiny, "--results", results, "--json", "--attack")
+    for attack, trial, rho in (("gm", 1, 0.01), ("badnets", 0, 0.1)):
+        numbers = done(*words, attack, "--trial", trial).json["numbers"]
+        assert numbers["poison"]["attacks"] == [attack]
+        # Whole images: no fewer than the share.
+        assert rho <= numbers["poison"]["rho"] < rho + 1 / 270
+        assert {image["poisoned_by"] for image in numbers["images"]} <= {attack, None}
+
+
 # Figure 2
 
 
@@ -284,8 +294,11 @@ def test_nothing_is_trained_when_one_of_the_methods_cannot_be(tiny, results, mor
     assert files_in(results) == []
 
 
-def test_the_command_that_is_named_makes_what_is_missing(tiny, results):
-    words = ("figure", "2", "--rho", "0", "--dataset", tiny, "--results", results)
+@pytest.mark.parametrize(
+    "poison", [("--rho", "0"), ("--attack", "gm", "--trial", "1"), ("--attack", "badnets")]
+)
+def test_the_command_that_is_named_makes_what_is_missing(poison, tiny, results, short_targeted):
+    words = ("figure", "2", *poison, "--dataset", tiny, "--results", results)
     refused = cli(*words, "--methods", "none")
     assert (refused.code, refused.out) == (65, "")
     (command,) = re.findall(r"`(poisonbench .*?)`", refused.err)
