@@ -1,7 +1,6 @@
 """What is released: the wheel's files, workflows, forms, and what they say of versions."""
 
 import importlib.util
-import os
 import re
 import subprocess
 import tomllib
@@ -11,6 +10,7 @@ import pytest
 
 import poisonbench
 from helpers.command_line import cli, done
+from helpers.marks import LONG
 from poisonbench.cli import selftest
 from poisonbench.cli.main import main
 
@@ -92,7 +92,7 @@ def test_what_the_policy_names_exists():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("POISONBENCH_LONG" not in os.environ, reason="long: POISONBENCH_LONG=1")
+@LONG
 def test_selftest_finds_all_well():
     outcome = done("selftest", "--json").json
     assert outcome["ok"], outcome

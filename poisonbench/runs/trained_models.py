@@ -159,6 +159,9 @@ def cached_weights(
     Raises:
         ArtefactError: the file cannot be read.
     """
+    # Most are asked for before they are trained, and a read of what is not there waits for it.
+    if not path.exists():
+        return None
     try:
         return read_weights(path, prefix)
     except FileNotFoundError:

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from helpers.marks import LONG
 from poisonbench.tables import table2
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "cluster.md"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif("POISONBENCH_LONG" not in os.environ, reason="long: POISONBENCH_LONG=1"),
-]
+pytestmark = [pytest.mark.slow, LONG]
 
 #: Read by every Python of the test before anything else: fewer images, one epoch, one round.
 SMALLER = """

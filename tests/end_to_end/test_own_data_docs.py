@@ -1,6 +1,5 @@
 """The commands of docs/own-data.md, run as they stand on small files; not those that download."""
 
-import os
 import shlex
 from pathlib import Path
 
@@ -10,14 +9,12 @@ from PIL import Image
 
 from helpers.command_line import done, records_of
 from helpers.data_files import pixels, write_idx_root
+from helpers.marks import LONG
 from helpers.published_files import write_gtsrb, write_svhn
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "own-data.md"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif("POISONBENCH_LONG" not in os.environ, reason="long: POISONBENCH_LONG=1"),
-]
+pytestmark = [pytest.mark.slow, LONG]
 
 #: Parts of lines that need the network, or what only it gives.
 ONLINE = ("data fetch", "hf:uoft-cs/cifar100", "torchvision:EuroSAT")

@@ -1,15 +1,13 @@
 """Every targeted attack against every defense of the paper's tables, at quick size."""
 
-import os
 from pathlib import Path
 
 import pytest
 
 from helpers.command_line import done
+from helpers.marks import LONG
 from poisonbench.results.records import read_record
 from poisonbench.tables.cells import TARGETED_SAMPLE
-
-LONG = pytest.mark.skipif("POISONBENCH_LONG" not in os.environ, reason="long: POISONBENCH_LONG=1")
 
 ATTACKS = ("gm", "bp", "fc", "mp")
 

@@ -5,8 +5,7 @@ import os
 import pytest
 
 from helpers import reliability
-
-LONG = pytest.mark.skipif("POISONBENCH_LONG" not in os.environ, reason="long: POISONBENCH_LONG=1")
+from helpers.marks import LONG
 
 
 @LONG

@@ -9,15 +9,13 @@ from pathlib import Path
 import pytest
 
 import poisonbench
+from helpers.marks import LONG
 from poisonbench.results.store import Store
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "tutorial.md"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif("POISONBENCH_LONG" not in os.environ, reason="long: POISONBENCH_LONG=1"),
-]
+pytestmark = [pytest.mark.slow, LONG]
 
 
 def test_the_tutorial_does_what_it_says(tmp_path):

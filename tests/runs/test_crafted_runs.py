@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from helpers.command_line import cli, done
+from poisonbench.core import files
 from poisonbench.core.canonical import spec_id
 from poisonbench.results.store import Store
 
@@ -106,6 +107,14 @@ def test_attacks_share_one_surrogate(tiny, results):
     again = done("craft", "--attack", "dap", "--results", other, *words[:2], *words[4:])
     again = done("craft", "--attack", "pgd", "--results", other, *words[:2], *words[4:])
     assert json.loads((Path(again.out.strip()) / "card.json").read_text()) == card
+
+
+def test_a_surrogate_that_was_never_trained_is_not_waited_for(tiny, results, monkeypatch):
+    waits = []
+    monkeypatch.setattr(files.time, "sleep", waits.append)
+    words = ("--dataset", tiny, "--results", results, "--epochs", "1", "--steps", "2")
+    done("craft", "--attack", "pgd", *words)
+    assert waits == []
 
 
 def test_an_attack_without_a_surrogate_has_no_options_of_its_training(tiny, results):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from helpers.command_line import cli, done
+from helpers.marks import LONG
 from poisonbench.results.records import read_record
 
 FILTERS = {
@@ -25,6 +26,8 @@ OTHERS = {
     "mixup": (),
     "cutmix": ("--probability", "0.5"),
 }
+#: One of each kind always trains on the sample: a filter, a change of the images, the two others.
+ALWAYS = ("l2", "jpeg", "clean-only", "robust-features")
 #: Those that note what they did to the images.
 NOTING = ("jpeg", "bit-depth", "gaussian-blur", "orthogonal-projection")
 
@@ -79,7 +82,10 @@ def sample(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [*FILTERS, *OTHERS, "clean-only", "robust-features"])
+@pytest.mark.parametrize(
+    "method",
+    [*ALWAYS, *(pytest.param(m, marks=LONG) for m in [*FILTERS, *OTHERS] if m not in ALWAYS)],
+)
 def test_every_method_trains_on_the_embedded_sample(method, sample):
     words = {"knn": (), "activation-clustering": ()}.get(method, (FILTERS | OTHERS).get(method, ()))
     scenario = "transfer" if method == "robust-features" else "scratch"

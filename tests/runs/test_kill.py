@@ -12,6 +12,7 @@ import pytest
 
 from helpers import processes
 from helpers.command_line import SHORT, cli, done
+from helpers.marks import LONG
 from poisonbench.cli import session
 from poisonbench.core.progress import LogReporter
 from poisonbench.data.artefacts import read_poison
@@ -20,6 +21,7 @@ from poisonbench.training.checkpoint import Checkpoint
 
 #: What two runs of one spec share; the rest is time and place.
 PARTS = ("id", "spec", "labels", "metrics", "curve", "notes", "digests", "warnings")
+
 
 CRAFT = ("craft", "--attack", "pgd", "--steps", "2", "--epochs", "2")
 #: Two steps a round, and a third one that scores.
@@ -67,11 +69,25 @@ def undisturbed(tiny, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "every", "stride"),
-    [(CRAFT, 60.0, 1), (CRAFT_DC, 0.0, 5), (DEFEND, 60.0, 1), (DEFEND, 0.0, 7)],
+    ("words", "every", "stride", "completed"),
+    [
+        (CRAFT, 60.0, 3, 2),
+        (CRAFT_DC, 0.0, 11, 1),
+        (DEFEND, 60.0, 3, 2),
+        (DEFEND, 0.0, 15, 1),
+        pytest.param(CRAFT, 60.0, 1, 5, marks=LONG),
+        pytest.param(CRAFT_DC, 0.0, 5, 1, marks=LONG),
+        pytest.param(DEFEND, 60.0, 1, 5, marks=LONG),
+        pytest.param(DEFEND, 0.0, 7, 1, marks=LONG),
+    ],
 )
-def test_killed_at_every_moment_of_writing(words, every, stride, tiny, undisturbed, tmp_path):
-    """A file half-written, whole and not yet renamed, just renamed; with checkpoints or not."""
+def test_killed_at_any_moment_of_writing(
+    words, every, stride, completed, tiny, undisturbed, tmp_path
+):
+    """A file half-written, whole and not yet renamed, just renamed; with checkpoints or not.
+
+    Of those killed, each ``completed``-th is run once more to its end.
+    """
     killed = 0
     for die_at in range(1, 1000, stride):
         results = tmp_path / str(die_at)
@@ -82,7 +98,7 @@ def test_killed_at_every_moment_of_writing(words, every, stride, tiny, undisturb
             break
         assert code == -signal.SIGKILL
         killed += 1
-        if stride == 1 and killed % 5:
+        if killed % completed:
             continue
         done(*line)
         read_all(results)

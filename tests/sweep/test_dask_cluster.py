@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from helpers.command_line import refused
+from helpers.marks import LONG
 from helpers.processes import call, contents, data_set, is_continued, plan_of, program, unreadable
 from poisonbench.core.errors import UsageError
 from poisonbench.results.records import read_record
@@ -23,9 +24,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
     pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
 ]
-
-
-LONG = pytest.mark.skipif("POISONBENCH_LONG" not in os.environ, reason="long: POISONBENCH_LONG=1")
 
 
 @pytest.fixture(scope="module")

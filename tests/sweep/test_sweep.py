@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from helpers.command_line import PLAN, cli, done, job, lines_of, plan_of, records_of
+from helpers.marks import LONG
 from poisonbench.core.signals import Stopping
 from poisonbench.results.store import Store
 from poisonbench.runs.context import RunContext
@@ -85,7 +86,14 @@ def test_a_sweep_runs_all_but_what_fails_and_says_so(tiny, tmp_path, results):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=LONG),
+        pytest.param(signal.SIGUSR1, marks=LONG),
+    ],
+)
 def test_a_signal_leaves_checkpoints(tiny, tmp_path, results, number):
     path = plan_of(lines_of(tiny, epochs=400, trials=1), tmp_path / "plan.json")
     program = sweep("run", path, "--results", results)
