@@ -21,6 +21,7 @@ from poisonbench import __version__
 from poisonbench.core.errors import InterruptedRunError, UsageError
 from poisonbench.core.files import write_text
 from poisonbench.results.store import Store
+from poisonbench.sweep.execute import asked_threads
 from poisonbench.sweep.lease import Leases
 from poisonbench.sweep.process import Worker
 
@@ -155,14 +156,13 @@ class Cluster:
         for name in ("results", "data_root"):
             options[name] = str(Path(options[name]).resolve())
         log = str(Path(message["log"]).resolve())
-        threads = os.environ.get("OMP_NUM_THREADS")
         try:
             return self.client.submit(
                 run_job,
                 {**message, "options": options, "log": log},
                 topic=topic,
                 stop_name=self._stop_name,
-                threads=None if threads is None else int(threads),
+                threads=asked_threads(),
                 folder=os.getcwd(),
                 key=f"poisonbench-{job}-{uuid.uuid4().hex[:8]}",
                 pure=False,

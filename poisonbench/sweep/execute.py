@@ -296,10 +296,16 @@ class Sweep:
             )
 
 
+def asked_threads() -> int | None:
+    """OMP_NUM_THREADS, of its list the outermost level's; None where it is no number of threads."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
+
+
 def threads(num_processes: int) -> int:
     """Threads of each process, so that together they fill the processors that this job may use."""
-    if setting := os.environ.get("OMP_NUM_THREADS"):
-        return int(setting)
+    if (asked := asked_threads()) is not None:
+        return asked
     if allotted := os.environ.get("SLURM_CPUS_PER_TASK"):
         count = int(allotted)
     else:

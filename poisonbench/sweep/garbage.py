@@ -86,13 +86,22 @@ def _checkpoints(store: Store) -> dict[Path, str]:
     """Why nothing will continue from each checkpoint; empty where something may."""
     reasons = {}
     for path in _entries(store.root / "checkpoints"):
-        results = (store.run_path, store.model_path, store.poison_path)
-        if any(path_of(path.name).exists() for path_of in results):
+        results = (store.model_path, store.poison_path)
+        is_done = any(path_of(path.name).exists() for path_of in results)
+        if is_done or _is_older(path, store.run_path(path.name)):
             reasons[path] = "checkpoint of what is done"
         else:
             has_failed = store.failure_path(path.name).exists()
             reasons[path] = "checkpoint of a run that diverged" if has_failed else ""
     return reasons
+
+
+def _is_older(checkpoint: Path, record: Path) -> bool:
+    """Whether it is of the training that made the record, and not of one for its weights since."""
+    with suppress(OSError):
+        latest = max((path.stat().st_mtime for path in checkpoint.rglob("*")), default=0.0)
+        return latest <= record.stat().st_mtime
+    return False
 
 
 def _copies(store: Store) -> dict[Path, str]:

@@ -66,10 +66,16 @@ class JobStates:
                 self.records[record_key(record)] = record
 
     def is_done(self, job: Job) -> bool:
-        """Whether its result is there, as of the last :meth:`refresh` for a run."""
+        """Whether its result is there, as of the last :meth:`refresh` for a run.
+
+        With ``--save-model`` the trained weights are a part of it.
+        """
         if job.kind == "craft":
             return self.store.poison_path(job.id).is_dir()
-        return job.id in self.records
+        record = self.records.get(job.id)
+        if record is None or not job.keeps_model:
+            return record is not None
+        return self.store.model_path(record.id).exists()
 
     def failure(self, job: Job) -> Failure | None:
         """The reason why it failed, unless it has been done since."""

@@ -54,6 +54,11 @@ class Job:
         return "craft" if isinstance(self.request, CraftRequest) else "defend"
 
     @property
+    def keeps_model(self) -> bool:
+        """Whether the trained weights are a part of its result."""
+        return not isinstance(self.request, CraftRequest) and self.request.save_model
+
+    @property
     def dataset(self) -> str:
         """The data set's name."""
         return self.request.dataset
@@ -129,11 +134,12 @@ def make_plan(
     plugins: Mapping[str, str] | None = None,
     claims: Mapping[str, ClaimLabel] | None = None,
 ) -> Plan:
-    """A plan of these jobs, each id once, poisons first."""
+    """A plan of these jobs, each id once, poisons first; what one of a run's jobs keeps is kept."""
     plugins, claims = plugins or {}, claims or {}
     once: dict[str, Job] = {}
     for job in jobs:
-        once.setdefault(job.id, job)
+        if job.id not in once or job.keeps_model:
+            once[job.id] = job
     ordered = tuple(sorted(once.values(), key=lambda job: job.kind != "craft"))
     return Plan(ordered, _digest(ordered, plugins, claims), plugins, claims)
 

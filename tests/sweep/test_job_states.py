@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,15 @@ from helpers.command_line import PLAN, POISON, RUNS, done, files_in, job
 from helpers.synthetic_runs import make_record
 from poisonbench.core import files
 from poisonbench.data.artefacts import read_poison
+from poisonbench.requests import RunRequest
 from poisonbench.results.records import read_record
 from poisonbench.results.store import Store
 from poisonbench.sweep import lease as leases_module
 from poisonbench.sweep.costs import Costs
-from poisonbench.sweep.garbage import find_garbage
+from poisonbench.sweep.garbage import find_garbage, unfinished_checkpoints
 from poisonbench.sweep.job_states import Failure, JobStates, State
 from poisonbench.sweep.lease import Leases, Owner
-from poisonbench.sweep.plan import read_plan, record_key, write_plan
+from poisonbench.sweep.plan import Job, make_plan, read_plan, record_key, write_plan
 
 # Leases
 
@@ -168,6 +170,25 @@ def test_status_and_dry_run_give_the_hours_of_what_is_left(tmp_path, results):
     assert hours() == {"poison pgd mnist": "0.00", "hint mnist": "1.00", "all": "1.00"}
 
 
+def test_with_save_model_the_weights_are_a_part_of_what_is_done(tmp_path):
+    store = Store(tmp_path)
+    record = make_record()
+    store.write_record(record)
+    request = RunRequest(method=record.spec.method, dataset="tiny")
+    plain = Job(id=record_key(record), request=request, title="plain")
+    kept = replace(plain, request=replace(request, save_model=True))
+    # Of two lines of one run the one that keeps its weights is planned.
+    for jobs in ((plain, kept), (kept, plain)):
+        assert make_plan(jobs).jobs == (kept,)
+    states = JobStates(store)
+    states.refresh()
+    assert states.is_done(plain)
+    assert not states.is_done(kept)
+    store.model_path(record.id).parent.mkdir(parents=True)
+    store.model_path(record.id).write_bytes(b"x")
+    assert states.is_done(kept)
+
+
 # A shared file system
 
 
@@ -213,6 +234,22 @@ def test_records_poisons_and_plans_are_read_so(tmp_path, artefact, monkeypatch):
 
 
 # Rubbish
+
+
+@pytest.mark.parametrize("has_model", [False, True])
+def test_a_training_for_weights_after_the_record_is_not_rubbish(tmp_path, has_model):
+    store = Store(tmp_path)
+    record = make_record()
+    path = store.write_record(record)
+    state = store.checkpoint_path(record.id) / "state.safetensors"
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"x")
+    os.utime(path, (0, 0))
+    if has_model:
+        store.model_path(record.id).parent.mkdir(parents=True)
+        store.model_path(record.id).write_bytes(b"x")
+    found = find_garbage(store, stale=-1), unfinished_checkpoints(store)
+    assert [len(items) for items in found] == ([1, 0] if has_model else [0, 1])
 
 
 def test_gc_finds_what_nothing_needs_and_deletes_on_yes(tmp_path):

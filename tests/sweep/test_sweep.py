@@ -35,6 +35,10 @@ def test_threads_fill_what_is_allotted(monkeypatch):
     assert threads(4) == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert threads(4) == 5
+    # Threads by level of nesting, as OpenMP has it; what is no number says nothing.
+    for setting, expected in {"4,2": 4, " 6 ,1": 6, "0": 3, "many": 3, "": 3}.items():
+        monkeypatch.setenv("OMP_NUM_THREADS", setting)
+        assert threads(4) == expected, setting
 
 
 def sweep(*words, **options):
