@@ -62,7 +62,7 @@ class Config(OptimiserConfig):
     epsilon: float = setting(0.1, "L-infinity budget, in pixels of [0, 1].", over=0, high=1)
     steps: int = setting(4000, "Steps of Adam.", low=1)
     step_size: float = setting(
-        0.04, "Adam's learning rate, in standard deviations of the data.", over=0
+        0.04, "Adam's learning rate, in standard deviations of the data (1 if grey).", over=0
     )
     surrogates: int = setting(
         6, "Models of the attacker, each with coefficients of its own.", low=1

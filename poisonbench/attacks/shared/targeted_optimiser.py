@@ -17,8 +17,9 @@ Deviations  Adam on signs divides by the root of a second moment that is 1, exce
             surrogates; here the step is what the config says. For MNIST the code shifts by up to
             2 pixels, here by an eighth of the side as for all other data.
 MNIST       has no published setting: there poisons are not augmented, as the victims' images are
-            not, and epsilon is the untargeted attacks'. The sample's settings are this project's:
-            long steps and few.
+            not, and epsilon is the untargeted attacks'. Grey images are not normalised here, so
+            that tau is in pixels for them: 0.1 of [0, 1], and not of the data's deviation, 0.31,
+            as where they are. The sample's settings are this project's: long steps and few.
 """
 
 import math
@@ -72,7 +73,9 @@ class OptimiserConfig(AttackConfig):
 
     epsilon: float = setting(16 / 255, "L-infinity budget, in pixels of [0, 1].", over=0, high=1)
     steps: int = setting(250, "Gradient steps.", low=1)
-    step_size: float = setting(0.1, "First step, in standard deviations of the data.", over=0)
+    step_size: float = setting(
+        0.1, "First step, in standard deviations of the data (1 if grey).", over=0
+    )
     surrogates: int = setting(1, "Models of the attacker, whose gradients are summed.", low=1)
     precision: Literal["float32", "auto", "bfloat16"] = setting(
         "float32",
@@ -91,7 +94,8 @@ class PlainBrewingConfig(OptimiserConfig):
 
     step_size: float = setting(0.1, "First step, in the unit of --step-unit.", over=0)
     step_unit: Literal["normalised", "pixel"] = setting(
-        "normalised", "normalised: standard deviations of the data; pixel: the range [0, 1]."
+        "normalised",
+        "normalised: standard deviations of the data (1 if grey); pixel: the range [0, 1].",
     )
     restarts: int = setting(8, "Random starts; the lowest last loss is kept.", low=1)
     brew_augment: Literal["none", "shift-flip"] = setting(
