@@ -17,7 +17,7 @@ COLUMNS = ("first", "second", "quantity", "pairs", "difference", "95 % interval"
 NOTE = (
     "First minus second, in points of percent, over trials that share seed, initial weights, first "
     "batch and poison. The interval and the two-sided p-value are those of verdicts: random "
-    "effects of poison, seed and image for accuracy, permutation of signs by target for attack "
+    "effects of poison, seed and image for accuracy, McNemar's exact test over targets for attack "
     "success. Nothing here was declared beforehand and nothing is corrected for the number of "
     "comparisons: it is exploratory."
 )

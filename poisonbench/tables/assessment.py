@@ -3,14 +3,15 @@
 The sentences are on untargeted attacks, on a targeted one, on the defense that holds best, on what
 that costs, and on how sure all this is. Differences are those of verdicts (docs/verdicts.md), with
 their 95 % intervals; a word for harm or help stands only where a test at 5 % finds one, corrected
-by Holm for the attacks or the defenses that it was picked from. No torch here.
+by Holm for the attacks, or the pairs of attack and defense, that it was picked from. No torch here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import TypeVar
 
 from poisonbench import registry
 from poisonbench.core.errors import UsageError
@@ -26,6 +27,8 @@ from poisonbench.tables.matrix_cells import untargeted_cell
 from poisonbench.tables.measured import share_hit
 from poisonbench.tables.paper_table import Records
 from poisonbench.tables.table3 import CLEAN, find_row, make_cell, own_share
+
+K = TypeVar("K", bound=Hashable)
 
 #: Strong untargeted attacks of different kinds, by docs/findings.md: two by gradients and a cheap
 #: shortcut; and a targeted one against training from scratch.
@@ -208,7 +211,7 @@ class _Assessment:
 
     def _hits(self, attack: str) -> str:
         cell = self.matrix.cell("none", attack)
-        runs = [run for (run,) in distinct_targets([(run,) for run in self._runs(cell)])]
+        runs = self._on_targets(cell)
         share = share_hit(runs)
         if share is None:
             return ""
@@ -218,6 +221,7 @@ class _Assessment:
             f"{share.successes} of {share.trials} targets taken for its class under plain training "
             f"[{100 * low:.0f}, {100 * high:.0f} %]"
         )
+        goals = {_goal(run) for run in runs}
         controls = {_goal(run): run for run in self._runs(self.matrix.without_poison(attack))}
         shared = [controls[goal] for run in runs if (goal := _goal(run)) in controls]
         if shared:
@@ -226,7 +230,16 @@ class _Assessment:
         defended = {
             method: own
             for method in self.matrix.methods
-            if method != "none" and (own := share_hit(self._runs(self.matrix.cell(method, attack))))
+            if method != "none"
+            and (
+                own := share_hit(
+                    [
+                        run
+                        for run in self._on_targets(self.matrix.cell(method, attack))
+                        if _goal(run) in goals
+                    ]
+                )
+            )
         }
         if defended:
             text += ", " + ", ".join(
@@ -234,6 +247,10 @@ class _Assessment:
                 for method, own in defended.items()
             )
         return text
+
+    def _on_targets(self, cell: Cell) -> list[RunRecord]:
+        """A targeted cell's runs, one a target."""
+        return [run for (run,) in distinct_targets([(run,) for run in self._runs(cell)])]
 
     def _best(self) -> str | None:
         """The defense with the best worst case on the attacks that plain training has runs on."""
@@ -251,13 +268,21 @@ class _Assessment:
         if best is None or self.strongest is None:
             return "Defenses: none has runs on all of the poisons."
         plain = self.hurt[self.strongest]
-        own = {
-            method: runs
+        defended = {
+            (attack, method): runs
+            for attack in self.hurt
             for method in self.matrix.methods
-            if method != "none" and (runs := self._runs(self.matrix.cell(method, self.strongest)))
+            if method != "none" and (runs := self._runs(self.matrix.cell(method, attack)))
         }
-        gains = {method: _gain(runs, plain) for method, runs in own.items()}
-        certain = _certain(gains)
+        # The strongest attack is picked by the figures that the gains are over.
+        pairs = {key: _gain(runs, self.hurt[key[0]]) for key, runs in defended.items()}
+        own = {name: runs for (attack, name), runs in defended.items() if attack == self.strongest}
+        gains = {name: pairs[self.strongest, name] for name in own}
+        certain = {
+            name
+            for (attack, name), sure in _certain(pairs).items()
+            if sure and attack == self.strongest
+        }
         attack, label = _title(self.strongest), registry.form_label(best)
         shared = gain_of(own[best], plain)
         if shared is None:
@@ -269,7 +294,7 @@ class _Assessment:
         if gains[best] is None:
             head += ", as an example and no finding"
         else:
-            head += " helped" if certain.get(best) else " is not shown to help"
+            head += " helped" if best in certain else " is not shown to help"
         text = (
             f"{head}: against {attack} it holds {_percent(held)} where plain training has "
             f"{_percent(base)}, " + _difference("a gain of", held - base, gains[best])
@@ -278,7 +303,7 @@ class _Assessment:
         worst = min(rows, key=lambda name: rows[name])
         if worst != self.strongest:
             text += f"; its own worst case is {_title(worst)} with {_percent(rows[worst])}"
-        others = [registry.form_label(name) for name in own if name != best and certain.get(name)]
+        others = [registry.form_label(name) for name in own if name != best and name in certain]
         if others:
             text += f"; {' and '.join(others)} also help{'s' * (len(others) == 1)} against {attack}"
         trusted = self._runs(self.matrix.trusted(self.strongest)) if best in TRUSTING else []
@@ -365,8 +390,8 @@ def _gain(first: Records, second: Records) -> Estimate | None:
     return accuracy_gain(paired([first, second]), LEAST_ACCURACY)
 
 
-def _certain(evidence: Mapping[str, Estimate | None]) -> dict[str, bool]:
-    """By name, whether a difference over 0 is certain at 5 % for all of them together."""
+def _certain(evidence: Mapping[K, Estimate | None]) -> dict[K, bool]:
+    """By key, whether a difference over 0 is certain at 5 % for all of them together."""
     known = {name: one for name, one in evidence.items() if one is not None}
     adjusted = holm([one.p_above(0.0) for one in known.values()])
     return {name: p < SIGNIFICANCE for name, p in zip(known, adjusted, strict=True)}

@@ -268,6 +268,22 @@ def test_the_best_worst_case_is_shown_and_others_that_help_are_named():
     assert "own worst case" not in helped
 
 
+def test_a_gain_is_corrected_for_the_attack_that_it_was_picked_by():
+    def words(*attacks):
+        others = [
+            record
+            for attack in attacks[1:]
+            for method in ("none", "jpeg")
+            for record in runs([0.42, 0.50, 0.46], attack, method)
+        ]
+        pgd = [*runs([0.40, 0.41, 0.42], "pgd"), *runs([0.44, 0.48, 0.50], "pgd", "jpeg")]
+        matrix = Matrix(dataset=NAME, attacks=attacks, methods=("none", "jpeg"), trials=3)
+        return assess(matrix, [*runs([0.9, 0.91, 0.92]), *pgd, *others])[2]
+
+    assert words("pgd").startswith("JPEG helped: against PGD")
+    assert words("pgd", "lsp", "dap").startswith("JPEG is not shown to help: against PGD")
+
+
 def test_what_the_trusted_images_alone_give_stands_beside_hint():
     records = [
         *runs([0.9, 0.9, 0.91]),
@@ -286,6 +302,16 @@ def test_a_target_that_two_trials_have_counts_once():
     matrix = Matrix(dataset=NAME, attacks=("gm",), methods=("none",), trials=3)
     targeted = assess(matrix, on_targets([True] * 3, same=True))[1]
     assert "1 of 1 targets" in targeted
+
+
+def test_defenses_are_counted_on_the_targets_of_plain_training():
+    matrix = Matrix(dataset=NAME, attacks=("gm",), methods=("none", "jpeg"), trials=3)
+    same = [*on_targets([True] * 3, same=True), *on_targets([True] * 3, "jpeg", same=True)]
+    assert ", 1 of 1 under JPEG" in assess(matrix, same)[1]
+    more = [*on_targets([True, True]), *on_targets([False, True, True], "jpeg")]
+    targeted = assess(matrix, more)[1]
+    assert "2 of 2 targets" in targeted
+    assert ", 1 of 2 under JPEG" in targeted
 
 
 def test_without_runs_nothing_is_said():
