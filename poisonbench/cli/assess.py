@@ -21,13 +21,13 @@ from poisonbench.requests import PoisonRequest, Request, RunRequest
 from poisonbench.results.store import Store
 from poisonbench.sweep.job_states import JobStates, State
 from poisonbench.sweep.plan import Plan, write_plan
-from poisonbench.tables.assessment import (
+from poisonbench.tables.assessment import assess
+from poisonbench.tables.assessment_plan import (
     ATTACKS,
     GREY_ATTACKS,
     GREY_METHODS,
     METHODS,
     Matrix,
-    assess,
     room_for_targets,
 )
 

@@ -7,7 +7,7 @@ from PIL import Image
 from helpers.command_line import done, files_in, last_line, records_of, refused
 from poisonbench.cli.assess import _smaller
 from poisonbench.runs import training_choice
-from poisonbench.tables.assessment import Matrix
+from poisonbench.tables.assessment_plan import Matrix
 
 OPTIONS = ("--attacks", "lsp", "--methods", "none", "--trials", "1", "--jobs", "1")
 

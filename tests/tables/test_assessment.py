@@ -5,12 +5,12 @@ import pytest
 from helpers.synthetic_runs import changed, make_record, targeted_run
 from poisonbench.core.errors import UsageError
 from poisonbench.registry import find_form
-from poisonbench.tables.assessment import (
+from poisonbench.tables.assessment import assess
+from poisonbench.tables.assessment_plan import (
     ATTACKS,
     GREY_METHODS,
     METHODS,
     Matrix,
-    assess,
     room_for_targets,
 )
 from poisonbench.tables.catalogue import missing_runs
