@@ -47,6 +47,7 @@ from torch import Tensor
 
 from poisonbench.attacks.base import TargetedTask
 from poisonbench.attacks.shared.feature_space import FeatureSpace, mean_distance
+from poisonbench.attacks.shared.resuming import resume
 from poisonbench.attacks.shared.targeted_optimiser import (
     DATA_PRESETS,
     BrewingConfig,
@@ -137,6 +138,9 @@ def collision(features: Tensor, target: Tensor) -> Tensor:
 def _watermarked(task: TargetedTask, config: Config, space: FeatureSpace) -> Tensor:
     """2'. for one target after the other, (T, P, C, H, W)."""
     step_size = config.step_size * config.unit(space.models[0].std[0])
+    poisons, walk = task.images.clone(), walk_from(task.images[0], step_size)
+    position = {"row": 0, "step": 0}
+    position |= resume(task.checkpoint, {"poisons": poisons, **walk}, None)
 
     def poisons_of(row: int) -> Tensor:
         base = task.images[row]
@@ -151,58 +155,77 @@ def _watermarked(task: TargetedTask, config: Config, space: FeatureSpace) -> Ten
             ]
             return torch.stack(parts).sum(0)
 
-        def report(done: int, total: int) -> None:
-            task.report(row * total + done, len(task.targets) * total)
+        def stepped(done: int) -> None:
+            task.report(row * config.steps + done, len(task.targets) * config.steps)
+            task.checkpoint.save_if_due({"row": row, "step": done}, {"poisons": poisons, **walk})
 
         start = project(base.lerp(task.targets[row], config.opacity))
-        return forward_backward(start, distances, project, config, step_size, report)
+        first_step = position["step"] if row == position["row"] else 0
+        if first_step == 0:
+            walk.update(walk_from(start, step_size))
+        return forward_backward(walk, start, distances, project, config, stepped, first_step)
 
-    return torch.stack([poisons_of(row) for row in range(len(task.targets))])
+    for row in range(position["row"], len(task.targets)):
+        poisons[row] = poisons_of(row)
+    return poisons
+
+
+def walk_from(start: Tensor, step_size: Tensor) -> dict[str, Tensor]:
+    """What the steps of a target's poisons (P, C, H, W) change, at their start.
+
+    ``step_size`` (C, 1, 1) is Adam's first learning rate in pixels of [0, 1].
+    """
+    return {
+        "images": start.clone(),
+        "length": step_size.repeat(len(start), 1, 1, 1),
+        "first": torch.zeros_like(start),
+        "second": torch.zeros_like(start),
+        "moving": torch.ones(len(start), dtype=torch.bool, device=start.device),
+    }
 
 
 def forward_backward(
+    walk: dict[str, Tensor],
     start: Tensor,
     distances: Callable[[Tensor], Tensor],
     project: Callable[[Tensor], Tensor],
     config: Config,
-    step_size: Tensor,
-    report: Callable[[int, int], None],
+    stepped: Callable[[int], None],
+    first_step: int = 0,
 ) -> Tensor:
     """Images (P, C, H, W) of small distance that stay near the start w; each is on its own.
 
-    The distances, (P,), fall; ``project`` puts images back into what is allowed. ``step_size``
-    (C, 1, 1) is Adam's first learning rate in pixels of [0, 1].
+    The distances, (P,), fall; ``project`` puts images back into what is allowed. The walk is kept
+    up to date, and ``stepped`` told how many steps it has done.
     """
-    images = start
-    length = step_size.expand(len(start), *step_size.shape)
-    first, second = torch.zeros_like(start), torch.zeros_like(start)
-    moving = torch.ones(len(start), dtype=torch.bool, device=start.device)
+    images, length, moving = walk["images"], walk["length"], walk["moving"]
     all_stopped = Flag(~moving.any())
-    for step in range(config.steps):
+    for step in range(first_step, config.steps):
         # a. Forward.
         variable = images.detach().requires_grad_()
         before = distances(variable)
         (gradient,) = torch.autograd.grad(before.sum(), variable)
-        first = first.lerp(gradient, 1 - _BETAS[0])
-        second = second.lerp(gradient.square(), 1 - _BETAS[1])
+        first = walk["first"].lerp(gradient, 1 - _BETAS[0])
+        second = walk["second"].lerp(gradient.square(), 1 - _BETAS[1])
         root = (second / (1 - _BETAS[1] ** (step + 1))).sqrt() + 1e-8
-        stepped = images - length * first / (1 - _BETAS[0] ** (step + 1)) / root
+        adam_step = images - length * first / (1 - _BETAS[0] ** (step + 1)) / root
         with torch.no_grad():
-            after = distances(stepped)
+            after = distances(adam_step)
         # b. Stop.
-        change = (stepped - images).flatten(1).norm(dim=1)
-        moving &= change >= _SMALL_CHANGE * stepped.flatten(1).norm(dim=1)
+        change = (adam_step - images).flatten(1).norm(dim=1)
+        moving = moving & (change >= _SMALL_CHANGE * adam_step.flatten(1).norm(dim=1))
         # c. Backward, or undo.
         pull = config.beta * 255 * length
-        drawn = project((stepped + pull * start) / (1 + pull))
+        drawn = project((adam_step + pull * start) / (1 + pull))
         fell = (after < before)[:, None, None, None]
-        images = torch.where(fell & moving[:, None, None, None], drawn, images)
+        images = torch.where(fell & moving[:, None, None, None], drawn, images).detach()
         length = torch.where(fell, length, length / 5)
+        walk.update(images=images, length=length, first=first, second=second, moving=moving)
         if all_stopped.is_known():
             all_stopped = Flag(~moving.any())
         # Steps in which a GPU has not answered change no image.
         if all_stopped.is_true():
-            report(config.steps, config.steps)
+            stepped(config.steps)
             break
-        report(step + 1, config.steps)
-    return images.detach()
+        stepped(step + 1)
+    return images

@@ -31,8 +31,10 @@ from torch import Tensor
 
 from poisonbench.attacks.base import AttackConfig, AttackTask
 from poisonbench.attacks.shared.adaptive import IN_THE_LOOP, assumed_defense, looks_at
+from poisonbench.attacks.shared.resuming import resume_counts
 from poisonbench.core.settings import Profiles, setting
 from poisonbench.core.work import Passes, Sizes, Work
+from poisonbench.models.classifier import pass_size
 from poisonbench.training.projected_gradient import (
     Ball,
     ProjectedGradient,
@@ -89,34 +91,55 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     ascent = ProjectedGradient(ball, config.steps, config.step_ratio, config.precision)
     defense = assumed_defense(config.against, task.assumed, task.generator)
     defense.meet(model, task.images, task.labels, task.num_classes)
-    best_images = task.images
-    best_losses = torch.full((len(task.images),), -torch.inf, device=device)
-    for restart in range(config.restarts):
-        # 1. A random start.
-        start = ball.random_start(task.images, task.generator)
+    count = len(task.images)
+    # Where this restart is, and the best of all of them.
+    kept = {"points": task.images.clone(), "zero_share": torch.zeros((), device=device)}
+    if config.restarts > 1:
+        kept["best"] = task.images.clone()
+        kept["losses"] = torch.full((count,), -torch.inf, device=device)
+    if config.augment == "crop-flip":
+        kept["shifts"] = torch.zeros(config.steps, count, 2, dtype=torch.int8, device=device)
+        kept["flips"] = torch.zeros(config.steps, count, dtype=torch.bool, device=device)
+    size = defense.images_in_a_pass or pass_size(task.images, gradients=True)
+    num_passes = len(range(0, count, size))
+    # Images of all restarts, and not passes, whose size is the device's.
+    done = resume_counts(task, kept, {"images": 0})["images"]
+    while done < config.restarts * count:
+        restart, first = divmod(done, count)
+        rows = slice(first, min(first + size, count))
+
+        # 1. A random start, of all images at once.
+        if first == 0:
+            kept["points"].copy_(ball.random_start(task.images, task.generator))
+            if config.augment == "crop-flip":
+                drawn = draw_crop_flip(config.steps, count, task.generator, device)
+                kept["shifts"], kept["flips"] = drawn
 
         # 2. Ascend.
+        number = (restart + 1) * num_passes - len(range(first, count, size))
         draws = None
         if config.augment == "crop-flip":
-            draws = draw_crop_flip(config.steps, len(task.images), task.generator, device)
-        images, zero_share = ascent.perturb(
+            draws = kept["shifts"][:, rows], kept["flips"][:, rows]
+        kept["points"][rows], zero_share = ascent.perturb(
             model,
-            task.images,
-            task.labels,
-            start=start,
+            task.images[rows],
+            task.labels[rows],
+            start=kept["points"][rows],
             draws=draws,
             hooks=defense,
-            report=lambda done, total, before=restart: task.report(  # type: ignore[misc]
-                before * total + done, config.restarts * total
+            report=lambda step, steps, before=number: task.report(  # type: ignore[misc]
+                before * steps + step, config.restarts * num_passes * steps
             ),
         )
-        warn_of_zero_gradients(zero_share, "pgd")
-        if config.restarts == 1:
-            return images
+        kept["zero_share"] += zero_share * (rows.stop - first) / (config.restarts * count)
 
-        # 3. Keep the highest loss.
-        losses = example_losses(model, defense.seen(images), task.labels)
-        better = losses > best_losses
-        best_images = torch.where(better[:, None, None, None], images, best_images)
-        best_losses = torch.maximum(losses, best_losses)
-    return best_images
+        # 3. With several restarts, keep the highest loss.
+        if config.restarts > 1 and rows.stop == count:
+            losses = example_losses(model, defense.seen(kept["points"]), task.labels)
+            better = (losses > kept["losses"])[:, None, None, None]
+            kept["best"] = torch.where(better, kept["points"], kept["best"])
+            kept["losses"] = torch.maximum(losses, kept["losses"])
+        done += rows.stop - first
+        task.checkpoint.save_if_due({"images": done}, kept)
+    warn_of_zero_gradients(kept["zero_share"], "pgd")
+    return kept["best" if config.restarts > 1 else "points"]

@@ -13,6 +13,7 @@ from torch import nn
 from helpers.attack_tasks import K, fake_split, small_classifier, task_for
 from poisonbench.attacks import delusive_adversarial as dap
 from poisonbench.attacks import error_minimising as em
+from poisonbench.attacks import pgd
 from poisonbench.attacks import robust_error_minimising as rem
 from poisonbench.attacks import targeted_adversarial as tap
 from poisonbench.attacks.base import AttackCheckpoint
@@ -312,6 +313,8 @@ INTERRUPTED = [
     (em, ROUNDS | {"noise": "class", "share": 0.5}, (1, 10, 25)),
     (rem, {"batches": 3, "batch_size": 64, "noise_steps": 2, "draws": 2}, (1, 3, 4)),
     (tap, {"steps": 2, "restarts": 2}, (1, 2, 3)),
+    (pgd, {"steps": 2}, (1, 2)),
+    (pgd, {"steps": 2, "restarts": 2, "augment": "crop-flip"}, (1, 2, 3, 4, 5)),
 ]
 
 
@@ -337,6 +340,7 @@ OTHER_PASSES = [
     (em, ROUNDS, (1, 2)),
     (dap, {"steps": 2}, (1, 2)),
     (tap, {"steps": 2, "restarts": 2}, (1, 6, 7, 9)),
+    (pgd, {"steps": 2, "restarts": 2, "augment": "crop-flip"}, (1, 5, 6, 9)),
 ]
 
 

@@ -288,12 +288,12 @@ def test_forward_backward_is_a_walk_of_each_poison(length, beta):
     start = double(6, P, *SHAPE).abs() + 0.2
     goal = double(7, *SHAPE)
     poisons = feature_collision.forward_backward(
+        feature_collision.walk_from(start, torch.full((2, 1, 1), length, dtype=torch.float64)),
         start,
         lambda images: (images - goal).flatten(1).norm(dim=1),
         lambda images: images,
         feature_collision.Config(steps=60, beta=beta),
-        torch.full((2, 1, 1), length, dtype=torch.float64),
-        lambda done, total: None,
+        lambda done: None,
     )
     for p in range(P):
         alone = walk(start[p], lambda image: (image - goal).norm(), 60, length, beta)
@@ -305,12 +305,12 @@ def test_forward_backward_stops_where_nothing_changes():
     seen = []
     start = double(8, 2, *SHAPE)
     poisons = feature_collision.forward_backward(
+        feature_collision.walk_from(start, torch.full((2, 1, 1), 0.1, dtype=torch.float64)),
         start,
         lambda images: 0 * images.flatten(1).sum(1),
         lambda images: images,
         feature_collision.Config(steps=50, beta=0.1),
-        torch.full((2, 1, 1), 0.1, dtype=torch.float64),
-        lambda *progress: seen.append(progress),
+        seen.append,
     )
     assert torch.equal(poisons, start)
-    assert seen == [(50, 50)]
+    assert seen == [50]

@@ -22,7 +22,6 @@ from poisonbench.training.checkpoint import Checkpoint
 #: What two runs of one spec share; the rest is time and place.
 PARTS = ("id", "spec", "labels", "metrics", "curve", "notes", "digests", "warnings")
 
-
 CRAFT = ("craft", "--attack", "pgd", "--steps", "2", "--epochs", "2")
 #: Two steps a round, and a third one that scores.
 CRAFT_DC = ("craft", "--attack", "dc", "--rounds", "2", "--batch-size", "100")
@@ -226,18 +225,26 @@ def test_a_signal_in_the_surrogates_training_leaves_a_checkpoint(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_in_an_attack_leaves_nothing_half_made(number, signalled, tiny, results):
-    signalled("pgd", 1, number)
-    line = (*CRAFT, "--dataset", tiny, "--results", results)
+def test_a_signal_in_an_attack_of_seconds_leaves_nothing(number, signalled, tiny, results):
+    signalled("cuda", 1, number)
+    line = ("craft", "--attack", "cuda", "--dataset", tiny, "--results", results)
     outcome = cli(*line)
     assert outcome.code == 130
     assert "nothing was written, run the same command again" in last(outcome)
     assert not (results / "poisons").exists()
-    # What is done stays done: the surrogate.
-    (model,) = (results / "models").iterdir()
-    stamp = model.stat().st_mtime_ns
     signalled("", 0, number)
     done(*line)
+    read_all(results)
+
+
+def test_a_surrogate_is_not_trained_again_after_a_signal_in_the_attack(signalled, tiny, results):
+    signalled("pgd", 1, signal.SIGTERM)
+    line = (*CRAFT, "--dataset", tiny, "--results", results)
+    assert cli(*line).code == 75
+    (model,) = (results / "models").iterdir()
+    stamp = model.stat().st_mtime_ns
+    signalled("", 0, signal.SIGTERM)
+    assert "continuing pgd from its checkpoint" in done(*line).err
     assert model.stat().st_mtime_ns == stamp
     read_all(results)
 

@@ -82,6 +82,11 @@ CASES = {
         4,
     ),
     "fc": (feature_collision, BREW, 4),
+    "fc watermark": (
+        feature_collision,
+        {"form": "watermark", "steps": 4, "restarts": 1, "brew_augment": "none", "surrogates": 2},
+        8,
+    ),
     "cp": (convex_polytope, {"steps": 4, "surrogates": 2}, 4),
     "mp": (
         metapoison,
