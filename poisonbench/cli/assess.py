@@ -1,12 +1,13 @@
 """``poisonbench assess``: how vulnerable a data set is, and what helps, in one command."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace as replaced
 
 from poisonbench.cli import common
 from poisonbench.cli.session import ContextOptions, open_context
@@ -18,9 +19,10 @@ from poisonbench.core.progress import clock
 from poisonbench.core.quick_names import quick_name, same_place, split_quick
 from poisonbench.entries import shown_name
 from poisonbench.requests import PoisonRequest, Request, RunRequest
+from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
 from poisonbench.sweep.job_states import JobStates, State
-from poisonbench.sweep.plan import Plan, write_plan
+from poisonbench.sweep.plan import Plan, record_key, write_plan
 from poisonbench.tables.assessment import assess
 from poisonbench.tables.assessment_plan import (
     ATTACKS,
@@ -117,7 +119,8 @@ def assess_data(options: _AssessOptions) -> None:
 
     built = build_page([options.results], options.data_root)
     write_text(options.output, built.text)
-    sentences = assess(matrix, store.records(common.say_left_out))
+    records = _named(store.records(common.say_left_out), plan, matrix.dataset)
+    sentences = assess(matrix, records)
     result = {**facts, "sentences": sentences, "page": str(options.output)}
     common.show(result, [*sentences, str(options.output)], options.json)
     if failure is not None:
@@ -143,6 +146,17 @@ def _run(options: _AssessOptions, plan: Plan, store: Store, slots: int) -> Poiso
             "command"
         )
     return None
+
+
+def _named(records: Sequence[RunRecord], plan: Plan, dataset: str) -> list[RunRecord]:
+    """The records, those of the plan by the data's name now: it may have lain elsewhere."""
+    jobs = {job.id for job in plan.jobs}
+    return [
+        replaced(record, labels=replaced(record.labels, dataset=dataset))
+        if record_key(record) in jobs
+        else record
+        for record in records
+    ]
 
 
 class _Planner:

@@ -204,7 +204,8 @@ def build(
     """
     table = find_table(key)
     every_run = table.own(records)
-    records = IndexedRuns(of_newest_data(readings.runs_of(every_run, reading)))
+    of_reading = readings.runs_of(every_run, reading)
+    records = IndexedRuns(of_newest_data(of_reading))
     is_default = not poisons and reading == DEFAULT_READING
     whole = cells(key, records, dataset, bare_methods(methods))
     # Without any run a table of any data has no cells, whatever is named.
@@ -231,6 +232,7 @@ def build(
     is_of_mix = key in untargeted()
     state += remarks.several_poisons(compared, records) if is_of_mix else []
     state += remarks.other_poisons(compared, records) if table.takes_any else []
+    state += remarks.earlier_contents(names, records, of_reading)
     planned = list(filter(selection.is_planned, every))
     # Of chosen poisons the commands would make others.
     if not poisons and (short := sum(bool(cell.missing(records)) for cell in planned)):

@@ -61,6 +61,22 @@ def without_runs(dataset: str, names: Sequence[str], records: Records) -> str:
     return f"There is no run on {dataset} here{others}{did_you_mean(dataset, used) or '.'}"
 
 
+def earlier_contents(names: Sequence[str], kept: Records, records: Records) -> list[str]:
+    """A sentence on runs that were on other images by the same name, which count in no cell."""
+    ids = {record.id for record in kept}
+    others = [
+        record
+        for record in records
+        if record.id not in ids and any(is_run_on(record, name) for name in names)
+    ]
+    if not others:
+        return []
+    return [
+        f"{len(others)} run(s) on other images by the same name are left out: the path was written "
+        "to, or names another folder elsewhere; name each by its absolute path then."
+    ]
+
+
 def left_out(names: Sequence[str], compared: Sequence[Comparison], records: Records) -> list[str]:
     """A sentence on the runs of the data sets that no cell averages."""
     averaged = {run for cell in compared for run in cell.records}

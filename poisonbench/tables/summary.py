@@ -10,8 +10,8 @@ from statistics import fmean
 from poisonbench import registry
 from poisonbench.core.settings import flag_of, percent_text, value_text
 from poisonbench.results.records import RunRecord
-from poisonbench.tables import run_groups
-from poisonbench.tables.cells import distinct_trials, of_newest_data, paired
+from poisonbench.tables import remarks, run_groups
+from poisonbench.tables.cells import distinct_trials, of_newest_data, paired, table_name
 from poisonbench.tables.gains import LEAST, Gain, gain_of
 from poisonbench.tables.paper_table import Records
 
@@ -42,9 +42,11 @@ def sentences(records: Records, dataset: str | None = None) -> list[str]:
     """
     text: list[str] = []
     silent: list[RunRecord] = []
+    names: set[str] = set()
     current = of_newest_data(records)
     for name, rows in run_groups.grouped(current, lambda _: True, dataset, "at all").items():
         every = [record for row in rows for record in row]
+        names |= {table_name(record) for record in every}
         runs = list(filter(_speaks, every))
         silent += (run for run in every if not _speaks(run))
         controls: dict[tuple[str, str], list[RunRecord]] = {}
@@ -55,6 +57,7 @@ def sentences(records: Records, dataset: str | None = None) -> list[str]:
         clean = {key: _accuracy(distinct_trials(group)) for key, group in controls.items()}
         for group in _by_poison([run for run in runs if run.spec.poison is not None]):
             text += _of_poison(f"On {name}, {_made_of(group)}", group, clean)
+    text += remarks.earlier_contents(sorted(names), current, records)
     return [*text, NEXT] if text else [_nothing_to_say(silent)]
 
 

@@ -1,5 +1,7 @@
 """``poisonbench assess`` from a folder of images to sentences and a page."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -64,6 +66,15 @@ def test_a_folder_becomes_a_page_and_five_sentences(folder, short, tmp_path, res
     dry = done(*words, "--dry-run", "--json").json
     assert dry["jobs_left"] == 0
     assert dry["plan"] == again["plan"]
+    # The same images elsewhere are the same runs.
+    moved = folder.replace("insects", "beetles")
+    Path(folder.removeprefix("folder:")).rename(moved.removeprefix("folder:"))
+    there = done(*(moved if word == folder else word for word in words), "--json").json
+    assert [path for path in files_in(results) if path.parts[0] == "runs"] == [
+        path for path in before if path.parts[0] == "runs"
+    ]
+    assert there["sentences"] == sentences
+    Path(moved.removeprefix("folder:")).rename(folder.removeprefix("folder:"))
     # Tables name the data, and take it as it is written.
     table = done("report", "--table", "matrix", "--dataset", folder, "--results", results).out
     assert f"folder:insects (mnist-cnn-small, {again['epochs']} epochs): test accuracy" in table

@@ -5,6 +5,7 @@ import pytest
 from helpers.synthetic_runs import changed, make_record, targeted_run
 from poisonbench.core.errors import UsageError
 from poisonbench.registry import find_form
+from poisonbench.tables import catalogue
 from poisonbench.tables.assessment import assess
 from poisonbench.tables.assessment_plan import (
     ATTACKS,
@@ -13,7 +14,6 @@ from poisonbench.tables.assessment_plan import (
     Matrix,
     room_for_targets,
 )
-from poisonbench.tables.catalogue import missing_runs
 
 NAME = "folder@quick-cifar-small-44:/data/photos"
 MATRIX = Matrix(dataset=NAME, attacks=("pgd", "lsp", "gm"), methods=("none", "jpeg"), trials=3)
@@ -327,13 +327,19 @@ def test_runs_on_earlier_contents_of_the_folder_are_left_out():
         for record in runs([0.1, 0.1, 0.1])
     ]
     assert assess(MATRIX, [*older, *HURT]) == assess(MATRIX, HURT)
+    # The matrix of the same runs says so.
+    said = "3 run(s) on other images by the same name are left out"
+    notes = [
+        " ".join(catalogue.build("matrix", every, NAME).notes) for every in (HURT, older + HURT)
+    ]
+    assert [said in text for text in notes] == [False, True]
 
 
 def test_the_matrix_of_any_data_asks_for_what_the_assessment_runs():
-    wanted = missing_runs(
+    wanted = catalogue.missing_runs(
         "matrix", (), NAME, methods=["none", "jpeg"], attacks=["pgd", "lsp"], trials=3, rhos={0, 1}
     )
     assert set(wanted) < set(MATRIX.requests)
-    assert not missing_runs(
+    assert not catalogue.missing_runs(
         "matrix", HURT, NAME, methods=["jpeg"], attacks=["pgd"], trials=3, rhos={0.0, 1.0}
     )
