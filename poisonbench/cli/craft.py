@@ -10,6 +10,7 @@ from msgspec import to_builtins
 from poisonbench.cli import common
 from poisonbench.cli.long_work import remark_on_long_work
 from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings, named_mix
+from poisonbench.cli.planned_job import check_job
 from poisonbench.cli.session import RunOptions, choose_dataset, open_context
 from poisonbench.core.settings import parse_value
 from poisonbench.registry import Mix
@@ -70,8 +71,13 @@ def read_requests(options: CraftOptions, values: Values, mix: Mix | None) -> lis
     return [request.at(options.trial + number) for number in range(options.trials or 1)]
 
 
-def run(requests: Sequence[CraftRequest], options: RunOptions) -> "list[Crafted]":
-    """Craft poisons that differ in their trial alone, or find them; print paths unless JSON."""
+def run(
+    requests: Sequence[CraftRequest], options: RunOptions, job: str | None = None
+) -> "list[Crafted]":
+    """Craft poisons that differ in their trial alone, or find them; print paths unless JSON.
+
+    ``job`` is the id of each in a sweep's plan.
+    """
     from poisonbench.runs.craft import craft
     from poisonbench.runs.poison import resolve_crafting
 
@@ -81,6 +87,8 @@ def run(requests: Sequence[CraftRequest], options: RunOptions) -> "list[Crafted]
         dataset = own.dataset(requests[0].dataset)
         resolved = [resolve_crafting(own, dataset, request.poison) for request in requests]
         pools = [pool for poison in resolved for pool in poison.pools.values()]
+        for pool in pools:
+            check_job(job, pool.id)
         epochs = max(pool.settings.recipe.epochs for pool in pools)
         remark_on_long_work(own, requests, resolved, epochs)
         poisons = craft(context, requests[0], trials)

@@ -10,6 +10,7 @@ import typer
 from poisonbench.cli import common
 from poisonbench.cli.long_work import remark_on_long_work
 from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings, named_mix
+from poisonbench.cli.planned_job import check_job, job_id
 from poisonbench.cli.session import RunOptions, choose_dataset, open_context
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import parse_value
@@ -105,17 +106,20 @@ def run(
     options: RunOptions,
     plan: str | None = None,
     claims: Mapping[str, ClaimLabel] | None = None,
+    job: str | None = None,
 ) -> "list[Defended]":
     """Train what is asked for, or find it, and print a line on each unless it shall be JSON.
 
     All of them, of one seed, are checked before the first is trained; ``plan`` is the digest of
-    the sweep's plan, and ``claims`` the declared ones that it serves.
+    the sweep's plan, ``claims`` the declared ones that it serves, and ``job`` the id of each there.
     """
     from poisonbench.runs.defend import defend, resolve_run
 
     done = []
     with open_context(options, plan, claims) as context:
         every = [resolve_run(context, request) for request in requests]
+        for resolved in every:
+            check_job(job, job_id(resolved))
         poisons = [resolved.poison for resolved in every]
         epochs = max(resolved.recipe.epochs for resolved in every)
         remark_on_long_work(context, requests, poisons, epochs)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from poisonbench.cli.planned_job import job_id
 from poisonbench.cli.request_words import from_words
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import UsageError
@@ -14,7 +15,7 @@ from poisonbench.registry import forgetting, plugin_files
 from poisonbench.requests import CraftRequest, Request, RunRequest
 from poisonbench.results.records import ClaimLabel
 from poisonbench.results.store import Store
-from poisonbench.sweep.plan import Job, Plan, make_plan, run_key
+from poisonbench.sweep.plan import Job, Plan, make_plan
 
 if TYPE_CHECKING:
     from poisonbench.runs.context import RunContext
@@ -112,8 +113,9 @@ class _Planner:
         else:
             poison = f"{request.poison.text} at rho {spec.rho:g}" if spec else "clean"
         title = f"{request.method} {shown_name(request.dataset)} {poison} trial {request.trial}"
-        key = run_key(run.spec, needs)
-        self.jobs.append(Job(id=key, request=request, title=title, needs=tuple(needs.values())))
+        self.jobs.append(
+            Job(id=job_id(run), request=request, title=title, needs=tuple(needs.values()))
+        )
 
     def _add_pools(self, request: Request, poison: "ResolvedPoison") -> dict[str, str]:
         """The jobs that craft a poison's pools; their ids by attack."""

@@ -175,10 +175,10 @@ def _do(request: Request, message: Mapping[str, Any]) -> None:
         seed=request.seed,
     )
     if isinstance(request, CraftRequest):
-        craft.run([request], options)
+        craft.run([request], options, message["job"])
     else:
         claims = msgspec.convert(message["claims"], dict[str, ClaimLabel])
-        defend.run([request], options, message["plan"], claims)
+        defend.run([request], options, message["plan"], claims, message["job"])
 
 
 def _answer(descriptor: int, value: dict[str, Any]) -> None:

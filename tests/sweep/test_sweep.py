@@ -8,10 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from helpers.command_line import PLAN, cli, done, job, lines_of, plan_of, records_of
+from helpers.command_line import PLAN, cli, done, job, lines_of, plan_of, records_of, tiny_arrays
 from helpers.marks import LONG
 from poisonbench.core.signals import Stopping
 from poisonbench.results.store import Store
@@ -156,6 +157,20 @@ def test_a_shard_waits_for_a_surrogate_of_another_shard_only_while_that_is_at_wo
     assert not is_ready(second)
     other.leases.release(first.id, is_interrupted=True)
     assert is_ready(second)
+
+
+@pytest.mark.slow
+def test_what_was_changed_since_the_plan_is_refused_before_it_is_trained(tmp_path, results):
+    own, arrays = tmp_path / "own.npz", tiny_arrays()
+    np.savez(own, **arrays)
+    path = plan_of(lines_of(f"npz:{own}", attacks="durp"), tmp_path / "plan.json")
+    np.savez(own, **arrays | {"x_train": 255 - arrays["x_train"]})
+    program = sweep("run", path, "--results", results)
+    _, err = program.communicate(timeout=300)
+    assert program.returncode == 4, err
+    assert "was changed since it was planned; put it back, or plan again" in err
+    assert not records_of(results)
+    assert not (results / "poisons").exists()
 
 
 def test_nothing_to_do_starts_nothing(tmp_path, results):
