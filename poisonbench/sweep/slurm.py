@@ -86,7 +86,8 @@ def script(array: ArrayJob, digest: str) -> str:
         f"--array=0-{array.shards - 1}" + (f"%{array.at_once}" if array.at_once else ""),
         "--requeue",
         "--open-mode=append",
-        f"--output={results}/sweep/logs/slurm-%A_%a.out",
+        # sbatch takes quotes in these lines as a shell does.
+        f"--output={shlex.quote(f'{results}/sweep/logs/slurm-%A_%a.out')}",
         f"--signal=B:USR1@{array.notice}",
         f"--cpus-per-task={array.cpus}",
         array.gpus and f"--gres=gpu:{array.gpus}",

@@ -205,13 +205,14 @@ def test_bad_options_of_run(words, message, tmp_path):
 # SLURM's script
 
 
-def test_the_script_of_an_array_job(tmp_path, results):
+def test_the_script_of_an_array_job(tmp_path):
     write_plan(PLAN, tmp_path / "my plan.json")
-    line = ("sweep", "script", tmp_path / "my plan.json", "--results", results)
+    line = ("sweep", "script", tmp_path / "my plan.json", "--results", tmp_path / "my results")
     text = done(*line, "--shards", 4, "--at-once", 2, "--time", "4:00:00", "--gpus", 2).out
     assert text.startswith("#!/bin/bash\n#SBATCH ")
     # SLURM fails a task whose log has no folder.
-    (log,) = (word for word in text.split() if word.startswith("--output="))
+    lines = [line for line in text.splitlines() if line.startswith("#SBATCH --output=")]
+    (log,) = shlex.split(lines[0].removeprefix("#SBATCH "))
     assert Path(log.partition("=")[2]).parent.is_dir()
     for option in ("array=0-3%2", "requeue", "signal=B:USR1@180", "time=4:00:00", "gres=gpu:2"):
         assert f"#SBATCH --{option}\n" in text
