@@ -1,5 +1,6 @@
 """The user's own images: ``train/CLASS/*.png`` and ``test/CLASS/*.png``."""
 
+import os
 from pathlib import Path
 
 from poisonbench.core.errors import ArtefactError
@@ -23,7 +24,12 @@ def load(name: str, path: Path, data_root: Path, size: Size | None = None) -> Ra
     class_names = tuple(folder.name for folder in _folders(path / "train"))
     parts = [_pictures(path / part, class_names) for part in ("train", "test")]
     train, test = decode(parts, f"{name}:{path}", size)
-    return RawData(train, test, class_names)
+    return RawData(train, test, tuple(map(_readable, class_names)))
+
+
+def _readable(name: str) -> str:
+    """A folder's name without the bytes that are no UTF-8, which no page could show."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -52,6 +52,9 @@ def load_dataset(
         ArtefactError: files are missing, damaged or not of the expected form.
         StoreError: ``data_root`` cannot be written.
     """
+    # Records and pages have the name.
+    if any("\ud800" <= sign <= "\udfff" for sign in name):
+        raise UsageError(f"expected a name in UTF-8, got {name!r}; rename the file or folder")
     base, quick = split_quick(name)
     if quick is not None:
         usual = load_dataset(base, data_root, root_seed, download=download, say=say)

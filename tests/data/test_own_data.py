@@ -1,5 +1,6 @@
 """Data sets of one's own: npz files and folders of images, and every bad input."""
 
+import os
 import re
 
 import numpy as np
@@ -191,6 +192,16 @@ def test_folder_of_colour_images(tmp_path):
         dataset.test.images[1].numpy(), pixels(5, 6, 3, seed=1).transpose(2, 0, 1)
     )
     assert describe(dataset)["class_counts"]["train"] == [9, 9]
+
+
+def test_names_that_are_no_utf_8(tmp_path):
+    """A class of another encoding is shown as far as it can be; a path is refused."""
+    other = os.fsdecode(b"caf\xe9")
+    dataset = load_dataset(write_folder(tmp_path / "a", (other, "dog")), NOWHERE, 0)
+    assert dataset.class_names == ("caf\ufffd", "dog")
+    assert (len(dataset.train), dataset.test.labels.tolist()) == (18, [0, 0, 1, 1])
+    with pytest.raises(UsageError, match="expected a name in UTF-8, got .*rename"):
+        load_dataset(write_folder(tmp_path / other), NOWHERE, 0)
 
 
 def test_folder_of_grey_images_and_a_mixed_one(tmp_path):
