@@ -200,7 +200,7 @@ def test_names_that_are_no_utf_8(tmp_path):
     dataset = load_dataset(write_folder(tmp_path / "a", (other, "dog")), NOWHERE, 0)
     assert dataset.class_names == ("caf\ufffd", "dog")
     assert (len(dataset.train), dataset.test.labels.tolist()) == (18, [0, 0, 1, 1])
-    with pytest.raises(UsageError, match="expected a name in UTF-8, got .*rename"):
+    with pytest.raises(UsageError, match=r"expected a name in UTF-8, got .*rename"):
         load_dataset(write_folder(tmp_path / other), NOWHERE, 0)
 
 
