@@ -19,6 +19,8 @@ family    60 values that all equal the published ones. Another way: without Holm
 refuted   a claim that something is better, where it is worse: accuracies, success and seconds.
 small     a gain under the smallest that counts: accuracies on 50,000 images, and seconds.
 collapse  a method that is better but fails one training in five, as good on average.
+assessed  the defense that an assessment picks against the attack that it picks, where no defense
+          does anything. Another way: without Holm's correction.
 
 Each line is a truth, from which 2,000 tables are drawn and judged as a report would judge them. An
 error is a word that the truth does not bear out. Power is the share of tables with the right word
@@ -37,6 +39,7 @@ import numpy as np
 import torch
 from common import parser, show
 from numpy.random import Generator
+from simulations.assessed import assessed
 from simulations.claims import others, refuted, seconds, small, trend
 from simulations.lines import Lines
 from simulations.means import family, means, printed
@@ -59,6 +62,7 @@ PARTS: dict[str, Callable[[Lines, int, Generator], None]] = {
     "refuted": refuted,
     "small": small,
     "collapse": collapse,
+    "assessed": assessed,
 }
 
 

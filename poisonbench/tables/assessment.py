@@ -66,7 +66,7 @@ class _Assessment:
             return "Untargeted poison: no runs of plain training on clean and on poisoned images."
         losses = {name: _loss(self.clean, runs) for name, runs in self.hurt.items()}
         attacked, loss = self.hurt[self.strongest], losses[self.strongest]
-        sharp = _certain(losses).get(self.strongest, False)
+        sharp = certain(losses).get(self.strongest, False)
         head = "Vulnerable" if sharp else _EXAMPLE if loss is None else "No harm is shown"
         picked = f", the strongest of {len(losses)} attacks" if len(losses) > 1 else ""
         text = (
@@ -161,9 +161,9 @@ class _Assessment:
         pairs = {key: _gain(runs, self.hurt[key[0]]) for key, runs in defended.items()}
         own = {name: runs for (attack, name), runs in defended.items() if attack == self.strongest}
         gains = {name: pairs[self.strongest, name] for name in own}
-        certain = {
+        helping = {
             name
-            for (attack, name), sure in _certain(pairs).items()
+            for (attack, name), sure in certain(pairs).items()
             if sure and attack == self.strongest
         }
         attack, label = _title(self.strongest), registry.form_label(best)
@@ -177,7 +177,7 @@ class _Assessment:
         if gains[best] is None:
             head += ", as an example and no finding"
         else:
-            head += " helped" if best in certain else " is not shown to help"
+            head += " helped" if best in helping else " is not shown to help"
         text = (
             f"{head}: against {attack} it holds {_percent(held)} where plain training has "
             f"{_percent(base)}, " + _difference("a gain of", held - base, gains[best])
@@ -186,7 +186,7 @@ class _Assessment:
         worst = min(rows, key=lambda name: rows[name])
         if worst != self.strongest:
             text += f"; its own worst case is {_title(worst)} with {_percent(rows[worst])}"
-        others = [registry.form_label(name) for name in own if name != best and name in certain]
+        others = [registry.form_label(name) for name in own if name != best and name in helping]
         if others:
             text += f"; {' and '.join(others)} also help{'s' * (len(others) == 1)} against {attack}"
         trusted = self._runs(self.matrix.trusted(self.strongest)) if best in TRUSTING else []
@@ -273,7 +273,7 @@ def _gain(first: Records, second: Records) -> Estimate | None:
     return accuracy_gain(paired([first, second]), LEAST_ACCURACY)
 
 
-def _certain(evidence: Mapping[K, Estimate | None]) -> dict[K, bool]:
+def certain(evidence: Mapping[K, Estimate | None]) -> dict[K, bool]:
     """By key, whether a difference over 0 is certain at 5 % for all of them together."""
     known = {name: one for name, one in evidence.items() if one is not None}
     adjusted = holm([one.p_above(0.0) for one in known.values()])
