@@ -52,8 +52,7 @@ def entries_of_file(path: Path) -> list[Entry]:
         UsageError: it cannot be run, or holds none.
     """
     try:
-        source = source_of_file(path)
-        module = _module_of(path, f"poisonbench_plugin_{source.version[:16]}")
+        source, module = _run(path)
     except SystemExit:
         raise UsageError(
             "--plugin: expected a Python file that can be imported, "
@@ -64,11 +63,14 @@ def entries_of_file(path: Path) -> list[Entry]:
             "--plugin: expected a Python file that can be imported, "
             f"got {path}: {reason_of(error)}; check the path or mend the file"
         ) from None
+    held = {id(value): value for value in vars(module).values() if isinstance(value, Entry)}
     entries = [
         replace(value, module=value.module or module.__name__, plug_in=source)
-        for value in vars(module).values()
-        if isinstance(value, Entry)
+        for value in held.values()
     ]
+    names = [f"{entry.kind} {entry.name}" for entry in entries]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"--plugin: expected {twice} once, got it twice in {path}; rename one")
     if not entries:
         raise UsageError(
             "--plugin: expected a file with an entry, such as ENTRY = DefenseEntry(...), got none "
@@ -84,7 +86,7 @@ def module_of_file(path: Path) -> ModuleType:
         UsageError: it cannot be run.
     """
     try:
-        return _module_of(path, f"poisonbench_plugin_{source_of_file(path).version[:16]}")
+        return _run(path)[1]
     except Exception as error:
         raise UsageError(
             f"expected a Python file that can be imported, got {path}: {reason_of(error)}"
@@ -93,8 +95,7 @@ def module_of_file(path: Path) -> ModuleType:
 
 def source_of_file(path: Path) -> Source:
     """A file's name, sha256 and absolute path."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Source(path.name, digest, str(path.resolve()))
+    return _source(path, path.read_bytes())
 
 
 def check_file(path: str, digest: str) -> None:
@@ -110,16 +111,24 @@ def check_file(path: str, digest: str) -> None:
         )
 
 
-def _module_of(path: Path, name: str) -> ModuleType:
-    """The module that a file is, run once for the same bytes."""
+def _source(path: Path, text: bytes) -> Source:
+    return Source(path.name, hashlib.sha256(text).hexdigest(), str(path.resolve()))
+
+
+def _run(path: Path) -> tuple[Source, ModuleType]:
+    """A file's source and the module that it is, run once for the same text."""
+    text = path.read_bytes()
+    source = _source(path, text)
+    name = f"poisonbench_plugin_{source.version[:16]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None:
+        if spec is None:
             raise ImportError("not a .py file")
-        sys.modules[name] = importlib.util.module_from_spec(spec)
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
-            spec.loader.exec_module(sys.modules[name])
+            # Not by its loader, whose bytecode may be of an earlier text of the same second.
+            exec(compile(text, str(path), "exec", dont_inherit=True), vars(module))
         except BaseException:
             del sys.modules[name]
             raise
-    return sys.modules[name]
+    return source, sys.modules[name]

@@ -233,7 +233,7 @@ def register(plug_in: Entry | str | Path) -> None:
         table = EntryTable(type(entry))
         taken = table.get(entry.name)
         fault = table.faults.get(entry.name, "")
-        if taken is not None and taken.source.name != entry.source.name:
+        if taken is not None and not _is_of_one_place(taken.source, entry.source):
             fault = _clash(taken.source, entry.source)
         if fault := fault or entry.fault():
             raise UsageError(unusable(entry.kind, entry.name, fault))
@@ -256,8 +256,14 @@ def plugin_files() -> dict[str, str]:
     return {entry.source.path: entry.source.version for entry in _registered}
 
 
+def _is_of_one_place(first: Source, second: Source) -> bool:
+    """Whether both are one file or one distribution, perhaps of another text or version."""
+    return (first.path or first.name) == (second.path or second.name)
+
+
 def _clash(first: Source, second: Source) -> str:
-    return f"both {first} and {second} have one of that name; uninstall or rename one of them"
+    shown = [f"{source.path or source.name} {source.version[:12]}" for source in (first, second)]
+    return f"both {' and '.join(shown)} have one of that name; uninstall or rename one of them"
 
 
 def recipe_presets() -> dict[str, Mapping[str, Any]]:

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -222,7 +224,11 @@ def test_a_plan_remembers_its_files(tmp_path, results):
         ("x = 1", "expected a file with an entry, such as ENTRY = DefenseEntry(...), got none"),
         (EMPTY_DEFENSE + "del build\nENTRY = DefenseEntry('own', 'x')", "expected build in "),
         (EMPTY_DEFENSE + "ENTRY = DefenseEntry('own', 'x', oracle=True)", "no plug-in is told"),
-        (EMPTY_DEFENSE + "ENTRY = DefenseEntry('epic', 'x')", "and own.py "),
+        (EMPTY_DEFENSE + "ENTRY = DefenseEntry('epic', 'x')", "own.py "),
+        (
+            EMPTY_DEFENSE + "A, B = DefenseEntry('a', 'x'), DefenseEntry('a', 'y')",
+            "a defense a once",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_line(text, reason, tmp_path, results):
@@ -259,6 +265,31 @@ def forgetting():
 
 
 @pytest.mark.usefixtures("forgetting")
+def test_another_file_of_the_same_name_does_not_take_a_ones_place(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "own.py").write_text(
+            EMPTY_DEFENSE + f"ENTRY = ALIAS = DefenseEntry('own', '{folder}')"
+        )
+    poisonbench.register(tmp_path / "a" / "own.py")
+    with pytest.raises(UsageError, match=r"both .*/a/own\.py \w+ and .*/b/own\.py \w+ have one"):
+        poisonbench.register(tmp_path / "b" / "own.py")
+    assert registry.defenses()["own"].summary == "a"
+
+
+@pytest.mark.usefixtures("forgetting")
+def test_what_runs_is_the_text_that_was_hashed(tmp_path, monkeypatch):
+    """Python's own bytecode of a file is taken again by its second and size."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = tmp_path / "own.py"
+    for number in (1, 2):
+        file.write_text(EMPTY_DEFENSE + f"NUMBER = {number}\nENTRY = DefenseEntry('own', 'x')")
+        os.utime(file, (1e9, 1e9))
+        poisonbench.register(file)
+        assert registry.defenses()["own"].load().NUMBER == number
+
+
+@pytest.mark.usefixtures("forgetting")
 def test_the_api_registers_files_and_entries(folder, tiny, results):
     poisonbench.register(folder / "blur.py")
     poisonbench.register(folder / "blur.py")
@@ -267,7 +298,7 @@ def test_the_api_registers_files_and_entries(folder, tiny, results):
     other = DefenseEntry("again", "x", module="poisonbench.defenses.none")
     poisonbench.register(other)
     assert registry.defenses()["again"].source.name == "none.py"
-    with pytest.raises(UsageError, match=r"both poisonbench .* and none.py .* have one"):
+    with pytest.raises(UsageError, match=r"both poisonbench .* and /.*none.py .* have one"):
         poisonbench.register(DefenseEntry("hint", "x", module="poisonbench.defenses.none"))
     with pytest.raises(UsageError, match="module=__name__, got blank without one"):
         poisonbench.register(DefenseEntry("blank", "x"))
