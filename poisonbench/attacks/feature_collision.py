@@ -163,7 +163,7 @@ def _watermarked(task: TargetedTask, config: Config, space: FeatureSpace) -> Ten
         first_step = position["step"] if row == position["row"] else 0
         if first_step == 0:
             walk.update(walk_from(start, step_size))
-        return forward_backward(walk, start, distances, project, config, stepped, first_step)
+        return forward_backward(walk, distances, project, config, stepped, first_step)
 
     for row in range(position["row"], len(task.targets)):
         poisons[row] = poisons_of(row)
@@ -171,11 +171,12 @@ def _watermarked(task: TargetedTask, config: Config, space: FeatureSpace) -> Ten
 
 
 def walk_from(start: Tensor, step_size: Tensor) -> dict[str, Tensor]:
-    """What the steps of a target's poisons (P, C, H, W) change, at their start.
+    """What the steps of a target's poisons (P, C, H, W) depend on, as they start at w.
 
     ``step_size`` (C, 1, 1) is Adam's first learning rate in pixels of [0, 1].
     """
     return {
+        "start": start.clone(),
         "images": start.clone(),
         "length": step_size.repeat(len(start), 1, 1, 1),
         "first": torch.zeros_like(start),
@@ -186,7 +187,6 @@ def walk_from(start: Tensor, step_size: Tensor) -> dict[str, Tensor]:
 
 def forward_backward(
     walk: dict[str, Tensor],
-    start: Tensor,
     distances: Callable[[Tensor], Tensor],
     project: Callable[[Tensor], Tensor],
     config: Config,
@@ -198,7 +198,7 @@ def forward_backward(
     The distances, (P,), fall; ``project`` puts images back into what is allowed. The walk is kept
     up to date, and ``stepped`` told how many steps it has done.
     """
-    images, length, moving = walk["images"], walk["length"], walk["moving"]
+    start, images, length, moving = (walk[name] for name in ("start", "images", "length", "moving"))
     all_stopped = Flag(~moving.any())
     for step in range(first_step, config.steps):
         # a. Forward.

@@ -289,7 +289,6 @@ def test_forward_backward_is_a_walk_of_each_poison(length, beta):
     goal = double(7, *SHAPE)
     poisons = feature_collision.forward_backward(
         feature_collision.walk_from(start, torch.full((2, 1, 1), length, dtype=torch.float64)),
-        start,
         lambda images: (images - goal).flatten(1).norm(dim=1),
         lambda images: images,
         feature_collision.Config(steps=60, beta=beta),
@@ -306,7 +305,6 @@ def test_forward_backward_stops_where_nothing_changes():
     start = double(8, 2, *SHAPE)
     poisons = feature_collision.forward_backward(
         feature_collision.walk_from(start, torch.full((2, 1, 1), 0.1, dtype=torch.float64)),
-        start,
         lambda images: 0 * images.flatten(1).sum(1),
         lambda images: images,
         feature_collision.Config(steps=50, beta=0.1),
