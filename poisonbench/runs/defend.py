@@ -1,5 +1,6 @@
 """Defending: train on poisoned data under a defense, and record everything about it."""
 
+import inspect
 import json
 import time
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import as_json, flag_of
 from poisonbench.data.splits import Dataset
 from poisonbench.defenses.shared.feature_filter import FeatureFilter
-from poisonbench.entries import shown_name
+from poisonbench.entries import call_text, shown_name, takes
 from poisonbench.models import check_model
 from poisonbench.registry import defenses, find, network_name, sources_of
 from poisonbench.requests import RunRequest
@@ -148,6 +149,7 @@ def resolve_run(context: RunContext, request: RunRequest) -> ResolvedRun:
         defense: Defense = settings.module.build(settings.config, recipe)
         fits = isinstance(defense, Defense) and hasattr(defense, "memory")  # type: ignore[redundant-expr]
         check_returned("build", fits, "a Defense whose __init__ calls super().__init__()", defense)
+        _check_hooks(defense)
         if poison.rho == 1 and targeting is None:
             # Before the poison is crafted.
             _reveal(settings, defense, torch.ones(len(dataset.train), dtype=torch.bool))
@@ -177,6 +179,15 @@ def resolve_run(context: RunContext, request: RunRequest) -> ResolvedRun:
         training=TrainingSpec(**as_json(recipe)),
     )
     return ResolvedRun(request, dataset, settings, recipe, defense, poison, spec)
+
+
+def _check_hooks(defense: Defense) -> None:
+    """Raise UsageError unless each hook can be called with what a run gives it."""
+    plain = Defense()
+    for name, hook in inspect.getmembers(plain, inspect.ismethod):
+        own, count = getattr(defense, name), len(inspect.signature(hook).parameters)
+        if not name.startswith("_") and not takes(count)(own):
+            raise UsageError(f"build: expected {call_text(hook)}, got {call_text(own)}; mend it")
 
 
 def _kind_of(dataset: Dataset) -> str:

@@ -182,6 +182,13 @@ BATCH, EPOCH = "state, images, labels", "state"
             "extend: expected labels in 0..",
         ),
         (
+            "perturb_batch",
+            "images",
+            "return images",
+            "build: expected perturb_batch(state, images, labels), got perturb_batch(images)",
+        ),
+        ("start_epoch", "state, *, epoch", "return state.train", "got start_epoch(state, epoch)"),
+        (
             "__init__",
             "",
             "pass",
@@ -195,6 +202,14 @@ def test_what_a_hook_must_not_return_is_one_line(
     file = defense_file(tmp_path / "own.py", hook, body, arguments)
     words = ("--plugin", file, "--method", "own", "--dataset", tiny, "--clean", "--epochs", "1")
     assert reason in last_line(2, results, "defend", *words)
+
+
+def test_a_pretraining_must_be_a_defense(tmp_path, tiny, results):
+    file = defense_file(tmp_path / "own.py", "pretraining", "return 3", "")
+    words = ("--plugin", file, "--method", "own", "--dataset", tiny, "--rho", "0.03")
+    words = (*words, "--attack", "noise", "--scenario", "finetune")
+    error = last_line(2, results, "defend", *words)
+    assert "pretraining: expected a Defense or None, got int" in error
 
 
 def test_a_choice_of_no_rows_has_no_share(tmp_path, tiny, results):
