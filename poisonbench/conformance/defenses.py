@@ -12,19 +12,21 @@ import torch
 from torch import Tensor
 
 from poisonbench.conformance.check import ConformanceError, expect
-from poisonbench.conformance.methods import MethodChecks, finite_json
+from poisonbench.conformance.methods import MethodChecks
 from poisonbench.conformance.problem import (
     CPU,
+    NUM_CLASSES,
     RECIPE,
     SHAPE,
     global_generators_kept,
     images_of_patterns,
     tiny_network,
 )
-from poisonbench.core.errors import InterruptedRunError, UsageError
+from poisonbench.core.errors import DivergedError, InterruptedRunError, UsageError
 from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import closest
 from poisonbench.training.checkpoint import Checkpoint
+from poisonbench.training.hook_checks import extended
 from poisonbench.training.state import Defense, FitResult, Oracle
 from poisonbench.training.trainer import Trainer
 
@@ -75,8 +77,11 @@ class DefenseChecks(MethodChecks):
             images_of_patterns(64, 0),
             images_of_patterns(16, 1),
         )
-        extended = defense.extend(train, validation)
-        result = trainer.fit(model, extended, validation, defense)
+        try:
+            split = extended(defense, train, validation, NUM_CLASSES)
+            result = trainer.fit(model, split, validation, defense, len(train))
+        except (UsageError, DivergedError) as error:
+            raise ConformanceError(f"expected hooks that a run takes, got {error}") from None
         return dict(model.state_dict()), result, defense, batches
 
     def _build(self) -> Defense:
@@ -150,23 +155,8 @@ class DefenseChecks(MethodChecks):
 
     def labels_kept(self) -> None:
         """The training set of an epoch has the labels that it was given, added rows apart."""
-        defense = self._build()
-        train = images_of_patterns(64, 0)
-        extended = defense.extend(train, images_of_patterns(16, 1))
-        expect(
-            torch.equal(extended.labels[:64], train.labels),
-            "the labels of the training split first in what extend returns",
-            "others",
-            "add rows at the end and change no label",
-        )
-        self._run_or_fail()
-
-    def _run_or_fail(self) -> tuple[FitResult, Defense]:
-        try:
-            _, result, defense, _ = self._whole
-        except UsageError as error:
-            raise ConformanceError(str(error)) from None
-        return result, defense
+        # A run looks at them.
+        self._fit()
 
     def resume_to_the_same_bytes(self) -> None:
         """A run that is stopped after any step and continued ends in the same bytes."""
@@ -190,28 +180,19 @@ class DefenseChecks(MethodChecks):
 
     def finite_record(self) -> None:
         """What goes into the record is finite and plain."""
-        result, defense = self._run_or_fail()
-        finite_json(result.notes, "state.note")
+        # A run looks at notes, and at the rows in the memory.
+        _, result, _, _ = self._whole
         expect(
             all(math.isfinite(row["loss"]) for row in result.curve),
             "a finite training loss",
             [row["loss"] for row in result.curve],
             "look at batch_loss and perturb_batch",
         )
-        keep = defense.memory.get("keep")
-        expect(
-            keep is None or (keep.dtype is torch.bool and keep.ndim == 1),
-            'memory["keep"] of shape (N,) torch.bool',
-            keep if keep is None else (tuple(keep.shape), keep.dtype),
-            "keep a mask of the rows",
-        )
 
     def memory(self) -> None:
         """What lasts is tensors in ``memory``, no more than sixteen times the images."""
-        _, defense = self._run_or_fail()
-        memory: dict[str, Any] = dict(defense.memory)
-        wrong = [name for name, value in memory.items() if not isinstance(value, Tensor)]
-        expect(not wrong, "tensors in self.memory", wrong, "make tensors of them")
+        # That they are tensors a run looks at.
+        _, _, defense, _ = self._whole
         size = sum(tensor.nbytes for tensor in defense.memory.values())
         most = 16 * 4 * 64 * math.prod(SHAPE)
         expect(

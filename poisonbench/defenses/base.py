@@ -39,7 +39,8 @@ Units       Images are in [0, 1], not normalised (networks normalise); uint8 in 
             takes images out of [0, 1] on purpose says ``keeps_range = False`` in its class.
 Seen        :class:`TrainingState`: ``epoch`` and ``step`` (both from 0), ``model`` in training,
             ``train`` and the ``original`` training set, the clean ``validation`` split. Not seen:
-            the test split, which images are poisoned, the attack.
+            the test split, which images are poisoned, the attack. Its tensors stay as they are:
+            work on clones.
 Randomness  comes from ``state.generator(purpose)`` alone, on the CPU and seeded by trial, epoch
             and step: draw there, then ``send`` (``core/devices.py``), which does not wait
             for a GPU. Initial weights, batches and augmentation are those of every defense of the
@@ -50,7 +51,9 @@ Memory      One instance serves one run. What must last goes into ``self.memory`
             checkpoints save: a killed run resumes to the same bytes. Nothing else is kept. ``keep``
             and ``selected`` in it go into the record. Everything is on the images' device; passes
             of ``pass_size`` images (``models/classifier.py``) keep what is held at once small.
-Figures     ``state.note({...})`` adds a row of JSON values to the record.
+Figures     ``state.note({...})`` adds a row of JSON values to the record; numbers may be numpy's.
+            ``classes_spared`` and ``classes_emptied`` in it are lists of classes that the record
+            warns of: kept whole by a filter, or emptied.
 Errors      ValueError from Config, ``build`` and ``check_run``, DivergedError
             (``poisonbench.core.errors``) for numbers that are not finite in a hook, each with what
             was expected, what came and what to do.

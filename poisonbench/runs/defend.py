@@ -1,5 +1,6 @@
 """Defending: train on poisoned data under a defense, and record everything about it."""
 
+import inspect
 import json
 import time
 from dataclasses import dataclass, replace
@@ -15,9 +16,9 @@ from poisonbench.core.files import write_bytes
 from poisonbench.core.quick_names import split_quick
 from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import as_json, flag_of
-from poisonbench.data.splits import Dataset, Split
+from poisonbench.data.splits import Dataset
 from poisonbench.defenses.shared.feature_filter import FeatureFilter
-from poisonbench.entries import shown_name
+from poisonbench.entries import call_text, shown_name, takes
 from poisonbench.models import check_model
 from poisonbench.registry import defenses, find, network_name, sources_of
 from poisonbench.requests import RunRequest
@@ -36,6 +37,7 @@ from poisonbench.runs.shared_copies import SharedCopies
 from poisonbench.runs.trained_models import KEPT, LOOP_NUMBER
 from poisonbench.specs import DatasetRef, PoisonSpec, RunSpec, TargetingSpec, TrainingSpec
 from poisonbench.training import evaluation
+from poisonbench.training.hook_checks import extended
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, Oracle
 
@@ -147,6 +149,7 @@ def resolve_run(context: RunContext, request: RunRequest) -> ResolvedRun:
         defense: Defense = settings.module.build(settings.config, recipe)
         fits = isinstance(defense, Defense) and hasattr(defense, "memory")  # type: ignore[redundant-expr]
         check_returned("build", fits, "a Defense whose __init__ calls super().__init__()", defense)
+        _check_hooks(defense)
         if poison.rho == 1 and targeting is None:
             # Before the poison is crafted.
             _reveal(settings, defense, torch.ones(len(dataset.train), dtype=torch.bool))
@@ -178,6 +181,15 @@ def resolve_run(context: RunContext, request: RunRequest) -> ResolvedRun:
     return ResolvedRun(request, dataset, settings, recipe, defense, poison, spec)
 
 
+def _check_hooks(defense: Defense) -> None:
+    """Raise UsageError unless each hook can be called with what a run gives it."""
+    plain = Defense()
+    for name, hook in inspect.getmembers(plain, inspect.ismethod):
+        own, count = getattr(defense, name), len(inspect.signature(hook).parameters)
+        if not name.startswith("_") and not takes(count)(own):
+            raise UsageError(f"build: expected {call_text(hook)}, got {call_text(own)}; mend it")
+
+
 def _kind_of(dataset: Dataset) -> str:
     """The data set's name without a path, and without the preset that its settings show."""
     return split_quick(dataset.name)[0].partition(":")[0]
@@ -201,8 +213,7 @@ def _train(
     # Before the run: a checkout may move on while it lasts.
     surroundings = environment(context.device, recipe.precision)
     reset_peak_memory(context.device)
-    train = defense.extend(data.train, dataset.validation)
-    check_returned("extend", isinstance(train, Split), "a Split", train)
+    train = extended(defense, data.train, dataset.validation, dataset.num_classes)
     seeds = Seeds(context.seed, spec.trial)
     classifier = victim.start_of_stage(context, run, data.rows)
     context.say(
@@ -213,7 +224,7 @@ def _train(
     copies = SharedCopies(context, spec, surroundings)
     if isinstance(defense, FeatureFilter):
         trainer = replace(trainer, train_copy=copies)
-    result = trainer.fit(classifier, train, dataset.validation, defense)
+    result = trainer.fit(classifier, train, dataset.validation, defense, len(data.train))
     tested = time.monotonic()
     test = dataset.test.to(context.device)
     right = evaluation.right_answers(classifier, test)
@@ -260,8 +271,7 @@ def _train(
             triggered=None if hit is None else records.Bits.pack(hit.tolist()),
         ),
         curve=msgspec.convert(result.curve, list[records.Epoch]),
-        # A defense may note numbers of numpy's types.
-        notes=json.loads(json.dumps(result.notes)),
+        notes=result.notes,
         digests=records.Digests(**result.digests),
         cost=records.Cost(
             seconds=records.Seconds(**seconds, total=sum(seconds.values())),
@@ -294,7 +304,7 @@ def _poison_share(data: PoisonedData, defense: Defense) -> records.PoisonShare |
         count=count,
         share=count / len(is_poison),
         share_of_selected=None
-        if selected is None
+        if selected is None or len(selected) == 0
         else float(is_poison[selected.cpu()].float().mean()),
     )
 

@@ -9,6 +9,7 @@ import torch
 from msgspec import structs
 from torch import Tensor
 
+from poisonbench.core.errors import check_returned
 from poisonbench.core.seeds import Seeds, generator_for
 from poisonbench.data.splits import Dataset
 from poisonbench.data.targets import draw_transfer_rows
@@ -21,6 +22,7 @@ from poisonbench.specs import MethodSpec, ModelSpec
 from poisonbench.targeting import STAGE_CHANGES, Goal, Targeting
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.recipe import Recipe
+from poisonbench.training.state import Defense
 
 if TYPE_CHECKING:
     from poisonbench.runs.defend import ResolvedRun
@@ -77,6 +79,8 @@ def start_of_stage(context: RunContext, run: ResolvedRun, rows: Tensor) -> Class
     train = run.dataset.train.without(rows) if is_transfer else run.dataset.train
     about = start_spec(context, run, train.digest() if is_transfer else None)
     pretraining = run.defense.pretraining()
+    fits = pretraining is None or isinstance(pretraining, Defense)
+    check_returned("pretraining", fits, "a Defense or None", pretraining)
     (start,) = trained_models(
         context, run.dataset, recipe, about, seeds=seeds, train=train, defense=pretraining
     )

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +33,15 @@ from poisonbench.models.norms import recalibrate
 from poisonbench.training.augmentation import CropFlip
 from poisonbench.training.checkpoint import Checkpoint, Snapshot, part, under
 from poisonbench.training.evaluation import accuracy, head_accuracy, outputs_by_pass
+from poisonbench.training.hook_checks import (
+    check_epoch,
+    check_memory,
+    check_rows,
+    check_untouched,
+    is_tensor,
+    plain_note,
+    versions,
+)
 from poisonbench.training.precision import autocast, network_precision
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import (
@@ -62,20 +72,28 @@ class Trainer:
     train_copy: CopyTraining = lambda purpose, model, train, fit: fit()
 
     def fit(
-        self, model: Classifier, train: Split, validation: Split, defense: Defense | None = None
+        self,
+        model: Classifier,
+        train: Split,
+        validation: Split,
+        defense: Defense | None = None,
+        num_given: int | None = None,
     ) -> FitResult:
         """Train a model in place and return how it went.
 
         The model is moved to the device, channels last. The validation split is clean and trusted,
-        for the curve and for defenses that use it.
+        for the curve and for defenses that use it. ``num_given`` are the training images before
+        those that the defense has added, by default all.
 
         Raises:
+            UsageError: a hook of the defense returned or left what its contract does not have.
             DivergedError: the loss or the network's outputs stopped being finite, or a defense left
                 nothing to train on; says in which epoch.
             InterruptedRunError: stopped by ``should_stop`` with a checkpoint saved.
             AbortedError: stopped by ``should_stop`` where there is no checkpoint.
         """
-        run = _Run(self, model, train, validation, defense or Defense())
+        num_given = len(train) if num_given is None else num_given
+        run = _Run(self, model, train, validation, defense or Defense(), num_given)
         try:
             return run.fit()
         except DivergedError as error:
@@ -87,7 +105,13 @@ class _Run:
     """One call of :meth:`Trainer.fit`: its state between two batches."""
 
     def __init__(
-        self, trainer: Trainer, model: Classifier, train: Split, validation: Split, defense: Defense
+        self,
+        trainer: Trainer,
+        model: Classifier,
+        train: Split,
+        validation: Split,
+        defense: Defense,
+        num_given: int,
     ) -> None:
         self.trainer, self.defense = trainer, defense
         self.recipe, self.seeds = trainer.recipe, trainer.seeds
@@ -99,6 +123,10 @@ class _Run:
         self.original = TrainingSet(split.images, split.labels)
         self.train = self.original
         self.validation = validation.to(self.device)
+        self.given = (split.images, split.labels, self.validation.images, self.validation.labels)
+        self.versions, self.num_given = versions(self.given), num_given
+        self.selected: Tensor | None = None
+        self.starts_finite: Tensor | bool = True
         self.validation_features: list[Tensor] | None = None
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
@@ -118,29 +146,29 @@ class _Run:
         while self.epoch < self.recipe.epochs:
             if not resumed:
                 self._spend("training")
-                self.train = self._checked(self.defense.start_epoch(self._state()))
+                train = self.defense.start_epoch(self._state())
+                check_epoch(train, self.original, keeps_range=self.defense.keeps_range)
+                self.train = train
+                self._check_left()
                 self._spend("defense")
             resumed = False
             self._train_epoch()
             self._end_epoch()
         return self.result
 
-    def _checked(self, train: TrainingSet) -> TrainingSet:
-        """What ``start_epoch`` returned: the run's images, other pixels or fewer of them."""
-        check_returned("start_epoch", isinstance(train, TrainingSet), "a TrainingSet", train)
-        images, keep, shape = train.images, train.keep, self.original.images.shape
-        fits = (images.shape, images.dtype) in ((shape, torch.uint8), (shape, torch.float32))
-        check_returned("start_epoch", fits, f"uint8 or float32 images {tuple(shape)}", images)
-        # Noise may reach over the edge of [0, 1], not to 2; grey levels and normalised images do.
-        is_free = images.dtype is torch.uint8 or not self.defense.keeps_range
-        fits = is_free or not images.amax() > 2
-        expected = "pixels in [0, 1], none over 2 (or keeps_range = False in the defense's class)"
-        check_returned("start_epoch", fits, expected, images)
-        fits = keep is None or (keep.shape, keep.dtype) == (shape[:1], torch.bool)
-        check_returned("start_epoch", fits, f"keep of shape ({shape[0]},) torch.bool", keep)
-        fits = torch.equal(train.labels, self.original.labels)
-        check_returned("start_epoch", fits, "the labels of state.train", train.labels)
-        return train
+    def _check_left(self) -> None:
+        """What the hooks left: a memory that can be kept, and all they were given as it was.
+
+        Called where a fault should not cost more training, and before anything is kept.
+        """
+        name, memory = self.trainer.name, self.defense.memory
+        check_untouched(name, self.given, self.versions)
+        check_memory(name, memory, self.num_given)
+        selected = memory.get("selected")
+        # A GPU is waited for, so once for a choice of rows.
+        if selected is not None and selected is not self.selected:
+            check_rows(name, selected, self.num_given)
+        self.selected = selected
 
     def _train_epoch(self) -> None:
         self.model.train()
@@ -159,14 +187,17 @@ class _Run:
                 images = augment(images, rows)
             state = self._state()
             if perturbs:
-                shape = images.shape
+                shape, before = images.shape, versions([labels])
                 images = self.defense.perturb_batch(state, images, labels)
-                fits = getattr(images, "shape", 0) == shape and images.dtype is torch.float32
+                fits = is_tensor(images, shape, torch.float32)
                 check_returned("perturb_batch", fits, f"float32 images {tuple(shape)}", images)
+                check_untouched("perturb_batch", [labels], before)
+                if self.epoch == self.step == 0:
+                    self.starts_finite = images.isfinite().all()
             with autocast(self.device, self.precision):
                 logits = forward(images)
             loss = self.defense.batch_loss(state, logits.float(), labels)
-            fits = getattr(loss, "ndim", 1) == 0 and loss.requires_grad
+            fits = isinstance(loss, Tensor) and loss.ndim == 0 and loss.requires_grad  # type: ignore[redundant-expr]
             check_returned("batch_loss", fits, "a scalar tensor with a gradient", loss)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -177,6 +208,8 @@ class _Run:
             self.optimizer.step()
             self.loss_sum += loss.detach() * len(rows)
             self.step += 1
+            if self.step == 1:
+                self._check_left()
             self.trainer.report(
                 self.trainer.name,
                 self.epoch * num_steps + self.step,
@@ -186,12 +219,13 @@ class _Run:
             self._save_if_due(self.trainer.should_stop())
 
     def _end_epoch(self) -> None:
+        self._check_left()
         kept = len(self.train) if self.train.keep is None else int(self.train.keep.sum())
         loss = float(self.loss_sum) / kept
         if not math.isfinite(loss):
             raise DivergedError(
                 f"expected a finite training loss, got {loss} in epoch {self.epoch + 1}; "
-                "lower --learning-rate"
+                f"{self._remedy()}"
             )
         self._spend("training")
         if self.recipe.recalibrate and self.epoch + 1 == self.recipe.epochs:
@@ -205,6 +239,17 @@ class _Run:
         self._spend("validation")
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum.zero_()
+
+    def _remedy(self) -> str:
+        """What to do about a loss that is not finite, by the hook that began it where that shows.
+
+        Of batches the run's first tells: later ones may come of weights that are not finite.
+        """
+        if not self.train.images.sum().isfinite():
+            return "mend start_epoch, whose images are not finite"
+        if not self.starts_finite:
+            return "mend perturb_batch, whose first images are not finite"
+        return "lower --learning-rate"
 
     def _check_recalibration(self) -> None:
         """Raise before the training what would end it: statistics of one value."""
@@ -293,9 +338,13 @@ class _Run:
             train=self.train,
             validation=self.validation,
             generator=lambda purpose: self.seeds.generator("defense", purpose, epoch, step),
-            note=lambda row: self.result.notes.append({"epoch": epoch, **row}),
+            note=lambda row: self._note(epoch, row),
             train_copy=self._train_copy,
         )
+
+    def _note(self, epoch: int, row: dict[str, Any]) -> None:
+        plain = plain_note(self.trainer.name, row, self.model.head.out_features)
+        self.result.notes.append({"epoch": epoch, **plain})
 
     def _train_copy(self, purpose: str, train: Split) -> Classifier:
         self._spend("defense")
@@ -336,6 +385,7 @@ class _Run:
             return
         now = time.monotonic()
         if stop or now - self.saved_at >= self.checkpoint.every:
+            self._check_left()
             self._spend("training")
             self.result.interruptions += stop
             self.checkpoint.save(self._snapshot(), self.original)

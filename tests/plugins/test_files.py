@@ -136,7 +136,60 @@ BATCH, EPOCH = "state, images, labels", "state"
             "return type(state.train)(state.train.images, 1 - state.train.labels)",
             "expected the labels of state.train, got",
         ),
+        ("start_epoch", EPOCH, "return state.train.with_images([1])", "270, 1, 16, 16), got list"),
+        ("start_epoch", EPOCH, "return state.train.with_keep([True] * 270)", "bool, got list"),
+        (
+            "start_epoch",
+            EPOCH,
+            "return type(state.train)(state.train.images, state.train.labels.float())",
+            "expected the labels of state.train, got Tensor (270,) torch.float32",
+        ),
+        ("batch_loss", BATCH, "return torch.ones(1).numpy()[0]", "got float32 () float32"),
+        (
+            "perturb_batch",
+            BATCH,
+            "labels.zero_(); return images",
+            "perturb_batch: expected the images and labels given to it as they were",
+        ),
         ("extend", "train, validation", "pass", "extend: expected a Split, got NoneType"),
+        (
+            "extend",
+            "train, validation",
+            "return train.rows(torch.arange(5))",
+            "extend: expected the 270 images of shape (1, 16, 16), then added ones, got Tensor (5,",
+        ),
+        (
+            "extend",
+            "train, validation",
+            "return type(train)(train.images[:, :, :8], train.labels)",
+            "then added ones, got Tensor (270, 1, 8, 16)",
+        ),
+        (
+            "extend",
+            "train, validation",
+            "return type(train)(train.images, train.labels.roll(1))",
+            "extend: expected the 270 labels as given, then added ones, got 270 others",
+        ),
+        (
+            "extend",
+            "train, validation",
+            "train.labels.zero_(); return train",
+            "extend: expected the images and labels given to it as they were",
+        ),
+        (
+            "extend",
+            "train, validation",
+            "return type(train)(*(torch.cat(pair) for pair in ((train.images, train.images), "
+            "(train.labels, train.labels + 100))))",
+            "extend: expected labels in 0..",
+        ),
+        (
+            "perturb_batch",
+            "images",
+            "return images",
+            "build: expected perturb_batch(state, images, labels), got perturb_batch(images)",
+        ),
+        ("start_epoch", "state, *, epoch", "return state.train", "got start_epoch(state, epoch)"),
         (
             "__init__",
             "",
@@ -151,6 +204,22 @@ def test_what_a_hook_must_not_return_is_one_line(
     file = defense_file(tmp_path / "own.py", hook, body, arguments)
     words = ("--plugin", file, "--method", "own", "--dataset", tiny, "--clean", "--epochs", "1")
     assert reason in last_line(2, results, "defend", *words)
+
+
+def test_a_pretraining_must_be_a_defense(tmp_path, tiny, results):
+    file = defense_file(tmp_path / "own.py", "pretraining", "return 3", "")
+    words = ("--plugin", file, "--method", "own", "--dataset", tiny, "--rho", "0.03")
+    words = (*words, "--attack", "noise", "--scenario", "finetune")
+    error = last_line(2, results, "defend", *words)
+    assert "pretraining: expected a Defense or None, got int" in error
+
+
+def test_a_choice_of_no_rows_has_no_share(tmp_path, tiny, results):
+    body = "self.memory['selected'] = torch.arange(0); return state.train"
+    file = defense_file(tmp_path / "own.py", "start_epoch", body, EPOCH)
+    words = ("--plugin", file, "--method", "own", "--dataset", tiny, "--attack", "durp")
+    run = done("defend", *words, "--epochs", "1", "--results", results, "--json")
+    assert read_record(Path(run.json["path"])).metrics.poison.share_of_selected is None
 
 
 def test_a_run_of_an_edited_file_is_warned_of(folder, tmp_path, tiny, results):

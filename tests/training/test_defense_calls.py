@@ -1,16 +1,30 @@
 """What the training loop promises to defenses: their calls, what they see, what they may change."""
 
 import inspect
+from contextlib import nullcontext
 from dataclasses import fields
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers.tiny_training import SHAPE, K, Recorder, network, recipe, split, train, weights_digest
+from helpers.tiny_training import (
+    CPU,
+    SHAPE,
+    K,
+    Recorder,
+    network,
+    recipe,
+    split,
+    train,
+    weights_digest,
+)
 from poisonbench.core.errors import DivergedError, UsageError
+from poisonbench.core.seeds import Seeds
 from poisonbench.data.splits import Split
 from poisonbench.runs.trained_models import _Watcher
+from poisonbench.training.checkpoint import Checkpoint
 from poisonbench.training.state import Defense, TrainingSet, TrainingState
 from poisonbench.training.trainer import Trainer
 
@@ -112,10 +126,151 @@ class FreeLevels(Levels):
 
 def test_grey_levels_are_refused_unless_the_defense_leaves_the_range():
     for defense in (Levels(), _Watcher([], Levels())):
-        with pytest.raises(UsageError, match=r"pixels in \[0, 1\], none over 2 .*keeps_range"):
+        with pytest.raises(UsageError, match=r"pixels in \[0, 1\], none under -1 .*keeps_range"):
             train(defense)
     free, watched = (train(one)[0] for one in (FreeLevels(), _Watcher([], FreeLevels())))
     assert weights_digest(free) == weights_digest(watched) != weights_digest(train()[0])
+
+
+@pytest.mark.parametrize(("shift", "fits"), [(-0.9, True), (-1.1, False), (1, True), (1.1, False)])
+def test_noise_may_reach_over_the_edges_and_not_far(shift, fits):
+    class Shifted(Defense):
+        def start_epoch(self, state):
+            pixels = torch.linspace(0, 1, 22 * 2 * 8 * 8).view(22, *SHAPE)
+            return state.train.with_images(pixels + shift)
+
+    with nullcontext() if fits else pytest.raises(UsageError, match="pixels in"):
+        train(Shifted(), recipe=recipe(epochs=1))
+
+
+# What is left in the state and the memory
+
+
+class Acting(Defense):
+    """Does something in one of the hooks, at a step."""
+
+    def __init__(self, act, hook="start_epoch", step=0):
+        super().__init__()
+        self.act, self.hook, self.step = act, hook, step
+
+    def start_epoch(self, state):
+        if self.hook == "start_epoch":
+            self.act(self, state)
+        return state.train
+
+    def perturb_batch(self, state, images, labels):
+        if self.hook == "perturb_batch" and state.step == self.step:
+            self.act(self, state)
+        return images
+
+
+def remember(name, value):
+    return lambda defense, state: defense.memory.update({name: value})
+
+
+def note(row):
+    return lambda defense, state: state.note(row)
+
+
+def zeroed(choose):
+    return lambda defense, state: choose(state).zero_()
+
+
+@pytest.mark.parametrize("hook", ["start_epoch", "perturb_batch"])
+@pytest.mark.parametrize(
+    ("act", "error", "message"),
+    [
+        (remember("a", 3), UsageError, r"memory\['a'\]: expected a tensor by a name, got int"),
+        (remember(3, torch.ones(1)), UsageError, r"memory\[3\]: expected a tensor by a name"),
+        (remember("keep", torch.ones(3) > 0), UsageError, r"\(22,\) torch.bool, got Tensor \(3,"),
+        (remember("keep", torch.ones(22)), UsageError, r"\(22,\) torch.bool, got .* torch.float32"),
+        (remember("selected", torch.tensor([])), UsageError, r"\(S,\) torch.int64, got"),
+        (remember("selected", torch.tensor([0, 22])), UsageError, r"rows in 0\.\.21, got 22"),
+        (remember("selected", torch.tensor([-1])), UsageError, r"rows in 0\.\.21, got -1"),
+        (note([1]), UsageError, "expected a dictionary, got list"),
+        (note({"a": torch.ones(1)}), UsageError, "JSON values as 'a', got Tensor"),
+        (note({"b": object}), UsageError, "JSON values as 'b', got type"),
+        (note({"c": np.float32("nan")}), DivergedError, "expected finite numbers as 'c', got"),
+        (note({"d": [float("inf")]}), DivergedError, r"expected finite numbers as 'd', got \[inf"),
+        (
+            note({"classes_spared": [K]}),
+            UsageError,
+            "classes in 0..3 as 'classes_spared'",
+        ),
+        (zeroed(lambda state: state.original.images), UsageError, "got a change in place"),
+        (zeroed(lambda state: state.original.labels), UsageError, "got a change in place"),
+        (zeroed(lambda state: state.validation.labels), UsageError, "got a change in place"),
+    ],
+)
+def test_what_a_hook_must_not_leave_is_one_line_after_its_first_call(act, error, message, hook):
+    batches = []
+    with pytest.raises(error, match=f"^own: .*{message}") as raised:
+        train(Acting(act, hook), name="own", report=lambda *words: batches.append(words))
+    assert "\n" not in str(raised.value)
+    assert batches == []
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_a_memory_that_cannot_be_kept_is_told_when_it_would_be(stop, tmp_path):
+    """Before it is saved, and at the end of the epoch."""
+    defense = Acting(remember("a", 3), "perturb_batch", step=2)
+    checkpoint = Checkpoint(tmp_path, "run")
+    with pytest.raises(UsageError, match="expected a tensor by a name"):
+        train(defense, checkpoint=checkpoint, should_stop=lambda: stop and defense.memory)
+    assert not checkpoint.exists()
+
+
+def test_memory_and_notes_that_fit_are_left_as_they_are():
+    row = {"a": np.float32(0.5), "b": np.int64(2), "c": [np.bool_(True)], "d": {"e": None}}
+    act = note(row)
+    defense = Acting(lambda *words: (act(*words), remember("keep", torch.arange(22) > 3)(*words)))
+    remembered = torch.tensor([21, 0])
+    defense.memory = {"selected": remembered, "rest": torch.ones(2, 2)}
+    model, result = train(defense, recipe=recipe(epochs=1))
+    assert result.notes == [{"epoch": 0, "a": 0.5, "b": 2, "c": [True], "d": {"e": None}}]
+    assert [type(value) for value in result.notes[0].values()] == [int, float, int, list, dict]
+    assert defense.memory["selected"] is remembered
+    assert weights_digest(model) == weights_digest(train(recipe=recipe(epochs=1))[0])
+
+
+def test_the_rows_of_a_memory_are_those_that_a_defense_was_given():
+    defense, given, validation = Acting(remember("keep", torch.ones(20) > 0)), 20, split(12, seed=1)
+    trainer = Trainer(recipe=recipe(epochs=1), seeds=Seeds(), device=CPU)
+    trainer.fit(network(), split(22), validation, defense, given)
+    with pytest.raises(UsageError, match=r"\(22,\) torch.bool, got Tensor \(20,\)"):
+        trainer.fit(network(), split(22), validation, defense)
+
+
+class NotFinite(Defense):
+    keeps_range = False
+
+    def __init__(self, hook):
+        super().__init__()
+        self.hook = hook
+
+    def start_epoch(self, state):
+        pixels = state.train.pixels(slice(None))
+        return state.train.with_images(pixels / 0) if self.hook == "start_epoch" else state.train
+
+    def perturb_batch(self, state, images, labels):
+        return images * float("nan") if self.hook == "perturb_batch" else images
+
+    def batch_loss(self, state, logits, labels):
+        loss = super().batch_loss(state, logits, labels)
+        return loss * float("inf") if self.hook == "batch_loss" else loss
+
+
+@pytest.mark.parametrize(
+    ("hook", "remedy"),
+    [
+        ("start_epoch", "mend start_epoch, whose images are not finite"),
+        ("perturb_batch", "mend perturb_batch, whose first images are not finite"),
+        ("batch_loss", "lower --learning-rate"),
+    ],
+)
+def test_a_loss_that_is_not_finite_names_the_hook_whose_images_are_not(hook, remedy):
+    with pytest.raises(DivergedError, match=f"finite training loss, got .* in epoch 1; {remedy}"):
+        train(NotFinite(hook))
 
 
 # Dropped rows
