@@ -110,7 +110,8 @@ def _attack(
         under = pool.surrogate_defense
         return trained_models(context, dataset, recipe, spec, epochs=epochs, defense=under)
 
-    train = dataset.train.to(context.device)
+    # This process goes on to train on the data set, whatever an attack writes into its task.
+    train = dataset.train.to(context.device, copy=True)
     rows = torch.stack([poisoned for _, poisoned in targets]).to(context.device)
     images = dataset.test.images[[goal.target for goal, _ in targets]].to(context.device)
     task = TargetedTask(

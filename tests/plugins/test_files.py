@@ -77,6 +77,47 @@ def test_what_is_no_poison_is_refused(body, got, tmp_path, tiny, results):
     )
 
 
+TRIGGER, LEARNED = {"has_trigger": True}, {"has_trigger": True, "learns_trigger": True}
+
+
+def trigger_file(path, body, **options):
+    """A trigger that flips images, or adds what it has learned."""
+    text = attack_file(path, body, **options).read_text().replace("AttackConfig", "TriggerConfig")
+    path.write_text(
+        f"{text}def stamp(images, config, source):\n"
+        "    return (images + source if torch.is_tensor(source) else images.flip(3)).clamp(0, 1)\n"
+        "def learn(task, config):\n    return 0.1 + 0 * task.images[0]\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("written", "options"),
+    [
+        ("task.labels", {}),
+        ("task.validation.labels", {}),
+        ("task.train.labels", {"scenario": "scratch"}),
+        ("task.train.images", TRIGGER),
+        ("task.rows", TRIGGER),
+        ("task.pattern", LEARNED),
+    ],
+)
+def test_a_run_is_the_same_in_the_process_whose_attack_wrote_into_its_task(
+    written, options, tmp_path, tiny
+):
+    make = trigger_file if options.get("has_trigger") else attack_file
+    file = make(tmp_path / "own.py", f"({written}.zero_(), task.images)[1]", **options)
+    attack = ("--plugin", file, "--attack", "own", "--dataset", tiny, "--results")
+    words = ("--method", "none", "--epochs", "1", "--json")
+    done("craft", *attack, tmp_path / "before")
+    first, second = (
+        read_record(Path(done("defend", *attack, tmp_path / folder, *words).json["path"]))
+        for folder in ("at once", "before")
+    )
+    assert first.id == second.id
+    assert first.curve == second.curve
+
+
 # Files
 
 
