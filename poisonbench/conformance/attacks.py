@@ -17,7 +17,7 @@ from poisonbench.attacks.base import (
     TargetedTask,
     TriggerTask,
 )
-from poisonbench.conformance.check import expect
+from poisonbench.conformance.check import ConformanceError, expect
 from poisonbench.conformance.methods import MethodChecks
 from poisonbench.conformance.problem import (
     CPU,
@@ -27,7 +27,14 @@ from poisonbench.conformance.problem import (
     images_of_patterns,
     tiny_network,
 )
-from poisonbench.data.budget import TOLERANCE, outside, overstep, quantise, rounding_distance
+from poisonbench.data.budget import (
+    TOLERANCE,
+    bound_fault,
+    outside,
+    overstep,
+    quantise,
+    rounding_distance,
+)
 from poisonbench.data.splits import Split
 from poisonbench.entries import AttackEntry
 from poisonbench.models.classifier import Classifier
@@ -202,6 +209,8 @@ class AttackChecks(MethodChecks):
         task, config = self._task(), self._build_config
         poisons, clean = self._result[0].flatten(0, -4), task.images.flatten(0, -4)
         base, norm = (clean * 255).round().to(torch.uint8), config.norm
+        if fault := bound_fault(config):
+            raise ConformanceError(f"{fault}; mend Config")
         remedy = "hold the change to config.budget, then the image to [0, 1]"
         over = overstep(poisons, base, config.budget, norm)
         expect(

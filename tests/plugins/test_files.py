@@ -77,6 +77,45 @@ def test_what_is_no_poison_is_refused(body, got, tmp_path, tiny, results):
     )
 
 
+@pytest.mark.parametrize("form", ["bfloat16()", "half()", "double()", "requires_grad_()"])
+def test_images_of_any_floating_type_are_poisons(form, tmp_path, tiny):
+    """They are rounded to grey levels as the same numbers in float32 are."""
+    digests = set()
+    for name in (form, f"{form}.detach().float()"):
+        file = attack_file(tmp_path / "own.py", f"task.images.{name}")
+        words = ("craft", "--plugin", file, "--attack", "own", "--dataset", tiny, "--json")
+        digests.add(done(*words, "--results", tmp_path / name).json["digest"])
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("base", "lines", "fault"),
+    [
+        ("BudgetConfig", "pass", "expected budget a number in (0, 1] with norm linf, got None"),
+        ("BudgetConfig", "budget = -1.0", "a number in (0, 1] with norm linf, got -1.0"),
+        ("AttackConfig", "budget = 2", "a number in (0, 1] with norm linf, got 2"),
+        ("AttackConfig", "budget = '1'", "a number in (0, 1] with norm linf, got '1'"),
+        ("BudgetConfig", "norm = 'l2'; budget = float('inf')", "with norm l2, got inf"),
+        ("BudgetConfig", "norm = 'l0'", "a finite number over 0 with norm l0, got None"),
+        ("AttackConfig", "norm = 'l3'", "expected norm linf, l2, l0 or convolution, got 'l3'"),
+        ("AttackConfig", "norm = 'convolution'", "expected budget None of a convolution, got 0.03"),
+        ("TriggerConfig", "test_budget = None", "expected test_budget a number in (0, 1] with"),
+    ],
+)
+def test_a_config_without_a_bound_is_refused(base, lines, fault, tmp_path, tiny, results):
+    is_trigger = base == "TriggerConfig"
+    make, options = (trigger_file, TRIGGER) if is_trigger else (attack_file, {})
+    file = make(tmp_path / "own.py", "task.images", **options)
+    text = file.read_text().replace("AttackConfig", base)
+    file.write_text(text.replace("    pass\n", f"    {lines}\n"))
+    words = ("craft", "--plugin", file, "--attack", "own", "--dataset", tiny)
+    error = last_line(2, results, *words)
+    assert error.startswith("error: own: expected ")
+    assert fault in error
+    assert error.endswith("; mend its Config")
+    assert fault in cli("check", file, "--json").json["budget-after-rounding"]
+
+
 TRIGGER, LEARNED = {"has_trigger": True}, {"has_trigger": True, "learns_trigger": True}
 
 

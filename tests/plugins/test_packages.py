@@ -257,6 +257,11 @@ def test_a_name_that_two_packages_have_names_both(packages, tiny, results):
             "expected scratch, transfer, finetune, got 'anywhere'",
         ),
         (
+            "attacks",
+            "from poisonbench.entries import AttackEntry\nENTRY = AttackEntry('own', 'x', rho=5)",
+            "ValueError: rho of own: expected in (0, 1], got 5",
+        ),
+        (
             "models",
             "from poisonbench.entries import NetworkEntry\nENTRY = NetworkEntry('own', 'x')",
             "expected features in broken_lab, a function of channels, height and width",
