@@ -24,10 +24,10 @@ from poisonbench.runs.craft_targeted import craft_targeted
 from poisonbench.runs.poison import (
     Crafted,
     ResolvedPoison,
+    found,
     publish,
     publish_pool,
     resolve_crafting,
-    stored,
 )
 from poisonbench.runs.pools import Pool
 from poisonbench.runs.trained_models import trained_models
@@ -81,7 +81,7 @@ def _craft_pool(context: RunContext, dataset: Dataset, pool: Pool) -> Crafted:
     if context.store.poison_path(pool.id).exists():
         # A kill may have come between publishing and discarding.
         context.checkpoint(pool.id).discard()
-        return stored(context, pool.id, dataset)
+        return found(context, pool, dataset)
     context.store.check_writable()
     name, train = pool.settings.entry.name, dataset.train
     generator = generator_for(context.seed, "craft", name, pool.spec.trial)

@@ -12,8 +12,10 @@ from helpers.command_line import cli, done, last_line, refused
 from helpers.own_methods import CONFIG, EMPTY_DEFENSE, FILES, NOTHING
 from poisonbench import registry
 from poisonbench.core.errors import UsageError
+from poisonbench.data.artefacts import read_poison
 from poisonbench.entries import AttackEntry, DefenseEntry
-from poisonbench.results.records import CodeSource, read_record
+from poisonbench.results.records import read_record
+from poisonbench.specs import CodeSource
 
 # Budgets
 
@@ -240,6 +242,48 @@ def test_a_run_of_an_edited_file_is_warned_of(folder, tmp_path, tiny, results):
     assert "warning: done with" not in done(*words).err
     file.write_text(FILES["blur.py"] + "# edited\n")
     assert "warning: done with another blur.py; raise its VERSION" in done(*words).err
+
+
+def code_of(file):
+    return CodeSource(file=file.name, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+@pytest.mark.parametrize("options", [{}, TRIGGER, {"scenario": "scratch"}])
+def test_a_run_names_the_text_that_crafted_its_poison(options, tmp_path, tiny, results):
+    make = trigger_file if options.get("has_trigger") else attack_file
+    file = make(tmp_path / "own.py", "task.images", **options)
+    attack = ("--plugin", file, "--dataset", tiny, "--results", results, "--json", "--attack")
+    words = ("defend", *attack, "own", "--method", "none", "--epochs")
+    crafted, made_by = done("craft", *attack, "own"), code_of(file)
+    digest = crafted.json["digest"]
+    assert "warning" not in crafted.err + done(*words, "1").err
+    make(file, "1 - task.images", **options)
+    assert code_of(file) != made_by
+    warning = f"warning: poison {crafted.json['id']} was crafted with another own.py; raise its"
+    again, run = done("craft", *attack, "own"), done(*words, "2")
+    assert again.json["digest"] == digest
+    assert warning in again.err
+    assert warning in run.err
+    given = ("--plugin", file, "--poison", crafted.json["path"], *attack[2:-1])
+    for path in (run.json["path"], done("defend", *given, "--method", "none").json["path"]):
+        assert read_record(Path(path)).labels.source.attacks == {"own": made_by}
+
+
+def test_a_mix_names_the_text_that_crafted_each_part(tmp_path, tiny, results):
+    file = attack_file(tmp_path / "own.py", "task.images")
+    attack = ("--plugin", file, "--dataset", tiny, "--results", results, "--json", "--attack")
+    made_by = code_of(file)
+    done("craft", *attack, "own")
+    attack_file(file, "1 - task.images")
+    mixed = done("craft", *attack, "own+durp").json
+    run = done("defend", *attack, "own+durp", "--rho", "1", "--method", "none", "--epochs", "1")
+    assert read_poison(Path(mixed["path"])).card.code == {"own": made_by}
+    attacks = read_record(Path(run.json["path"])).labels.source.attacks
+    assert attacks["own"] == made_by
+    assert attacks["durp"].distribution == "poisonbench"
+    # Our own cards are as they always were.
+    ours = done("craft", *attack, "durp").json["path"]
+    assert "code" not in json.loads((Path(ours) / "card.json").read_text())
 
 
 def test_a_surrogate_that_the_entry_does_not_say_is_refused(tmp_path, tiny, results):

@@ -13,7 +13,8 @@ from helpers.command_line import done, files_in, refused
 from helpers.own_methods import COMMANDS, EMPTY_DEFENSE, FILES, PAGE
 from helpers.synthetic_runs import make_record
 from poisonbench import registry
-from poisonbench.results.records import CodeSource, Sources, read_record
+from poisonbench.results.records import Sources, read_record
+from poisonbench.specs import CodeSource
 from poisonbench.tables import catalogue
 
 
