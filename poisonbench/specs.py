@@ -233,6 +233,15 @@ class ImportSpec(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="imp
 PoisonOrigin = CraftSpec | MixSpec | ImportSpec
 
 
+class CodeSource(JsonPart, frozen=True, kw_only=True):
+    """A distribution and its version, or a file and its sha256."""
+
+    distribution: str | None = None
+    version: str | None = None
+    file: str | None = None
+    sha256: str | None = None
+
+
 class PoisonedDataset(DatasetRef, frozen=True, kw_only=True):
     """The data set that a poison was made for."""
 
@@ -268,6 +277,8 @@ class PoisonCard(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="poi
             where there is none.
         levels: the whole grey levels of 1/255 in it; null but for linf.
         changed_labels: how many poisons have another label than their image's own.
+        code: where the code of attacks that are not our own came from, by their names; null in
+            older cards.
         digest: of indices and images, and of the labels where the artefact states them.
         seal: :func:`seal_of` all this.
     """
@@ -286,6 +297,7 @@ class PoisonCard(JsonPart, frozen=True, kw_only=True, tag_field="kind", tag="poi
     digest: str
     sources_digest: str
     changed_labels: int = 0
+    code: dict[str, CodeSource] | None = None
     seal: str
 
     @property

@@ -84,6 +84,7 @@ FAULTS = [
         "rows = [torch.zeros(10**6) for _ in range(20)]; return task.images + 0 * len(rows)",
         "peak-memory",
     ),
+    (ATTACK, "task.validation.labels.zero_(); return task.images + 0", "inputs-not-edited"),
     (ATTACK, "return (task.images + 2 * config.epsilon).clamp(0, 1)", "budget-after-rounding"),
 ]
 

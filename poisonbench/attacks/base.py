@@ -110,7 +110,7 @@ class BudgetConfig(BaseConfig):
 
     @property
     def budget(self) -> float | None:
-        """Bound of all that is done to an image, in the norm's unit; None of a convolution.
+        """Bound of all that is done to an image, in the norm's unit; None of a convolution alone.
 
         It is in pixels of [0, 1] for linf and l2, and a number of pixels for l0.
         """

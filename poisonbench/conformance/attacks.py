@@ -1,6 +1,7 @@
 """The promises of an attack, each held to by crafting."""
 
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import fields, replace
 from functools import cached_property, partial
@@ -16,7 +17,7 @@ from poisonbench.attacks.base import (
     TargetedTask,
     TriggerTask,
 )
-from poisonbench.conformance.check import expect
+from poisonbench.conformance.check import ConformanceError, expect
 from poisonbench.conformance.methods import MethodChecks
 from poisonbench.conformance.problem import (
     CPU,
@@ -26,7 +27,15 @@ from poisonbench.conformance.problem import (
     images_of_patterns,
     tiny_network,
 )
-from poisonbench.data.budget import TOLERANCE, outside, overstep, quantise, rounding_distance
+from poisonbench.data.budget import (
+    TOLERANCE,
+    bound_fault,
+    outside,
+    overstep,
+    quantise,
+    rounding_distance,
+)
+from poisonbench.data.splits import Split
 from poisonbench.entries import AttackEntry
 from poisonbench.models.classifier import Classifier
 
@@ -183,13 +192,9 @@ class AttackChecks(MethodChecks):
             self._craft(self._task())
 
     def inputs_not_edited(self) -> None:
-        """The task's images and labels stay as they are."""
+        """The task's images and labels, with those of its splits, stay as they are."""
         task = self._task()
-        tensors = [
-            value
-            for field in fields(task)
-            if isinstance(value := getattr(task, field.name), Tensor)
-        ]
+        tensors = list(_tensors_of(task))
         before = [tensor.clone() for tensor in tensors]
         self._craft(task)
         expect(
@@ -204,6 +209,8 @@ class AttackChecks(MethodChecks):
         task, config = self._task(), self._build_config
         poisons, clean = self._result[0].flatten(0, -4), task.images.flatten(0, -4)
         base, norm = (clean * 255).round().to(torch.uint8), config.norm
+        if fault := bound_fault(config):
+            raise ConformanceError(f"{fault}; mend Config")
         remedy = "hold the change to config.budget, then the image to [0, 1]"
         over = overstep(poisons, base, config.budget, norm)
         expect(
@@ -263,3 +270,12 @@ class AttackChecks(MethodChecks):
 def generators_of(task: AttackTask | TargetedTask) -> list[torch.Generator]:
     """The generators that a task has."""
     return [task.generator] if isinstance(task, AttackTask) else list(task.generators)
+
+
+def _tensors_of(task: AttackTask | TargetedTask) -> Iterator[Tensor]:
+    """A task's tensors, and the images and labels of the splits in it."""
+    for value in (getattr(task, field.name) for field in fields(task)):
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (LabelledImages, Split)):
+            yield from (value.images, value.labels)

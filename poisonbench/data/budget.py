@@ -1,6 +1,8 @@
 """The budget of a poison, by its norm: rounding to 8 bits within it, and whether it is kept."""
 
 import math
+import sys
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +15,23 @@ _CHUNK = 256
 
 #: What a float's rounding may add to a bound, in its unit: grey levels, L2 distance, pixels.
 TOLERANCE: dict[Norm, float] = {"linf": 0.01, "l2": 1e-4, "l0": 0}
+
+
+def bound_fault(config: Any) -> str:
+    """What is amiss with the norm and the budgets of an attack's Config; empty if nothing is."""
+    norm, budget = config.norm, config.budget
+    if norm == "convolution":
+        return "" if budget is None else f"expected budget None of a convolution, got {budget!r}"
+    if norm not in TOLERANCE:
+        return f"expected norm {', '.join(TOLERANCE)} or convolution, got {norm!r}"
+    largest = 1 if norm == "linf" else sys.float_info.max
+    # A trigger's test images have their own.
+    for name in ("budget", "test_budget"):
+        bound = getattr(config, name, budget)
+        if not (isinstance(bound, (int, float)) and 0 < bound <= largest):
+            numbers = "a number in (0, 1]" if norm == "linf" else "a finite number over 0"
+            return f"expected {name} {numbers} with norm {norm}, got {bound!r}"
+    return ""
 
 
 def levels(epsilon: float) -> int:

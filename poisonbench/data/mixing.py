@@ -78,6 +78,7 @@ def mix(
             selection=selection,
             seed=seed,
         ),
+        code={name: source for card in cards for name, source in (card.code or {}).items()},
     )
 
 

@@ -4,7 +4,7 @@ How it lies in a folder, and how it is read again: ``poisonbench.data.artefacts`
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,15 @@ from poisonbench.core.canonical import canonical_json, spec_id
 from poisonbench.core.errors import ArtefactError
 from poisonbench.data.budget import budget_fault, levels, quantise
 from poisonbench.data.splits import Dataset, Split, digest_tensors
-from poisonbench.specs import Measured, Norm, PoisonCard, PoisonedDataset, PoisonOrigin, seal_of
+from poisonbench.specs import (
+    CodeSource,
+    Measured,
+    Norm,
+    PoisonCard,
+    PoisonedDataset,
+    PoisonOrigin,
+    seal_of,
+)
 from poisonbench.targeting import Goal, Trigger, Untargeted
 
 SCHEMA = 1
@@ -196,6 +204,7 @@ def make_poison(
     norm: Norm = "linf",
     goal: Goal | Trigger | None = None,
     labels: Tensor | None = None,
+    code: Mapping[str, CodeSource] | None = None,
 ) -> Poison:
     """Round what one attack crafted, and make it an artefact.
 
@@ -211,6 +220,7 @@ def make_poison(
         norm: of the budget.
         goal: the target or trigger; None when untargeted.
         labels: (P,) int64, those of the poisons; None where they keep their own.
+        code: where that of an attack that is not our own came from, by its name.
 
     Raises:
         ArtefactError: shapes or rows that do not fit the data set.
@@ -237,6 +247,7 @@ def make_poison(
         norm=norm,
         goal=goal,
         labels=labels,
+        code=code,
     )
 
 
@@ -252,6 +263,7 @@ def assemble(
     norm: Norm = "linf",
     goal: Goal | Trigger | None = None,
     labels: Tensor | None = None,
+    code: Mapping[str, CodeSource] | None = None,
 ) -> Poison:
     """Put poisoned uint8 images together with their card, measured and sealed.
 
@@ -280,6 +292,7 @@ def assemble(
         versions={"poisonbench": __version__, "torch": str(torch.__version__)},
         digest="",
         sources_digest=digest_tensors(sources),
+        code=dict(code) if code else None,
         seal="",
     )
     poison = Poison(indices, images, sources, unmeasured, labels=labels)

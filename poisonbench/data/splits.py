@@ -57,9 +57,9 @@ class Split:
         kept[indices] = False
         return self.rows(kept.nonzero().flatten())
 
-    def to(self, device: torch.device) -> Split:
-        """The same split on a device."""
-        return Split(self.images.to(device), self.labels.to(device))
+    def to(self, device: torch.device, *, copy: bool = False) -> Split:
+        """The same split on a device; a copy also where it lies there already, if asked for."""
+        return Split(self.images.to(device, copy=copy), self.labels.to(device, copy=copy))
 
     def digest(self) -> str:
         """sha256 of the images and labels, in their order."""

@@ -18,7 +18,7 @@ from msgspec import UNSET, UnsetType, structs
 
 from poisonbench.core.errors import ArtefactError
 from poisonbench.core.files import read_shared
-from poisonbench.specs import CraftSpec, JsonPart, PoisonOrigin, RunSpec, seal_of
+from poisonbench.specs import CodeSource, CraftSpec, JsonPart, PoisonOrigin, RunSpec, seal_of
 from poisonbench.targeting import Goal
 
 if TYPE_CHECKING:
@@ -42,15 +42,6 @@ class Origin(JsonPart, frozen=True, kw_only=True):
     id: str | None
     pools: dict[str, PoolLabel] = msgspec.field(default_factory=dict)
     made_by: PoisonOrigin | None = None
-
-
-class CodeSource(JsonPart, frozen=True, kw_only=True):
-    """A distribution and its version, or a file and its sha256."""
-
-    distribution: str | None = None
-    version: str | None = None
-    file: str | None = None
-    sha256: str | None = None
 
 
 class Sources(JsonPart, frozen=True, kw_only=True):

@@ -24,10 +24,10 @@ from poisonbench.runs.craft_targeted import craft_targeted
 from poisonbench.runs.poison import (
     Crafted,
     ResolvedPoison,
+    found,
     publish,
     publish_pool,
     resolve_crafting,
-    stored,
 )
 from poisonbench.runs.pools import Pool
 from poisonbench.runs.trained_models import trained_models
@@ -81,7 +81,7 @@ def _craft_pool(context: RunContext, dataset: Dataset, pool: Pool) -> Crafted:
     if context.store.poison_path(pool.id).exists():
         # A kill may have come between publishing and discarding.
         context.checkpoint(pool.id).discard()
-        return stored(context, pool.id, dataset)
+        return found(context, pool, dataset)
     context.store.check_writable()
     name, train = pool.settings.entry.name, dataset.train
     generator = generator_for(context.seed, "craft", name, pool.spec.trial)
@@ -112,8 +112,8 @@ def _craft_trigger(
     def task_of(rows: Tensor) -> TriggerTask:
         return TriggerTask(
             **_seen(context, dataset, pool, train.rows(rows), checkpoint),
-            rows=rows.to(context.device),
-            train=train.to(context.device),
+            rows=rows.to(context.device, copy=True),
+            train=train.to(context.device, copy=True),
             trained=replace(trained, rows=rows),
             stamp=stamp_of(settings, spec),
         )
@@ -124,7 +124,7 @@ def _craft_trigger(
     task = task_of(rows)
     pattern = learned_trigger(settings, task)
     if pattern is not None:
-        seen = pattern.to(context.device)
+        seen = pattern.to(context.device, copy=True)
         task = replace(task, pattern=seen, stamp=stamp_of(settings, spec, seen))
     goal = trigger_of(settings, triggered_test(dataset, settings, spec, pattern))
     images = task.images
@@ -140,7 +140,10 @@ def _craft_trigger(
 def _seen(
     context: RunContext, dataset: Dataset, pool: Pool, images: Split, checkpoint: CraftCheckpoint
 ) -> dict[str, Any]:
-    """What an untargeted attack and one with a trigger get to see, by the task's names."""
+    """What an untargeted attack and one with a trigger get to see, by the task's names.
+
+    All of it is copied: this process goes on to train on the data set, whatever they write there.
+    """
     settings = pool.settings
     name, device = settings.entry.name, context.device
     (generator,) = checkpoint.generators.values()
@@ -164,8 +167,10 @@ def _seen(
     validation = dataset.validation
     return {
         "images": _pixels(context, images),
-        "labels": images.labels.to(device),
-        "validation": LabelledImages(_pixels(context, validation), validation.labels.to(device)),
+        "labels": images.labels.to(device, copy=True),
+        "validation": LabelledImages(
+            _pixels(context, validation), validation.labels.to(device, copy=True)
+        ),
         "num_classes": dataset.num_classes,
         "surrogate": surrogate,
         "untrained": untrained,

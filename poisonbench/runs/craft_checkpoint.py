@@ -25,7 +25,8 @@ _GENERATOR = "task.generator."
 def crafted_by(settings: Settings, task: Any, base: Tensor, say: Callable[[str], None]) -> Tensor:
     """What an attack makes of its task; its warnings are said, and whether it leaves its budget.
 
-    ``base`` are the task's images as uint8.
+    ``base`` are the task's images as uint8. Half-precision images are made float32, as
+    their own arithmetic tells no grey levels apart.
 
     Raises:
         UsageError: not as many images as the task has.
@@ -39,7 +40,10 @@ def crafted_by(settings: Settings, task: Any, base: Tensor, say: Callable[[str],
     shape = tuple(base.shape)
     fits = hasattr(images, "detach") and images.shape == shape and images.is_floating_point()
     check_returned(name, fits, f"floating-point images of shape {shape} from craft", images)
-    if text := _overstep_text(settings.config, images.detach(), base):
+    images = images.detach()
+    if torch.finfo(images.dtype).bits < 32:
+        images = images.float()
+    if text := _overstep_text(settings.config, images, base):
         say(f"warning: {name} leaves its budget, {text}; its poisons are clipped to it")
     return images
 

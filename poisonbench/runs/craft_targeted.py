@@ -16,7 +16,7 @@ from poisonbench.entries import shown_name
 from poisonbench.models.classifier import Classifier, renew_head
 from poisonbench.runs.context import RunContext
 from poisonbench.runs.craft_checkpoint import CraftCheckpoint, crafted_by, crafting
-from poisonbench.runs.poison import Crafted, ResolvedPoison, publish_pool, stored
+from poisonbench.runs.poison import Crafted, ResolvedPoison, found, publish_pool
 from poisonbench.runs.pools import Pool
 from poisonbench.runs.trained_models import lengthen, model_spec, own_seeds, trained_models
 from poisonbench.specs import ModelSpec, TrainingSpec
@@ -91,9 +91,7 @@ def craft_targeted(
     else:
         # A kill may have come between publishing and discarding.
         context.checkpoint(_together(pools.values())).discard()
-    return [
-        crafted.get(trial) or stored(context, pool.id, dataset) for trial, pool in pools.items()
-    ]
+    return [crafted.get(trial) or found(context, pool, dataset) for trial, pool in pools.items()]
 
 
 def _attack(
@@ -110,7 +108,8 @@ def _attack(
         under = pool.surrogate_defense
         return trained_models(context, dataset, recipe, spec, epochs=epochs, defense=under)
 
-    train = dataset.train.to(context.device)
+    # This process goes on to train on the data set, whatever an attack writes into its task.
+    train = dataset.train.to(context.device, copy=True)
     rows = torch.stack([poisoned for _, poisoned in targets]).to(context.device)
     images = dataset.test.images[[goal.target for goal, _ in targets]].to(context.device)
     task = TargetedTask(

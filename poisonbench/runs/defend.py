@@ -101,7 +101,10 @@ def defend(context: RunContext, run: ResolvedRun) -> Defended:
     _reveal(run.settings, run.defense, data.is_poison)
     overrides = run.overrides
     made_by = () if spec.poison is None else spec.poison.attacks
-    sources = sources_of(request.method, made_by, spec.model, dataset.name)
+    known = sources_of(request.method, made_by, spec.model, dataset.name)
+    sources = msgspec.convert(known, records.Sources)
+    # A poison may be older than an attack's file is now.
+    sources = structs.replace(sources, attacks={**sources.attacks, **data.code})
     labels = records.Labels(
         variant="custom" if overrides else request.profile,
         profile=request.profile,
@@ -110,7 +113,7 @@ def defend(context: RunContext, run: ResolvedRun) -> Defended:
         presets=list(dataset.presets),
         is_paper_dataset=dataset.is_paper,
         dataset=dataset.name,
-        source=msgspec.convert(sources, records.Sources),
+        source=sources,
         sizes=records.Sizes(
             train=len(dataset.train), validation=len(dataset.validation), test=len(dataset.test)
         ),

@@ -18,8 +18,9 @@ from poisonbench.core.settings import (
     typed,
     unknown_option,
 )
+from poisonbench.data.budget import bound_fault
 from poisonbench.data.splits import Dataset
-from poisonbench.entries import MethodEntry, profiles_of
+from poisonbench.entries import AttackEntry, MethodEntry, profiles_of
 from poisonbench.registry import recipe_presets
 from poisonbench.runs.context import default_model
 from poisonbench.training.recipe import Recipe, recipe_profiles
@@ -65,7 +66,8 @@ def read_settings(
     the options' names in messages, like the attack's name on the line of a run.
 
     Raises:
-        UsageError: an option that the method lacks, or a bad value.
+        UsageError: an option that the method lacks, or a bad value; an attack's Config without a
+            budget.
     """
     module = entry.load()
     own_profiles = profiles_of(module)
@@ -86,6 +88,8 @@ def read_settings(
         config = resolve(module.Config, own_profiles, overrides=of_config, **build)
     except UsageError as error:
         raise UsageError(f"{error}{meant_levels(given, own)}") from None
+    if isinstance(entry, AttackEntry) and (fault := bound_fault(config)):
+        raise UsageError(f"{entry.name}: {fault}; mend its Config")
     recipe = resolve(Recipe, profiles, overrides=of_recipe, **build)
     overrides = differing(config, resolve(module.Config, own_profiles, overrides={}, **build))
     overrides |= differing(recipe, resolve(Recipe, profiles, overrides={}, **build))

@@ -20,7 +20,7 @@ from poisonbench.requests import DEFAULT_RHO, PoisonRequest, RunRequest, Values
 from poisonbench.runs.context import RunContext
 from poisonbench.runs.method_settings import differing, typed_values
 from poisonbench.runs.pools import Pool, resolve_pools
-from poisonbench.specs import PoisonSpec
+from poisonbench.specs import CodeSource, PoisonSpec
 from poisonbench.targeting import Goal, Targeting, Trigger, own_targeting
 
 
@@ -175,7 +175,7 @@ def publish_pool(
 
     Parameters: what the artefact holds.
     """
-    name, config = pool.settings.entry.name, pool.settings.config
+    entry, config = pool.settings.entry, pool.settings.config
     labels = None
     if isinstance(goal, Trigger) and goal.labels == "dirty":
         labels = torch.full((len(rows),), goal.target_class)
@@ -183,12 +183,13 @@ def publish_pool(
         images,
         rows,
         dataset,
-        attack=name,
+        attack=entry.name,
         epsilon=config.budget,
         spec=pool.spec,
         norm=config.norm,
         goal=goal,
         labels=labels,
+        code={entry.name: CodeSource(**entry.source.as_json())} if entry.plug_in else None,
     )
     return publish(context, replace(poison, pattern=pattern), dataset)
 
@@ -203,6 +204,21 @@ def publish(context: RunContext, poison: Poison, dataset: Dataset) -> Crafted:
     if path.exists() or not publish_folder(path, poison_files(poison, dataset)):
         return stored(context, poison.id, dataset)
     return Crafted(replace(poison, path=path), True)
+
+
+def found(context: RunContext, pool: Pool, dataset: Dataset) -> Crafted:
+    """An attack's poison that lies in the store; says so if another text of a file crafted it.
+
+    Raises:
+        ArtefactError: see :func:`stored`.
+    """
+    crafted, entry = stored(context, pool.id, dataset), pool.settings.entry
+    made_by, source = (crafted.poison.card.code or {}).get(entry.name), entry.source
+    if source.path and made_by is not None and made_by.sha256 != source.version:
+        context.say(
+            f"warning: poison {pool.id} was crafted with another {source.name}; raise its VERSION"
+        )
+    return crafted
 
 
 def stored(context: RunContext, poison_id: str, dataset: Dataset) -> Crafted:

@@ -35,7 +35,10 @@ def stamp_of(
     def stamp(images: Tensor) -> Tensor:
         source: Any = generator_for(spec.seed, "trigger", name, spec.trial)
         if _learns(settings):
-            source = torch.zeros_like(images[0]) if pattern is None else pattern.to(images.device)
+            source = torch.zeros_like(images[0])
+            if pattern is not None:
+                # A stamp that writes into it changes no other image's.
+                source = pattern.to(images.device, copy=True)
         stamped: Tensor = settings.module.stamp(images, settings.config, source)
         fits = hasattr(stamped, "detach") and stamped.shape == images.shape
         shape = tuple(images.shape)

@@ -14,8 +14,10 @@ from helpers.command_line import cli, done, last_line, refused
 from helpers.own_methods import CONFIG, EMPTY_DEFENSE, FILES, NOTHING
 from poisonbench import registry
 from poisonbench.core.errors import UsageError
+from poisonbench.data.artefacts import read_poison
 from poisonbench.entries import AttackEntry, DefenseEntry
-from poisonbench.results.records import CodeSource, read_record
+from poisonbench.results.records import read_record
+from poisonbench.specs import CodeSource
 
 # Budgets
 
@@ -77,6 +79,86 @@ def test_what_is_no_poison_is_refused(body, got, tmp_path, tiny, results):
     assert re.search(
         f"own: expected floating-point images of shape .* from craft, .*{got}", outcome.err
     )
+
+
+@pytest.mark.parametrize("form", ["bfloat16()", "half()", "double()", "requires_grad_()"])
+def test_images_of_any_floating_type_are_poisons(form, tmp_path, tiny):
+    """They are rounded to grey levels as the same numbers in float32 are."""
+    digests = set()
+    for name in (form, f"{form}.detach().float()"):
+        file = attack_file(tmp_path / "own.py", f"task.images.{name}")
+        words = ("craft", "--plugin", file, "--attack", "own", "--dataset", tiny, "--json")
+        digests.add(done(*words, "--results", tmp_path / name).json["digest"])
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("base", "lines", "fault"),
+    [
+        ("BudgetConfig", "pass", "expected budget a number in (0, 1] with norm linf, got None"),
+        ("BudgetConfig", "budget = -1.0", "a number in (0, 1] with norm linf, got -1.0"),
+        ("AttackConfig", "budget = 2", "a number in (0, 1] with norm linf, got 2"),
+        ("AttackConfig", "budget = '1'", "a number in (0, 1] with norm linf, got '1'"),
+        ("BudgetConfig", "norm = 'l2'; budget = float('inf')", "with norm l2, got inf"),
+        ("BudgetConfig", "norm = 'l0'", "a finite number over 0 with norm l0, got None"),
+        ("AttackConfig", "norm = 'l3'", "expected norm linf, l2, l0 or convolution, got 'l3'"),
+        ("AttackConfig", "norm = 'convolution'", "expected budget None of a convolution, got 0.03"),
+        ("TriggerConfig", "test_budget = None", "expected test_budget a number in (0, 1] with"),
+    ],
+)
+def test_a_config_without_a_bound_is_refused(base, lines, fault, tmp_path, tiny, results):
+    is_trigger = base == "TriggerConfig"
+    make, options = (trigger_file, TRIGGER) if is_trigger else (attack_file, {})
+    file = make(tmp_path / "own.py", "task.images", **options)
+    text = file.read_text().replace("AttackConfig", base)
+    file.write_text(text.replace("    pass\n", f"    {lines}\n"))
+    words = ("craft", "--plugin", file, "--attack", "own", "--dataset", tiny)
+    error = last_line(2, results, *words)
+    assert error.startswith("error: own: expected ")
+    assert fault in error
+    assert error.endswith("; mend its Config")
+    assert fault in cli("check", file, "--json").json["budget-after-rounding"]
+
+
+TRIGGER, LEARNED = {"has_trigger": True}, {"has_trigger": True, "learns_trigger": True}
+
+
+def trigger_file(path, body, **options):
+    """A trigger that flips images, or adds what it has learned."""
+    text = attack_file(path, body, **options).read_text().replace("AttackConfig", "TriggerConfig")
+    path.write_text(
+        f"{text}def stamp(images, config, source):\n"
+        "    return (images + source if torch.is_tensor(source) else images.flip(3)).clamp(0, 1)\n"
+        "def learn(task, config):\n    return 0.1 + 0 * task.images[0]\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("written", "options"),
+    [
+        ("task.labels", {}),
+        ("task.validation.labels", {}),
+        ("task.train.labels", {"scenario": "scratch"}),
+        ("task.train.images", TRIGGER),
+        ("task.rows", TRIGGER),
+        ("task.pattern", LEARNED),
+    ],
+)
+def test_a_run_is_the_same_in_the_process_whose_attack_wrote_into_its_task(
+    written, options, tmp_path, tiny
+):
+    make = trigger_file if options.get("has_trigger") else attack_file
+    file = make(tmp_path / "own.py", f"({written}.zero_(), task.images)[1]", **options)
+    attack = ("--plugin", file, "--attack", "own", "--dataset", tiny, "--results")
+    words = ("--method", "none", "--epochs", "1", "--json")
+    done("craft", *attack, tmp_path / "before")
+    first, second = (
+        read_record(Path(done("defend", *attack, tmp_path / folder, *words).json["path"]))
+        for folder in ("at once", "before")
+    )
+    assert first.id == second.id
+    assert first.curve == second.curve
 
 
 # Files
@@ -231,6 +313,48 @@ def test_a_run_of_an_edited_file_is_warned_of(folder, tmp_path, tiny, results):
     assert "warning: done with" not in done(*words).err
     file.write_text(FILES["blur.py"] + "# edited\n")
     assert "warning: done with another blur.py; raise its VERSION" in done(*words).err
+
+
+def code_of(file):
+    return CodeSource(file=file.name, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+@pytest.mark.parametrize("options", [{}, TRIGGER, {"scenario": "scratch"}])
+def test_a_run_names_the_text_that_crafted_its_poison(options, tmp_path, tiny, results):
+    make = trigger_file if options.get("has_trigger") else attack_file
+    file = make(tmp_path / "own.py", "task.images", **options)
+    attack = ("--plugin", file, "--dataset", tiny, "--results", results, "--json", "--attack")
+    words = ("defend", *attack, "own", "--method", "none", "--epochs")
+    crafted, made_by = done("craft", *attack, "own"), code_of(file)
+    digest = crafted.json["digest"]
+    assert "warning" not in crafted.err + done(*words, "1").err
+    make(file, "1 - task.images", **options)
+    assert code_of(file) != made_by
+    warning = f"warning: poison {crafted.json['id']} was crafted with another own.py; raise its"
+    again, run = done("craft", *attack, "own"), done(*words, "2")
+    assert again.json["digest"] == digest
+    assert warning in again.err
+    assert warning in run.err
+    given = ("--plugin", file, "--poison", crafted.json["path"], *attack[2:-1])
+    for path in (run.json["path"], done("defend", *given, "--method", "none").json["path"]):
+        assert read_record(Path(path)).labels.source.attacks == {"own": made_by}
+
+
+def test_a_mix_names_the_text_that_crafted_each_part(tmp_path, tiny, results):
+    file = attack_file(tmp_path / "own.py", "task.images")
+    attack = ("--plugin", file, "--dataset", tiny, "--results", results, "--json", "--attack")
+    made_by = code_of(file)
+    done("craft", *attack, "own")
+    attack_file(file, "1 - task.images")
+    mixed = done("craft", *attack, "own+durp").json
+    run = done("defend", *attack, "own+durp", "--rho", "1", "--method", "none", "--epochs", "1")
+    assert read_poison(Path(mixed["path"])).card.code == {"own": made_by}
+    attacks = read_record(Path(run.json["path"])).labels.source.attacks
+    assert attacks["own"] == made_by
+    assert attacks["durp"].distribution == "poisonbench"
+    # Our own cards are as they always were.
+    ours = done("craft", *attack, "durp").json["path"]
+    assert "code" not in json.loads((Path(ours) / "card.json").read_text())
 
 
 def test_a_surrogate_that_the_entry_does_not_say_is_refused(tmp_path, tiny, results):

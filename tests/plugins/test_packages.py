@@ -13,7 +13,8 @@ from helpers.command_line import done, files_in, refused
 from helpers.own_methods import COMMANDS, EMPTY_DEFENSE, FILES, PAGE
 from helpers.synthetic_runs import make_record
 from poisonbench import registry
-from poisonbench.results.records import CodeSource, Sources, read_record
+from poisonbench.results.records import Sources, read_record
+from poisonbench.specs import CodeSource
 from poisonbench.tables import catalogue
 
 
@@ -255,6 +256,11 @@ def test_a_name_that_two_packages_have_names_both(packages, tiny, results):
             "from poisonbench.entries import AttackEntry\n"
             "ENTRY = AttackEntry('own', 'x', scenario='anywhere')",
             "expected scratch, transfer, finetune, got 'anywhere'",
+        ),
+        (
+            "attacks",
+            "from poisonbench.entries import AttackEntry\nENTRY = AttackEntry('own', 'x', rho=5)",
+            "ValueError: rho of own: expected in (0, 1], got 5",
         ),
         (
             "models",
