@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from dataclasses import replace
 from functools import cache
+from importlib.abc import ExecutionLoader
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
@@ -115,19 +116,34 @@ def _source(path: Path, text: bytes) -> Source:
     return Source(path.name, hashlib.sha256(text).hexdigest(), str(path.resolve()))
 
 
+class _TextLoader(ExecutionLoader):
+    """Runs a file's text; Python's own loader might take bytecode of an earlier one."""
+
+    def __init__(self, path: Path, text: bytes) -> None:
+        self.path, self.text = path, text
+
+    def get_source(self, fullname: str) -> str:
+        """The text that was read."""
+        return importlib.util.decode_source(self.text)
+
+    def get_filename(self, fullname: str) -> str:
+        """The file that it was read from."""
+        return str(self.path)
+
+
 def _run(path: Path) -> tuple[Source, ModuleType]:
     """A file's source and the module that it is, run once for the same text."""
     text = path.read_bytes()
     source = _source(path, text)
     name = f"poisonbench_plugin_{source.version[:16]}"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
+        loader = _TextLoader(path, text)
+        spec = importlib.util.spec_from_file_location(name, path, loader=loader)
         if spec is None:
             raise ImportError("not a .py file")
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
-            # Not by its loader, whose bytecode may be of an earlier text of the same second.
-            exec(compile(text, str(path), "exec", dont_inherit=True), vars(module))
+            loader.exec_module(module)
         except BaseException:
             del sys.modules[name]
             raise
