@@ -14,20 +14,24 @@ A data set is a name, or ``(images, labels, test_images, test_labels)`` as array
 
 from __future__ import annotations
 
+import inspect
+import numbers
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypeVar
 
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import data_folder, results_folder
 from poisonbench.core.program import run_program
-from poisonbench.core.settings import options_of
+from poisonbench.core.settings import options_of, typed
 from poisonbench.entries import MethodEntry
 from poisonbench.registry import Mix, attacks, defenses, find, plugin_files
-from poisonbench.registry import register as register
+from poisonbench.registry import register as _register
 from poisonbench.requests import (
     DEFAULT_DATASET,
     CraftRequest,
@@ -37,12 +41,14 @@ from poisonbench.requests import (
     poison_request,
     read_mix,
 )
-from poisonbench.results.frame import records as records
+from poisonbench.results.frame import records as _records
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
 from poisonbench.targeting import Targeting
 
 if TYPE_CHECKING:
+    import torch
+
     from poisonbench.data.poison import Poison
     from poisonbench.figures.drawing import Figure
     from poisonbench.models.own import OwnNetwork
@@ -50,6 +56,21 @@ if TYPE_CHECKING:
 
 #: A data set's name, or its images, labels, test images and test labels.
 Data: TypeAlias = str | Sequence[Any]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: By their annotation, the arguments that are checked before anything else is done.
+_PLAIN: dict[str, Any] = {
+    "bool": bool,
+    "int": int,
+    "int | None": int | None,
+    "float | None": float | None,
+    "str": str,
+    "str | None": str | None,
+    "Literal['disagree', 'random']": Literal["disagree", "random"],
+    "Literal['common', 'all']": Literal["common", "all"],
+}
 
 
 @contextmanager
@@ -61,13 +82,48 @@ def _names_of_parameters() -> Iterator[None]:
         # A command to run is told as it is, and so is what only the command line has.
         if "poisonbench " in str(error):
             raise
-        text = re.sub(
-            r"--(?!plugin)([a-z][\w.-]*)", lambda flag: flag[1].replace("-", "_"), str(error)
-        )
+        text = str(error).replace("--plugin:", "plug_in:")
+        text = re.sub(r"--(?!plugin)([a-z][\w.-]*)", lambda flag: flag[1].replace("-", "_"), text)
         raise UsageError(text) from None
 
 
-@_names_of_parameters()
+def _checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function of the API: wrong types are refused, and its messages name parameters."""
+    annotations = inspect.get_annotations(function)
+    names = list(inspect.signature(function).parameters)
+
+    @wraps(function)
+    def with_checks(*values: Any, **named: Any) -> R:
+        with _names_of_parameters():
+            values = tuple(
+                _argument(name, value, annotations.get(name))
+                for name, value in zip(names, values, strict=False)
+            )
+            named = {n: _argument(n, value, annotations.get(n)) for n, value in named.items()}
+            return function(*values, **named)
+
+    return with_checks
+
+
+def _argument(name: str, value: Any, annotation: str | None) -> Any:
+    """A value as the type that its parameter's annotation declares; whole floats are integers."""
+    if annotation in _PLAIN:
+        kind = _PLAIN[annotation]
+        is_number = not isinstance(value, bool) and isinstance(value, numbers.Real)
+        if kind in (int, int | None) and is_number and value % 1 == 0:
+            value = round(value)
+        return typed(value, kind, name)
+    if annotation == "str | Sequence[str]":
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        return typed(tuple(value) if isinstance(value, Iterable) else value, tuple[str, ...], name)
+    is_path = isinstance(value, str | os.PathLike) and "\0" not in str(value)
+    if annotation in ("str | Path", "str | Path | None") and not (is_path or value is None):
+        raise UsageError(f"{name}: expected a path, got {value!r}; pass text or a Path")
+    return value
+
+
+@_checked
 def craft(
     attack: str,
     dataset: Data = DEFAULT_DATASET,
@@ -78,7 +134,7 @@ def craft(
     model: str | OwnNetwork | None = None,
     results: str | Path | None = None,
     data_root: str | Path | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     seed: int = 0,
     **options: Any,
 ) -> Poison:
@@ -99,7 +155,7 @@ def craft(
             default the paper's for this kind of data. Of a module only the architecture counts.
         results: the results folder; by default that of POISONBENCH_RESULTS, or results.
         data_root: the folder of data sets; by default that of POISONBENCH_DATA, or data.
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, cuda or cuda:N, or PyTorch's.
         seed: root seed.
         options: settings of the attack, its target or its surrogate's recipe, e.g.
             ``epsilon=8 / 255, epochs=3``; of several attacks ``**{"pgd.steps": 3}``. A text such
@@ -131,12 +187,12 @@ def craft(
     return crafted.poison
 
 
-@_names_of_parameters()
+@_checked
 def defend(
     method: str,
     dataset: Data = DEFAULT_DATASET,
     *,
-    attack: str = "mix",
+    attack: str | None = None,
     poison: Poison | str | Path | None = None,
     rho: float | None = None,
     trial: int = 0,
@@ -147,7 +203,7 @@ def defend(
     save_model: bool = False,
     results: str | Path | None = None,
     data_root: str | Path | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     seed: int = 0,
     **options: Any,
 ) -> RunRecord:
@@ -158,7 +214,7 @@ def defend(
     Args:
         method: the defense's name.
         dataset: as for :func:`craft`.
-        attack: a name, names joined by "+", or "mix".
+        attack: a name, names joined by "+", or "mix", which it is by default.
         poison: what :func:`craft` gave, or the path of an artefact, to use as it is, instead of
             ``attack`` and ``rho``.
         rho: share of poisoned training images; 0 trains on clean data. By default 0.6 when
@@ -171,7 +227,7 @@ def defend(
         save_model: keep the trained weights, as figures of runs need them.
         results: as for :func:`craft`, like the next three.
         data_root: the folder of data sets.
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, cuda or cuda:N, or PyTorch's.
         seed: root seed.
         options: settings of the defense, the target or the recipe, e.g. ``ratio=0.5, epochs=3``;
             an attack's have its name: ``**{"pgd.steps": 3}``. Texts as for :func:`craft`.
@@ -184,17 +240,17 @@ def defend(
     """
     from poisonbench.runs import defend as run
 
-    path = poison if isinstance(poison, str | Path | None) else poison.path
-    if poison is not None and path is None:
-        raise UsageError("poison: expected one that was kept, got one without a path; craft it")
-    mix = read_mix(attack) if path is None else None
+    if poison is not None and attack is not None:
+        raise UsageError("expected one of attack and poison, got both; leave one out")
+    path = None if poison is None else _poison_path(poison)
+    mix = read_mix(attack or "mix") if path is None else None
     values = _values(options, mix, method)
     context = _context(results, data_root, device, seed)
     name = _dataset_name(context, dataset)
     settings, request_of_poison = poison_request(
         mix,
         values,
-        path=None if path is None else Path(path),
+        path=path,
         rho=rho,
         profile=attack_profile,
         surrogate=_network_name(context, name, attack_model),
@@ -213,7 +269,7 @@ def defend(
     return run.defend(context, run.resolve_run(context, request)).record
 
 
-@_names_of_parameters()
+@_checked
 def figure(
     name: str,
     dataset: Data = DEFAULT_DATASET,
@@ -222,14 +278,14 @@ def figure(
     rho: float | None = None,
     trial: int = 0,
     images: int | None = None,
-    methods: Sequence[str] = (),
-    runs: Sequence[str] = (),
+    methods: str | Sequence[str] = (),
+    runs: str | Sequence[str] = (),
     wrong_label: bool = False,
     pick: Literal["disagree", "random"] = "disagree",
     out: str | Path | None = None,
     results: str | Path | None = None,
     data_root: str | Path | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     seed: int = 0,
 ) -> Figure:
     """Make a figure of what is in the results folder; see ``poisonbench figure NAME --help``.
@@ -243,7 +299,8 @@ def figure(
         rho: poisoned share, of figures 1 and 2; by default that of :func:`defend`.
         trial: which trial.
         images: how many images; None is the figure's own number.
-        methods: defenses' names; all that have runs, if none is said.
+        methods: names of defenses, also as one text with commas; all that have runs, if none is
+            said.
         runs: instead ids of runs that kept their models (``save_model=True``), of 2 and features.
         wrong_label: of 1, show the noise of a wrong label too.
         pick: of 2, from which test images: "disagree" or "random".
@@ -251,7 +308,7 @@ def figure(
             without.
         results: as for :func:`craft`, like the next three.
         data_root: the folder of data sets.
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, cuda or cuda:N, or PyTorch's.
         seed: root seed.
 
     Returns:
@@ -302,13 +359,13 @@ class Assessment:
         return "\n".join(self.sentences)
 
 
-@_names_of_parameters()
+@_checked
 def assess(
     dataset: Data,
     *,
     trials: int = 3,
-    attacks: Sequence[str] = (),
-    methods: Sequence[str] = (),
+    attacks: str | Sequence[str] = (),
+    methods: str | Sequence[str] = (),
     minutes: float | None = None,
     dry_run: bool = False,
     jobs: int | None = None,
@@ -327,8 +384,8 @@ def assess(
     Args:
         dataset: as for :func:`craft`.
         trials: trials of each cell, each with a poison of its own.
-        attacks: names of attacks; a few strong ones by default.
-        methods: names of defenses; cheap ones by default.
+        attacks: names of attacks, also as one text with commas; a few strong ones by default.
+        methods: names of defenses likewise; cheap ones by default.
         minutes: at most so long, by the estimate.
         dry_run: plan and estimate, and run nothing.
         jobs: runs side by side; by default one a processor.
@@ -363,6 +420,7 @@ def assess(
     return Assessment(sentences, None if dry_run else page, facts)
 
 
+@_checked
 def load_poison(
     path: str | Path,
     dataset: Data | None = None,
@@ -390,12 +448,33 @@ def load_poison(
     return read_poison(Path(path), data)
 
 
+records = _checked(_records)
+register = _checked(_register)
+
+
+def _poison_path(poison: Poison | str | Path) -> Path:
+    """Where an artefact is."""
+    from poisonbench.data.poison import Poison
+
+    if not isinstance(poison, Poison):
+        return Path(_argument("poison", poison, "str | Path"))
+    if poison.path is None:
+        raise UsageError("poison: expected one that was kept, got one without a path; craft it")
+    return poison.path
+
+
 def _values(
     options: Mapping[str, Any], mix: Mix | None, defense: str | None = None
 ) -> dict[str, Value]:
     """Settings as values, from what the caller gave for a defense or, without one, to craft."""
     from poisonbench.runs.method_settings import parse_texts
 
+    for name in options:
+        # Attacks have dashes in their names.
+        prefix, dot, option = name.rpartition(".")
+        if "-" in option:
+            meant = prefix + dot + option.replace("-", "_")
+            raise UsageError(f"expected an option as Python has it, got {name!r}; write {meant!r}")
     names = () if mix is None else mix.attacks
     methods: dict[str, MethodEntry] = {f"{name}.": attacks()[name] for name in names}
     if defense is not None:
@@ -424,9 +503,9 @@ def _network_name(context: RunContext, dataset: str, model: str | OwnNetwork | N
 
 
 def _context(
-    results: str | Path | None, data_root: str | Path | None, device: str, seed: int
+    results: str | Path | None, data_root: str | Path | None, device: str | torch.device, seed: int
 ) -> RunContext:
     from poisonbench.runs.context import RunContext, find_device
 
     store = Store(results_folder(results))
-    return RunContext(store, data_folder(data_root), find_device(device), seed)
+    return RunContext(store, data_folder(data_root), find_device(str(device)), seed)

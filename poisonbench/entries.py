@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from poisonbench.core.errors import UsageError
-from poisonbench.core.settings import BaseConfig, Profiles, require
+from poisonbench.core.settings import BaseConfig, Profiles
 from poisonbench.targeting import SCENARIOS
 
 #: By name, what a module must hold: in words, and the check.
@@ -50,6 +50,9 @@ class Entry(ABC):
         label: what tables print; by default the name.
         module: what holds it; of a plug-in by default the module where the entry is.
         plug_in: where a plug-in came from, set by the registry; null for our own.
+
+    Raises:
+        UsageError: a name that no command could take, or fields that no entry has.
     """
 
     #: For messages, and of entry points.
@@ -67,11 +70,11 @@ class Entry(ABC):
     def __post_init__(self) -> None:
         word = self.name.replace("-", "").replace("_", "")
         # + : @ and . mean something on a command line.
-        require(
+        _require(
             word.isascii() and word.isalnum() and self.name != "mix",
             f"name: expected letters, digits and -, and not mix, got {self.name!r}",
         )
-        require(bool(self.summary), f"summary of {self.name}: expected a line, got none")
+        _require(bool(self.summary), f"summary of {self.name}: expected a line, got none")
 
     @property
     def title(self) -> str:
@@ -118,6 +121,12 @@ class Entry(ABC):
                 got = call_text(value)
                 return broken(self.source, f"expected {name} in {where}, {what}, got {got:.60}")
         return ""
+
+
+def _require(condition: bool, message: str) -> None:
+    """Raise UsageError(message) unless the condition holds."""
+    if not condition:
+        raise UsageError(message)
 
 
 def profiles_of(method: ModuleType) -> Profiles:
@@ -257,18 +266,18 @@ class AttackEntry(Entry):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
+        _require(
             not (self.scenario and self.has_trigger),
             f"scenario of {self.name}: expected a target or a trigger, got both",
         )
-        require(
+        _require(
             self.keeps_labels or not self.chooses_images,
             f"chooses_images of {self.name}: expected keeps_labels=True, got False",
         )
         require(0 < self.rho <= 1, f"rho of {self.name}: expected in (0, 1], got {self.rho!r}")
         named = (self.scenario or "scratch", *self.scenario_by_preset.values(), *self.not_in)
         for scenario in named:
-            require(
+            _require(
                 scenario in SCENARIOS,
                 f"scenario of {self.name}: expected {', '.join(SCENARIOS)}, got {scenario!r}",
             )

@@ -5,6 +5,7 @@ packages, a file (``--plugin``) or Python (:func:`register`); nothing of theirs 
 table of its kind is asked for. No torch here.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -218,8 +219,13 @@ def register(plug_in: Entry | str | Path) -> None:
     Raises:
         UsageError: the name is taken, or a file or module cannot be imported or lacks something.
     """
-    if not isinstance(plug_in, Entry):
+    if isinstance(plug_in, str | os.PathLike):
         entries = entries_of_file(Path(plug_in))
+    elif not isinstance(plug_in, Entry):
+        raise UsageError(
+            f"--plugin: expected a Python file or an entry, got {type(plug_in).__name__}; pass a "
+            "path or DefenseEntry(...)"
+        )
     elif plug_in.module:
         entry = replace(plug_in, plug_in=Source(plug_in.module, "", plug_in.module))
         path = getattr(entry.load(), "__file__", None)

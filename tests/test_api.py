@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import poisonbench
 from helpers.command_line import defend
 from helpers.synthetic_runs import make_record, targeted_run
+from poisonbench import api
 from poisonbench.core.errors import ArtefactError, PoisonbenchError, UsageError
+from poisonbench.entries import DefenseEntry
 from poisonbench.results.store import Store
 
 LEVEL = 1 / 255
@@ -115,6 +118,86 @@ def test_settings_keep_their_type(tiny, results):
     one = poisonbench.defend("none", tiny, attack="durp", rho=1, results=results, epochs=1)
     same = poisonbench.defend("none", tiny, attack="durp", rho=1.0, results=results, epochs=1)
     assert one.id == same.id
+
+
+def test_numbers_that_are_whole_are_integers(tiny, results):
+    """What is not is refused before anything is trained; nothing unreadable is ever written."""
+    runs = [
+        poisonbench.defend("none", tiny, rho=0, epochs=1, results=results, trial=trial, seed=seed)
+        for trial, seed in ((2, 1), (2.0, np.int64(1)), (np.int32(2), 1.0))
+    ]
+    assert {run.id for run in runs} == {runs[0].id}
+    assert list(poisonbench.records(results)["trial"]) == [2]
+    poisons = {
+        poisonbench.craft("durp", tiny, rho=rho, trial=trial, results=results).id
+        for rho, trial in ((0.5, 1), (np.float32(0.5), np.int64(1)))
+    }
+    assert len(poisons) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        *(
+            (("defend", "none", {name: value}), f"^{name}: expected")
+            for name, values in {
+                "trial": (1.5, True, "1", None, float("nan")),
+                "seed": (1.5, False, "1", [1]),
+                "rho": ("0.5", True, float("nan")),
+                "save_model": ("no", 1),
+                "poison": (5,),
+                "device": (None,),
+                "profile": (None,),
+                "results": (5, "a\0b"),
+            }.items()
+            for value in values
+        ),
+        (("defend", None, {}), "^method: expected"),
+        (("defend", "none", {"poison": "x", "attack": "pgd"}), "one of attack and poison, got bo"),
+        (("defend", "none", {"batch-size": 3}), "got 'batch-size'; write 'batch_size'"),
+        (("craft", ["durp", "dap"], {}), "^attack: expected"),
+        (("craft", "durp", {"trial": 0.5}), "^trial: expected"),
+        (("figure", 2, {}), "^name: expected"),
+        (("figure", "2", {"seed": 0.5}), "^seed: expected"),
+        (("figure", "2", {"methods": [1]}), "^methods: expected"),
+        (("figure", "2", {"pick": "x"}), "^pick: expected one of disagree, random, got 'x'"),
+        (("load_poison", 5, {}), "^path: expected"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(call, message, tiny, results):
+    function, first, options = call
+    data = {} if function == "load_poison" else {"dataset": tiny}
+    with pytest.raises(UsageError, match=message):
+        getattr(poisonbench, function)(first, **{**data, "results": results, **options})
+    assert not results.exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: poisonbench.records(columns="x"), "^columns: expected one of common, all"),
+        (lambda: poisonbench.register(None), "^plug_in: expected a Python file or an entry, got N"),
+        (lambda: poisonbench.register("no.py"), "^plug_in: expected a Python file that can be imp"),
+        (lambda: DefenseEntry("a b", "x"), "^name: expected letters, digits and -"),
+    ],
+)
+def test_what_other_functions_refuse(call, message):
+    with pytest.raises(UsageError, match=message):
+        call()
+
+
+def test_names_are_a_list_or_a_text_with_commas(tiny, results, monkeypatch):
+    given = []
+    monkeypatch.setattr(api, "run_program", lambda words: given.append(words) or {})
+    for names in (("none", "jpeg"), ["none", "jpeg"], "none, jpeg"):
+        poisonbench.assess(tiny, methods=names, attacks=names, results=results)
+    assert given[0] == given[1] == given[2]
+    assert given[0][given[0].index("--methods") + 1] == "none,jpeg"
+
+
+def test_a_device_may_be_pytorch_s(tiny, results):
+    poison = poisonbench.craft("durp", tiny, results=results, device=torch.device("cpu"))
+    assert poison.path.is_dir()
 
 
 def test_api_mix(tiny, stocked):

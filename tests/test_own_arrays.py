@@ -11,7 +11,7 @@ from torch import nn
 
 import poisonbench
 from helpers.data_files import arrays
-from poisonbench.core.errors import PoisonbenchError, UsageError
+from poisonbench.core.errors import PoisonbenchError, StoreError, UsageError
 from poisonbench.data.in_memory import keep_arrays
 from poisonbench.data.sources import load_dataset
 from poisonbench.models import build_model
@@ -72,17 +72,49 @@ def test_channels_are_last_of_an_array_and_second_of_a_tensor(kind, tmp_path):
     [
         (COLOUR[:3], "expected a name or .images, labels, test_images, test_labels., got 3"),
         ((COLOUR[0] / 100, *COLOUR[1:]), r"floats in \[0, 1\], got .* x_train .*; divide"),
-        ((COLOUR[0] / np.float64("nan"), *COLOUR[1:]), "got floats of x_train"),
+        ((COLOUR[0] / np.float64("nan"), *COLOUR[1:]), "x_train that are NaN or infinite; look"),
         ((COLOUR[0].astype(int), *COLOUR[1:]), "train images and labels: .* type uint8"),
         ((COLOUR[0][..., :2], *COLOUR[1:]), "with C 1 or 3"),
         ((COLOUR[0], COLOUR[1][1:], *COLOUR[2:]), "one integer label for each of 60"),
         ((*COLOUR[:3], COLOUR[3] / 2), "test images and labels: expected one integer label"),
+        (Path("x.npz"), "got .*Path; pass a tuple of the four, or npz:PATH as text"),
+        (None, "expected a name or .*, got NoneType; pass"),
+        (dict.fromkeys("abcd", COLOUR[0]), "got dict"),
+        ((part for part in COLOUR), "got generator"),
+        (([[1, 2], [3]], *COLOUR[1:]), "expected x_train as one array or tensor of numbers, got"),
+        ((COLOUR[0][:0], COLOUR[1][:0], *COLOUR[2:]), "images in the train split, got none"),
+        ((COLOUR[0] / 255, COLOUR[1], COLOUR[2][:0] / 255, COLOUR[3][:0]), "test split, got none"),
+        ((COLOUR[0][:, :0], COLOUR[1], COLOUR[2][:, :0], COLOUR[3]), r"of shape \(3, 0, 8\)"),
+        ((COLOUR[0], COLOUR[1] * 0, *COLOUR[2:]), "dataset: expected at least 2 classes in train"),
+        ((COLOUR[0], COLOUR[1] * 2, *COLOUR[2:]), "number the classes from 0 without gaps"),
+        ((*COLOUR[:2], COLOUR[2][:, :5], COLOUR[3]), "dataset: expected images of one size"),
+        (tuple(part[:3] for part in COLOUR), "dataset: expected more than 1 training images"),
     ],
 )
 def test_what_is_no_data_set_is_refused(data, message, tmp_path):
     with pytest.raises(PoisonbenchError, match=message):
         poisonbench.craft("durp", data, results=tmp_path / "results")
     assert not (tmp_path / "results").exists()
+
+
+def test_tensors_that_numpy_has_not(tmp_path):
+    x, y, tx, ty = COLOUR
+    whole = [torch.tensor(images // 255).float() for images in (x, tx)]
+    names = {
+        keep_arrays((first, y, second, ty), tmp_path)
+        for first, second in (
+            [image.permute(0, 3, 1, 2) for image in whole],
+            [image.permute(0, 3, 1, 2).bfloat16() for image in whole],
+            [image.permute(0, 3, 1, 2).to_sparse() for image in whole],
+        )
+    }
+    assert len(names) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_a_store_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot write to"):
+        poisonbench.craft("durp", COLOUR, results=tmp_path / "file")
 
 
 def built(name, seed):

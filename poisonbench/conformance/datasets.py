@@ -7,6 +7,7 @@ from poisonbench.conformance.check import expect
 from poisonbench.conformance.problem import global_generators_kept
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import data_folder
+from poisonbench.data.sources import checked
 from poisonbench.data.splits import RawData
 from poisonbench.entries import DatasetEntry
 
@@ -29,8 +30,7 @@ class DatasetChecks:
         more = (None,) if self._entry.takes_size else ()
         raw = self._module.load(*arguments, *more)
         expect(isinstance(raw, RawData), "RawData of load", type(raw).__name__, "return RawData")
-        assert isinstance(raw, RawData)
-        return raw
+        return checked(self._entry.name, self._entry, raw)
 
     def determinism(self) -> None:
         """Two calls give the same images, and no global generator is used."""

@@ -7,7 +7,6 @@ from it and nothing is written twice. This module imports no torch.
 import dataclasses
 import difflib
 import math
-import numbers
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -182,7 +181,11 @@ def typed(value: Any, kind: Any, flag: str) -> Any:
     """
     import msgspec
 
-    plain = value.item() if isinstance(value, numbers.Number) and hasattr(value, "item") else value
+    # A single value of numpy or PyTorch, a truth or a text too.
+    is_single = hasattr(value, "item") and getattr(value, "ndim", None) == 0
+    plain = value.item() if is_single else value
+    if get_origin(kind) is Literal and isinstance(plain, str):
+        return parse_value(plain, kind, flag)
     try:
         converted = msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:

@@ -1,5 +1,6 @@
 """From a name to a data set: the one function that everything else loads data with."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from poisonbench.core.quick_names import split_quick
 from poisonbench.data.names import split_name, split_pixels, split_size
 from poisonbench.data.pictures import scaled
 from poisonbench.data.quick import with_quick_settings
-from poisonbench.data.splits import Dataset, RawData, hold_out, room_to_hold_out
+from poisonbench.data.splits import Dataset, RawData, Split, hold_out, room_to_hold_out
 from poisonbench.entries import DatasetEntry
 from poisonbench.registry import datasets
 
@@ -76,10 +77,10 @@ def load_dataset(
         module.fetch(plain, data_root, say)
     arguments = (entry.name, Path(path).expanduser(), data_root)
     raw = module.load(*arguments, pixels) if entry.takes_size else module.load(*arguments)
-    check_returned(f"load of {entry.source}", isinstance(raw, RawData), f"RawData for {name}", raw)
+    raw = checked(name, entry, raw)
     if pixels is not None and not entry.takes_size:
         raw = scaled(raw, pixels)
-    return _assemble(name, entry, raw, root_seed, say)
+    return assemble(name, entry, raw, root_seed, say)
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -126,9 +127,52 @@ def _subset(whole: Dataset, size: int, root_seed: int) -> Dataset:
     )
 
 
-def _assemble(
+def checked(name: str, entry: DatasetEntry, raw: RawData) -> RawData:
+    """What a data set's module loaded, with its statistics as Python's numbers.
+
+    Raises:
+        UsageError: a field is not what RawData says of it.
+        ArtefactError: a split has no images, or none of a pixel.
+    """
+    where = f"load of {entry.source}"
+    check_returned(where, isinstance(raw, RawData), f"RawData for {name}", raw)
+    for part in ("train", "test", "validation"):
+        split = getattr(raw, part)
+        if split is None and part == "validation":
+            continue
+        check_returned(where, isinstance(split, Split), f"a Split as {part} for {name}", split)
+        if split.images.numel() == 0:
+            got = f"images of shape {tuple(split.images.shape[1:])}" if len(split) else "none"
+            raise ArtefactError(f"{name}: expected images in the {part} split, got {got}; add some")
+    if raw.mean is None and raw.std is None:
+        return raw
+    count = raw.train.images.shape[1]
+    mean, std = _numbers(raw.mean), _numbers(raw.std)
+    if not len(mean) == len(std) == count or min(std) <= 0:
+        raise UsageError(
+            f"{where}: expected mean and std of {count} finite numbers for {name}, std over 0, or "
+            f"neither, got mean {raw.mean} and std {raw.std}; mend it"
+        )
+    return replace(raw, mean=mean, std=std)
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    """Finite numbers as Python's; nothing of what is no sequence of such."""
+    try:
+        numbers = tuple(value.item() if hasattr(value, "item") else value for value in values)
+        return numbers if all(map(math.isfinite, numbers)) else ()
+    except (TypeError, ValueError, RuntimeError):
+        return ()
+
+
+def assemble(
     name: str, entry: DatasetEntry, raw: RawData, root_seed: int, say: Callable[[str], None]
 ) -> Dataset:
+    """A data set of what was loaded and :func:`checked`, with its validation images held out.
+
+    Raises:
+        ArtefactError: classes or sizes that no data set has.
+    """
     train, validation, train_rows = raw.train, raw.validation, None
     class_names = raw.class_names or _numbered_classes(name, train.labels)
     if len(class_names) < 2:
@@ -143,7 +187,7 @@ def _assemble(
                 f"{name}: {size} validation images, not {usual}, as each class gives as many and "
                 "the smallest at most half of its own"
             )
-        train_rows, held_out = hold_out(train.labels, size, root_seed, entry.name)
+        train_rows, held_out = hold_out(train.labels, size, root_seed, entry.name, name)
         train, validation = train.rows(train_rows), train.rows(held_out)
     grey = train.images.shape[1] == 1
     mean, std = raw.mean, raw.std

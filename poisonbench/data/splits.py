@@ -75,8 +75,8 @@ class RawData:
         test: the test images.
         class_names: K names; by default the labels, which must then be 0..K-1.
         validation: the validation images, where they are fixed; none are held out then.
-        mean, std: per-channel normalisation in [0, 1] units, used inside the model; by default 0
-            and 1 for grey images, and the training images' own for others.
+        mean, std: per-channel normalisation in [0, 1] units, used inside the model, both or
+            neither; by default 0 and 1 for grey images, and the training images' own for others.
     """
 
     train: Split
@@ -193,11 +193,14 @@ def room_to_hold_out(labels: Tensor, size: int) -> int:
     return size if has_room else count * (smallest // 2)
 
 
-def hold_out(labels: Tensor, size: int, root_seed: int, dataset: str) -> tuple[Tensor, Tensor]:
+def hold_out(
+    labels: Tensor, size: int, root_seed: int, dataset: str, name: str = ""
+) -> tuple[Tensor, Tensor]:
     """Increasing rows that are kept, and those of a class-balanced validation set of that size.
 
     The draw depends on the root seed and the data set alone, so every trial and every attack sees
-    the same split. Classes get equal shares; a remainder goes to the first classes.
+    the same split. Classes get equal shares; a remainder goes to the first classes. The name is
+    what errors call the data set, where that is not what the draw depends on.
 
     Raises:
         ArtefactError: a class has too few images to give its share.
@@ -210,8 +213,8 @@ def hold_out(labels: Tensor, size: int, root_seed: int, dataset: str) -> tuple[T
         share = size // len(classes) + (position < size % len(classes))
         if len(members) <= share:
             raise ArtefactError(
-                f"{dataset}: expected more than {share} training images of class {label} to hold "
-                f"{share} out for validation, got {len(members)}; add images of that class"
+                f"{name or dataset}: expected more than {share} training images of class {label} "
+                f"to hold {share} out for validation, got {len(members)}; add images of that class"
             )
         is_kept[members[torch.randperm(len(members), generator=generator)[:share]]] = False
     return is_kept.nonzero().flatten(), (~is_kept).nonzero().flatten()

@@ -79,7 +79,7 @@ FLOATS = {"x_train": np.zeros((60, 8, 8), np.float32)}
         ({"y_train": np.zeros(60, np.int64)}, "at least 2 classes in train, got 1; add"),
         ({"y_test": np.full(9, 3)}, "expected labels in 0..2, got 3 in test"),
         ({"x_test": pixels(9, 7, 8)}, r"images of one size, got \(1, 8, 8\) in train and \(1, 7"),
-        ({"y_train": np.array([0] * 58 + [1, 2])}, "more than 2 .* of class 1 .* got 1; add"),
+        ({"y_train": np.array([0] * 58 + [1, 2])}, "a.npz: .* than 2 .* class 1 .* got 1; add"),
         ({"y_train": np.array([object()] * 60)}, "got Object arrays cannot be loaded.*; write"),
         (
             {"x_test": pixels(0, 8, 8), "y_test": np.zeros(0, np.int64)},
@@ -87,7 +87,11 @@ FLOATS = {"x_train": np.zeros((60, 8, 8), np.float32)}
         ),
         (
             {"x_train": pixels(0, 8, 8), "y_train": np.zeros(0, np.int64)},
-            "at least 2 classes in train, got 0",
+            "a.npz: expected images in the train split, got none",
+        ),
+        (
+            {"x_train": pixels(60, 0, 8), "x_test": pixels(9, 0, 8)},
+            r"expected images in the train split, got images of shape \(1, 0, 8\)",
         ),
     ],
 )

@@ -363,6 +363,59 @@ def test_a_surrogate_that_the_entry_does_not_say_is_refused(tmp_path, tiny, resu
     assert "own: expected trains=True in the entry" in last_line(2, results, *words)
 
 
+DATA = """
+import numpy as np
+import torch
+from poisonbench.data.arrays import make_split
+from poisonbench.data.splits import RawData
+from poisonbench.entries import DatasetEntry
+ENTRY = DatasetEntry("own", "x")
+def load(name, path, data_root):
+    images, labels = np.zeros((60, 8, 8, 3), np.uint8), np.arange(60) % 3
+    split, names = make_split(images, labels, name), ("a", "b", "c")
+    return RawData({fields})
+"""
+
+
+def data_file(path, fields):
+    path.write_text(DATA.replace("{fields}", fields))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ("(images, labels), split", "expected a Split as train for own, got tuple; mend it"),
+        ("split, None", "expected a Split as test for own, got NoneType; mend it"),
+        ("split, split, names, images", "expected a Split as validation for own, got ndarray (60"),
+        ("split.rows(torch.arange(0)), split, names", "own: expected images in the train split"),
+        ("split, split, mean=(0.5,) * 3", "mean and std of 3 finite numbers for own, std over 0"),
+        ("split, split, mean=(0.5,), std=(0.5,)", "or neither, got mean (0.5,) and std (0.5,)"),
+        ("split, split, mean=(0.5,) * 3, std=(0.0, 1.0, 1.0)", "got mean (0.5, 0.5, 0.5) and std"),
+        ("split, split, mean=(float('nan'),) * 3, std=(1.0,) * 3", "got mean (nan, nan, nan)"),
+        ("split, split, mean=0.5, std=0.5", "got mean 0.5 and std 0.5; mend it"),
+    ],
+)
+def test_what_is_no_data_set_is_one_line(fields, reason, tmp_path):
+    file = data_file(tmp_path / "own.py", fields)
+    outcome = cli("data", "show", "own", "--plugin", file)
+    assert outcome.code == (65 if "arange(0)" in fields else 2)
+    assert reason in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_statistics_of_a_data_set_may_be_numpy_s(tmp_path):
+    shown = [
+        done("data", "show", "own", "--json", "--plugin", data_file(tmp_path / "own.py", fields))
+        for fields in (
+            "split, split, mean=np.full(3, 0.5), std=np.full(3, 0.25)",
+            "split, split, mean=(0.5,) * 3, std=(0.25,) * 3",
+        )
+    ]
+    assert shown[0].json == shown[1].json
+    assert shown[0].json["std"] == [0.25] * 3
+
+
 def test_a_poison_of_a_file_s_data_is_inspected(folder, results):
     words = ("--plugin", folder / "bars.py", "--results", results)
     path = done("craft", "--attack", "durp", "--dataset", "bars", *words).out.strip()
