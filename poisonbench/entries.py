@@ -274,7 +274,7 @@ class AttackEntry(Entry):
             self.keeps_labels or not self.chooses_images,
             f"chooses_images of {self.name}: expected keeps_labels=True, got False",
         )
-        require(0 < self.rho <= 1, f"rho of {self.name}: expected in (0, 1], got {self.rho!r}")
+        _require(0 < self.rho <= 1, f"rho of {self.name}: expected in (0, 1], got {self.rho!r}")
         named = (self.scenario or "scratch", *self.scenario_by_preset.values(), *self.not_in)
         for scenario in named:
             _require(
