@@ -326,7 +326,7 @@ def mnist_like(monkeypatch):
     """A data set of 200 images, 30 of its smallest class, under the name of the sample."""
     labels = torch.cat([torch.arange(4)[:3].repeat(57)[:170], torch.full((30,), 3)])
     whole = replace(fake_dataset(200, labels=labels), name="mnist-sample", is_paper=True)
-    monkeypatch.setattr(sources, "_assemble", lambda *loaded: whole)
+    monkeypatch.setattr(sources, "assemble", lambda *loaded: whole)
     return whole
 
 

@@ -260,7 +260,7 @@ def test_a_name_that_two_packages_have_names_both(packages, tiny, results):
         (
             "attacks",
             "from poisonbench.entries import AttackEntry\nENTRY = AttackEntry('own', 'x', rho=5)",
-            "ValueError: rho of own: expected in (0, 1], got 5",
+            "UsageError: rho of own: expected in (0, 1], got 5",
         ),
         (
             "models",
@@ -275,7 +275,7 @@ def test_a_name_that_two_packages_have_names_both(packages, tiny, results):
         (
             "datasets",
             "from poisonbench.entries import DatasetEntry\nENTRY = DatasetEntry('o+n', 'x')",
-            "ValueError: name: expected letters, digits and -, and not mix, got 'o+n'",
+            "UsageError: name: expected letters, digits and -, and not mix, got 'o+n'",
         ),
     ],
 )
