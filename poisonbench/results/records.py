@@ -356,14 +356,20 @@ def read_record(path: Path) -> RunRecord:
 
     Raises:
         ArtefactError: unreadable, another schema, a field that is missing, unknown or of another
-            type or range, an id that is not the spec's or a seal that is not the record's (an
-            edited file). A record from before there were seals has none.
+            type or range, an id that is not the spec's or the file's name (a copy) or a seal that
+            is not the record's (an edited file). A record from before there were seals has none.
     """
     try:
         data = read_shared(path)
     except OSError as error:
         raise _refused(path, f"a run record in JSON, got {error};") from None
-    return parse_record(data, path)
+    record = parse_record(data, path)
+    if path.stem != record.id:
+        raise ArtefactError(
+            f"{path}: expected the name {record.id}.json, as its run is called, got {path.name}; "
+            "delete it if that file is there, else rename it"
+        )
+    return record
 
 
 def parse_record(data: bytes, path: Path) -> RunRecord:

@@ -182,6 +182,12 @@ class Judgement:
     is_complete: bool = False
     least: float | None = None
 
+    @property
+    def p_of_word(self) -> float | None:
+        """The p-value of the test that the verdict is of."""
+        is_against = self.verdict in (Verdict.REFUTED, Verdict.TOO_SMALL)
+        return self.p_against if is_against else self.p_value
+
 
 def judge(
     comparisons: Sequence[tuple[Evidence | None, Rule]], basis: Basis, *, is_complete: bool = True

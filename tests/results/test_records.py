@@ -14,6 +14,7 @@ from poisonbench.core.errors import ArtefactError, StoreError
 from poisonbench.core.files import publish_folder, write_text
 from poisonbench.results.records import Bits, read_record
 from poisonbench.results.store import Store
+from poisonbench.results.submissions import pack
 
 keys = st.text(max_size=5)
 values = st.recursive(
@@ -252,3 +253,15 @@ def test_a_record_of_schema_1_is_read_as_one_of_today(tmp_path):
     path = Store(tmp_path).write_record(make_record(trial=0))
     edit(path, lambda raw: (raw.update(schema=1), raw.pop("outcomes"), raw.pop("seal")))
     assert read_record(path) == make_record(trial=0)
+
+
+def test_a_record_by_another_name_is_a_copy_and_counts_once(tmp_path):
+    store = Store(tmp_path)
+    path = store.write_record(make_record())
+    copy = path.with_name(f"{path.stem} (1).json")
+    copy.write_bytes(path.read_bytes())
+    errors = []
+    assert [record.id for record in store.records(errors.append)] == [path.stem]
+    assert f"{copy}: expected the name {path.name}" in str(errors[0])
+    with pytest.raises(ArtefactError, match=r"1 file\(s\) cannot be submitted.*expected the name"):
+        pack(store, "Ada")

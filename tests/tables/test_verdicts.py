@@ -109,6 +109,10 @@ def test_gains_of_a_few_images_are_chance_among_images(gains, word, effect):
     """The paired t-test over trials has p = 0.029 for the first, and none for the second."""
     finding = accuracy_claim(3).judge(gain_runs(gains))
     assert finding.verdict == word
+    # Beside the word stands the p-value of its own test.
+    p_of_word = finding.judgement.p_of_word
+    assert p_of_word in (finding.judgement.p_value, finding.judgement.p_against)
+    assert (p_of_word < 0.05) == (word != "inconclusive")
     assert finding.judgement.effect == pytest.approx(effect, rel=0.03)
     assert finding.judgement.basis == Basis(poisons=1, seeds=3, images=IMAGES)
 
