@@ -146,9 +146,11 @@ class Command(TyperCommand):
 
 
 def check_output(path: Path | None) -> None:
-    """Refuse a folder as the file to write, before anything is made for it."""
-    if path is not None and path.is_dir():
-        raise UsageError(f"--output: expected a file, got the folder {path}; name a file")
+    """Refuse what is no file as the file to write, before anything is made for it."""
+    if path is None or path.is_file() or not path.exists():
+        return
+    what = "the folder" if path.is_dir() else "a device or a pipe,"
+    raise UsageError(f"--output: expected a file, got {what} {path}; name a file")
 
 
 def say(text: str, *, quiet: bool = False) -> None:

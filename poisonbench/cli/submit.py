@@ -48,6 +48,7 @@ def submit(options: _SubmitOptions) -> None:
                 f"{flag}: expected one line of at most {most} characters, got {text!r:.60}"
             )
     output = options.output or Path(options.folder.resolve().name + SUFFIX)
+    common.check_output(output)
     if not output.name.endswith(SUFFIX):
         raise UsageError(
             f"--output: expected a name that ends with {SUFFIX}, by which a leaderboard knows its "

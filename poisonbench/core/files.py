@@ -144,7 +144,8 @@ def size_of(path: Path) -> int:
 
 
 def _write(path: Path, data: bytes, place: Callable[[str, Path], None]) -> None:
-    """Write a file beside its place, and put it there."""
+    """Write a file beside its place, and put it there; where a link leads, not in its place."""
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     with store_errors(path.parent):
         for _ in range(_ATTEMPTS - 1):
             # Another process of the same run may end and clear the folder under our hands.
