@@ -8,13 +8,25 @@ import importlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, fields
 from types import ModuleType
 from typing import Any, ClassVar
 
 from poisonbench.core.errors import UsageError
-from poisonbench.core.settings import BaseConfig, Profiles
-from poisonbench.targeting import SCENARIOS
+from poisonbench.core.settings import BaseConfig, Profiles, flag_of
+from poisonbench.targeting import SCENARIOS, Targeting
+
+#: Options of ``craft`` and ``defend``, which would hide a method's settings of the same names.
+CRAFT_OPTIONS = {
+    *("attack", "dataset", "preset", "rho", "selection", "trial", "trials", "profile", "model"),
+    *("results", "data_root", "device", "seed", "plugin", "json", "quiet", "help"),
+}
+DEFEND_OPTIONS = CRAFT_OPTIONS | {
+    *("method", "poison", "clean", "poison_trial", "attack_profile", "attack_model"),
+    *("save_model", "plan"),
+}
+#: Those of a target, which ``defend`` always takes, and ``craft`` with a targeted attack.
+TARGET_OPTIONS = {field.name for field in fields(Targeting)}
 
 #: By name, what a module must hold: in words, and the check.
 Needs = Mapping[str, tuple[str, Callable[[Any], bool]]]
@@ -97,6 +109,11 @@ class Entry(ABC):
     def _needs(self) -> Needs:
         """What the module must hold."""
 
+    @property
+    def _taken(self) -> set[str]:
+        """Names that no setting may have."""
+        return set()
+
     def load(self) -> ModuleType:
         """Import the module.
 
@@ -120,6 +137,10 @@ class Entry(ABC):
                 where = self.source.name if self.source.path else self.module
                 got = call_text(value)
                 return broken(self.source, f"expected {name} in {where}, {what}, got {got:.60}")
+        settings = [field.name for field in fields(module.Config)] if self._taken else []
+        if hidden := [flag_of(name) for name in settings if name in self._taken]:
+            expected = "settings of other names than the command's options"
+            return broken(self.source, f"expected {expected}, got {', '.join(hidden)}")
         return ""
 
 
@@ -133,6 +154,12 @@ def profiles_of(method: ModuleType) -> Profiles:
     """A method's settings by profile and preset."""
     profiles: Profiles = getattr(method, "PROFILES", {"paper": {}})
     return profiles
+
+
+def recipe_changes(method: ModuleType) -> Profiles:
+    """What a method changes of the recipe by profile and preset."""
+    changes: Profiles = getattr(method, "RECIPE_CHANGES", {})
+    return changes
 
 
 def unusable(kind: str, name: str, fault: str) -> str:
@@ -202,6 +229,7 @@ def _is_profiles(value: Any) -> bool:
 _METHOD: Needs = {
     "Config": ("a frozen dataclass that derives from BaseConfig", _is_config),
     "PROFILES": ('settings as {"paper": {"mnist": {...}}}', lambda v: v is None or _is_profiles(v)),
+    "RECIPE_CHANGES": ("settings likewise", lambda v: v is None or _is_profiles(v)),
     "VERSION": ("a whole number", lambda v: isinstance(v, int)),
     "work": ("a function of a Config, a Recipe and Sizes", lambda v: v is None or takes(3)(v)),
 }
@@ -283,6 +311,10 @@ class AttackEntry(Entry):
             )
 
     @property
+    def _taken(self) -> set[str]:
+        return CRAFT_OPTIONS | TARGET_OPTIONS if self.scenario else CRAFT_OPTIONS
+
+    @property
     def has_network(self) -> bool:
         """Whether what it crafts depends on the surrogate's network."""
         return self.trains or self.trains_itself
@@ -343,6 +375,10 @@ class DefenseEntry(Entry):
         return (
             super().about + cost + ("; colour alone" if self.colour_only else "; grey and colour")
         )
+
+    @property
+    def _taken(self) -> set[str]:
+        return DEFEND_OPTIONS | TARGET_OPTIONS
 
     def check_images(self, image_shape: tuple[int, int, int]) -> None:
         """Refuse images (C, H, W) that it does nothing to.

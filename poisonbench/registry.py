@@ -272,10 +272,15 @@ def _clash(first: Source, second: Source) -> str:
     return f"both {' and '.join(shown)} have one of that name; uninstall or rename one of them"
 
 
+def recipe_owners() -> dict[str, DatasetEntry | NetworkEntry]:
+    """The networks and data sets that change the recipe, by preset."""
+    entries: list[DatasetEntry | NetworkEntry] = [*datasets().values(), *networks().values()]
+    return {entry.name: entry for entry in entries if entry.recipe}
+
+
 def recipe_presets() -> dict[str, Mapping[str, Any]]:
     """The changes that networks and data sets make to the recipe, by preset."""
-    entries: list[DatasetEntry | NetworkEntry] = [*datasets().values(), *networks().values()]
-    return {entry.name: entry.recipe for entry in entries if entry.recipe}
+    return {name: entry.recipe for name, entry in recipe_owners().items()}
 
 
 def sources_of(

@@ -125,6 +125,16 @@ def test_an_option_without_help_or_bounds_is_found(setting, tmp_path):
     assert "1 broken: options; mend it" in outcome.err
 
 
+@pytest.mark.parametrize("table", ["PROFILES", "RECIPE_CHANGES"])
+def test_a_table_with_a_setting_that_there_is_not_is_found(table, tmp_path):
+    path = tmp_path / "faulty.py"
+    code = DEFENSE.format(body="return images", setting=GOOD)
+    path.write_text(f"{code}{table} = {{'paper': {{'imagenet': {{'nosuch': 3}}}}}}\n")
+    (options,) = (check for check in checks_of(path) if check.name == "options")
+    with pytest.raises(ConformanceError, match=f"in {table}, got nosuch; rename or remove"):
+        options()
+
+
 def test_code_that_raises_is_told_with_its_line(tmp_path):
     path = tmp_path / "faulty.py"
     path.write_text(DEFENSE.format(body="return images.no_such()", setting=GOOD))

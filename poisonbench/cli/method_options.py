@@ -19,7 +19,7 @@ from poisonbench.core.settings import (
     unknown_option,
     value_text,
 )
-from poisonbench.entries import MethodEntry, broken, profiles_of, unusable
+from poisonbench.entries import MethodEntry, profiles_of, recipe_changes
 from poisonbench.registry import Mix, attacks, defenses, find, networks, recipe_presets
 from poisonbench.requests import Value, not_of, read_mix
 from poisonbench.targeting import PROFILES as TARGETING_PROFILES
@@ -151,20 +151,14 @@ def _named_methods(
 def _line_options(
     command: str, methods: Mapping[str, MethodEntry], taken: set[str]
 ) -> list[Option]:
-    """The options of a line's methods; a run's poison may be an artefact that has a target.
+    """The options of a line's methods but those whose flags the command takes.
 
-    Raises:
-        UsageError: a method's own is among the flags that are taken, so it could not be reached.
+    A run's poison may be an artefact that has a target.
     """
     options = []
     for prefix, entry in methods.items():
         own, shared, targeting = _options(entry)
         targeting = options_of(Targeting) if command == "defend" else targeting
-        hiding = taken | {option.flag for option in targeting}
-        # Those with their method's name before them have flags of their own.
-        if not prefix and (hidden := [option.flag for option in own if option.flag in hiding]):
-            reason = f"expected settings of other names than the command's options, got {hidden[0]}"
-            raise UsageError(unusable(entry.kind, entry.name, broken(entry.source, reason)))
         for option in (*own, *shared, *(() if prefix else targeting)):
             name = prefix + option.name
             options.append(replace(option, name=name, flag="--" + name.replace("_", "-")))
@@ -239,7 +233,7 @@ def _presets(entry: MethodEntry) -> list[str]:
     recipes = {**RECIPE_PRESETS, "paper": {**RECIPE_PRESETS["paper"], **recipe_presets()}}
     parts = [
         ("The method's options:", own, [profiles_of(module)]),
-        ("The recipe's:", shared, [recipes, getattr(module, "RECIPE_CHANGES", {})]),
+        ("The recipe's:", shared, [recipes, recipe_changes(module)]),
         ("The target's:", targeting, [TARGETING_PROFILES]),
     ]
     lines = [

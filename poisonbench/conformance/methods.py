@@ -18,7 +18,8 @@ from poisonbench.conformance.peak_memory import peak_bytes
 from poisonbench.conformance.problem import CPU, train_plainly
 from poisonbench.core.errors import UsageError, one_line
 from poisonbench.core.settings import options_of
-from poisonbench.entries import Entry
+from poisonbench.entries import Entry, profiles_of, recipe_changes
+from poisonbench.training.recipe import Recipe
 
 # PyTorch counts devices when it first goes backward, so this one is made here.
 pretended_device: ModuleType | None
@@ -101,7 +102,20 @@ class MethodChecks(ABC):
         """What a run on the CPU gave, which several checks compare with."""
 
     def options(self) -> None:
-        """Each setting has a help text, and each number bounds."""
+        """Each setting has a help text, and each number bounds; profiles set what there is."""
+        tables = (
+            ("PROFILES", profiles_of(self._module), self._module.Config),
+            ("RECIPE_CHANGES", recipe_changes(self._module), Recipe),
+        )
+        for table, profiles, config in tables:
+            known = [option.name for option in options_of(config)]
+            set_there = {name for by in profiles.values() for of in by.values() for name in of}
+            expect(
+                set_there <= set(known),
+                f"settings among {', '.join(known)} in {table}",
+                ", ".join(sorted(set_there - set(known))),
+                "rename or remove them",
+            )
         for field, option in zip(
             fields(self._module.Config), options_of(self._module.Config), strict=True
         ):

@@ -20,8 +20,16 @@ from poisonbench.core.settings import (
 )
 from poisonbench.data.budget import bound_fault
 from poisonbench.data.splits import Dataset
-from poisonbench.entries import AttackEntry, MethodEntry, profiles_of
-from poisonbench.registry import recipe_presets
+from poisonbench.entries import (
+    AttackEntry,
+    Entry,
+    MethodEntry,
+    broken,
+    profiles_of,
+    recipe_changes,
+    unusable,
+)
+from poisonbench.registry import recipe_owners, recipe_presets
 from poisonbench.runs.context import default_model
 from poisonbench.training.recipe import Recipe, recipe_profiles
 
@@ -76,7 +84,12 @@ def read_settings(
     given = typed_values(values, [*own, *shared], entry.name, prefix)
     presets = (*dataset.presets, model or default_model(dataset), _OWN)
     build: dict[str, Any] = {"profile": profile, "presets": presets, "owner": entry.name}
-    changes = getattr(module, "RECIPE_CHANGES", {})
+    changes, of_all, owners = recipe_changes(module), options_of(Recipe), recipe_owners()
+    for preset in ("*", *presets):
+        _check_names(entry, "PROFILES", own_profiles.get(profile, {}).get(preset, {}), own)
+        _check_names(entry, "RECIPE_CHANGES", changes.get(profile, {}).get(preset, {}), of_all)
+        if preset in owners:
+            _check_names(owners[preset], "recipe", owners[preset].recipe, of_all)
     profiles = recipe_profiles(
         {name: changes.get(name, {}) for name in own_profiles}, recipe_presets()
     )
@@ -94,6 +107,17 @@ def read_settings(
     overrides = differing(config, resolve(module.Config, own_profiles, overrides={}, **build))
     overrides |= differing(recipe, resolve(Recipe, profiles, overrides={}, **build))
     return Settings(entry, module, config, recipe, profile, overrides, frozenset(given))
+
+
+def _check_names(
+    owner: Entry, table: str, settings: Iterable[str], options: Iterable[Option]
+) -> None:
+    """Raise UsageError for a name in a table of an entry or its module that is no option's."""
+    known = [option.name for option in options]
+    for name in settings:
+        if name not in known:
+            reason = f"expected settings among {', '.join(known)} in {table}, got {name}"
+            raise UsageError(unusable(owner.kind, owner.name, broken(owner.source, reason)))
 
 
 def _with_own(profiles: Profiles, settings: Mapping[str, Any] | None) -> Profiles:

@@ -7,8 +7,8 @@ from helpers.source import PACKAGE
 from poisonbench import registry
 from poisonbench.attacks.base import BudgetConfig
 from poisonbench.cli.main import load_command
-from poisonbench.core.settings import BaseConfig, options_of
-from poisonbench.entries import profiles_of
+from poisonbench.core.settings import BaseConfig, flag_of, options_of
+from poisonbench.entries import CRAFT_OPTIONS, DEFEND_OPTIONS, profiles_of
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense
 
@@ -52,6 +52,15 @@ def test_names_are_once_and_every_algorithm_is_in_a_table():
         assert {entry.module.rpartition(".")[2] for entry in table} == files
     attacks = {entry.name for entry in registry.ATTACKS}
     assert set(registry.MIX) <= attacks
+
+
+@pytest.mark.parametrize(
+    ("command", "names"), [("craft", CRAFT_OPTIONS), ("defend", DEFEND_OPTIONS)]
+)
+def test_names_that_a_plug_in_may_not_use_are_the_commands(command, names):
+    flags = {flag for parameter in load_command(command).params for flag in parameter.opts}
+    assert {flag_of(name) for name in names} == {*flags, "--help"}
+    assert set(getattr(poisonbench, command).__annotations__) <= {*names, "options", "return"}
 
 
 @EVERY_ENTRY

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -486,14 +487,62 @@ def test_a_file_that_cannot_be_used_is_one_line(text, reason, tmp_path, results)
     assert registry._registered == []
 
 
-@pytest.mark.parametrize("name", ["trials", "data_root", "scenario", "rho", "plugin"])
+@pytest.mark.parametrize("name", ["trials", "data_root", "scenario", "rho", "plugin", "seed"])
 def test_a_setting_that_an_option_hides_is_refused(name, tmp_path, results):
+    """By Python, ``check`` and the commands alike."""
     text = FILES["blur.py"].replace("width", name)
     (tmp_path / "own.py").write_text(text)
     words = ("defend", "--plugin", tmp_path / "own.py", "--method", "blur", "--preset", "quick")
     error = refused(2, results, *words)
     flag = name.replace("_", "-")
     assert f"other names than the command's options, got --{flag}; mend it" in error
+    assert f"got --{flag}; mend it" in cli("check", tmp_path / "own.py").err
+    with pytest.raises(UsageError, match="settings of other names than the command's options"):
+        poisonbench.register(tmp_path / "own.py")
+
+
+def test_an_attack_without_a_target_may_have_settings_of_its_names(tmp_path):
+    """What only ``defend`` and targeted attacks have options of is free."""
+    field = "scenario: str = 'x'"
+    for options in ({}, {"scenario": "scratch"}):
+        file = attack_file(tmp_path / "own.py", "task.images", **options)
+        file.write_text(file.read_text().replace("pass", field))
+        refusal = pytest.raises(UsageError, match="command's options, got scenario; mend it")
+        with registry.forgetting(), refusal if options else nullcontext():
+            poisonbench.register(file)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "reason"),
+    [
+        ("blur.py", '"cifar10": {"width"', '"mnist": {"nosuch"', "among width in PROFILES, got no"),
+        (
+            "blur.py",
+            "VERSION = 1",
+            "VERSION = 1\nRECIPE_CHANGES = {'paper': {'*': {'nosuch': 3}}}",
+            "cycle_epochs in RECIPE_CHANGES, got nosuch",
+        ),
+        (
+            "blur.py",
+            "VERSION = 1",
+            "VERSION = 1\nRECIPE_CHANGES = [3]",
+            "expected RECIPE_CHANGES in",
+        ),
+        ("small_cnn.py", '{"epochs"', '{"nosuch"', "cycle_epochs in recipe, got nosuch"),
+        ("bars.py", '{"epochs"', '{"nosuch"', "cycle_epochs in recipe, got nosuch"),
+    ],
+)
+def test_a_setting_that_there_is_not_is_told_with_its_table(
+    file, old, new, reason, tmp_path, results
+):
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text.replace(old, new) if name == file else text)
+    words = ("defend", "--method", "blur", "--dataset", "bars", "--model", "small-cnn", "--clean")
+    for name in ("blur.py", "bars.py", "small_cnn.py"):
+        words += ("--plugin", tmp_path / name)
+    error = last_line(2, results, *words)
+    assert reason in error
+    assert f"broken: {file}" in error
 
 
 def test_a_file_may_hold_several_entries(tmp_path):
