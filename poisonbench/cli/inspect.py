@@ -61,14 +61,15 @@ def inspect(options: _InspectOptions) -> None:
 
 def find_target(target: str, store: Store) -> Path:
     """The file or folder of a path, or of an id or the beginning of one."""
-    if Path(target).exists():
+    if target and Path(target).exists():
         return Path(target)
     known = (*store.poison_paths(), *store.record_paths())
     paths = [path for path in known if path.stem.startswith(target)]
     if len(paths) == 1:
         return paths[0]
     if paths:
-        ids = ", ".join(f"{path.parent.name.removesuffix('s')} {path.stem}" for path in paths)
+        ids = ", ".join(f"{path.parent.name.removesuffix('s')} {path.stem}" for path in paths[:5])
+        ids += f" and {len(paths) - 5} more" if paths[5:] else ""
         raise UsageError(
             f"expected the beginning of one id in {store.root}, got {target!r} of {ids}; write more"
         )

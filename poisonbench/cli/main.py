@@ -1,5 +1,6 @@
 """The program: its commands, and how an error becomes one line and an exit code."""
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -92,6 +93,10 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # Where a terminal cannot show a letter, its code says more than no table at all.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if arguments is None else list(arguments)
     return exit_code(lambda: app(args=words, prog_name="poisonbench", standalone_mode=False), words)
 

@@ -219,7 +219,7 @@ def _cards(names: Sequence[str], store: Store) -> dict[str, PoisonCard]:
     for name in names:
         is_id = re.fullmatch("[0-9a-f]{16}", name) and store.poison_path(name).exists()
         path = store.poison_path(name) if is_id else Path(name)
-        if os.path.exists(path):
+        if name and os.path.exists(path):
             paths[name] = path
     if not paths:
         return {}

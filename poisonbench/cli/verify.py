@@ -98,9 +98,10 @@ def verify(options: _VerifyOptions) -> None:
     folders = [Path(text) for text in options.targets or () if Path(text).is_dir()]
     kept = [Store(folder) for folder in dict.fromkeys([options.results, *folders])]
     _check_scratch(options.scratch, kept)
-    records: dict[str, RunRecord] = {}
-    for text in options.targets or [str(options.results)]:
-        records |= {one.id: one for one in _records_of(text, options.results, note)}
+    found = [] if options.targets else records_at(options.results, note)
+    for text in options.targets or ():
+        found += _records_of(text, options.results, note)
+    records = {one.id: one for one in found}
     chosen = drawn([records[key] for key in sorted(records)], options.sample, options.seed)
     if not chosen and not refused:
         raise UsageError(
@@ -155,7 +156,7 @@ def _records_of(text: str, results: Path, note: Any) -> list[RunRecord]:
         ArtefactError: there is no such run or file, or the record is refused.
     """
     path, store = Path(text), Store(results)
-    if path.exists():
+    if text and path.exists():
         is_record = path.is_file() and path.suffix == ".json"
         return [read_record(path)] if is_record else records_at(path, note)
     paths = [file for file in store.record_paths() if file.stem.startswith(text)]

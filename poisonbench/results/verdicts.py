@@ -207,10 +207,10 @@ def judge(
     counts = comparisons[0][1].counts
     if not known and basis.seeds is None:
         return Judgement(Verdict.NOT_RUN, basis=basis, least=counts)
-    if not known:
-        word = Verdict.INCONCLUSIVE if is_complete else Verdict.INCOMPLETE
+    if len(known) < len(comparisons):
+        # Of what is there one comparison would be shown beside the trials of another.
+        word = Verdict.INCONCLUSIVE if is_complete and not known else Verdict.INCOMPLETE
         return Judgement(word, basis=basis, least=counts)
-    is_complete = is_complete and len(known) == len(comparisons)
     word = joint_word(known) if is_complete else Verdict.INCOMPLETE
     shown, rule = max(known, key=lambda one: (one[1].p_value(one[0]), -one[0].effect))
     if word in (Verdict.REFUTED, Verdict.TOO_SMALL):

@@ -128,6 +128,14 @@ def test_a_gain_under_what_counts_is_not_reproduced_however_certain(gains, word)
     assert finding.verdict == word
 
 
+def test_a_method_without_runs_leaves_no_other_ones_interval_beside_its_trials():
+    hint, none, epic = (cell(name, trials=3) for name in ("hint", "none", "epic"))
+    claim = Superiority(claim="best", comparisons=against(hint, [none, epic]))
+    finding = claim.judge(gain_runs((40, 45, 50)))
+    assert finding.trials == 0
+    assert (finding.judgement.effect, finding.judgement.interval) == (None, None)
+
+
 def test_what_was_not_found_is_not_refuted_and_says_what_could_have_been():
     rng = np.random.default_rng(0)
     finding = accuracy_claim().judge(gain_runs(rng.integers(-60, 60, TRIALS) + 10))
