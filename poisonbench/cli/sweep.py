@@ -155,7 +155,8 @@ def retry(
     cleared = [job for job in read_plan(plan).jobs if job_states.clear_failure(job)]
     for job in cleared:
         print(job.title)
-    command = f"poisonbench sweep run {plan}"
+    words = ("poisonbench", "sweep", "run", str(plan), *common.folder_options(results))
+    command = shlex.join(words)
     common.say(f"{len(cleared)} job(s) to run again with `{command}`", quiet=quiet)
 
 

@@ -126,5 +126,5 @@ def _grid(numbers: Mapping[str, Any], dataset: Dataset) -> Grid:
         "class; I: the class that the attack intends. Below: class and probability by a "
         "classifier trained on the poisons under each defense; marked as wrong where it is the "
         "intended class, and as right where it is any other, as in the paper. In brackets: targets "
-        "hit, of all trials run. Shown are the first trials that all have.",
+        "hit, of all trials run. Shown are the first of the trials that most of them have.",
     )

@@ -58,8 +58,8 @@ def read_folders(paths: Sequence[Path]) -> Folders:
 
         def note(error: ArtefactError, root: Path = store.root) -> None:
             # Messages begin with the file, whose folder is no business of the page's readers.
-            path, _, reason = str(error).partition(": ")
-            damaged.append(Trouble(_shown(Path(path), root), reason))
+            path, _, reason = str(error).partition(".json: ")
+            damaged.append(Trouble(_shown(Path(f"{path}.json"), root), reason))
 
         for record in store.records(note):
             records.setdefault(record.id, record)
@@ -77,7 +77,7 @@ def read_folders(paths: Sequence[Path]) -> Folders:
             try:
                 submissions.append(read_submission(file))
             except ArtefactError as error:
-                damaged.append(Trouble(file.name, str(error).partition(": ")[2]))
+                damaged.append(Trouble(file.name, str(error).removeprefix(f"{file}: ")))
     for submission in submissions:
         for record in submission.records:
             records.setdefault(record.id, record)

@@ -165,8 +165,9 @@ def test_hostile_content_stays_text(tmp_path):
     assert any(HOSTILE in text for text in document.texts["li"])
 
 
-def test_a_damaged_record_is_named_and_stops_nothing(tmp_path):
-    folder = folder_of(tmp_path / "r", make_record(0.9))
+@pytest.mark.parametrize("name", ["results", "my: results"])
+def test_a_damaged_record_is_named_and_stops_nothing(name, tmp_path):
+    folder = folder_of(tmp_path / name, make_record(0.9))
     damaged = folder / "runs" / "0123456789abcdef.json"
     damaged.write_text('{"schema": 2}')
     page = build_page([folder], Path("data"))
