@@ -1,11 +1,16 @@
 """The conformance kit: our own methods keep its promises, and planted faults are found by name."""
 
+import random
+import re
+
+import numpy as np
 import pytest
+import torch
 
 from helpers.command_line import cli, done
 from helpers.data_files import write_npz
 from poisonbench import registry
-from poisonbench.conformance import ConformanceError, checks_of, methods
+from poisonbench.conformance import ConformanceError, checks_of, methods, subject_of
 
 #: Settings with which a method acts in a run of three epochs.
 SETTINGS = {
@@ -57,9 +62,52 @@ def craft(task, config):
     task.report(1, 1)
     {body}
 """
+NETWORK = """
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from poisonbench.entries import NetworkEntry
+ENTRY = NetworkEntry("faulty", "x")
+class Layers(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, 8, 3)
+        self.scale = nn.Parameter({scale})
+    def forward(self, images):
+        return ({images} * self.scale).mean((2, 3))
+def features(channels, height, width):
+    layers = nn.Sequential(Layers(channels), nn.Dropout(0.5))
+    return {returned}
+"""
 GOOD = 'setting(0.5, "Share.", low=0, high=1)'
 FAULTS = [
     (DEFENSE, "return images + torch.rand(1)", "global-generator-untouched"),
+    (
+        DEFENSE,
+        "torch.manual_seed(0); return images + torch.rand(1)",
+        "global-generator-untouched",
+    ),
+    (
+        DEFENSE,
+        "import numpy; numpy.random.seed(0); return images * numpy.random.rand()",
+        "global-generator-untouched",
+    ),
+    (
+        DEFENSE,
+        "import numpy; return images * (1 + 0 * numpy.random.rand())",
+        "global-generator-untouched",
+    ),
+    (
+        DEFENSE,
+        "import random; random.seed(0); return images * random.random()",
+        "global-generator-untouched",
+    ),
+    (
+        DEFENSE,
+        "with torch.random.fork_rng(devices=[]): return images * torch.rand(1)",
+        "determinism-by-seed",
+    ),
     (DEFENSE, "return images.mul_(0.5)", "inputs-not-edited"),
     (DEFENSE, "self.calls += 1; return images * (1 - self.calls / 99)", "resume-to-the-same-bytes"),
     (
@@ -85,6 +133,16 @@ FAULTS = [
         "peak-memory",
     ),
     (ATTACK, "task.validation.labels.zero_(); return task.images + 0", "inputs-not-edited"),
+    (
+        ATTACK,
+        "torch.manual_seed(0); return (task.images + 0 * torch.rand(1)).clamp(0, 1)",
+        "global-generator-untouched",
+    ),
+    (
+        ATTACK,
+        "with torch.random.fork_rng(devices=[]): return task.images * torch.rand(1)",
+        "determinism-by-seed",
+    ),
     (ATTACK, "return (task.images + 2 * config.epsilon).clamp(0, 1)", "budget-after-rounding"),
 ]
 
@@ -97,7 +155,7 @@ def broken(path):
         except ConformanceError as error:
             names.append(check.name)
             messages.append(str(error))
-    assert all(text.startswith("expected") and "; " in text for text in messages)
+    assert all(re.match(r"(model .*: )?expected .*; ", text) for text in messages)
     return names
 
 
@@ -106,6 +164,42 @@ def test_a_planted_fault_is_found_by_name(template, body, name, tmp_path):
     path = tmp_path / "faulty.py"
     path.write_text(template.format(body=body, setting=GOOD))
     assert name in broken(path)
+
+
+@pytest.mark.parametrize(
+    ("fault", "names"),
+    [
+        # Such weights and nn.Dropout are seen to in a run.
+        ({"scale": "torch.randn(8, 1, 1)"}, []),
+        ({"scale": "torch.randn(1)"}, ["determinism-by-seed"]),
+        ({"images": "F.dropout(self.convolution(images))"}, ["determinism-by-seed"]),
+        ({"images": "np.random.rand() * self.convolution(images)"}, ["determinism-by-seed"]),
+        ({"returned": "layers, 8.0"}, ["feature-shape", "determinism-by-seed", "gradient"]),
+        (
+            {"returned": "layers.double(), 8"},
+            ["feature-shape", "determinism-by-seed", "gradient"],
+        ),
+    ],
+)
+def test_a_network_s_chance_and_forms_are_found(fault, names, tmp_path):
+    sound = {"scale": "torch.ones(8, 1, 1)", "images": "self.convolution(images)"}
+    path = tmp_path / "faulty.py"
+    path.write_text(NETWORK.format(**{**sound, "returned": "layers, 8", **fault}))
+    assert broken(path) == names
+
+
+def test_the_watch_leaves_global_generators_as_it_finds_them(tmp_path):
+    def states():
+        return torch.get_rng_state().tolist(), random.getstate(), repr(np.random.get_state())
+
+    path = tmp_path / "faulty.py"
+    path.write_text(DEFENSE.format(body="return images + torch.rand(1)", setting=GOOD))
+    before = states()
+    for check in checks_of(path):
+        if check.name == "global-generator-untouched":
+            with pytest.raises(ConformanceError, match="another state of torch's"):
+                check()
+    assert states() == before
 
 
 def test_a_sound_method_has_no_fault(tmp_path):
@@ -145,6 +239,26 @@ def test_code_that_raises_is_told_with_its_line(tmp_path):
     assert rows["finite-record"].endswith(f"no_such'; mend line {line} of {path}")
 
 
+def test_a_fault_on_an_accelerator_is_told_with_its_line(tmp_path):
+    path = tmp_path / "faulty.py"
+    path.write_text(DEFENSE.format(body="return images * torch.tensor([0.25])", setting=GOOD))
+    line = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if "[0.25]" in text)
+    text = cli("check", path, "--json").json["runs-on-an-accelerator"]
+    assert f"; mend line {line} of {path}: make tensors with device=images.device" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("a.pyenv/faulty.py", ""), ("a.pyenv/faulty.py", "b.py"), ("faulty.py", "c.py/images")],
+)
+def test_a_file_s_name_ends_at_the_py_before_a_colon_or_the_end(name, path, tmp_path):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(BARS)
+    entry, rest = subject_of(f"{file}:{path}" if path else str(file))
+    assert (entry.source.path, rest) == (str(file), path)
+
+
 @pytest.mark.parametrize("name", [*registry.NETWORKS, "mnist-sample"])
 def test_our_networks_and_data_conform(name):
     for check in checks_of(name):
@@ -177,6 +291,30 @@ def test_a_data_set_with_a_path(tmp_path):
     outcome = cli("check", f"{plugin}:{seed}")
     assert outcome.code == 65
     assert "1 broken: determinism; mend it" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("returned", "part"),
+    [
+        ("split(8), Split(split(4).images, torch.arange(4) * count), names", "test"),
+        (
+            "split(8), split(4), names, Split(split(4).images, torch.arange(4) * count)",
+            "validation",
+        ),
+        ("split(8), split(4), (str(count), 'b')", "class_names"),
+        ("split(8), split(4), names, None, (count / 9,), (1.0,)", "mean"),
+        ("split(8), split(4), names, None, (0.0,), (count / 9,)", "std"),
+    ],
+)
+def test_another_part_of_a_data_set_from_a_second_call_is_found(returned, part, tmp_path):
+    text = BARS.replace('RawData(split(8), split(4), ("a", "b"))', f"RawData({returned})")
+    text = text.replace("    seed =", "    global count; count += 1\n    seed =")
+    text += "import torch\nfrom poisonbench.data.splits import Split\n"
+    (tmp_path / "bars.py").write_text(text + "count, names = 0, ('a', 'b')\n")
+    (tmp_path / "seed").write_text("1")
+    check = checks_of(f"{tmp_path / 'bars.py'}:{tmp_path / 'seed'}")[0]
+    with pytest.raises(ConformanceError, match=f"from a second call, got another {part}; draw"):
+        check()
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,8 @@ def test_another_width_setting_or_source_is_another_network(other):
         (lambda width: Net(width), "without arguments, or of channels, .* got one of width"),
         (lambda: Net("wide"), "got TypeError"),
         (nn.Sequential(nn.Flatten(), nn.Linear(192, 3), nn.ReLU()), "last layer is linear"),
+        (Net().half(), "weights of torch.float32, .* of torch.float16; call .float"),
+        (Net().bfloat16(), "weights of torch.float32, .* of torch.bfloat16; call .float"),
         (Net(4, scale=torch.ones(7)), "expected a network for images"),
     ],
 )

@@ -63,12 +63,12 @@ def _reason(error: Exception, entry: Entry) -> str:
     """What a check says; of an exception of the code itself also where it was raised."""
     if isinstance(error, AssertionError | PoisonbenchError):
         return one_line(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename == entry.load().__file__]
-    place = (own or frames)[-1]
+    from poisonbench.conformance.check import line_in
+
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = line_in(entry.load(), error) or f"line {last.lineno} of {last.filename}"
     return (
-        f"expected it to run through, got {type(error).__name__}: {one_line(error)}; mend line "
-        f"{place.lineno} of {place.filename}"
+        f"expected it to run through, got {type(error).__name__}: {one_line(error)}; mend {place}"
     )
 
 

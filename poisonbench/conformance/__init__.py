@@ -7,6 +7,7 @@ Each check runs the real training loop, or the attack, on a tiny problem. From p
         check()
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def checks_of(subject: str | Path | Entry, path: str = "", /, **settings: Any) -
     if isinstance(entry, AttackEntry):
         return checks_in(AttackChecks(entry, module, short_config(entry, module, settings)))
     if isinstance(entry, NetworkEntry):
-        return checks_in(NetworkChecks(entry, module))
+        return checks_in(NetworkChecks(entry))
     assert isinstance(entry, DatasetEntry)
     return checks_in(DatasetChecks(entry, module, path))
 
@@ -63,15 +64,14 @@ def subject_of(text: str) -> tuple[Entry, str]:
     Raises:
         UsageError: there is none, or more than one.
     """
-    file, suffix, path = text.partition(".py")
-    if suffix and (not path or path.startswith(":")):
-        entries = entries_of_file(Path(file + suffix))
+    # A folder's name may hold .py as well, as ~/.pyenv does.
+    if of_file := re.fullmatch(r"(.*?\.py)(?::(.*))?", text, re.DOTALL):
+        file, path = of_file[1], of_file[2] or ""
+        entries = entries_of_file(Path(file))
         if len(entries) > 1:
             several = ", ".join(entry.name for entry in entries)
-            raise UsageError(
-                f"expected a file with one entry, got {file}.py with {several}; split it"
-            )
-        return entries[0], path[1:]
+            raise UsageError(f"expected a file with one entry, got {file} with {several}; split it")
+        return entries[0], path
     name, _, path = text.partition(":")
     tables: list[registry.EntryTable[Any]] = [
         registry.attacks(),

@@ -1,8 +1,10 @@
 """A check, and the error that says which promise is broken."""
 
 import inspect
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 
 class ConformanceError(AssertionError):
@@ -38,6 +40,13 @@ def checks_in(checks: object) -> list[Check]:
         for name in names
         if inspect.ismethod(method := getattr(checks, name))
     ]
+
+
+def line_in(module: ModuleType, error: Exception) -> str:
+    """The module's innermost line that an exception came through, in words; empty for none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename == module.__file__]
+    return f"line {own[-1].lineno} of {own[-1].filename}" if own else ""
 
 
 def expect(holds: bool, expected: str, got: object, remedy: str) -> None:

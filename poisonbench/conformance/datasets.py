@@ -1,14 +1,16 @@
 """The promises of a data set."""
 
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from poisonbench.conformance.check import expect
 from poisonbench.conformance.problem import global_generators_kept
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import data_folder
 from poisonbench.data.sources import checked
-from poisonbench.data.splits import RawData
+from poisonbench.data.splits import RawData, Split
 from poisonbench.entries import DatasetEntry
 
 
@@ -33,11 +35,16 @@ class DatasetChecks:
         return checked(self._entry.name, self._entry, raw)
 
     def determinism(self) -> None:
-        """Two calls give the same images, and no global generator is used."""
+        """Two calls give the same splits, names, mean and std, and use no global generator."""
         with global_generators_kept():
-            first, second = self._load(), self._load()
-        same = first.train.digest() == second.train.digest()
-        expect(same, "the same images from a second call", "others", "draw by a fixed seed")
+            first, second = _parts(self._load()), _parts(self._load())
+        others = [name for name in first if first[name] != second[name]]
+        expect(
+            not others,
+            "the same data from a second call",
+            f"another {', '.join(others)}",
+            "draw by a fixed seed",
+        )
 
     def labels(self) -> None:
         """Every class has images in both splits."""
@@ -49,3 +56,12 @@ class DatasetChecks:
             expect(
                 present == list(range(count)), f"labels 0..{count - 1}", present, "mend class_names"
             )
+
+
+def _parts(raw: RawData) -> dict[str, Any]:
+    """What a data set is of, by name, as values that can be compared."""
+    values = {field.name: getattr(raw, field.name) for field in fields(raw)}
+    return {
+        name: value.digest() if isinstance(value, Split) else value
+        for name, value in values.items()
+    }

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from poisonbench.conformance.check import ConformanceError, expect
+from poisonbench.conformance.check import ConformanceError, expect, line_in
 from poisonbench.conformance.peak_memory import peak_bytes
 from poisonbench.conformance.problem import CPU, train_plainly
 from poisonbench.core.errors import UsageError, one_line
@@ -179,8 +179,10 @@ class MethodChecks(ABC):
                         "expected poisonbench.conformance to be imported before anything is "
                         "trained, as PyTorch counts its devices then; start a process anew"
                     ) from None
+                line = line_in(self._module, error)
+                where = f"mend {line}: " if line else ""
                 raise ConformanceError(
-                    f"expected a run on an accelerator, got {one_line(error)}; {remedy}"
+                    f"expected a run on an accelerator, got {one_line(error)}; {where}{remedy}"
                 ) from None
         expect(
             all(map(torch.equal, expected, got)),

@@ -18,6 +18,8 @@ from poisonbench.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 SHAPE, NUM_CLASSES = (3, 16, 16), 4
+#: Of the global generators while they are watched: one that nobody's code sets.
+UNLIKELY_SEED = 2_718_281_828
 RECIPE = Recipe(epochs=3, batch_size=16, milestones=(2,), augment="none", precision="float32")
 
 
@@ -51,21 +53,41 @@ def train_plainly(device: torch.device) -> dict[str, Tensor]:
 
 
 @contextmanager
+def other_global_state() -> Iterator[None]:
+    """A block with global generators in a state that code hardly gives them; then as before."""
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    torch.set_rng_state(torch.Generator().manual_seed(UNLIKELY_SEED).get_state())
+    random.setstate(random.Random(UNLIKELY_SEED).getstate())
+    np.random.set_state(np.random.RandomState(UNLIKELY_SEED).get_state())
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        random.setstate(before[1])
+        np.random.set_state(before[2])
+
+
+@contextmanager
 def global_generators_kept() -> Iterator[None]:
-    """Raise if the block has used a global generator."""
+    """Raise if the block has drawn from a global generator or seeded one."""
 
     def states() -> tuple[Any, ...]:
         numpy_state: Any = np.random.get_state()
-        return torch.get_rng_state().tolist(), random.getstate(), numpy_state[1].tolist()
+        _, words, *rest = numpy_state
+        return torch.get_rng_state().tolist(), random.getstate(), (words.tolist(), *rest)
 
-    before = states()
-    yield
-    for library, first, second in zip(("torch", "random", "numpy"), before, states(), strict=True):
+    # Code that seeds a generator would leave the state that its call before has left.
+    with other_global_state():
+        before = states()
+        yield
+        after = states()
+    for library, first, second in zip(("torch", "random", "numpy"), before, after, strict=True):
         expect(
             first == second,
             "the global generators as they were",
-            f"numbers drawn from {library}'s",
-            "draw from the generator that the state or task has, as generator=...",
+            f"another state of {library}'s",
+            "draw from the generator that the state or task has, or from one of a fixed seed, as "
+            "generator=..., and seed no global one",
         )
 
 

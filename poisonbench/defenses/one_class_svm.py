@@ -64,7 +64,10 @@ def kept(features: Tensor, labels: Tensor, generator: torch.Generator, config: C
         data = features[rows].double().cpu().numpy()
         rows = rows.cpu()
         # 2 the support of a class
-        svm = OneClassSVM(kernel="rbf", nu=config.nu, gamma=config.gamma).fit(data)
+        svm = OneClassSVM(kernel="rbf", nu=config.nu, gamma=config.gamma)
+        # What fit draws is of no use here, but comes from numpy's global generator otherwise.
+        svm.random_state = 0
+        svm.fit(data)
         # 3 what lies outside
         if config.cut == "sklearn":
             keep[rows] = torch.from_numpy(svm.predict(data) == 1)

@@ -6,10 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from poisonbench.core.errors import UsageError, check_returned
-from poisonbench.entries import reason_of
+from poisonbench.entries import NetworkEntry, reason_of
+from poisonbench.models.adapted import turn_off_chance
 from poisonbench.models.classifier import Classifier, initialise
 from poisonbench.models.norms import norms_of
-from poisonbench.models.outside import check_repeats, draw_other_parameters, outside_features
+from poisonbench.models.outside import (
+    check_precision,
+    check_repeats,
+    check_width,
+    draw_other_parameters,
+    outside_features,
+)
 from poisonbench.registry import LIBRARIES, find, is_outside, networks
 
 
@@ -30,7 +37,7 @@ def build_model(
         features, num_features = _features(name, image_shape)
         model = Classifier(features, nn.Linear(num_features, num_classes), mean, std)
     initialise(model, generator)
-    if is_outside(name):
+    if is_outside(name) or _is_plug_in(name):
         draw_other_parameters(model.features, generator)
     return model
 
@@ -41,14 +48,15 @@ def check_model(
     """Raise what :func:`build_model` would, without the work: before a long run, not in it.
 
     UsageError too where the network has no batch norm and its recipe takes the statistics of that
-    anew, by the option ``recalibrating``, and where a network of one's own is not its seed's.
+    anew, by the option ``recalibrating``, and where a plug-in's or a file's is not its seed's.
     """
     with torch.device("meta"):
         layers, num_features = _features(name, image_shape)
-        if not is_outside(name) and networks()[name].plug_in is not None:
+        if _is_plug_in(name):
             _check_features(name, layers, num_features, torch.empty(2, *image_shape))
-    if is_outside(name) and name.partition(":")[0] not in LIBRARIES:
-        check_repeats(name, image_shape)
+    is_of_file = is_outside(name) and name.partition(":")[0] not in LIBRARIES
+    if is_of_file or _is_plug_in(name):
+        check_repeats(name, lambda: _features(name, image_shape)[0], image_shape)
     if recalibrating is not None and not norms_of(layers):
         raise UsageError(
             f"{recalibrating}: expected a network with batch norm, got {name}, which has none; "
@@ -85,14 +93,28 @@ def _check_features(name: str, layers: nn.Module, num_features: int, images: Ten
 def _features(name: str, image_shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
     if is_outside(name):
         return outside_features(name, image_shape)
-    entry = find("a model", networks(), name)
+    return features_of(find("a model", networks(), name), image_shape)
+
+
+def features_of(entry: NetworkEntry, image_shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
+    """The layers of an entry's network before its head, and how many features they give.
+
+    UsageError where the images (C, H, W) are too small for it, or where it gives something else.
+    """
+    where = f"model {entry.name}"
     try:
         built = getattr(entry.load(), entry.builder)(*image_shape)
     except ValueError as error:
-        raise UsageError(
-            f"model {name}: {error}; resize the images or choose another --model"
-        ) from None
+        raise UsageError(f"{where}: {error}; resize the images or choose another --model") from None
     fits = isinstance(built, tuple) and len(built) == 2 and isinstance(built[0], nn.Module)
-    check_returned(f"model {name}", fits, f"layers, number of features from {entry.source}", built)
+    check_returned(where, fits, f"layers, number of features from {entry.source}", built)
     layers, num_features = built
+    check_width(f"{where} of {entry.source}", num_features)
+    check_precision(f"{where} of {entry.source}", layers)
+    # Ours have none.
+    turn_off_chance(layers)
     return layers, num_features
+
+
+def _is_plug_in(name: str) -> bool:
+    return not is_outside(name) and networks()[name].plug_in is not None

@@ -15,15 +15,18 @@ head       the last layer, which must be linear, is the classifier's, of the dat
 A file's function is called like ``features``, with channels, height and width, and gives a network
 whose last layer is linear, or layers and their features' number. Its images are not adapted.
 
-In all of them dropout and stochastic depth are turned off: they draw from the global generator, so
-that a run would be neither the seed's nor resumed in the same bytes. What cannot be turned off is
-refused (:func:`check_repeats`).
+In all of them, and in those of plug-ins, dropout and stochastic depth are turned off: they draw
+from the global generator, so that a run would be neither the seed's nor resumed in the same bytes.
+What cannot be turned off is refused (:func:`check_repeats`).
 """
+
+from collections.abc import Callable
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
-from poisonbench.core.errors import UsageError
+from poisonbench.core.errors import UsageError, check_returned
 from poisonbench.core.settings import did_you_mean
 from poisonbench.entries import call_text, reason_of, takes
 from poisonbench.models.adapted import (
@@ -73,18 +76,38 @@ def _of_file(name: str, shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
             f"{call_text(function)}; give what else it takes a default"
         )
     built = function(*shape)
-    if isinstance(built, tuple) and len(built) == 2:
-        features = output_of(built[0], shape)
+    has_width = isinstance(built, tuple) and len(built) == 2
+    network = built[0] if has_width else built
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"model {name}: expected a network, got {type(network).__name__}; mend it")
+    check_precision(f"model {name}", network)
+    if has_width:
+        width: int = built[1]
+        check_width(f"model {name}", width)
+        features = output_of(network, shape)
         got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        if got != (2, built[1]):
+        if got != (2, width):
             raise UsageError(
                 f"model {name}: expected layers and the number of their features, of shape "
-                f"(B, {built[1]}), got features of {got} for B = 2; mend it"
+                f"(B, {width}), got features of {got} for B = 2; mend it"
             )
-        return built
-    if not isinstance(built, nn.Module):
-        raise UsageError(f"model {name}: expected a network, got {type(built).__name__}; mend it")
-    return _without_head(name, built, shape)
+        return network, width
+    return _without_head(name, network, shape)
+
+
+def check_precision(where: str, network: nn.Module) -> None:
+    """Raise UsageError for weights that are not float32, as images are."""
+    for key, parameter in network.named_parameters():
+        if parameter.dtype is not torch.float32:
+            raise UsageError(
+                f"{where}: expected weights of torch.float32, as images are, got {key} of "
+                f"{parameter.dtype}; call .float() on the network"
+            )
+
+
+def check_width(where: str, width: object) -> None:
+    """Raise UsageError for a number of features that is not a whole one."""
+    check_returned(where, isinstance(width, Integral), "a whole number of features", width)
 
 
 def _unfit(name: str, shape: tuple[int, int, int], error: Exception) -> UsageError:
@@ -164,16 +187,21 @@ def _not_linear(name: str) -> UsageError:
     )
 
 
-def check_repeats(name: str, shape: tuple[int, int, int]) -> None:
+def check_repeats(name: str, build: Callable[[], nn.Module], shape: tuple[int, int, int]) -> None:
     """Raise UsageError for a network that is not its seed's, but built or trained by other chance.
 
-    It is built twice on the CPU, by two states of the global generator, and passed two images.
+    It is built twice on the CPU, by two states of torch's global generator, and passed two images.
+
+    Args:
+        name: for the message.
+        build: its layers before the head, anew with each call.
+        shape: (C, H, W) of the images.
     """
     states = []
     for seed in (0, 1):
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
-            layers, _ = outside_features(name, shape)
+            layers = build()
             generator = torch.Generator().manual_seed(0)
             initialise(layers, generator)
             draw_other_parameters(layers, generator)

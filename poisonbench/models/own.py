@@ -18,7 +18,7 @@ from poisonbench.core.errors import UsageError
 from poisonbench.entries import reason_of
 from poisonbench.models.classifier import initialise
 from poisonbench.models.description import description_of
-from poisonbench.models.outside import draw_other_parameters
+from poisonbench.models.outside import check_precision, draw_other_parameters
 from poisonbench.registry import register_network
 
 #: A network as the API takes it; a callable takes nothing, or channels, height and width.
@@ -33,7 +33,8 @@ def own_network(network: OwnNetwork, shape: tuple[int, int, int]) -> str:
         shape: (C, H, W) of the images.
 
     Raises:
-        UsageError: it gives no module, cannot be copied, or its source cannot be read.
+        UsageError: it gives no module, cannot be copied, its weights are not float32, or its source
+            cannot be read.
     """
     build = _builder(network)
     with torch.random.fork_rng(devices=[]):
@@ -45,6 +46,7 @@ def own_network(network: OwnNetwork, shape: tuple[int, int, int]) -> str:
             raise UsageError(
                 f"model: expected a network for images of shape {shape}, got {reason_of(error)}"
             ) from None
+    check_precision("model", module)
     title = type(module).__name__
     text = "\n".join(description_of(module))
     digest = hashlib.sha256(f"{text}\n{_undrawn(module)}".encode()).hexdigest()

@@ -78,9 +78,14 @@ def calls_of(text: str):
             yield node, ast.unparse(node.func), {keyword.arg for keyword in node.keywords}
 
 
-#: The kit looks whether a method has used a global generator: it reads their states, and no more.
+#: The kit looks whether a method has used a global generator: it reads their states, sets another
+#: for the time and puts theirs back, and draws nothing.
 READS_STATES = "poisonbench/conformance/problem.py"
-STATE_READERS = ("np.random.get_state", "random.getstate")
+STATE_READERS = (
+    *("np.random.get_state", "np.random.set_state", "np.random.RandomState"),
+    *("np.random.RandomState(UNLIKELY_SEED).get_state", "random.Random(UNLIKELY_SEED).getstate"),
+    *("random.getstate", "random.setstate", "random.Random"),
+)
 
 
 def randomness_faults(name: str, text: str) -> list[str]:
