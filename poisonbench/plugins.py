@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import cache
 from importlib.abc import ExecutionLoader
@@ -143,7 +144,9 @@ def _run(path: Path) -> tuple[Source, ModuleType]:
             raise ImportError("not a .py file")
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
-            loader.exec_module(module)
+            # What it prints is no part of a command's JSON.
+            with redirect_stdout(sys.stderr):
+                loader.exec_module(module)
         except BaseException:
             del sys.modules[name]
             raise

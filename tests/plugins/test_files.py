@@ -547,8 +547,9 @@ def test_a_setting_that_there_is_not_is_told_with_its_table(
 
 def test_a_file_may_hold_several_entries(tmp_path):
     names = ("first", "second")
+    # What a file prints is no part of the answer.
     entries = "".join(f"{name} = DefenseEntry('{name}', 'x')\n" for name in names)
-    (tmp_path / "two.py").write_text(EMPTY_DEFENSE + entries)
+    (tmp_path / "two.py").write_text(EMPTY_DEFENSE + entries + "print('hello')\n")
     listed = done("list", "defenses", "--plugin", tmp_path / "two.py", "--json").json
     assert set(names) <= set(listed)
 
