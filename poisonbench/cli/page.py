@@ -73,7 +73,7 @@ def page(options: _PageOptions) -> None:
 
     built = build_page(folders, options.data_root)
     for name in built.damaged:
-        common.say(f"warning: left out: {name} is damaged; the page says what is wrong with it")
+        common.say(f"warning: left out: {name} cannot be read; the page says why")
     common.say(f"{built.records} run(s)", quiet=options.quiet)
     output = options.output or Path("page.html")
     write_text(output, built.text)

@@ -380,7 +380,13 @@ def parse_record(data: bytes, path: Path) -> RunRecord:
         raise _refused(path, f"a run record in JSON, got {error};") from None
     if not isinstance(raw, dict) or raw.get("schema") not in range(1, SCHEMA + 1):
         schema = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
-        raise ArtefactError(f"{path}: expected a run record of schema {SCHEMA}, got {schema}")
+        is_newer = isinstance(schema, int) and schema > SCHEMA
+        remedy = (
+            "upgrade poisonbench, a newer one made it" if is_newer else "delete it and run again"
+        )
+        raise ArtefactError(
+            f"{path}: expected a run record of schema {SCHEMA}, got {schema}; {remedy}"
+        )
     seal = raw.pop("seal", None)
     try:
         upgrade = {"schema": SCHEMA, "outcomes": {}} if raw["schema"] == 1 else {}

@@ -115,7 +115,7 @@ def edit(path, change):
     ("change", "message"),
     [
         (lambda raw: raw["spec"].update(trial=1), "the file was edited"),
-        (lambda raw: raw.update(schema=3), "schema 2, got 3"),
+        (lambda raw: raw.update(schema=3), "schema 2, got 3; upgrade poisonbench"),
         (lambda raw: raw.pop("labels"), "missing required field `labels`"),
         (lambda raw: raw.update(curve={}), r"Expected `array`, got `object` - at `\$.curve`"),
         (lambda raw: raw.update(extra=1), "unknown field `extra`"),
