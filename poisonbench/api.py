@@ -14,21 +14,16 @@ A data set is a name, or ``(images, labels, test_images, test_labels)`` as array
 
 from __future__ import annotations
 
-import inspect
-import numbers
-import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from poisonbench.core.arguments import argument, checked
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import data_folder, results_folder
 from poisonbench.core.program import run_program
-from poisonbench.core.settings import options_of, typed
+from poisonbench.core.settings import options_of
 from poisonbench.entries import MethodEntry
 from poisonbench.registry import Mix, attacks, defenses, find, plugin_files
 from poisonbench.registry import register as _register
@@ -57,73 +52,8 @@ if TYPE_CHECKING:
 #: A data set's name, or its images, labels, test images and test labels.
 Data: TypeAlias = str | Sequence[Any]
 
-P = ParamSpec("P")
-R = TypeVar("R")
 
-#: By their annotation, the arguments that are checked before anything else is done.
-_PLAIN: dict[str, Any] = {
-    "bool": bool,
-    "int": int,
-    "int | None": int | None,
-    "float | None": float | None,
-    "str": str,
-    "str | None": str | None,
-    "Literal['disagree', 'random']": Literal["disagree", "random"],
-    "Literal['common', 'all']": Literal["common", "all"],
-}
-
-
-@contextmanager
-def _names_of_parameters() -> Iterator[None]:
-    """A block whose messages name parameters, ``epsilon``, where a command's name ``--epsilon``."""
-    try:
-        yield
-    except UsageError as error:
-        # A command to run is told as it is, and so is what only the command line has.
-        if "poisonbench " in str(error):
-            raise
-        text = str(error).replace("--plugin:", "plug_in:")
-        text = re.sub(r"--(?!plugin)([a-z][\w.-]*)", lambda flag: flag[1].replace("-", "_"), text)
-        raise UsageError(text) from None
-
-
-def _checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function of the API: wrong types are refused, and its messages name parameters."""
-    annotations = inspect.get_annotations(function)
-    names = list(inspect.signature(function).parameters)
-
-    @wraps(function)
-    def with_checks(*values: Any, **named: Any) -> R:
-        with _names_of_parameters():
-            values = tuple(
-                _argument(name, value, annotations.get(name))
-                for name, value in zip(names, values, strict=False)
-            )
-            named = {n: _argument(n, value, annotations.get(n)) for n, value in named.items()}
-            return function(*values, **named)
-
-    return with_checks
-
-
-def _argument(name: str, value: Any, annotation: str | None) -> Any:
-    """A value as the type that its parameter's annotation declares; whole floats are integers."""
-    if annotation in _PLAIN:
-        kind = _PLAIN[annotation]
-        is_number = not isinstance(value, bool) and isinstance(value, numbers.Real)
-        if kind in (int, int | None) and is_number and value % 1 == 0:
-            value = round(value)
-        return typed(value, kind, name)
-    if annotation == "str | Sequence[str]":
-        if isinstance(value, str):
-            value = [part.strip() for part in value.split(",") if part.strip()]
-        return typed(tuple(value) if isinstance(value, Iterable) else value, tuple[str, ...], name)
-    is_path = isinstance(value, str | os.PathLike) and "\0" not in str(value)
-    if annotation in ("str | Path", "str | Path | None") and not (is_path or value is None):
-        raise UsageError(f"{name}: expected a path, got {value!r}; pass text or a Path")
-    return value
-
-
-@_checked
+@checked
 def craft(
     attack: str,
     dataset: Data = DEFAULT_DATASET,
@@ -187,7 +117,7 @@ def craft(
     return crafted.poison
 
 
-@_checked
+@checked
 def defend(
     method: str,
     dataset: Data = DEFAULT_DATASET,
@@ -269,7 +199,7 @@ def defend(
     return run.defend(context, run.resolve_run(context, request)).record
 
 
-@_checked
+@checked
 def figure(
     name: str,
     dataset: Data = DEFAULT_DATASET,
@@ -359,7 +289,7 @@ class Assessment:
         return "\n".join(self.sentences)
 
 
-@_checked
+@checked
 def assess(
     dataset: Data,
     *,
@@ -420,7 +350,7 @@ def assess(
     return Assessment(sentences, None if dry_run else page, facts)
 
 
-@_checked
+@checked
 def load_poison(
     path: str | Path,
     dataset: Data | None = None,
@@ -448,8 +378,8 @@ def load_poison(
     return read_poison(Path(path), data)
 
 
-records = _checked(_records)
-register = _checked(_register)
+records = checked(_records)
+register = checked(_register)
 
 
 def _poison_path(poison: Poison | str | Path) -> Path:
@@ -457,7 +387,7 @@ def _poison_path(poison: Poison | str | Path) -> Path:
     from poisonbench.data.poison import Poison
 
     if not isinstance(poison, Poison):
-        return Path(_argument("poison", poison, "str | Path"))
+        return Path(argument("poison", poison, "str | Path"))
     if poison.path is None:
         raise UsageError("poison: expected one that was kept, got one without a path; craft it")
     return poison.path

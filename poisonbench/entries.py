@@ -5,7 +5,6 @@ entry names the module that holds the algorithm, which is imported when it is us
 """
 
 import importlib
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
@@ -13,23 +12,20 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from poisonbench.core.errors import UsageError
-from poisonbench.core.settings import BaseConfig, Profiles, flag_of
-from poisonbench.targeting import SCENARIOS, Targeting
-
-#: Options of ``craft`` and ``defend``, which would hide a method's settings of the same names.
-CRAFT_OPTIONS = {
-    *("attack", "dataset", "preset", "rho", "selection", "trial", "trials", "profile", "model"),
-    *("results", "data_root", "device", "seed", "plugin", "json", "quiet", "help"),
-}
-DEFEND_OPTIONS = CRAFT_OPTIONS | {
-    *("method", "poison", "clean", "poison_trial", "attack_profile", "attack_model"),
-    *("save_model", "plan"),
-}
-#: Those of a target, which ``defend`` always takes, and ``craft`` with a targeted attack.
-TARGET_OPTIONS = {field.name for field in fields(Targeting)}
-
-#: By name, what a module must hold: in words, and the check.
-Needs = Mapping[str, tuple[str, Callable[[Any], bool]]]
+from poisonbench.core.settings import Profiles, flag_of
+from poisonbench.entry_needs import (
+    CRAFT_OPTIONS,
+    DEFEND_OPTIONS,
+    METHOD,
+    TARGET_OPTIONS,
+    Needs,
+    call_text,
+    is_adaptive_config,
+    is_attack_config,
+    is_trigger_config,
+    takes,
+)
+from poisonbench.targeting import SCENARIOS
 
 
 @dataclass(frozen=True)
@@ -177,64 +173,6 @@ def reason_of(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
 
 
-def takes(count: int) -> Callable[[Any], bool]:
-    """A check that a value can be called with so many arguments by position."""
-
-    def fits(value: Any) -> bool:
-        try:
-            inspect.signature(value).bind(*range(count))
-        except TypeError:
-            return False
-        except ValueError:
-            # Code that is not Python's tells no signature.
-            return callable(value)
-        return True
-
-    return fits
-
-
-def call_text(value: Any) -> str:
-    """What can be called as ``name(its, parameters)``, anything else as Python shows it."""
-    try:
-        return f"{value.__name__}({', '.join(inspect.signature(value).parameters)})"
-    except (AttributeError, TypeError, ValueError):
-        return repr(value)
-
-
-def _is_config(value: Any) -> bool:
-    is_derived = isinstance(value, type) and issubclass(value, BaseConfig)
-    # Its own fields are options: a class that is no dataclass itself has none.
-    return is_derived and "__dataclass_params__" in vars(value)
-
-
-def _is_attack_config(value: Any) -> bool:
-    # AttackConfig itself needs torch.
-    return _is_config(value) and hasattr(value, "budget")
-
-
-def _is_trigger_config(value: Any) -> bool:
-    return _is_attack_config(value) and hasattr(value, "clean_label")
-
-
-def _is_adaptive_config(value: Any) -> bool:
-    return _is_attack_config(value) and hasattr(value, "against")
-
-
-def _is_profiles(value: Any) -> bool:
-    levels = list(value.values()) if isinstance(value, Mapping) else [None]
-    levels += [by for level in levels if isinstance(level, Mapping) for by in level.values()]
-    return all(isinstance(level, Mapping) for level in levels)
-
-
-_METHOD: Needs = {
-    "Config": ("a frozen dataclass that derives from BaseConfig", _is_config),
-    "PROFILES": ('settings as {"paper": {"mnist": {...}}}', lambda v: v is None or _is_profiles(v)),
-    "RECIPE_CHANGES": ("settings likewise", lambda v: v is None or _is_profiles(v)),
-    "VERSION": ("a whole number", lambda v: isinstance(v, int)),
-    "work": ("a function of a Config, a Recipe and Sizes", lambda v: v is None or takes(3)(v)),
-}
-
-
 @dataclass(frozen=True, kw_only=True)
 class AttackEntry(Entry):
     """An attack; the module is described in :mod:`poisonbench.attacks.base`.
@@ -321,13 +259,13 @@ class AttackEntry(Entry):
 
     def _needs(self) -> Needs:
         needs: Needs = {
-            **_METHOD,
+            **METHOD,
             "ADAPTIVE_VERSION": ("a whole number", lambda v: v is None or isinstance(v, int)),
-            "Config": ("a frozen dataclass that derives from AttackConfig", _is_attack_config),
+            "Config": ("a frozen dataclass that derives from AttackConfig", is_attack_config),
             "craft": ("a function of a task and a Config", takes(2)),
         }
         stamps: dict[str, tuple[str, Callable[[Any], bool]]] = {
-            "Config": ("a frozen dataclass that derives from TriggerConfig", _is_trigger_config),
+            "Config": ("a frozen dataclass that derives from TriggerConfig", is_trigger_config),
             "stamp": ("a function of images, a Config and a generator", takes(3)),
         }
         if self.learns_trigger:
@@ -336,7 +274,7 @@ class AttackEntry(Entry):
         if self.chooses_images:
             stamps["choose"] = ("a function of a task, a Config and a count", takes(3))
         adapts: Needs = {
-            "Config": ("an attack's Config with a setting against", _is_adaptive_config)
+            "Config": ("an attack's Config with a setting against", is_adaptive_config)
         }
         more: Needs = stamps if self.has_trigger else adapts if self.against else {}
         return {**needs, **more}
@@ -401,7 +339,7 @@ class DefenseEntry(Entry):
         return super().fault()
 
     def _needs(self) -> Needs:
-        return {**_METHOD, "build": ("a function of a Config and a Recipe", takes(2))}
+        return {**METHOD, "build": ("a function of a Config and a Recipe", takes(2))}
 
 
 @dataclass(frozen=True, kw_only=True)

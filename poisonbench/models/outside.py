@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from poisonbench.core.errors import UsageError, check_returned
 from poisonbench.core.settings import did_you_mean
-from poisonbench.entries import call_text, reason_of, takes
+from poisonbench.entries import reason_of
+from poisonbench.entry_needs import call_text, takes
 from poisonbench.models.adapted import (
     UNFIT,
     output_of,

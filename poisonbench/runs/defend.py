@@ -18,7 +18,8 @@ from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import as_json, flag_of
 from poisonbench.data.splits import Dataset
 from poisonbench.defenses.shared.feature_filter import FeatureFilter
-from poisonbench.entries import call_text, shown_name, takes
+from poisonbench.entries import shown_name
+from poisonbench.entry_needs import call_text, takes
 from poisonbench.models import check_model
 from poisonbench.registry import defenses, find, network_name, sources_of
 from poisonbench.requests import RunRequest

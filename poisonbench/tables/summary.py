@@ -57,8 +57,8 @@ def sentences(records: Records, dataset: str | None = None) -> list[str]:
         clean = {key: _accuracy(distinct_trials(group)) for key, group in controls.items()}
         for group in _by_poison([run for run in runs if run.spec.poison is not None]):
             text += _of_poison(f"On {name}, {_made_of(group)}", group, clean)
-    text += remarks.earlier_contents(sorted(names), current, records)
-    return [*text, NEXT] if text else [_nothing_to_say(silent)]
+    earlier = remarks.earlier_contents(sorted(names), current, records)
+    return [*text, *earlier, NEXT] if text else [_nothing_to_say(silent), *earlier]
 
 
 def _nothing_to_say(silent: Sequence[RunRecord]) -> str:

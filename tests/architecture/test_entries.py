@@ -8,7 +8,8 @@ from poisonbench import registry
 from poisonbench.attacks.base import BudgetConfig
 from poisonbench.cli.main import load_command
 from poisonbench.core.settings import BaseConfig, flag_of, options_of
-from poisonbench.entries import CRAFT_OPTIONS, DEFEND_OPTIONS, profiles_of
+from poisonbench.entries import profiles_of
+from poisonbench.entry_needs import CRAFT_OPTIONS, DEFEND_OPTIONS
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense
 

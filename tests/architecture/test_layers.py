@@ -11,7 +11,7 @@ from helpers.source import FILES, HEAVY, PACKAGE, imports_of, module_name
 BOTTOM = {"core", "specs", "targeting"}
 NUMERIC = BOTTOM | {"data", "models"}
 ALGORITHM = NUMERIC | {"training", "influence"}
-REGISTRY = {"builtin", "entries", "registry"}
+REGISTRY = {"builtin", "entries", "entry_needs", "registry"}
 RUNS = ALGORITHM | REGISTRY | {"requests", "attacks", "defenses", "results"}
 
 #: What each part may import; itself is understood, except for algorithms.
@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "core": set(),
     "targeting": {"core"},
     "specs": {"core", "targeting"},
-    "entries": BOTTOM,
+    "entry_needs": {"core", "targeting"},
+    "entries": BOTTOM | {"entry_needs"},
     "plugins": BOTTOM | {"entries"},
     "builtin": {"entries"},
     "registry": BOTTOM | {"builtin", "entries", "plugins"},
@@ -59,7 +60,7 @@ OF_BOTH = "poisonbench.attacks.shared.adaptive"
 
 #: No torch when these are imported, so help and tables are quick and run on any machine.
 WITHOUT_TORCH = BOTTOM | {
-    *("builtin", "entries", "plugins", "registry", "requests", "results"),
+    *("builtin", "entries", "entry_needs", "plugins", "registry", "requests", "results"),
     *("tables", "sweep", "page", "api", "cli", "scaffold", "__init__"),
 }
 #: No torch anywhere in these.

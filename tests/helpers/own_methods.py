@@ -24,3 +24,27 @@ EMPTY_DEFENSE = (
     "from poisonbench.defenses.none import Config, PROFILES, VERSION, build\n"
     "from poisonbench.entries import DefenseEntry\n"
 )
+
+TRIGGER, LEARNED = {"has_trigger": True}, {"has_trigger": True, "learns_trigger": True}
+
+
+def attack_file(path, body, **options):
+    """An attack that returns what an expression gives."""
+    given = "".join(f", {name}={value!r}" for name, value in options.items())
+    path.write_text(
+        "import torch\nfrom poisonbench.entries import AttackEntry\n"
+        f"ENTRY = AttackEntry('own', 'x', trains=False{given})\n{NOTHING}{CONFIG}"
+        f"def craft(task, config):\n    return {body}\n"
+    )
+    return path
+
+
+def trigger_file(path, body, **options):
+    """A trigger that flips images, or adds what it has learned."""
+    text = attack_file(path, body, **options).read_text().replace("AttackConfig", "TriggerConfig")
+    path.write_text(
+        f"{text}def stamp(images, config, source):\n"
+        "    return (images + source if torch.is_tensor(source) else images.flip(3)).clamp(0, 1)\n"
+        "def learn(task, config):\n    return 0.1 + 0 * task.images[0]\n"
+    )
+    return path
