@@ -47,6 +47,7 @@ Randomness  comes from ``state.generator(purpose)`` alone, on the CPU and seeded
             trial.
 Model       ``state.model`` is in train mode and must be left as it is. For passes of a frozen one
             take ``models/folding.py``'s copy. ``state.train_copy`` trains another network.
+Minutes     of work before an epoch go through ``state.long_steps``: shown, interrupted, continued.
 Memory      One instance serves one run. What must last goes into ``self.memory`` as tensors, which
             checkpoints save: a killed run resumes to the same bytes. Nothing else is kept. ``keep``
             and ``selected`` in it go into the record. Everything is on the images' device; passes

@@ -43,7 +43,7 @@ from poisonbench.core.settings import BaseConfig, Profiles, require, setting
 from poisonbench.core.work import Passes, Sizes, Work
 from poisonbench.defenses.base import Defense, Recipe, TrainingSet, TrainingState
 from poisonbench.models.classifier import Classifier, pass_size
-from poisonbench.models.cpu.parallel_passes import in_parallel
+from poisonbench.models.cpu.parallel_passes import MOST_THREADS, in_parallel
 
 VERSION = 1
 
@@ -138,8 +138,15 @@ class Friends(Defense):
             return torch.stack([applied.double().sum(), at_zeta.sum()])
 
         parts = rows.split(pass_size(images, gradients=True))
-        tally = torch.stack(in_parallel(state.model, parts, add_noise)).sum(0)
-        mean, share = (tally / len(train)).tolist()
+        tally = torch.zeros(len(parts), 2, dtype=torch.double, device=images.device)
+        # Steps of at least as many parts as there are threads: each part is one thread's.
+        steps = torch.arange(len(parts)).tensor_split(max(1, len(parts) // MOST_THREADS))
+        kept = {"images": images, "tally": tally}
+        for number in state.long_steps("friendly noise", len(steps), kept):
+            first, last = int(steps[number][0]), int(steps[number][-1]) + 1
+            tallies = in_parallel(state.model, parts[first:last], add_noise)
+            tally[first:last] = torch.stack(tallies)
+        mean, share = (tally.sum(0) / len(train)).tolist()
         state.note({"round": "friends", "mean_abs_noise": mean, "share_clipped_at_zeta": share})
         return train.with_images(images)
 

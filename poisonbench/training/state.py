@@ -1,6 +1,6 @@
 """What a defense sees and may change: the types of the shared training loop."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -64,6 +64,12 @@ class TrainingState:
     #: augmentation of its own, and returns it; named by its purpose. Interrupted, it continues like
     #: the run; its time is the defense's.
     train_copy: Callable[[str, Split], Classifier]
+    #: ``for number in long_steps(purpose, total, tensors)`` goes through minutes of work before an
+    #: epoch, which are shown and can be interrupted: ``tensors`` hold by name all that the steps
+    #: make, in place; continued, they are as they were and steps done are left out.
+    long_steps: Callable[[str, int, Mapping[str, Tensor]], Iterator[int]] = field(
+        default=lambda purpose, total, tensors: iter(range(total))
+    )
 
 
 class Defense:

@@ -8,7 +8,7 @@ training waits for the device once an epoch, for the loss.
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -42,6 +42,7 @@ from poisonbench.training.hook_checks import (
     plain_note,
     versions,
 )
+from poisonbench.training.long_steps import LongSteps
 from poisonbench.training.precision import autocast, network_precision
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import (
@@ -126,6 +127,8 @@ class _Run:
         self.given = (split.images, split.labels, self.validation.images, self.validation.labels)
         self.versions, self.num_given = versions(self.given), num_given
         self.selected: Tensor | None = None
+        #: Those done whose results the run's checkpoint does not have yet.
+        self.long_steps: list[LongSteps] = []
         self.starts_finite: Tensor | bool = True
         self.validation_features: list[Tensor] | None = None
         self.optimizer = torch.optim.SGD(
@@ -340,6 +343,7 @@ class _Run:
             generator=lambda purpose: self.seeds.generator("defense", purpose, epoch, step),
             note=lambda row: self._note(epoch, row),
             train_copy=self._train_copy,
+            long_steps=self._long_steps,
         )
 
     def _note(self, epoch: int, row: dict[str, Any]) -> None:
@@ -370,6 +374,19 @@ class _Run:
         self.clock = time.monotonic()
         return model
 
+    def _long_steps(self, purpose: str, total: int, tensors: Mapping[str, Tensor]) -> Iterator[int]:
+        steps = LongSteps(
+            name=f"{self.trainer.name}: {purpose}",
+            epoch=self.epoch,
+            report=self.trainer.report,
+            should_stop=self.trainer.should_stop,
+            checkpoint=self.checkpoint.part(purpose) if self.checkpoint else None,
+        )
+        yield from steps(total, tensors)
+        self.result.seconds["defense"] += steps.seconds
+        self.result.interruptions += steps.interruptions
+        self.long_steps.append(steps)
+
     def _spend(self, phase: str) -> None:
         """Book the time since the last booking, after the device has done its work."""
         if is_accelerator(self.device):
@@ -390,6 +407,8 @@ class _Run:
             self.result.interruptions += stop
             self.checkpoint.save(self._snapshot(), self.original)
             self.saved_at = now
+            while self.long_steps:
+                self.long_steps.pop().discard()
         if stop:
             raise InterruptedRunError(
                 f"interrupted in epoch {self.epoch + 1} of {self.recipe.epochs} with a checkpoint; "

@@ -42,6 +42,7 @@ def test_a_defense_sees_no_test_split_and_no_poison_rows():
         "generator",
         "note",
         "train_copy",
+        "long_steps",
     ]
     assert [field.name for field in fields(TrainingSet)] == ["images", "labels", "keep"]
     assert [field.name for field in fields(Split)] == ["images", "labels"]
