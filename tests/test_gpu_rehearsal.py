@@ -246,8 +246,10 @@ def test_defenses_never_wait_in_a_step_of_training(name, data, colour, tmp_path)
         assert [epoch.total() for epoch in meter.epochs[name]] == [4, 4]
     # Those who move on are gathered, once a search step.
     most = 2 if name == "atda" else 0
-    for steps in meter.steps.values():
-        assert all(step.total() <= most for step in steps), steps
+    for phase, steps in meter.steps.items():
+        # Each pass of friendly noise is asked whether it has run away, before the next epoch.
+        allowed = 1 if phase == "friends: friendly noise" else most
+        assert all(step.total() <= allowed for step in steps), steps
 
 
 @pytest.mark.parametrize("scenario", ["scratch", "transfer", "finetune"])
