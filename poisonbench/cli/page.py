@@ -74,10 +74,14 @@ def page(options: _PageOptions) -> None:
     built = build_page(folders, options.data_root)
     for name in built.damaged:
         common.say(f"warning: left out: {name} cannot be read; the page says why")
+    passed_over = [str(one) for one in built.passed_over]
+    for sentence in passed_over:
+        common.say(f"warning: passed over: {sentence}")
     common.say(f"{built.records} run(s)", quiet=options.quiet)
     output = options.output or Path("page.html")
     write_text(output, built.text)
     result = {"path": str(output), "runs": built.records, "damaged": list(built.damaged)}
+    result["passed_over"] = passed_over
     common.show(result, [str(output)], options.json)
 
 

@@ -38,6 +38,7 @@ from poisonbench.page.run_pages import (
 )
 from poisonbench.registry import DEFAULT_READING, READINGS
 from poisonbench.requests import command_of
+from poisonbench.results.merging import PassedOver
 from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Verdict
 from poisonbench.tables import catalogue
@@ -57,11 +58,12 @@ _SCRIPTS = ("view.js", "filters.js", "tables.js", "overlay.js", "compare.js")
 
 @dataclass(frozen=True)
 class Page:
-    """The file, and how many records it shows, leaves out as damaged, or names as failed."""
+    """The file, how many records it shows, and the files that are damaged or passed over."""
 
     text: str
     records: int
     damaged: tuple[str, ...]
+    passed_over: tuple[PassedOver, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,12 +139,14 @@ def build_page(paths: Sequence[Path], data_root: Path, *, live: str | None = Non
         environments=environments(records),
         damaged=damaged,
         failed=folders.failed,
+        passed_over=[one.without_folders for one in folders.passed_over],
         markers=MARKERS,
         submissions=submission_rows(folders.submissions),
         submitters=submitters_of(folders.submissions),
         filters=_choices(pages),
     )
-    return Page(compact(text), len(records), tuple(trouble.name for trouble in damaged))
+    names = tuple(trouble.name for trouble in damaged)
+    return Page(compact(text), len(records), names, folders.passed_over)
 
 
 def _environment() -> Environment:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from poisonbench.core.errors import ArtefactError
 from poisonbench.core.files import read_shared
+from poisonbench.results.merging import MergedRecords, PassedOver
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
 from poisonbench.results.submissions import Submission, read_submission, submissions_in
@@ -37,6 +38,8 @@ class Folders:
         failed: runs that ended without a record.
         drawn: numbers of figures that were drawn, by the name of their file.
         submissions: files of records from others.
+        passed_over: sound files that are not shown: other figures of a run that is, and copies of a
+            submission.
     """
 
     stores: tuple[Store, ...]
@@ -45,12 +48,13 @@ class Folders:
     failed: tuple[Trouble, ...]
     drawn: tuple[tuple[str, dict[str, Any]], ...]
     submissions: tuple[Submission, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
 
 
 def read_folders(paths: Sequence[Path]) -> Folders:
     """Read results folders and submissions; a run that several have is taken from the first."""
     stores = tuple(Store(path) for path in paths if not path.is_file())
-    records: dict[str, RunRecord] = {}
+    merged = MergedRecords()
     damaged: list[Trouble] = []
     failed: list[Trouble] = []
     drawn: list[tuple[str, dict[str, Any]]] = []
@@ -62,7 +66,7 @@ def read_folders(paths: Sequence[Path]) -> Folders:
             damaged.append(Trouble(_shown(Path(f"{path}.json"), root), reason))
 
         for record in store.records(note):
-            records.setdefault(record.id, record)
+            merged.add(record, store.run_path(record.id))
         for path in store.failures():
             failed.append(Trouble(_shown(path, store.root), _reason(path)))
         for path in sorted((store.root / "figures").glob("*.json")):
@@ -72,24 +76,34 @@ def read_folders(paths: Sequence[Path]) -> Folders:
             else:
                 damaged.append(Trouble(_shown(path, store.root), "expected a figure's numbers"))
     submissions: list[Submission] = []
+    copies: list[PassedOver] = []
     for path in paths:
         for file in submissions_in(path):
             try:
-                submissions.append(read_submission(file))
+                submission = read_submission(file)
             except ArtefactError as error:
                 damaged.append(Trouble(file.name, str(error).removeprefix(f"{file}: ")))
+                continue
+            # Whoever hands the same in twice confirms nothing by it.
+            same = [one.path for one in submissions if replace(submission, path=one.path) == one]
+            if same:
+                remark = ", and counts once"
+                copies.append(PassedOver(file, same[0], "is the same submission as", remark))
+            else:
+                submissions.append(submission)
     for submission in submissions:
         for record in submission.records:
-            records.setdefault(record.id, record)
+            merged.add(record, submission.path / "runs" / f"{record.id}.json")
         for refusal in submission.refused:
             damaged.append(Trouble(f"{submission.path.name}: {refusal.name}", refusal.reason))
     return Folders(
         stores=stores,
-        records=tuple(records[key] for key in sorted(records)),
+        records=tuple(merged.in_order()),
         damaged=tuple(damaged),
         failed=tuple(failed),
         drawn=tuple(drawn),
         submissions=tuple(submissions),
+        passed_over=(*merged.contradictions, *copies),
     )
 
 

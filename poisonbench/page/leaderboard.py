@@ -14,7 +14,8 @@ class SubmissionRow:
     """One submission.
 
     Attributes:
-        shared: the runs that others have too, and whether their figures agree; empty without any.
+        shared: the runs that others have done too, and whether their figures agree, and the records
+            that others have handed in as well; empty without any.
         refused: records and cards that were edited or damaged.
         machines: processors or devices with the versions of torch.
     """
@@ -59,14 +60,16 @@ def submitters_of(submissions: Sequence[Submission]) -> dict[str, list[str]]:
 
 
 def _shared(submission: Submission, others: Sequence[Submission]) -> str:
-    same = differ = 0
+    counts = {"with the same figures": 0, "with others": 0, "as the same record": 0}
     for record in submission.records:
         twins = [twin for other in others for twin in other.records if twin.id == record.id]
-        is_same = all(compare(record, twin).is_same for twin in twins)
-        same += bool(twins) and is_same
-        differ += bool(twins) and not is_same
-    parts = [f"{same} with the same figures"] if same else []
-    return ", ".join(parts + ([f"{differ} with others"] if differ else []))
+        # The record itself once more is no second run.
+        again = [twin for twin in twins if twin != record]
+        is_same = all(compare(record, twin).is_same for twin in again)
+        counts["with the same figures"] += bool(again) and is_same
+        counts["with others"] += bool(again) and not is_same
+        counts["as the same record"] += bool(twins) and not again
+    return ", ".join(f"{count} {how}" for how, count in counts.items() if count)
 
 
 def _machines(submission: Submission) -> str:

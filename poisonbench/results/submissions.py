@@ -26,6 +26,7 @@ from poisonbench.core.archives import Limits, checked_names, read_part, zip_byte
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.files import read_shared
+from poisonbench.results.merging import MergedRecords
 from poisonbench.results.records import RunRecord, parse_record, read_record
 from poisonbench.results.store import Store
 from poisonbench.specs import PoisonCard, seal_of
@@ -181,12 +182,14 @@ def submissions_in(path: Path) -> list[Path]:
 def records_at(path: Path, on_error: Callable[[ArtefactError], None]) -> list[RunRecord]:
     """The records of a results folder, a submission or a folder of submissions, each run once.
 
-    What cannot be read goes to ``on_error``.
+    What cannot be read goes to ``on_error``, and so does what states other figures of a run.
 
     Raises:
         ArtefactError: the path is a file that is no submission.
     """
-    records = {} if path.is_file() else {one.id: one for one in Store(path).records(on_error)}
+    merged, store = MergedRecords(), Store(path)
+    for record in [] if path.is_file() else store.records(on_error):
+        merged.add(record, store.run_path(record.id))
     for file in submissions_in(path):
         try:
             submission = read_submission(file)
@@ -198,8 +201,10 @@ def records_at(path: Path, on_error: Callable[[ArtefactError], None]) -> list[Ru
         for refusal in submission.refused:
             on_error(ArtefactError(f"{file}: {refusal.name}: {refusal.reason}"))
         for record in submission.records:
-            records.setdefault(record.id, record)
-    return [records[key] for key in sorted(records)]
+            merged.add(record, file / "runs" / f"{record.id}.json")
+    for contradiction in merged.contradictions:
+        on_error(ArtefactError(str(contradiction)))
+    return merged.in_order()
 
 
 def read_card(data: bytes, poison_id: str) -> PoisonCard:

@@ -8,8 +8,10 @@ import pytest
 
 from helpers.command_line import cli, done
 from helpers.handed_on import edit_record, flip, poisons, records, rezip, verified
-from poisonbench.results.submissions import records_at
+from helpers.html import Document
+from poisonbench.results.submissions import SUFFIX, records_at
 from poisonbench.specs import seal_of
+from poisonbench.tables.layout import DASH
 
 
 def submitted(results, path, name="Ada", *more):
@@ -52,7 +54,43 @@ def test_a_leaderboard_shows_who_submitted_what(results, tmp_path):
     whole = tmp_path / "whole.html"
     done("page", "--results", results, "--output", whole)
     assert "Who submitted what" not in whole.read_text()
-    assert len(records_at(board, pytest.fail)) == 2
+    named = []
+    assert len(records_at(board, lambda error: named.append(str(error)))) == 2
+    other, taken = (board / f"{who}.submission.zip" / "runs" for who in ("bob", "ada"))
+    file = clean.path.name
+    (sentence,) = named
+    assert sentence.startswith(f"{other / file} has other figures of the same run than {taken}/")
+    assert outcome.json["passed_over"] == [sentence]
+    assert f"warning: passed over: {sentence}" in outcome.err
+
+
+def run_again(fields):
+    """The same figures at another time, as somebody else's run has them."""
+    fields["environment"]["finished"] = "2030-01-01T00:00:00+00:00"
+
+
+def shared_of(tmp_path, board):
+    """What the page of a leaderboard says of the runs that submissions share, and its remarks."""
+    page = tmp_path / "page.html"
+    outcome = done("page", "--results", board, "--output", page, "--json")
+    cells = Document(page.read_text()).texts["td"]
+    shared = [cells[place + 2] for place, text in enumerate(cells) if text.endswith(SUFFIX)]
+    return shared, outcome.json["passed_over"]
+
+
+def test_a_copy_of_a_submission_confirms_nothing(results, tmp_path):
+    board = tmp_path / "board"
+    first = submitted(results, board / "ada.submission.zip")
+    copy = shutil.copy(first, board / "copy.submission.zip")
+    shared, passed_over = shared_of(tmp_path, board)
+    assert shared == [DASH]
+    assert passed_over == [f"{copy} is the same submission as {first}, and counts once"]
+    submitted(results, copy, "Eve")
+    assert shared_of(tmp_path, board) == (2 * ["2 as the same record"], [])
+    edit_record(records(results)["clean"].path, run_again)
+    submitted(results, copy, "Bob")
+    text = "1 with the same figures, 1 as the same record"
+    assert shared_of(tmp_path, board) == (2 * [text], [])
 
 
 def accuracy_of_one(files):

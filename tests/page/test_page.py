@@ -192,6 +192,26 @@ def test_several_folders_are_one_page_and_a_run_of_both_is_there_once(tmp_path):
     page = build_page([one, two], Path("data"))
     assert page.records == 2
     assert Document(page.text).ids.count(f"run-{first.id}") == 1
+    assert not page.passed_over
+    assert "passed over" not in page.text
+
+
+def test_other_figures_of_a_run_in_a_second_folder_are_named_with_both_files(tmp_path):
+    run = make_record(0.9)
+    one = folder_of(tmp_path / "one" / "results", run)
+    two = folder_of(tmp_path / "two" / "results", changed(run, metrics={"test_accuracy": 0.1}))
+    outcome = done(
+        *("page", "--results", one, "--results", two),
+        *("--output", tmp_path / "page.html", "--quiet", "--json"),
+    )
+    names = [str(Path(path) / "runs" / f"{run.id}.json") for path in (two, one)]
+    (sentence,) = outcome.json["passed_over"]
+    assert sentence.startswith(f"{names[0]} has other figures of the same run than {names[1]}, ")
+    assert outcome.err == f"warning: passed over: {sentence}\n"
+    text = (tmp_path / "page.html").read_text()
+    assert sentence.replace(f"{tmp_path}/", "") in Document(text).texts["li"]
+    assert str(tmp_path) not in text
+    assert "90.00" in text
 
 
 def test_an_empty_folder_has_a_page_that_says_what_to_do(tmp_path):
@@ -254,7 +274,7 @@ def test_the_command_writes_the_file_and_says_where(tmp_path):
     folder = folder_of(tmp_path / "r", make_record(0.9))
     output = tmp_path / "page.html"
     outcome = done("page", "--results", folder, "--output", output, "--json")
-    assert outcome.json == {"path": str(output), "runs": 1, "damaged": []}
+    assert outcome.json == {"path": str(output), "runs": 1, "damaged": [], "passed_over": []}
     assert output.read_text() == text_of(folder)
 
 

@@ -1,0 +1,60 @@
+"""Records of several folders and submissions, each run once; what is passed over is named."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from poisonbench.results.records import RunRecord
+from poisonbench.results.verification import compare
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """A sound file that is not taken, and the one in whose favour.
+
+    Attributes:
+        relation: what stands between their names in a sentence.
+        remark: what follows them.
+    """
+
+    file: Path
+    taken: Path
+    relation: str
+    remark: str
+
+    def __str__(self) -> str:
+        return f"{self.file} {self.relation} {self.taken}{self.remark}"
+
+    @property
+    def without_folders(self) -> str:
+        """The sentence with no more of the paths than tells them apart."""
+        paths = [Path(os.path.abspath(path)) for path in (self.file, self.taken)]
+        top = os.path.commonpath([path.parent for path in paths])
+        file, taken = (path.relative_to(top) for path in paths)
+        return f"{file} {self.relation} {taken}{self.remark}"
+
+
+class MergedRecords:
+    """Each run once: the record that was added first, which others must agree with.
+
+    Attributes:
+        contradictions: those that state other figures of the same run.
+    """
+
+    def __init__(self) -> None:
+        self.contradictions: list[PassedOver] = []
+        self._taken: dict[str, tuple[RunRecord, Path]] = {}
+
+    def add(self, record: RunRecord, file: Path) -> None:
+        """Take a record that lies at a path, or hold it against the one that was taken."""
+        taken, place = self._taken.setdefault(record.id, (record, file))
+        if taken != record and not (comparison := compare(taken, record)).is_same:
+            relation = "has other figures of the same run than"
+            remark = f", which is taken: {comparison.verdict}; `poisonbench verify` does it again"
+            self.contradictions.append(PassedOver(file, place, relation, remark))
+
+    def in_order(self) -> list[RunRecord]:
+        """The records that were taken, in order of id."""
+        return [record for _, (record, _) in sorted(self._taken.items())]
