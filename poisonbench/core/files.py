@@ -28,7 +28,7 @@ def store_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(
             f"cannot write to {path}: {error.strerror or error}; "
-            "choose another folder with --results or make room in this one"
+            "name another folder or make room in this one"
         ) from None
 
 

@@ -75,7 +75,8 @@ class RunContext:
 
     def checkpoint(self, run_id: str) -> Checkpoint:
         """The checkpoint of a run."""
-        return Checkpoint(self.store.checkpoint_path(run_id), run_id)
+        folder = self.store.checkpoint_path(run_id)
+        return Checkpoint(folder, run_id, results=self.store.root)
 
     def trainer(self, recipe: Recipe, seeds: Seeds, run_id: str, name: str) -> Trainer:
         """What trains here, with the checkpoint of a run; the name is of its progress reports."""

@@ -7,6 +7,7 @@ edits. Edits are large and change rarely: they get a file of their own, written 
 
 import hashlib
 import json
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,17 +41,20 @@ class Snapshot:
 class Checkpoint:
     """A folder that holds the last snapshot of one run, made on the first save.
 
-    A snapshot of another run's id is ignored. ``every`` are the seconds between snapshots.
+    A snapshot of another run's id is ignored. ``every`` are the seconds between snapshots;
+    ``results`` is the results folder that it lies in, if it is in one.
     """
 
-    def __init__(self, folder: Path, run_id: str, every: float = 60.0) -> None:
-        self.folder, self.run_id, self.every = folder, run_id, every
+    def __init__(
+        self, folder: Path, run_id: str, every: float = 60.0, results: Path | None = None
+    ) -> None:
+        self.folder, self.run_id, self.every, self.results = folder, run_id, every, results
         self._train: TrainingSet | None = None
         self._edits: dict[str, str | None] = {"edits": None, "edits_digest": None}
 
     def part(self, name: str) -> "Checkpoint":
         """A checkpoint inside this one, for a training run that belongs to the run."""
-        return Checkpoint(self.folder / name, f"{self.run_id}: {name}", self.every)
+        return Checkpoint(self.folder / name, f"{self.run_id}: {name}", self.every, self.results)
 
     def save(self, snapshot: Snapshot, original: TrainingSet) -> None:
         """Write a snapshot; the old one stays until the new one is whole."""
@@ -117,8 +121,11 @@ class Checkpoint:
 
     def where(self) -> str:
         """Where it lies and how large it is, for the message of the run that leaves it."""
-        size = size_of(self.folder) / 1e6
-        return f"{self.folder}, {size:.1f} MB, which `poisonbench sweep gc` lists"
+        text = f"{self.folder}, {size_of(self.folder) / 1e6:.1f} MB"
+        if self.results is None:
+            return text
+        command = shlex.join(["poisonbench", "sweep", "gc", "--results", str(self.results)])
+        return f"{text}, which `{command}` lists"
 
     def discard(self) -> None:
         """Remove the folder; the record has taken its place."""

@@ -260,7 +260,7 @@ def test_a_file_in_the_place_of_the_results_folder(tiny, tmp_path):
             outcome = cli(*words, "--dataset", tiny, "--results", results)
             assert outcome.code == 73
             assert outcome.err.startswith(f"error: cannot write to {results}: ")
-            assert "choose another folder with --results" in outcome.err
+            assert "name another folder or make room in this one" in outcome.err
             assert outcome.err.count("\n") == 1
     assert (tmp_path / "results").read_text() == "in the way"
 
@@ -293,6 +293,8 @@ def test_an_output_file_that_cannot_be_written(results):
     outcome = cli("report", "--results", results, "--output", "/dev/null/table", "--quiet")
     assert outcome.code == 73
     assert outcome.err.count("\n") == 1
+    # The option is --output; others' are --preview, --out or --scratch.
+    assert "--results" not in outcome.err
 
 
 # What goes wrong later.

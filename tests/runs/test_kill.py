@@ -168,7 +168,8 @@ def test_a_signal_in_training_leaves_a_checkpoint(
     assert "with a checkpoint; run the same command to continue" in last(outcome)
     assert not (results / "runs").exists()
     (folder,) = (results / "checkpoints").iterdir()
-    assert re.search(rf"{folder}, \d+\.\d MB, which `poisonbench sweep gc` lists", last(outcome))
+    gc = rf"`poisonbench sweep gc --results {results}`"
+    assert re.search(rf"{folder}, \d+\.\d MB, which {gc} lists", last(outcome))
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == before
     signalled("", 0, number)
     done(*line)
