@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from poisonbench.builtin.datasets import DATASETS
 from poisonbench.core.errors import UsageError
-from poisonbench.core.folders import DATA_VARIABLE, RESULTS_VARIABLE, data_folder, results_folder
+from poisonbench.core.folders import DATA_VARIABLE, RESULTS_VARIABLE
 from poisonbench.core.settings import Option
 from poisonbench.registry import forgetting, register
 
@@ -153,6 +153,15 @@ def check_output(path: Path | None) -> None:
     raise UsageError(f"--output: expected a file, got {what} {path}; name a file")
 
 
+def check_results_folder(results: Path) -> None:
+    """Refuse a file as the results folder of a command that reads no submissions."""
+    if results.is_file():
+        raise UsageError(
+            f"--results: expected a results folder, got the file {results}; `poisonbench report` "
+            "and `poisonbench page` read submissions"
+        )
+
+
 def say(text: str, *, quiet: bool = False) -> None:
     """A remark for the person at the terminal: stderr, so that stdout stays the result."""
     if not quiet:
@@ -191,12 +200,3 @@ def say_left_out(error: Exception) -> None:
 def names_in(text: str | None) -> list[str]:
     """The names in a list with commas."""
     return [name.strip() for name in (text or "").split(",") if name.strip()]
-
-
-def folder_options(results: Path, data_root: Path | None = None) -> list[str]:
-    """The options that name a command's folders, but for those that it would use untold."""
-    folders = (
-        ("--results", results, results_folder()),
-        ("--data-root", data_root or data_folder(), data_folder()),
-    )
-    return [word for flag, path, untold in folders if path != untold for word in (flag, str(path))]

@@ -1,5 +1,6 @@
 """``poisonbench figure``: a paper's figures as PNG and SVG, with their numbers as JSON."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ from poisonbench.cli import common
 from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings
 from poisonbench.cli.session import ContextOptions, choose_dataset, open_context
 from poisonbench.core.errors import ArtefactError, UsageError
-from poisonbench.core.folders import DEFAULT_RESULTS
+from poisonbench.core.folders import DEFAULT_RESULTS, folder_options
 from poisonbench.core.settings import did_you_mean, parse_value
 from poisonbench.figures.drawing import Figure, write_figure
 from poisonbench.requests import RunRequest, figure_poison
@@ -79,6 +80,9 @@ class FigureOptions:
     results: common.ResultsOption = DEFAULT_RESULTS
     json: common.JsonOption = False
     quiet: common.QuietOption = False
+
+    def __post_init__(self) -> None:
+        common.check_results_folder(self.results)
 
     @property
     def folder(self) -> Path:
@@ -164,7 +168,6 @@ def predictions(
         methods=tuple(common.names_in(methods)),
         runs=tuple(common.names_in(runs)),
         make=make,
-        folder_options=tuple(common.folder_options(options.results, options.data_root)),
     )
     which: Pick = parse_value(pick, Pick, "--pick")
     name = _dataset(options, attack)
@@ -194,7 +197,7 @@ def target_predictions(
     row = find_row(name, attack or TARGETED[number])
     with open_context(options) as context:
         data = context.dataset(name)
-        runs = runs_of_row(_records(options), data, row, common.names_in(methods))
+        runs = runs_of_row(context, _records(options), data, row, common.names_in(methods))
         figure = draw(number, data, row.attack, row.training, runs, images=images)
     _write(number, figure, options)
 
@@ -241,7 +244,7 @@ def sensitivity(options: FigureOptions) -> None:
 
     name = _check_table_dataset(_dataset(options))
     figure = draw(_records(options), name)
-    hint = "poisonbench report --table 4 --missing prints them"
+    hint = f"`{_report_of('4', options)}` prints them"
     _check_points(figure, f"runs of HINT at rho 0.6 on {name}", hint, options)
     _write("sensitivity", figure, options)
 
@@ -258,8 +261,8 @@ def filter_k(options: FigureOptions) -> None:
     name = _check_table_dataset(_targeted_dataset(options))
     figure = filter_curve(_records(options), name)
     hint = (
-        "poisonbench report --table baseline-1 --missing prints those that it is compared with, "
-        "add --k to knn's"
+        f"`{_report_of('baseline-1', options)}` prints those that it is compared with, add --k to "
+        "knn's"
     )
     _check_points(figure, f"runs of deep k-NN on {name}", hint, options)
     _write("filter-k", figure, options)
@@ -280,6 +283,12 @@ def _targeted_dataset(options: FigureOptions) -> str:
 
 def _records(options: FigureOptions) -> list[RunRecord]:
     return Store(options.results).records(common.say_left_out)
+
+
+def _report_of(table: str, options: FigureOptions) -> str:
+    """The command that prints those of a table's missing runs."""
+    words = ("poisonbench", "report", "--table", table, "--missing")
+    return shlex.join([*words, *folder_options(options.results)])
 
 
 def _check_table_dataset(name: str) -> str:

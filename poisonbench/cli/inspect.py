@@ -15,6 +15,7 @@ from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
 from poisonbench.core.settings import number_text
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.results.store import Store
+from poisonbench.results.submissions import SUFFIX
 
 #: Classes whose poisons are shown one by one.
 MOST_CLASSES = 10
@@ -50,19 +51,41 @@ def inspect(options: _InspectOptions) -> None:
 
     The data set is the one that the artefact names, unless --dataset says where it lies.
     """
+    if options.preview is not None and options.preview.suffix.lower() != ".png":
+        raise UsageError(
+            f"--preview: expected a name that ends with .png, as the picture is one, got "
+            f"{options.preview}"
+        )
     path = find_target(options.target, Store(options.results))
     if path.suffix != ".json":
         _audit(path, options)
-    elif options.preview is not None:
-        raise UsageError(f"--preview: expected a poison, got the run record {path}; leave it out")
-    else:
-        _show_record(read_record(path), options.json)
+        return
+    # A record needs no data to be shown.
+    of_poison = {
+        "--dataset": options.dataset is not None,
+        "--preview": options.preview is not None,
+        "--seed": options.seed != 0,
+    }
+    if flag := next((flag for flag, is_given in of_poison.items() if is_given), None):
+        raise UsageError(f"{flag}: expected a poison, got the run record {path}; leave it out")
+    _show_record(read_record(path), options.json)
 
 
 def find_target(target: str, store: Store) -> Path:
-    """The file or folder of a path, or of an id or the beginning of one."""
-    if target and Path(target).exists():
-        return Path(target)
+    """The file or folder of a path, or of an id or the beginning of one.
+
+    Raises:
+        UsageError: several ids that begin so, or a submission, whose records are no files here.
+        ArtefactError: there is none.
+    """
+    if target and (path := Path(target)).exists():
+        if path.name.endswith(SUFFIX):
+            raise UsageError(
+                f"expected a poison or a record, got the submission {path}; `poisonbench report "
+                f"--runs --results {path}` shows its runs"
+            )
+        return path
+    common.check_results_folder(store.root)
     known = (*store.poison_paths(), *store.record_paths())
     paths = [path for path in known if path.stem.startswith(target)]
     if len(paths) == 1:

@@ -15,7 +15,7 @@ from poisonbench.builtin.datasets import DATASETS
 from poisonbench.cli import common
 from poisonbench.core.errors import UsageError
 from poisonbench.core.files import write_text
-from poisonbench.core.folders import DEFAULT_RESULTS
+from poisonbench.core.folders import DEFAULT_RESULTS, folder_options
 from poisonbench.core.settings import parse_value
 from poisonbench.registry import DEFAULT_READING, READINGS
 from poisonbench.requests import RunRequest, command_of
@@ -232,7 +232,8 @@ def _show_missing(
     missing: Sequence[RunRequest], unpaired: Sequence[Unpaired], options: _ReportOptions, kind: str
 ) -> None:
     """Commands, a line each; those of trials that only lack a pair are no result, but a remark."""
-    folders = common.folder_options(options.results)
+    # A submission holds what was done; runs go to the folder that `defend` uses untold.
+    folders = [] if options.results.is_file() else folder_options(options.results)
     commands = [command_of(request, *folders) for request in missing]
     common.say(f"{len(commands)} run(s) missing", quiet=options.quiet)
     both = dict.fromkeys(request for found in unpaired for pair in found.runs for request in pair)

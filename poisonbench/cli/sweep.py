@@ -26,7 +26,7 @@ from poisonbench.cli.sweep_options import (
 from poisonbench.cli.sweep_status import print_status
 from poisonbench.cli.worker import worker
 from poisonbench.core.errors import InterruptedRunError, JobsFailedError, UsageError
-from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
+from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS, folder_options
 from poisonbench.core.signals import Stopping, stop_on_signals
 from poisonbench.plugins import check_file
 from poisonbench.results.store import Store
@@ -155,7 +155,7 @@ def retry(
     cleared = [job for job in read_plan(plan).jobs if job_states.clear_failure(job)]
     for job in cleared:
         print(job.title)
-    words = ("poisonbench", "sweep", "run", str(plan), *common.folder_options(results))
+    words = ("poisonbench", "sweep", "run", str(plan), *folder_options(results))
     command = shlex.join(words)
     common.say(f"{len(cleared)} job(s) to run again with `{command}`", quiet=quiet)
 

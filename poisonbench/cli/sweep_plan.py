@@ -18,7 +18,7 @@ from poisonbench.cli.sweep_options import (
 )
 from poisonbench.cli.sweep_status import print_status
 from poisonbench.core.errors import UsageError
-from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS
+from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS, folder_options
 from poisonbench.registry import DEFAULT_READING, READINGS, plugin_files
 from poisonbench.requests import Request, command_of
 from poisonbench.results.records import ClaimLabel
@@ -292,7 +292,7 @@ def _read_lines(path: Path) -> list[str]:
 def _print_lines(
     requests: Sequence[Request], plugins: Iterable[str], options: _PlanOptions
 ) -> None:
-    words = common.folder_options(options.results, options.data_root)
+    words = folder_options(options.results, options.data_root)
     words += common.plugin_options(plugins)
     for request in requests:
         print(command_of(request, *words))

@@ -97,5 +97,5 @@ def figure_by_name(
     if name == "features":
         shown = models_of_row(context, records, data, row, choice.methods, choice.trial)
         return feature_projection(context, data, shown)
-    runs = runs_of_row(records, data, row, choice.methods)
+    runs = runs_of_row(context, records, data, row, choice.methods)
     return target_predictions(name, data, row.attack, row.training, runs, **number)

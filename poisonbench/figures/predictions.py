@@ -45,8 +45,6 @@ class ModelChoice:
     runs: tuple[str, ...] = ()
     #: Train what is missing.
     make: bool = False
-    #: Those that the command of a missing run needs to use the same folders.
-    folder_options: tuple[str, ...] = ()
 
 
 def predictions(
@@ -144,7 +142,7 @@ def _records(
         for method in choice.methods or tuple(defenses())
     }
     commands = {
-        method: command_of(request, *choice.folder_options) for method, request in requests.items()
+        method: command_of(request, *context.folder_options) for method, request in requests.items()
     }
     where = f" in {context.store.root / 'models'}"
     are_named = bool(choice.methods)

@@ -43,7 +43,11 @@ def is_on(record: RunRecord, dataset: Dataset) -> bool:
 
 
 def runs_of_row(
-    records: Sequence[RunRecord], dataset: Dataset, row: Row, methods: Sequence[str]
+    context: RunContext,
+    records: Sequence[RunRecord],
+    dataset: Dataset,
+    row: Row,
+    methods: Sequence[str],
 ) -> dict[str, list[RunRecord]]:
     """The runs of a row by defense, one for each (seed, trial); its targets are the data set's.
 
@@ -64,9 +68,10 @@ def runs_of_row(
     runs = {name: cell.select(own) for name, cell in cells.items()}
     missing = [name for name in names if not runs[name]]
     if missing and (methods or len(missing) == len(names)):
+        command = command_of(cells[missing[0]].request(0), *context.folder_options)
         raise ArtefactError(
             f"expected a run of {missing[0]} under {row.attack} on {dataset.name} "
-            f"({row.training}), got none; make it with `{command_of(cells[missing[0]].request(0))}`"
+            f"({row.training}), got none; make it with `{command}`"
         )
     return {name: group for name, group in runs.items() if group}
 
@@ -88,7 +93,7 @@ def models_of_row(
         ArtefactError: no model, or none of a defense that is named; says what makes one.
     """
     try:
-        runs = runs_of_row(records, dataset, row, methods)
+        runs = runs_of_row(context, records, dataset, row, methods)
     except ArtefactError as error:
         raise ArtefactError(f"{error}; add --save-model") from None
     of_trial = {
@@ -97,7 +102,8 @@ def models_of_row(
     }
     requests = {name: make_cell(dataset.name, row, name).request(trial) for name in runs}
     commands = {
-        name: command_of(replace(request, save_model=True)) for name, request in requests.items()
+        name: command_of(replace(request, save_model=True), *context.folder_options)
+        for name, request in requests.items()
     }
     where = f" under {row.attack} on {dataset.name} ({row.training}, trial {trial})"
     return kept_models(context, of_trial, commands, where, are_named=bool(methods))[0]

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from poisonbench.core.errors import AbortedError, UsageError
+from poisonbench.core.folders import folder_options
 from poisonbench.core.memory import keep_freed_memory
 from poisonbench.core.progress import Reporter, mute, silent
 from poisonbench.core.seeds import Seeds
@@ -50,6 +51,11 @@ class RunContext:
     claims: Mapping[str, ClaimLabel] = field(default_factory=dict)
     _datasets: dict[tuple[str, int], Dataset] = field(default_factory=dict)
     _artefacts: dict[tuple[Path, str], Poison] = field(default_factory=dict)
+
+    @property
+    def folder_options(self) -> list[str]:
+        """The options by which a command uses the same folders."""
+        return folder_options(self.store.root, self.data_root)
 
     def dataset(self, name: str) -> Dataset:
         """The data set of that name, read once."""

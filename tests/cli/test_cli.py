@@ -195,11 +195,25 @@ def test_inspect_a_targeted_artefact(tiny, results, tmp_path):
     assert picture.read_bytes() == (path / "preview.png").read_bytes()
 
 
-def test_inspect_draws_no_picture_of_a_record(filled, tmp_path):
+@pytest.mark.parametrize(
+    "words", [("--preview", "a.png"), ("--dataset", "mnist-sample"), ("--seed", "7")]
+)
+def test_inspect_of_a_record_refuses_what_is_of_a_poison(words, filled):
     (path,) = (filled / "runs").iterdir()
-    outcome = cli("inspect", path, "--preview", tmp_path / "a.png")
-    assert outcome.code == 2
-    assert "expected a poison, got the run record" in outcome.err
+    message = refused(2, filled, "inspect", path.stem, *words)
+    assert f"{words[0]}: expected a poison, got the run record {path}; leave it out" in message
+    assert not Path(words[1]).exists()
+
+
+def test_inspect_writes_a_picture_under_no_other_ending(artefact, filled, tmp_path):
+    picture = tmp_path / "picture.txt"
+    message = refused(2, filled, "inspect", artefact, "--preview", picture)
+    assert (
+        f"--preview: expected a name that ends with .png, as the picture is one, got {picture}"
+        in (message)
+    )
+    assert not picture.exists()
+    assert done("inspect", artefact, "--preview", tmp_path / "P.PNG", "--json").json["preview"]
 
 
 def test_inspect_by_path_file_or_id(artefact, filled):

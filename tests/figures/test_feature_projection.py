@@ -181,7 +181,7 @@ def test_the_table_s_runs_with_models_are_taken(results):
     assert [run.id for run in models] == [kept.id]
     (remark,) = remarks
     assert remark.startswith("left out: none has no model under mp on mnist-sample@1000")
-    assert remark.endswith("--trial 1 --save-model`")
+    assert remark.endswith(f"--trial 1 --save-model --results {results} --data-root .`")
     with pytest.raises(ArtefactError, match="trial 1"):
         models_of_row(replace(context, seed=7), records, data, row, (), 1)
     with pytest.raises(ArtefactError, match="a model of none"):

@@ -51,6 +51,28 @@ def test_bad_input_is_one_line_and_writes_nothing(line, code, fragments, tiny, r
     assert not results.exists() or files_in(results) == []
 
 
+@pytest.mark.parametrize("figure", ["2", "3", "4", "features", "sensitivity", "filter-k"])
+def test_the_commands_of_missing_runs_use_the_same_folders(figure, results, tmp_path):
+    named = ("--results", results, "--data-root", tmp_path)
+    words = named if figure in ("2", "3", "4", "features") else named[:2]
+    message = cli("figure", figure, "--preset", "quick", *words).err.splitlines()[-1]
+    assert f"--results {results}" in message.partition("`poisonbench ")[2].partition("`")[0]
+    if words == named:
+        assert f"--data-root {tmp_path}" in message
+
+
+@pytest.mark.parametrize("figure", ["1", "2", "3", "4", "features", "sensitivity", "filter-k"])
+def test_a_submission_is_no_results_folder(figure, tmp_path):
+    path = tmp_path / "a.submission.zip"
+    path.write_text("")
+    outcome = cli("figure", figure, "--preset", "quick", "--results", path)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(
+        f"error: --results: expected a results folder, got the file {path}"
+    )
+    assert outcome.err.count("\n") == 1
+
+
 @pytest.mark.parametrize("figure", ["1", "2", "sensitivity"])
 def test_a_folder_that_cannot_be_written(figure, tiny, results, tmp_path):
     blocked = tmp_path / "file"

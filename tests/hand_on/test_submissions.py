@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from helpers.command_line import cli, done
+from helpers.command_line import cli, done, refused
 from helpers.handed_on import edit_record, flip, poisons, records, rezip, verified
 from helpers.html import Document
 from poisonbench.results.submissions import SUFFIX, records_at
@@ -32,6 +32,20 @@ def test_a_submission_has_the_same_bytes_and_shows_what_the_folder_does(results,
         of_folder = done("report", *words, "--results", results).out
         assert done("report", *words, "--results", first).out == of_folder
     assert verified(tmp_path, first).code == 0
+
+
+def test_a_submission_is_written_to_by_no_command_and_inspect_says_what_reads_it(results, tmp_path):
+    path = submitted(results, tmp_path / "a.submission.zip")
+    missing = done("report", "--missing", "--results", path).out
+    assert missing.startswith("poisonbench defend")
+    assert str(path) not in missing
+    assert f"--results {results}" in done("report", "--missing", "--results", results).out
+    shows = (
+        f"got the submission {path}; `poisonbench report --runs --results {path}` shows its runs"
+    )
+    assert shows in refused(2, results, "inspect", path)
+    run = records(results)["clean"].id
+    assert f"expected a results folder, got the file {path}" in refused(2, path, "inspect", run)
 
 
 def test_a_leaderboard_shows_who_submitted_what(results, tmp_path):
