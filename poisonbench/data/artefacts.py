@@ -25,7 +25,7 @@ from poisonbench.data.budget import budget_fault, levels
 from poisonbench.data.poison import SCHEMA, Poison
 from poisonbench.data.preview import preview_of
 from poisonbench.data.splits import Dataset, digest_tensors
-from poisonbench.specs import CraftSpec, Measured, PoisonCard, seal_of
+from poisonbench.specs import CraftSpec, Measured, PoisonCard, PoisonedDataset, seal_of
 from poisonbench.targeting import SCENARIOS, Goal, Trigger
 
 FILE_NAME = "poison.safetensors"
@@ -124,6 +124,11 @@ def checked_card(raw: Any) -> PoisonCard:
         raise ArtefactError(text) from None
     if card.seal != seal_of(msgspec.to_builtins(card)):
         raise ArtefactError("expected the card that was sealed, got an edited one")
+    if not 0 <= card.num_poisons <= card.dataset.train_size:
+        raise ArtefactError(
+            f"expected no more poisons than the {card.dataset.train_size} training images, got "
+            f"{card.num_poisons}"
+        )
     bounded, epsilon = card.norm in ("linf", "l2", "l0"), card.epsilon
     if bounded != (epsilon is not None):
         raise ArtefactError(f"expected a budget that fits its norm, got {card.norm}, {epsilon}")
@@ -162,32 +167,41 @@ def check_digests(poison: Poison) -> None:
             )
 
 
+def check_made_for(made_for: PoisonedDataset, dataset: Dataset, path: Path | None) -> None:
+    """Check the data set that the card of a poison at a path states; its images may be unread.
+
+    Raises:
+        ArtefactError: made for another split.
+    """
+    if made_for.image_shape != dataset.image_shape:
+        raise ArtefactError(
+            f"{path}: expected images of shape {dataset.image_shape} for {dataset.name}, "
+            f"got {made_for.image_shape}; use it with --dataset {made_for.name}"
+        )
+    if made_for.digest != dataset.digest:
+        raise ArtefactError(
+            f"{path}: expected a poison of {dataset.name} with digest {dataset.digest[:16]}, got "
+            f"one made for another split, {made_for.name} {made_for.digest[:16]}; use it with the "
+            "--dataset and --seed that it was crafted with, or craft one for this split"
+        )
+    size, classes = len(dataset.train), dataset.num_classes
+    if (made_for.train_size, made_for.num_classes) != (size, classes):
+        raise ArtefactError(
+            f"{path}: expected a poison of {classes} classes and {size} training images, which "
+            f"{dataset.name} of that digest has, got one of {made_for.num_classes} classes and "
+            f"{made_for.train_size}; delete it and craft it again"
+        )
+
+
 def check_dataset(poison: Poison, dataset: Dataset) -> Measured:
     """Check a kept poison against its data set's images, and measure it on them.
 
     Raises:
         ArtefactError: made for another split, or over its budget.
     """
-    made_for, goal = poison.card.dataset, poison.goal
+    check_made_for(poison.card.dataset, dataset, poison.path)
+    goal = poison.goal
     try:
-        if made_for.image_shape != dataset.image_shape:
-            raise ArtefactError(
-                f"expected images of shape {dataset.image_shape} for {dataset.name}, "
-                f"got {made_for.image_shape}; use it with --dataset {made_for.name}"
-            )
-        if made_for.digest != dataset.digest:
-            raise ArtefactError(
-                f"expected a poison of {dataset.name} with digest {dataset.digest[:16]}, got one "
-                f"made for another split, {made_for.name} {made_for.digest[:16]}; use it with the "
-                "--dataset and --seed that it was crafted with, or craft one for this split"
-            )
-        size, classes = len(dataset.train), dataset.num_classes
-        if (made_for.train_size, made_for.num_classes) != (size, classes):
-            raise ArtefactError(
-                f"expected a poison of {classes} classes and {size} training images, which "
-                f"{dataset.name} of that digest has, got one of {made_for.num_classes} classes and "
-                f"{made_for.train_size}; delete it and craft it again"
-            )
         if goal is not None and (
             goal.target >= len(dataset.test)
             or int(dataset.test.labels[goal.target]) != goal.target_class

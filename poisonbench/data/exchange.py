@@ -114,28 +114,27 @@ def exchange_files(poison: Poison, dataset: Dataset, form: Exchange) -> Iterator
     yield "croissant.json", (json.dumps(about, indent=1) + "\n").encode()
 
 
-def read_exchange(path: Path, form: Exchange) -> tuple[Poison, Tensor]:
-    """A poison out of a form, the artefact that was exported, and its published labels (P,).
-
-    Args:
-        path: of ``npz`` the file, else the folder.
-        form: the form.
+def read_exchange_card(path: Path, form: Exchange) -> PoisonCard:
+    """The card of a poison in a form; ``path`` is of ``npz`` the file, else the folder.
 
     Raises:
         ArtefactError: missing, damaged, unsafe or edited.
     """
-    try:
-        with _opened(path, form) as source:
-            card = checked_card(json.loads(source.card()))
-            tensors = source.tensors(card)
-    except ArtefactError as error:
-        raise ArtefactError(f"{path}: {error}; export the poison anew") from None
-    # Damaged files raise nearly anything.
-    except Exception as error:
-        raise ArtefactError(
-            f"{path}: expected a poison in form {form}, as `poisonbench export` writes it, got "
-            f"{one_line(error)}; export it anew"
-        ) from None
+    with _opened(path, form) as source:
+        return checked_card(json.loads(source.card()))
+
+
+def read_exchange(path: Path, form: Exchange, card: PoisonCard) -> tuple[Poison, Tensor]:
+    """A poison out of a form, the artefact that was exported, and its published labels (P,).
+
+    Nothing is read that is larger than the card says, which may be much: it is to be held against
+    the data set before.
+
+    Raises:
+        ArtefactError: missing, damaged, unsafe or edited.
+    """
+    with _opened(path, form) as source:
+        tensors = source.tensors(card)
     labels = tensors["labels"]
     is_dirty = isinstance(card.goal, Trigger) and card.goal.labels == "dirty"
     try:
@@ -160,6 +159,22 @@ class _Source(Protocol):
 
 @contextmanager
 def _opened(path: Path, form: Exchange) -> Iterator[_Source]:
+    """What is read of a form; its faults are told with the path."""
+    try:
+        with _reader(path, form) as source:
+            yield source
+    except ArtefactError as error:
+        raise ArtefactError(f"{path}: {error}; export the poison anew") from None
+    # Damaged files raise nearly anything.
+    except Exception as error:
+        raise ArtefactError(
+            f"{path}: expected a poison in form {form}, as `poisonbench export` writes it, got "
+            f"{one_line(error)}; export it anew"
+        ) from None
+
+
+@contextmanager
+def _reader(path: Path, form: Exchange) -> Iterator[_Source]:
     if form == "npz":
         if not path.is_file():
             raise ArtefactError("expected a .npz file, found none")

@@ -8,8 +8,8 @@ import torch
 from msgspec import structs
 
 from poisonbench.core.errors import ArtefactError, UsageError
-from poisonbench.data.artefacts import check_dataset
-from poisonbench.data.exchange import Exchange, published_labels, read_exchange
+from poisonbench.data.artefacts import check_dataset, check_made_for
+from poisonbench.data.exchange import Exchange, published_labels, read_exchange, read_exchange_card
 from poisonbench.data.poison import assemble, make_poison
 from poisonbench.data.poison_sets import (
     UNTARGETED_FORMATS,
@@ -115,8 +115,11 @@ def import_exchange(
         ArtefactError: unreadable, unsafe, edited, over its budget, or of another data set; or there
             is one of its id with other images.
     """
-    poison, labels = read_exchange(path, form)
-    data = context.dataset(dataset or poison.card.dataset.name)
+    card = read_exchange_card(path, form)
+    data = context.dataset(dataset or card.dataset.name)
+    # Before the images: a few bytes may stand for many, of any size that a card states.
+    check_made_for(card.dataset, data, path)
+    poison, labels = read_exchange(path, form, card)
     poison = replace(poison, path=path)
     check_dataset(poison, data)
     own = published_labels(poison, data)

@@ -28,6 +28,7 @@ from helpers.handed_on import (
 )
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.seeds import Seeds
+from poisonbench.data import exchange
 from poisonbench.data.artefacts import read_poison
 from poisonbench.data.exchange import COLUMNS
 from poisonbench.data.sources import load_dataset
@@ -226,6 +227,30 @@ def test_hostile_arrays_are_refused_before_they_are_made(place, tmp_path, name, 
             files[name] = data
 
     rezip(path, change)
+    assert text in refused(65, tmp_path / "other", "import", path, "--format", "npz")
+
+
+def edit_card_of(path, change):
+    """Change the card in an .npz file and seal it anew."""
+    with np.load(path) as arrays:
+        card = json.loads(str(arrays["card"]))
+    change(card)
+    card["seal"] = seal_of(card)
+    rezip(path, lambda files: files.__setitem__("card.npy", array_of(np.array(json.dumps(card)))))
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"image_shape": [1, 10**4, 10**4]}, "expected images of shape (1, 16, 16)"),
+        ({"train_size": 10**9}, "and 144 training images"),
+        ({"train_size": 1}, "expected no more poisons than the 1 training images"),
+    ],
+)
+def test_a_card_asks_for_no_more_than_its_data_set_has(place, tmp_path, monkeypatch, fields, text):
+    path = exported(place, "durp", "npz", tmp_path)
+    edit_card_of(path, lambda card: card["dataset"].update(fields))
+    monkeypatch.setattr(exchange._Arrays, "tensors", pytest.fail)
     assert text in refused(65, tmp_path / "other", "import", path, "--format", "npz")
 
 
