@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from poisonbench.builtin.datasets import DATASETS
 from poisonbench.core.errors import UsageError
-from poisonbench.core.folders import DATA_VARIABLE, RESULTS_VARIABLE
+from poisonbench.core.folders import DATA_VARIABLE, DEFAULT_RESULTS, RESULTS_VARIABLE
 from poisonbench.core.settings import Option
 from poisonbench.registry import forgetting, register
 
@@ -159,6 +159,18 @@ def check_results_folder(results: Path) -> None:
         raise UsageError(
             f"--results: expected a results folder, got the file {results}; `poisonbench report` "
             "and `poisonbench page` read submissions"
+        )
+
+
+def check_results_exist(folder: Path) -> None:
+    """Refuse a results folder that somebody named and that does not exist, where it is only read.
+
+    The one that is taken untold may be lacking: the first run makes it.
+    """
+    if folder != DEFAULT_RESULTS and not folder.exists():
+        raise UsageError(
+            f"--results: expected a folder of results, got {folder}, which does not exist; check "
+            "the path, or make some with `poisonbench defend`"
         )
 
 

@@ -282,6 +282,7 @@ def _targeted_dataset(options: FigureOptions) -> str:
 
 
 def _records(options: FigureOptions) -> list[RunRecord]:
+    common.check_results_exist(options.results)
     return Store(options.results).records(common.say_left_out)
 
 

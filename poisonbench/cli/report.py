@@ -113,6 +113,9 @@ def report(options: _ReportOptions) -> None:
     kind = _check_options(options, number)
     check_names(**wanted)
     reading = catalogue.find_reading(number, options.reading)
+    # Commands may be for a folder that they are to make.
+    if not options.missing:
+        common.check_results_exist(options.results)
     store = Store(options.results)
     cards = _cards(options.poison or (), store)
     records = records_at(options.results, common.say_left_out)
@@ -121,8 +124,9 @@ def report(options: _ReportOptions) -> None:
             f"{failed} failed run(s) are in no table; {store.root}/runs/ID.failed.json says why"
         )
     if not records:
-        remark = f"no run records in {store.root}; --missing prints the commands to make some"
-        common.say(remark, quiet=quiet)
+        where = "" if store.root.exists() else ", which does not exist yet"
+        hint = "" if options.missing else "; --missing prints the commands to make some"
+        common.say(f"no run records in {store.root}{where}{hint}", quiet=quiet)
     chosen = None
     if options.poison:
         records, chosen = on_poisons(records, options.poison, cards)

@@ -132,6 +132,8 @@ def status(
     With --estimate, what those that are left will cost; this reads the data sets too.
     """
     check_estimate(estimate, on)
+    if not results.exists():
+        common.say(f"{results} does not exist yet, so that no job is done; `sweep run` makes it")
     if estimate:
         planned, job_states = read_plan(plan), job_states_of(results)
         print_estimates(planned.jobs, job_states, data_root, on, as_json=as_json)
@@ -151,6 +153,7 @@ def retry(
     """Let failed jobs be run again by the next `sweep run`."""
     if not failed:
         raise UsageError("expected `sweep retry PLAN --failed`, got no --failed; add it")
+    common.check_results_exist(results)
     job_states = job_states_of(results)
     cleared = [job for job in read_plan(plan).jobs if job_states.clear_failure(job)]
     for job in cleared:
@@ -173,6 +176,7 @@ def gc(
 
     Checkpoints of interrupted runs are printed and kept.
     """
+    common.check_results_exist(results)
     garbage = find_garbage(Store(results), older_than * 60)
     kept = unfinished_checkpoints(Store(results))
     if yes:

@@ -290,6 +290,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_nothing_half_made(tiny, results, 
 
 
 def test_an_output_file_that_cannot_be_written(results):
+    results.mkdir()
     outcome = cli("report", "--results", results, "--output", "/dev/null/table", "--quiet")
     assert outcome.code == 73
     assert outcome.err.count("\n") == 1

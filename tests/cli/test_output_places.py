@@ -11,7 +11,7 @@ def test_a_link_is_followed_and_no_pipe_is_replaced(tmp_path):
         "--table",
         "2",
         "--results",
-        tmp_path / "none",
+        tmp_path,
         "--format",
         "csv",
         "--output",

@@ -24,6 +24,7 @@ app.command()(report)
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     monkeypatch.delenv("POISONBENCH_RESULTS", raising=False)
+    (tmp_path / "results").mkdir()
     return Store(tmp_path / "results")
 
 

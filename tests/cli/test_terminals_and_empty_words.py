@@ -10,6 +10,7 @@ from helpers.command_line import cli
 
 
 def test_a_terminal_of_ascii_gets_the_table_all_the_same(tmp_path):
+    (tmp_path / "ü").mkdir()
     words = [sys.executable, "-m", "poisonbench", "report", "--results", tmp_path / "ü"]
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
@@ -29,6 +30,7 @@ def test_a_terminal_of_ascii_gets_the_table_all_the_same(tmp_path):
 )
 def test_an_empty_word_is_no_folder(words, message, tmp_path, monkeypatch, results):
     """Though ``Path("")`` is the working folder, here one with a poison's file."""
+    results.mkdir()
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "poison.safetensors").write_text("")
     monkeypatch.chdir(tmp_path / "here")

@@ -373,6 +373,7 @@ def test_sensitivity_takes_the_runs_of_each_point(tmp_path):
 
 
 def test_sensitivity_of_no_runs_shows_what_was_published(results):
+    results.mkdir()
     outcome = done("figure", "sensitivity", "--dataset", "mnist", "--results", results)
     assert "8 of 8 points have no run" in outcome.err
     assert [Path(line).name for line in outcome.out.splitlines()] == [

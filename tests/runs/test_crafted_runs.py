@@ -64,6 +64,7 @@ def test_quiet_silences_stderr_and_not_stdout(tiny, results):
         assert (crafted.out.count("\n"), crafted.err) == (1, "")
         defended = done("defend", "--method", "none", "--clean", "--epochs", "1", *words)
         assert (defended.out.count("\n"), defended.err) == (1, "")
+    (results / "none").mkdir()
     assert done("report", "--results", results / "none", "--quiet").err == ""
     assert done("report", "--results", results, "--missing", "--quiet").err == ""
 

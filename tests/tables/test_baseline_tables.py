@@ -257,6 +257,7 @@ def test_the_curve_of_k_starts_without_a_filter():
 
 
 def test_no_curve_is_drawn_of_nothing(results):
+    results.mkdir()
     for figure, dataset, row in (
         ("filter-k", "mnist-sample@1000", "--table baseline-1 --missing"),
         ("sensitivity", "mnist-sample", "--table 4 --missing"),

@@ -50,6 +50,7 @@ def fake_runs(results, accuracies, dataset="mnist", rho=0.0):
 
 
 def test_check_exits_with_3_on_a_deviation_alone(results):
+    results.mkdir()
     words = ("report", "--table", "2", "--dataset", "mnist", "--results", results, "--check")
     outcome = cli(*words)
     assert outcome.code == 4
