@@ -60,7 +60,7 @@ class Place:
 
 
 def with_trials(text: str) -> str:
-    """``11.43 [9.2, 13.6] (3)`` as ``11.43 (3)``, and one trial's without its number."""
+    """``11.43 [9.22, 13.64] (3)`` as ``11.43 (3)``, and one trial's without its number."""
     mean, *_, trials = text.split(" ")
     return mean if trials == "(1)" else f"{mean} {trials}"
 

@@ -166,6 +166,7 @@ class Block:
         findings: the claims that the grid shows.
         judged: what each row is about; empty where a row is not one figure or claim.
         strong: numbers of the rows that stand out.
+        summaries: how many of the last rows are of all above them, and so not of the key columns.
     """
 
     title: str
@@ -177,6 +178,7 @@ class Block:
     findings: tuple[Finding, ...] = ()
     judged: tuple[Comparison | Finding, ...] = ()
     strong: frozenset[int] = frozenset()
+    summaries: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Proportion, Summary
 from poisonbench.tables.cells import Cell, device_of, is_run_on, is_timed
 from poisonbench.tables.comparisons import Block, Comparison
-from poisonbench.tables.layout import DASH, show_number
+from poisonbench.tables.layout import DASH, show_measured, show_number
 from poisonbench.tables.matrix_cells import RHOS, TRIALS, against_text, cells_of
 from poisonbench.tables.measured import (
     average_diagnostic,
@@ -47,10 +47,8 @@ def diagnostic(name: str, keys: Mapping[str, Any], runs: Sequence[RunRecord]) ->
 
 def _over_images(figure: Comparison, runs: Sequence[RunRecord]) -> Comparison:
     """The same; of a single run, as of its success, with an interval over its test images."""
-    tests = [run.outcomes.test for run in runs if run.id in figure.records]
-    if len(tests) != 1 or tests[0] is None:
-        return figure
-    return replace(figure, images=tests[0].count)
+    images = [run.labels.sizes.test for run in runs if run.id in figure.records]
+    return replace(figure, images=images[0]) if len(images) == 1 else figure
 
 
 @dataclass(frozen=True)
@@ -146,6 +144,7 @@ def _accuracy_grid(
         keys=1,
         cells=tuple(shown.values()),
         strong=frozenset({len(lines)}),
+        summaries=3,
     )
 
 
@@ -175,6 +174,7 @@ def _targets_grid(
         keys=1,
         cells=tuple(shown.values()),
         strong=frozenset({len(lines)}),
+        summaries=3,
     )
 
 
@@ -211,21 +211,22 @@ def _trigger_grid(
         keys=1,
         cells=tuple(shown),
         strong=frozenset({len(lines)}),
+        summaries=3,
     )
 
 
 def _text(figure: Comparison | None, *, is_share: bool = False) -> str:
-    """``73.54 [61.2, 85.9] (5)``: mean, interval, trials; or targets hit of trials.
+    """``73.54 [61.17, 85.91] (5)``: mean, interval, trials; or targets hit, ``4/5 [37.6, 96.4]``.
 
     A share of one run's images is shown as such a mean.
     """
     if figure is None or not isinstance(figure.measured, Summary | Proportion):
         return DASH
-    ends = figure.ends
-    shown = "" if ends is None else " [{:.1f}, {:.1f}]".format(*(100 * _share(x) for x in ends))
-    is_count = isinstance(figure.measured, Proportion) and not is_share
-    trials = "" if is_count else f" ({len(figure.records)})"
-    return f"{_short(figure, is_share=is_share)}{shown}{trials}"
+    if isinstance(figure.measured, Proportion) and not is_share:
+        return show_measured(figure)
+    ends = ", ".join(show_number(_share(end), "fraction") for end in figure.ends or ())
+    shown = f" [{ends}]" if ends else ""
+    return f"{_short(figure, is_share=is_share)}{shown} ({len(figure.records)})"
 
 
 def _short(figure: Comparison, *, is_share: bool) -> str:

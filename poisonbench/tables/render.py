@@ -266,12 +266,20 @@ def _grid(block: Block) -> RichTable:
 
 
 def _stacked(block: Block) -> list[str]:
+    """A line a figure below a line that names the row; none where there is nothing in a column."""
     width = max(map(len, block.columns[block.keys :]))
     lines = []
-    for row in block.rows:
+    for number, row in enumerate(block.rows, block.summaries - len(block.rows)):
         named = list(zip(block.columns, row, strict=True))
-        lines.append(", ".join(f"{name} {cell}" for name, cell in named[: block.keys]))
-        lines += [f"  {name:<{width}}  {cell}" for name, cell in named[block.keys :]]
+        # A summary is of all rows above it.
+        keys = (cell if number >= 0 else f"{name} {cell}" for name, cell in named[: block.keys])
+        lines.append(", ".join(keys))
+        has_figures = bool(_figures(row, block)) and not block.judged
+        lines += [
+            f"  {name:<{width}}  {cell}"
+            for name, cell in named[block.keys :]
+            if cell != DASH or not has_figures
+        ]
     return lines
 
 

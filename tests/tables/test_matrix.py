@@ -30,9 +30,15 @@ def test_rows_are_attacks_and_columns_the_defenses_that_have_runs(records):
         "lost on clean data, points",
         "seconds, quickest run",
     ]
-    assert rows["clean"] == {"W/o Defense": "98.00 (1)", "HINT": "96.00 (1)"}
+    assert rows["clean"] == {
+        "W/o Defense": "98.00 [97.71, 98.26] (1)",
+        "HINT": "96.00 [95.60, 96.37] (1)",
+    }
     # Student's t: 0.4 and 4.3027 * 0.1 / sqrt(3).
-    assert rows["PGD"] == {"W/o Defense": "20.00 (1)", "HINT": "40.00 [15.2, 64.8] (3)"}
+    assert rows["PGD"] == {
+        "W/o Defense": "20.00 [19.23, 20.80] (1)",
+        "HINT": "40.00 [15.16, 64.84] (3)",
+    }
     assert rows["DAP"]["HINT"] == "-"
     assert len(block.cells) == 6
 
@@ -77,8 +83,12 @@ def test_an_adaptive_row_stands_below_the_plain_one(records):
     block, rows = grid([*adaptive, *records])
     assert [*rows][:4] == ["clean", "PGD", "PGD against JPEG", "DAP"]
     assert block.columns == ("trained on", "W/o Defense", "HINT", "JPEG")
-    assert [*rows["PGD against JPEG"].values()] == ["-", "15.00 (1)", "10.00 (1)"]
-    assert rows["PGD"]["JPEG"] == "45.00 (1)"
+    assert [*rows["PGD against JPEG"].values()] == [
+        "-",
+        "15.00 [14.31, 15.71] (1)",
+        "10.00 [9.43, 10.60] (1)",
+    ]
+    assert rows["PGD"]["JPEG"] == "45.00 [44.03, 45.98] (1)"
     # It may be the worst case; PGD and DAP are two attacks.
     assert [*rows["worst at rho 1"].values()] == [
         "20.00 (PGD)",
@@ -98,7 +108,7 @@ def test_a_form_of_a_defense_has_a_column_of_its_own(records):
     ]
     block, rows = grid([*records, *forms])
     assert block.columns[3:] == ("JPEG", "JPEG 10")
-    assert [rows["PGD"][name] for name in ("JPEG", "JPEG 10")] == ["-", "70.00 (1)"]
+    assert [rows["PGD"][name] for name in ("JPEG", "JPEG 10")] == ["-", "70.00 [69.09, 70.89] (1)"]
     assert rows["lost on clean data, points"]["JPEG 10"] == "18.00"
     assert rows["worst at rho 1"]["JPEG 10"] == "70.00 (PGD, 1 of 2)"
 
@@ -145,17 +155,21 @@ def test_triggers_have_a_grid_of_success_and_accuracy(records):
     assert block.columns == ("trained on", "W/o Defense", "Spectral signatures")
     # Wilson: of 1750 in 1800; two runs on one set of images have Student's interval.
     assert [(row[0], *row[1:]) for row in block.rows] == [
-        ("clean: accuracy", "98.00 (1)", "-"),
+        ("clean: accuracy", "98.00 [97.71, 98.26] (1)", "-"),
         (
             "BadNets, dirty label, rho 0.05: success",
-            "97.22 [96.4, 97.9] (1)",
-            "5.00 [4.1, 6.1] (1)",
+            "97.22 [96.36, 97.89] (1)",
+            "5.00 [4.09, 6.11] (1)",
         ),
-        ("BadNets, dirty label, rho 0.05: accuracy", "97.00 (1)", "94.00 (1)"),
-        ("BadNets, clean label, rho 0.05: success", "66.67 [64.5, 68.8] (1)", "-"),
-        ("BadNets, clean label, rho 0.05: accuracy", "98.00 (1)", "-"),
-        ("Blended, dirty label, rho 0.05: success", "51.00 [38.3, 63.7] (2)", "-"),
-        ("Blended, dirty label, rho 0.05: accuracy", "98.00 [98.0, 98.0] (2)", "-"),
+        (
+            "BadNets, dirty label, rho 0.05: accuracy",
+            "97.00 [96.65, 97.32] (1)",
+            "94.00 [93.52, 94.45] (1)",
+        ),
+        ("BadNets, clean label, rho 0.05: success", "66.67 [64.46, 68.81] (1)", "-"),
+        ("BadNets, clean label, rho 0.05: accuracy", "98.00 [97.71, 98.26] (1)", "-"),
+        ("Blended, dirty label, rho 0.05: success", "51.00 [38.29, 63.71] (2)", "-"),
+        ("Blended, dirty label, rho 0.05: accuracy", "98.00 [98.00, 98.00] (2)", "-"),
         (
             "worst success",
             "97.22 (BadNets, dirty label, rho 0.05)",
@@ -166,13 +180,18 @@ def test_triggers_have_a_grid_of_success_and_accuracy(records):
     ]
     assert block.strong == {7}
     low, high = wilson(1750, 1800)
-    assert (round(100 * low, 1), round(100 * high, 1)) == (96.4, 97.9)
+    assert (round(100 * low, 2), round(100 * high, 2)) == (96.36, 97.89)
+
+
+def test_an_interval_has_the_decimals_of_its_mean():
+    runs = [run(0.9885 + 1e-4 * t, attack="pgd", trial=t) for t in (-1, 0, 1)]
+    assert grid(runs)[1]["PGD"]["W/o Defense"] == "98.85 [98.83, 98.87] (3)"
 
 
 def test_an_interval_ends_where_shares_do():
     runs = [run(value, attack="pgd", trial=t) for t, value in enumerate((0.0, 0.0, 0.9))]
     _, rows = grid(runs)
-    assert rows["PGD"]["W/o Defense"] == "30.00 [0.0, 100.0] (3)"
+    assert rows["PGD"]["W/o Defense"] == "30.00 [0.00, 100.00] (3)"
 
 
 @pytest.mark.parametrize(
@@ -197,7 +216,7 @@ def test_other_metrics_have_cells_of_the_runs_that_know_them(records, metric, ke
     _, rows = grid(
         records, {"batch_statistics": "matrix-batch-norm", "peak": "matrix-peak"}[metric]
     )
-    assert rows["DURP"]["W/o Defense"] == "70.00 (1)"
+    assert rows["DURP"]["W/o Defense"] == "70.00 [69.09, 70.89] (1)"
     assert rows["PGD"]["W/o Defense"] == "-"
     quantities = {cell.keys["quantity"] for cell in catalogue.build(key, records).cells}
     assert quantities == {"test_accuracy", f"{metric}_accuracy"}
@@ -208,14 +227,18 @@ def test_one_runs_accuracy_has_an_interval_over_its_test_images():
     right = [True] * 180 + [False] * 20
     one = with_outcomes(run(0.0, attack="pgd"), right)
     table = catalogue.build("matrix", [one], SAMPLE)
-    assert table.blocks[0].rows[0] == ("PGD", "90.00 [85.1, 93.4] (1)")
+    assert table.blocks[0].rows[0] == ("PGD", "90.00 [85.06, 93.43] (1)")
     (cell,) = table.cells
     measured = cell.to_dict()["measured"]
     assert (measured["low"], measured["high"]) == pytest.approx(wilson(180, 200))
     two = with_outcomes(run(0.0, attack="pgd", trial=1), [*right[:-1], True])
-    assert grid([one, two])[1]["PGD"]["W/o Defense"] == "90.25 [87.1, 93.4] (2)"
+    assert grid([one, two])[1]["PGD"]["W/o Defense"] == "90.25 [87.07, 93.43] (2)"
     known = with_outcomes(run(0.0, attack="dap", metrics={"peak_accuracy": 0.95}), right)
-    assert grid([known], "matrix-peak")[1]["DAP"]["W/o Defense"] == "95.00 [91.0, 97.3] (1)"
+    assert grid([known], "matrix-peak")[1]["DAP"]["W/o Defense"] == "95.00 [91.04, 97.26] (1)"
+    # A record that does not say which images they were has as many.
+    sizes = {"train": 300, "validation": 0, "test": 200}
+    unsaid = run(0.9, attack="pgd", labels={"sizes": sizes})
+    assert grid([unsaid])[1]["PGD"]["W/o Defense"] == "90.00 [85.06, 93.43] (1)"
 
 
 def test_runs_that_recalibrate_have_no_peak(records):
@@ -228,9 +251,9 @@ def test_runs_that_recalibrate_have_no_peak(records):
     }
     records = [*records, run(0.5, **about)]
     for key, shown in (
-        ("matrix", "50.00 (1)"),
+        ("matrix", "50.00 [49.02, 50.98] (1)"),
         ("matrix-peak", "-"),
-        ("matrix-batch-norm", "60.00 (1)"),
+        ("matrix-batch-norm", "60.00 [59.04, 60.96] (1)"),
     ):
         assert grid(records, key)[1]["PGD"]["BN recalibrated"] == shown
 
@@ -263,7 +286,7 @@ def test_success_is_shown_of_the_last_epoch_alone(records):
 def test_a_form_of_an_attack_has_a_row_and_is_planned_where_it_is_named(records):
     runs = [*records, run(0.1, attack="durp", labels={"overrides": {"durp.distribution": "sign"}})]
     _, rows = grid(runs)
-    assert rows["DURP, signs"]["W/o Defense"] == "10.00 (1)"
+    assert rows["DURP, signs"]["W/o Defense"] == "10.00 [9.43, 10.60] (1)"
     # Of the attacks DURP itself has no row here, and a form is not counted.
     assert rows["worst at rho 1"]["W/o Defense"] == "10.00 (DURP, signs)"
     plan = {"methods": ["none"], "trials": 1, "rhos": (1.0,)}
@@ -283,8 +306,8 @@ def test_each_reading_of_the_mix_has_a_row_and_is_planned_by_its_name(records):
         make_record(0.7, digest="u", **of),
     ]
     _, rows = grid([*records, *mixes])
-    assert rows["mix, DURP of signs"]["W/o Defense"] == "90.00 (1)"
-    assert rows["mix, uniform DURP"]["W/o Defense"] == "70.00 (1)"
+    assert rows["mix, DURP of signs"]["W/o Defense"] == "90.00 [89.40, 90.57] (1)"
+    assert rows["mix, uniform DURP"]["W/o Defense"] == "70.00 [69.09, 70.89] (1)"
     plan = {"methods": ["none"], "trials": 1, "rhos": (1.0,)}
     for name, mix in registry.MIXES.items():
         (request,) = catalogue.missing_runs("matrix", (), SAMPLE, attacks=[name], **plan)

@@ -96,7 +96,7 @@ def test_in_a_narrow_terminal_each_figure_has_a_line(measured):
     assert re.search(r"diff, points +-8\.24\n  95 % interval +\[-8\.44, -8\.04\]\n", text)
 
 
-@pytest.mark.parametrize("width", [70, 100, 130])
+@pytest.mark.parametrize("width", [80, 100, 130])
 def test_a_grid_wider_than_the_terminal_is_cut_into_grids_that_fit(width):
     methods = ("none", "hint", "atda", "friends", "epic", "knn", "l2")
     records = [
@@ -129,11 +129,19 @@ def test_rows_without_any_figure_stay_in_each_grid():
 
 
 def test_a_grid_of_which_no_two_columns_fit_has_a_line_a_figure():
-    records = [
-        make_record(0.9, method=method, dataset="mnist-sample") for method in ("none", "hint")
-    ]
+    common = {"dataset": "mnist-sample", "seconds": 9.0}
+    records = [make_record(0.9, method=method, **common) for method in ("none", "hint")]
+    # One defense alone met this attack, so that the other has no line of it.
+    records.append(make_record(0.3, rho=1.0, attacks=["dap"], **common))
     text = on_terminal(catalogue.build("matrix", records, "mnist-sample"), 40)
-    assert re.search(r"trained on clean\n  W/o Defense  90\.00", text)
+    assert re.search(r"trained on clean\n  W/o Defense  90\.00.*\n  HINT         90\.00", text)
+    assert re.search(r"trained on DAP\n  W/o Defense  30\.00.*\nworst at rho 1\n", text)
+    # Rows about all attacks are none that anything was trained on.
+    assert re.findall("^trained on .*", text, re.MULTILINE) == [
+        "trained on clean",
+        "trained on DAP",
+    ]
+    assert "\nlost on clean data, points\n" in text
 
 
 def test_json_and_csv_hold_fractions_and_record_ids(measured):
