@@ -160,18 +160,28 @@ def report(options: _ReportOptions) -> None:
 def _table_of(options: _ReportOptions) -> str:
     """The key of the table; of the matrix that by the metric."""
     key = "2" if options.table is None else options.table
-    own = {"--methods": options.methods, "--attacks": options.attacks}
-    for flag in (flag for flag, text in own.items() if text and not key.startswith("matrix")):
+    is_matrix = key.startswith("matrix")
+    own = {
+        "--methods": options.methods and not is_matrix,
+        "--attacks": options.attacks and not is_matrix,
+        "--metric": options.metric is not None and key != "matrix",
+    }
+    if flag := next(filter(own.get, own), None):
+        others = _others(options)
+        asked = "no --table" if options.table is None else f"--table {key}"
         raise UsageError(
-            f"expected {flag} with --table matrix, got --table {key}, which is a paper's; leave it "
-            "out"
+            f"expected {flag} with --table matrix, got it with "
+            f"{next(filter(others.get, others), asked)}; leave it out or write --table matrix"
         )
     if options.metric is None:
         return key
-    if key != "matrix":
-        raise UsageError(f"expected --metric with --table matrix, got --table {key}; leave it out")
     parse_value(options.metric, Literal[tuple(METRICS)], "--metric")
     return catalogue.matrix_key(options.metric)
+
+
+def _others(options: _ReportOptions) -> dict[str, bool]:
+    """What can be asked for instead of a table, and whether it is."""
+    return {"--filters": options.filters, "--summary": options.summary, "--runs": options.runs}
 
 
 def _check_options(options: _ReportOptions, number: str) -> str:
@@ -183,7 +193,7 @@ def _check_options(options: _ReportOptions, number: str) -> str:
     kind = "json" if options.json else options.format or "rich"
     check_format(kind)
     common.check_output(options.output)
-    others = {"--filters": options.filters, "--summary": options.summary, "--runs": options.runs}
+    others = _others(options)
     missing = {"--missing": options.missing}
     plain = {"--summary": options.summary, **missing}
     if options.format not in (None, "json") and (flag := next(filter(plain.get, plain), None)):

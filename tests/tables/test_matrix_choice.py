@@ -176,8 +176,17 @@ def test_what_a_chosen_part_lacks_is_counted_of_that_part(records):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("report", "--table", "2", "--methods", "none"), "--methods with --table matrix, got"),
-        (("report", "--runs", "--attacks", "pgd"), "--attacks with --table matrix, got --table 2"),
+        (("report", "--table", "2", "--methods", "none"), "--table matrix, got it with --table 2;"),
+        (("report", "--attacks", "pgd"), "--attacks with --table matrix, got it with no --table;"),
+        (
+            ("report", "--runs", "--attacks", "pgd"),
+            "--attacks with --table matrix, got it with --ru",
+        ),
+        (
+            ("report", "--runs", "--metric", "peak"),
+            "--metric with --table matrix, got it with --ru",
+        ),
+        (("report", "--summary", "--methods", "none"), "got it with --summary; leave it out or"),
         (("report", "--table", "matrix", "--methods", "nosuch"), "expected a defense"),
         (("report", "--table", "matrix", "--attacks", "nosuch"), "an attack (or mix)"),
         (("report", "--table", "2", "--metric", "last"), "--metric with --table matrix"),
