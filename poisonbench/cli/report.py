@@ -143,6 +143,11 @@ def report(options: _ReportOptions) -> None:
     else:
         table = catalogue.build(number, records, dataset, chosen, reading, **wanted)
     if options.missing:
+        if not catalogue.cells(number, records, dataset):
+            raise UsageError(
+                f"--missing: expected --dataset with --table {number} where there is no run, got "
+                "none; name one"
+            )
         named = {"reading": reading, **wanted}
         missing = catalogue.missing_runs(number, records, dataset, **named)
         _show_missing(missing, unpaired_runs(number, records, dataset, **named), options, kind)

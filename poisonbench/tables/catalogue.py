@@ -226,6 +226,9 @@ def build(
     compared = [cell for block in blocks for cell in block.cells]
     source = published.source(key) if table.is_published else None
     state = table.notes(every, records)
+    absent = remarks.without_runs(dataset, names, every_run) if dataset and not blocks else ""
+    if table.takes_any and not blocks and not absent:
+        state.append(remarks.nothing_shown(key, dataset, methods, attacks))
     others = [name for name in names if name not in (*table.datasets, *SAMPLES)]
     if source and (extra := others):
         state.append(f"Not in the paper's table: {', '.join(extra)}.")
@@ -242,7 +245,7 @@ def build(
     has_reading = is_of_mix and not poisons
     named = ", ".join(f"{name} ({attacks})" for name, attacks in (poisons or {}).items())
     notes = [
-        remarks.without_runs(dataset, names, every_run) if dataset and not blocks else "",
+        absent,
         f"The runs above rho 0 are on {named}." if named else "",
         f"Published: {source.citation}; {source.plus_minus}." if source else "",
         table.remark,

@@ -1,5 +1,6 @@
 """Sentences under a table on its runs: what they are on, and which are left out. No torch here."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -59,6 +60,22 @@ def without_runs(dataset: str, names: Sequence[str], records: Records) -> str:
     used = sorted({shown_name(table_name(record)) for record in records})
     others = f"; there are runs on {', '.join(used)}" if used else ", nor on other data"
     return f"There is no run on {dataset} here{others}{did_you_mean(dataset, used) or '.'}"
+
+
+def nothing_shown(
+    key: str, dataset: str | None, methods: Sequence[str], attacks: Sequence[str]
+) -> str:
+    """A sentence on a table of any data without a run in its cells: which, and what makes some.
+
+    The methods and attacks are those that are wanted; all where none is named.
+    """
+    which = f" of {', '.join(methods)}" if methods else ""
+    which += f" under {', '.join(attacks)} or without poison" if attacks else ""
+    which += f" on {dataset}" if dataset else ""
+    named = {"--methods": ",".join(methods), "--attacks": ",".join(attacks)}
+    words = [word for flag, text in named.items() if text for word in (flag, text)]
+    command = shlex.join(["--table", key, "--dataset", dataset or "NAME", *words, "--missing"])
+    return f"No run{which} is in a cell here: `report {command}` prints commands of such runs."
 
 
 def earlier_contents(names: Sequence[str], kept: Records, records: Records) -> list[str]:

@@ -1,6 +1,7 @@
 """What of the matrix is planned, and which part of it a report shows."""
 
 import json
+import re
 
 import pytest
 
@@ -8,6 +9,7 @@ from helpers.command_line import done, refused
 from helpers.matrix_runs import SAMPLE, adaptive_run, run, runs_of_each_kind
 from poisonbench import registry
 from poisonbench.core.errors import UsageError
+from poisonbench.results.store import Store
 from poisonbench.tables import catalogue
 
 
@@ -171,6 +173,26 @@ def test_what_a_chosen_part_lacks_is_counted_of_that_part(records):
     )
     assert state == "3 cell(s) lack runs (--missing)."
     assert catalogue.check("matrix", records, SAMPLE, **chosen).missing == len(requests)
+
+
+def test_a_matrix_without_any_run_says_what_it_was_of_and_what_makes_some(results):
+    results.mkdir()
+    line = ("report", "--table", "matrix")
+    empty = " ".join(done(*line, "--results", results).out.split())
+    assert "No run is in a cell here: `report --table matrix --dataset NAME --missing`" in empty
+    # Without data there are no cells whose commands could be printed.
+    message = refused(2, results, *line, "--missing", "--methods", "none", "--quiet")
+    assert "--missing: expected --dataset with --table matrix" in message
+    Store(results).write_record(run(0.9, "hint", "pgd", variant="custom"))
+    more = ("--methods", "hint,jpeg:10", "--attacks", "pgd", "--dataset", SAMPLE)
+    text = " ".join(done(*line, *more, "--results", results).out.split())
+    assert f"No run of hint, jpeg:10 under pgd or without poison on {SAMPLE} is in a cell" in text
+    (command,) = re.findall("`report (.*?)`", text)
+    assert done("report", *command.split(), "--results", results).out
+    # Data without a run is named as such already.
+    absent = done(*line, "--dataset", "mnist", "--results", results).out
+    assert "There is no run on mnist here" in absent
+    assert "in a cell here" not in absent
 
 
 @pytest.mark.parametrize(
