@@ -113,12 +113,13 @@ def _blocks(metric: Metric, dataset: str, cells: Sequence[Cell], records: Record
 
 
 def _rows(shown: Mapping[Cell, Comparison], order: Sequence[str]) -> list[_Row]:
-    """The rows that have runs, in order of their labels."""
+    """The rows that have runs, in order of their labels, with the figures that are known."""
     rows: dict[str, _Row] = {}
     for cell, figure in shown.items():
         label = _label(cell)
         row = rows.setdefault(label, _Row(label, cell.rho, bool(cell.poison_variant), {}))
-        rows[label] = replace(row, cells={**row.cells, _column(cell): figure})
+        own = {} if figure.measured is None else {_column(cell): figure}
+        rows[label] = replace(row, cells={**row.cells, **own})
     return [rows[label] for label in order if label in rows]
 
 

@@ -218,6 +218,9 @@ def test_other_metrics_have_cells_of_the_runs_that_know_them(records, metric, ke
     )
     assert rows["DURP"]["W/o Defense"] == "70.00 [69.09, 70.89] (1)"
     assert rows["PGD"]["W/o Defense"] == "-"
+    # What is not known is neither the worst case nor lost.
+    assert rows["worst at rho 1"]["W/o Defense"] == "70.00 (DURP, 1 of 3)"
+    assert rows["lost on clean data, points"]["HINT"] == "-"
     quantities = {cell.keys["quantity"] for cell in catalogue.build(key, records).cells}
     assert quantities == {"test_accuracy", f"{metric}_accuracy"}
 
