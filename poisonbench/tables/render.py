@@ -12,6 +12,7 @@ import csv
 import html
 import io
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from textwrap import wrap
@@ -110,7 +111,7 @@ def render_plain(table: Table) -> str:
 
 def render_markdown(table: Table) -> str:
     """GitHub's tables."""
-    parts = [f"## {table.title}"]
+    parts = [f"## {_plain(table.title)}"]
     for block in table.filled_blocks:
         strong = {number + 2 for number in block.strong}
         rule = ["---" if i < block.keys else "---:" for i in range(len(block.columns))]
@@ -118,14 +119,15 @@ def render_markdown(table: Table) -> str:
             "| " + " | ".join(_bold(_plain(cell), number in strong) for cell in line) + " |"
             for number, line in enumerate((block.columns, rule, *block.rows))
         ]
-        parts += [f"### {block.title}", "\n".join(lines)]
-    parts.append("\n".join("- " + note.replace("*", r"\*") for note in table.notes))
+        parts += [f"### {_plain(block.title)}", "\n".join(lines)]
+    parts.append("\n".join(f"- {_plain(note)}" for note in table.notes))
     return "\n\n".join(parts) + "\n"
 
 
-def _plain(cell: str) -> str:
-    """A cell whose text Markdown takes for nothing else."""
-    return cell.replace("|", r"\|").replace("*", r"\*")
+def _plain(text: str) -> str:
+    """Text that Markdown takes for nothing else, in a line and in a cell."""
+    # A bracket is text unless a link's address follows: intervals stay as they are.
+    return re.sub(r"[\\`*_~|<&]|\](?=\()", r"\\\g<0>", text)
 
 
 def _bold(cell: str, is_strong: bool) -> str:
@@ -309,6 +311,7 @@ _TEX = {
     "}": r"\}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "|": "$|$",
     "<": "$<$",
     ">": "$>$",
     "±": r"$\pm$",
@@ -333,7 +336,9 @@ def _tex_head(name: str) -> str:
 
 
 def _tex_row(cells: Iterable[str]) -> str:
-    return " & ".join(cells) + r" \\"
+    row = " & ".join(cells)
+    # The line break before would take these for its own.
+    return ("{}" if row.startswith(("[", "*")) else "") + row + r" \\"
 
 
 def _html_row(row: Sequence[str], keys: int, *, is_strong: bool = False) -> str:

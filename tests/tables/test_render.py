@@ -358,6 +358,10 @@ def test_latex_escapes_and_uses_booktabs(awkward, measured):
     )
     assert r"\{a\}\textbackslash{}b & 1$\pm$2 \\" in text
     assert r"\$\#\textasciitilde{}\textasciicircum{} & [red]3 \\" in text
+    assert r"name & x$|$y \\" in text
+    block = replace(awkward.blocks[0], rows=(("[6pt] a", "1"),))
+    # Not the height of the line break above.
+    assert "\n{}[6pt] a & 1 " in render(replace(awkward, blocks=(block,)), "latex")
     text = render(measured, "latex")
     assert text.count(r"\toprule") == text.count(r"\end{tabular}") == 3
     assert "±" not in text
@@ -378,8 +382,29 @@ def test_latex_compiles_without_overfull_lines(awkward, measured, tmp_path):
 
 
 def test_markdown_and_rich_take_text_as_it_is(awkward):
-    assert r"| name | x\|y |" in render(awkward, "markdown")
+    text = render(awkward, "markdown")
+    assert r"### 50% of a\_b \& \<c>" in text
+    assert r"| name | x\|y |" in text
+    assert r"| {a}\\b | 1±2 |" in text
+    assert r"| $#\~^ | [red]3 |" in text
     assert "[red]3" in render(awkward, "rich")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("90.00 [85.06, 93.43] (1)", "90.00 [85.06, 93.43] (1)"),
+        ("*a* __b__ `c`", r"\*a\* \_\_b\_\_ \`c\`"),
+        ("[a](b) <i> &lt;", r"[a\](b) \<i> \&lt;"),
+    ],
+)
+def test_markdown_escapes_titles_cells_and_notes_alike(text, shown):
+    block = Block(title=text, columns=(text, "b"), rows=((text, "1"),), keys=1)
+    lines = render(Table(key="9", title=text, blocks=(block,), notes=(text,)), "markdown")
+    assert lines.splitlines() == [
+        *(f"## {shown}", "", f"### {shown}", "", f"| {shown} | b |", "| --- | ---: |"),
+        *(f"| {shown} | 1 |", "", f"- {shown}"),
+    ]
 
 
 def test_html_is_one_page_that_needs_nothing_else(awkward, measured):
@@ -388,4 +413,7 @@ def test_html_is_one_page_that_needs_nothing_else(awkward, measured):
     assert "href" not in text
     assert "color-scheme: light dark" in text
     assert '<td class="differs">differs</td>' in text
-    assert "50% of a_b &amp; &lt;c&gt;" in render(awkward, "html")
+    text = render(replace(awkward, title="<T>", notes=("<i>",)), "html")
+    assert "50% of a_b &amp; &lt;c&gt;" in text
+    assert not re.search("<T>|<i>", text)
+    assert text.count("&lt;T&gt;") == 2
