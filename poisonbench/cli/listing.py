@@ -8,6 +8,7 @@ import typer
 from poisonbench import registry
 from poisonbench.cli.common import Command, JsonOption, PluginOption, command_app, show
 from poisonbench.entries import DatasetEntry, Entry, MethodEntry
+from poisonbench.requests import read_mix
 
 app = command_app("List attacks, defenses, data sets, models, tables.")
 
@@ -26,6 +27,8 @@ def attacks(
         for name, mix in registry.MIXES.items()
     }
     mixes["NAME+NAME"] = "equal shares of these untargeted ones"
+    if name is not None and "+" in name and name not in mixes:
+        mixes[name] = f"equal shares of {', '.join(read_mix(name).attacks)}"
     _methods("an attack", registry.attacks(), name, json, mixes)
 
 
@@ -72,7 +75,10 @@ def _methods(
     from poisonbench.core.settings import options_of
 
     if name in more:
-        of_attacks = "an option takes its attack's name, as --dc.rounds 50"
+        of_attacks = (
+            "an option takes its attack's name, as --dc.rounds 50, and is listed with it: "
+            "`poisonbench list attacks dc`"
+        )
         show({name: more[name]}, [f"{name}: {more[name]}; {of_attacks}"], json)
         return
     entry = registry.find(kind, table, name, more)

@@ -50,11 +50,19 @@ def test_attacks_that_do_no_harm_on_grey_images_say_so():
 def test_a_mix_is_shown_like_an_attack():
     assert done("list", "attacks", "mix-no-durp").out == (
         "mix-no-durp: equal shares of pgd, dap, dc, no DURP; an option takes its attack's name, "
-        "as --dc.rounds 50\n"
+        "as --dc.rounds 50, and is listed with it: `poisonbench list attacks dc`\n"
     )
     assert done("list", "attacks", "mix-no-durp", "--json").json == {
         "mix-no-durp": "equal shares of pgd, dap, dc, no DURP"
     }
+    # One of a user's own is what craft takes for one.
+    own = done("list", "attacks", "tap+pgd", "--json").json
+    assert own == {"tap+pgd": "equal shares of tap, pgd"}
+    assert done("list", "attacks", "tap+pgd").out.startswith("tap+pgd: equal shares of tap, pgd; ")
+    for name, fault in (("pgd+gm", "got gm; a targeted"), ("pgd+pdg", "got 'pdg'; did you mean")):
+        outcome = cli("list", "attacks", name)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert fault in outcome.err
 
 
 def test_json_is_one_object_everywhere(tiny, filled, artefact, results):
