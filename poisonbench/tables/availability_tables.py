@@ -119,4 +119,5 @@ def table_of(key: str, title: str, columns: Sequence[Column], remark: str) -> Pa
         notes=partial(_notes, columns),
         datasets=(DATASET,),
         is_of_mix=False,
+        pairs_with_plain=False,
     )

@@ -68,6 +68,7 @@ class PaperTable:
         is_published: whether there are published figures of it.
         takes_any: whether it has cells of any data set, a user's own too.
         has_triggers: whether it also sees runs on poisons with a trigger.
+        pairs_with_plain: whether it compares runs with plain training's of the same trial.
     """
 
     title: str
@@ -82,6 +83,7 @@ class PaperTable:
     is_published: bool = True
     takes_any: bool = False
     has_triggers: bool = False
+    pairs_with_plain: bool = True
 
     def own(self, records: Records) -> Records:
         """The runs of its kind of attack; those on a trigger are no paper's."""

@@ -52,4 +52,5 @@ TABLE = PaperTable(
     cells=_cells,
     blocks=_blocks,
     remark="Measured: what the runs that count for Table II recorded (docs/tables.md).",
+    pairs_with_plain=False,
 )

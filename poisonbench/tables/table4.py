@@ -84,5 +84,6 @@ TABLE = PaperTable(
     cells=_cells,
     blocks=_blocks,
     remark="Measured: test accuracy in %, mean±sample standard deviation (runs): docs/tables.md.",
+    pairs_with_plain=False,
     claims=_claims,
 )

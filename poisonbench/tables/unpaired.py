@@ -7,6 +7,7 @@ compare. No torch here.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from poisonbench import registry
 from poisonbench.registry import DEFAULT_READING
 from poisonbench.requests import RunRequest
 from poisonbench.tables import catalogue, readings
@@ -49,20 +50,30 @@ def unpaired_runs(
 ) -> list[Unpaired]:
     """The planned trials of a table's cells that no run of plain training pairs with.
 
+    None of a table that compares with no such run, and of a defense whose training starts from a
+    network of its own, which has no pair at all.
+
     Parameters and errors: as of :func:`poisonbench.tables.catalogue.missing_runs`.
     """
+    if not catalogue.find_table(key).pairs_with_plain:
+        return []
     records = IndexedRuns(readings.runs_of(records, reading))
     every = catalogue.cells(key, records, dataset, bare_methods(methods))
     chosen = select(every, methods, attacks, f"table {key}")
     found = []
     for cell in filter(chosen.is_planned, every):
-        runs = _other_poison(cell, records) if cell.rho and cell.method != _PLAIN else []
+        runs = _other_poison(cell, records) if cell.rho and _has_pairs(cell.method) else []
         asked = [
             (readings.asked_in(plain, reading), readings.asked_in(run, reading))
             for plain, run in runs
         ]
         found += [Unpaired(cell, tuple(asked))] if asked else []
     return found
+
+
+def _has_pairs(method: str) -> bool:
+    """Whether its runs can share what ``paired`` asks for with plain training's."""
+    return method != _PLAIN and not registry.defenses()[method].pretrains
 
 
 def _other_poison(cell: Cell, records: Records) -> list[tuple[RunRequest, RunRequest]]:

@@ -5,10 +5,11 @@ import json
 import pytest
 
 from helpers.command_line import cli
-from helpers.synthetic_runs import make_record
+from helpers.synthetic_runs import changed, make_record, targeted_run
 from poisonbench.requests import command_of
 from poisonbench.results.store import Store
-from poisonbench.tables.catalogue import missing_runs
+from poisonbench.tables.catalogue import cells, missing_runs
+from poisonbench.tables.cells import TARGETED_SAMPLE
 from poisonbench.tables.unpaired import unpaired_runs
 
 SAMPLE = "mnist-sample"
@@ -66,6 +67,36 @@ def test_other_seeds_and_named_methods():
     (found,) = unpaired_runs("2", records, SAMPLE)
     assert [run.seed for pair in found.runs for run in pair] == [7, 7]
     assert unpaired_runs("2", records, SAMPLE, methods=["friends"]) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "number"),
+    [("1", 0), ("2", 1), ("4", 0), ("5", 1), ("apbench", 0), ("matrix", 1)],
+)
+def test_only_tables_that_compare_with_plain_training_name_them(key, number):
+    colour = {"dataset": "cifar10@10000", "rho": 1.0, "attacks": ["em"]}
+    about = colour if key == "apbench" else {"seconds": 9.0}
+    other = "cutmix" if key == "apbench" else "hint"
+    records = [*runs("none", ["a"], **about), *runs(other, ["b"], **about)]
+    dataset = records[0].labels.dataset
+    assert any(cell.select(records) for cell in cells(key, records, dataset))
+    assert len(unpaired_runs(key, records, dataset)) == number
+
+
+def test_a_defense_with_a_pretraining_of_its_own_has_no_pair():
+    def found(method):
+        plain, other = (
+            targeted_run(
+                True, attack="bp", scenario="transfer", rho=0.025, dataset=TARGETED_SAMPLE,
+                method=name, labels={"is_paper_dataset": False},
+            )
+            for name in ("none", method)
+        )  # fmt: skip
+        other = changed(other, spec={"poison": {"digest": "another"}})
+        return unpaired_runs("3", [plain, other], TARGETED_SAMPLE)
+
+    assert len(found("knn")) == 1
+    assert found("robust-features") == []
 
 
 def test_missing_says_them_beside_its_lines(results):
