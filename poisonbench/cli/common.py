@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -167,7 +168,7 @@ def check_results_exist(folder: Path) -> None:
 
     The one that is taken untold may be lacking: the first run makes it.
     """
-    if folder != DEFAULT_RESULTS and not folder.exists():
+    if folder != DEFAULT_RESULTS and not os.path.exists(folder):
         raise UsageError(
             f"--results: expected a folder of results, got {folder}, which does not exist; check "
             "the path, or make some with `poisonbench defend`"

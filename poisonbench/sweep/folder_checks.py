@@ -1,10 +1,12 @@
 """Whether a results folder gives what safety rests on: tried out, with many processes at once."""
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,11 +52,23 @@ class Check:
 
 
 def check_folder(root: Path) -> list[Check]:
-    """Try out a results folder; what is written there is deleted again.
+    """Try out a results folder; what is written there, and the folder if made, is deleted again.
 
-    Raises:
-        StoreError: it cannot be written at all.
+    One that cannot be written at all has a single check that says so.
     """
+    made = [folder for folder in (root, *root.parents) if not os.path.lexists(folder)]
+    try:
+        return _try_out(root)
+    except StoreError as error:
+        return [Check("results folder", False, str(error))]
+    finally:
+        for folder in made:
+            # Somebody else may have begun to write there.
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _try_out(root: Path) -> list[Check]:
     with store_errors(root):
         root.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(

@@ -18,6 +18,15 @@ def test_a_healthy_place(tmp_path):
     assert "each whole" in rows["atomic rename"]["detail"]
     assert "data fetch mnist" in rows["mnist"]["detail"]
     assert rows["torch"]["ok"]
+    # The folder was not there, and is not made.
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_is_there_stays_as_it_is(tmp_path):
+    (tmp_path / "r").mkdir()
+    done("doctor", "--results", tmp_path / "r", "--data-root", tmp_path)
+    assert os.listdir(tmp_path / "r") == []
+    done("doctor", "--results", tmp_path / "r" / "deep" / "er", "--data-root", tmp_path)
     assert os.listdir(tmp_path / "r") == []
 
 
@@ -32,8 +41,12 @@ def test_damaged_data_is_a_fault(tmp_path):
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("x")
     outcome = cli("doctor", "--results", tmp_path / "file" / "r", "--data-root", tmp_path)
-    assert outcome.code == 73
-    assert "cannot write" in outcome.err
+    assert outcome.code == 1
+    assert outcome.err == ""
+    (bad,) = [text for text in outcome.out.splitlines() if text.startswith("BAD")]
+    assert f"results folder      cannot write to {tmp_path / 'file' / 'r'}: " in bad
+    assert outcome.out.splitlines()[-1].startswith("ok  SLURM")
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_a_file_system_without_exclusive_create_or_atomic_rename_is_seen(tmp_path, monkeypatch):
