@@ -3,6 +3,8 @@
 import pytest
 
 from helpers.command_line import PLAN, cli, done, refused
+from helpers.synthetic_runs import make_record
+from poisonbench.results.store import Store
 from poisonbench.sweep.plan import write_plan
 
 READING = [
@@ -51,3 +53,17 @@ def test_commands_and_plans_are_for_a_folder_that_is_not_there_yet(results, tmp_
     results.mkdir()
     assert done("sweep", "status", path, "--results", results).err == ""
     assert not list(results.iterdir())
+
+
+def test_commands_for_what_a_folder_of_submissions_lacks_fill_that_folder(results, tmp_path):
+    for trial in range(3):
+        Store(results).write_record(make_record(trial=trial))
+    board = tmp_path / "board"
+    board.mkdir()
+    done("submit", results, "--output", board / "ada.submission.zip")
+    line = ("report", "--missing", "--dataset", "mnist", "--results", board)
+    commands = done(*line).out.splitlines()
+    assert len(commands) == 147
+    assert all(command.endswith(f" --results {board}") for command in commands)
+    Store(board).write_record(make_record(trial=3))
+    assert done(*line).out.splitlines() == commands[1:]
