@@ -22,6 +22,7 @@ from poisonbench.core.errors import (
 from poisonbench.core.settings import parse_value
 from poisonbench.page.repeat import request_of
 from poisonbench.requests import CraftRequest, RunRequest
+from poisonbench.results.merging import MergedRecords
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.results.store import Store
 from poisonbench.results.submissions import records_at
@@ -98,11 +99,16 @@ def verify(options: _VerifyOptions) -> None:
     folders = [Path(text) for text in options.targets or () if Path(text).is_dir()]
     kept = [Store(folder) for folder in dict.fromkeys([options.results, *folders])]
     _check_scratch(options.scratch, kept)
-    found = [] if options.targets else records_at(options.results, note)
+    merged = MergedRecords()
+    found = {} if options.targets else {str(options.results): records_at(options.results, note)}
     for text in options.targets or ():
-        found += _records_of(text, options.results, note)
-    records = {one.id: one for one in found}
-    chosen = drawn([records[key] for key in sorted(records)], options.sample, options.seed)
+        found[text] = _records_of(text, options.results, note)
+    for text, records in found.items():
+        for one in records:
+            merged.add(one, Path(text, f"{one.id}.json") if Path(text).is_dir() else Path(text))
+    for contradiction in merged.contradictions:
+        note(ArtefactError(str(contradiction)))
+    chosen = drawn(merged.in_order(), options.sample, options.seed)
     if not chosen and not refused:
         raise UsageError(
             f"expected run records, got none in {', '.join(options.targets or [])}"

@@ -102,7 +102,9 @@ def models_of_row(
     }
     requests = {name: make_cell(dataset.name, row, name).request(trial) for name in runs}
     commands = {
-        name: command_of(replace(request, save_model=True), *context.folder_options)
+        name: command_of(
+            replace(request, save_model=True, seed=context.seed), *context.folder_options
+        )
         for name, request in requests.items()
     }
     where = f" under {row.attack} on {dataset.name} ({row.training}, trial {trial})"

@@ -53,6 +53,18 @@ def test_a_figure_that_was_made_up_is_found_and_its_surroundings_named(results, 
     assert "0 same, 1 differ, 0 not repeated, 0 refused" in text
 
 
+def test_two_records_of_one_run_with_other_figures_are_named(results, tmp_path):
+    other, run = tmp_path / "other", records(results)["clean"]
+    shutil.copytree(results, other)
+    edit_record(other / "runs" / run.path.name, flip)
+    outcome = verified(tmp_path, results, other)
+    assert outcome.code == 65
+    assert [one["state"] for one in outcome.json["runs"]] == ["same", "same"]
+    (sentence,) = outcome.json["refused"]
+    assert sentence.startswith(f"{other}/{run.path.name} has other figures of the same run than ")
+    assert verified(tmp_path, results, results).code == 0
+
+
 def test_weights_that_were_kept_are_compared(results, tmp_path):
     run = records(results)["badnets"]
     path = results / "models" / f"{run.id}.safetensors"
