@@ -5,8 +5,10 @@ entry names the module that holds the algorithm, which is imported when it is us
 """
 
 import importlib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import KW_ONLY, dataclass, field, fields
 from types import ModuleType
 from typing import Any, ClassVar
@@ -123,7 +125,8 @@ class Entry(ABC):
     def fault(self) -> str:
         """Why a plug-in's module cannot be used; empty where it can."""
         try:
-            module = importlib.import_module(self.module)
+            with redirect_stdout(sys.stderr):
+                module = importlib.import_module(self.module)
         except Exception as error:
             if self.plug_in is None:
                 raise

@@ -36,7 +36,8 @@ def installed(kind: type[EntryT]) -> tuple[tuple[str, Source, EntryT | str], ...
 
 def _entry_of(point: EntryPoint, kind: type[EntryT], source: Source) -> EntryT | str:
     try:
-        value = point.load()
+        with redirect_stdout(sys.stderr):
+            value = point.load()
     except Exception as error:
         return broken(source, reason_of(error))
     entry = getattr(value, "ENTRY", None) if isinstance(value, ModuleType) else value

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from poisonbench.builtin.datasets import DATASETS
+from poisonbench.cli.answers import answer, others_aside
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import DATA_VARIABLE, DEFAULT_RESULTS, RESULTS_VARIABLE
 from poisonbench.core.settings import Option
@@ -124,6 +125,11 @@ class Command(TyperCommand):
         self.tokens(ctx, args)
         return super().parse_args(ctx, args)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, whose answer alone goes to stdout."""
+        with others_aside():
+            return super().invoke(ctx)
+
     def tokens(self, ctx: Any, args: list[str]) -> tuple[dict[str, Any], list[str]]:
         """The texts of a line by option, and the words that are of none; plug-ins are registered.
 
@@ -183,7 +189,7 @@ def say(text: str, *, quiet: bool = False) -> None:
 
 def print_json(value: Any) -> None:
     """The result as one JSON object on stdout."""
-    print(json.dumps(value, sort_keys=True, allow_nan=False))
+    answer(json.dumps(value, sort_keys=True, allow_nan=False))
 
 
 def show(value: Any, lines: Iterable[str], as_json: bool) -> None:
@@ -192,7 +198,7 @@ def show(value: Any, lines: Iterable[str], as_json: bool) -> None:
         print_json(value)
     else:
         for line in lines:
-            print(line)
+            answer(line)
 
 
 def print_items(name: str, items: Sequence[dict[str, Any]], is_single: bool) -> None:

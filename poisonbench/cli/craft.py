@@ -8,6 +8,7 @@ import typer
 from msgspec import to_builtins
 
 from poisonbench.cli import common
+from poisonbench.cli.answers import answer
 from poisonbench.cli.long_work import remark_on_long_work
 from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings, named_mix
 from poisonbench.cli.planned_job import check_job
@@ -106,7 +107,7 @@ def show_crafted(crafted: "Crafted", quiet: bool) -> None:
         f"{card.num_poisons:,} poisons, {card.change_text}",
         quiet=quiet,
     )
-    print(crafted.poison.path)
+    answer(str(crafted.poison.path))
 
 
 def summary(crafted: "Crafted") -> dict[str, Any]:

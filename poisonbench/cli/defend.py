@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from poisonbench.cli import common
+from poisonbench.cli.answers import answer
 from poisonbench.cli.long_work import remark_on_long_work
 from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings, named_mix
 from poisonbench.cli.planned_job import check_job, job_id
@@ -141,7 +142,7 @@ def _print_line(item: "Defended", quiet: bool) -> None:
             if (name := Path(path).name) in source and digest not in source:
                 common.say(f"warning: done with another {name}; raise its VERSION", quiet=quiet)
     accuracy = 100 * record.metrics.test_accuracy
-    print(
+    answer(
         f"{record.spec.method} on {shown_name(record.labels.dataset)}, "
         f"{describe_poison(record.spec.poison)}, trial {record.spec.trial}: "
         f"test accuracy {accuracy:.2f} %, {_verdict(record)}"

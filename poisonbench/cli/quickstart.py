@@ -1,7 +1,6 @@
 """``poisonbench quickstart``: the first look, from nothing to a page."""
 
 import shlex
-import sys
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ from typing import Annotated
 import typer
 
 from poisonbench.cli import common
+from poisonbench.cli.answers import answer, stdout
 from poisonbench.core.files import write_text
 
 app = common.command_app()
@@ -30,7 +30,7 @@ def quickstart(
 
     text = resources.files("poisonbench").joinpath("quickstart.txt").read_text(encoding="utf-8")
     if lines:
-        print(text, end="")
+        answer(text, end="")
         return
     listed, plan = results / "quickstart.txt", results / "plan.json"
     write_text(listed, text)
@@ -46,6 +46,6 @@ def quickstart(
         ["page", *folder, "--output", str(results / "page.html")],
     ):
         common.say(f"$ poisonbench {shlex.join(words)}")
-        sys.stdout.flush()
+        stdout().flush()
         if code := main(words):
             raise typer.Exit(code)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from json import dumps
@@ -13,6 +12,7 @@ import typer
 
 from poisonbench.builtin.datasets import DATASETS
 from poisonbench.cli import common
+from poisonbench.cli.answers import stdout
 from poisonbench.core.errors import UsageError
 from poisonbench.core.files import write_text
 from poisonbench.core.folders import DEFAULT_RESULTS, folder_options
@@ -151,7 +151,7 @@ def report(options: _ReportOptions) -> None:
         named = {"reading": reading, **wanted}
         missing = catalogue.missing_runs(number, records, dataset, **named)
         _show_missing(missing, unpaired_runs(number, records, dataset, **named), options, kind)
-    elif kind == "rich" and options.output is None and sys.stdout.isatty():
+    elif kind == "rich" and options.output is None and stdout().isatty():
         from rich.console import Console
 
         print_rich(table, Console())
@@ -274,7 +274,7 @@ def _show_missing(
 
 def _emit(text: str, output: Path | None) -> None:
     if output is None:
-        sys.stdout.write(text)
+        stdout().write(text)
     else:
         write_text(output, text)
 

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from poisonbench.cli import common, sweep_plan
+from poisonbench.cli.answers import answer, stdout
 from poisonbench.cli.sweep_estimates import check_estimate, print_estimates
 from poisonbench.cli.sweep_options import (
     EstimateOption,
@@ -157,7 +158,7 @@ def retry(
     job_states = job_states_of(results)
     cleared = [job for job in read_plan(plan).jobs if job_states.clear_failure(job)]
     for job in cleared:
-        print(job.title)
+        answer(job.title)
     words = ("poisonbench", "sweep", "run", str(plan), *folder_options(results))
     command = shlex.join(words)
     common.say(f"{len(cleared)} job(s) to run again with `{command}`", quiet=quiet)
@@ -190,7 +191,7 @@ def gc(
         common.print_json(rows | {"deleted": yes})
         return
     for item in (*garbage, *kept):
-        print(f"{item.path}  {item.size:,} bytes  {item.why}")
+        answer(f"{item.path}  {item.size:,} bytes  {item.why}")
     verb = "deleted" if yes else "to delete with --yes"
     common.say(f"{len(garbage)} item(s), {sum(item.size for item in garbage):,} bytes {verb}")
 
@@ -222,7 +223,7 @@ def script(plan: PlanArgument, options: _ArrayOptions) -> None:
     planned = read_plan(plan)
     array = _array_job(plan, planned, read_kind(options.only), options)
     slurm.prepare(Store(options.results), planned.digest)
-    sys.stdout.write(slurm.script(array, planned.digest))
+    stdout().write(slurm.script(array, planned.digest))
 
 
 @app.command(cls=common.Command)

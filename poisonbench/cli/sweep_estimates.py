@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from poisonbench.cli import common
+from poisonbench.cli.answers import answer
 from poisonbench.cli.sweep_status import job_groups
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import did_you_mean
@@ -60,20 +61,20 @@ def print_estimates(
         facts = {"on": device, "basis": _basis(device), **_sums(list(estimates.values()))}
         common.print_json(facts | {"jobs": rows})
         return
-    print(f"{'':<28}{'jobs':>6}{'PFLOP':>12}{'peak GiB':>12}{'hours':>10}")
+    answer(f"{'':<28}{'jobs':>6}{'PFLOP':>12}{'peak GiB':>12}{'hours':>10}")
     for name, group in [*job_groups(left).items(), ("all", left)]:
         sums = _sums([estimates[job.id] for job in group])
         hours = "" if sums["hours"] is None else f"{sums['hours']:.3g}"
-        print(
+        answer(
             f"{name:<28}{len(group):>6}{sums['flops'] / 1e15:>12.4g}"
             f"{sums['memory_bytes'] / 2**30:>12.1f}{hours:>10}"
         )
-    print(_basis(device))
+    answer(_basis(device))
     for remark, titles in _by_remark(left, estimates).items():
-        print(f"note: {remark} ({', '.join(titles)})")
+        answer(f"note: {remark} ({', '.join(titles)})")
     for job in too_large:
         assert accelerator is not None
-        print(
+        answer(
             f"does not fit: {job.title}: about {estimates[job.id].memory / 1e9:.0f} GB, "
             f"{device} has {accelerator.memory / 1e9:.0f}"
         )

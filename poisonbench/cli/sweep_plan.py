@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from poisonbench.cli import common
+from poisonbench.cli.answers import answer, stdout
 from poisonbench.cli.session import choose_dataset
 from poisonbench.cli.sweep_estimates import check_estimate, print_estimates
 from poisonbench.cli.sweep_options import (
@@ -102,7 +103,7 @@ def plan(options: _PlanOptions) -> None:
         warnings = tuple(text for own in for_claims if (text := own.warning))
         words = _claims_in_words(for_claims, job_states, warnings)
         if not (options.json or options.dry_run or options.estimate):
-            print(words)
+            answer(words)
             common.say("to run them: add --json --output PLAN", quiet=options.quiet)
             return
         common.say(words, quiet=options.quiet)
@@ -151,7 +152,7 @@ def plan(options: _PlanOptions) -> None:
         remark = f"{len(planned.jobs)} jobs, plan {planned.digest}, {options.output}"
         common.say(remark, quiet=options.quiet)
     elif options.json:
-        sys.stdout.write(planned.to_json())
+        stdout().write(planned.to_json())
     else:
         job_states.refresh()
         left = [job for job in planned.only(kind or "defend") if not job_states.is_done(job)]
@@ -295,5 +296,5 @@ def _print_lines(
     words = folder_options(options.results, options.data_root)
     words += common.plugin_options(plugins)
     for request in requests:
-        print(command_of(request, *words))
+        answer(command_of(request, *words))
     common.say(f"{len(requests)} job(s)", quiet=options.quiet)

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from poisonbench.cli.answers import answer
 from poisonbench.cli.common import print_json
 from poisonbench.core.progress import clock
 from poisonbench.requests import command_of
@@ -31,21 +32,21 @@ def print_status(plan: Plan, job_states: JobStates, *, as_json: bool) -> None:
             }
         )
         return
-    print(f"plan {plan.digest}, {len(plan.jobs)} jobs")
+    answer(f"plan {plan.digest}, {len(plan.jobs)} jobs")
     for text in plan.warnings:
-        print(f"warning: {text}")
-    print(f"{'':<28}" + "".join(f"{state:>13}" for state in State) + f"{'hours left':>13}")
+        answer(f"warning: {text}")
+    answer(f"{'':<28}" + "".join(f"{state:>13}" for state in State) + f"{'hours left':>13}")
     for name, jobs in [*job_groups(plan.jobs).items(), ("all", list(plan.jobs))]:
         counts = Counter(states[job.id] for job in jobs)
         hours = _hours([job for job in jobs if states[job.id] is not State.DONE], costs)
-        print(f"{name:<28}" + "".join(f"{counts[state]:>13}" for state in State) + f"{hours:>13}")
+        answer(f"{name:<28}" + "".join(f"{counts[state]:>13}" for state in State) + f"{hours:>13}")
     for job in plan.jobs:
         if states[job.id] in (State.RUNNING, State.FAILED):
             detail = _job_status(job, states[job.id], job_states)["detail"]
-            print(f"{states[job.id]}: {job.title}: {detail}")
+            answer(f"{states[job.id]}: {job.title}: {detail}")
     if queue is not None:
         shown = ", ".join(f"{count} {state}" for state, count in sorted(queue.items()))
-        print(f"SLURM: {shown or 'nothing in the queue'}")
+        answer(f"SLURM: {shown or 'nothing in the queue'}")
 
 
 def _hours(left: Sequence[Job], costs: Costs) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from poisonbench.cli import common
+from poisonbench.cli.answers import answer
 from poisonbench.cli.session import ContextOptions, open_context
 from poisonbench.core.errors import (
     AbortedError,
@@ -130,7 +131,7 @@ def verify(options: _VerifyOptions) -> None:
         runs = [_json(one) for one in verified]
         common.print_json({"runs": runs, "refused": refused, "scratch": str(options.scratch)})
     else:
-        print(summary)
+        answer(summary)
     differing = [
         one
         for one in verified
@@ -277,16 +278,16 @@ def _print(verified: _Verified) -> None:
     record, comparison = verified.record, verified.comparison
     name = f"{record.id} {record.spec.method} on {record.labels.dataset}"
     if comparison is None:
-        print(f"{name}: not repeated: {verified.reason}")
+        answer(f"{name}: not repeated: {verified.reason}")
         return
-    print(f"{name}: {comparison.verdict}")
+    answer(f"{name}: {comparison.verdict}")
     if comparison.figures:
-        print(f"  differing figures: {', '.join(_figures(comparison))}")
+        answer(f"  differing figures: {', '.join(_figures(comparison))}")
     text = comparison.causes_text
     if text:
-        print(f"  {'otherwise than recorded' if comparison.is_same else 'likely causes'}: {text}")
+        answer(f"  {'otherwise than recorded' if comparison.is_same else 'likely causes'}: {text}")
     elif comparison.figures:
-        print("  likely causes: nothing that the record states differs here")
+        answer("  likely causes: nothing that the record states differs here")
 
 
 def _figures(comparison: "Comparison") -> list[str]:

@@ -135,7 +135,7 @@ def test_nothing_of_a_package_is_imported_before_its_kind_is_asked_for(packages)
     def printed(*words):
         environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{PAGE.parents[1]}"}
         command = [sys.executable, "-m", "poisonbench", *words]
-        return subprocess.run(command, env=environment, capture_output=True, text=True).stdout
+        return subprocess.run(command, env=environment, capture_output=True, text=True).stderr
 
     assert "imported" not in printed("--help")
     assert "imported" not in printed("craft", "--help")
