@@ -219,13 +219,21 @@ def test_an_option_without_help_or_bounds_is_found(setting, tmp_path):
     assert "1 broken: options; mend it" in outcome.err
 
 
-@pytest.mark.parametrize("table", ["PROFILES", "RECIPE_CHANGES"])
-def test_a_table_with_a_setting_that_there_is_not_is_found(table, tmp_path):
+@pytest.mark.parametrize(
+    ("table", "fault"),
+    [
+        ("PROFILES", "{'nosuch': 3}"),
+        ("PROFILES", "{'share': 'half'}"),
+        ("RECIPE_CHANGES", "{'nosuch': 3}"),
+        ("RECIPE_CHANGES", "{'epochs': 0}"),
+    ],
+)
+def test_a_table_with_a_setting_or_value_that_there_is_not_is_found(table, fault, tmp_path):
     path = tmp_path / "faulty.py"
     code = DEFENSE.format(body="return images", setting=GOOD)
-    path.write_text(f"{code}{table} = {{'paper': {{'imagenet': {{'nosuch': 3}}}}}}\n")
+    path.write_text(f"{code}{table} = {{'paper': {{'imagenet': {fault}}}}}\n")
     (options,) = (check for check in checks_of(path) if check.name == "options")
-    with pytest.raises(ConformanceError, match=f"in {table}, got nosuch; rename or remove"):
+    with pytest.raises(ConformanceError, match=rf"{table}\['paper'\]\['imagenet'\].*; mend it"):
         options()
 
 

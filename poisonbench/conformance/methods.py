@@ -17,7 +17,7 @@ from poisonbench.conformance.check import ConformanceError, expect, line_in
 from poisonbench.conformance.peak_memory import peak_bytes
 from poisonbench.conformance.problem import CPU, train_plainly
 from poisonbench.core.errors import UsageError, one_line
-from poisonbench.core.settings import options_of
+from poisonbench.core.settings import check_table, options_of
 from poisonbench.entries import Entry, profiles_of, recipe_changes
 from poisonbench.training.recipe import Recipe
 
@@ -102,20 +102,18 @@ class MethodChecks(ABC):
         """What a run on the CPU gave, which several checks compare with."""
 
     def options(self) -> None:
-        """Each setting has a help text, and each number bounds; profiles set what there is."""
+        """Each setting has a help text, and each number bounds; tables set what there is."""
         tables = (
             ("PROFILES", profiles_of(self._module), self._module.Config),
             ("RECIPE_CHANGES", recipe_changes(self._module), Recipe),
         )
         for table, profiles, config in tables:
-            known = [option.name for option in options_of(config)]
-            set_there = {name for by in profiles.values() for of in by.values() for name in of}
-            expect(
-                set_there <= set(known),
-                f"settings among {', '.join(known)} in {table}",
-                ", ".join(sorted(set_there - set(known))),
-                "rename or remove them",
-            )
+            for profile, by_preset in profiles.items():
+                for preset, settings in by_preset.items():
+                    try:
+                        check_table(settings, config, f"{table}[{profile!r}][{preset!r}]")
+                    except UsageError as error:
+                        raise ConformanceError(f"{error}; mend it") from None
         for field, option in zip(
             fields(self._module.Config), options_of(self._module.Config), strict=True
         ):

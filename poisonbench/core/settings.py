@@ -81,12 +81,17 @@ class BaseConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value, bounds = getattr(self, field.name), field.metadata.get("bounds", Bounds())
-            members = value if isinstance(value, tuple) else (value,)
-            require(
-                all(member is None or member in bounds for member in members),
-                f"{field.name}: expected {bounds}, got {value}",
-            )
+            _check_bounds(field, getattr(self, field.name), field.name)
+
+
+def _check_bounds(field: dataclasses.Field[Any], value: Any, where: str) -> None:
+    """Raise ValueError for a field's value, or a member of it, that is out of its bounds."""
+    bounds = field.metadata.get("bounds", Bounds())
+    members = value if isinstance(value, tuple) else (value,)
+    require(
+        all(member is None or member in bounds for member in members),
+        f"{where}: expected {bounds}, got {value}",
+    )
 
 
 @dataclass(frozen=True)
@@ -193,6 +198,28 @@ def typed(value: Any, kind: Any, flag: str) -> Any:
     if isinstance(converted, float) and not math.isfinite(converted):
         raise UsageError(f"{flag}: expected a finite number, got {value!r}")
     return converted
+
+
+def check_table(settings: Mapping[str, Any], config: type[Any], where: str) -> None:
+    """Raise UsageError for a name or value in a table that no setting of the config has.
+
+    ``where`` names the table, as ``PROFILES['paper']['mnist']``.
+    """
+    kinds = {option.name: option.kind for option in options_of(config)}
+    declared = {field.name: field for field in dataclasses.fields(config)}
+    for name, value in settings.items():
+        place = f"{where}[{name!r}]"
+        if name not in kinds:
+            raise UsageError(
+                f"expected settings among {', '.join(kinds) or 'none'} in {where}, got {name}"
+            )
+        converted = typed(value, kinds[name], place)
+        if converted != value:
+            raise UsageError(f"{place}: expected {converted!r}, got {value!r}")
+        try:
+            _check_bounds(declared[name], value, place)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
 
 
 def number_text(number: float, *, is_pixel: bool = True) -> str:

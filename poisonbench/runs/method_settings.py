@@ -10,6 +10,7 @@ from poisonbench.core.settings import (
     BaseConfig,
     Option,
     Profiles,
+    check_table,
     flag_of,
     meant_levels,
     options_of,
@@ -84,12 +85,15 @@ def read_settings(
     given = typed_values(values, [*own, *shared], entry.name, prefix)
     presets = (*dataset.presets, model or default_model(dataset), _OWN)
     build: dict[str, Any] = {"profile": profile, "presets": presets, "owner": entry.name}
-    changes, of_all, owners = recipe_changes(module), options_of(Recipe), recipe_owners()
+    changes, owners = recipe_changes(module), recipe_owners()
     for preset in ("*", *presets):
-        _check_names(entry, "PROFILES", own_profiles.get(profile, {}).get(preset, {}), own)
-        _check_names(entry, "RECIPE_CHANGES", changes.get(profile, {}).get(preset, {}), of_all)
+        key = f"[{profile!r}][{preset!r}]"
+        own_values = own_profiles.get(profile, {}).get(preset, {})
+        _check_table(entry, own_values, module.Config, f"PROFILES{key}")
+        recipe_values = changes.get(profile, {}).get(preset, {})
+        _check_table(entry, recipe_values, Recipe, f"RECIPE_CHANGES{key}")
         if preset in owners:
-            _check_names(owners[preset], "recipe", owners[preset].recipe, of_all)
+            _check_table(owners[preset], owners[preset].recipe, Recipe, "recipe")
     profiles = recipe_profiles(
         {name: changes.get(name, {}) for name in own_profiles}, recipe_presets()
     )
@@ -109,15 +113,13 @@ def read_settings(
     return Settings(entry, module, config, recipe, profile, overrides, frozenset(given))
 
 
-def _check_names(
-    owner: Entry, table: str, settings: Iterable[str], options: Iterable[Option]
-) -> None:
-    """Raise UsageError for a name in a table of an entry or its module that is no option's."""
-    known = [option.name for option in options]
-    for name in settings:
-        if name not in known:
-            reason = f"expected settings among {', '.join(known)} in {table}, got {name}"
-            raise UsageError(unusable(owner.kind, owner.name, broken(owner.source, reason)))
+def _check_table(owner: Entry, settings: Mapping[str, Any], config: type[Any], where: str) -> None:
+    """Raise UsageError for what is no setting in a table of an entry or its module."""
+    try:
+        check_table(settings, config, where)
+    except UsageError as error:
+        fault = broken(owner.source, str(error))
+        raise UsageError(unusable(owner.kind, owner.name, fault)) from None
 
 
 def _with_own(profiles: Profiles, settings: Mapping[str, Any] | None) -> Profiles:

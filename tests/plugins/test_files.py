@@ -190,12 +190,35 @@ def test_an_attack_without_a_target_may_have_settings_of_its_names(tmp_path):
 @pytest.mark.parametrize(
     ("file", "old", "new", "reason"),
     [
-        ("blur.py", '"cifar10": {"width"', '"mnist": {"nosuch"', "among width in PROFILES, got no"),
+        (
+            "blur.py",
+            '"cifar10": {"width"',
+            '"mnist": {"nosuch"',
+            "among width in PROFILES['paper']['mnist'], got no",
+        ),
+        (
+            "blur.py",
+            '"cifar10": {"width": 5',
+            "\"mnist\": {'width': 0",
+            "PROFILES['paper']['mnist']['width']: expected at least 1, got 0; mend it",
+        ),
+        (
+            "blur.py",
+            '"cifar10": {"width": 5',
+            "\"*\": {'width': 'wide'",
+            "PROFILES['paper']['*']['width']: expected `int`, got `str`, which is 'wide'; mend",
+        ),
+        (
+            "blur.py",
+            "VERSION = 1",
+            "VERSION = 1\nRECIPE_CHANGES = {'paper': {'*': {'milestones': [3]}}}",
+            "RECIPE_CHANGES['paper']['*']['milestones']: expected (3,), got [3]; mend it",
+        ),
         (
             "blur.py",
             "VERSION = 1",
             "VERSION = 1\nRECIPE_CHANGES = {'paper': {'*': {'nosuch': 3}}}",
-            "cycle_epochs in RECIPE_CHANGES, got nosuch",
+            "cycle_epochs in RECIPE_CHANGES['paper']['*'], got nosuch",
         ),
         (
             "blur.py",
@@ -205,9 +228,10 @@ def test_an_attack_without_a_target_may_have_settings_of_its_names(tmp_path):
         ),
         ("small_cnn.py", '{"epochs"', '{"nosuch"', "cycle_epochs in recipe, got nosuch"),
         ("bars.py", '{"epochs"', '{"nosuch"', "cycle_epochs in recipe, got nosuch"),
+        ("bars.py", '{"epochs": 3', '{"epochs": 0', "recipe['epochs']: expected at least 1, got 0"),
     ],
 )
-def test_a_setting_that_there_is_not_is_told_with_its_table(
+def test_a_setting_or_value_that_there_is_not_is_told_with_its_table(
     file, old, new, reason, tmp_path, results
 ):
     for name, text in FILES.items():
