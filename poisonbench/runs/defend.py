@@ -16,7 +16,7 @@ from poisonbench.core.files import write_bytes
 from poisonbench.core.quick_names import split_quick
 from poisonbench.core.seeds import Seeds
 from poisonbench.core.settings import as_json, flag_of
-from poisonbench.data.splits import Dataset
+from poisonbench.data.splits import Dataset, digest_tensors
 from poisonbench.defenses.shared.feature_filter import FeatureFilter
 from poisonbench.entries import shown_name
 from poisonbench.entry_needs import call_text, takes
@@ -38,7 +38,7 @@ from poisonbench.runs.shared_copies import SharedCopies
 from poisonbench.runs.trained_models import KEPT, LOOP_NUMBER
 from poisonbench.specs import DatasetRef, PoisonSpec, RunSpec, TargetingSpec, TrainingSpec
 from poisonbench.training import evaluation
-from poisonbench.training.hook_checks import extended
+from poisonbench.training.hook_checks import check_bytes, extended
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, Oracle
 
@@ -217,7 +217,11 @@ def _train(
     # Before the run: a checkout may move on while it lasts.
     surroundings = environment(context.device, recipe.precision)
     reset_peak_memory(context.device)
-    train = extended(defense, data.train, dataset.validation, dataset.num_classes)
+    clean = dataset.validation
+    given = (data.train.images, data.train.labels, clean.images, clean.labels)
+    is_plug_in = settings.entry.plug_in is not None
+    before = digest_tensors(*given) if is_plug_in else ""
+    train = extended(defense, data.train, clean, dataset.num_classes)
     seeds = Seeds(context.seed, spec.trial)
     classifier = victim.start_of_stage(context, run, data.rows)
     context.say(
@@ -229,6 +233,9 @@ def _train(
     if isinstance(defense, FeatureFilter):
         trainer = replace(trainer, train_copy=copies)
     result = trainer.fit(classifier, train, dataset.validation, defense, len(data.train))
+    if is_plug_in:
+        # The next trial in this process would be given what it wrote.
+        check_bytes(settings.entry.name, given, before)
     tested = time.monotonic()
     test = dataset.test.to(context.device)
     right = evaluation.right_answers(classifier, test)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.core.errors import DivergedError, UsageError, check_returned, one_line
-from poisonbench.data.splits import Split
+from poisonbench.data.splits import Split, digest_tensors
 from poisonbench.training.state import Defense, TrainingSet
 
 #: Names in a note whose values are lists of classes, which the record's warnings name.
@@ -145,7 +145,19 @@ def versions(tensors: Sequence[Tensor]) -> list[int]:
 
 def check_untouched(where: str, given: Sequence[Tensor], before: Sequence[int]) -> None:
     """Raise UsageError where tensors that code was given have other versions than before."""
-    if versions(given) != before:
+    _require_untouched(where, is_same=versions(given) == before)
+
+
+def check_bytes(where: str, given: Sequence[Tensor], before: str) -> None:
+    """Raise UsageError where tensors have another digest than before.
+
+    It also sees what ``.numpy()`` and ``.data`` wrote, which no version counts.
+    """
+    _require_untouched(where, is_same=digest_tensors(*given) == before)
+
+
+def _require_untouched(where: str, *, is_same: bool) -> None:
+    if not is_same:
         raise UsageError(
             f"{where}: expected the images and labels given to it as they were, got a change in "
             "place; work on clones, or with functions whose names do not end in _"

@@ -236,6 +236,44 @@ def test_what_a_hook_must_not_return_is_one_line(
     assert reason in last_line(2, results, "defend", *words)
 
 
+@pytest.mark.parametrize(
+    ("hook", "written", "arguments"),
+    [
+        ("start_epoch", "state.original.images.numpy()", EPOCH),
+        ("start_epoch", "state.original.labels.data", EPOCH),
+        ("start_epoch", "state.validation.labels.numpy()", EPOCH),
+        ("extend", "train.labels.numpy()", "train, validation"),
+    ],
+)
+def test_what_no_version_counts_is_seen_when_the_training_ends(
+    hook, written, arguments, tmp_path, tiny, results
+):
+    body = f"{written}[:9] = 1; return {'train' if hook == 'extend' else 'state.train'}"
+    file = defense_file(tmp_path / "own.py", hook, body, arguments)
+    words = ("--plugin", file, "--method", "own", "--dataset", tiny, "--clean", "--epochs", "1")
+    error = last_line(2, results, "defend", *words)
+    assert "own: expected the images and labels given to it as they were" in error
+    assert not list(results.glob("runs/*.json"))
+
+
+@pytest.mark.parametrize(
+    ("hook", "body", "arguments"),
+    [
+        ("perturb_batch", "images.mul_(0.5); return images", BATCH),
+        (
+            "start_epoch",
+            "pixels = state.train.pixels(slice(None)); pixels.mul_(0.5); "
+            "return state.train.with_images(pixels)",
+            EPOCH,
+        ),
+    ],
+)
+def test_pixels_that_a_hook_is_handed_are_its_own(hook, body, arguments, tmp_path, tiny, results):
+    file = defense_file(tmp_path / "own.py", hook, body, arguments)
+    words = ("--plugin", file, "--method", "own", "--dataset", tiny, "--clean", "--epochs", "2")
+    done("defend", *words, "--results", results)
+
+
 def test_a_pretraining_must_be_a_defense(tmp_path, tiny, results):
     file = defense_file(tmp_path / "own.py", "pretraining", "return 3", "")
     words = ("--plugin", file, "--method", "own", "--dataset", tiny, "--rho", "0.03")
