@@ -171,7 +171,7 @@ def broken(source: Source, reason: str) -> str:
     return f"broken: {source}: {reason}; mend it or uninstall it"
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """An exception in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
 

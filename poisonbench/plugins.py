@@ -139,6 +139,8 @@ def _run(path: Path) -> tuple[Source, ModuleType]:
     source = _source(path, text)
     name = f"poisonbench_plugin_{source.version[:16]}"
     if name not in sys.modules:
+        # Its code and its module name the file alike, so that a fault's line is found.
+        path = path.absolute()
         loader = _TextLoader(path, text)
         spec = importlib.util.spec_from_file_location(name, path, loader=loader)
         if spec is None:

@@ -17,6 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from poisonbench.builtin.datasets import DATASETS
 from poisonbench.cli.answers import answer, others_aside
+from poisonbench.cli.own_code import told_by_line
 from poisonbench.core.errors import UsageError
 from poisonbench.core.folders import DATA_VARIABLE, DEFAULT_RESULTS, RESULTS_VARIABLE
 from poisonbench.core.settings import Option
@@ -127,7 +128,7 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command, whose answer alone goes to stdout."""
-        with others_aside():
+        with others_aside(), told_by_line():
             return super().invoke(ctx)
 
     def tokens(self, ctx: Any, args: list[str]) -> tuple[dict[str, Any], list[str]]:

@@ -24,6 +24,7 @@ import msgspec
 
 from poisonbench.cli import craft, defend
 from poisonbench.cli.common import plugin_options
+from poisonbench.cli.own_code import told_by_line
 from poisonbench.cli.session import RunOptions
 from poisonbench.core.progress import relay
 from poisonbench.plugins import check_file
@@ -174,11 +175,12 @@ def _do(request: Request, message: Mapping[str, Any]) -> None:
         device=folders["device"],
         seed=request.seed,
     )
-    if isinstance(request, CraftRequest):
-        craft.run([request], options, message["job"])
-    else:
-        claims = msgspec.convert(message["claims"], dict[str, ClaimLabel])
-        defend.run([request], options, message["plan"], claims, message["job"])
+    with told_by_line():
+        if isinstance(request, CraftRequest):
+            craft.run([request], options, message["job"])
+        else:
+            claims = msgspec.convert(message["claims"], dict[str, ClaimLabel])
+            defend.run([request], options, message["plan"], claims, message["job"])
 
 
 def _answer(descriptor: int, value: dict[str, Any]) -> None:

@@ -144,6 +144,9 @@ def checked(name: str, entry: DatasetEntry, raw: RawData) -> RawData:
         if split.images.numel() == 0:
             got = f"images of shape {tuple(split.images.shape[1:])}" if len(split) else "none"
             raise ArtefactError(f"{name}: expected images in the {part} split, got {got}; add some")
+    names = raw.class_names
+    fits = names is None or (isinstance(names, tuple | list) and {str} >= set(map(type, names)))  # type: ignore[redundant-expr]
+    check_returned(where, fits, f"class_names as a tuple of texts for {name}", names)
     if raw.mean is None and raw.std is None:
         return raw
     count = raw.train.images.shape[1]

@@ -316,6 +316,8 @@ def data_file(path, fields):
         ("split, None", "expected a Split as test for own, got NoneType; mend it"),
         ("split, split, names, images", "expected a Split as validation for own, got ndarray (60"),
         ("split.rows(torch.arange(0)), split, names", "own: expected images in the train split"),
+        ("split, split, (1, 2, 3)", "class_names as a tuple of texts for own, got tuple; mend it"),
+        ("split, split, 'abc'", "class_names as a tuple of texts for own, got str; mend it"),
         ("split, split, mean=(0.5,) * 3", "mean and std of 3 finite numbers for own, std over 0"),
         ("split, split, mean=(0.5,), std=(0.5,)", "or neither, got mean (0.5,) and std (0.5,)"),
         ("split, split, mean=(0.5,) * 3, std=(0.0, 1.0, 1.0)", "got mean (0.5, 0.5, 0.5) and std"),
