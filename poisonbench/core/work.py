@@ -73,7 +73,8 @@ class Work:
             training.
         copies: of the run's network, trained for the defense, each with whether it is on the
             poisoned images; other defenses of the trial share those on the same images.
-        surrogates: the attacker's networks that are trained, as (number, epochs).
+        surrogates: the attacker's networks that are trained, as (number, epochs); of one number the
+            most epochs count, as earlier ones are snapshots of the same training.
         memory: bytes that are held beside the largest pass.
     """
 

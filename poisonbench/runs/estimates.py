@@ -147,9 +147,11 @@ class Estimator:
             work, remarks = _work_of(pool.settings, recipe, sizes)
             method = f"{pool.spec.attack} {pool.settings.config}"
             tasks.append(_Task(network, work.passes, work.memory, remarks, method))
+            # By number the longest, of which snapshots are parts.
+            longest = dict(sorted(work.surrogates))
             networks = [
                 (structs.replace(pool.surrogate, number=number), epochs)
-                for number, epochs in work.surrogates
+                for number, epochs in longest.items()
             ]
             if targeting is not None and targeting.targets == "easy" and targeting.target is None:
                 kind = "control extractor" if scenario == "transfer" else "control"

@@ -297,6 +297,15 @@ def test_a_method_of_ones_own_says_its_cost_by_the_same_hook(context, monkeypatc
     assert after.memory - before.memory > 6e9
 
 
+def test_snapshots_of_a_surrogate_are_one_training(context, monkeypatch):
+    module, costs = attacks()["gm"].load(), []
+    for surrogates in [((0, 6),), ((0, 2), (0, 6), (0, 4)), ((0, 6), (1, 6))]:
+        monkeypatch.setattr(module, "work", lambda *_, s=surrogates: Work(surrogates=s))
+        costs.append(Estimator(context).of(craft("gm")).flops)
+    whole, snapshots, two = costs
+    assert snapshots == whole < two
+
+
 LINES = "\n".join(
     [
         f"poisonbench defend --method none --dataset {SMALL} --attack pgd --rho 0.5",
