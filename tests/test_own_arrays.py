@@ -235,7 +235,7 @@ class Normed(Net):
         (Dropping(), "training that draws nothing at random, .*nn.Dropout, which is turned off"),
         (
             Normed,
-            r"start that the run's seed draws, got .*weight_orig drawn from torch's generator",
+            r"start that the run's seed draws, got .*weight_orig drawn from a global generator",
         ),
     ],
 )

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from poisonbench.conformance.check import expect
 from poisonbench.core.seeds import Seeds
 from poisonbench.data.splits import Split
 from poisonbench.models.classifier import Classifier, initialise
+from poisonbench.models.global_generators import drawn_from, states
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.trainer import Trainer
 
@@ -70,25 +70,18 @@ def other_global_state() -> Iterator[None]:
 @contextmanager
 def global_generators_kept() -> Iterator[None]:
     """Raise if the block has drawn from a global generator or seeded one."""
-
-    def states() -> tuple[Any, ...]:
-        numpy_state: Any = np.random.get_state()
-        _, words, *rest = numpy_state
-        return torch.get_rng_state().tolist(), random.getstate(), (words.tolist(), *rest)
-
     # Code that seeds a generator would leave the state that its call before has left.
     with other_global_state():
         before = states()
         yield
-        after = states()
-    for library, first, second in zip(("torch", "random", "numpy"), before, after, strict=True):
-        expect(
-            first == second,
-            "the global generators as they were",
-            f"another state of {library}'s",
-            "draw from the generator that the state or task has, or from one of a fixed seed, as "
-            "generator=..., and seed no global one",
-        )
+        drawn = drawn_from(before)
+    expect(
+        not drawn,
+        "the global generators as they were",
+        f"another state of {', '.join(drawn)}'s",
+        "draw from the generator that the state or task has, or from one of a fixed seed, as "
+        "generator=..., and seed no global one",
+    )
 
 
 def frozen_network(seed: int) -> Classifier:

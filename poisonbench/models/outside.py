@@ -30,6 +30,7 @@ from poisonbench.core.errors import UsageError, check_returned
 from poisonbench.core.settings import did_you_mean
 from poisonbench.entries import reason_of
 from poisonbench.entry_needs import call_text, takes
+from poisonbench.models import global_generators
 from poisonbench.models.adapted import (
     UNFIT,
     output_of,
@@ -207,20 +208,20 @@ def check_repeats(name: str, build: Callable[[], nn.Module], shape: tuple[int, i
             initialise(layers, generator)
             draw_other_parameters(layers, generator)
             states.append({key: value.clone() for key, value in layers.state_dict().items()})
-            before = torch.get_rng_state()
+            before = global_generators.states()
             layers.train()(torch.rand(2, *shape, generator=generator))
-            if not torch.equal(before, torch.get_rng_state()):
+            if drawn := global_generators.drawn_from(before):
                 raise UsageError(
                     f"model {name}: expected training that draws nothing at random, got a network "
-                    "that draws from torch's generator in each pass, as F.dropout does; take that "
-                    "out, or make it nn.Dropout, which is turned off"
+                    f"that draws from {drawn[0]}'s global generator in each pass, as F.dropout "
+                    "does from torch's; take that out, or make it nn.Dropout, which is turned off"
                 )
     first, second = states
-    if drawn := [key for key, value in first.items() if not torch.equal(value, second[key])]:
+    if other := [key for key, value in first.items() if not torch.equal(value, second[key])]:
         raise UsageError(
-            f"model {name}: expected a start that the run's seed draws, got {drawn[0]} drawn from "
-            "torch's generator, as spectral_norm does; make it a constant, or a parameter of a "
-            "convolution or a linear layer"
+            f"model {name}: expected a start that the run's seed draws, got {other[0]} drawn from "
+            "a global generator, as spectral_norm does from torch's; make it a constant, or a "
+            "parameter of a convolution or a linear layer"
         )
 
 

@@ -78,9 +78,9 @@ def calls_of(text: str):
             yield node, ast.unparse(node.func), {keyword.arg for keyword in node.keywords}
 
 
-#: The kit looks whether a method has used a global generator: it reads their states, sets another
-#: for the time and puts theirs back, and draws nothing.
-READS_STATES = "poisonbench/conformance/problem.py"
+#: The kit, and the check of a network, look whether other people's code has used a global
+#: generator: they read states, the kit sets others for the time, and nothing is drawn.
+READS_STATES = ("poisonbench/conformance/problem.py", "poisonbench/models/global_generators.py")
 STATE_READERS = (
     *("np.random.get_state", "np.random.set_state", "np.random.RandomState"),
     *("np.random.RandomState(UNLIKELY_SEED).get_state", "random.Random(UNLIKELY_SEED).getstate"),
@@ -101,13 +101,13 @@ def randomness_faults(name: str, text: str) -> list[str]:
         seeds_a_new_one = owner == "torch.Generator()"
         if last in ("manual_seed", "manual_seed_all", "seed_all") and not seeds_a_new_one:
             faults.append(f"{name}:{node.lineno}: {function} sets the global generator")
-        reads = name == READS_STATES and function in STATE_READERS
+        reads = name in READS_STATES and function in STATE_READERS
         if function.startswith(("np.random.", "numpy.random.", "random.")) and not reads:
             faults.append(f"{name}:{node.lineno}: {function} draws from a global generator")
         if "dropout" in last.lower():
             faults.append(f"{name}:{node.lineno}: {function} draws from the global generator")
     for node, module, _ in imports_of(ast.parse(text)):
-        if module in ("random", "numpy.random") and name != READS_STATES:
+        if module in ("random", "numpy.random") and name not in READS_STATES:
             faults.append(f"{name}:{node.lineno}: imports {module}")
     return faults
 

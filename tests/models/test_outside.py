@@ -31,6 +31,8 @@ def nothing(channels, height, width):
     return None, 8
 """
 PLUG_IN = """
+import random
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -146,7 +148,9 @@ def test_a_plug_in_s_weights_and_training_are_the_seed_s_alone(plug_in):
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ({"images": "F.dropout(self.convolution(images))"}, "training that draws nothing at"),
+        ({"images": "F.dropout(self.convolution(images))"}, "that draws from torch's global gen"),
+        ({"images": "self.convolution(images) * random.random()"}, "draws from random's global"),
+        ({"images": "self.convolution(images) * np.random.rand()"}, "draws from numpy's global"),
         ({"width": 8.0}, r"plug_in.py \w+: expected a whole number of features, got float; mend"),
         ({"form": ".double()"}, r"plug_in.py \w+: .* place of torch.float64; call .float\(\)"),
     ],
