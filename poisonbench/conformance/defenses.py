@@ -1,6 +1,5 @@
 """The promises of a defense, each held to by runs of the real training loop."""
 
-import inspect
 import math
 import tempfile
 from collections.abc import Callable
@@ -25,9 +24,8 @@ from poisonbench.conformance.problem import (
 )
 from poisonbench.core.errors import DivergedError, InterruptedRunError, UsageError
 from poisonbench.core.seeds import Seeds
-from poisonbench.core.settings import closest
 from poisonbench.training.checkpoint import Checkpoint
-from poisonbench.training.hook_checks import extended
+from poisonbench.training.hook_checks import extended, misnamed_hooks
 from poisonbench.training.state import Defense, FitResult, Oracle
 from poisonbench.training.trainer import Trainer
 
@@ -102,13 +100,11 @@ class DefenseChecks(MethodChecks):
     def hooks(self) -> None:
         """No method's name is almost a hook's, which would never be called."""
         known = {name for name in vars(Defense) if not name.startswith("_")}
-        kind = type(self._build())
-        own = {name for name, value in inspect.getmembers(kind, inspect.isfunction)} - known
-        almost = {name: hook for name in own if (hook := closest(name, known, likeness=0.85))}
+        almost = misnamed_hooks(self._build())
         expect(
             not almost,
             f"hooks by their names ({', '.join(sorted(known))})",
-            ", ".join(f"{name}, which is not {hook}" for name, hook in sorted(almost.items())),
+            ", ".join(almost),
             "rename what shall be called in training, or give a helper a _ in front",
         )
 

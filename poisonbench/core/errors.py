@@ -61,8 +61,14 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def on_device(device: Any) -> str:
+    """Words for a tensor's device, where it is not the CPU."""
+    return "" if str(device) == "cpu" else f" on {device}"
+
+
 def check_returned(where: str, fits: bool, expected: str, got: Any) -> None:
     """Raise UsageError unless what a method's code returned fits."""
     if not fits:
         form = f" {tuple(got.shape)} {got.dtype}" if hasattr(got, "dtype") else ""
+        form += on_device(getattr(got, "device", "cpu"))
         raise UsageError(f"{where}: expected {expected}, got {type(got).__name__}{form}; mend it")

@@ -35,7 +35,10 @@ class Bounds:
     def __contains__(self, value: Any) -> bool:
         # Comparisons that must hold, so that nan is in no bounds.
         sides = ((ge, self.low), (gt, self.over), (le, self.high), (lt, self.under))
-        return all(bound is None or holds(value, bound) for holds, bound in sides)
+        try:
+            return all(bound is None or holds(value, bound) for holds, bound in sides)
+        except TypeError:
+            return False
 
     def __str__(self) -> str:
         """``in (0, 1]``, ``at least 1``, ``0 or more`` or ``over 0``; nothing if unbounded."""
@@ -90,7 +93,7 @@ def _check_bounds(field: dataclasses.Field[Any], value: Any, where: str) -> None
     members = value if isinstance(value, tuple) else (value,)
     require(
         all(member is None or member in bounds for member in members),
-        f"{where}: expected {bounds}, got {value}",
+        f"{where}: expected {bounds}, got {value!r}",
     )
 
 

@@ -80,13 +80,15 @@ def default_network(presets: Sequence[str]) -> str:
 
 def _check_features(name: str, layers: nn.Module, num_features: int, images: Tensor) -> None:
     try:
-        got: object = tuple(layers.eval()(images).shape)
-    except (RuntimeError, TypeError, ValueError) as error:
+        features = layers.eval()(images)
+        got = f"{tuple(features.shape)} {features.dtype}"
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         got = reason_of(error)
-    if got != (len(images), num_features):
+    if got != f"{(len(images), num_features)} {torch.float32}":
         raise UsageError(
-            f"model {name}: expected features of shape (B, {num_features}) for images of shape "
-            f"{tuple(images.shape[1:])}, got {got}; mend the network of {networks()[name].source}"
+            f"model {name}: expected float32 features of shape (B, {num_features}) for images of "
+            f"shape {tuple(images.shape[1:])}, got {got}; mend the network of "
+            f"{networks()[name].source}"
         )
 
 

@@ -205,6 +205,12 @@ def check_repeats(name: str, build: Callable[[], nn.Module], shape: tuple[int, i
             torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
             layers = build()
             generator = torch.Generator().manual_seed(0)
+            for key, value in layers.state_dict().items():
+                if value.device != generator.device:
+                    raise UsageError(
+                        f"model {name}: expected weights on the device that tensors are made on, "
+                        f"got {key} on {value.device}; leave .to() and .cuda() to the run"
+                    )
             initialise(layers, generator)
             draw_other_parameters(layers, generator)
             states.append({key: value.clone() for key, value in layers.state_dict().items()})

@@ -39,6 +39,8 @@ def crafted_by(settings: Settings, task: Any, base: Tensor, say: Callable[[str],
     name = settings.entry.name
     shape = tuple(base.shape)
     fits = hasattr(images, "detach") and images.shape == shape and images.is_floating_point()
+    # Sparse images, and those without values, cannot be rounded.
+    fits = fits and images.layout is torch.strided and not images.is_meta
     check_returned(name, fits, f"floating-point images of shape {shape} from craft", images)
     images = images.detach()
     if torch.finfo(images.dtype).bits < 32:

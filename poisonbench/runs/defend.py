@@ -38,7 +38,7 @@ from poisonbench.runs.shared_copies import SharedCopies
 from poisonbench.runs.trained_models import KEPT, LOOP_NUMBER
 from poisonbench.specs import DatasetRef, PoisonSpec, RunSpec, TargetingSpec, TrainingSpec
 from poisonbench.training import evaluation
-from poisonbench.training.hook_checks import check_bytes, extended
+from poisonbench.training.hook_checks import check_bytes, extended, misnamed_hooks
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import Defense, Oracle
 
@@ -160,6 +160,8 @@ def resolve_run(context: RunContext, request: RunRequest) -> ResolvedRun:
         defense.check_run(scenario, settings.given)
     except ValueError as error:
         raise UsageError(f"{entry.name}: {error}") from None
+    for name in misnamed_hooks(defense):
+        context.say(f"warning: {entry.name}: nothing calls {name}; rename it, a helper with a _")
     network = network_name(request.model) if request.model else default_model(dataset)
     check_model(
         network,

@@ -3,6 +3,7 @@
 N are the images that the defense was given, those that its ``extend`` adds apart.
 """
 
+import inspect
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poisonbench.core.errors import DivergedError, UsageError, check_returned, one_line
+from poisonbench.core.errors import (
+    DivergedError,
+    UsageError,
+    check_returned,
+    on_device,
+    one_line,
+)
+from poisonbench.core.settings import closest
 from poisonbench.data.splits import Split, digest_tensors
 from poisonbench.training.state import Defense, TrainingSet
 
@@ -58,18 +66,49 @@ def check_epoch(train: TrainingSet, original: TrainingSet, *, keeps_range: bool)
     images, labels, keep = train.images, train.labels, train.keep
     shape = original.images.shape
     fits = is_tensor(images, shape, torch.uint8) or is_tensor(images, shape, torch.float32)
-    check_returned("start_epoch", fits, f"uint8 or float32 images {tuple(shape)}", images)
+    fits = fits and images.device == original.images.device
+    expected = f"uint8 or float32 images {tuple(shape)}{on_device(original.images.device)}"
+    check_returned("start_epoch", fits, expected, images)
     if images.dtype is torch.float32 and keeps_range:
-        # Noise may reach over the edges of [0, 1], not this far; grey levels and normalised images
-        # do. One value, as a GPU is waited for.
-        low, high = images.aminmax()
-        fits = not bool((low < -1) | (high > 2))
-        expected = "pixels in [0, 1], none under -1 or over 2 (or keeps_range = False in the "
-        check_returned("start_epoch", fits, f"{expected}defense's class)", images)
+        check_range("start_epoch", extremes_of(images))
     fits = keep is None or is_tensor(keep, shape[:1], torch.bool)
     check_returned("start_epoch", fits, f"keep of shape ({shape[0]},) torch.bool", keep)
     fits = is_tensor(labels, shape[:1], torch.int64) and torch.equal(labels, original.labels)
     check_returned("start_epoch", fits, "the labels of state.train", labels)
+
+
+def check_batch(images: Tensor, given: Tensor) -> None:
+    """Raise UsageError unless ``perturb_batch`` returned images like those that it was given."""
+    shape, device = given.shape, given.device
+    fits = is_tensor(images, shape, torch.float32) and images.device == device
+    expected = f"float32 images {tuple(shape)}{on_device(device)}"
+    check_returned("perturb_batch", fits, expected, images)
+
+
+def extremes_of(images: Tensor) -> Tensor:
+    """The least and the greatest pixel, (2,); a GPU is not waited for."""
+    return torch.stack(images.aminmax())
+
+
+def check_range(where: str, extremes: Tensor) -> None:
+    """Raise UsageError for pixels that are not about in [0, 1]; those not finite are let through.
+
+    Noise may reach over the edges, not this far; grey levels and normalised images do.
+    """
+    low, high = extremes.tolist()
+    if low < -1 or high > 2:
+        raise UsageError(
+            f"{where}: expected pixels in [0, 1], none under -1 or over 2 (or keeps_range = False "
+            f"in the defense's class), got {low:g} to {high:g}; mend it"
+        )
+
+
+def misnamed_hooks(defense: Defense) -> list[str]:
+    """A defense's methods with almost a hook's name, each with the hook's; nobody calls them."""
+    known = {name for name in vars(Defense) if not name.startswith("_")}
+    own = {name for name, _ in inspect.getmembers(type(defense), inspect.isfunction)} - known
+    almost = {name: hook for name in own if (hook := closest(name, known, likeness=0.85))}
+    return [f"{name}, which is not {hook}" for name, hook in sorted(almost.items())]
 
 
 def check_memory(defense: str, memory: Any, count: int) -> None:

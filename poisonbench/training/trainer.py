@@ -34,11 +34,13 @@ from poisonbench.training.augmentation import CropFlip
 from poisonbench.training.checkpoint import Checkpoint, Snapshot, part, under
 from poisonbench.training.evaluation import accuracy, head_accuracy, outputs_by_pass
 from poisonbench.training.hook_checks import (
+    check_batch,
     check_epoch,
     check_memory,
+    check_range,
     check_rows,
     check_untouched,
-    is_tensor,
+    extremes_of,
     plain_note,
     versions,
 )
@@ -129,7 +131,9 @@ class _Run:
         self.selected: Tensor | None = None
         #: Those done whose results the run's checkpoint does not have yet.
         self.long_steps: list[LongSteps] = []
-        self.starts_finite: Tensor | bool = True
+        #: Of the run's first batch: its extremes, where a defense changes it, and whether its loss
+        #: is not finite where its logits are.
+        self.first_pixels, self.breaks_loss = torch.zeros(2), torch.tensor(False)
         self.validation_features: list[Tensor] | None = None
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
@@ -190,18 +194,19 @@ class _Run:
                 images = augment(images, rows)
             state = self._state()
             if perturbs:
-                shape, before = images.shape, versions([labels])
+                given, before = images, versions([labels])
                 images = self.defense.perturb_batch(state, images, labels)
-                fits = is_tensor(images, shape, torch.float32)
-                check_returned("perturb_batch", fits, f"float32 images {tuple(shape)}", images)
+                check_batch(images, given)
                 check_untouched("perturb_batch", [labels], before)
                 if self.epoch == self.step == 0:
-                    self.starts_finite = images.isfinite().all()
+                    self.first_pixels = extremes_of(images)
             with autocast(self.device, self.precision):
                 logits = forward(images)
             loss = self.defense.batch_loss(state, logits.float(), labels)
             fits = isinstance(loss, Tensor) and loss.ndim == 0 and loss.requires_grad  # type: ignore[redundant-expr]
             check_returned("batch_loss", fits, "a scalar tensor with a gradient", loss)
+            if self.epoch == self.step == 0:
+                self.breaks_loss = logits.isfinite().all() & ~loss.isfinite()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             # In its middle, so that the last step of one-cycle still moves the weights.
@@ -223,6 +228,8 @@ class _Run:
 
     def _end_epoch(self) -> None:
         self._check_left()
+        if self.epoch == 0 and self.defense.keeps_range:
+            check_range("perturb_batch", self.first_pixels)
         kept = len(self.train) if self.train.keep is None else int(self.train.keep.sum())
         loss = float(self.loss_sum) / kept
         if not math.isfinite(loss):
@@ -250,8 +257,10 @@ class _Run:
         """
         if not self.train.images.sum().isfinite():
             return "mend start_epoch, whose images are not finite"
-        if not self.starts_finite:
+        if not self.first_pixels.isfinite().all():
             return "mend perturb_batch, whose first images are not finite"
+        if self.breaks_loss:
+            return "mend batch_loss, whose first loss is not finite"
         return "lower --learning-rate"
 
     def _check_recalibration(self) -> None:

@@ -158,7 +158,7 @@ def test_options_are_the_fields():
     ("bounds", "text", "inside", "outside"),
     [
         (Bounds(), "", (-math.inf, 0, math.nan), ()),
-        (Bounds(low=1), "at least 1", (1, 2, math.inf), (0, 0.999, math.nan)),
+        (Bounds(low=1), "at least 1", (1, 2, math.inf), (0, 0.999, math.nan, "2")),
         (Bounds(low=0), "0 or more", (0, 1), (-1e-9, math.nan)),
         (Bounds(over=0), "over 0", (1e-9, 1), (0, -1, math.nan)),
         (Bounds(low=0, high=1), "in [0, 1]", (0, 0.5, 1), (-1e-9, 1.01, math.nan)),

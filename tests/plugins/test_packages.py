@@ -305,7 +305,13 @@ def test_what_is_broken_is_one_line_and_the_rest_works(
             "return layers",
             "model own: expected layers, number of features from net.py ",
         ),
-        ("return layers, 7", "expected features of shape (B, 7) for images of shape (1, 16, 16)"),
+        (
+            "return layers, 7",
+            "expected float32 features of shape (B, 7) for images of shape (1, 16",
+        ),
+        ("return Doubled(), 256", "for images of shape (1, 16, 16), got (2, 256) torch.float64"),
+        ("return Pair(), 256", "got AttributeError: 'tuple' object has no attribute 'shape'"),
+        ("return layers.to('meta'), 9", "got 1.weight on meta; leave .to() and .cuda() to the run"),
         ("return nn.Linear(3, 4), 4", "got RuntimeError: "),
         ("return 4, layers", "layers, number of features from net.py "),
         ("raise ValueError('expected a panorama')", "expected a panorama; resize the images"),
@@ -316,6 +322,9 @@ def test_a_network_that_does_not_fit_is_one_line(text, reason, tmp_path, tiny, r
         "from torch import nn\n"
         "from poisonbench.entries import NetworkEntry\n"
         "ENTRY = NetworkEntry('own', 'x')\n"
+        "class Doubled(nn.Module):\n    def forward(self, images):\n"
+        "        return images.flatten(1).double()\n"
+        "class Pair(nn.Module):\n    def forward(self, images):\n        return images, images\n"
         "def features(channels, height, width):\n"
         f"    layers = nn.Sequential(nn.Flatten(), nn.Linear(256, 9))\n    {text}\n"
     )

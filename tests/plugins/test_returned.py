@@ -47,6 +47,8 @@ def test_our_attacks_keep_to_their_budget(attack, tiny, results):
         ("None", "got NoneType"),
         ("task.images[:3]", r"got Tensor \(3, 1, 16, 16\) torch.float32"),
         ("(255 * task.images).byte()", r"torch.uint8"),
+        ("task.images.to('meta')", r"torch.float32 on meta"),
+        ("task.images.to_sparse()", r"torch.float32; mend it"),
     ],
 )
 def test_what_is_no_poison_is_refused(body, got, tmp_path, tiny, results):
@@ -272,6 +274,13 @@ def test_pixels_that_a_hook_is_handed_are_its_own(hook, body, arguments, tmp_pat
     file = defense_file(tmp_path / "own.py", hook, body, arguments)
     words = ("--plugin", file, "--method", "own", "--dataset", tiny, "--clean", "--epochs", "2")
     done("defend", *words, "--results", results)
+
+
+def test_a_method_with_almost_a_hook_s_name_is_named(tmp_path, tiny, results):
+    file = defense_file(tmp_path / "own.py", "perturb_batches", "return images", BATCH)
+    words = ("--plugin", file, "--method", "own", "--dataset", tiny, "--clean", "--epochs", "1")
+    warned = "warning: own: nothing calls perturb_batches, which is not perturb_batch; rename it"
+    assert warned in done("defend", *words, "--results", results).err
 
 
 def test_a_pretraining_must_be_a_defense(tmp_path, tiny, results):

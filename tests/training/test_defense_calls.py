@@ -133,6 +133,34 @@ def test_grey_levels_are_refused_unless_the_defense_leaves_the_range():
     assert weights_digest(free) == weights_digest(watched) != weights_digest(train()[0])
 
 
+def test_batches_of_grey_levels_are_refused_unless_the_defense_leaves_the_range():
+    class Batches(Defense):
+        def perturb_batch(self, state, images, labels):
+            return images * 255
+
+    class Free(Batches):
+        keeps_range = False
+
+    for defense in (Batches(), _Watcher([], Batches())):
+        with pytest.raises(UsageError, match=r"perturb_batch: expected pixels in \[0, 1\], none"):
+            train(defense)
+    train(Free(), recipe=recipe(learning_rate=1e-6))
+
+
+@pytest.mark.parametrize("hook", ["start_epoch", "perturb_batch"])
+def test_images_on_another_device_are_refused(hook):
+    class Elsewhere(Defense):
+        def start_epoch(self, state):
+            images = state.train.images
+            return state.train.with_images(images.to("meta") if hook == "start_epoch" else images)
+
+        def perturb_batch(self, state, images, labels):
+            return images.to("meta")
+
+    with pytest.raises(UsageError, match=rf"{hook}: expected .*, got Tensor .* on meta; mend it"):
+        train(Elsewhere())
+
+
 @pytest.mark.parametrize(("shift", "fits"), [(-0.9, True), (-1.1, False), (1, True), (1.1, False)])
 def test_noise_may_reach_over_the_edges_and_not_far(shift, fits):
     class Shifted(Defense):
@@ -266,10 +294,10 @@ class NotFinite(Defense):
     [
         ("start_epoch", "mend start_epoch, whose images are not finite"),
         ("perturb_batch", "mend perturb_batch, whose first images are not finite"),
-        ("batch_loss", "lower --learning-rate"),
+        ("batch_loss", "mend batch_loss, whose first loss is not finite"),
     ],
 )
-def test_a_loss_that_is_not_finite_names_the_hook_whose_images_are_not(hook, remedy):
+def test_a_loss_that_is_not_finite_names_the_hook_that_began_it(hook, remedy):
     with pytest.raises(DivergedError, match=f"finite training loss, got .* in epoch 1; {remedy}"):
         train(NotFinite(hook))
 
