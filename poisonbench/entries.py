@@ -85,6 +85,16 @@ class Entry(ABC):
             f"name: expected letters, digits and -, and not mix, got {self.name!r}",
         )
         _require(bool(self.summary), f"summary of {self.name}: expected a line, got none")
+        for one in fields(self):
+            value, where = getattr(self, one.name), f"{one.name} of {self.name}"
+            if isinstance(one.default, tuple):
+                # A text has its letters, and holds parts of itself.
+                _require(
+                    not isinstance(value, str),
+                    f"{where}: expected a tuple, got {value!r}; write ({value!r},)",
+                )
+            if isinstance(one.default, bool):
+                _require(isinstance(value, bool), f"{where}: expected True or False, got {value!r}")
 
     @property
     def title(self) -> str:

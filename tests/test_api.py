@@ -11,7 +11,7 @@ from helpers.command_line import defend
 from helpers.synthetic_runs import make_record, targeted_run
 from poisonbench import api
 from poisonbench.core.errors import ArtefactError, PoisonbenchError, UsageError
-from poisonbench.entries import DefenseEntry
+from poisonbench.entries import AttackEntry, DatasetEntry, DefenseEntry
 from poisonbench.results.store import Store
 
 LEVEL = 1 / 255
@@ -179,6 +179,14 @@ def test_arguments_of_another_type_are_refused(call, message, tiny, results):
         (lambda: poisonbench.register(None), "^plug_in: expected a Python file or an entry, got N"),
         (lambda: poisonbench.register("no.py"), "^plug_in: expected a Python file that can be imp"),
         (lambda: DefenseEntry("a b", "x"), "^name: expected letters, digits and -"),
+        (
+            lambda: DatasetEntry("a", "x", presets="mnist"),
+            r"presets of a: .*, got 'mnist'; write \(",
+        ),
+        (
+            lambda: AttackEntry("a", "x", trains="no"),
+            "trains of a: expected True or False, got 'no'",
+        ),
     ],
 )
 def test_what_other_functions_refuse(call, message):
