@@ -21,15 +21,13 @@ from poisonbench.core.errors import (
     AbortedError,
     DivergedError,
     InterruptedRunError,
-    UsageError,
     check_returned,
 )
 from poisonbench.core.progress import Reporter, silent
 from poisonbench.core.seeds import Seeds
-from poisonbench.data.splits import Split, digest_tensors, pixels_of, rounded_up
+from poisonbench.data.splits import Split, digest_tensors
 from poisonbench.models.classifier import Classifier
 from poisonbench.models.cpu.training_forward import quick_forward
-from poisonbench.models.norms import recalibrate
 from poisonbench.training.augmentation import CropFlip
 from poisonbench.training.checkpoint import Checkpoint, Snapshot, part, under
 from poisonbench.training.evaluation import accuracy, head_accuracy, outputs_by_pass
@@ -46,6 +44,7 @@ from poisonbench.training.hook_checks import (
 )
 from poisonbench.training.long_steps import LongSteps
 from poisonbench.training.precision import autocast, network_precision
+from poisonbench.training.recalibration import check_recalibration, recalibrate_on
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import (
     CopyTraining,
@@ -126,6 +125,7 @@ class _Run:
         self.original = TrainingSet(split.images, split.labels)
         self.train = self.original
         self.validation = validation.to(self.device)
+        self.recalibration = (self.model, self.validation, self.recipe.recalibrate, self.seeds)
         self.given = (split.images, split.labels, self.validation.images, self.validation.labels)
         self.versions, self.num_given = versions(self.given), num_given
         self.selected: Tensor | None = None
@@ -148,7 +148,7 @@ class _Run:
         self.clock = self.saved_at = time.monotonic()
 
     def fit(self) -> FitResult:
-        self._check_recalibration()
+        check_recalibration(*self.recalibration)
         resumed = self._resume()
         while self.epoch < self.recipe.epochs:
             if not resumed:
@@ -239,7 +239,8 @@ class _Run:
             )
         self._spend("training")
         if self.recipe.recalibrate and self.epoch + 1 == self.recipe.epochs:
-            self._recalibrate()
+            recalibrate_on(*self.recalibration)
+            self.validation_features = None
             self._spend("defense")
         row = {"epoch": self.epoch + 1, "images": kept, "loss": loss}
         reached = self._validation_accuracy()
@@ -262,30 +263,6 @@ class _Run:
         if self.breaks_loss:
             return "mend batch_loss, whose first loss is not finite"
         return "lower --learning-rate"
-
-    def _check_recalibration(self) -> None:
-        """Raise before the training what would end it: statistics of one value."""
-        rows = self._recalibration_rows()
-        if len(rows) == 1:
-            try:
-                recalibrate(copy.deepcopy(self.model), [pixels_of(self.validation.images[rows])])
-            except ValueError:
-                raise UsageError(
-                    "--recalibrate: expected a share of two validation images or more, as this "
-                    "network's batch norm takes no statistics of one, got one of "
-                    f"{len(self.validation)}; raise it, or bring more images"
-                ) from None
-
-    def _recalibration_rows(self) -> Tensor:
-        size, generator = len(self.validation), self.seeds.generator("recalibration")
-        count = rounded_up(self.recipe.recalibrate, size)
-        return torch.randperm(size, generator=generator)[:count].to(self.device)
-
-    def _recalibrate(self) -> None:
-        images, rows = self.validation.images, self._recalibration_rows()
-        batches = rows.tensor_split(max(1, round(len(rows) / 100)))
-        recalibrate(self.model, (pixels_of(images[batch]) for batch in batches))
-        self.validation_features = None
 
     def _validation_accuracy(self) -> float:
         if not self.model.has_fixed_features:
