@@ -1,10 +1,14 @@
 """Signals that ask a program to stop at its next safe point. The bottom layer: no torch."""
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+_HEARD = b"\nstopping at the next safe point; Ctrl-C again ends at once\n"
 
 
 class Stopping(threading.Event):
@@ -20,6 +24,10 @@ def stop_on_signals(stopping: threading.Event) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and stopping.is_set():
             raise KeyboardInterrupt
+        if number == signal.SIGINT and sys.stderr.isatty():
+            # Not by print, which a signal may have come into.
+            with suppress(OSError, ValueError):
+                os.write(sys.stderr.fileno(), _HEARD)
         if isinstance(stopping, Stopping) and not stopping.is_set():
             stopping.number = number
         stopping.set()
