@@ -17,17 +17,27 @@ class Stopping(threading.Event):
     number = 0
 
 
+def _terminal() -> int | None:
+    """The descriptor of stderr, where that is a terminal."""
+    # It may be closed, or none that has a descriptor.
+    with suppress(AttributeError, OSError, ValueError):
+        return sys.stderr.fileno() if sys.stderr.isatty() else None
+    return None
+
+
 @contextmanager
 def stop_on_signals(stopping: threading.Event) -> Iterator[None]:
     """Let SIGINT, SIGTERM and SIGUSR1 ask for a stop; a second SIGINT ends the program at once."""
+    # Now: a progress bar's stand-in for stderr need not say that it is a terminal.
+    terminal = _terminal()
 
     def handle(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and stopping.is_set():
             raise KeyboardInterrupt
-        if number == signal.SIGINT and sys.stderr.isatty():
+        if number == signal.SIGINT and terminal is not None:
             # Not by print, which a signal may have come into.
-            with suppress(OSError, ValueError):
-                os.write(sys.stderr.fileno(), _HEARD)
+            with suppress(OSError):
+                os.write(terminal, _HEARD)
         if isinstance(stopping, Stopping) and not stopping.is_set():
             stopping.number = number
         stopping.set()

@@ -9,13 +9,16 @@ import sys
 import pytest
 
 PROGRAM = """
-import os, signal, sys
+import io, os, signal, sys
+from contextlib import redirect_stderr
 from poisonbench.core.signals import Stopping, stop_on_signals
 
 stopping = Stopping()
-with stop_on_signals(stopping):
+# As a progress bar's stand-in for stderr, which may say that it is no terminal.
+with stop_on_signals(stopping), redirect_stderr(io.StringIO()):
     for name in sys.argv[1:]:
         os.kill(os.getpid(), getattr(signal, name))
+if sys.stderr:
     sys.stderr.write(f"at number {stopping.number}")
 """
 
@@ -50,3 +53,8 @@ def test_a_second_ctrl_c_ends_at_once():
     assert "at number" not in text
     assert "KeyboardInterrupt" in text
     assert code != 0
+
+
+def test_a_program_without_a_stderr_stops_all_the_same():
+    words = ("sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", PROGRAM, "SIGINT")
+    assert subprocess.run(words, check=False).returncode == 0
