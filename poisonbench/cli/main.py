@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from poisonbench import __version__
+from poisonbench.cli.answers import stdout
 from poisonbench.core.errors import PoisonbenchError
 
 #: Exit code after SIGINT; Typer turns the exception into it.
@@ -109,7 +110,7 @@ def exit_code(command: Callable[[], Any], words: Sequence[str] = ()) -> int:
     try:
         result = command()
         code = result if isinstance(result, int) else 0
-        sys.stdout.flush()
+        stdout().flush()
     except PoisonbenchError as error:
         _print_error(str(error))
         return error.exit_code
@@ -168,5 +169,5 @@ def _print_error(text: str) -> None:
 
 def _end_of_pipe() -> int:
     """The reader (head, say) has what it wants; Python must not complain at exit either."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stdout().fileno())
     return 0

@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from poisonbench.cli import craft, defend
+from poisonbench.cli.answers import answer_here
 from poisonbench.cli.common import plugin_options
 from poisonbench.cli.own_code import told_by_line
 from poisonbench.cli.session import RunOptions
@@ -135,6 +136,7 @@ def _run(message: dict[str, Any], answers: int) -> None:
             signal.signal(number, signal.SIG_DFL)
         log = _Log(message["log"])
         sys.stdout = sys.stderr = log
+        answer_here()
         nothing = os.open(os.devnull, os.O_RDWR)
         for target in (0, 1, 2):
             os.dup2(log.descriptor if target and log.descriptor >= 0 else nothing, target)

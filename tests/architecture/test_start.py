@@ -42,7 +42,7 @@ def test_help_imports_no_command(word):
     modules = set(python("-c", code, word).splitlines()[-1].split())
     own = {name for name in modules if name.partition(".")[0] == "poisonbench"}
     assert own == {
-        *("poisonbench", "poisonbench.cli", "poisonbench.cli.main"),
+        *("poisonbench", "poisonbench.cli", "poisonbench.cli.main", "poisonbench.cli.answers"),
         *("poisonbench.core", "poisonbench.core.errors"),
     }
     assert not modules & NOT_FOR_HELP

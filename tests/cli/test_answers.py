@@ -2,6 +2,9 @@
 
 import ast
 import io
+import os
+import subprocess
+import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -51,6 +54,31 @@ def test_a_command_prints_by_answer_alone():
             called, named = ast.unparse(node.func), {keyword.arg for keyword in node.keywords}
             assert called != "print" or "file" in named, f"{path.name}:{node.lineno}"
             assert not called.startswith("sys.stdout."), f"{path.name}:{node.lineno}"
+
+
+@pytest.mark.parametrize("command", ["list tables", "report --format csv --quiet --results ."])
+def test_a_command_without_a_stdout_answers_nobody(command):
+    words = ("-m", "poisonbench", *command.split())
+    closed = ("sh", "-c", 'exec "$@" >&-', "sh", sys.executable, *words)
+    ended = subprocess.run(closed, stderr=subprocess.PIPE, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_a_pipe_that_closes_in_a_command_s_own_command_leaves_stderr_open():
+    program = (
+        "import sys\n"
+        "from poisonbench.cli.answers import others_aside\n"
+        "from poisonbench.cli.main import main\n"
+        "with others_aside():\n"
+        "    code = main(['list', 'tables'])\n"
+        "    sys.stderr.write(f'ended with {code}')\n"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-c", program]
+    ended = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (0, b"ended with 0")
 
 
 def test_methods_that_print_leave_the_answers_of_commands_alone(tmp_path, results):

@@ -46,6 +46,8 @@ def sweep(*words, **options):
     """The program in a process of its own, as a user starts it."""
     command = [sys.executable, "-m", "poisonbench", "sweep", *map(str, words)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    # A log must have what is not written at once, too.
+    environment.pop("PYTHONUNBUFFERED", None)
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         **options,
@@ -67,6 +69,8 @@ def test_a_sweep_runs_all_but_what_fails_and_says_so(tiny, tmp_path, results):
     kept = records_of(results)
     assert [record.environment.plan for record in kept] == [plan.digest] * 2
     assert {record_key(record) for record in kept} == {job.id for job in plan.only("defend")[1:]}
+    logs = [log.read_text() for log in (results / "sweep" / "logs").iterdir()]
+    assert sum("test accuracy" in log for log in logs) == 2
     status = done("sweep", "status", path, "--results", results, "--json").json
     assert status["states"] == {"done": 4, "failed": 1}
     (failed,) = [item for item in status["jobs"] if item["state"] == "failed"]
