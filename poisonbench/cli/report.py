@@ -143,7 +143,7 @@ def report(options: _ReportOptions) -> None:
     else:
         table = catalogue.build(number, records, dataset, chosen, reading, **wanted)
     if options.missing:
-        if not catalogue.cells(number, records, dataset):
+        if dataset is None and not catalogue.cells(number, records, dataset):
             raise UsageError(
                 f"--missing: expected --dataset with --table {number} where there is no run, got "
                 "none; name one"

@@ -183,6 +183,11 @@ def test_a_matrix_without_any_run_says_what_it_was_of_and_what_makes_some(result
     # Without data there are no cells whose commands could be printed.
     message = refused(2, results, *line, "--missing", "--methods", "none", "--quiet")
     assert "--missing: expected --dataset with --table matrix" in message
+    # Data that is named and has no cell has no commands.
+    named = done(
+        "report", "--table", "apbench", "--missing", "--dataset", "mnist", "--results", results
+    )
+    assert "0 run(s) missing" in named.err
     Store(results).write_record(run(0.9, "hint", "pgd", variant="custom"))
     more = ("--methods", "hint,jpeg:10", "--attacks", "pgd", "--dataset", SAMPLE)
     text = " ".join(done(*line, *more, "--results", results).out.split())
