@@ -137,7 +137,7 @@ class Entry(ABC):
         try:
             with redirect_stdout(sys.stderr):
                 module = importlib.import_module(self.module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if self.plug_in is None:
                 raise
             return broken(self.source, reason_of(error))

@@ -38,7 +38,7 @@ def _entry_of(point: EntryPoint, kind: type[EntryT], source: Source) -> EntryT |
     try:
         with redirect_stdout(sys.stderr):
             value = point.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return broken(source, reason_of(error))
     entry = getattr(value, "ENTRY", None) if isinstance(value, ModuleType) else value
     if not isinstance(entry, kind) or entry.name != point.name:
@@ -90,7 +90,7 @@ def module_of_file(path: Path) -> ModuleType:
     """
     try:
         return _run(path)[1]
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"expected a Python file that can be imported, got {path}: {reason_of(error)}"
         ) from None

@@ -172,6 +172,11 @@ def network_name(text: str) -> str:
     return name
 
 
+def network_files() -> list[tuple[str, Path]]:
+    """Files of networks that were named as FILE.py:FUNCTION, by their names in specs."""
+    return list(_network_files.items())
+
+
 def function_of_file(name: str) -> Callable[..., Any]:
     """What builds the network that a name in specs names, of a file or of Python code."""
     name = network_name(name)

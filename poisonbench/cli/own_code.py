@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from poisonbench import registry
 from poisonbench.core.errors import PoisonbenchError
-from poisonbench.entries import Entry, reason_of
+from poisonbench.entries import reason_of
 
 
 @contextmanager
@@ -22,10 +22,10 @@ def told_by_line() -> Iterator[None]:
     except PoisonbenchError:
         raise
     except (Exception, SystemExit) as error:
-        entries, own = _entries_by_file(), []
+        known, own = _known_by_file(), []
         trace = error.__traceback__
         while trace is not None:
-            if trace.tb_frame.f_code.co_filename in entries:
+            if trace.tb_frame.f_code.co_filename in known:
                 own.append(trace)
             trace = trace.tb_next
         if not own:
@@ -33,19 +33,20 @@ def told_by_line() -> Iterator[None]:
         # Without what lies between the command and their code.
         traceback.print_exception(type(error), error, own[0])
         file = own[-1].tb_frame.f_code.co_filename
-        entry = entries[file]
+        kind, name = known[file]
         raise PoisonbenchError(
-            f"expected {entry.kind} that runs through, got {entry.name} ({entry.source}) with "
+            f"expected {kind} that runs through, got {name} with "
             f"{reason_of(error)} in line {own[-1].tb_lineno} of {file}; mend it"
         ) from None
 
 
-def _entries_by_file() -> dict[str, Entry]:
-    """Entries of other people's by the file of their module, where that has been imported."""
+def _known_by_file() -> dict[str, tuple[str, str]]:
+    """What is other people's, by the file of its imported module: of what kind, and its name."""
     tables = (registry.attacks(), registry.defenses(), registry.networks(), registry.datasets())
-    return {
-        str(sys.modules[entry.module].__file__): entry
+    entries = {
+        str(sys.modules[entry.module].__file__): (entry.kind, f"{entry.name} ({entry.source})")
         for table in tables
         for entry in table.values()
         if entry.plug_in is not None and entry.module in sys.modules
     }
+    return {str(path): ("a model", name) for name, path in registry.network_files()} | entries

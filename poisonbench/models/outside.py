@@ -64,7 +64,7 @@ def outside_features(name: str, shape: tuple[int, int, int]) -> tuple[nn.Module,
             layers, width = _of_file(name, shape)
     except UsageError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _unfit(name, shape, error) from None
     turn_off_chance(layers)
     return layers, width
@@ -112,7 +112,7 @@ def check_width(where: str, width: object) -> None:
     check_returned(where, isinstance(width, Integral), "a whole number of features", width)
 
 
-def _unfit(name: str, shape: tuple[int, int, int], error: Exception) -> UsageError:
+def _unfit(name: str, shape: tuple[int, int, int], error: BaseException) -> UsageError:
     return UsageError(
         f"model {name}: expected a network for images of shape {shape}, got {reason_of(error)}; "
         "choose another --model, or larger images, such as NAME@64x64 of a data set"

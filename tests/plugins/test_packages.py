@@ -262,6 +262,7 @@ def test_a_name_that_two_packages_have_names_both(packages, tiny, results):
             "from poisonbench.entries import AttackEntry\nENTRY = AttackEntry('own', 'x', rho=5)",
             "UsageError: rho of own: expected in (0, 1], got 5",
         ),
+        ("datasets", "raise SystemExit", "broken-lab 0.1: SystemExit; mend it"),
         (
             "models",
             "from poisonbench.entries import NetworkEntry\nENTRY = NetworkEntry('own', 'x')",

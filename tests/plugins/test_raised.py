@@ -58,6 +58,39 @@ def test_an_exception_is_told_by_its_line(
     assert f'(most recent call last):\n  File "{tmp_path / file}", line ' in trace
 
 
+NETWORK = """
+from torch import nn
+calls = []
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(256, 8)
+    def forward(self, images):
+        calls.append(1)
+        return self.layer(images.flatten(1)) if len(calls) < 20 else stop()
+def stop():
+    raise SystemExit
+def features(channels, height, width):
+    return Net(), 8
+def ended(channels, height, width):
+    stop()
+"""
+
+
+def test_a_network_of_a_file_is_told_by_its_line_too(tiny, tmp_path, results):
+    (tmp_path / "net.py").write_text(NETWORK)
+    (tmp_path / "ended.py").write_text("raise SystemExit")
+    words = ("defend", "--method", "none", "--clean", "--dataset", tiny, "--results", results)
+    for model, code, message in (
+        ("net.py:features", 1, f"with SystemExit in line 12 of {tmp_path / 'net.py'}; mend it"),
+        ("net.py:ended", 2, "for images of shape (1, 16, 16), got SystemExit;"),
+        ("ended.py:features", 2, f"can be imported, got {tmp_path / 'ended.py'}: SystemExit"),
+    ):
+        outcome = cli(*words, "--model", tmp_path / model)
+        assert (outcome.code, outcome.out) == (code, "")
+        assert message in outcome.err.splitlines()[-1]
+
+
 def test_what_is_raised_by_our_own_code_is_a_whole_traceback(tmp_path):
     (tmp_path / "blur.py").write_text(FILES["blur.py"])
     with registry.forgetting():
