@@ -26,7 +26,7 @@ from poisonbench.requests import CraftRequest, RunRequest
 from poisonbench.results.merging import MergedRecords
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.results.store import Store
-from poisonbench.results.submissions import records_at
+from poisonbench.results.submissions import add_records
 
 if TYPE_CHECKING:
     from poisonbench.results.verification import Comparison
@@ -101,12 +101,10 @@ def verify(options: _VerifyOptions) -> None:
     kept = [Store(folder) for folder in dict.fromkeys([options.results, *folders])]
     _check_scratch(options.scratch, kept)
     merged = MergedRecords()
-    found = {} if options.targets else {str(options.results): records_at(options.results, note)}
+    if not options.targets:
+        add_records(merged, options.results, note)
     for text in options.targets or ():
-        found[text] = _records_of(text, options.results, note)
-    for text, records in found.items():
-        for one in records:
-            merged.add(one, Path(text, f"{one.id}.json") if Path(text).is_dir() else Path(text))
+        _add_named(merged, text, options.results, note)
     for contradiction in merged.contradictions:
         note(ArtefactError(str(contradiction)))
     chosen = drawn(merged.in_order(), options.sample, options.seed)
@@ -156,16 +154,19 @@ def _check_scratch(scratch: Path, kept: Sequence[Store]) -> None:
         raise UsageError(f"--scratch: expected a folder, got the file {scratch}; name another")
 
 
-def _records_of(text: str, results: Path, note: Any) -> list[RunRecord]:
-    """The records that a word of the line names.
+def _add_named(merged: MergedRecords, text: str, results: Path, note: Any) -> None:
+    """Add the records that a word of the line names.
 
     Raises:
         ArtefactError: there is no such run or file, or the record is refused.
     """
     path, store = Path(text), Store(results)
     if text and path.exists():
-        is_record = path.is_file() and path.suffix == ".json"
-        return [read_record(path)] if is_record else records_at(path, note)
+        if path.is_file() and path.suffix == ".json":
+            merged.add(read_record(path), path)
+        else:
+            add_records(merged, path, note)
+        return
     paths = [file for file in store.record_paths() if file.stem.startswith(text)]
     if len(paths) != 1:
         remedy = "write more of it" if paths else "name the records' folder by --results"
@@ -173,7 +174,7 @@ def _records_of(text: str, results: Path, note: Any) -> list[RunRecord]:
             f"expected a path, or the beginning of one run's id in {store.root / 'runs'}, got "
             f"{text!r}, which {len(paths)} runs have; {remedy}"
         )
-    return [read_record(paths[0])]
+    merged.add(read_record(paths[0]), paths[0])
 
 
 def drawn(records: list[RunRecord], sample: int | None, seed: int) -> list[RunRecord]:

@@ -187,7 +187,24 @@ def records_at(path: Path, on_error: Callable[[ArtefactError], None]) -> list[Ru
     Raises:
         ArtefactError: the path is a file that is no submission.
     """
-    merged, store = MergedRecords(), Store(path)
+    merged = MergedRecords()
+    add_records(merged, path, on_error)
+    for contradiction in merged.contradictions:
+        on_error(ArtefactError(str(contradiction)))
+    return merged.in_order()
+
+
+def add_records(
+    merged: MergedRecords, path: Path, on_error: Callable[[ArtefactError], None]
+) -> None:
+    """Add the records of a results folder, a submission or a folder of submissions.
+
+    What cannot be read goes to ``on_error``.
+
+    Raises:
+        ArtefactError: the path is a file that is no submission.
+    """
+    store = Store(path)
     for record in [] if path.is_file() else store.records(on_error):
         merged.add(record, store.run_path(record.id))
     for file in submissions_in(path):
@@ -202,9 +219,6 @@ def records_at(path: Path, on_error: Callable[[ArtefactError], None]) -> list[Ru
             on_error(ArtefactError(f"{file}: {refusal.name}: {refusal.reason}"))
         for record in submission.records:
             merged.add(record, file / "runs" / f"{record.id}.json")
-    for contradiction in merged.contradictions:
-        on_error(ArtefactError(str(contradiction)))
-    return merged.in_order()
 
 
 def read_card(data: bytes, poison_id: str) -> PoisonCard:

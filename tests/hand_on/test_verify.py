@@ -61,7 +61,8 @@ def test_two_records_of_one_run_with_other_figures_are_named(results, tmp_path):
     assert outcome.code == 65
     assert [one["state"] for one in outcome.json["runs"]] == ["same", "same"]
     (sentence,) = outcome.json["refused"]
-    assert sentence.startswith(f"{other}/{run.path.name} has other figures of the same run than ")
+    files = [folder / "runs" / run.path.name for folder in (other, results)]
+    assert sentence.startswith(f"{files[0]} has other figures of the same run than {files[1]}, ")
     assert verified(tmp_path, results, results).code == 0
 
 
