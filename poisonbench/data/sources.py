@@ -128,7 +128,7 @@ def _subset(whole: Dataset, size: int, root_seed: int) -> Dataset:
 
 
 def checked(name: str, entry: DatasetEntry, raw: RawData) -> RawData:
-    """What a data set's module loaded, with its statistics as Python's numbers.
+    """What a data set's module loaded, with its names and statistics as Python's.
 
     Raises:
         UsageError: a field is not what RawData says of it.
@@ -145,8 +145,11 @@ def checked(name: str, entry: DatasetEntry, raw: RawData) -> RawData:
             got = f"images of shape {tuple(split.images.shape[1:])}" if len(split) else "none"
             raise ArtefactError(f"{name}: expected images in the {part} split, got {got}; add some")
     names = raw.class_names
-    fits = names is None or (isinstance(names, tuple | list) and {str} >= set(map(type, names)))  # type: ignore[redundant-expr]
-    check_returned(where, fits, f"class_names as a tuple of texts for {name}", names)
+    if names is not None:
+        fits = isinstance(names, tuple | list) and all(isinstance(one, str) for one in names)  # type: ignore[redundant-expr]
+        check_returned(where, fits, f"class_names as a tuple of texts for {name}", names)
+        # Those of numpy, which are texts too, are more than JSON has.
+        raw = replace(raw, class_names=tuple(map(str, names)))
     if raw.mean is None and raw.std is None:
         return raw
     count = raw.train.images.shape[1]

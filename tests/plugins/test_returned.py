@@ -342,6 +342,11 @@ def test_what_is_no_data_set_is_one_line(fields, reason, tmp_path):
     assert len(outcome.err.splitlines()) == 1
 
 
+def test_names_of_classes_may_be_numpy_s(tmp_path):
+    file = data_file(tmp_path / "own.py", "split, split, list(np.array(names))")
+    assert done("data", "show", "own", "--json", "--plugin", file).json["classes"] == [*"abc"]
+
+
 def test_statistics_of_a_data_set_may_be_numpy_s(tmp_path):
     shown = [
         done("data", "show", "own", "--json", "--plugin", data_file(tmp_path / "own.py", fields))
