@@ -37,7 +37,7 @@ class LongSteps:
             InterruptedRunError: stopped by ``should_stop``, saved.
             AbortedError: stopped where there is no checkpoint.
         """
-        done = self._resume(tensors)
+        done = self._resume(total, tensors)
         clock = time.monotonic() - self.seconds
         saved_at = time.monotonic()
         self.report(self.name, done, total)
@@ -55,6 +55,7 @@ class LongSteps:
                 position = {
                     "epoch": self.epoch,
                     "done": done,
+                    "total": total,
                     "seconds": now - clock,
                     "interruptions": self.interruptions + stop,
                 }
@@ -71,14 +72,14 @@ class LongSteps:
         if self.checkpoint is not None:
             self.checkpoint.discard()
 
-    def _resume(self, tensors: Mapping[str, Tensor]) -> int:
+    def _resume(self, total: int, tensors: Mapping[str, Tensor]) -> int:
         """How many steps are done; their tensors are copied into the given ones."""
         state = self.checkpoint.read() if self.checkpoint else None
         if state is None:
             return 0
         position, saved = state
         shapes = {name: (t.shape, t.dtype) for name, t in tensors.items()}
-        if position["epoch"] != self.epoch or shapes != {
+        if (position["epoch"], position.get("total")) != (self.epoch, total) or shapes != {
             name: (t.shape, t.dtype) for name, t in saved.items()
         }:
             return 0

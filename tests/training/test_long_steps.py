@@ -99,14 +99,14 @@ def test_a_run_that_is_killed_after_the_steps_has_them(tmp_path, monkeypatch):
     assert (weights, done) == (run()[0], [])
 
 
-@pytest.mark.parametrize("fault", ["epoch", "shape", "names", "bytes"])
+@pytest.mark.parametrize("fault", ["epoch", "total", "shape", "names", "bytes"])
 def test_a_state_that_does_not_fit_is_left(fault, tmp_path):
     weights, _, _ = run()
     run(Checkpoint(tmp_path, "run", NEVER), BATCHES + 2)
     state = Checkpoint(tmp_path, "run").part("darkening")
     position, tensors = state.read()
-    if fault == "epoch":
-        state.write({**position, "epoch": 0}, tensors)
+    if fault in position:
+        state.write({**position, fault: 0}, tensors)
     elif fault == "shape":
         state.write(position, {"images": tensors["images"][1:]})
     elif fault == "names":
