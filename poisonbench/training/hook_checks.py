@@ -91,7 +91,7 @@ def extremes_of(images: Tensor) -> Tensor:
 
 
 def check_range(where: str, extremes: Tensor) -> None:
-    """Raise UsageError for pixels that are not about in [0, 1]; those not finite are let through.
+    """Raise UsageError for pixels that are not about in [0, 1]; NaN is let through.
 
     Noise may reach over the edges, not this far; grey levels and normalised images do.
     """
