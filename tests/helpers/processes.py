@@ -124,7 +124,8 @@ def _run(words, every, log):
     from poisonbench.training.checkpoint import Checkpoint
 
     torch.set_num_threads(1)
-    Checkpoint.__init__.__defaults__ = (every,)
+    _, *others = Checkpoint.__init__.__defaults__
+    Checkpoint.__init__.__defaults__ = (every, *others)
     sys.stdout = sys.stderr = open(log, "a", buffering=1)
     os._exit(main(words))
 

@@ -216,7 +216,7 @@ def test_a_file_where_the_folder_should_be(tmp_path):
     (tmp_path / "results").write_text("in the way")
     store = Store(tmp_path / "results")
     for write in (store.check_writable, lambda: store.write_record(make_record(trial=0))):
-        with pytest.raises(StoreError, match="--results") as caught:
+        with pytest.raises(StoreError, match="name another folder") as caught:
             write()
         assert caught.value.exit_code == 73
 
