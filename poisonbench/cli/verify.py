@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -69,9 +69,14 @@ class _VerifyOptions(ContextOptions):
 
 @dataclass(frozen=True)
 class _Verified:
-    """A run that was repeated, or why it could not be."""
+    """A run that was repeated, or why it could not be.
+
+    Attributes:
+        file: where the record lies, if other files state other figures of the same run.
+    """
 
     record: RunRecord
+    file: Path | None
     comparison: "Comparison | None"
     reason: str = ""
 
@@ -105,8 +110,6 @@ def verify(options: _VerifyOptions) -> None:
         add_records(merged, options.results, note)
     for text in options.targets or ():
         _add_named(merged, text, options.results, note)
-    for contradiction in merged.contradictions:
-        note(ArtefactError(str(contradiction)))
     chosen = drawn(merged.in_order(), options.sample, options.seed)
     if not chosen and not refused:
         raise UsageError(
@@ -119,9 +122,10 @@ def verify(options: _VerifyOptions) -> None:
         verified = []
         for number, record in enumerate(chosen, 1):
             context.say(f"{number} of {len(chosen)}: {record.id}")
-            verified.append(_verify(context, record, kept, takes_kept=kind == "kept"))
-            if not options.json:
-                _print(verified[-1])
+            for one in _verify_each(context, merged.statements(record.id), kept, kind == "kept"):
+                verified.append(one)
+                if not options.json:
+                    _print(one)
     counts = Counter(_state(one) for one in verified)
     summary = f"{counts['same']} same, {counts['differs']} differ, {counts['not repeated']} not "
     summary += f"repeated, {len(refused)} refused; repeated in {options.scratch}"
@@ -244,20 +248,25 @@ def _request(record: RunRecord) -> RunRequest | None:
         return None
 
 
-def _verify(
-    context: "RunContext", record: RunRecord, kept: Sequence[Store], *, takes_kept: bool
-) -> _Verified:
-    """Repeat a run; one that cannot be repeated stops no other."""
+def _verify_each(
+    context: "RunContext",
+    statements: Sequence[tuple[RunRecord, Path]],
+    kept: Sequence[Store],
+    takes_kept: bool,
+) -> Iterator[_Verified]:
+    """Repeat a run, once, and compare it with each record of it; one that fails stops no other."""
     from poisonbench.runs.repeating import repeat
 
-    try:
-        request = request_of(record)
-        return _Verified(record, repeat(context, record, request, kept, takes_kept=takes_kept))
-    except (InterruptedRunError, AbortedError, StoreError):
-        # They would end every other run too.
-        raise
-    except PoisonbenchError as error:
-        return _Verified(record, None, f"{error}{_origin(record)}")
+    for record, file in statements:
+        named = file if len(statements) > 1 else None
+        try:
+            comparison = repeat(context, record, request_of(record), kept, takes_kept=takes_kept)
+            yield _Verified(record, named, comparison)
+        except (InterruptedRunError, AbortedError, StoreError):
+            # They would end every other run too.
+            raise
+        except PoisonbenchError as error:
+            yield _Verified(record, named, None, f"{error}{_origin(record)}")
 
 
 def _origin(record: RunRecord) -> str:
@@ -278,6 +287,7 @@ def _state(verified: _Verified) -> str:
 def _print(verified: _Verified) -> None:
     record, comparison = verified.record, verified.comparison
     name = f"{record.id} {record.spec.method} on {record.labels.dataset}"
+    name += "" if verified.file is None else f", by {verified.file}"
     if comparison is None:
         answer(f"{name}: not repeated: {verified.reason}")
         return
@@ -303,6 +313,7 @@ def _json(verified: _Verified) -> dict[str, Any]:
     record, comparison = verified.record, verified.comparison
     fields: dict[str, Any] = {
         "id": record.id,
+        "file": None if verified.file is None else str(verified.file),
         "method": record.spec.method,
         "dataset": record.labels.dataset,
         "state": _state(verified).replace(" ", "_"),

@@ -45,16 +45,23 @@ class MergedRecords:
 
     def __init__(self) -> None:
         self.contradictions: list[PassedOver] = []
-        self._taken: dict[str, tuple[RunRecord, Path]] = {}
+        self._statements: dict[str, list[tuple[RunRecord, Path]]] = {}
 
     def add(self, record: RunRecord, file: Path) -> None:
         """Take a record that lies at a path, or hold it against the one that was taken."""
-        taken, place = self._taken.setdefault(record.id, (record, file))
+        statements = self._statements.setdefault(record.id, [(record, file)])
+        taken, place = statements[0]
         if taken != record and not (comparison := compare(taken, record)).is_same:
+            if all(not compare(other, record).is_same for other, _ in statements[1:]):
+                statements.append((record, file))
             relation = "has other figures of the same run than"
             remark = f", which is taken: {comparison.verdict}; `poisonbench verify` does it again"
             self.contradictions.append(PassedOver(file, place, relation, remark))
 
     def in_order(self) -> list[RunRecord]:
         """The records that were taken, in order of id."""
-        return [record for _, (record, _) in sorted(self._taken.items())]
+        return [statements[0][0] for _, statements in sorted(self._statements.items())]
+
+    def statements(self, run_id: str) -> list[tuple[RunRecord, Path]]:
+        """The record of a run that was taken and those of other figures, and where each lies."""
+        return list(self._statements[run_id])

@@ -53,17 +53,19 @@ def test_a_figure_that_was_made_up_is_found_and_its_surroundings_named(results, 
     assert "0 same, 1 differ, 0 not repeated, 0 refused" in text
 
 
-def test_two_records_of_one_run_with_other_figures_are_named(results, tmp_path):
+def test_two_records_of_one_run_with_other_figures_are_both_compared(results, tmp_path):
     other, run = tmp_path / "other", records(results)["clean"]
     shutil.copytree(results, other)
     edit_record(other / "runs" / run.path.name, flip)
     outcome = verified(tmp_path, results, other)
-    assert outcome.code == 65
-    assert [one["state"] for one in outcome.json["runs"]] == ["same", "same"]
-    (sentence,) = outcome.json["refused"]
-    files = [folder / "runs" / run.path.name for folder in (other, results)]
-    assert sentence.startswith(f"{files[0]} has other figures of the same run than {files[1]}, ")
-    assert verified(tmp_path, results, results).code == 0
+    assert outcome.code == 3
+    files = {one["file"]: one["state"] for one in outcome.json["runs"]}
+    right, wrong = (str(folder / "runs" / run.path.name) for folder in (results, other))
+    assert files == {None: "same", right: "same", wrong: "differs"}
+    assert outcome.err.count("training") == 2, "each run is repeated once"
+    text = cli("verify", results, other, "--scratch", tmp_path / "scratch").out
+    assert f", by {wrong}: differs within 2 of 40 test images" in text
+    assert [one["file"] for one in verified(tmp_path, results, results).json["runs"]] == [None] * 2
 
 
 def test_weights_that_were_kept_are_compared(results, tmp_path):
