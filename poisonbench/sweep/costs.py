@@ -1,7 +1,7 @@
 """What jobs will cost, from what finished runs and poisons have cost."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import fmean
 
 from poisonbench.requests import PoisonRequest, RunRequest
@@ -47,11 +47,23 @@ class Costs:
             words + f"; crafting {crafting or 'not counted, no poison like them was crafted here'}"
         )
 
-    def left(self, jobs: Iterable[Job]) -> float | None:
-        """Seconds of these runs one after another; None while one of them is not known."""
-        seconds = [self.of(job) for job in jobs if job.kind == "defend"]
-        known = [value for value in seconds if value is not None]
-        return sum(known) if len(known) == len(seconds) else None
+    def left(
+        self, jobs: Iterable[Job], gone: Mapping[str, float] = {}, num_processes: int = 1
+    ) -> float | None:
+        """Seconds until these runs are done; None while one of them is not known.
+
+        Args:
+            jobs: those that are not done; poisons are not counted.
+            gone: by the id of a job at work, the seconds that it has taken.
+            num_processes: how many run side by side.
+        """
+        seconds = [(job.id, self.of(job)) for job in jobs if job.kind == "defend"]
+        known = [
+            max(0.0, value - gone.get(id_, 0.0)) for id_, value in seconds if value is not None
+        ]
+        if len(known) < len(seconds):
+            return None
+        return max(sum(known) / num_processes, max(known, default=0.0))
 
 
 def _pools(requests: Iterable[RunRequest]) -> set[tuple[str, int, PoisonRequest]]:

@@ -51,12 +51,13 @@ class JobRunner(Protocol):
 
 @dataclass
 class Slot:
-    """One of the processes side by side, and its job."""
+    """One of the processes side by side, and its job, with the time when that ``started``."""
 
     number: int
     device: str
     worker: JobRunner | None = None
     job: Job | None = None
+    started: float = 0.0
     error: str = ""
 
 
@@ -138,9 +139,9 @@ class Sweep:
         self._looked, self._has_news = now, False
         self.job_states.refresh()
         left = self._left()
-        seconds = Costs(self.job_states.records.values()).left(left)
-        num_done = len(self.jobs) - len(left)
-        self.view.total(num_done, len(self.jobs), seconds and seconds / self.num_processes)
+        gone = {slot.job.id: now - slot.started for slot in slots if slot.job is not None}
+        seconds = Costs(self.job_states.records.values()).left(left, gone, self.num_processes)
+        self.view.total(len(self.jobs) - len(left), len(self.jobs), seconds)
         for slot in slots:
             if slot.job is None and not self._start_next(slot, left):
                 break
@@ -204,7 +205,7 @@ class Sweep:
                 if self.new_worker is None
                 else self.new_worker(slot.device)
             )
-        slot.job, slot.error = job, ""
+        slot.job, slot.error, slot.started = job, "", time.monotonic()
         self._attempts[job.id] += 1
         folders = {"results": str(self.job_states.store.root), "data_root": str(self.data_root)}
         slot.worker.send(

@@ -36,6 +36,13 @@ class _Phase:
             return 0.0
         return elapsed / (self.done - self.first) * (self.total - self.done)
 
+    def in_words(self) -> str:
+        """The job, with its phase if that is not what it is named after, and the share of it."""
+        if not self.total:
+            return self.title
+        phase = "" if self.name in self.title.split() else f"{self.name} "
+        return f"{self.title} ({phase}{100 * self.done // self.total} %)"
+
 
 class AtWork:
     """The jobs at work, by the number of their process, and how long they take at least."""
@@ -53,14 +60,14 @@ class AtWork:
 
     def left_in_words(self, estimate: float | None) -> str:
         """How long all takes: the estimate, or at least what is left of the jobs at work."""
-        if estimate:
-            return f"about {clock(estimate)} left"
         least = max((job.left(self.time()) for job in self.phases.values()), default=0.0)
+        if estimate:
+            return f"about {clock(max(estimate, least))} left"
         return f"at least {clock(least)} left" if least >= 1 else ""
 
     def in_words(self) -> str:
-        """Which they are."""
-        return " and ".join(job.title for job in self.phases.values())
+        """Which they are, and how far."""
+        return " and ".join(job.in_words() for job in self.phases.values())
 
 
 class View:

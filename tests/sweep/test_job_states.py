@@ -152,6 +152,16 @@ def test_costs_are_means_by_data_set_and_method():
     assert costs.left([none, hint]) is None
 
 
+def test_what_is_left_counts_down_and_is_shared_by_processes():
+    costs = Costs([make_record(seconds=20)])
+    one, two, three = jobs = [job(number, method="none") for number in (1, 2, 3)]
+    assert costs.left(jobs, {one.id: 5.0}) == 55
+    assert costs.left(jobs, {one.id: 5.0, two.id: 99.0}) == 35
+    assert costs.left(jobs, num_processes=2) == 30
+    assert costs.left([three], {three.id: 5.0}, num_processes=2) == 15, "one run is not shared out"
+    assert costs.left([], num_processes=2) == 0
+
+
 def test_status_and_dry_run_give_the_hours_of_what_is_left(tmp_path, results):
     write_plan(PLAN, tmp_path / "plan.json")
     line = ("sweep", "status", tmp_path / "plan.json", "--results", results)

@@ -65,7 +65,9 @@ def test_without_like_runs_it_takes_at_least_what_is_left_of_the_jobs_at_work():
     view.moved(0, "surrogate", 4, 10)
     view.moved(1, "surrogate", 1, 10)
     assert view.at_work.left_in_words(None) == "at least 3:00 left"
-    assert view.at_work.left_in_words(75.0) == "about 1:15 left"
+    assert view.at_work.left_in_words(75.0) == "about 3:00 left", "the pace outweighs like runs"
+    assert view.at_work.left_in_words(200.0) == "about 3:20 left"
+    assert view.at_work.in_words() == "job (surrogate 40 %) and job (surrogate 10 %)"
     # Of a new phase the pace is not known yet, and a continued one did not start at 0.
     view.moved(1, "training", 6, 12)
     assert view.at_work.left_in_words(None) == "at least 0:30 left"
