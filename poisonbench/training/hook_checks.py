@@ -5,12 +5,14 @@ N are the images that the defense was given, those that its ``extend`` adds apar
 
 import inspect
 import json
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from poisonbench.core.errors import (
     DivergedError,
@@ -125,6 +127,19 @@ def check_memory(defense: str, memory: Any, count: int) -> None:
     check_returned(f'{defense}: self.memory["keep"]', fits, f"shape ({count},) torch.bool", keep)
     fits = selected is None or is_tensor(selected, (selected.numel(),), torch.int64)
     check_returned(f'{defense}: self.memory["selected"]', fits, "shape (S,) torch.int64", selected)
+
+
+def check_parameters(defense: str, model: Module, given: Sequence[Tensor]) -> None:
+    """Raise UsageError unless a model has the float32 parameters that its optimizer steps."""
+    own = list(model.parameters())
+    is_same = len(own) == len(given) and all(map(operator.is_, own, given))
+    other = next((p.dtype for p in own if p.dtype is not torch.float32), None)
+    if not is_same or other is not None:
+        got = "other ones, which are not trained" if other is None else f"some of {other}"
+        raise UsageError(
+            f"{defense}: expected state.model with the parameters that it had, in float32, got "
+            f"{got}; work on copy.deepcopy(state.model), or give the run another network by --model"
+        )
 
 
 def check_rows(defense: str, selected: Tensor, count: int) -> None:

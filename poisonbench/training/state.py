@@ -40,15 +40,19 @@ class TrainingSet:
         return replace(self, keep=keep)
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrainingState:
-    """What a defense may look at: no test split and no poison indices exist here."""
+    """What a defense may look at: no test split and no poison indices exist here.
+
+    Its fields are nobody's to set; what a defense returns and does to the ``model`` counts.
+    """
 
     #: Completed epochs, so 0 before the first.
     epoch: int
     #: Batches done in this epoch.
     step: int
-    #: The classifier in training, on the device, in train mode.
+    #: The classifier in training, on the device, in train mode; its parameters stay those that
+    #: they are, and float32.
     model: Classifier
     #: The training split as given, images uint8.
     original: TrainingSet

@@ -35,6 +35,7 @@ from poisonbench.training.hook_checks import (
     check_batch,
     check_epoch,
     check_memory,
+    check_parameters,
     check_range,
     check_rows,
     check_untouched,
@@ -142,6 +143,7 @@ class _Run:
             nesterov=self.recipe.momentum > 0,
             weight_decay=self.recipe.weight_decay,
         )
+        self.parameters = tuple(self.model.parameters())
         self.precision = network_precision(self.device, self.recipe.precision)
         self.epoch = self.step = 0
         self.loss_sum = torch.zeros((), device=self.device, dtype=torch.float64)
@@ -164,12 +166,13 @@ class _Run:
         return self.result
 
     def _check_left(self) -> None:
-        """What the hooks left: a memory that can be kept, and all they were given as it was.
+        """What the hooks left: a memory that can be kept, and what they were given as it was.
 
         Called where a fault should not cost more training, and before anything is kept.
         """
         name, memory = self.trainer.name, self.defense.memory
         check_untouched(name, self.given, self.versions)
+        check_parameters(name, self.model, self.parameters)
         check_memory(name, memory, self.num_given)
         selected = memory.get("selected")
         # A GPU is waited for, so once for a choice of rows.
@@ -198,6 +201,8 @@ class _Run:
                 images = self.defense.perturb_batch(state, images, labels)
                 check_batch(images, given)
                 check_untouched("perturb_batch", [labels], before)
+                if self.step == 0:
+                    check_parameters(self.trainer.name, self.model, self.parameters)
                 if self.epoch == self.step == 0:
                     self.first_pixels = extremes_of(images)
             with autocast(self.device, self.precision):

@@ -1,6 +1,7 @@
 """Each filter against brute force in float64, and what all of them share."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -260,8 +261,7 @@ def test_where_features_come_from(source, size):
                 assert all(map(torch.equal, before, after))
                 return seen["network"]
 
-            state.train_copy = spied
-            return super().start_epoch(state)
+            return super().start_epoch(replace(state, train_copy=spied))
 
     def rule(features, labels, generator, config):
         seen["features"] = features
@@ -297,8 +297,7 @@ def test_clean_features_are_taken_as_they_are(source, is_frozen):
         raise AssertionError("trained a network whose features were known")
 
     train = TrainingSet(split.images, split.labels)
-    state = state_for(model, train)
-    state.train_copy = refuse
+    state = replace(state_for(model, train), train_copy=refuse)
     FeatureFilter(rule, FilterConfig(features_from=source)).start_epoch(state)
     assert all(map(torch.equal, model.state_dict().values(), before))
     assert model.training

@@ -2,7 +2,7 @@
 
 import inspect
 from contextlib import nullcontext
-from dataclasses import fields
+from dataclasses import FrozenInstanceError, fields
 
 import numpy as np
 import pytest
@@ -201,6 +201,10 @@ def note(row):
     return lambda defense, state: state.note(row)
 
 
+def other_head(defense, state):
+    state.model.head = torch.nn.Linear(54, K)
+
+
 def zeroed(choose):
     return lambda defense, state: choose(state).zero_()
 
@@ -226,6 +230,8 @@ def zeroed(choose):
             UsageError,
             "classes in 0..3 as 'classes_spared'",
         ),
+        (lambda defense, state: state.model.half(), UsageError, "float32, got some of torch.fl"),
+        (other_head, UsageError, "the parameters that it had, .* got other ones, which are not t"),
         (zeroed(lambda state: state.original.images), UsageError, "got a change in place"),
         (zeroed(lambda state: state.original.labels), UsageError, "got a change in place"),
         (zeroed(lambda state: state.validation.labels), UsageError, "got a change in place"),
@@ -237,6 +243,14 @@ def test_what_a_hook_must_not_leave_is_one_line_after_its_first_call(act, error,
         train(Acting(act, hook), name="own", report=lambda *words: batches.append(words))
     assert "\n" not in str(raised.value)
     assert batches == []
+
+
+def test_what_a_state_says_is_not_set_by_a_defense():
+    def swap(defense, state):
+        state.model = network()
+
+    with pytest.raises(FrozenInstanceError, match="cannot assign to field 'model'"):
+        train(Acting(swap, "start_epoch"), name="own")
 
 
 @pytest.mark.parametrize("stop", [True, False])
