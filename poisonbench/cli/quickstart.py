@@ -40,7 +40,7 @@ def quickstart(
     sample = ["--dataset", "mnist-sample", *folder]
     for words in (
         ["sweep", "plan", "--lines", str(listed), "--json", "--output", str(plan), *folder],
-        ["sweep", "run", str(plan), "--jobs", str(jobs), *folder],
+        ["sweep", "run", str(plan), "--jobs", str(jobs), "--estimate", *folder],
         ["report", "--runs", *sample],
         ["report", "--summary", *sample],
         ["page", *folder, "--output", str(results / "page.html")],

@@ -15,7 +15,7 @@ import typer
 
 from poisonbench.cli import common, sweep_plan
 from poisonbench.cli.answers import answer, stdout
-from poisonbench.cli.sweep_estimates import check_estimate, print_estimates
+from poisonbench.cli.sweep_estimates import check_estimate, print_estimates, seconds_here
 from poisonbench.cli.sweep_options import (
     EstimateOption,
     OnlyOption,
@@ -65,6 +65,9 @@ class _SweepOptions:
     on: str | None = common.option(
         None, "dask://HOST:PORT: on the workers of a dask.distributed cluster, not here."
     )
+    estimate: bool = common.option(
+        False, "Time short passes first, so that what is left is known from the start (on a CPU)."
+    )
     requeue: bool = common.option(False, "Before a SLURM time limit, ask SLURM to start it again.")
     results: common.ResultsOption = DEFAULT_RESULTS
     data_root: common.DataRootOption = DEFAULT_DATA_ROOT
@@ -89,11 +92,17 @@ def run(plan: PlanArgument, options: _SweepOptions) -> None:
     if options.on is None:
         _check_devices(devices)
     stopping = Stopping()
+    slots, estimates = options.jobs or len(devices), {}
+    if options.estimate:
+        if options.on is not None:
+            raise UsageError("expected --estimate or --on, got both; leave one of them out")
+        states = job_states_of(options.results)
+        estimates = seconds_here(jobs, states, options.data_root, devices, slots)
     with ExitStack() as stack:
         stack.enter_context(stop_on_signals(stopping))
         has_bars = sys.stderr.isatty() and not options.quiet
         view = stack.enter_context(JobBars()) if has_bars else View(quiet=options.quiet)
-        states, slots = job_states_of(options.results), options.jobs or len(devices)
+        states = job_states_of(options.results)
         new_worker = None
         if options.on is not None:
             cluster = stack.enter_context(closing(Cluster(options.on, states.store)))
@@ -103,7 +112,16 @@ def run(plan: PlanArgument, options: _SweepOptions) -> None:
             new_worker = cluster.worker
         keep_plan(planned, states.store.plans)
         sweep = Sweep(
-            planned, jobs, states, options.data_root, devices, slots, view, stopping, new_worker
+            planned,
+            jobs,
+            states,
+            options.data_root,
+            devices,
+            slots,
+            view,
+            stopping,
+            new_worker,
+            estimates,
         )
         try:
             sweep.run()

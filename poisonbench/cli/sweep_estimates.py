@@ -1,14 +1,16 @@
 """What ``poisonbench sweep plan --estimate`` and ``sweep status --estimate`` print."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from poisonbench.cli import common
 from poisonbench.cli.answers import answer
 from poisonbench.cli.sweep_status import job_groups
-from poisonbench.core.errors import UsageError
+from poisonbench.core.errors import PoisonbenchError, UsageError
 from poisonbench.core.settings import did_you_mean
+from poisonbench.sweep.execute import threads
 from poisonbench.sweep.job_states import JobStates, State
 from poisonbench.sweep.plan import Job
 
@@ -78,6 +80,51 @@ def print_estimates(
             f"does not fit: {job.title}: about {estimates[job.id].memory / 1e9:.0f} GB, "
             f"{device} has {accelerator.memory / 1e9:.0f}"
         )
+
+
+def seconds_here(
+    jobs: Sequence[Job],
+    job_states: JobStates,
+    data_root: Path,
+    devices: Sequence[str],
+    num_processes: int,
+) -> dict[str, float]:
+    """Seconds on this CPU of the jobs that are not done, by id, from passes that are timed now.
+
+    Args:
+        jobs: of a plan; what cannot be estimated, as its data are not here, is left out.
+        job_states: of the results folder.
+        data_root: folder of the data sets.
+        devices: those of the sweep; of an accelerator nothing can be timed here.
+        num_processes: how many will share the processors.
+
+    Raises:
+        UsageError: a device is an accelerator.
+    """
+    import torch
+
+    from poisonbench.core.devices import is_accelerator
+    from poisonbench.runs.context import RunContext, find_device
+    from poisonbench.runs.estimates import Estimator
+
+    if other := next((name for name in devices if is_accelerator(find_device(name))), None):
+        raise UsageError(
+            f"--estimate: expected a sweep on this CPU, got {other}; leave it out, and see "
+            "`poisonbench sweep status PLAN --estimate --on h100`"
+        )
+    states = job_states.states(jobs)
+    estimator = Estimator(RunContext(job_states.store, data_root, torch.device("cpu")), times=True)
+    seconds: dict[str, float] = {}
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads(num_processes))
+    try:
+        for job in jobs:
+            if states[job.id] is not State.DONE:
+                with suppress(PoisonbenchError):
+                    seconds[job.id] = estimator.of(job.request).seconds or 0.0
+    finally:
+        torch.set_num_threads(before)
+    return seconds
 
 
 def _row(job: Job, estimate: "Estimate", device: "Accelerator | None") -> dict[str, Any]:

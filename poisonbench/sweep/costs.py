@@ -11,9 +11,18 @@ from poisonbench.sweep.plan import Job
 
 
 class Costs:
-    """Mean seconds of a run by data set and method, and of a poison by data set and attack."""
+    """Mean seconds of a run by data set and method, and of a poison by data set and attack.
 
-    def __init__(self, records: Iterable[RunRecord], crafting: Iterable[CraftingCost] = ()) -> None:
+    ``estimates`` are the seconds of jobs by id, which stand for those that are like none.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[RunRecord],
+        crafting: Iterable[CraftingCost] = (),
+        estimates: Mapping[str, float] = {},
+    ) -> None:
+        self.estimates = estimates
         seconds = defaultdict(list)
         for record in records:
             key = ("defend", record.labels.dataset, record.spec.method)
@@ -24,8 +33,9 @@ class Costs:
         self.means = {key: fmean(values) for key, values in seconds.items()}
 
     def of(self, job: Job) -> float | None:
-        """Seconds of a run or poison like this one; None when there is none yet."""
-        return self.means.get((job.kind, job.dataset, job.method))
+        """Seconds of a run or poison like this one; None when there is none and no estimate."""
+        mean = self.means.get((job.kind, job.dataset, job.method))
+        return self.estimates.get(job.id) if mean is None else mean
 
     def in_words(self, requests: Collection[RunRequest], done: Collection[RunRequest] = ()) -> str:
         """What it takes to do some runs one after another, as far as like ones are known.
@@ -53,16 +63,14 @@ class Costs:
         """Seconds until these runs are done; None while one of them is not known.
 
         Args:
-            jobs: those that are not done; poisons are not counted.
+            jobs: those that are not done; of poisons those count that it knows about.
             gone: by the id of a job at work, the seconds that it has taken.
             num_processes: how many run side by side.
         """
-        seconds = [(job.id, self.of(job)) for job in jobs if job.kind == "defend"]
-        known = [
-            max(0.0, value - gone.get(id_, 0.0)) for id_, value in seconds if value is not None
-        ]
-        if len(known) < len(seconds):
+        seconds = [(job, self.of(job)) for job in jobs]
+        if any(value is None and job.kind == "defend" for job, value in seconds):
             return None
+        known = [max(0.0, value - gone.get(job.id, 0.0)) for job, value in seconds if value]
         return max(sum(known) / num_processes, max(known, default=0.0))
 
 

@@ -8,7 +8,7 @@ after its death: what is done is told by records, and a run continues from its c
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,7 +66,8 @@ class Sweep:
     """Jobs of a plan, being run; the devices are shared out over the processes.
 
     ``failed`` says which jobs failed, and why. ``new_worker`` gives what runs the jobs of a device;
-    None starts a process on this machine.
+    None starts a process on this machine. ``estimates`` are the seconds of jobs by id, for the time
+    that is left where no like job is done; those that end say by how much they are off.
     """
 
     plan: Plan
@@ -78,9 +79,11 @@ class Sweep:
     view: View
     stopping: Stopping
     new_worker: Callable[[str], JobRunner] | None = None
+    estimates: Mapping[str, float] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     _attempts: Counter[str] = field(default_factory=Counter)
     _interrupted: set[str] = field(default_factory=set)
+    _taken: dict[str, float] = field(default_factory=dict)
     _full: str = ""
     _has_news: bool = True
     _looked: float = 0.0
@@ -140,12 +143,19 @@ class Sweep:
         self.job_states.refresh()
         left = self._left()
         gone = {slot.job.id: now - slot.started for slot in slots if slot.job is not None}
-        seconds = Costs(self.job_states.records.values()).left(left, gone, self.num_processes)
+        costs = Costs(self.job_states.records.values(), estimates=self._scaled_estimates())
+        seconds = costs.left(left, gone, self.num_processes)
         self.view.total(len(self.jobs) - len(left), len(self.jobs), seconds)
         for slot in slots:
             if slot.job is None and not self._start_next(slot, left):
                 break
         return bool(left)
+
+    def _scaled_estimates(self) -> dict[str, float]:
+        """The estimates as the jobs that are done say that they should have been."""
+        expected = sum(self.estimates[name] for name in self._taken)
+        pace = sum(self._taken.values()) / expected if expected else 1.0
+        return {name: pace * seconds for name, seconds in self.estimates.items()}
 
     def _left(self) -> list[Job]:
         """Jobs to run or to wait for. Those whose poison cannot come are counted as failed."""
@@ -255,6 +265,8 @@ class Sweep:
         is_interrupted = is_stopped and not is_done
         if is_done:
             how = "done"
+            if job.id in self.estimates:
+                self._taken[job.id] = time.monotonic() - slot.started
             self.job_states.clear_failure(job)
         elif is_interrupted:
             how = "stopped"

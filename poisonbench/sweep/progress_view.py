@@ -79,15 +79,17 @@ class View:
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
         self.spoken = time.monotonic()
-        self.state = ""
+        self.state = self.left = ""
         self.at_work = AtWork()
 
     def total(self, done: int, total: int, left: float | None) -> None:
         """Show how far all is, and the seconds left: an estimate, or the least that it takes."""
-        self.state = f"[{done}/{total}]"
-        if time.monotonic() - self.spoken >= LINE_EVERY:
-            words = ["running " + self.at_work.in_words(), self.at_work.left_in_words(left)]
-            self._say(", ".join(filter(None, words)).strip())
+        is_first, self.state = not self.state, f"[{done}/{total}]"
+        self.left = self.at_work.left_in_words(left)
+        if is_first and self.left:
+            self._say(self.left)
+        elif time.monotonic() - self.spoken >= LINE_EVERY:
+            self._say(f"running {self.at_work.in_words()}".strip(), self.left)
 
     def started(self, slot: int, title: str) -> None:
         """Show that a job begins."""
@@ -101,12 +103,12 @@ class View:
     def ended(self, slot: int, title: str, how: str) -> None:
         """Show how a job has ended."""
         del self.at_work.phases[slot]
-        self._say(f"{how} {title}")
+        self._say(f"{how} {title}", self.left)
 
-    def _say(self, text: str) -> None:
+    def _say(self, *parts: str) -> None:
         self.spoken = time.monotonic()
         if not self.quiet:
-            now = time.strftime("%H:%M:%S")
+            now, text = time.strftime("%H:%M:%S"), ", ".join(filter(None, parts))
             print(f"{now} {self.state} {text}", file=sys.stderr, flush=True)
 
 

@@ -147,6 +147,11 @@ def test_an_address_where_there_is_no_scheduler(tmp_path, plan, monkeypatch, giv
     assert message in refused(2, tmp_path / "results", "sweep", "run", plan, "--on", given)
 
 
+def test_nothing_is_timed_here_for_machines_elsewhere(tmp_path, plan):
+    line = ("sweep", "run", plan, "--on", "dask://a:1", "--estimate")
+    assert "expected --estimate or --on, got both" in refused(2, tmp_path / "results", *line)
+
+
 def test_without_the_extra(tmp_path, plan, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     error = refused(2, tmp_path / "results", "sweep", "run", plan, "--on", "dask://a:1")

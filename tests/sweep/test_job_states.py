@@ -162,6 +162,15 @@ def test_what_is_left_counts_down_and_is_shared_by_processes():
     assert costs.left([], num_processes=2) == 0
 
 
+def test_estimates_stand_for_what_is_like_nothing():
+    none, hint = job(2, method="none"), job(3, method="hint")
+    costs = Costs([make_record(seconds=20)], estimates={hint.id: 7.0, none.id: 99.0})
+    assert costs.of(hint) == 7
+    assert costs.left([none, hint, POISON]) == 27, "like runs say more than an estimate"
+    costs = Costs([], estimates={hint.id: 7.0, POISON.id: 2.0})
+    assert costs.left([hint, POISON], {POISON.id: 1.0}) == 8
+
+
 def test_status_and_dry_run_give_the_hours_of_what_is_left(tmp_path, results):
     write_plan(PLAN, tmp_path / "plan.json")
     line = ("sweep", "status", tmp_path / "plan.json", "--results", results)

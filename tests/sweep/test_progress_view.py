@@ -42,15 +42,24 @@ def test_lines_show_starts_and_ends_and_all_once_a_minute(capsys):
     view.started(0, "epic mnist trial 0")
     view.started(1, "none mnist trial 0")
     view.spoken -= progress.LINE_EVERY
-    view.total(1, 3, 75.0)
+    view.total(1, 3, 70.0)
+    view.ended(0, "epic mnist trial 0", "done")
     lines = [line[9:] for line in capsys.readouterr().err.splitlines()]
     assert lines == [
         "[0/2] start hint [mnist] trial 0",
         "[0/2] done hint [mnist] trial 0",
         "[1/2] start epic mnist trial 0",
         "[1/2] start none mnist trial 0",
-        "[1/3] running epic mnist trial 0 and none mnist trial 0, about 1:15 left",
+        "[1/3] running epic mnist trial 0 and none mnist trial 0, about 1:10 left",
+        "[1/3] done epic mnist trial 0, about 1:10 left",
     ]
+
+
+def test_what_is_left_is_said_at_once_where_it_is_known(capsys):
+    view = View()
+    view.total(0, 2, 75.0)
+    view.total(0, 2, 74.0)
+    assert [line[9:] for line in capsys.readouterr().err.splitlines()] == ["[0/2] about 1:15 left"]
 
 
 def test_without_like_runs_it_takes_at_least_what_is_left_of_the_jobs_at_work():

@@ -1,6 +1,7 @@
 """Sweeps: running side by side, signals, retries and SLURM's script."""
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -59,9 +60,10 @@ def test_a_sweep_runs_all_but_what_fails_and_says_so(tiny, tmp_path, results):
     """Poisons once and first, two processes, a job that diverges, and all of it seen again."""
     bad = lines_of(tiny, trials=1, extra="--learning-rate 1e30")
     path = plan_of([*bad, *lines_of(tiny, attacks="durp+pgd")], tmp_path / "plan.json")
-    program = sweep("run", path, "--results", results, "--jobs", 2)
+    program = sweep("run", path, "--results", results, "--jobs", 2, "--estimate")
     _, err = program.communicate(timeout=300)
     assert program.returncode == 4, err
+    assert re.search(r"^\S+ \[0/5\] about \d+:\d\d left\n\S+ \[0/5\] start ", err), err
     assert "4 of 5 jobs are done" in err
     mixed = "start none npz:tiny.npz durp+pgd"
     assert err.index("start poison pgd") < err.index(mixed)
