@@ -256,7 +256,9 @@ def build(
         key=key,
         title=(f"Table {source.number}: " if source else "Matrix: ")
         + table.title
-        + (f", reading {reading} ({READINGS[reading].reading})" if has_reading else ""),
+        + (f", reading {reading} ({READINGS[reading].reading})" if has_reading else "")
+        # They are all of the same.
+        + "".join(f", on {made_of}" for made_of in dict.fromkeys((poisons or {}).values())),
         reading=reading if has_reading else None,
         blocks=tuple(blocks),
         notes=tuple(filter(None, notes)),

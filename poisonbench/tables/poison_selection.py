@@ -11,7 +11,7 @@ from poisonbench.results.records import Labels, RunRecord
 from poisonbench.specs import PoisonCard, RunSpec
 from poisonbench.tables.catalogue import untargeted
 from poisonbench.tables.paper_table import dataset_labels
-from poisonbench.tables.readings import without
+from poisonbench.tables.readings import made_of, without
 
 #: Digits of a digest that are enough to name a poison.
 MIN_DIGITS = 8
@@ -42,11 +42,15 @@ def on_poisons(
 
     Raises:
         ArtefactError: a name that fits nothing, or digits that fit several poisons.
-        UsageError: a targeted poison, two of one ratio, or poisons of different attacks.
+        UsageError: a targeted poison, two of one ratio, or poisons of other attacks or readings.
     """
-    used = [record.spec.poison for record in records if record.spec.poison is not None]
-    known = {str(poison.digest): "+".join(poison.attacks) for poison in used}
-    known |= {card.digest: "+".join(card.attacks) for card in cards.values()}
+    known = {card.digest: "+".join(card.attacks) for card in cards.values()}
+    for record in records:
+        if (poison := record.spec.poison) is not None:
+            # Of several runs on a poison one that was crafted by its settings knows most.
+            known[str(poison.digest)] = max(
+                known.get(str(poison.digest), ""), made_of(record), key=len
+            )
     by_digest: dict[str, str] = {}
     for name in names:
         digits = cards[name].digest if name in cards else name.lower()
@@ -59,9 +63,10 @@ def on_poisons(
             )
         by_digest[digests[0]] = name
     if len({known[digest] for digest in by_digest}) > 1:
-        made_of = ", ".join(f"{name} of {known[digest]}" for digest, name in by_digest.items())
+        named = ", ".join(f"{name} of {known[digest]}" for digest, name in by_digest.items())
         raise UsageError(
-            f"--poison: expected poisons of the same attacks, got {made_of}; make a table of each"
+            f"--poison: expected poisons of the same attacks, in one reading, got {named}; make a "
+            "table of each"
         )
     kept = []
     ratios: dict[tuple[Any, ...], str] = {}

@@ -42,6 +42,17 @@ def reading_of(record: RunRecord) -> str | None:
     return next(names, None)
 
 
+def made_of(record: RunRecord) -> str:
+    """What a run's poison is: its attacks, and the reading of a mix that these do not tell.
+
+    Of an artefact that was given nothing tells it.
+    """
+    assert record.spec.poison is not None
+    attacks, reading = record.spec.poison.attacks, reading_of(record)
+    is_known = attacks != list(MIX) or reading in (None, DEFAULT_READING)
+    return "+".join(attacks) + ("" if is_known else f", reading {reading}")
+
+
 def runs_of(records: Records, reading: str) -> Records:
     """The runs on clean data, and those of a reading as if it were the tables' own.
 

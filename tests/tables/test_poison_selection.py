@@ -85,8 +85,19 @@ def test_two_poisons_are_of_two_ratios():
 
 def test_poisons_of_different_attacks_are_in_no_table_together():
     records = [chosen(0.9, WANTED), chosen(0.4, UNWANTED, rho=1.0, attacks=["pgd", "dap", "dc"])]
-    with pytest.raises(UsageError, match=r"same attacks, got ab12.* of pgd\+dap\+dc; make a table"):
+    with pytest.raises(UsageError, match=r"same attacks, .* got ab12.* of pgd\+dap\+dc; make a"):
         on_poisons(records, [WANTED, UNWANTED], {})
+
+
+def test_poisons_of_two_readings_are_in_no_table_together_and_the_title_names_one():
+    signs = {"overrides": {"durp.distribution": "sign"}}
+    records = [chosen(0.9, WANTED, labels=signs), chosen(0.4, UNWANTED, rho=1.0)]
+    with pytest.raises(UsageError, match=r"one reading, got ab12.* \S+\+dc, reading sign, "):
+        on_poisons(records, [WANTED, UNWANTED], {})
+    _, made_of = on_poisons(records, [WANTED], {})
+    assert made_of == {WANTED: "pgd+dap+durp+dc, reading sign"}
+    title = catalogue.build("2", records, "mnist", made_of).title
+    assert title.endswith(", on pgd+dap+durp+dc, reading sign")
 
 
 def test_a_run_that_crafted_the_poison_itself_counts_whatever_was_set_of_its_attacks():
