@@ -79,12 +79,14 @@ def rounded(text: str) -> str:
 _FALL = "## Does Table II's fall reproduce?"
 _FIELD = "# The field as it is: attacks by defenses"
 _COLOUR = "## Each attack alone, and cheap filters, in colour"
+_BESIDE = "## Beside the published tables"
 _ADVICE = "## What to use against what"
 _DIGITS, _OBJECTS = "mnist-sample", "cifar10@10000"
 PLACES = (
     Place("docs/findings.md", _FALL, "rho", ("2", _DIGITS), with_deviation),
     Place("docs/findings.md", _FIELD, "trained on", ("matrix", _DIGITS), with_trials),
     Place("docs/findings.md", _COLOUR, "trained on", ("matrix", _OBJECTS), with_trials),
+    Place("docs/findings.md", _BESIDE, "attack", ("matrix", _OBJECTS), with_trials),
     Place("README.md", _ADVICE, "digits", ("matrix", _DIGITS), rounded),
     Place("README.md", _ADVICE, "colour", ("matrix", _OBJECTS), rounded),
 )

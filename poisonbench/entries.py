@@ -299,6 +299,8 @@ class DefenseEntry(Entry):
 
     Attributes:
         oracle: a control that is told which images are poisoned; no plug-in is one.
+        norm: in which its own changes of training images are bounded, in a word or two; empty of
+            one that bounds none.
         cost: what it costs beside plain training, in a few words; empty where that is not said.
         colour_only: whether it takes images of three channels alone, as it does nothing to others.
         pretrains: whether it acts in pretraining, which a victim trained from scratch lacks.
@@ -314,6 +316,7 @@ class DefenseEntry(Entry):
     scenario: ClassVar[str] = ""
 
     oracle: bool = False
+    norm: str = ""
     cost: str = ""
     colour_only: bool = False
     pretrains: bool = False
@@ -321,11 +324,11 @@ class DefenseEntry(Entry):
 
     @property
     def about(self) -> str:
-        """What it does, when to use it, what it costs and on which images it works."""
-        cost = f"; costs {self.cost}" if self.cost else ""
-        return (
-            super().about + cost + ("; colour alone" if self.colour_only else "; grey and colour")
-        )
+        """What it does, when to use it, its norm, what it costs and on which images it works."""
+        norm = f"norm {self.norm}" if self.norm else ""
+        cost = f"costs {self.cost}" if self.cost else ""
+        images = "colour alone" if self.colour_only else "grey and colour"
+        return "; ".join(part for part in (super().about, norm, cost, images) if part)
 
     @property
     def _taken(self) -> set[str]:

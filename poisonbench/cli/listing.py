@@ -1,6 +1,6 @@
 """``poisonbench list``: what there is to choose from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -22,13 +22,16 @@ def attacks(
     name: NameArgument = None, json: JsonOption = False, plugin: PluginOption = None
 ) -> None:
     """The attacks, or the options of one."""
+    paper = "untargeted: a reading of the paper's poison"
     mixes = {
-        name: f"equal shares of {', '.join(mix.attacks)}, {mix.reading}"
+        name: _mix_text(mix.attacks, f", {mix.reading}; {paper}")
         for name, mix in registry.MIXES.items()
     }
-    mixes["NAME+NAME"] = "equal shares of these untargeted ones"
+    mixes["NAME+NAME"] = (
+        "equal shares of these untargeted ones; norm, cost and images those of its parts"
+    )
     if name is not None and "+" in name and name not in mixes:
-        mixes[name] = f"equal shares of {', '.join(read_mix(name).attacks)}"
+        mixes[name] = _mix_text(read_mix(name).attacks, "; untargeted")
     _methods("an attack", registry.attacks(), name, json, mixes)
 
 
@@ -62,6 +65,14 @@ def tables(json: JsonOption = False) -> None:
     from poisonbench.tables.catalogue import TABLES
 
     _print({number: table.title for number, table in TABLES.items()}, json)
+
+
+def _mix_text(attacks: Sequence[str], purpose: str) -> str:
+    """What a mix is and is for, its norm and cost, on which images, as a single attack's entry."""
+    table = registry.attacks()
+    norms = " and ".join(dict.fromkeys(table[name].norm for name in attacks))
+    parts = "cost that of its parts; grey and colour"
+    return f"equal shares of {', '.join(attacks)}{purpose}; norm {norms}; {parts}"
 
 
 def _methods(

@@ -47,18 +47,33 @@ def test_attacks_that_do_no_harm_on_grey_images_say_so():
     assert "; grey and colour" in rows["pgd"]
 
 
-def test_a_mix_is_shown_like_an_attack():
-    assert done("list", "attacks", "mix-no-durp").out == (
-        "mix-no-durp: equal shares of pgd, dap, dc, no DURP; an option takes its attack's name, "
-        "as --dc.rounds 50, and is listed with it: `poisonbench list attacks dc`\n"
-    )
-    assert done("list", "attacks", "mix-no-durp", "--json").json == {
-        "mix-no-durp": "equal shares of pgd, dap, dc, no DURP"
+def test_a_defense_that_changes_images_within_a_norm_says_which():
+    rows = done("list", "defenses", "--json").json
+    of = {name: text.partition("; norm ")[2].partition("; ")[0] for name, text in rows.items()}
+    assert {name: norm for name, norm in of.items() if norm} == {
+        **dict.fromkeys(("hint", "friends", "robust-features", "at"), "linf"),
+        "atda": "l2, or linf with --profile linf",
     }
+    assert all(text.endswith(("; grey and colour", "; colour alone")) for text in rows.values())
+
+
+def test_a_mix_is_shown_like_an_attack():
+    images = "norm linf; cost that of its parts; grey and colour"
+    text = (
+        "equal shares of pgd, dap, dc, no DURP; untargeted: a reading of the paper's poison; "
+        + images
+    )
+    assert done("list", "attacks", "mix-no-durp").out == (
+        f"mix-no-durp: {text}; an option takes its attack's name, as --dc.rounds 50, and is listed "
+        "with it: `poisonbench list attacks dc`\n"
+    )
+    assert done("list", "attacks", "mix-no-durp", "--json").json == {"mix-no-durp": text}
     # One of a user's own is what craft takes for one.
     own = done("list", "attacks", "tap+pgd", "--json").json
-    assert own == {"tap+pgd": "equal shares of tap, pgd"}
-    assert done("list", "attacks", "tap+pgd").out.startswith("tap+pgd: equal shares of tap, pgd; ")
+    assert own == {"tap+pgd": f"equal shares of tap, pgd; untargeted; {images}"}
+    assert done("list", "attacks", "tap+pgd").out.startswith(f"tap+pgd: {own['tap+pgd']}; ")
+    both = done("list", "attacks", "tap+lsp").out
+    assert "; norm linf and l2; " in both
     for name, fault in (("pgd+gm", "got gm; a targeted"), ("pgd+pdg", "got 'pdg'; did you mean")):
         outcome = cli("list", "attacks", name)
         assert (outcome.code, outcome.out) == (2, "")

@@ -29,6 +29,7 @@ def test_rows_are_attacks_and_columns_the_defenses_that_have_runs(records):
         "worst at rho 1",
         "lost on clean data, points",
         "seconds, quickest run",
+        "seconds, mean",
     ]
     assert rows["clean"] == {
         "W/o Defense": "98.00 [97.71, 98.26] (1)",
@@ -53,6 +54,8 @@ def test_the_rows_below_are_worst_case_loss_and_seconds(records):
     assert [block.rows[number][0] for number in block.strong] == ["worst at rho 1"]
     assert rows["lost on clean data, points"] == {"W/o Defense": "0.00", "HINT": "2.00"}
     assert rows["seconds, quickest run"] == {"W/o Defense": "10.0", "HINT": "20.0"}
+    # Of 20 and three times 30.
+    assert rows["seconds, mean"] == {"W/o Defense": "10.0", "HINT": "27.5"}
 
 
 def test_seconds_are_of_one_device_where_it_has_runs():
@@ -67,11 +70,14 @@ def test_seconds_are_of_one_device_where_it_has_runs():
     ]
     _, rows = grid(records)
     assert [*rows["seconds, quickest run"].values()] == ["50.0", "60.0", "2.0"]
+    # Over the same runs: of the common device alone, and of the column's own where it has none.
+    assert [*rows["seconds, mean"].values()] == ["50.0", "65.0", "2.0"]
     assert any(
         "Seconds of several devices" in n for n in catalogue.build("matrix", records, SAMPLE).notes
     )
     _, rows = grid(records[:2] + records[5:])
     assert [*rows["seconds, quickest run"].values()] == ["9.0", "2.0"]
+    assert [*rows["seconds, mean"].values()] == ["9.5", "2.0"]
 
 
 def test_an_adaptive_row_stands_below_the_plain_one(records):
@@ -125,6 +131,7 @@ def test_adaptive_targeted_poisons_have_rows_too():
         "worst",
         "accuracy lost, points",
         "seconds, quickest run",
+        "seconds, mean",
     ]
     assert block.rows[1][1:] == ("-", "0/1 [0.0, 79.3]")
 
@@ -177,6 +184,7 @@ def test_triggers_have_a_grid_of_success_and_accuracy(records):
         ),
         ("lost on clean data, points", "0.00", "-"),
         ("seconds, quickest run", "10.0", "-"),
+        ("seconds, mean", "10.0", "-"),
     ]
     assert block.strong == {7}
     low, high = wilson(1750, 1800)
