@@ -6,6 +6,7 @@ arithmetic agrees.
 
 import os
 import signal
+import weakref
 from collections import Counter
 
 import numpy as np
@@ -14,6 +15,8 @@ import pytest
 from helpers.command_line import cli, done, shortened, tiny_arrays
 from helpers.processes import contents
 from poisonbench import registry
+from poisonbench.attacks import metapoison
+from poisonbench.core.devices import send_network
 from poisonbench.core.progress import relay
 from poisonbench.data.splits import digest_tensors
 from poisonbench.entries import NetworkEntry
@@ -230,6 +233,25 @@ def test_forms_of_attacks_never_wait_in_a_gradient_step(words, data, colour, tmp
     meter = rehearse(tmp_path, *line, *rho_of(words[0]))
     waiting = [step for step in meter.steps[words[0]] if step]
     assert len(waiting) <= BETWEEN_STEPS.get(words[0], 0), waiting
+
+
+def test_metapoison_has_one_state_at_a_time_on_the_device(data, tmp_path, monkeypatch):
+    sent = []
+
+    def watched(state, where):
+        assert not any(weight.device == where for weight in state.state_dict().values())
+        # The one before may go when the next has come.
+        assert sum(one() is not None for one in sent) <= 1
+        network = send_network(state, where)
+        sent.append(weakref.ref(network))
+        return network
+
+    monkeypatch.setattr(metapoison, "send_network", watched)
+    words = ("craft", "--attack", "mp", "--dataset", data, *ATTACKS["mp"], *RHO)
+    outcome, _ = on_gpu(tmp_path, *words)
+    assert outcome.code == 0, outcome.err
+    # Two networks in each of two steps.
+    assert len(sent) == 4
 
 
 @pytest.mark.parametrize("name", registry.defenses())

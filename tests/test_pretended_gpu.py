@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers.tiny_training import network, split
-from poisonbench.core.devices import LARGEST_LOCKED, Flag, send
+from poisonbench.core.devices import LARGEST_LOCKED, Flag, send, send_network
 from poisonbench.runs import context
 
 device = pytest.importorskip("poisonbench.conformance.pretended_device", exc_type=ImportError)
@@ -125,6 +125,21 @@ def test_only_page_locked_memory_is_taken_without_waiting(waits):
     send(torch.zeros(LARGEST_LOCKED + 1, dtype=torch.uint8), GPU)
     ((what, line),) = waits
     assert (what, line.partition(":")[0]) == ("copy to the device", "core/devices.py")
+
+
+def test_a_network_is_sent_without_waiting_and_stays_on_the_cpu_too(waits):
+    kept = network().eval().requires_grad_(False)
+    sent = send_network(kept, GPU)
+    assert not waits
+    assert send_network(kept, torch.device("cpu")) is kept
+    assert not sent.training
+    state, other = kept.state_dict(), sent.state_dict()
+    assert list(state) == list(other)
+    assert not any(isinstance(tensor, PretendedTensor) for tensor in state.values())
+    assert all(isinstance(tensor, PretendedTensor) for tensor in other.values())
+    assert not any(weight.requires_grad for weight in sent.parameters())
+    images = numbers(2, *split().images.shape[1:])
+    assert torch.equal(sent(images.to(GPU)).cpu(), kept(images))
 
 
 def test_a_flag_is_read_once_the_device_has_come_there(waits):

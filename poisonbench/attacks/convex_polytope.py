@@ -78,6 +78,7 @@ def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
         ),
         surrogates=tuple((number, recipe.epochs) for number in range(config.surrogates)),
         memory=3 * sizes.pixels + config.surrogates * sizes.weights,
+        remarks=("the solver of the coefficients in each step is not counted",),
     )
 
 

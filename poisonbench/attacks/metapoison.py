@@ -8,8 +8,9 @@ Budget      epsilon around each image; ``--color`` adds to it (``Config.budget``
 Cost        an epoch of meta-batches a surrogate and step, of which a share
             1 - (1 - rho)^inner_batch_size holds poisons and is computed, each as dear as some ten
             plain training steps. The default attack on CIFAR-10 is thousands of epochs of work a
-            target. Its surrogates are trained once for all targets; all 24 x 24 states are held on
-            the device, 26 GB of them for ResNet-18.
+            target. Its surrogates are trained once for all targets; all 24 x 24 states are held in
+            the host's memory, 26 GB of them for ResNet-18, and a device gets those of one network
+            to read them and then one state at a time.
 
 Given ``surrogates`` = M networks, poisons x + delta of base images x, and a target image:
 
@@ -57,7 +58,7 @@ from poisonbench.attacks.base import AttackConfig, TargetedTask
 from poisonbench.attacks.shared.colour_shift import LARGEST_SHIFT, Palette, clamp_shifts, roughness
 from poisonbench.attacks.shared.resuming import adam_tensors, resume
 from poisonbench.attacks.shared.unrolled_step import sgd_step, weights_of
-from poisonbench.core.devices import send
+from poisonbench.core.devices import send, send_network
 from poisonbench.core.errors import DivergedError, UsageError
 from poisonbench.core.settings import Profiles, require, setting
 from poisonbench.core.work import Passes, Sizes, Work
@@ -179,7 +180,8 @@ def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
         batches = math.ceil(share * math.ceil(sizes.train / size))
     steps = config.steps * config.surrogates * batches * config.unroll
     epochs = config.surrogates - 1 if is_staggered else recipe.epochs
-    states = config.surrogates * (config.surrogates if is_staggered else 1)
+    # Of one network, whose states are on the device together when they are read.
+    states = config.surrogates if is_staggered else 1
     return Work(
         passes=(
             Passes(kind="unrolled", images=steps * size, batch=size, precision=config.precision),
@@ -226,7 +228,8 @@ def craft(task: TargetedTask, config: Config) -> Tensor:
             num_batches.zero_()
         poisons = recolored() + delta
         # 1. The network's state of this step.
-        model = networks[number][(number + step) % len(networks[number])]
+        state = networks[number][(number + step) % len(networks[number])]
+        model = send_network(state, base.device)
         for target, generator in enumerate(task.generators):
             # 2.
             for numbers, others in meta_batches(poison_of_row[target], config, generator):
@@ -362,10 +365,12 @@ def _poison_gradient(
 
 
 def _networks(task: TargetedTask, config: Config) -> list[list[Classifier]]:
-    """The states of each network: one, or one an epoch."""
+    """The states of each network on the CPU: one, or one an epoch; each step sends its own."""
     ends = [task.epochs] if config.start == "trained" else list(range(config.surrogates))
-    networks = [task.snapshots(number, ends) for number in range(config.surrogates)]
-    return [[model.train(config.bn == "batch") for model in states] for states in networks]
+    return [
+        [model.cpu().train(config.bn == "batch") for model in task.snapshots(number, ends)]
+        for number in range(config.surrogates)
+    ]
 
 
 @torch.no_grad()

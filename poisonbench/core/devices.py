@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
+
+Network = TypeVar("Network", bound="nn.Module")
 
 
 #: Bytes that are page-locked at most: PyTorch keeps such memory for what is sent next.
@@ -29,6 +32,21 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     if not is_accelerator(device) or tensor.nbytes > LARGEST_LOCKED:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def send_network(network: Network, device: torch.device) -> Network:
+    """A copy on the device of a network on the CPU, sent as tensors are; on a CPU the network."""
+    if not is_accelerator(device):
+        return network
+    from torch import nn
+
+    # What is sent is never copied here: a memo tells deepcopy what stands in its place.
+    memo: dict[int, Any] = {
+        id(weight): nn.Parameter(send(weight.detach(), device), weight.requires_grad)
+        for weight in network.parameters()
+    }
+    memo |= {id(buffer): send(buffer, device) for buffer in network.buffers()}
+    return copy.deepcopy(network, memo)
 
 
 class Flag:

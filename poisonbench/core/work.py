@@ -76,6 +76,8 @@ class Work:
         surrogates: the attacker's networks that are trained, as (number, epochs); of one number the
             most epochs count, as earlier ones are snapshots of the same training.
         memory: bytes that are held beside the largest pass.
+        remarks: what of the method's work all this leaves out, each in a clause that an estimate
+            prints.
     """
 
     passes: tuple[Passes, ...] = ()
@@ -83,6 +85,7 @@ class Work:
     copies: tuple[tuple[bool, Passes], ...] = ()
     surrogates: tuple[tuple[int, int], ...] = ()
     memory: float = 0
+    remarks: tuple[str, ...] = ()
 
 
 def nothing_more(config: Any, recipe: Any, sizes: Sizes) -> Work:

@@ -106,7 +106,10 @@ def rounds_of(config: Config, recipe: Recipe) -> range:
 def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
     """The rounds' predictions; the selection is not counted, nor what it saves by dropping."""
     rounds = len(rounds_of(config, recipe))
-    return Work(passes=(Passes(kind="forward", images=rounds * sizes.images),))
+    return Work(
+        passes=(Passes(kind="forward", images=rounds * sizes.images),),
+        remarks=("the greedy selection of medoids is not counted, nor what dropping saves",),
+    )
 
 
 class Epic(Defense):

@@ -4,9 +4,9 @@ A method says by ``work`` (:mod:`poisonbench.core.work`) which images pass which
 :mod:`poisonbench.runs.pass_costs` what a pass costs. A network or a poison that several jobs share,
 by what determines it, counts at the first: an attacker's surrogates, what scenarios pretrain, the
 copies that filters look at (of filters that run side by side each may train its own), the controls
-of easy targets. Left out is what no network does: EPIC's
-selection, the filters' rules, JPEG, reading and writing files. What a defense saves by dropping
-images or by stopping early is not known before, so there an estimate is an upper bound.
+of easy targets. Left out is what no network does: EPIC's selection and CP's solver, which an
+estimate's remarks name, the filters' rules, JPEG, reading and writing files. What a defense saves
+by dropping images or by stopping early is not known before, so there an estimate is an upper bound.
 """
 
 from collections.abc import Callable, Hashable, Iterable
@@ -298,7 +298,8 @@ def _work_of(settings: Settings, recipe: Recipe, sizes: Sizes) -> tuple[Work, tu
     """What a method says that it costs; without a word of its own, nothing but training."""
     work: Any = getattr(settings.module, "work", None)
     if work is not None:
-        return work(settings.config, recipe, sizes), ()
+        own: Work = work(settings.config, recipe, sizes)
+        return own, own.remarks
     trained = (
         ((0, recipe.epochs),) if hasattr(settings.module, "craft") and settings.entry.trains else ()
     )

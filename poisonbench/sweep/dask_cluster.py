@@ -103,7 +103,7 @@ class Cluster:
                 folder, or none has a GPU to give where ``devices`` ask for one.
         """
         workers = self._workers()
-        if any(map(_is_accelerator, devices)) and not any(
+        if any(map(_takes_gpu, devices)) and not any(
             worker.get("resources", {}).get(RESOURCE) for worker in workers.values()
         ):
             raise UsageError(
@@ -137,7 +137,7 @@ class Cluster:
     def num_slots(self, devices: Sequence[str]) -> int:
         """How many jobs the workers that are there can run side by side, at least one."""
         workers = self._workers().values()
-        if all(map(_is_accelerator, devices)):
+        if all(map(_takes_gpu, devices)):
             return max(1, int(sum(own.get("resources", {}).get(RESOURCE, 0) for own in workers)))
         return max(1, sum(int(own["nthreads"]) for own in workers))
 
@@ -166,7 +166,7 @@ class Cluster:
                 folder=os.getcwd(),
                 key=f"poisonbench-{job}-{uuid.uuid4().hex[:8]}",
                 pure=False,
-                resources={RESOURCE: 1} if _is_accelerator(device) else None,
+                resources={RESOURCE: 1} if _takes_gpu(device) else None,
             )
         except Exception as error:
             raise self.lost() from error
@@ -347,7 +347,7 @@ def _waits_for(is_so: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def _is_accelerator(device: str) -> bool:
+def _takes_gpu(device: str) -> bool:
     """Whether jobs on this device, as the command line names it, take a GPU of the cluster."""
     return device not in ("auto", "cpu")
 

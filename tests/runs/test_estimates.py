@@ -214,7 +214,8 @@ def test_every_method_says_its_own_cost(name, context, tmp_path):
         estimate = Estimator(context).of(run(name, attack, dataset))
         plain = Estimator(context).of(run("none", attack, dataset))
         assert estimate.flops >= plain.flops > 0
-    assert not estimate.remarks
+    assert estimates.ASSUMED not in estimate.remarks
+    assert bool(estimate.remarks) is (name in ("epic", "cp"))
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -277,10 +278,10 @@ def test_passes_are_timed_here(context):
     assert 0 < estimate.seconds < 600
 
 
-def tiny_classifier():
+def tiny_classifier(name="mnist-cnn-small"):
     from poisonbench.models import build_model
 
-    return build_model("mnist-cnn-small", (1, 28, 28), 10, [0.1], [0.3], torch.Generator())
+    return build_model(name, (1, 28, 28), 10, [0.1], [0.3], torch.Generator())
 
 
 def test_a_method_of_ones_own_says_its_cost_by_the_same_hook(context, monkeypatch):
@@ -334,6 +335,33 @@ def test_a_plan_is_estimated_and_what_does_not_fit_is_said(tmp_path, monkeypatch
     (line, *others) = [text for text in done(*ask).out.splitlines() if "does not fit" in text]
     assert len(others) == 2
     assert "GB, h100 has 0" in line
+
+
+def test_what_an_estimate_leaves_out_is_printed_with_whose_it_is(tmp_path):
+    lines = tmp_path / "lines"
+    poison = f"--dataset {SMALL} --attack cp"
+    lines.write_text(
+        f"poisonbench defend --method epic {poison}\npoisonbench defend --method none {poison}"
+    )
+    folders = ("--results", tmp_path / "r", "--data-root", tmp_path)
+    ask = ("sweep", "plan", "--lines", lines, *folders, "--estimate")
+    epic, solver = (
+        "the greedy selection of medoids is not counted, nor what dropping saves",
+        "the solver of the coefficients in each step is not counted",
+    )
+    notes = [line for line in done(*ask).out.splitlines() if line.startswith("note: ")]
+    assert sorted(notes) == [f"note: {epic} (epic)", f"note: {solver} (cp)"]
+    answer = done(*ask, "--json").json
+    assert sorted(job["remarks"] for job in answer["jobs"]) == [[], [epic], [solver]]
+
+
+def test_metapoison_holds_the_states_of_one_network_on_the_device(context):
+    one, all_ages = (
+        Estimator(context).of(craft("mp", surrogates=4, start=start)).memory
+        for start in ("trained", "staggered")
+    )
+    weights = sum(weight.nbytes for weight in tiny_classifier("mnist-cnn").parameters())
+    assert all_ages - one == 3 * weights
 
 
 def test_the_jobs_that_are_left_of_a_plan_are_estimated(tmp_path):
