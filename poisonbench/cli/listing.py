@@ -71,8 +71,9 @@ def _mix_text(attacks: Sequence[str], purpose: str) -> str:
     """What a mix is and is for, its norm and cost, on which images, as a single attack's entry."""
     table = registry.attacks()
     norms = " and ".join(dict.fromkeys(table[name].norm for name in attacks))
-    parts = "cost that of its parts; grey and colour"
-    return f"equal shares of {', '.join(attacks)}{purpose}; norm {norms}; {parts}"
+    is_plain = not any(table[name].on_grey for name in attacks)
+    rest = "cost that of its parts; grey and colour" if is_plain else "cost and images its parts'"
+    return f"equal shares of {', '.join(attacks)}{purpose}; norm {norms}; {rest}"
 
 
 def _methods(

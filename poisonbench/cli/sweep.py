@@ -30,6 +30,7 @@ from poisonbench.core.errors import InterruptedRunError, JobsFailedError, UsageE
 from poisonbench.core.folders import DEFAULT_DATA_ROOT, DEFAULT_RESULTS, folder_options
 from poisonbench.core.signals import Stopping, stop_on_signals
 from poisonbench.plugins import check_file
+from poisonbench.registry import register
 from poisonbench.results.store import Store
 from poisonbench.sweep import slurm
 from poisonbench.sweep.dask_cluster import Cluster
@@ -96,6 +97,8 @@ def run(plan: PlanArgument, options: _SweepOptions) -> None:
     if options.estimate:
         if options.on is not None:
             raise UsageError("expected --estimate or --on, got both; leave one of them out")
+        for path in planned.plugins:
+            register(path)
         states = job_states_of(options.results)
         estimates = seconds_here(jobs, states, options.data_root, devices, slots)
     with ExitStack() as stack:

@@ -1,7 +1,6 @@
 """What ``poisonbench sweep plan --estimate`` and ``sweep status --estimate`` print."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,14 +91,12 @@ def seconds_here(
     """Seconds on this CPU of the jobs that are not done, by id, from passes that are timed now.
 
     Args:
-        jobs: of a plan; what cannot be estimated, as its data are not here, is left out.
+        jobs: of a plan, whose plug-ins are registered; what cannot be estimated, as its data are
+            not here, is said and left out.
         job_states: of the results folder.
         data_root: folder of the data sets.
-        devices: those of the sweep; of an accelerator nothing can be timed here.
+        devices: those of the sweep; where one is an accelerator nothing is timed.
         num_processes: how many will share the processors.
-
-    Raises:
-        UsageError: a device is an accelerator.
     """
     import torch
 
@@ -108,22 +105,28 @@ def seconds_here(
     from poisonbench.runs.estimates import Estimator
 
     if other := next((name for name in devices if is_accelerator(find_device(name))), None):
-        raise UsageError(
-            f"--estimate: expected a sweep on this CPU, got {other}; leave it out, and see "
+        common.say(
+            f"--estimate: passes are timed on a CPU alone, not on {other}; for hours by FLOPs see "
             "`poisonbench sweep status PLAN --estimate --on h100`"
         )
+        return {}
     states = job_states.states(jobs)
     estimator = Estimator(RunContext(job_states.store, data_root, torch.device("cpu")), times=True)
     seconds: dict[str, float] = {}
+    unknown: dict[str, None] = {}
     before = torch.get_num_threads()
     torch.set_num_threads(threads(num_processes))
     try:
         for job in jobs:
             if states[job.id] is not State.DONE:
-                with suppress(PoisonbenchError):
+                try:
                     seconds[job.id] = estimator.of(job.request).seconds or 0.0
+                except PoisonbenchError as error:
+                    unknown[str(error)] = None
     finally:
         torch.set_num_threads(before)
+    for reason in unknown:
+        common.say(f"--estimate: what is left is not known: {reason}")
     return seconds
 
 

@@ -111,6 +111,12 @@ def verify(options: _VerifyOptions) -> None:
     for text in options.targets or ():
         _add_named(merged, text, options.results, note)
     chosen = drawn(merged.in_order(), options.sample, options.seed)
+    for contradiction in merged.contradictions:
+        if contradiction.run in {record.id for record in chosen}:
+            both = f"{contradiction.file} {contradiction.relation} {contradiction.taken}"
+            common.say(f"{both}; both are compared with the run done again")
+        else:
+            note(ArtefactError(str(contradiction)))
     if not chosen and not refused:
         raise UsageError(
             f"expected run records, got none in {', '.join(options.targets or [])}"
@@ -254,19 +260,29 @@ def _verify_each(
     kept: Sequence[Store],
     takes_kept: bool,
 ) -> Iterator[_Verified]:
-    """Repeat a run, once, and compare it with each record of it; one that fails stops no other."""
+    """Repeat a run and compare it with each record of it; one that fails stops no other.
+
+    It is done once, with as many threads as the first of them had.
+    """
     from poisonbench.runs.repeating import repeat
 
     for record, file in statements:
-        named = file if len(statements) > 1 else None
+        named, homes = (file, _homes(file, kept)) if len(statements) > 1 else (None, kept)
         try:
-            comparison = repeat(context, record, request_of(record), kept, takes_kept=takes_kept)
+            request = request_of(record)
+            comparison = repeat(context, record, request, kept, homes, takes_kept=takes_kept)
             yield _Verified(record, named, comparison)
         except (InterruptedRunError, AbortedError, StoreError):
             # They would end every other run too.
             raise
         except PoisonbenchError as error:
             yield _Verified(record, named, None, f"{error}{_origin(record)}")
+
+
+def _homes(file: Path, kept: Sequence[Store]) -> list[Store]:
+    """The results folders that a record lies in, whose kept model is the one that it tells of."""
+    place = file.resolve()
+    return [store for store in kept if place.is_relative_to(store.root.resolve())]
 
 
 def _origin(record: RunRecord) -> str:

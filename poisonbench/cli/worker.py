@@ -27,7 +27,7 @@ from poisonbench.cli.answers import answer_here
 from poisonbench.cli.common import plugin_options
 from poisonbench.cli.own_code import told_by_line
 from poisonbench.cli.session import RunOptions
-from poisonbench.core.progress import LogReporter, relay
+from poisonbench.core.progress import LogReporter, Reporter, relay
 from poisonbench.plugins import check_file
 from poisonbench.registry import register
 from poisonbench.requests import CraftRequest, Request, command_of, from_json
@@ -144,17 +144,7 @@ def _run(message: dict[str, Any], answers: int) -> None:
         words = [w for name, text in options.items() for w in (f"--{name.replace('_', '-')}", text)]
         words += plugin_options(message["plugins"])
         print(time.strftime("%Y-%m-%d %H:%M:%S"), command_of(request, *words), flush=True)
-        spoken, last, in_log = 0.0, "", LogReporter()
-
-        def report(phase: str, done: int, total: int, detail: str = "") -> None:
-            nonlocal spoken, last
-            in_log(phase, done, total, detail)
-            now = time.monotonic()
-            if phase != last or now - spoken >= _REPORT:
-                spoken, last = now, phase
-                _answer(answers, {"phase": phase, "done": done, "total": total, "detail": detail})
-
-        relay.set(report)
+        relay.set(_reporter(answers))
         from poisonbench.cli.main import exit_code
 
         code = exit_code(lambda: _do(request, message))
@@ -164,6 +154,21 @@ def _run(message: dict[str, Any], answers: int) -> None:
         if code and isinstance(sys.stderr, _Log):
             _answer(answers, {"error": sys.stderr.last})
         os._exit(code)
+
+
+def _reporter(answers: int) -> Reporter:
+    """Progress to the sweep, not more often than it looks, and in lines of the log."""
+    spoken, last, in_log = 0.0, "", LogReporter()
+
+    def report(phase: str, done: int, total: int, detail: str = "") -> None:
+        nonlocal spoken, last
+        in_log(phase, done, total, detail)
+        now = time.monotonic()
+        if phase != last or now - spoken >= _REPORT:
+            spoken, last = now, phase
+            _answer(answers, {"phase": phase, "done": done, "total": total, "detail": detail})
+
+    return report
 
 
 def _do(request: Request, message: Mapping[str, Any]) -> None:

@@ -17,12 +17,14 @@ class PassedOver:
     Attributes:
         relation: what stands between their names in a sentence.
         remark: what follows them.
+        run: the id, of two records of one run.
     """
 
     file: Path
     taken: Path
     relation: str
     remark: str
+    run: str = ""
 
     def __str__(self) -> str:
         return f"{self.file} {self.relation} {self.taken}{self.remark}"
@@ -56,7 +58,7 @@ class MergedRecords:
                 statements.append((record, file))
             relation = "has other figures of the same run than"
             remark = f", which is taken: {comparison.verdict}; `poisonbench verify` does it again"
-            self.contradictions.append(PassedOver(file, place, relation, remark))
+            self.contradictions.append(PassedOver(file, place, relation, remark, record.id))
 
     def in_order(self) -> list[RunRecord]:
         """The records that were taken, in order of id."""

@@ -26,6 +26,7 @@ def repeat(
     record: RunRecord,
     request: RunRequest,
     kept: Sequence[Store],
+    homes: Sequence[Store],
     *,
     takes_kept: bool = False,
 ) -> Comparison:
@@ -35,7 +36,8 @@ def repeat(
         context: its results folder is the one that repetitions go to.
         record: of the run.
         request: what was asked for; its poison's path is looked up here.
-        kept: results folders with poisons and models of the recorded run.
+        kept: results folders with poisons of the recorded run.
+        homes: those of them whose kept model is the one that the record tells of.
         takes_kept: train on the poison that is kept there instead of crafting it again.
 
     Raises:
@@ -46,7 +48,7 @@ def repeat(
         request = replace(request, poison=replace(request.poison, path=_given_poison(record, kept)))
     elif takes_kept and record.labels.poison is not None:
         _take_kept(context.store, record, kept)
-    models = [path for store in kept if (path := store.model_path(record.id)).is_file()]
+    models = [path for store in homes if (path := store.model_path(record.id)).is_file()]
     threads = torch.get_num_threads()
     torch.set_num_threads(record.environment.threads)
     try:

@@ -83,7 +83,6 @@ class Sweep:
     failed: dict[str, str] = field(default_factory=dict)
     _attempts: Counter[str] = field(default_factory=Counter)
     _interrupted: set[str] = field(default_factory=set)
-    _taken: dict[str, float] = field(default_factory=dict)
     _full: str = ""
     _has_news: bool = True
     _looked: float = 0.0
@@ -152,9 +151,12 @@ class Sweep:
         return bool(left)
 
     def _scaled_estimates(self) -> dict[str, float]:
-        """The estimates as the jobs that are done say that they should have been."""
-        expected = sum(self.estimates[name] for name in self._taken)
-        pace = sum(self._taken.values()) / expected if expected else 1.0
+        """The estimates as the runs among them that are done say that they should have been."""
+        records = self.job_states.records
+        done = [name for name in self.estimates if name in records]
+        expected = sum(self.estimates[name] for name in done)
+        taken = sum(records[name].cost.seconds.total for name in done)
+        pace = taken / expected if expected else 1.0
         return {name: pace * seconds for name, seconds in self.estimates.items()}
 
     def _left(self) -> list[Job]:
@@ -265,8 +267,6 @@ class Sweep:
         is_interrupted = is_stopped and not is_done
         if is_done:
             how = "done"
-            if job.id in self.estimates:
-                self._taken[job.id] = time.monotonic() - slot.started
             self.job_states.clear_failure(job)
         elif is_interrupted:
             how = "stopped"

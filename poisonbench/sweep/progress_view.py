@@ -94,7 +94,7 @@ class View:
     def started(self, slot: int, title: str) -> None:
         """Show that a job begins."""
         self.at_work.phases[slot] = _Phase(title)
-        self._say(f"start {title}")
+        self._say(f"start {title}", self.left)
 
     def moved(self, slot: int, phase: str, done: int, total: int) -> None:
         """Show how far a job is, where there is room for it."""
@@ -103,7 +103,7 @@ class View:
     def ended(self, slot: int, title: str, how: str) -> None:
         """Show how a job has ended."""
         del self.at_work.phases[slot]
-        self._say(f"{how} {title}", self.left)
+        self._say(f"{how} {title}")
 
     def _say(self, *parts: str) -> None:
         self.spoken = time.monotonic()

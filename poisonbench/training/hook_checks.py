@@ -135,7 +135,7 @@ def check_parameters(defense: str, model: Module, given: Sequence[Tensor]) -> No
     is_same = len(own) == len(given) and all(map(operator.is_, own, given))
     other = next((p.dtype for p in own if p.dtype is not torch.float32), None)
     if not is_same or other is not None:
-        got = "other ones, which are not trained" if other is None else f"some of {other}"
+        got = "other ones or another order" if other is None else f"some of {other}"
         raise UsageError(
             f"{defense}: expected state.model with the parameters that it had, in float32, got "
             f"{got}; work on copy.deepcopy(state.model), or give the run another network by --model"

@@ -53,6 +53,10 @@ def test_a_figure_that_was_made_up_is_found_and_its_surroundings_named(results, 
     assert "0 same, 1 differ, 0 not repeated, 0 refused" in text
 
 
+def sorted_runs(results):
+    return sorted(records(results).values(), key=lambda run: run.id)
+
+
 def test_two_records_of_one_run_with_other_figures_are_both_compared(results, tmp_path):
     other, run = tmp_path / "other", records(results)["clean"]
     shutil.copytree(results, other)
@@ -66,6 +70,29 @@ def test_two_records_of_one_run_with_other_figures_are_both_compared(results, tm
     text = cli("verify", results, other, "--scratch", tmp_path / "scratch").out
     assert f", by {wrong}: differs within 2 of 40 test images" in text
     assert [one["file"] for one in verified(tmp_path, results, results).json["runs"]] == [None] * 2
+    other_figures = f"{wrong} has other figures of the same run than {right}"
+    assert f"{other_figures}; both are compared" in outcome.err
+    # Of a run that is not drawn nothing settles it.
+    seed = next(s for s in range(9) if drawn(sorted_runs(results), 1, s)[0].id != run.id)
+    outcome = verified(tmp_path, results, other, "--sample", "1", "--seed", seed)
+    assert outcome.code == 65
+    assert outcome.json["refused"][0].startswith(other_figures)
+
+
+def test_a_record_is_held_against_the_weights_of_its_own_folder(results, tmp_path):
+    other, run = tmp_path / "other", records(results)["badnets"]
+    shutil.copytree(results, other)
+    edit_record(other / "runs" / run.path.name, flip)
+    path = other / "models" / f"{run.id}.safetensors"
+    weights = load_file(path)
+    weights["head.bias"] += 1e-3
+    keep(weights, path)
+    for folders in ((results, other), (other, results)):
+        runs = verified(tmp_path, *folders).json["runs"]
+        states = {one["file"]: one for one in runs if one["file"] is not None}
+        right, wrong = (str(folder / "runs" / run.path.name) for folder in (results, other))
+        assert states[right]["state"] == "same"
+        assert "weights" in [one["field"] for one in states[wrong]["figures"]]
 
 
 def test_weights_that_were_kept_are_compared(results, tmp_path):

@@ -48,10 +48,10 @@ def test_lines_show_starts_and_ends_and_all_once_a_minute(capsys):
     assert lines == [
         "[0/2] start hint [mnist] trial 0",
         "[0/2] done hint [mnist] trial 0",
-        "[1/2] start epic mnist trial 0",
-        "[1/2] start none mnist trial 0",
+        "[1/2] start epic mnist trial 0, about 1:15 left",
+        "[1/2] start none mnist trial 0, about 1:15 left",
         "[1/3] running epic mnist trial 0 and none mnist trial 0, about 1:10 left",
-        "[1/3] done epic mnist trial 0, about 1:10 left",
+        "[1/3] done epic mnist trial 0",
     ]
 
 

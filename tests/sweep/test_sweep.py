@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ import torch
 
 from helpers.command_line import PLAN, cli, done, job, lines_of, plan_of, records_of, tiny_arrays
 from helpers.marks import LONG
+from helpers.synthetic_runs import make_record
+from poisonbench.cli.sweep_estimates import seconds_here
 from poisonbench.core.signals import Stopping
 from poisonbench.results.store import Store
 from poisonbench.runs.context import RunContext
@@ -25,6 +28,36 @@ from poisonbench.sweep.plan import make_plan, read_plan, record_key, write_plan
 from poisonbench.sweep.progress_view import View
 
 # Running
+
+
+def test_estimates_are_corrected_by_the_runs_that_are_done(tmp_path):
+    """By all their sessions: one that was continued was no quicker for it."""
+    runs = [job(number) for number in range(3)]
+    states = JobStates(Store(tmp_path))
+    states.records = {runs[0].id: make_record(seconds=30)}
+    sweep = Sweep(
+        make_plan(runs), runs, states, tmp_path, ["cpu"], 1, View(quiet=True), Stopping(),
+        estimates={runs[0].id: 10.0, runs[1].id: 4.0},
+    )  # fmt: skip
+    assert sweep._scaled_estimates() == {runs[0].id: 30.0, runs[1].id: 12.0}
+    states.records = {}
+    assert sweep._scaled_estimates() == {runs[0].id: 10.0, runs[1].id: 4.0}
+
+
+def test_what_cannot_be_estimated_is_said_and_an_accelerator_stops_nothing(
+    tmp_path, monkeypatch, capsys
+):
+    line = "poisonbench defend --method none --dataset mnist-sample@500 --rho 0 --epochs 1"
+    jobs = read_plan(plan_of([line], tmp_path / "plan.json")).jobs
+    other = replace(jobs[0], id="f" * 16, request=replace(jobs[0].request, method="unknown"))
+    states = JobStates(Store(tmp_path / "results"))
+    seconds = seconds_here([*jobs, other], states, tmp_path, ["auto"], 1)
+    assert list(seconds) == [jobs[0].id]
+    assert seconds[jobs[0].id] > 0
+    assert "what is left is not known: expected a defense" in capsys.readouterr().err
+    monkeypatch.setattr("poisonbench.core.devices.is_accelerator", lambda device: True)
+    assert seconds_here(jobs, states, tmp_path, ["auto"], 1) == {}
+    assert "timed on a CPU alone, not on auto" in capsys.readouterr().err
 
 
 def test_threads_fill_what_is_allotted(monkeypatch):
