@@ -72,7 +72,8 @@ def _mix_text(attacks: Sequence[str], purpose: str) -> str:
     table = registry.attacks()
     norms = " and ".join(dict.fromkeys(table[name].norm for name in attacks))
     is_plain = not any(table[name].on_grey for name in attacks)
-    rest = "cost that of its parts; grey and colour" if is_plain else "cost and images its parts'"
+    rest = "cost that of its parts; grey and colour"
+    rest = rest if is_plain else "cost and images those of its parts"
     return f"equal shares of {', '.join(attacks)}{purpose}; norm {norms}; {rest}"
 
 
