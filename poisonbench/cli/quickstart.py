@@ -24,7 +24,7 @@ def quickstart(
 ) -> None:
     """Poison the embedded sample, train with six defenses, say what came out and make a page.
 
-    Some four minutes on two CPU cores; nothing is downloaded. Stopped, the same command goes on.
+    Four to six minutes on two CPU cores; nothing is downloaded. Stopped, the same command goes on.
     """
     from poisonbench.cli.main import main
 
