@@ -93,19 +93,19 @@ def run(plan: PlanArgument, options: _SweepOptions) -> None:
     if options.on is None:
         _check_devices(devices)
     stopping = Stopping()
-    slots, estimates = options.jobs or len(devices), {}
+    states, slots = job_states_of(options.results), options.jobs or len(devices)
+    estimates = {}
     if options.estimate:
         if options.on is not None:
             raise UsageError("expected --estimate or --on, got both; leave one of them out")
         for path in planned.plugins:
             register(path)
-        states = job_states_of(options.results)
-        estimates = seconds_here(jobs, states, options.data_root, devices, slots)
+        say = partial(common.say, quiet=options.quiet)
+        estimates = seconds_here(jobs, states, options.data_root, devices, slots, say)
     with ExitStack() as stack:
         stack.enter_context(stop_on_signals(stopping))
         has_bars = sys.stderr.isatty() and not options.quiet
         view = stack.enter_context(JobBars()) if has_bars else View(quiet=options.quiet)
-        states = job_states_of(options.results)
         new_worker = None
         if options.on is not None:
             cluster = stack.enter_context(closing(Cluster(options.on, states.store)))

@@ -1,6 +1,6 @@
 """What ``poisonbench sweep plan --estimate`` and ``sweep status --estimate`` print."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +87,7 @@ def seconds_here(
     data_root: Path,
     devices: Sequence[str],
     num_processes: int,
+    say: Callable[[str], None],
 ) -> dict[str, float]:
     """Seconds on this CPU of the jobs that are not done, by id, from passes that are timed now.
 
@@ -97,6 +98,7 @@ def seconds_here(
         data_root: folder of the data sets.
         devices: those of the sweep; where one is an accelerator nothing is timed.
         num_processes: how many will share the processors.
+        say: is told what is left out.
     """
     import torch
 
@@ -105,7 +107,7 @@ def seconds_here(
     from poisonbench.runs.estimates import Estimator
 
     if other := next((name for name in devices if is_accelerator(find_device(name))), None):
-        common.say(
+        say(
             f"--estimate: passes are timed on a CPU alone, not on {other}; for hours by FLOPs see "
             "`poisonbench sweep status PLAN --estimate --on h100`"
         )
@@ -126,7 +128,7 @@ def seconds_here(
     finally:
         torch.set_num_threads(before)
     for reason in unknown:
-        common.say(f"--estimate: what is left is not known: {reason}")
+        say(f"--estimate: what is left is not known: {reason}")
     return seconds
 
 

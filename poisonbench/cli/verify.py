@@ -111,8 +111,9 @@ def verify(options: _VerifyOptions) -> None:
     for text in options.targets or ():
         _add_named(merged, text, options.results, note)
     chosen = drawn(merged.in_order(), options.sample, options.seed)
+    ids = {record.id for record in chosen}
     for contradiction in merged.contradictions:
-        if contradiction.run in {record.id for record in chosen}:
+        if contradiction.run in ids:
             both = f"{contradiction.file} {contradiction.relation} {contradiction.taken}"
             common.say(f"{both}; both are compared with the run done again")
         else:
