@@ -47,6 +47,7 @@ PROFILES: Profiles = {
         },
         # Scaled to two cores, not yet tuned on validation images.
         "mnist-sample": {"steps": 20, "step_ratio": 0.125},
+        # In colour half the steps do as much there (docs/findings.md, "The presets in colour").
         "cifar10@10000": {"steps": 20, "step_ratio": 0.125, "restarts": 1},
     }
 }

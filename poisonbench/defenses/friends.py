@@ -83,7 +83,8 @@ class Config(BaseConfig):
 
 _BY_DATA = {
     "mnist-sample": {"begin_epoch": 2},
-    # The first with a network worth it, not yet tuned on validation images.
+    # The first with a network worth it; on validation images a later one does a little better
+    # (docs/findings.md, "The presets in colour").
     "cifar-small": {"begin_epoch": 2},
 }
 
