@@ -65,8 +65,7 @@ PROFILES: Profiles = {
         },
         "mnist": {"epsilon": 76 / 255},
         "mnist-sample": {"epsilon": 64 / 255, "steps": 100, "surrogates": 3},
-        # Scaled to two cores; twice the steps hit the same held-out images
-        # (docs/findings.md, "The presets in colour").
+        # Scaled to two cores, not yet tuned on validation images.
         "cifar10@10000": {"steps": 250, "surrogates": 2},
     },
 }

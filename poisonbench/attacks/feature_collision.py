@@ -77,8 +77,7 @@ PROFILES: Profiles = {
             "brew_augment": "none",
         },
         "mnist-sample": {"steps": 100, "step_size": 2 / 255, "opacity": 0.7},
-        # Scaled to two cores; enough for 4 of 5 held-out targets
-        # (docs/findings.md, "The presets in colour").
+        # Scaled to two cores, not yet tuned on validation images.
         "cifar10@10000": {"steps": 250, "step_size": 1 / 255},
     },
 }
