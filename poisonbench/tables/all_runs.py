@@ -12,6 +12,7 @@ from poisonbench.tables.comparisons import Block, Comparison, Table
 from poisonbench.tables.layout import DASH, show_measured
 from poisonbench.tables.measured import (
     average_diagnostic,
+    average_noise,
     average_trigger_success,
     compare_accuracy,
     compare_success,
@@ -35,7 +36,7 @@ def build_runs(records: Records, dataset: str | None = None) -> Table:
     groups = run_groups.grouped(records, lambda record: True, dataset, "at all")
     notes = (
         "Accuracy in %, mean±sample std (trials); success: targets hit, or what a trigger turns.",
-        "By batch statistics: with batch norm's statistics of each test batch, a diagnostic.",
+        "By batch statistics: by each test batch's, a diagnostic. Noise: round 1's mean, in grey levels.",
         run_groups.SETTINGS_NOTE,
         "Poison: an untargeted one's digest, its first digits; a target's is its trial's own.",
     )
@@ -55,6 +56,7 @@ def _block(dataset: str, sets: Sequence[Sequence[RunRecord]]) -> Block:
             compared = [
                 compare_accuracy(keys, trials, None, trials=0),
                 average_diagnostic(keys, trials, "batch_statistics_accuracy"),
+                average_noise(keys, trials),
                 compare_success(about, trials, None, trials=0)
                 if is_attacked
                 else average_trigger_success(keys, trials),
@@ -64,7 +66,7 @@ def _block(dataset: str, sets: Sequence[Sequence[RunRecord]]) -> Block:
             rows.append((*run_groups.key_texts(trials[0]), poison, *shown))
     return Block(
         title=dataset,
-        columns=(*run_groups.KEYS, "poison", "accuracy", "by batch statistics", "success"),
+        columns=(*run_groups.KEYS, "poison", "accuracy", "by batch statistics", "noise", "success"),
         rows=tuple(rows),
         keys=len(run_groups.KEYS) + 1,
         cells=tuple(cells),

@@ -16,7 +16,7 @@ from poisonbench.results.verdicts import POWER, Judgement
 Statistic = Summary | Proportion | int | str
 
 #: What means are in.
-Unit = Literal["fraction", "ratio", "seconds", "count"]
+Unit = Literal["fraction", "ratio", "seconds", "count", "grey levels"]
 
 
 @dataclass(frozen=True, kw_only=True)

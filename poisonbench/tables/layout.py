@@ -33,6 +33,7 @@ _PRINTED: dict[Unit, tuple[float, int]] = {
     "ratio": (1, 2),
     "seconds": (1, 1),
     "count": (1, 1),
+    "grey levels": (1, 2),
 }
 
 

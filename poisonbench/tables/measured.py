@@ -95,6 +95,30 @@ def average_diagnostic(
     )
 
 
+def average_noise(keys: Mapping[str, Any], records: Sequence[RunRecord]) -> Comparison | None:
+    """Average the size of the noise that a defense adds, in grey levels; null where no run has it.
+
+    A run's is the mean absolute change of a pixel in its first round: HINT's over the images that
+    it selects, FRIENDS' friendly noise over all.
+    """
+    first = {
+        run.id: 255 * next(note["mean_abs_noise"] for note in run.notes if "mean_abs_noise" in note)
+        for run in records
+        if any("mean_abs_noise" in note for note in run.notes)
+    }
+    if not first:
+        return None
+    return Comparison(
+        keys={**keys, "quantity": "mean_abs_noise"},
+        measured=summarise(list(first.values())),
+        published=None,
+        trials=0,
+        judgement=Judgement(Verdict.UNPUBLISHED),
+        records=tuple(first),
+        unit="grey levels",
+    )
+
+
 def compare_success(
     keys: Mapping[str, Any],
     records: Sequence[RunRecord],

@@ -2,6 +2,7 @@
 
 import re
 
+import msgspec
 import pytest
 
 from helpers.command_line import cli, done
@@ -40,14 +41,15 @@ def test_rows_are_settings_on_a_poison():
                 "-",
                 "85.00±7.07 (2)",
                 "-",
+                "-",
                 "1/2 [9.5, 90.5]",
             ),
         ),
         "mnist": (
-            ("W/o Defense", "-", "0.0", "-", "paper", "-", "99.00 (1)", "-", "-"),
-            ("HINT", MIX, "0.6", "-", "paper", "a" * 12, "96.50±0.71 (2)", "-", "-"),
-            ("HINT", MIX, "0.6", "-", "paper", "b" * 12, "80.00 (1)", "-", "-"),
-            ("HINT", MIX, "0.6", "-", "ratio=0.25", "a" * 12, "95.00 (1)", "-", "-"),
+            ("W/o Defense", "-", "0.0", "-", "paper", "-", "99.00 (1)", "-", "-", "-"),
+            ("HINT", MIX, "0.6", "-", "paper", "a" * 12, "96.50±0.71 (2)", "-", "-", "-"),
+            ("HINT", MIX, "0.6", "-", "paper", "b" * 12, "80.00 (1)", "-", "-", "-"),
+            ("HINT", MIX, "0.6", "-", "ratio=0.25", "a" * 12, "95.00 (1)", "-", "-", "-"),
         ),
     }
     assert rows_of(RUNS[::-1]) == rows_of(RUNS)
@@ -100,8 +102,8 @@ def by_batch_statistics(value):
 def test_the_accuracy_by_batch_statistics_stands_beside_the_other(runs, shown):
     table = build_runs(runs)
     (block,) = table.blocks
-    assert block.columns[-3:] == ("accuracy", "by batch statistics", "success")
-    assert [row[-3:] for row in block.rows] == [shown]
+    assert block.columns[-4:] == ("accuracy", "by batch statistics", "noise", "success")
+    assert [(*row[-4:-2], row[-1]) for row in block.rows] == [shown]
     (diagnostic,) = [
         cell for cell in block.cells if cell.keys["quantity"] == "batch_statistics_accuracy"
     ]
@@ -116,15 +118,34 @@ def test_the_accuracy_by_batch_statistics_stands_beside_the_other(runs, shown):
         assert kind in ("csv", "json") or re.search(r"by batch\W+statistics", text)
 
 
+def test_the_first_rounds_noise_is_averaged_over_the_runs_that_have_it():
+    rounds = [[0.5, 2.5], [1.5], []]
+    runs = [
+        msgspec.structs.replace(
+            hint_run(trial=trial),
+            notes=[{"round": "hint"}, *({"mean_abs_noise": level / 255} for level in levels)],
+        )
+        for trial, levels in enumerate(rounds)
+    ]
+    (block,) = build_runs([*runs, make_record(0.9)]).blocks
+    assert {row[0]: row[-2] for row in block.rows} == {
+        "W/o Defense": "-",
+        "HINT": "1.00±0.71 (2)",
+    }
+    (noise,) = [cell for cell in block.cells if cell.keys["quantity"] == "mean_abs_noise"]
+    assert noise.measured.mean == pytest.approx(1.0)
+    assert set(noise.records) == {runs[0].id, runs[1].id}
+
+
 def test_a_run_without_poison_has_no_success():
     (row,) = rows_of([targeted_run(False, 0.8, clean=True)])["cifar10"]
-    assert row[-3:] == ("80.00 (1)", "-", "-")
+    assert row[-4:] == ("80.00 (1)", "-", "-", "-")
 
 
 def test_runs_that_are_not_averaged_are_counted():
     old = make_record(0.9, method="hint", recipe=1)
     table = build_runs([old, make_record(0.8, method="hint", recipe=2)])
-    assert table.blocks[0].rows[0][-3] == "80.00 (1)"
+    assert table.blocks[0].rows[0][-4] == "80.00 (1)"
     assert any(text.startswith("1 other run(s)") for text in table.notes)
     assert not any("other run(s)" in text for text in build_runs(RUNS).notes)
 
