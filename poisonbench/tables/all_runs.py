@@ -36,7 +36,7 @@ def build_runs(records: Records, dataset: str | None = None) -> Table:
     groups = run_groups.grouped(records, lambda record: True, dataset, "at all")
     notes = (
         "Accuracy in %, mean±sample std (trials); success: targets hit, or what a trigger turns.",
-        "By batch statistics: by each test batch's, a diagnostic. Noise: round 1's mean, in grey levels.",
+        "By batch statistics: of each test batch, a diagnostic. Noise: round 1's, in grey levels.",
         run_groups.SETTINGS_NOTE,
         "Poison: an untargeted one's digest, its first digits; a target's is its trial's own.",
     )
