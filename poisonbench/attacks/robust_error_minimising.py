@@ -63,6 +63,7 @@ PROFILES: Profiles = {
         "mnist": {"epsilon": 76 / 255, "draws": 1, "augment": "none"},
         # Scaled to two cores, not yet tuned on validation images.
         "mnist-sample": _CPU,
+        # In colour twice the batches do no more (docs/findings.md, "The presets in colour").
         "cifar10@10000": _CPU,
     }
 }

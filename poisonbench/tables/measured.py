@@ -82,17 +82,7 @@ def average_diagnostic(
     values = {
         run.id: value for run in records if isinstance(value := getattr(run.metrics, name), float)
     }
-    known = [run for run in records if run.id in values]
-    if not known:
-        return None
-    return Comparison(
-        keys={**keys, "quantity": name},
-        measured=summarise(accuracies(known, lambda run: values[run.id])),
-        published=None,
-        trials=0,
-        judgement=Judgement(Verdict.UNPUBLISHED),
-        records=tuple(values),
-    )
+    return _average({**keys, "quantity": name}, records, values, "fraction")
 
 
 def average_noise(keys: Mapping[str, Any], records: Sequence[RunRecord]) -> Comparison | None:
@@ -101,21 +91,30 @@ def average_noise(keys: Mapping[str, Any], records: Sequence[RunRecord]) -> Comp
     A run's is the mean absolute change of a pixel in its first round: HINT's over the images that
     it selects, FRIENDS' friendly noise over all.
     """
-    first = {
-        run.id: 255 * next(note["mean_abs_noise"] for note in run.notes if "mean_abs_noise" in note)
+    levels = {
+        run.id: 255 * note["mean_abs_noise"]
         for run in records
-        if any("mean_abs_noise" in note for note in run.notes)
+        for note in reversed(run.notes)  # Backwards: the first round is what stays.
+        if "mean_abs_noise" in note
     }
-    if not first:
+    return _average({**keys, "quantity": "mean_abs_noise"}, records, levels, "grey levels")
+
+
+def _average(
+    keys: Mapping[str, Any], records: Sequence[RunRecord], values: Mapping[str, float], unit: Unit
+) -> Comparison | None:
+    """Average what some of the runs have, by record id, judged by nothing; null for no run."""
+    if not values:
         return None
+    known = [run for run in records if run.id in values]
     return Comparison(
-        keys={**keys, "quantity": "mean_abs_noise"},
-        measured=summarise(list(first.values())),
+        keys=keys,
+        measured=summarise(accuracies(known, lambda run: values[run.id])),
         published=None,
         trials=0,
         judgement=Judgement(Verdict.UNPUBLISHED),
-        records=tuple(first),
-        unit="grey levels",
+        records=tuple(values),
+        unit=unit,
     )
 
 
