@@ -34,6 +34,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/filters.py
 	$(BIN)/python benchmarks/targeted.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/folding.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/reports.py
 	$(BIN)/python benchmarks/verdicts.py

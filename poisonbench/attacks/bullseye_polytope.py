@@ -65,7 +65,8 @@ PROFILES: Profiles = {
         },
         "mnist": {"epsilon": 76 / 255},
         "mnist-sample": {"epsilon": 64 / 255, "steps": 100, "surrogates": 3},
-        # Scaled to two cores, not yet tuned on validation images.
+        # Scaled to two cores; twice the steps do little more (docs/findings.md, "The presets in
+        # colour").
         "cifar10@10000": {"steps": 250, "surrogates": 2},
     },
 }

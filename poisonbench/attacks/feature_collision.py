@@ -77,7 +77,8 @@ PROFILES: Profiles = {
             "brew_augment": "none",
         },
         "mnist-sample": {"steps": 100, "step_size": 2 / 255, "opacity": 0.7},
-        # Scaled to two cores, not yet tuned on validation images.
+        # Scaled to two cores; twice the steps do little more (docs/findings.md, "The presets in
+        # colour").
         "cifar10@10000": {"steps": 250, "step_size": 1 / 255},
     },
 }

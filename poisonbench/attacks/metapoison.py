@@ -84,7 +84,8 @@ PROFILES: Profiles = {
             "inner_batch_size": 75,
             "poisons_per_batch": 25,
         },
-        # Scaled to two cores, not yet tuned on validation images.
+        # Scaled to two cores; twice the steps do little more (docs/findings.md, "The presets in
+        # colour").
         "cifar10@10000": {
             "surrogates": 1,
             "start": "trained",
