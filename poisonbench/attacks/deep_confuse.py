@@ -77,7 +77,8 @@ PROFILES: Profiles = {
             "surrogate_width": 0.25,
             "generator_width": 0.5,
         },
-        # Scaled to two cores, not yet tuned on validation images.
+        # Scaled to two cores, where it does no harm; neither more rounds nor another classifier help
+        # (docs/findings.md, "Each attack alone, and cheap filters, in colour").
         "cifar10@10000": {
             "rounds": 10,
             "epochs_per_round": 2,
