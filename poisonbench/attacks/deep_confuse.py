@@ -77,7 +77,7 @@ PROFILES: Profiles = {
             "surrogate_width": 0.25,
             "generator_width": 0.5,
         },
-        # Scaled to two cores, where it does no harm; neither more rounds nor another classifier help
+        # Scaled to two cores, where it does no harm; more rounds or another classifier do not help
         # (docs/findings.md, "Each attack alone, and cheap filters, in colour").
         "cifar10@10000": {
             "rounds": 10,
