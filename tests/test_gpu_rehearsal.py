@@ -113,8 +113,17 @@ FORMS = [
 #: colours for each network.
 BETWEEN_STEPS = {"dc": 1, "mp": 2}
 #: Attacks of no gradient steps; a round of EM has a test of its own.
-NO_STEPS = {"durp", "em", "badnets", "blended", "noise", "lsp", "ar", "ops", "cuda"} | {
-    "untargeted-noise"
+NO_STEPS = {
+    "durp",
+    "em",
+    "badnets",
+    "blended",
+    "noise",
+    "lsp",
+    "ar",
+    "ops",
+    "cuda",
+    "untargeted-noise",
 }
 
 
