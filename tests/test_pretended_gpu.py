@@ -160,6 +160,15 @@ def test_a_wait_is_counted_with_the_line_of_the_package(waits):
     assert all(line.startswith("training/evaluation.py:") for line in lines)
 
 
+def test_a_clone_of_the_packages_name_is_not_the_package():
+    from poisonbench.conformance.pretended_device import package_line
+
+    path = "/home/me/poisonbench/.venv/lib/python3/site-packages/torch/_dynamo/eval_frame.py"
+    names = {"package_line": package_line}
+    exec(compile("line = package_line()", path, "exec"), names)
+    assert names["line"] == "outside"
+
+
 def trained(device):
     model = network().to(device=device, memory_format=torch.channels_last)
     copied = copy.deepcopy(model)

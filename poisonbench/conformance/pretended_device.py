@@ -6,6 +6,7 @@ causes it: values that Python reads, shapes that depend on values, copies from s
 nothing of speed, of streams, of cuDNN or of autocast, which changes no operation here.
 """
 
+import os
 import sys
 from collections import Counter
 from contextlib import ExitStack, contextmanager
@@ -91,6 +92,9 @@ JOINING = {aten.cat.default, aten.stack.default}
 #: Copies to the CPU that Python has not waited for: until an event they hold zeros.
 LATE = []
 
+#: The folder whose lines are the package's, and not those of what a clone of that name holds.
+PACKAGE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
+
 #: By (what, line), how often Python has waited for the device.
 WAITS: Counter[tuple[str, str]] = Counter()
 
@@ -103,10 +107,9 @@ def package_line():
     """The innermost line of the package on the stack; autograd's own thread has none."""
     frame = sys._getframe(1)
     while frame is not None:
-        _, folder, name = frame.f_code.co_filename.rpartition("/poisonbench/")
-        is_here = frame.f_code.co_filename == __file__
-        if folder and not is_here and "/tests/" not in frame.f_code.co_filename:
-            return f"{name}:{frame.f_lineno}"
+        path = frame.f_code.co_filename
+        if path.startswith(PACKAGE) and path != __file__:
+            return f"{path.removeprefix(PACKAGE)}:{frame.f_lineno}"
         frame = frame.f_back
     return "outside"
 
