@@ -23,6 +23,7 @@ from poisonbench.entries import NetworkEntry
 from poisonbench.results.store import COPY, Store
 from poisonbench.runs import context, craft_targeted
 from poisonbench.runs.kept_models import read_weights
+from poisonbench.targeting import SCENARIOS
 from poisonbench.training import recipe
 
 device = pytest.importorskip("poisonbench.conformance.pretended_device", exc_type=ImportError)
@@ -231,6 +232,12 @@ def test_attacks_never_wait_in_a_gradient_step(name, data, tmp_path):
     assert len(waiting) <= BETWEEN_STEPS.get(name, 0), waiting
 
 
+@pytest.mark.parametrize("profile", ["l0", "convolution"])
+def test_noise_of_other_norms(profile, data, tmp_path):
+    words = ("craft", "--attack", "untargeted-noise", "--profile", profile)
+    rehearse(tmp_path, *words, "--dataset", data)
+
+
 def test_error_minimising_noise_never_waits_between_its_passes(data, tmp_path, monkeypatch):
     """All images of the others fit one pass, and with it a round is one report."""
     monkeypatch.setattr(error_minimising, "pass_size", lambda images, gradients: 40)
@@ -296,7 +303,7 @@ def test_defenses_never_wait_in_a_step_of_training(name, data, colour, tmp_path)
         assert all(step.total() <= allowed for step in steps), steps
 
 
-@pytest.mark.parametrize("scenario", ["scratch", "transfer", "finetune"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_scenarios(scenario, data, tmp_path, monkeypatch):
     # One of the clean models that say which targets are easy, since few steps leave weak ones.
     monkeypatch.setattr(craft_targeted, "NUM_CONTROLS", 1)

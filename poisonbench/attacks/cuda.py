@@ -75,8 +75,13 @@ def convolved(images: Tensor, kernel: Tensor) -> Tensor:
     """Steps 2 and 3: images (B, C, H, W) with one filter (3, 3), each by its maximum."""
     planes = images.flatten(0, 1)[:, None]
     blurred = F.conv2d(planes, kernel[None, None], padding="same").view(images.shape)
-    largest = blurred.amax((1, 2, 3), keepdim=True)
-    return blurred / torch.where(largest > 0, largest, 1.0)
+    return divided_by_maximum(blurred)
+
+
+def divided_by_maximum(images: Tensor) -> Tensor:
+    """Step 3: images (B, C, H, W) from 0 up, each by its own maximum; black ones stay black."""
+    largest = images.amax((1, 2, 3), keepdim=True)
+    return images / torch.where(largest > 0, largest, 1.0)
 
 
 work = nothing_more

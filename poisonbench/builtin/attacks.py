@@ -76,7 +76,7 @@ ATTACKS = ours(
         when="untargeted: what an attack is judged by",
         label="Noise (untargeted)",
         trains=False,
-        norm="linf or l2",
+        norm="linf, l2, l0 or convolution",
         cost="seconds",
         labels={"pattern": {"class-wise": "Noise (untargeted), class-wise"}},
     ),

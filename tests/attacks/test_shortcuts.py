@@ -80,11 +80,71 @@ def test_class_wise_noise_is_one_a_class_and_sample_wise_an_images_own(distribut
         assert bool(is_corner.all()) is (distribution == "sign")
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("pixels", [1, 3])
+def test_l0_noise_sets_so_many_pixels_to_corners_of_the_colour_cube(shape, pixels):
+    task = task_of(shape)
+    for pattern in ("class-wise", "sample-wise"):
+        config = untargeted_noise.Config(norm="l0", epsilon=float(pixels), pattern=pattern)
+        poisons = untargeted_noise.craft(dataclasses.replace(task), config)
+        changed = (poisons != task.images).any(1)
+        assert changed.sum((1, 2)).tolist() == [pixels] * 20
+        values = poisons.movedim(1, -1)[changed]
+        assert set(values.unique().tolist()) == {0.0, 1.0}
+        # The noise of a class is one, that of images differs.
+        marks = (poisons - task.images).sign()
+        own = [marks[task.labels == label].unique(dim=0) for label in range(K)]
+        numbers = [len(each) for each in own]
+        assert numbers == [1] * K if pattern == "class-wise" else min(numbers) > 1
+
+
+def test_l0_noise_draws_pixels_and_colours_alike():
+    task = task_of((2, 3, 4), 6000)
+    config = untargeted_noise.Config(norm="l0", epsilon=1.0)
+    noise = untargeted_noise.craft(task, config) - task.images
+    changed = (noise != 0).any(1).flatten(1)
+    # Each of 12 pixels and of 4 colours, to within four standard deviations.
+    assert changed.sum(0).tolist() == pytest.approx([500] * 12, abs=86)
+    signs = (noise.flatten(2).sum(2) > 0).long()
+    assert (signs[:, 0] * 2 + signs[:, 1]).bincount().tolist() == pytest.approx([1500] * 4, abs=135)
+
+
+def test_l0_noise_refuses_more_pixels_than_there_are():
+    config = untargeted_noise.Config(norm="l0", epsilon=65.0)
+    with pytest.raises(UsageError, match="expected at most the 64 pixels of an image, got"):
+        untargeted_noise.craft(task_of((1, 8, 8)), config)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_noise_that_convolves_gives_each_image_a_filter_of_its_own(shape):
+    images = task_of(shape, 5).images.double()
+    filters = cuda.draw_filters(5, 0.3, torch.Generator().manual_seed(0)).double()
+    result = untargeted_noise.convolved(images, filters)
+    expected = torch.cat([cuda.convolved(images[row : row + 1], filters[row]) for row in range(5)])
+    assert torch.allclose(result, expected, rtol=1e-12)
+
+
+def test_noise_that_convolves_draws_a_filter_an_image():
+    task = task_of((1, 6, 6), 6)
+    task = dataclasses.replace(task, images=task.images[:1].repeat(6, 1, 1, 1))
+    config = untargeted_noise.Config(norm="convolution", epsilon=0.3)
+    poisons = untargeted_noise.craft(task, config)
+    assert len(poisons.unique(dim=0)) == 6
+    assert config.budget is None
+    assert poisons.amax((1, 2, 3)) == pytest.approx([1.0] * 6)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"norm": "l2"}, "epsilon: expected the L2 norm of a whole image"),
         ({"norm": "l2", "epsilon": 1.0, "distribution": "uniform"}, "expected it with norm linf"),
+        ({"norm": "l0", "epsilon": 1.0, "distribution": "uniform"}, "expected it with norm linf"),
+        ({"norm": "l0"}, "epsilon: expected a whole number of pixels with norm l0"),
+        ({"norm": "l0", "epsilon": 1.5}, "epsilon: expected a whole number of pixels"),
+        ({"epsilon": 1.5}, r"epsilon: expected in \(0, 1\] with linf"),
+        ({"norm": "convolution", "epsilon": 1.5}, r"epsilon: expected in \(0, 1\] with convol"),
+        ({"norm": "convolution", "pattern": "class-wise"}, "pattern: expected sample-wise"),
     ],
 )
 def test_settings_of_the_other_norm_are_refused(values, message):
