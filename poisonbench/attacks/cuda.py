@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackTask, BudgetConfig
+from poisonbench.attacks.shared.blurring import divided_by_maximum, draw_filters
 from poisonbench.attacks.shared.class_rows import rows_by_class
 from poisonbench.core.devices import send
 from poisonbench.core.settings import Profiles, setting
@@ -33,7 +34,6 @@ VERSION = 1
 
 PROFILES: Profiles = {}
 
-_SIDE = 3
 #: Images of a class at a time.
 _CHUNK = 1000
 
@@ -64,24 +64,11 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     return poisons
 
 
-def draw_filters(number: int, blur: float, generator: torch.Generator) -> Tensor:
-    """Filters (K, 3, 3), float32."""
-    filters = blur * torch.rand(number, _SIDE**2, generator=generator)
-    largest = torch.randint(0, _SIDE**2, (number, 1), generator=generator)
-    return filters.scatter(1, largest, 1.0).view(-1, _SIDE, _SIDE)
-
-
 def convolved(images: Tensor, kernel: Tensor) -> Tensor:
     """Steps 2 and 3: images (B, C, H, W) with one filter (3, 3), each by its maximum."""
     planes = images.flatten(0, 1)[:, None]
     blurred = F.conv2d(planes, kernel[None, None], padding="same").view(images.shape)
     return divided_by_maximum(blurred)
-
-
-def divided_by_maximum(images: Tensor) -> Tensor:
-    """Step 3: images (B, C, H, W) from 0 up, each by its own maximum; black ones stay black."""
-    largest = images.amax((1, 2, 3), keepdim=True)
-    return images / torch.where(largest > 0, largest, 1.0)
 
 
 work = nothing_more

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackTask, BudgetConfig
-from poisonbench.attacks.cuda import divided_by_maximum, draw_filters
+from poisonbench.attacks.shared.blurring import divided_by_maximum, draw_filters
 from poisonbench.core.devices import send
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import Profiles, require, setting

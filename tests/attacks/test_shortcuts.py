@@ -9,6 +9,7 @@ import torch
 from helpers.attack_tasks import craft_spec, fake_dataset
 from poisonbench.attacks import ar, cuda, lsp, ops, untargeted_noise
 from poisonbench.attacks.base import AttackTask, LabelledImages
+from poisonbench.attacks.shared.blurring import draw_filters
 from poisonbench.core.errors import UsageError
 from poisonbench.data.poison import make_poison
 
@@ -118,7 +119,7 @@ def test_l0_noise_refuses_more_pixels_than_there_are():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_noise_that_convolves_gives_each_image_a_filter_of_its_own(shape):
     images = task_of(shape, 5).images.double()
-    filters = cuda.draw_filters(5, 0.3, torch.Generator().manual_seed(0)).double()
+    filters = draw_filters(5, 0.3, torch.Generator().manual_seed(0)).double()
     result = untargeted_noise.convolved(images, filters)
     expected = torch.cat([cuda.convolved(images[row : row + 1], filters[row]) for row in range(5)])
     assert torch.allclose(result, expected, rtol=1e-12)
@@ -323,7 +324,7 @@ def test_ops_refuses_what_it_cannot_search(shape, message):
 
 def test_cuda_convolves_each_channel_with_zeros_around_and_divides_by_the_maximum():
     images = task_of((2, 4, 5), 2).images.double()
-    kernel = cuda.draw_filters(1, 0.3, torch.Generator().manual_seed(0))[0].double()
+    kernel = draw_filters(1, 0.3, torch.Generator().manual_seed(0))[0].double()
     result = cuda.convolved(images, kernel)
     expected = torch.zeros_like(images)
     for n in range(2):
@@ -340,7 +341,7 @@ def test_cuda_convolves_each_channel_with_zeros_around_and_divides_by_the_maximu
 
 
 def test_cuda_filters_have_one_tap_of_one_and_leave_black_images_black():
-    filters = cuda.draw_filters(50, 0.3, torch.Generator().manual_seed(0)).flatten(1)
+    filters = draw_filters(50, 0.3, torch.Generator().manual_seed(0)).flatten(1)
     assert ((filters == 1).sum(1) == 1).all()
     assert float(filters[filters < 1].max()) <= 0.3
     assert len(filters.argmax(1).unique()) == 9
