@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from helpers.attack_tasks import K, fake_split, frozen, small_classifier
+from helpers.command_line import done
 from helpers.synthetic_runs import changed, make_record
 from poisonbench.data.splits import Dataset
 from poisonbench.influence.head import (
@@ -333,3 +334,36 @@ def test_the_naive_forms_of_filters_compute_what_ours_do(script):
         torch.stack(module.naive_distances(features, labels)),
         module.distances_to_centroid(features, labels),
     )
+
+
+def test_separability_is_ridge_regression_on_noise_that_it_has_not_seen(script):
+    module = script("separability")
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, K, (400,), generator=generator)
+    noise = torch.randn(400, 12, dtype=torch.float64, generator=generator)
+    patterns = torch.randn(K, 12, dtype=torch.float64, generator=generator)
+    assert module.held_out_accuracy(patterns[labels] + 1e-3 * noise, labels, K) == (1.0, 60)
+    accuracy, _ = module.held_out_accuracy(noise, labels, K)
+    assert abs(accuracy - 1 / K) < 4 * (0.25 / 60) ** 0.5
+    # Between the two, beside the normal equations with a column of ones that is not penalised.
+    mixed = noise + 0.5 * patterns[labels]
+    fitted, targets = mixed[:280], torch.eye(K, dtype=torch.float64)[labels[:280]]
+    moments = (fitted - fitted.mean(0)).square().sum(0).mean()
+    columns = torch.cat([fitted, torch.ones(280, 1, dtype=torch.float64)], 1)
+    expected = {}
+    for penalty in module.PENALTIES:
+        ridge = penalty * moments * torch.eye(13, dtype=torch.float64)
+        ridge[-1, -1] = 0
+        weights = torch.linalg.solve(columns.T @ columns + ridge, columns.T @ targets)
+        right = (mixed @ weights[:-1] + weights[-1]).argmax(1) == labels
+        expected.setdefault(
+            float(right[280:340].double().mean()), float(right[340:].double().mean())
+        )
+    assert module.held_out_accuracy(mixed, labels, K) == (expected[max(expected)], 60)
+
+
+def test_separability(script, capsys, tmp_path):
+    words = ("craft", "--attack", "durp", "--distribution", "sign", "--dataset", "mnist-sample")
+    path = done(*words, "--results", tmp_path).out.split()[-1]
+    script("separability").main([path])
+    assert "100.0" in capsys.readouterr().out
