@@ -165,20 +165,23 @@ def _audit(path: Path, options: _InspectOptions) -> None:
 
 
 def _show_record(record: RunRecord, json: bool) -> None:
+    from poisonbench.page.repeat import command_of_run
+
     fields = msgspec.to_builtins(record, order="sorted")
-    lines = []
+    command = command_of_run(record)
+    lines = [f"command: {command}"] if command else []
     for section in ("spec", "labels", "metrics", "digests", "cost", "environment"):
         lines.append(f"{section}:")
         for name, value in fields[section].items():
             lines.append(
-                f"  {name:22}{_in_levels(value) if section in ('spec', 'labels') else value}"
+                f"  {name:26}{_in_levels(value) if section in ('spec', 'labels') else value}"
             )
     for title in ("curve", "notes"):
         lines.append(f"{title}:")
         for row in fields[title]:
             lines.append("  " + "  ".join(f"{name} {_figure(name, v)}" for name, v in row.items()))
     lines += [f"warning: {sentence}" for sentence in record.warnings]
-    common.show(fields, lines, json)
+    common.show({**fields, "command": command}, lines, json)
 
 
 def _figure(name: str, value: Any) -> Any:

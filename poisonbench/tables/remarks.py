@@ -105,6 +105,8 @@ def left_out(names: Sequence[str], compared: Sequence[Comparison], records: Reco
     if not others:
         return []
     counts = Counter(filter(None, map(readings.reading_of, others)))
-    shown = ", ".join(f"{name}: {counts[name]}" for name in READINGS if counts[name])
-    shown = f"by reading {shown}; " if shown else ""
+    parts = [f"{counts[name]} of reading {name}" for name in READINGS if counts[name]]
+    if parts and (rest := len(others) - counts.total()):
+        parts.append(f"{rest} of other attacks, tables or settings")
+    shown = f"{', '.join(parts)}; " if parts else ""
     return [f"{len(others)} other run(s) are not averaged ({shown}--runs)."]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -251,7 +252,7 @@ def test_inspect_by_path_file_or_id(artefact, filled):
     record = done("inspect", path, "--json").json
     written = json.loads(path.read_text())
     assert len(written.pop("seal")) == 64
-    assert record == written
+    assert record == {**written, "command": record["command"]}
     assert done("inspect", path.stem, "--results", filled, "--json").json == record
     assert done("inspect", path.stem[:6], "--results", filled, "--json").json == record
 
@@ -295,9 +296,15 @@ def test_inspect_an_artefact_that_was_moved_with_its_data(artefact, tiny, tmp_pa
     assert audit["dataset"] == f"npz:{moved}"
 
 
-def test_inspect_a_record(filled):
+def test_inspect_a_record(filled, artefact):
     (path,) = (filled / "runs").iterdir()
     text = done("inspect", path).out
+    command = done("inspect", path, "--json").json["command"]
+    assert text.startswith(f"command: {command}\n")
+    # What it repeats is that run.
+    words = [str(artefact) if word == "POISON" else word for word in shlex.split(command)]
+    done(*words[1:], "--results", filled)
+    assert [path] == list((filled / "runs").iterdir())
     for section in ("spec:", "labels:", "metrics:", "digests:", "cost:", "environment:"):
         assert f"{section}\n" in text
     for title in ("curve:", "notes:"):

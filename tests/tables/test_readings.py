@@ -187,7 +187,7 @@ def test_claims_are_declared_of_the_default_reading_alone():
 def test_the_note_counts_the_runs_of_other_readings():
     note = catalogue.build("2", EVERY, "mnist", reading="no-durp").notes[-1]
     assert "3 other run(s)" in note
-    assert "(by reading uniform: 1, sign: 1, gaussian: 1; --runs)." in note
+    assert "(1 of reading uniform, 1 of reading sign, 1 of reading gaussian; --runs)." in note
     assert "(--reading no-durp --missing)" in note
 
 
