@@ -19,9 +19,12 @@ from torch import Tensor
 
 from poisonbench.data.artefacts import read_poison
 from poisonbench.data.splits import Dataset
+from poisonbench.targeting import Untargeted
 
-#: Penalties as shares of the noise's mean variance.
+#: Penalties as shares of the mean sum of squares of a column.
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+#: Images; the accuracy is that on 15 % of them.
+LEAST = 1000
 #: Shares of the poisons to fit, and to choose the penalty by.
 PARTS = (0.7, 0.15)
 
@@ -78,6 +81,11 @@ def held_out_accuracy(noise: Tensor, labels: Tensor, num_classes: int) -> tuple[
 def _noise_of(path: Path, dataset: Dataset) -> tuple[str, Tensor, Tensor]:
     """What a poison is called, its noise (P, D) in grey levels, float64, and its labels."""
     poison = read_poison(path, dataset)
+    if not isinstance(poison.card.goal, Untargeted) or len(poison) < LEAST:
+        raise SystemExit(
+            f"expected an untargeted poison of {LEAST} images or more in {path}, got one of "
+            f"{'+'.join(poison.card.attacks)} with {len(poison)}"
+        )
     clean = dataset.train.images[poison.indices]
     noise = (poison.images.short() - clean.short()).flatten(1).double()
     return "+".join(poison.card.attacks), noise, dataset.train.labels[poison.indices]

@@ -11,7 +11,7 @@ Given images x with labels y of K classes, sample-wise for each image, class-wis
      a  linf: -epsilon or epsilon in every value, each as likely, or uniform between them.
      b  l2: a Gaussian direction of norm epsilon.
      c  l0: -1 or 1 in each channel of epsilon pixels, all as likely: clipped, a corner of the
-        colour cube, as OPS takes.
+        colour cube, as OPS takes. A pixel that has that colour stays as it is.
      d  convolution: a filter as CUDA draws it, its taps beside the one of 1 up to epsilon.
 2.  x' <- clamp(x + noise, 0, 1), or x convolved, divided by its own maximum.
 
@@ -45,7 +45,7 @@ PROFILES: Profiles = {
     "convolution": {"*": {"norm": "convolution", "epsilon": 0.3}},
 }
 
-#: The largest epsilon that the L-infinity presets have; as an L2 norm it is lost in rounding.
+#: The largest epsilon that the L-infinity presets have; as an L2 norm or a blur it is hardly any.
 _LARGEST_PRESET = 76 / 255
 #: Images at a time.
 _CHUNK = 1000
@@ -78,10 +78,14 @@ class Config(BudgetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.norm in ("linf", "convolution"):
+        if self.norm == "linf":
+            require(self.epsilon <= 1, f"epsilon: expected in (0, 1] with linf, got {self.epsilon}")
+        elif self.norm == "convolution":
             require(
-                self.epsilon <= 1,
-                f"epsilon: expected in (0, 1] with {self.norm}, got {self.epsilon}",
+                _LARGEST_PRESET < self.epsilon <= 1,
+                "epsilon: expected the largest tap beside the one of 1 with norm convolution, over "
+                f"{_LARGEST_PRESET:.3g} and at most 1, such as 0.3, got {self.epsilon:.3g}; give "
+                "one, or choose the profile convolution",
             )
         elif self.norm == "l2":
             require(
@@ -91,7 +95,7 @@ class Config(BudgetConfig):
             )
         else:
             require(
-                self.epsilon >= 1 and self.epsilon.is_integer(),
+                self.epsilon >= 1 and self.epsilon % 1 == 0,
                 "epsilon: expected a whole number of pixels with norm l0, such as 1, "
                 f"got {self.epsilon:.3g}; give one, or choose the profile l0",
             )

@@ -165,11 +165,13 @@ def _audit(path: Path, options: _InspectOptions) -> None:
 
 
 def _show_record(record: RunRecord, json: bool) -> None:
-    from poisonbench.page.repeat import command_of_run
+    from poisonbench.page.repeat import GIVEN, command_of_run
 
     fields = msgspec.to_builtins(record, order="sorted")
     command = command_of_run(record)
-    lines = [f"command: {command}"] if command else []
+    lines = [f"command: {command or 'none can mean what the record says'}"]
+    if command and GIVEN in command.split():
+        lines.append(f"  {GIVEN}: the folder of the poison that the run was given")
     for section in ("spec", "labels", "metrics", "digests", "cost", "environment"):
         lines.append(f"{section}:")
         for name, value in fields[section].items():

@@ -286,6 +286,9 @@ def resolve(
 
 def meant_levels(values: Mapping[str, Any], options: Iterable[Option]) -> str:
     """``"; did you mean --epsilon 8/255?"`` of grey levels given for pixels of [0, 1], if any."""
+    # A size in another norm is no grey level.
+    if values.get("norm", "linf") != "linf":
+        return ""
     for option in options:
         value = values.get(option.name)
         is_level = isinstance(value, float) and value.is_integer() and 1 < value <= 255

@@ -110,6 +110,10 @@ def test_l0_noise_draws_pixels_and_colours_alike():
     assert (signs[:, 0] * 2 + signs[:, 1]).bincount().tolist() == pytest.approx([1500] * 4, abs=135)
 
 
+def test_a_whole_number_of_pixels_may_be_an_int():
+    assert untargeted_noise.Config(norm="l0", epsilon=2).budget == 2
+
+
 def test_l0_noise_refuses_more_pixels_than_there_are():
     config = untargeted_noise.Config(norm="l0", epsilon=65.0)
     with pytest.raises(UsageError, match="expected at most the 64 pixels of an image, got"):
@@ -143,9 +147,14 @@ def test_noise_that_convolves_draws_a_filter_an_image():
         ({"norm": "l0", "epsilon": 1.0, "distribution": "uniform"}, "expected it with norm linf"),
         ({"norm": "l0"}, "epsilon: expected a whole number of pixels with norm l0"),
         ({"norm": "l0", "epsilon": 1.5}, "epsilon: expected a whole number of pixels"),
+        ({"norm": "l0", "epsilon": 0}, "epsilon: expected"),
         ({"epsilon": 1.5}, r"epsilon: expected in \(0, 1\] with linf"),
-        ({"norm": "convolution", "epsilon": 1.5}, r"epsilon: expected in \(0, 1\] with convol"),
-        ({"norm": "convolution", "pattern": "class-wise"}, "pattern: expected sample-wise"),
+        ({"norm": "convolution", "epsilon": 1.5}, "epsilon: expected the largest tap"),
+        ({"norm": "convolution"}, "epsilon: expected the largest tap"),
+        (
+            {"norm": "convolution", "epsilon": 0.3, "pattern": "class-wise"},
+            "pattern: expected sample",
+        ),
     ],
 )
 def test_settings_of_the_other_norm_are_refused(values, message):

@@ -300,7 +300,7 @@ def test_inspect_a_record(filled, artefact):
     (path,) = (filled / "runs").iterdir()
     text = done("inspect", path).out
     command = done("inspect", path, "--json").json["command"]
-    assert text.startswith(f"command: {command}\n")
+    assert text.startswith(f"command: {command}\n  POISON: the folder of the poison")
     # What it repeats is that run.
     words = [str(artefact) if word == "POISON" else word for word in shlex.split(command)]
     done(*words[1:], "--results", filled)
