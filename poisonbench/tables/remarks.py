@@ -107,6 +107,6 @@ def left_out(names: Sequence[str], compared: Sequence[Comparison], records: Reco
     counts = Counter(filter(None, map(readings.reading_of, others)))
     parts = [f"{counts[name]} of reading {name}" for name in READINGS if counts[name]]
     if parts and (rest := len(others) - counts.total()):
-        parts.append(f"{rest} of other attacks, tables or settings")
+        parts.append(f"{rest} others")
     shown = f"{', '.join(parts)}; " if parts else ""
     return [f"{len(others)} other run(s) are not averaged ({shown}--runs)."]
