@@ -47,7 +47,7 @@ class _InspectOptions:
 @app.command("inspect", cls=common.Command)
 @common.takes(_InspectOptions)
 def inspect(options: _InspectOptions) -> None:
-    """Check a poison against its data set (budget, labels, rows), or show a record and its command.
+    """Check a poison against its data set (budget, labels, rows), or show a run and its command.
 
     The data set is the one that the artefact names, unless --dataset says where it lies.
     """

@@ -30,7 +30,8 @@ COMMANDS = {
     "report": "Show the run records as a paper's table, beside the published figures.",
     "figure": "Draw a figure as PNG and SVG, and write its numbers as JSON beside them.",
     "page": "Write all results as one page that works offline: tables, runs, poisons, figures.",
-    "inspect": "Check a poison against its data set (budget, labels, rows), or show a record and its command.",
+    "inspect": "Check a poison against its data set (budget, labels, rows), or show a run and its "
+    "command.",
     "selftest": "Check the installation in under a minute, offline: data, a tiny craft and defend, "
     "bytes.",
     "verify": "Do recorded runs again, and say whether the same comes out, and what differs.",
