@@ -20,9 +20,10 @@ from poisonbench.core.quick_names import quick_name, same_place, split_quick
 from poisonbench.entries import shown_name
 from poisonbench.requests import PoisonRequest, Request, RunRequest
 from poisonbench.results.records import RunRecord
+from poisonbench.results.run_keys import record_key
 from poisonbench.results.store import Store
 from poisonbench.sweep.job_states import JobStates, State
-from poisonbench.sweep.plan import Plan, record_key, write_plan
+from poisonbench.sweep.plan import Plan, write_plan
 from poisonbench.tables.assessment import assess
 from poisonbench.tables.assessment_plan import (
     ATTACKS,

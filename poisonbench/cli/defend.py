@@ -11,7 +11,7 @@ from poisonbench.cli import common
 from poisonbench.cli.answers import answer
 from poisonbench.cli.long_work import remark_on_long_work
 from poisonbench.cli.method_options import CONTEXT, MethodCommand, method_settings, named_mix
-from poisonbench.cli.planned_job import check_job, job_id
+from poisonbench.cli.planned_job import check_job
 from poisonbench.cli.session import RunOptions, choose_dataset, open_context
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import parse_value
@@ -120,7 +120,7 @@ def run(
     with open_context(options, plan, claims) as context:
         every = [resolve_run(context, request) for request in requests]
         for resolved in every:
-            check_job(job, job_id(resolved))
+            check_job(job, resolved.key)
         poisons = [resolved.poison for resolved in every]
         epochs = max(resolved.recipe.epochs for resolved in every)
         remark_on_long_work(context, requests, poisons, epochs)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from poisonbench.cli.planned_job import job_id
 from poisonbench.cli.request_words import from_words
 from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import UsageError
@@ -113,9 +112,7 @@ class _Planner:
         else:
             poison = f"{request.poison.text} at rho {spec.rho:g}" if spec else "clean"
         title = f"{request.method} {shown_name(request.dataset)} {poison} trial {request.trial}"
-        self.jobs.append(
-            Job(id=job_id(run), request=request, title=title, needs=tuple(needs.values()))
-        )
+        self.jobs.append(Job(id=run.key, request=request, title=title, needs=tuple(needs.values())))
 
     def _add_pools(self, request: Request, poison: "ResolvedPoison") -> dict[str, str]:
         """The jobs that craft a poison's pools; their ids by attack."""

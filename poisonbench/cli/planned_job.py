@@ -1,18 +1,6 @@
-"""Which job of a plan a run is, and that it is still the one that was planned."""
-
-from typing import TYPE_CHECKING
+"""That the job of a plan is still the one that was planned."""
 
 from poisonbench.core.errors import ArtefactError
-from poisonbench.sweep.plan import run_key
-
-if TYPE_CHECKING:
-    from poisonbench.runs.defend import ResolvedRun
-
-
-def job_id(run: "ResolvedRun") -> str:
-    """The id of the job that a run is in a plan."""
-    pools = run.poison.pools if run.poison.rho else {}
-    return run_key(run.spec, {attack: pool.id for attack, pool in pools.items()})
 
 
 def check_job(planned: str | None, own: str) -> None:

@@ -25,6 +25,8 @@ from poisonbench.registry import defenses, find, network_name, sources_of
 from poisonbench.requests import RunRequest
 from poisonbench.results import records
 from poisonbench.results.records import RunRecord, read_record
+from poisonbench.results.run_keys import record_key, run_key
+from poisonbench.results.store import Store
 from poisonbench.runs import trigger, victim
 from poisonbench.runs.class_warnings import class_warnings
 from poisonbench.runs.context import RunContext, default_model
@@ -68,6 +70,17 @@ class ResolvedRun:
     spec: RunSpec
 
     @property
+    def pools(self) -> dict[str, str]:
+        """The ids of the attacks' poisons that it needs in the store."""
+        pools = self.poison.pools if self.poison.rho else {}
+        return {attack: pool.id for attack, pool in pools.items()}
+
+    @property
+    def key(self) -> str:
+        """The id of the job that it is in a plan."""
+        return run_key(self.spec, self.pools)
+
+    @property
     def overrides(self) -> dict[str, Any]:
         """What was chosen apart from the profile, of the method, the network and the poison."""
         chosen = self.settings.overrides | self.poison.overrides
@@ -84,13 +97,16 @@ class ResolvedRun:
 def defend(context: RunContext, run: ResolvedRun) -> Defended:
     """Train one classifier under a defense, or find the record of having done so.
 
-    Attacks that are missing are crafted and kept.
+    Attacks that are missing are crafted and kept; not for a run that is done.
 
     Raises:
         PoisonbenchError: see :mod:`poisonbench.core.errors`; nothing half-made is left behind.
     """
     request, dataset = run.request, run.dataset
     context = context.seeded(request.seed)
+    done = _done_without_poison(context.store, run)
+    if done is not None:
+        return Defended(done, False)
     context.store.check_writable()
     data = prepare(context, dataset, run.poison, request.trial)
     # With what is known once the poison is there.
@@ -185,6 +201,21 @@ def resolve_run(context: RunContext, request: RunRequest) -> ResolvedRun:
         training=TrainingSpec(**as_json(recipe)),
     )
     return ResolvedRun(request, dataset, settings, recipe, defense, poison, spec)
+
+
+def _done_without_poison(store: Store, run: ResolvedRun) -> RunRecord | None:
+    """The record of a run whose poison is not in the store, found without crafting it again.
+
+    On another kind of processor the poison may come out otherwise, and so a run with another id:
+    where a record is all that is left of the poison, it is the run that was asked for.
+    """
+    if all(store.poison_path(pool).exists() for pool in run.pools.values()):
+        return None
+    for record in store.records(on_error=lambda error: None):
+        is_kept = not run.request.save_model or store.model_path(record.id).exists()
+        if is_kept and record_key(record) == run.key:
+            return record
+    return None
 
 
 def _check_hooks(defense: Defense) -> None:

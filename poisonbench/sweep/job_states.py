@@ -13,9 +13,10 @@ from poisonbench.core.errors import ArtefactError
 from poisonbench.core.files import read_shared, write_text
 from poisonbench.requests import to_words
 from poisonbench.results.records import RunRecord, read_record
+from poisonbench.results.run_keys import record_key
 from poisonbench.results.store import Store
 from poisonbench.sweep.lease import Leases
-from poisonbench.sweep.plan import Job, record_key
+from poisonbench.sweep.plan import Job
 
 #: More than any failure that is written here.
 _MAX_BYTES = 2**20

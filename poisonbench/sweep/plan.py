@@ -22,8 +22,7 @@ from poisonbench.core.canonical import spec_id
 from poisonbench.core.errors import ArtefactError, StoreError, UsageError
 from poisonbench.core.files import read_shared, retried, write_text
 from poisonbench.requests import CraftRequest, Request, from_json, to_json
-from poisonbench.results.records import ClaimLabel, RunRecord
-from poisonbench.specs import RunSpec
+from poisonbench.results.records import ClaimLabel
 
 #: 2: a job holds its request as a value.
 SCHEMA = 2
@@ -218,27 +217,6 @@ def read_plan(path: Path) -> Plan:
             )
         ids.add(job.id)
     return Plan(jobs, digest, file.plugins, file.claims, file.warnings)
-
-
-def run_key(spec: RunSpec, pools: Mapping[str, str]) -> str:
-    """A run's id in plans: of its spec, a crafted poison named by the pools that it is drawn from.
-
-    The spec is a record's, or what is known of it before the poison is crafted. The pools are the
-    ids of poisons by attack; there are none for a clean run or an artefact that was given.
-    """
-    # A drawn target and a trigger's images follow from the rest, and are not known before.
-    known = msgspec.to_builtins(structs.replace(spec, goal=None, trigger=None))
-    if pools and spec.poison is not None:
-        poison = msgspec.to_builtins(structs.replace(spec.poison, digest=None))
-        known["poison"] = {**poison, "pools": dict(pools)}
-    return spec_id(known)
-
-
-def record_key(record: RunRecord) -> str:
-    """:func:`run_key` of a finished run."""
-    origin = record.labels.poison
-    pools = {} if origin is None else origin.pools
-    return run_key(record.spec, {attack: pool.id for attack, pool in pools.items()})
 
 
 def _extras(plugins: Mapping[str, str], claims: Mapping[str, ClaimLabel]) -> dict[str, Any]:

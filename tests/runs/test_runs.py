@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,6 +77,21 @@ def test_a_run_that_is_done_prints_its_record_at_once(tiny, results, monkeypatch
     assert second.out == first.out
     assert "done before; here is its record" in second.err
     assert files_in(results) == before
+
+
+@pytest.mark.parametrize("attack", ["durp", "durp+untargeted-noise"])
+def test_a_run_that_is_done_needs_no_poison_to_be_found(attack, tiny, results):
+    words = ("--attack", attack, "--rho", "0.5", "--json")
+    first = defend(results, tiny, *words).json
+    shutil.rmtree(results / "poisons")
+    again = defend(results, tiny, *words)
+    assert again.json == first | {"is_new": False}
+    assert "crafting" not in again.err
+    assert not (results / "poisons").exists()
+    # Another draw, other weights and a model to keep are no part of what is there.
+    for more in (("--poison-trial", "1"), ("--trial", "1"), ("--save-model",)):
+        shutil.rmtree(results / "poisons", ignore_errors=True)
+        assert "crafting durp" in defend(results, tiny, *words, *more).err
 
 
 def test_defend_json(tiny, results):

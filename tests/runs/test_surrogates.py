@@ -15,7 +15,7 @@ from poisonbench.cli.plan_jobs import plan_lines
 from poisonbench.models import mnist_cnn
 from poisonbench.requests import command_of, to_words
 from poisonbench.results.records import read_record
-from poisonbench.sweep.plan import record_key
+from poisonbench.results.run_keys import record_key
 
 #: The victim's training is short; PGD's surrogate has the paper's recipe unless it is told.
 SHORT = ("--epochs", "1", "--attack", "pgd", "--pgd.steps", "1")

@@ -15,8 +15,8 @@ from poisonbench.data.sources import load_dataset
 from poisonbench.registry import attacks
 from poisonbench.requests import to_words
 from poisonbench.results.records import read_record
+from poisonbench.results.run_keys import record_key
 from poisonbench.results.store import Store
-from poisonbench.sweep.plan import record_key
 from poisonbench.training import recipe
 from poisonbench.training.trainer import Trainer
 

@@ -29,10 +29,11 @@ from poisonbench.data.poison import make_poison
 from poisonbench.data.sources import load_dataset
 from poisonbench.data.splits import Split
 from poisonbench.results.records import read_record
+from poisonbench.results.run_keys import record_key
 from poisonbench.results.statistics import wilson
 from poisonbench.runs.trigger import judge
 from poisonbench.specs import seal_of
-from poisonbench.sweep.plan import read_plan, record_key
+from poisonbench.sweep.plan import read_plan
 from poisonbench.tables.all_runs import build_runs
 from poisonbench.tables.catalogue import TABLES
 from poisonbench.targeting import Trigger

@@ -16,13 +16,14 @@ from poisonbench.core import files
 from poisonbench.data.artefacts import read_poison
 from poisonbench.requests import RunRequest
 from poisonbench.results.records import read_record
+from poisonbench.results.run_keys import record_key
 from poisonbench.results.store import Store
 from poisonbench.sweep import lease as leases_module
 from poisonbench.sweep.costs import Costs
 from poisonbench.sweep.garbage import find_garbage, unfinished_checkpoints
 from poisonbench.sweep.job_states import Failure, JobStates, State
 from poisonbench.sweep.lease import Leases, Owner
-from poisonbench.sweep.plan import Job, make_plan, read_plan, record_key, write_plan
+from poisonbench.sweep.plan import Job, make_plan, read_plan, write_plan
 
 # Leases
 

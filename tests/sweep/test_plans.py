@@ -10,8 +10,9 @@ from poisonbench.core.errors import ArtefactError, UsageError
 from poisonbench.core.files import write_text
 from poisonbench.requests import command_of
 from poisonbench.results.records import ClaimLabel
+from poisonbench.results.run_keys import record_key, run_key
 from poisonbench.results.store import Store
-from poisonbench.sweep.plan import make_plan, read_plan, record_key, run_key, write_plan
+from poisonbench.sweep.plan import make_plan, read_plan, write_plan
 from poisonbench.tables.declared import shipped
 
 

@@ -19,12 +19,13 @@ from helpers.marks import LONG
 from helpers.synthetic_runs import make_record
 from poisonbench.cli.sweep_estimates import seconds_here
 from poisonbench.core.signals import Stopping
+from poisonbench.results.run_keys import record_key
 from poisonbench.results.store import Store
 from poisonbench.runs.context import RunContext
 from poisonbench.runs.craft import craft
 from poisonbench.sweep.execute import Sweep, threads
 from poisonbench.sweep.job_states import JobStates
-from poisonbench.sweep.plan import make_plan, read_plan, record_key, write_plan
+from poisonbench.sweep.plan import make_plan, read_plan, write_plan
 from poisonbench.sweep.progress_view import View
 
 # Running
