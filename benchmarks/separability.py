@@ -1,10 +1,13 @@
-"""How well a linear model tells an image's class from its poison's noise alone.
+"""How well a linear model tells an image's class from its poison's noise alone, and where it lies.
 
     python benchmarks/separability.py --dataset cifar10@10000 --markdown results/poisons/ID ...
 
 The noise of a poison is what it adds to its clean image. Ridge regression on one column a class is
 fitted to seven tenths of the poisons, its penalty is chosen by the next 15 %, and the accuracy is
 that on the last 15 %, of which no image was seen. Chance is one in the number of classes.
+
+Of the noise's energy, the sum of its squares, two shares: what grayscale leaves (45 % of noise that
+is drawn anew for each value), and what lies in waves of four cycles an image or fewer (5 %).
 """
 
 from __future__ import annotations
@@ -23,6 +26,10 @@ from poisonbench.targeting import Untargeted
 
 #: Penalties as shares of the mean sum of squares of a column.
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+#: Of red, green and blue in grey (ITU-R BT.601).
+LUMA = (0.299, 0.587, 0.114)
+#: Cycles an image, in any direction.
+SLOW = 4
 #: Images; the accuracy is that on 15 % of them.
 LEAST = 1000
 #: Shares of the poisons to fit, and to choose the penalty by.
@@ -40,10 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         accuracy, count = held_out_accuracy(
             noise[order].to(device), labels[order].to(device), dataset.num_classes
         )
-        rows.append([name, path.name, f"{100 * accuracy:.1f}", str(count)])
+        images = noise.view(-1, *dataset.image_shape)
+        is_colour = images.shape[1] == len(LUMA)
+        left = f"{100 * share_in_grey(images):.1f}" if is_colour else "-"
+        slow = f"{100 * share_of_slow_waves(images):.1f}"
+        rows.append([name, path.name, f"{100 * accuracy:.1f}", str(count), left, slow])
     show(
-        "A linear model's held-out accuracy on the noise alone, %",
-        ["attack", "poison", "accuracy", "images"],
+        "A linear model's held-out accuracy on the noise alone, and shares of its energy, %",
+        ["attack", "poison", "accuracy", "images", "left by grayscale", "slow waves"],
         rows,
         [],
         device,
@@ -76,6 +87,25 @@ def held_out_accuracy(noise: Tensor, labels: Tensor, num_classes: int) -> tuple[
 
     best = max(PENALTIES, key=lambda penalty: accuracy(slice(first, second), penalty))
     return accuracy(slice(second, None), best), len(noise) - second
+
+
+def share_in_grey(noise: Tensor) -> float:
+    """Energy of noise (P, 3, H, W) in the luma, which grayscale puts into each channel, over all.
+
+    It is over 1 where the noise is in green alone.
+    """
+    luma = torch.einsum("c,pchw->phw", torch.tensor(LUMA, dtype=noise.dtype), noise)
+    return float(len(LUMA) * luma.square().sum() / noise.square().sum())
+
+
+def share_of_slow_waves(noise: Tensor) -> float:
+    """Energy of noise (P, C, H, W) in its Fourier components of at most SLOW cycles, over all."""
+    height, width = noise.shape[2:]
+    energy = torch.fft.fft2(noise).abs().square().sum((0, 1))
+    vertical = torch.fft.fftfreq(height, 1 / height)[:, None]
+    horizontal = torch.fft.fftfreq(width, 1 / width)
+    is_slow = vertical.square() + horizontal.square() <= SLOW**2
+    return float(energy[is_slow].sum() / energy.sum())
 
 
 def _noise_of(path: Path, dataset: Dataset) -> tuple[str, Tensor, Tensor]:

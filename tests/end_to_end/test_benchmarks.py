@@ -362,6 +362,22 @@ def test_separability_is_ridge_regression_on_noise_that_it_has_not_seen(script):
     assert module.held_out_accuracy(mixed, labels, K) == (expected[max(expected)], 60)
 
 
+def test_the_shares_of_noise_are_those_of_waves_and_colours(script):
+    module = script("separability")
+    rows, columns = torch.meshgrid(*2 * [torch.arange(16.0, dtype=torch.float64)], indexing="ij")
+    for vertical, horizontal, is_slow in ((0, 0, 1), (4, 0, 1), (2, 3, 1), (3, 3, 0), (8, 1, 0)):
+        wave = torch.cos(2 * torch.pi * (vertical * rows + horizontal * columns) / 16)
+        share = module.share_of_slow_waves(wave.expand(2, 1, 16, 16))
+        assert share == pytest.approx(is_slow, abs=1e-12)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(200, 3, 16, 16, dtype=torch.float64, generator=generator)
+    assert module.share_of_slow_waves(noise) == pytest.approx(49 / 256, abs=0.01)
+    assert module.share_in_grey(noise) == pytest.approx(0.299**2 + 0.587**2 + 0.114**2, abs=0.01)
+    grey = noise[:, :1].expand(noise.shape)
+    assert module.share_in_grey(grey) == pytest.approx(1)
+    assert module.share_in_grey(grey * torch.tensor([1.0, -1.0, 2.526])[:, None, None]) < 1e-4
+
+
 def test_separability(script, capsys, tmp_path):
     words = ("craft", "--attack", "durp", "--distribution", "sign", "--dataset", "mnist-sample")
     path = done(*words, "--results", tmp_path).out.split()[-1]
