@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.attack_tasks import K, fake_split, frozen, small_classifier
+from helpers.attack_tasks import K, fake_split, frozen, small_classifier, task_for
 from helpers.command_line import done
 from helpers.synthetic_runs import changed, make_record
+from poisonbench.attacks import untargeted_noise
 from poisonbench.data.splits import Dataset
 from poisonbench.influence.head import (
     embed_all,
@@ -383,3 +384,19 @@ def test_separability(script, capsys, tmp_path):
     path = done(*words, "--results", tmp_path).out.split()[-1]
     script("separability").main([path])
     assert "100.0" in capsys.readouterr().out
+
+
+def test_slow_noise_differs_from_class_wise_noise_in_its_waves_alone(script):
+    slow, share = script("slow_noise"), script("separability").share_of_slow_waves
+    labels = torch.arange(20) % K
+    task = task_for(None, torch.full((20, 3, 32, 32), 0.5), labels)
+    config = slow.Config()
+    noise = (slow.craft(task, config) - 0.5).double()
+    torch.testing.assert_close(noise.abs(), torch.full_like(noise, config.epsilon))
+    for label in range(K):
+        same = noise[labels == label]
+        assert (same == same[0]).all()
+    # Gaussian noise has 5 % there; the edges of the signs take some of the energy.
+    assert share(noise) > 0.6
+    fast = untargeted_noise.Config(pattern="class-wise")
+    assert share(untargeted_noise.craft(task, fast).double() - 0.5) < 0.08
