@@ -123,7 +123,7 @@ DEFENSES = ours(
         "bit-depth",
         "keeps the highest bits of the training images",
         label="Bit depth",
-        when="against large faint patches on a plain background, as LSP's on digits",
+        when="against fine faint noise in part, and large faint patches on a plain background",
         cost="a second",
     ),
     DefenseEntry(
