@@ -2,10 +2,10 @@
 
     poisonbench defend --plugin benchmarks/slow_noise.py --attack slow-noise --rho 1 ...
 
-Source      none: beside the class-wise noise of signs of `untargeted-noise` it differs in its waves
-            alone, and shows what of a defense's gain is of these.
+Source      none: beside the class-wise noise of signs of `untargeted-noise` it shows what of a
+            defense's gain is of the waves; size and signs are as there.
 Goal        untargeted.
-Budget      epsilon in L-infinity, which every value takes: signs, as there.
+Budget      epsilon in L-infinity, which every value takes before clipping.
 Cost        none; no model.
 
 1.  Draw Gaussian noise for each class, and leave of its Fourier components those of at most `slow`
@@ -35,7 +35,7 @@ ENTRY = AttackEntry(
 
 VERSION = 1
 
-PROFILES: Profiles = {}
+PROFILES: Profiles = {"paper": {"mnist": {"epsilon": 76 / 255}}}
 
 
 @dataclass(frozen=True, kw_only=True)

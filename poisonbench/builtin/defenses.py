@@ -123,7 +123,7 @@ DEFENSES = ours(
         "bit-depth",
         "keeps the highest bits of the training images",
         label="Bit depth",
-        when="against fine faint noise in part, and large faint patches on a plain background",
+        when="against large patches on a plain background; in colour, in part, fine noise",
         cost="a second",
     ),
     DefenseEntry(

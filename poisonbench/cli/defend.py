@@ -114,18 +114,26 @@ def run(
     All of them, of one seed, are checked before the first is trained; ``plan`` is the digest of
     the sweep's plan, ``claims`` the declared ones that it serves, and ``job`` the id of each there.
     """
-    from poisonbench.runs.defend import defend, resolve_run
+    from poisonbench.runs.defend import Defended, craft_and_train, find_done, resolve_run
 
     done = []
     with open_context(options, plan, claims) as context:
         every = [resolve_run(context, request) for request in requests]
         for resolved in every:
             check_job(job, resolved.key)
-        poisons = [resolved.poison for resolved in every]
-        epochs = max(resolved.recipe.epochs for resolved in every)
-        remark_on_long_work(context, requests, poisons, epochs)
-        for resolved in every:
-            done.append(defend(context, resolved))
+        found = find_done(context, every)
+        left = [run for run, record in zip(every, found, strict=True) if record is None]
+        remark_on_long_work(
+            context,
+            [run.request for run in left],
+            [run.poison for run in left],
+            max((run.recipe.epochs for run in left), default=0),
+        )
+        for resolved, record in zip(every, found, strict=True):
+            if record is None:
+                done.append(craft_and_train(context, resolved))
+            else:
+                done.append(Defended(record, False))
             if not options.json:
                 _print_line(done[-1], options.quiet)
     return done

@@ -30,13 +30,15 @@ def remark_on_long_work(
 
     Args:
         context: where they will run.
-        requests: on one data set.
+        requests: on one data set; none if nothing is left to do.
         poisons: their own; those that are not in the store will be crafted first.
         epochs: of the longest training among them.
     """
     from poisonbench.core.devices import is_accelerator
     from poisonbench.runs.estimates import Estimator
 
+    if not requests:
+        return
     name = requests[0].dataset
     shorter = _shorter_way(name)
     # A job of a sweep was decided on before.

@@ -3,6 +3,7 @@
 import inspect
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +27,6 @@ from poisonbench.requests import RunRequest
 from poisonbench.results import records
 from poisonbench.results.records import RunRecord, read_record
 from poisonbench.results.run_keys import record_key, run_key
-from poisonbench.results.store import Store
 from poisonbench.runs import trigger, victim
 from poisonbench.runs.class_warnings import class_warnings
 from poisonbench.runs.context import RunContext, default_model
@@ -102,11 +102,46 @@ def defend(context: RunContext, run: ResolvedRun) -> Defended:
     Raises:
         PoisonbenchError: see :mod:`poisonbench.core.errors`; nothing half-made is left behind.
     """
+    (done,) = find_done(context, [run])
+    return craft_and_train(context, run) if done is None else Defended(done, False)
+
+
+def find_done(context: RunContext, runs: Sequence[ResolvedRun]) -> list[RunRecord | None]:
+    """The records of runs whose poisons are not in the store, found without crafting them again.
+
+    None where a run has its poisons there, which say whether it is done, or has no record. On
+    another kind of processor a poison may come out otherwise: where records are all that is left
+    of several, the last run is taken and the others are named.
+    """
+    store = context.store
+    keys = {
+        run.key
+        for run in runs
+        if not all(store.poison_path(pool).exists() for pool in run.pools.values())
+    }
+    found: dict[str, list[RunRecord]] = {key: [] for key in keys}
+    records = store.records(lambda error: context.say(f"warning: {error}")) if keys else []
+    for record in sorted(records, key=lambda record: record.environment.finished):
+        if (key := record_key(record)) in keys:
+            found[key].append(record)
+    done: list[RunRecord | None] = []
+    for run in runs:
+        kept = [
+            record
+            for record in found.get(run.key, [])
+            if not run.request.save_model or store.model_path(record.id).exists()
+        ]
+        if len(kept) > 1:
+            others = ", ".join(record.id for record in kept[:-1])
+            context.say(f"warning: done on other poisons of this draw too: {others}")
+        done.append(kept[-1] if kept else None)
+    return done
+
+
+def craft_and_train(context: RunContext, run: ResolvedRun) -> Defended:
+    """:func:`defend` of a run that :func:`find_done` does not find."""
     request, dataset = run.request, run.dataset
     context = context.seeded(request.seed)
-    done = _done_without_poison(context.store, run)
-    if done is not None:
-        return Defended(done, False)
     context.store.check_writable()
     data = prepare(context, dataset, run.poison, request.trial)
     # With what is known once the poison is there.
@@ -201,21 +236,6 @@ def resolve_run(context: RunContext, request: RunRequest) -> ResolvedRun:
         training=TrainingSpec(**as_json(recipe)),
     )
     return ResolvedRun(request, dataset, settings, recipe, defense, poison, spec)
-
-
-def _done_without_poison(store: Store, run: ResolvedRun) -> RunRecord | None:
-    """The record of a run whose poison is not in the store, found without crafting it again.
-
-    On another kind of processor the poison may come out otherwise, and so a run with another id:
-    where a record is all that is left of the poison, it is the run that was asked for.
-    """
-    if all(store.poison_path(pool).exists() for pool in run.pools.values()):
-        return None
-    for record in store.records(on_error=lambda error: None):
-        is_kept = not run.request.save_model or store.model_path(record.id).exists()
-        if is_kept and record_key(record) == run.key:
-            return record
-    return None
 
 
 def _check_hooks(defense: Defense) -> None:

@@ -14,11 +14,13 @@ from safetensors.torch import load_file
 
 import poisonbench
 from helpers.command_line import SHORT, defend, done, files_in
+from helpers.synthetic_runs import changed
 from poisonbench import registry
 from poisonbench.core.canonical import spec_id
 from poisonbench.models import build_model
 from poisonbench.registry import MIX
 from poisonbench.results.records import read_record
+from poisonbench.results.store import Store
 from poisonbench.runs.class_warnings import class_warnings
 from poisonbench.training.evaluation import accuracy
 
@@ -92,6 +94,25 @@ def test_a_run_that_is_done_needs_no_poison_to_be_found(attack, tiny, results):
     for more in (("--poison-trial", "1"), ("--trial", "1"), ("--save-model",)):
         shutil.rmtree(results / "poisons", ignore_errors=True)
         assert "crafting durp" in defend(results, tiny, *words, *more).err
+    shutil.rmtree(results / "poisons")
+    assert not defend(results, tiny, *words, "--save-model").json["is_new"]
+
+
+def test_of_runs_on_several_poisons_that_are_gone_the_last_is_taken(tiny, results):
+    words = ("--attack", "durp+untargeted-noise", "--rho", "0.5", "--json")
+    first = record_of(defend(results, tiny, *words))
+    # One of two pools is enough to be crafted.
+    shutil.rmtree(results / "poisons" / first.labels.poison.pools["durp"].id)
+    surroundings = {"finished": "2999-01-01T00:00:00+00:00"}
+    elsewhere = {"spec": {"poison": {"digest": "f" * 64}}, "environment": surroundings}
+    second = changed(first, **elsewhere)
+    Store(results).write_record(second)
+    (results / "runs" / f"{'0' * 16}.json").write_text("{")
+    again = defend(results, tiny, *words)
+    assert again.json["id"] == second.id != first.id
+    assert f"warning: done on other poisons of this draw too: {first.id}\n" in again.err
+    assert "0000.json: expected a run record" in again.err
+    assert "crafting" not in again.err
 
 
 def test_defend_json(tiny, results):
