@@ -131,9 +131,12 @@ def find_done(context: RunContext, runs: Sequence[ResolvedRun]) -> list[RunRecor
             for record in found.get(run.key, [])
             if not run.request.save_model or store.model_path(record.id).exists()
         ]
-        if len(kept) > 1:
-            others = ", ".join(record.id for record in kept[:-1])
-            context.say(f"warning: done on other poisons of this draw too: {others}")
+        for other in kept[:-1]:
+            context.say(
+                f"warning: run {other.id} has the same settings and "
+                f"{100 * other.metrics.test_accuracy:.2f} %, on a poison that another kind of "
+                "processor made of this draw; the run that was done last is shown"
+            )
         done.append(kept[-1] if kept else None)
     return done
 

@@ -110,7 +110,7 @@ def test_of_runs_on_several_poisons_that_are_gone_the_last_is_taken(tiny, result
     (results / "runs" / f"{'0' * 16}.json").write_text("{")
     again = defend(results, tiny, *words)
     assert again.json["id"] == second.id != first.id
-    assert f"warning: done on other poisons of this draw too: {first.id}\n" in again.err
+    assert f"warning: run {first.id} has the same settings and " in again.err
     assert "0000.json: expected a run record" in again.err
     assert "crafting" not in again.err
 
