@@ -229,8 +229,8 @@ def build(
     absent = remarks.without_runs(dataset, names, every_run) if dataset and not blocks else ""
     if table.takes_any and not blocks and not absent:
         state.append(remarks.nothing_shown(key, dataset, methods, attacks))
-    others = [name for name in names if name not in (*table.datasets, *SAMPLES)]
-    if source and (extra := others):
+    state += remarks.named_without_runs(selection, every, records) if blocks else []
+    if source and (extra := [name for name in names if name not in (*table.datasets, *SAMPLES)]):
         state.append(f"Not in the paper's table: {', '.join(extra)}.")
     is_of_mix = key in untargeted()
     state += remarks.several_poisons(compared, records) if is_of_mix else []

@@ -9,9 +9,10 @@ from poisonbench.core.settings import did_you_mean
 from poisonbench.entries import shown_name
 from poisonbench.registry import READINGS
 from poisonbench.tables import readings
-from poisonbench.tables.cells import is_run_on, table_name
+from poisonbench.tables.cells import Cell, is_run_on, table_name
 from poisonbench.tables.comparisons import Comparison
 from poisonbench.tables.paper_table import Records
+from poisonbench.tables.selection import Selection
 
 
 def several_poisons(compared: Sequence[Comparison], records: Records) -> list[str]:
@@ -76,6 +77,14 @@ def nothing_shown(
     words = [word for flag, text in named.items() if text for word in (flag, text)]
     command = shlex.join(["--table", key, "--dataset", dataset or "NAME", *words, "--missing"])
     return f"No run{which} is in a cell here: `report {command}` prints commands of such runs."
+
+
+def named_without_runs(selection: Selection, cells: Sequence[Cell], records: Records) -> list[str]:
+    """A sentence on defenses and poisons that were named and have no run in a cell."""
+    done = [cell for cell in cells if cell.select(records)]
+    held = {cell.method_text for cell in done} | {cell.poison_text for cell in done if cell.rho}
+    lacking = [name for name in (*selection.methods, *selection.poisons) if name not in held]
+    return [f"No run is here of {', '.join(lacking)}."] if lacking else []
 
 
 def earlier_contents(names: Sequence[str], kept: Records, records: Records) -> list[str]:

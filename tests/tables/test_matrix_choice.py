@@ -226,3 +226,13 @@ def test_a_matrix_without_any_run_says_what_it_was_of_and_what_makes_some(result
 )
 def test_what_makes_no_sense_is_refused(words, message, tmp_path):
     assert message in refused(2, tmp_path, *words)
+
+
+def test_what_is_named_and_has_no_run_is_said(records):
+    def notes(**named):
+        return " ".join(catalogue.build("matrix", records, SAMPLE, **named).notes)
+
+    assert "No run is here of jpeg:10, epic." in notes(methods=["none", "jpeg:10", "epic"])
+    assert "No run is here of jpeg, tap." in notes(methods=["jpeg", "none"], attacks=["dap", "tap"])
+    for named in ({}, {"methods": ["none", "hint"]}, {"attacks": ["pgd"]}):
+        assert "No run is here" not in notes(**named)
