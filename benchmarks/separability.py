@@ -18,16 +18,16 @@ from pathlib import Path
 
 import torch
 from common import dataset_of, parser, prepare, show
+from slow_noise import slow_components
 from torch import Tensor
 
 from poisonbench.data.artefacts import read_poison
 from poisonbench.data.splits import Dataset
+from poisonbench.defenses.grayscale import LUMA
 from poisonbench.targeting import Untargeted
 
 #: Penalties as shares of the mean sum of squares of a column.
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-#: Of red, green and blue in grey (ITU-R BT.601).
-LUMA = (0.299, 0.587, 0.114)
 #: Cycles an image, in any direction.
 SLOW = 4
 #: Images at a time.
@@ -96,7 +96,8 @@ def share_in_grey(noise: Tensor) -> float:
 
     It is over 1 where the noise is in green alone.
     """
-    luma = torch.einsum("c,pchw->phw", torch.tensor(LUMA, dtype=noise.dtype), noise)
+    weights = torch.tensor(LUMA, dtype=noise.dtype) / sum(LUMA)
+    luma = torch.einsum("c,pchw->phw", weights, noise)
     return float(len(LUMA) * luma.square().sum() / noise.square().sum())
 
 
@@ -105,9 +106,7 @@ def share_of_slow_waves(noise: Tensor) -> float:
     height, width = noise.shape[2:]
     # In parts: the components of all images take more memory than the images.
     energy = sum(torch.fft.fft2(part).abs().square().sum((0, 1)) for part in noise.split(CHUNK))
-    vertical = torch.fft.fftfreq(height, 1 / height)[:, None]
-    horizontal = torch.fft.fftfreq(width, 1 / width)
-    is_slow = vertical.square() + horizontal.square() <= SLOW**2
+    is_slow = slow_components(height, width, SLOW)
     return float(energy[is_slow].sum() / energy.sum())
 
 

@@ -49,13 +49,18 @@ def craft(task: AttackTask, config: Config) -> Tensor:
     """Noisy images (P, C, H, W) float32 in [0, 1]."""
     shape = task.images.shape[1:]
     noise = torch.randn(task.num_classes, *shape, generator=task.generator)
-    vertical = torch.fft.fftfreq(shape[1], 1 / shape[1])[:, None]
-    horizontal = torch.fft.fftfreq(shape[2], 1 / shape[2])
-    is_slow = vertical.square() + horizontal.square() <= config.slow**2
+    is_slow = slow_components(*shape[1:], config.slow)
     waves = torch.fft.ifft2(torch.fft.fft2(noise) * is_slow).real
     signs = torch.where(waves < 0, -1.0, 1.0).to(task.images.device)
     task.report(1, 1)
     return (task.images + config.epsilon * signs[task.labels]).clamp_(0, 1)
+
+
+def slow_components(height: int, width: int, cycles: float) -> Tensor:
+    """Which Fourier components have at most so many cycles an image, in any direction: (H, W)."""
+    vertical = torch.fft.fftfreq(height, 1 / height)[:, None]
+    horizontal = torch.fft.fftfreq(width, 1 / width)
+    return vertical.square() + horizontal.square() <= cycles**2
 
 
 work = nothing_more
