@@ -25,7 +25,7 @@ from poisonbench.core.folders import data_folder, results_folder
 from poisonbench.core.program import run_program
 from poisonbench.core.settings import options_of
 from poisonbench.entries import MethodEntry
-from poisonbench.registry import Mix, attacks, defenses, find, plugin_files
+from poisonbench.registry import Mix, attacks, find_form, plugin_files
 from poisonbench.registry import register as _register
 from poisonbench.requests import (
     DEFAULT_DATASET,
@@ -34,6 +34,7 @@ from poisonbench.requests import (
     Value,
     figure_poison,
     poison_request,
+    read_method,
     read_mix,
 )
 from poisonbench.results.frame import records as _records
@@ -185,6 +186,7 @@ def defend(
         profile=attack_profile,
         surrogate=_network_name(context, name, attack_model),
     )
+    method, settings = read_method(method, settings)
     request = RunRequest(
         method=method,
         dataset=name,
@@ -408,7 +410,7 @@ def _values(
     names = () if mix is None else mix.attacks
     methods: dict[str, MethodEntry] = {f"{name}.": attacks()[name] for name in names}
     if defense is not None:
-        methods[""] = find("a defense", defenses(), defense)
+        methods[""] = find_form(defense)[0]
     elif len(methods) == 1:
         methods[""] = next(iter(methods.values()))
     return parse_texts(options, methods, options_of(Targeting))

@@ -159,6 +159,17 @@ def _require(condition: bool, message: str) -> None:
         raise UsageError(message)
 
 
+def forms_of(labels: Mapping[str, Mapping[Any, str]]) -> dict[str, dict[str, Any]]:
+    """The setting that makes each form that has a label, by the word that names it."""
+    return {str(value): {key: value} for key, names in labels.items() for value in names}
+
+
+def _also(name: str, labels: Mapping[str, Mapping[Any, str]]) -> str:
+    """The names of a method's forms, for what it is said to be; empty of none."""
+    forms = ", ".join(f"{name}:{word}" for word in forms_of(labels))
+    return f"also {forms}" if forms else ""
+
+
 def profiles_of(method: ModuleType) -> Profiles:
     """A method's settings by profile and preset."""
     profiles: Profiles = getattr(method, "PROFILES", {"paper": {}})
@@ -240,7 +251,8 @@ class AttackEntry(Entry):
         """What it does and is for, its norm and cost, on which images, and what it adapts to."""
         images = f"grey ({self.on_grey}) and colour" if self.on_grey else "grey and colour"
         adaptive = f"adaptive against {', '.join(self.against)}" if self.against else ""
-        parts = (super().about, f"norm {self.norm}", self.cost, images, adaptive)
+        forms = _also(self.name, self.labels)
+        parts = (super().about, f"norm {self.norm}", self.cost, images, forms, adaptive)
         return "; ".join(part for part in parts if part)
 
     def __post_init__(self) -> None:
@@ -328,7 +340,8 @@ class DefenseEntry(Entry):
         norm = f"norm {self.norm}" if self.norm else ""
         cost = f"costs {self.cost}" if self.cost else ""
         images = "colour alone" if self.colour_only else "grey and colour"
-        return "; ".join(part for part in (super().about, norm, cost, images) if part)
+        forms = _also(self.name, self.labels)
+        return "; ".join(part for part in (super().about, norm, cost, images, forms) if part)
 
     @property
     def _taken(self) -> set[str]:

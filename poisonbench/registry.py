@@ -26,6 +26,7 @@ from poisonbench.entries import (
     Entry,
     NetworkEntry,
     Source,
+    forms_of,
     unusable,
 )
 from poisonbench.plugins import entries_of_file, installed, module_of_file, source_of_file
@@ -50,7 +51,7 @@ class Mix:
     name: str = ""
     reading: str = ""
     attacks: tuple[str, ...] = MIX
-    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 #: By what ``--attack`` calls them; the first is DURP as its reference draws.
@@ -315,15 +316,40 @@ def find_form(name: str) -> tuple[DefenseEntry, dict[str, Any]]:
     Raises:
         UsageError: unknown, or no form of that defense.
     """
-    method, _, word = name.partition(":")
+    method, colon, _ = name.partition(":")
     entry = find("a defense", defenses(), method)
-    if not word:
-        return entry, {}
-    forms = {str(value): {key: value} for key, names in entry.labels.items() for value in names}
+    return entry, _form(name, entry.name, forms_of(entry.labels)) if colon else {}
+
+
+def find_attack_form(
+    name: str, kind: str = "an attack", others: Sequence[str] = ()
+) -> tuple[AttackEntry, dict[str, Any]]:
+    """An attack and the setting that makes a form of it.
+
+    ``em:class`` is ``{"noise": "class"}``, and ``pgd:jpeg:10`` ``{"against": "jpeg:10"}``.
+
+    Args:
+        name: the attack, with what makes the form after a colon.
+        kind: what is expected, for the message.
+        others: names that stand beside those of attacks, for the message too.
+
+    Raises:
+        UsageError: unknown, or no form of that attack.
+    """
+    attack, colon, _ = name.partition(":")
+    entry = find(kind, attacks(), attack, others)
+    adaptive = {defense: {"against": defense} for defense in entry.against}
+    forms = forms_of(entry.labels) | adaptive
+    return entry, _form(name, entry.name, forms) if colon else {}
+
+
+def _form(name: str, method: str, forms: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    word = name.partition(":")[2]
     if word not in forms:
-        known = ", ".join(f"{entry.name}:{form}" for form in forms) or "none"
-        raise UsageError(f"expected a form of {entry.name} among these: {known}; got {name}")
-    return entry, forms[word]
+        known = ", ".join(f"{method}:{form}" for form in forms)
+        one = f"{method} or a form of it among {known}" if known else f"{method}, which has no form"
+        raise UsageError(f"expected {one}; got {name}")
+    return forms[word]
 
 
 def form_label(name: str) -> str:

@@ -17,7 +17,7 @@ import msgspec
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import number_text, options_of, value_text
 from poisonbench.entries import AttackEntry
-from poisonbench.registry import MIX, MIXES, Mix, attacks, find
+from poisonbench.registry import MIX, MIXES, Mix, attacks, find_attack_form, find_form
 from poisonbench.targeting import Targeting
 
 #: A setting's value; text never stands for a number.
@@ -195,10 +195,10 @@ KINDS: dict[str, type[Any]] = {"craft": CraftRequest, "defend": RunRequest}
 
 
 def read_mix(text: str) -> Mix:
-    """A mix by its name, or of the attacks whose names are joined by ``+``.
+    """A mix by its name, or of the attacks, or forms of them, whose names are joined by ``+``.
 
     Raises:
-        UsageError: an unknown or repeated name.
+        UsageError: an unknown or repeated name, or no form of its attack.
     """
     if text.lower() in MIXES:
         return MIXES[text.lower()]
@@ -210,7 +210,8 @@ def read_mix(text: str) -> Mix:
     table = attacks()
     # A mix stands alone.
     kind, mixes = ("an attack", ()) if "+" in text else ("an attack (or mix)", tuple(MIXES))
-    names = tuple(find(kind, table, name, mixes).name for name in text.split("+"))
+    forms = [find_attack_form(name, kind, mixes) for name in text.split("+")]
+    names = tuple(entry.name for entry, _ in forms)
     if len(set(names)) < len(names):
         raise UsageError(f"--attack: expected each attack once, got {text!r}")
     if len(names) > 1 and (targeted := [name for name in names if table[name].scenario]):
@@ -223,7 +224,31 @@ def read_mix(text: str) -> Mix:
             f"--attack: expected untargeted attacks to mix, got {triggered[0]}; "
             "an attack with a trigger goes alone"
         )
-    return Mix(attacks=names)
+    return Mix(attacks=names, settings={entry.name: form for entry, form in forms if form})
+
+
+def read_method(text: str, values: Values) -> tuple[str, Values]:
+    """A defense's name, and its settings with those of the form that ``jpeg:10`` names.
+
+    Args:
+        text: a defense, or a form of it.
+        values: settings that are given beside it.
+
+    Raises:
+        UsageError: unknown, or a setting that contradicts the form.
+    """
+    entry, form = find_form(text)
+    _check_form(text, form, values, "")
+    return entry.name, {**values, **form}
+
+
+def _check_form(text: str, form: Values, values: Values, prefix: str) -> None:
+    """Raise UsageError if a setting, by its option's name, has another value in the form."""
+    for key, value in form.items():
+        given = values.get(name := prefix + key, value)
+        if given != value:
+            flag, meant = "--" + name.replace("_", "-"), value_text(value)
+            raise UsageError(f"expected {flag} {meant} with {text}, got {value_text(given)}")
 
 
 def poison_request(
@@ -235,6 +260,12 @@ def poison_request(
     :func:`split_values`.
     """
     mix = mix or Mix(attacks=())
+    if not mix.name:
+        # A form says its value; what a mix says is a default.
+        alone = to_craft and len(mix.attacks) == 1
+        for name, form in mix.settings.items():
+            text = f"{name}:{' '.join(map(value_text, form.values()))}"
+            _check_form(text, form, values, "" if alone else f"{name}.")
     poison = PoisonRequest(attacks=mix.attacks, settings=mix.settings, **fields)
     return split_values(values, poison, to_craft=to_craft)
 

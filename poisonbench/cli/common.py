@@ -54,7 +54,10 @@ PluginOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 #: Of ``--attack``.
-ATTACK_HELP = "One of `poisonbench list attacks`, untargeted ones joined by +, or a mix."
+ATTACK_HELP = (
+    "One of `poisonbench list attacks`, a form of one such as em:class, untargeted ones "
+    "joined by +, or a mix."
+)
 
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress and no remarks on stderr.")]
 

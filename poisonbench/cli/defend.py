@@ -17,7 +17,7 @@ from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import parse_value
 from poisonbench.entries import shown_name
 from poisonbench.registry import Mix, plugin_files
-from poisonbench.requests import RunRequest, Sampling, Values, poison_request
+from poisonbench.requests import RunRequest, Sampling, Values, poison_request, read_method
 from poisonbench.results.records import ClaimLabel, RunRecord
 from poisonbench.results.statistics import wilson
 
@@ -32,7 +32,9 @@ app = common.command_app()
 class DefendOptions(RunOptions):
     """The options of ``defend``."""
 
-    method: str = common.option(MISSING, "One of `poisonbench list defenses`.")
+    method: str = common.option(
+        MISSING, "One of `poisonbench list defenses`, or a form of one: jpeg:10."
+    )
     dataset: common.DatasetOption = None
     attack: str | None = common.option(None, common.ATTACK_HELP)
     poison: Path | None = common.option(None, "A poison artefact to train on, as it is.")
@@ -88,8 +90,9 @@ def read_requests(options: DefendOptions, values: Values, mix: Mix | None) -> li
         profile=options.attack_profile,
         surrogate=options.attack_model,
     )
+    method, settings = read_method(options.method, settings)
     request = RunRequest(
-        method=options.method,
+        method=method,
         dataset=choose_dataset(options.dataset, options.preset, options.quiet, options.attack),
         poison=poison,
         profile=options.profile,

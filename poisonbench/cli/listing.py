@@ -94,7 +94,7 @@ def _methods(
         )
         show({name: more[name]}, [f"{name}: {more[name]}; {of_attacks}"], json)
         return
-    entry = registry.find(kind, table, name, more)
+    entry = registry.find(kind, table, name.partition(":")[0], more)
     helps = {option.flag: option.help for option in options_of(entry.load().Config)}
     show(helps, [method_help(entry)], json)
 

@@ -20,7 +20,7 @@ from poisonbench.core.settings import (
     value_text,
 )
 from poisonbench.entries import MethodEntry, profiles_of, recipe_changes
-from poisonbench.registry import Mix, attacks, defenses, find, networks, recipe_presets
+from poisonbench.registry import Mix, attacks, defenses, find_form, networks, recipe_presets
 from poisonbench.requests import Value, not_of, read_mix
 from poisonbench.targeting import PROFILES as TARGETING_PROFILES
 from poisonbench.targeting import Targeting
@@ -102,7 +102,7 @@ class MethodCommand(Command):
             return
         flag, table = _NAMED[self.name]
         name = ctx.meta.get("poisonbench.line", {}).get(flag.removeprefix("--"))
-        if name and (entry := table().get(name)):
+        if name and (entry := table().get(name.partition(":")[0])):
             formatter.write(f"\n{method_help(entry)}\n")
         else:
             formatter.write(
@@ -144,7 +144,7 @@ def _named_methods(
         return {"": table[names[0]]}
     chosen: dict[str, MethodEntry] = {f"{name}.": table[name] for name in names}
     if command == "defend":
-        chosen[""] = find("a defense", defenses(), given["method"])
+        chosen[""] = find_form(given["method"])[0]
     return chosen
 
 

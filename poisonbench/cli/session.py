@@ -112,7 +112,7 @@ def choose_dataset(
     chosen = dataset
     if preset is not None:
         parse_value(preset, Literal["quick", "colour"], "--preset")
-        entry = attacks().get(attack or "")
+        entry = attacks().get((attack or "").partition(":")[0])
         is_targeted = is_targeted or (entry is not None and bool(entry.scenario))
         quick = TARGETED_SAMPLE if is_targeted else DEFAULT_DATASET
         chosen = COLOUR_PART if preset == "colour" else quick

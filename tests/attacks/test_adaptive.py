@@ -343,7 +343,7 @@ def test_a_form_of_a_defense_is_named_by_its_value():
     entry, form = registry.find_form("jpeg:10")
     assert (entry.name, form) == ("jpeg", {"quality": 10})
     assert registry.find_form("jpeg") == (entry, {})
-    with pytest.raises(UsageError, match=r"among these: jpeg:10; got jpeg:20"):
+    with pytest.raises(UsageError, match=r"a form of it among jpeg:10; got jpeg:20"):
         registry.find_form("jpeg:20")
-    with pytest.raises(UsageError, match="among these: none; got knn:3"):
+    with pytest.raises(UsageError, match="expected knn, which has no form; got knn:3"):
         registry.find_form("knn:3")

@@ -56,6 +56,52 @@ def test_refusals(arguments, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("words", "long"),
+    [
+        ("defend --method jpeg:10 --clean", "defend --method jpeg --clean --quality 10"),
+        ("defend --method jpeg:10 --clean --quality 10", "defend --method jpeg:10 --clean"),
+        ("defend --method at:0.5 --clean", "defend --method at --clean --radius-share 0.5"),
+        ("defend --method atda:linf --clean", "defend --method atda --clean --norm linf"),
+        (
+            "defend --method none --attack em:class",
+            "defend --method none --attack em --em.noise class",
+        ),
+        ("craft --attack pgd:jpeg:10", "craft --attack pgd --against jpeg:10"),
+        (
+            "craft --attack gm:hint --preset quick",
+            "craft --attack gm --against hint --preset quick",
+        ),
+        ("craft --attack pgd+durp:sign", "craft --attack pgd+durp --durp.distribution sign"),
+    ],
+)
+def test_a_form_is_what_its_setting_makes(words, long):
+    assert from_words(words.split()) == from_words(long.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "defend --method jpeg:10 --clean --quality 75",
+            "expected --quality 10 with jpeg:10, got 75",
+        ),
+        (
+            "defend --method none --attack em:class --em.noise sample",
+            "expected --em.noise class with em:class, got sample",
+        ),
+        ("craft --attack em:class --noise sample", "expected --noise class with em:class"),
+        ("craft --attack pgd:knn", "expected pgd or a form of it among pgd:jpeg, pgd:jpeg:10, "),
+        ("craft --attack lsp:x", "expected lsp, which has no form; got lsp:x"),
+        ("defend --method knn:3 --clean", "expected knn, which has no form; got knn:3"),
+    ],
+)
+def test_a_form_that_is_none_or_contradicted_is_refused(words, message):
+    with pytest.raises(UsageError) as caught:
+        from_words(words.split())
+    assert message in str(caught.value)
+
+
 @pytest.mark.parametrize("entry", defenses().values(), ids=lambda entry: entry.name)
 def test_no_option_of_a_method_is_taken_for_a_near_miss_of_a_shared_one(entry):
     for option in [*options_of(entry.load().Config), *options_of(Recipe)]:

@@ -246,7 +246,7 @@ def test_a_form_of_a_defense_is_one_of_its_own():
     asked = [dict(request.settings) for request in matrix.requests if request.method == "jpeg"]
     assert asked == [{}, {"quality": 10}] * 2
     assert assess(matrix, records)[2].startswith("JPEG 10, of 2 defenses the one with the best")
-    with pytest.raises(UsageError, match="among these: jpeg:10; got jpeg:20"):
+    with pytest.raises(UsageError, match="a form of it among jpeg:10; got jpeg:20"):
         Matrix(dataset=NAME, attacks=("pgd",), methods=("jpeg:20",), trials=1)
 
 
