@@ -1,8 +1,8 @@
 """The command line's contract: stdout is the result, --json is one object, codes, list, inspect."""
 
-import re
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
