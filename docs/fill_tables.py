@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from textwrap import fill
+from typing import NamedTuple
 
 from poisonbench import registry
 from poisonbench.results.records import RunRecord
@@ -34,8 +35,14 @@ PLAIN = ("plain", "plain training")
 #: A column of the same weights with the test batches' statistics.
 BY_BATCH = "by batch statistics"
 
-#: A report's table by its number, and the data set that it is of.
-Shown = tuple[str, str]
+
+class Shown(NamedTuple):
+    """A report's table by its number, the data set that it is of, and whether of trial 0 alone."""
+
+    key: str
+    dataset: str
+    is_first_trial: bool = False
+
 
 #: Figures by the names of row and column, as the report's table shows them.
 Grid = dict[tuple[str, str], str]
@@ -83,12 +90,12 @@ _BESIDE = "## Beside the published tables"
 _ADVICE = "## What to use against what"
 _DIGITS, _OBJECTS = "mnist-sample", "cifar10@10000"
 PLACES = (
-    Place("docs/findings.md", _FALL, "rho", ("2", _DIGITS), with_deviation),
-    Place("docs/findings.md", _FIELD, "trained on", ("matrix", _DIGITS), with_trials),
-    Place("docs/findings.md", _COLOUR, "trained on", ("matrix", _OBJECTS), with_trials),
-    Place("docs/findings.md", _BESIDE, "attack", ("matrix", _OBJECTS), with_trials),
-    Place("README.md", _ADVICE, "digits", ("matrix", _DIGITS), rounded),
-    Place("README.md", _ADVICE, "colour", ("matrix", _OBJECTS), rounded),
+    Place("docs/findings.md", _FALL, "rho", Shown("2", _DIGITS), with_deviation),
+    Place("docs/findings.md", _FIELD, "trained on", Shown("matrix", _DIGITS), with_trials),
+    Place("docs/findings.md", _COLOUR, "trained on", Shown("matrix", _OBJECTS), with_trials),
+    Place("docs/findings.md", _BESIDE, "attack", Shown("matrix", _OBJECTS), with_trials),
+    Place("README.md", _ADVICE, "digits", Shown("matrix", _DIGITS, True), rounded),
+    Place("README.md", _ADVICE, "colour", Shown("matrix", _OBJECTS, True), rounded),
 )
 
 
@@ -144,8 +151,10 @@ def column_name(name: str) -> str:
     return registry.label_of(method, settings.get)
 
 
-def grid_of(key: str, dataset: str, records: Sequence[RunRecord]) -> Grid:
+def grid_of(key: str, dataset: str, is_first_trial: bool, records: Sequence[RunRecord]) -> Grid:
     """The figures of the report's first block; of a matrix batch statistics' column too."""
+    if is_first_trial:
+        records = [record for record in records if record.spec.trial == 0]
     block = catalogue.build(key, records, dataset).filled_blocks[0]
     grid = {
         (_number(row[0]), column): text
@@ -154,7 +163,7 @@ def grid_of(key: str, dataset: str, records: Sequence[RunRecord]) -> Grid:
         if text != "-"
     }
     if key == "matrix":
-        again = grid_of("matrix-batch-norm", dataset, records)
+        again = grid_of("matrix-batch-norm", dataset, is_first_trial, records)
         plain = registry.defenses()["none"].title
         grid |= {(row, BY_BATCH): text for (row, name), text in again.items() if name == plain}
     return grid

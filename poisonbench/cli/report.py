@@ -25,7 +25,7 @@ from poisonbench.specs import PoisonCard
 from poisonbench.tables import catalogue
 from poisonbench.tables.all_runs import build_runs
 from poisonbench.tables.filter_table import build_filters
-from poisonbench.tables.matrix import METRICS
+from poisonbench.tables.matrix_gains import METRICS
 from poisonbench.tables.paper_table import dataset_labels
 from poisonbench.tables.poison_selection import (
     check_table,
@@ -64,7 +64,7 @@ class _ReportOptions:
     )
     metric: str | None = common.option(
         None,
-        f"With --table matrix, what a cell averages: {', '.join(METRICS)}; last if not said.",
+        f"With --table matrix, what cells are of: {', '.join(METRICS)}; last if not said.",
     )
     methods: str = common.option(
         "",

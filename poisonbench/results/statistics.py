@@ -101,3 +101,31 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
     interval = stats.binomtest(share.successes, share.trials).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def paired_shares(first: Sequence[bool], second: Sequence[bool]) -> tuple[float, float]:
+    """Agresti and Min's interval, of 95 %, of the difference of two shares of the same items.
+
+    It is Wald's with half an item more in each cell of the table of agreement (Statistics in
+    Medicine 24, 2005).
+
+    Args:
+        first: which items are in the first share.
+        second: in the same order which are in the second.
+
+    Raises:
+        ValueError: none, or different numbers of items.
+    """
+    if not first or len(first) != len(second):
+        raise ValueError(f"expected as many items twice, got {len(first)} and {len(second)}")
+    from scipy import stats
+
+    items = len(first) + 2
+    gained, lost = (
+        0.5 + sum(a and not b for a, b in zip(one, other, strict=True))
+        for one, other in ((first, second), (second, first))
+    )
+    difference = (gained - lost) / items
+    error = math.sqrt((gained + lost) / items - difference**2) / math.sqrt(items)
+    half = float(stats.norm.ppf(0.975)) * error
+    return max(-1.0, difference - half), min(1.0, difference + half)

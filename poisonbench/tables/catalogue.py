@@ -24,7 +24,7 @@ from poisonbench.tables import (
     baseline2,
     declared,
     iss,
-    matrix,
+    matrix_gains,
     readings,
     remarks,
     table1,
@@ -396,5 +396,5 @@ TABLES = {
     "baseline-2": baseline2.TABLE,
     "apbench": apbench.TABLE,
     "iss": iss.TABLE,
-    **{matrix_key(metric): table for metric, table in matrix.METRICS.items()},
+    **{matrix_key(metric): table for metric, table in matrix_gains.METRICS.items()},
 }

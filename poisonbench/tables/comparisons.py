@@ -49,24 +49,24 @@ class Comparison(Judged):
 
     Attributes:
         test: that of the difference, in words; null where there is none.
-        images: how many test images the accuracy of a single run is a share of, where the cell's
-            interval is to be over them; null where it is over runs.
+        over_images: the 95 % interval over test images of what a single run or pair of runs shows:
+            other images might say so much, and of other trainings it says nothing. Null where the
+            cell's interval is over runs.
     """
 
     measured: Statistic | None
     published: Statistic | None
     test: str | None = None
-    images: int | None = None
+    over_images: tuple[float, float] | None = None
 
     @property
     def ends(self) -> tuple[float, float] | None:
         """The 95 % interval of what was measured: Student's over runs, Wilson's over trials.
 
-        Of a single run over its test images, where they are known: other images might say so much,
-        and of other trainings it says nothing. Null where there is none.
+        Of a single run over its test images, where that is known. Null where there is none.
         """
-        if isinstance(self.measured, Summary) and self.images is not None:
-            return wilson(round(self.measured.mean * self.images), self.images)
+        if self.over_images is not None:
+            return self.over_images
         if isinstance(self.measured, Summary | Proportion):
             return interval(self.measured)
         return None

@@ -104,11 +104,17 @@ def accuracy_gain(pairs: Sets, least: float) -> Estimate | None:
         first, second = (_by_image(outcomes, side) for side in (0, 1))
         return accuracy_difference(first, second, least=least)
     ours, theirs = (fmean(pair[i].metrics.test_accuracy for pair in pairs) for i in (0, 1))
-    gains = [
-        [first.metrics.test_accuracy - second.metrics.test_accuracy for first, second in group]
-        for group in groups
-    ]
-    return paired_difference(_sample(gains), unshared_errors(ours, theirs, images))
+    return paired_difference(gains(pairs), unshared_errors(ours, theirs, images))
+
+
+def gains(pairs: Sets) -> list[float]:
+    """Test accuracy of the first run of each pair minus the second's; of several poisons means."""
+    return _sample(
+        [
+            [first.metrics.test_accuracy - second.metrics.test_accuracy for first, second in group]
+            for group in by_poison(pairs)
+        ]
+    )
 
 
 def unpaired_gain(pairs: Sets) -> Estimate | None:

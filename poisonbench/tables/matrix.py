@@ -7,18 +7,26 @@ clean data, and its seconds. No torch here.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from statistics import fmean
 from typing import Any
 
 from poisonbench import registry
 from poisonbench.results.records import RunRecord
-from poisonbench.results.statistics import Proportion, Summary
+from poisonbench.results.statistics import Proportion, Summary, wilson
 from poisonbench.tables.cells import Cell, device_of, is_run_on, is_timed
 from poisonbench.tables.comparisons import Block, Comparison
 from poisonbench.tables.layout import DASH, show_measured, show_number
-from poisonbench.tables.matrix_cells import RHOS, TRIALS, against_text, cells_of
+from poisonbench.tables.matrix_cells import RHOS, TRIALS, cells_of
+from poisonbench.tables.matrix_rows import (
+    column_of,
+    has_trigger,
+    row_of,
+    rows_of,
+    value_of,
+    worst_of,
+)
 from poisonbench.tables.measured import (
     average_diagnostic,
     average_trigger_success,
@@ -48,35 +56,9 @@ def diagnostic(name: str, keys: Mapping[str, Any], runs: Sequence[RunRecord]) ->
 def _over_images(figure: Comparison, runs: Sequence[RunRecord]) -> Comparison:
     """The same; of a single run, as of its success, with an interval over its test images."""
     images = [run.labels.sizes.test for run in runs if run.id in figure.records]
-    return replace(figure, images=images[0]) if len(images) == 1 else figure
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One row of the grid: what its runs trained on."""
-
-    label: str
-    rho: float
-    is_variant: bool
-    cells: Mapping[str, Comparison]
-
-
-def _label(cell: Cell) -> str:
-    """The row that a cell is in."""
-    name = str(cell.names["attack"])
-    if cell.scenario is None:
-        return name
-    label = f"{registry.attacks()[name].title} ({cell.names['scenario']})"
-    return label if cell.against is None else f"{label}{against_text(cell.against)}"
-
-
-def _column(cell: Cell) -> str:
-    """The column that a cell is in."""
-    return registry.label_of(cell.method, cell.overrides.get)
-
-
-def _has_trigger(cell: Cell) -> bool:
-    return registry.attacks()[cell.attacks[0]].has_trigger
+    if len(images) != 1:
+        return figure
+    return replace(figure, over_images=wilson(round(value_of(figure) * images[0]), images[0]))
 
 
 def _is_control(cell: Cell) -> bool:
@@ -86,10 +68,10 @@ def _is_control(cell: Cell) -> bool:
 
 def _blocks(metric: Metric, dataset: str, cells: Sequence[Cell], records: Records) -> list[Block]:
     runs = {cell: own for cell in cells if (own := cell.select(records))}
-    order = list(dict.fromkeys(map(_label, cells)))
+    order = list(dict.fromkeys(map(row_of, cells)))
     title = dataset_title(dataset)
     blocks = []
-    if untargeted := [cell for cell in runs if cell.scenario is None and not _has_trigger(cell)]:
+    if untargeted := [cell for cell in runs if cell.scenario is None and not has_trigger(cell)]:
         shown = {cell: metric(cell.keys, runs[cell]) for cell in untargeted}
         blocks.append(_accuracy_grid(title, shown, order, runs))
     # Success is known of the last weights alone.
@@ -103,35 +85,24 @@ def _blocks(metric: Metric, dataset: str, cells: Sequence[Cell], records: Record
             for cell in targeted
         }
         blocks.append(_targets_grid(title, shown, order, runs))
-    if triggered := [cell for cell in runs if _has_trigger(cell)]:
-        columns = set(map(_column, triggered))
-        clean = [cell for cell in runs if not cell.rho and _column(cell) in columns]
+    if triggered := [cell for cell in runs if has_trigger(cell)]:
+        columns = set(map(column_of, triggered))
+        clean = [cell for cell in runs if not cell.rho and column_of(cell) in columns]
         beside = {cell: metric(cell.keys, runs[cell]) for cell in (*clean, *triggered)}
         rates = {cell: average_trigger_success(cell.keys, runs[cell]) for cell in triggered}
         blocks.append(_trigger_grid(title, beside, rates, runs))
     return blocks
 
 
-def _rows(shown: Mapping[Cell, Comparison], order: Sequence[str]) -> list[_Row]:
-    """The rows that have runs, in order of their labels, with the figures that are known."""
-    rows: dict[str, _Row] = {}
-    for cell, figure in shown.items():
-        label = _label(cell)
-        row = rows.setdefault(label, _Row(label, cell.rho, bool(cell.poison_variant), {}))
-        own = {} if figure.measured is None else {_column(cell): figure}
-        rows[label] = replace(row, cells={**row.cells, **own})
-    return [rows[label] for label in order if label in rows]
-
-
 def _accuracy_grid(
     title: str, shown: Mapping[Cell, Comparison], order: Sequence[str], runs: Runs
 ) -> Block:
     """Accuracy by attack and defense; the worst case is the lowest at the first ratio."""
-    columns = list(dict.fromkeys(map(_column, shown)))
-    rows = _rows(shown, order)
+    columns = list(dict.fromkeys(map(column_of, shown)))
+    rows = rows_of(shown, order)
     lines = [(row.label, *(_text(row.cells.get(column)) for column in columns)) for row in rows]
     attacked = [row for row in rows if row.rho == RHOS[0]]
-    worst = [_worst(attacked, column, lambda cell: -_value(cell)) for column in columns]
+    worst = [worst_of(attacked, column, lambda cell: -value_of(cell), _short) for column in columns]
     clean = next((row.cells for row in rows if row.rho == 0), {})
     return Block(
         title=f"{title}: test accuracy, %",
@@ -158,11 +129,11 @@ def _targets_grid(
     Targeted poisons leave accuracy alone, so that what a defense loses on clean data is seen in
     the runs on them, attack by attack.
     """
-    columns = list(dict.fromkeys(map(_column, shown)))
-    rows = _rows(shown, order)
+    columns = list(dict.fromkeys(map(column_of, shown)))
+    rows = rows_of(shown, order)
     lines = [(row.label, *(_text(row.cells.get(column)) for column in columns)) for row in rows]
-    accuracies = _rows({cell: last_accuracy(cell.keys, runs[cell]) for cell in shown}, order)
-    worst = [_worst(rows, column, _least_hit) for column in columns]
+    accuracies = rows_of({cell: last_accuracy(cell.keys, runs[cell]) for cell in shown}, order)
+    worst = [worst_of(rows, column, _least_hit, _short) for column in columns]
     return Block(
         title=f"{title}: targets hit",
         columns=("trained on", *columns),
@@ -186,19 +157,20 @@ def _trigger_grid(
     runs: Runs,
 ) -> Block:
     """Of each trigger two rows, attack success and accuracy; that without poison comes first."""
-    columns = list(dict.fromkeys(map(_column, accuracies)))
+    columns = list(dict.fromkeys(map(column_of, accuracies)))
     lines: dict[str, dict[str, str]] = {}
     for cell, figure in accuracies.items():
-        label = _label(cell)
+        label = row_of(cell)
         if (rate := rates.get(cell)) is not None:
-            lines.setdefault(f"{label}: success", {})[_column(cell)] = _text(rate, is_share=True)
-        lines.setdefault(f"{label}: accuracy", {})[_column(cell)] = _text(figure)
+            lines.setdefault(f"{label}: success", {})[column_of(cell)] = _text(rate, is_share=True)
+        lines.setdefault(f"{label}: accuracy", {})[column_of(cell)] = _text(figure)
     poisoned = {
         cell: rate for cell, rate in rates.items() if rate is not None and not _is_control(cell)
     }
-    attacked = _rows(poisoned, list(dict.fromkeys(map(_label, poisoned))))
-    worst = [_worst(attacked, column, _value, is_share=True) for column in columns]
-    clean = {_column(cell): figure for cell, figure in accuracies.items() if not cell.rho}
+    attacked = rows_of(poisoned, list(dict.fromkeys(map(row_of, poisoned))))
+    show = partial(_short, is_share=True)
+    worst = [worst_of(attacked, column, value_of, show) for column in columns]
+    clean = {column_of(cell): figure for cell, figure in accuracies.items() if not cell.rho}
     shown = [figure for figure in (*accuracies.values(), *rates.values()) if figure is not None]
     return Block(
         title=f"{title}: success of triggers and test accuracy, %",
@@ -230,38 +202,16 @@ def _text(figure: Comparison | None, *, is_share: bool = False) -> str:
     return f"{_short(figure, is_share=is_share)}{shown} ({len(figure.records)})"
 
 
-def _short(figure: Comparison, *, is_share: bool) -> str:
+def _short(figure: Comparison, *, is_share: bool = False) -> str:
     """``73.54``, or ``12/20`` targets."""
     if isinstance(figure.measured, Proportion) and not is_share:
         return f"{figure.measured.successes}/{figure.measured.trials}"
-    return show_number(_value(figure), "fraction")
+    return show_number(value_of(figure), "fraction")
 
 
 def _share(value: float) -> float:
     """An end of a mean's interval, which knows nothing of where shares end."""
     return min(1.0, max(0.0, value))
-
-
-def _worst(
-    rows: Sequence[_Row],
-    column: str,
-    badness: Callable[[Comparison], float],
-    *,
-    is_share: bool = False,
-) -> str:
-    """The worst of a column, of which row, and of how many attacks where some have no run.
-
-    It may be of an adaptive poison; how many attacks there are counts plain ones.
-    """
-    own = [row for row in rows if column in row.cells]
-    if not own:
-        return DASH
-    worst = max(own, key=lambda row: badness(row.cells[column]))
-    plain = [row for row in rows if not row.is_variant]
-    ran = sum(column in row.cells for row in plain)
-    of = "" if ran == len(plain) else f", {ran} of {len(plain)}"
-    shown = _short(worst.cells[column], is_share=is_share)
-    return f"{shown} ({worst.label}{of})"
 
 
 def _lost(rows: Sequence[Mapping[str, Comparison]], columns: Sequence[str]) -> list[str]:
@@ -270,7 +220,7 @@ def _lost(rows: Sequence[Mapping[str, Comparison]], columns: Sequence[str]) -> l
     lost = []
     for column in columns:
         differences = [
-            _value(row[plain]) - _value(row[column])
+            value_of(row[plain]) - value_of(row[column])
             for row in rows
             if plain in row and column in row
         ]
@@ -307,7 +257,7 @@ def _timed(columns: Sequence[str], cells: Iterable[Cell], runs: Runs) -> list[li
     own: list[dict[str | None, list[float]]] = []
     for column in columns:
         by_device: dict[str | None, list[float]] = {}
-        held = {run.id: run for cell in cells if _column(cell) == column for run in runs[cell]}
+        held = {run.id: run for cell in cells if column_of(cell) == column for run in runs[cell]}
         for run in filter(is_timed, held.values()):
             by_device.setdefault(device_of(run), []).append(run.cost.seconds.total)
         own.append(by_device)
@@ -323,18 +273,10 @@ def _timed(columns: Sequence[str], cells: Iterable[Cell], runs: Runs) -> list[li
     ]
 
 
-def _value(figure: Comparison) -> float:
-    """A mean, or a share."""
-    measured = figure.measured
-    if isinstance(measured, Proportion):
-        return measured.rate
-    return measured.mean if isinstance(measured, Summary) else 0.0
-
-
 def _least_hit(figure: Comparison) -> float:
     """The lower end of the interval of a share of targets."""
     ends = figure.ends if isinstance(figure.measured, Proportion) else None
-    return _value(figure) if ends is None else ends[0]
+    return value_of(figure) if ends is None else ends[0]
 
 
 def _notes(cells: Sequence[Cell], records: Records) -> list[str]:
