@@ -139,16 +139,10 @@ def _words(line: str) -> list[str]:
 
 
 def column_name(name: str) -> str:
-    """The report's name of a page's column: ``jpeg --quality 10`` in quotes is ``JPEG 10``."""
+    """The report's name of a page's column: ``jpeg:10`` in quotes is ``JPEG 10``."""
     if name in PLAIN:
         return registry.defenses()["none"].title
-    if not name.startswith("`"):
-        return name
-    method, *options = name.strip("`").split(" ")
-    given = {option.removeprefix("--").replace("-", "_") for option in options[::2]}
-    labels = registry.defenses()[method].labels
-    settings = {key: {str(value): value for value in labels[key]}[options[1]] for key in given}
-    return registry.label_of(method, settings.get)
+    return registry.form_label(name.strip("`")) if name.startswith("`") else name
 
 
 def grid_of(key: str, dataset: str, is_first_trial: bool, records: Sequence[RunRecord]) -> Grid:

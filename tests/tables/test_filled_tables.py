@@ -109,8 +109,8 @@ def test_a_page_without_its_heading_is_an_error(tool):
         ("with_deviation", "98.80 (1)", "98.80 (1)"),
         ("rounded", "88.45 [86.1, 90.4] (1)", "88.5"),
         ("column_name", "plain", "W/o Defense"),
-        ("column_name", "`jpeg --quality 10`", "JPEG 10"),
-        ("column_name", "`at --radius-share 0.5`", "AT, half radius"),
+        ("column_name", "`jpeg:10`", "JPEG 10"),
+        ("column_name", "`at:0.5`", "AT, half radius"),
         ("column_name", "UEraser-lite", "UEraser-lite"),
     ],
 )

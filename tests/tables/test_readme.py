@@ -15,8 +15,8 @@ def advice():
         )
         columns = []
         for name in head[1:]:
-            method, _, option = name.strip("`").partition(" --")
-            columns.append((method.replace("plain", "none"), option.partition(" ")[2]))
+            method, _, form = name.strip("`").partition(":")
+            columns.append((method.replace("plain", "none"), form))
         yield {
             row[0]: {
                 name: float(figure) for name, figure in zip(columns, row[1:], strict=True) if figure
