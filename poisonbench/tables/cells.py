@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count, islice
-from typing import Any
+from typing import Any, TypeAlias
 
 from poisonbench import registry
 from poisonbench.builtin.datasets import DATASETS
@@ -29,6 +29,12 @@ SAMPLES = (SAMPLE_DATASET, TARGETED_SAMPLE, COLOUR_PART)
 #: How many draws of an untargeted poison the trials share out, where it is not one: trial t trains
 #: on draw t modulo this.
 DRAWS = {SAMPLE_DATASET: TRIALS, COLOUR_PART: TRIALS}
+
+#: The seed of a poison, and which draw it is.
+Draw: TypeAlias = tuple[int, int | None]
+
+#: The digests of poisons by their draw: one draw made on two kinds of processors is two poisons.
+Poisons: TypeAlias = Mapping[Draw, str | None]
 
 #: Data sets that a paper trains on, of which only the whole counts.
 PAPERS_OWN = frozenset(entry.name for entry in DATASETS if entry.paper_sizes)
@@ -120,9 +126,18 @@ class Cell:
             and (targeting is None or _same(targeting.rho, self.rho))
         )
 
-    def select(self, records: Sequence[RunRecord]) -> list[RunRecord]:
-        """The cell's runs, one for each (seed, trial)."""
-        return [run for run in self._distinct(records) if self._is_of_use(run)]
+    def select(
+        self, records: Sequence[RunRecord], poisons: Poisons | None = None
+    ) -> list[RunRecord]:
+        """The cell's runs, one for each (seed, trial), as :func:`distinct_trials` has them."""
+        return [run for run in self._distinct(records, poisons) if self._is_of_use(run)]
+
+    def current(self, records: Sequence[RunRecord]) -> list[RunRecord]:
+        """All of its runs that count, of one trial perhaps several, by when they finished."""
+        near = records
+        if isinstance(records, IndexedRuns):
+            near = records.of(self.method, place_of(self.dataset))
+        return _current([record for record in near if self.matches(record)])
 
     def missing(self, records: Sequence[RunRecord]) -> list[int]:
         """The trials to run, with the default seed, until there are as many as wanted.
@@ -153,11 +168,10 @@ class Cell:
             trial=trial,
         )
 
-    def _distinct(self, records: Sequence[RunRecord]) -> list[RunRecord]:
-        near = records
-        if isinstance(records, IndexedRuns):
-            near = records.of(self.method, place_of(self.dataset))
-        return distinct_trials([record for record in near if self.matches(record)])
+    def _distinct(
+        self, records: Sequence[RunRecord], poisons: Poisons | None = None
+    ) -> list[RunRecord]:
+        return distinct_trials(self.current(records), poisons)
 
     def _is_of_use(self, run: RunRecord) -> bool:
         return (not self.is_timed or is_timed(run)) and self.device in (None, device_of(run))
@@ -209,27 +223,35 @@ def is_of_plan(record: RunRecord) -> bool:
     return draw == spec.trial % draws or (draws > 1 and draw == spec.trial)
 
 
-def distinct_trials(records: Sequence[RunRecord]) -> list[RunRecord]:
+def distinct_trials(
+    records: Sequence[RunRecord], poisons: Poisons | None = None
+) -> list[RunRecord]:
     """The records of one cell that may be averaged together: one for each (seed, trial).
 
     Only the newest training loop, recipe of the method and recipe of a targeted attack count; of
     the runs on one draw of the poison those on the poison of the run finished last (a targeted
-    poison is the trial's own); of a trial on several draws the planned one, its own before a shared
-    one; of a trial that was repeated, the run finished last (so a result does not depend on the
-    order of reading).
+    poison is the trial's own), or on the draw's in ``poisons`` where some are; of a trial on
+    several draws the planned one, its own before a shared one; of a trial that was repeated, the
+    run finished last (so a result does not depend on the order of reading).
     """
-    newest = max(map(_version, records), default=None)
-    current = [record for record in records if _version(record) == newest]
-    current.sort(key=lambda record: (record.environment.finished, record.id))
-    poisons = {_draw(record): record.spec.poison_digest for record in current}
+    current = _current(records)
+    held = {(draw_of(record), record.spec.poison_digest) for record in current}
+    on = {draw_of(record): record.spec.poison_digest for record in current}
+    on |= {draw: digest for draw, digest in (poisons or {}).items() if (draw, digest) in held}
     by_trial = {
         (record.spec.seed, record.spec.trial): record
         for record in sorted(
-            current, key=lambda run: (is_of_plan(run), _draw(run)[1] == run.spec.trial)
+            current, key=lambda run: (is_of_plan(run), draw_of(run)[1] == run.spec.trial)
         )
-        if record.spec.poison_digest == poisons[_draw(record)]
+        if record.spec.poison_digest == on[draw_of(record)]
     }
     return [by_trial[key] for key in sorted(by_trial)]
+
+
+def _current(records: Sequence[RunRecord]) -> list[RunRecord]:
+    newest = max(map(_version, records), default=None)
+    current = [record for record in records if _version(record) == newest]
+    return sorted(current, key=lambda record: (record.environment.finished, record.id))
 
 
 def _version(record: RunRecord) -> tuple[int, int, int]:
@@ -243,7 +265,8 @@ def _version(record: RunRecord) -> tuple[int, int, int]:
     )
 
 
-def _draw(record: RunRecord) -> tuple[int, int | None]:
+def draw_of(record: RunRecord) -> Draw:
+    """The seed and the draw of its poison, of a targeted one its trial; null of clean data."""
     spec = record.spec
     if spec.targeting is not None:
         return spec.seed, spec.trial

@@ -21,6 +21,7 @@ from poisonbench.tables.layout import DASH, show_measured, show_number
 from poisonbench.tables.matrix_cells import RHOS, TRIALS, cells_of
 from poisonbench.tables.matrix_rows import (
     column_of,
+    common_poisons,
     has_trigger,
     row_of,
     rows_of,
@@ -67,7 +68,8 @@ def _is_control(cell: Cell) -> bool:
 
 
 def _blocks(metric: Metric, dataset: str, cells: Sequence[Cell], records: Records) -> list[Block]:
-    runs = {cell: own for cell in cells if (own := cell.select(records))}
+    common = common_poisons(cells, records)
+    runs = {cell: own for cell in cells if (own := cell.select(records, common.get(row_of(cell))))}
     order = list(dict.fromkeys(map(row_of, cells)))
     title = dataset_title(dataset)
     blocks = []
@@ -296,7 +298,7 @@ def table_of(what: str, metric: Metric) -> PaperTable:
         title=f"attacks against defenses, each alone, {what}",
         cells=cells_of,
         blocks=partial(_blocks, metric),
-        remark="Mean [95 % interval] (runs), or targets hit; one run, worst case: docs/tables.md.",
+        remark="Mean [95 % interval] (runs), or targets hit: docs/tables.md. On the same poisons: --metric gain.",
         notes=_notes,
         datasets=(),
         is_targeted=None,

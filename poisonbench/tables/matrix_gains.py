@@ -21,6 +21,7 @@ from poisonbench.tables.layout import DASH, show_number
 from poisonbench.tables.matrix_cells import RHOS, TRIALS, cells_of
 from poisonbench.tables.matrix_rows import (
     column_of,
+    common_poisons,
     has_trigger,
     row_of,
     rows_of,
@@ -61,9 +62,12 @@ def _over_images(run: RunRecord, plain: RunRecord) -> tuple[float, float] | None
 def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block]:
     """Gains by attack and defense; the worst case is the least at the first ratio."""
     accuracies = [cell for cell in cells if cell.scenario is None and not has_trigger(cell)]
-    runs = {cell: own for cell in accuracies if (own := cell.select(records))}
-    # Whatever columns are wanted, the other side of each pair is plain training.
-    plain = {row_of(cell): _plain(cell).select(records) for cell in runs}
+    common = common_poisons(accuracies, records)
+    runs = {
+        cell: own for cell in accuracies if (own := cell.select(records, common.get(row_of(cell))))
+    }
+    # Whatever columns are wanted, the other side of each pair is plain training, on any poison.
+    plain = {row_of(cell): _plain(cell).current(records) for cell in runs}
     shown = {
         cell: gain
         for cell, own in runs.items()
@@ -112,8 +116,7 @@ TABLE = PaperTable(
     title="attacks against defenses, each alone: gains over plain training, in pairs",
     cells=cells_of,
     blocks=_blocks,
-    remark="Mean [95 % interval] (pairs of runs on one poison); runs without plain training's "
-    "beside them are left out: docs/tables.md.",
+    remark="Mean [95 % interval] (pairs of runs on one poison); others left out: docs/tables.md.",
     datasets=(),
     is_targeted=None,
     is_of_mix=False,

@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from poisonbench import registry
+from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Proportion, Summary
-from poisonbench.tables.cells import Cell
+from poisonbench.tables.cells import Cell, Draw, Poisons, draw_of
 from poisonbench.tables.comparisons import Comparison
 from poisonbench.tables.layout import DASH
 from poisonbench.tables.matrix_cells import against_text
+from poisonbench.tables.paper_table import Records
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,30 @@ def rows_of(shown: Mapping[Cell, Comparison], order: Sequence[str]) -> list[Row]
         own = {} if figure.measured is None else {column_of(cell): figure}
         rows[label] = replace(row, cells={**row.cells, **own})
     return [rows[label] for label in order if label in rows]
+
+
+def common_poisons(cells: Sequence[Cell], records: Records) -> Mapping[str, Poisons]:
+    """By row the poison of each draw on which most of its columns have runs.
+
+    Of as many the one with the run finished last. Where a column has runs on several poisons of a
+    draw, those on this one compare with the other columns'.
+    """
+    runs: dict[tuple[str, Draw], list[tuple[str, RunRecord]]] = {}
+    for cell in cells:
+        for run in cell.current(records):
+            runs.setdefault((row_of(cell), draw_of(run)), []).append((column_of(cell), run))
+    common: dict[str, dict[Draw, str | None]] = {}
+    for (row, draw), in_columns in runs.items():
+        on: dict[str | None, list[tuple[str, RunRecord]]] = {}
+        for column, run in in_columns:
+            on.setdefault(run.spec.poison_digest, []).append((column, run))
+        common.setdefault(row, {})[draw] = max(on, key=lambda digest: _use(on[digest]))
+    return common
+
+
+def _use(runs: Sequence[tuple[str, RunRecord]]) -> tuple[int, str]:
+    """In how many columns runs are, and when the last of them finished."""
+    return len({column for column, _ in runs}), max(run.environment.finished for _, run in runs)
 
 
 def worst_of(

@@ -91,3 +91,29 @@ def test_one_pair_has_an_interval_over_its_test_images():
     low, high = paired_shares(ours, plain)
     text = f"+15.00 [{100 * low:+.2f}, {100 * high:+.2f}] (1)"
     assert grid(records, GAIN)[1]["PGD"]["HINT"] == text
+
+
+def on(digest, accuracy, method="none", finished="2025-01-01"):
+    return run(accuracy, method, "pgd", digest=digest, finished=finished)
+
+
+def test_a_column_with_runs_on_two_poisons_of_a_draw_shows_the_one_that_the_others_have():
+    """The draw was made on two kinds of processors; two columns are on the first alone."""
+    records = [
+        *(on("first", 0.10), on("second", 0.30, finished="2025-02-01")),
+        *(on("first", 0.50, "hint"), on("first", 0.60, "jpeg")),
+        on("second", 0.70, "at", finished="2025-02-02"),
+    ]
+    row = grid(records)[1]["PGD"]
+    assert [text.partition(" ")[0] for text in row.values()] == ["10.00", "50.00", "60.00", "70.00"]
+    # Each gain is on the run's own poison.
+    assert grid(records, GAIN)[1]["PGD"] == {
+        "HINT": "+40.00 (1)",
+        "JPEG": "+50.00 (1)",
+        "Adversarial training": "+40.00 (1)",
+    }
+    # With as many columns on each it is the poison of the run finished last.
+    assert grid(records[:3])[1]["PGD"]["W/o Defense"].startswith("10.00")
+    assert grid([*records[:2], records[-1]])[1]["PGD"]["W/o Defense"].startswith("30.00")
+    both = [records[0], records[1], records[2], records[-1]]
+    assert grid(both)[1]["PGD"]["W/o Defense"].startswith("30.00")
