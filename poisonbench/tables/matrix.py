@@ -298,7 +298,7 @@ def table_of(what: str, metric: Metric) -> PaperTable:
         title=f"attacks against defenses, each alone, {what}",
         cells=cells_of,
         blocks=partial(_blocks, metric),
-        remark="Mean [95 % interval] (runs), or targets hit: docs/tables.md. On the same poisons: --metric gain.",
+        remark="Mean [95 % interval] (runs), or targets hit: docs/tables.md. Pairs: --metric gain.",
         notes=_notes,
         datasets=(),
         is_targeted=None,
