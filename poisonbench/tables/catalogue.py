@@ -210,7 +210,7 @@ def build(
     whole = cells(key, records, dataset, bare_methods(methods))
     # Without any run a table of any data has no cells, whatever is named.
     selection = select(whole, methods, attacks, _where(key, dataset)) if whole else Selection()
-    every = list(filter(selection.is_shown, whole))
+    every = selection.shown(whole)
     names = list(dict.fromkeys(cell.dataset for cell in every))
     blocks = []
     for name in names:

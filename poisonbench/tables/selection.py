@@ -25,6 +25,13 @@ class Selection:
     methods: Sequence[str] = ()
     poisons: Sequence[str] = ()
 
+    def shown(self, cells: Sequence[Cell]) -> list[Cell]:
+        """The cells that a report shows, by defense in the order in which they are named."""
+        own = filter(self.is_shown, cells)
+        if not self.methods:
+            return list(own)
+        return sorted(own, key=lambda cell: self.methods.index(cell.method_text))
+
     def is_shown(self, cell: Cell) -> bool:
         """Whether a report shows it: where nothing is named, forms and adaptive poisons too."""
         return (not self.methods or cell.method_text in self.methods) and (

@@ -143,6 +143,10 @@ def test_a_report_shows_the_defenses_and_attacks_that_are_named(records):
     assert rows == ["clean", "PGD"]
     assert worst == ("20.00 (PGD)", "70.00 (PGD)")
     assert shown(methods=["jpeg"])[:2] == (["JPEG"], ["PGD"])
+    columns, rows, worst = shown(methods=["jpeg:10", "hint", "none"], attacks=["pgd"])
+    assert columns == ["JPEG 10", "HINT", "W/o Defense"]
+    assert rows == ["clean", "PGD"]
+    assert worst[0].startswith("70.00 (PGD)")
     assert shown(attacks=["pgd:jpeg", "dap"])[1] == [
         "clean",
         "PGD against JPEG",
