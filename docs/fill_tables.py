@@ -95,7 +95,7 @@ PLACES = (
     Place("docs/findings.md", _COLOUR, "trained on", Shown("matrix", _OBJECTS), with_trials),
     Place("docs/findings.md", _BESIDE, "attack", Shown("matrix", _OBJECTS), with_trials),
     Place("README.md", _ADVICE, "digits", Shown("matrix", _DIGITS, True), rounded),
-    Place("README.md", _ADVICE, "colour", Shown("matrix", _OBJECTS, True), rounded),
+    Place("README.md", _ADVICE, "colour", Shown("matrix", _OBJECTS), rounded),
 )
 
 

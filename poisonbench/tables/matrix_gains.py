@@ -104,7 +104,10 @@ def _text(gain: Comparison | None) -> str:
     """``+59.26 [49.1, 69.4] (3)``: mean, interval, pairs of runs."""
     if gain is None:
         return DASH
-    ends = ", ".join(show_number(end, "fraction", "+") for end in gain.ends or ())
+    # Student's interval knows nothing of where differences of shares end.
+    ends = ", ".join(
+        show_number(max(-1.0, min(1.0, end)), "fraction", "+") for end in gain.ends or ()
+    )
     return f"{_short(gain)}{f' [{ends}]' if ends else ''} ({len(gain.records)})"
 
 

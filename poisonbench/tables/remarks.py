@@ -35,8 +35,10 @@ def several_poisons(compared: Sequence[Comparison], records: Records) -> list[st
 def other_poisons(compared: Sequence[Comparison], records: Records) -> list[str]:
     """A sentence on the attacks and columns with another poison of a draw than the first column.
 
-    The same draw made on two kinds of processors is two poisons.
+    The same draw made on two kinds of processors is two poisons. A gain is of one poison whatever
+    the others are of.
     """
+    compared = [cell for cell in compared if cell.keys["quantity"] != "accuracy_gain"]
     by_id = {record.id: record.spec for record in records}
     first: dict[tuple[Any, ...], str] = {}
     others: dict[str, dict[str, None]] = {}

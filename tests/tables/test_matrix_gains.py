@@ -35,14 +35,19 @@ def test_several_pairs_have_students_interval_over_poisons():
     assert set(cell.records) == {record.id for record in records[3:]}
 
 
+def test_an_interval_ends_where_differences_do():
+    records = [*draws((0.1, 0.9)), *draws((0.9, 0.9), "hint")]
+    assert grid(records, GAIN)[1]["PGD"]["HINT"] == "+40.00 [-100.00, +100.00] (2)"
+
+
 def test_two_seeds_of_one_poison_are_two_pairs():
     records = [
         run(value, method, "pgd", trial=trial)
-        for method, values in {"none": (0.1, 0.2), "hint": (0.4, 0.7)}.items()
+        for method, values in {"none": (0.1, 0.2), "hint": (0.4, 0.52)}.items()
         for trial, value in enumerate(values)
     ]
-    low, high = mean_interval(summarise((0.3, 0.5)))
-    text = f"+40.00 [{100 * low:+.2f}, {100 * high:+.2f}] (2)"
+    low, high = mean_interval(summarise((0.3, 0.32)))
+    text = f"+31.00 [{100 * low:+.2f}, {100 * high:+.2f}] (2)"
     assert grid(records, GAIN)[1]["PGD"]["HINT"] == text
 
 
@@ -112,6 +117,8 @@ def test_a_column_with_runs_on_two_poisons_of_a_draw_shows_the_one_that_the_othe
         "JPEG": "+50.00 (1)",
         "Adversarial training": "+40.00 (1)",
     }
+    assert "Other poisons" in str(catalogue.build("matrix", records, SAMPLE).notes)
+    assert "Other poisons" not in str(catalogue.build(GAIN, records, SAMPLE).notes)
     # With as many columns on each it is the poison of the run finished last.
     assert grid(records[:3])[1]["PGD"]["W/o Defense"].startswith("10.00")
     assert grid([*records[:2], records[-1]])[1]["PGD"]["W/o Defense"].startswith("30.00")
