@@ -207,6 +207,8 @@ def read_mix(text: str) -> Mix:
         raise UsageError(
             f"--attack: expected names joined by +, got {text!r}; did you mean {meant!r}?"
         )
+    if (mixed := text.partition(":")[0].lower()) in MIXES:
+        raise UsageError(f"--attack: expected {mixed}, which has no form; got {text}")
     table = attacks()
     # A mix stands alone.
     kind, mixes = ("an attack", ()) if "+" in text else ("an attack (or mix)", tuple(MIXES))
@@ -228,11 +230,7 @@ def read_mix(text: str) -> Mix:
 
 
 def read_method(text: str, values: Values) -> tuple[str, Values]:
-    """A defense's name, and its settings with those of the form that ``jpeg:10`` names.
-
-    Args:
-        text: a defense, or a form of it.
-        values: settings that are given beside it.
+    """A defense's name, and the given settings with those of the form that ``jpeg:10`` names.
 
     Raises:
         UsageError: unknown, or a setting that contradicts the form.
@@ -262,10 +260,11 @@ def poison_request(
     mix = mix or Mix(attacks=())
     if not mix.name:
         # A form says its value; what a mix says is a default.
-        alone = to_craft and len(mix.attacks) == 1
+        prefixes = ("", "{}.") if to_craft and len(mix.attacks) == 1 else ("{}.",)
         for name, form in mix.settings.items():
             text = f"{name}:{' '.join(map(value_text, form.values()))}"
-            _check_form(text, form, values, "" if alone else f"{name}.")
+            for prefix in prefixes:
+                _check_form(text, form, values, prefix.format(name))
     poison = PoisonRequest(attacks=mix.attacks, settings=mix.settings, **fields)
     return split_values(values, poison, to_craft=to_craft)
 

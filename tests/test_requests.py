@@ -22,6 +22,7 @@ from poisonbench.requests import (
     RunRequest,
     command_of,
     from_json,
+    poison_request,
     read_mix,
     split_values,
     to_json,
@@ -187,6 +188,12 @@ def test_a_mix_is_its_attacks_by_its_settings(name, attacks, words):
 def test_what_is_given_goes_before_what_a_mix_says():
     (asked,) = from_words("craft --attack mix-sign --durp.distribution uniform".split())
     assert asked.poison.settings == {"durp": {"distribution": "uniform"}}
+
+
+@pytest.mark.parametrize("name", ["noise", "em.noise"])
+def test_a_setting_that_contradicts_a_form_is_refused_by_either_of_its_names(name):
+    with pytest.raises(UsageError, match=f"expected --{name} class with em:class, got sample"):
+        poison_request(read_mix("em:class"), {name: "sample"}, to_craft=True)
 
 
 def test_trials_are_requests_of_their_own():

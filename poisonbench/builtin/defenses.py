@@ -14,7 +14,7 @@ DEFENSES = ours(
     DefenseEntry(
         "hint",
         "healthy noise on the most influential images",
-        when="with trusted images, which bn-recalibrate and plain training use for more",
+        when="with trusted images, which plain training uses for more",
         norm="linf",
         cost="a fifth more",
     ),

@@ -94,7 +94,8 @@ def _methods(
         )
         show({name: more[name]}, [f"{name}: {more[name]}; {of_attacks}"], json)
         return
-    entry = registry.find(kind, table, name.partition(":")[0], more)
+    find = registry.find_attack_form if kind == "an attack" else registry.find_form
+    entry = find(name)[0] if ":" in name else registry.find(kind, table, name, more)
     helps = {option.flag: option.help for option in options_of(entry.load().Config)}
     show(helps, [method_help(entry)], json)
 

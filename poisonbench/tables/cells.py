@@ -249,6 +249,7 @@ def distinct_trials(
 
 
 def _current(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Those of the newest numbers, by when they finished."""
     newest = max(map(_version, records), default=None)
     current = [record for record in records if _version(record) == newest]
     return sorted(current, key=lambda record: (record.environment.finished, record.id))

@@ -63,7 +63,7 @@ class Comparison(Judged):
     def ends(self) -> tuple[float, float] | None:
         """The 95 % interval of what was measured: Student's over runs, Wilson's over trials.
 
-        Of a single run over its test images, where that is known. Null where there is none.
+        Of a single run or pair over its test images, where that is known. Null where there is none.
         """
         if self.over_images is not None:
             return self.over_images

@@ -14,7 +14,7 @@ from poisonbench.results.records import RunRecord
 from poisonbench.results.statistics import Verdict, paired_shares, summarise
 from poisonbench.results.verdicts import Judgement
 from poisonbench.tables import matrix
-from poisonbench.tables.cells import Cell, paired
+from poisonbench.tables.cells import Cell, distinct_trials, paired
 from poisonbench.tables.comparisons import Block, Comparison
 from poisonbench.tables.evidence import gains
 from poisonbench.tables.layout import DASH, show_number
@@ -46,8 +46,7 @@ def gain_of(
         published=None,
         trials=TRIALS,
         judgement=Judgement(Verdict.UNPUBLISHED),
-        # Of a pair the run under the defense; plain training's is in all cells of the row.
-        records=tuple(run.id for run, _ in pairs),
+        records=tuple(run.id for pair in pairs for run in pair),
         over_images=_over_images(*pairs[0]) if len(pairs) == 1 else None,
     )
 
@@ -63,16 +62,15 @@ def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block
     """Gains by attack and defense; the worst case is the least at the first ratio."""
     accuracies = [cell for cell in cells if cell.scenario is None and not has_trigger(cell)]
     common = common_poisons(accuracies, records)
-    runs = {
-        cell: own for cell in accuracies if (own := cell.select(records, common.get(row_of(cell))))
-    }
-    # Whatever columns are wanted, the other side of each pair is plain training, on any poison.
-    plain = {row_of(cell): _plain(cell).current(records) for cell in runs}
-    shown = {
-        cell: gain
-        for cell, own in runs.items()
-        if cell.method != "none" and (gain := gain_of(cell.keys, own, plain[row_of(cell)])).records
-    }
+    shown = {}
+    for cell in (cell for cell in accuracies if cell.method != "none"):
+        # Whatever columns are wanted, the other side of each pair is plain training, on any poison.
+        plain = _plain(cell).current(records)
+        poisons = {run.spec.poison_digest for run in plain}
+        runs = [run for run in cell.current(records) if run.spec.poison_digest in poisons]
+        gain = gain_of(cell.keys, distinct_trials(runs, common.get(row_of(cell))), plain)
+        if gain.records:
+            shown[cell] = gain
     if not shown:
         return []
     columns = list(dict.fromkeys(map(column_of, shown)))
@@ -101,14 +99,14 @@ def _plain(cell: Cell) -> Cell:
 
 
 def _text(gain: Comparison | None) -> str:
-    """``+59.26 [49.1, 69.4] (3)``: mean, interval, pairs of runs."""
+    """``+59.26 [+49.10, +69.42] (3)``: mean, interval, pairs of runs."""
     if gain is None:
         return DASH
     # Student's interval knows nothing of where differences of shares end.
     ends = ", ".join(
         show_number(max(-1.0, min(1.0, end)), "fraction", "+") for end in gain.ends or ()
     )
-    return f"{_short(gain)}{f' [{ends}]' if ends else ''} ({len(gain.records)})"
+    return f"{_short(gain)}{f' [{ends}]' if ends else ''} ({len(gain.records) // 2})"
 
 
 def _short(gain: Comparison) -> str:

@@ -92,6 +92,7 @@ def test_a_form_is_what_its_setting_makes(words, long):
         ),
         ("craft --attack em:class --noise sample", "expected --noise class with em:class"),
         ("craft --attack pgd:knn", "expected pgd or a form of it among pgd:jpeg, pgd:jpeg:10, "),
+        ("craft --attack mix-sign:x", "expected mix-sign, which has no form; got mix-sign:x"),
         ("craft --attack lsp:x", "expected lsp, which has no form; got lsp:x"),
         ("defend --method knn:3 --clean", "expected knn, which has no form; got knn:3"),
     ],

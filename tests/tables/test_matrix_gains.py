@@ -32,7 +32,7 @@ def test_several_pairs_have_students_interval_over_poisons():
     assert grid(records, GAIN)[1]["PGD"]["HINT"] == text
     (cell,) = catalogue.build(GAIN, records, SAMPLE).cells
     assert cell.keys["quantity"] == "accuracy_gain"
-    assert set(cell.records) == {record.id for record in records[3:]}
+    assert set(cell.records) == {record.id for record in records}
 
 
 def test_an_interval_ends_where_differences_do():
@@ -119,6 +119,12 @@ def test_a_column_with_runs_on_two_poisons_of_a_draw_shows_the_one_that_the_othe
     }
     assert "Other poisons" in str(catalogue.build("matrix", records, SAMPLE).notes)
     assert "Other poisons" not in str(catalogue.build(GAIN, records, SAMPLE).notes)
+    # A pair is not lost to the poison that the others have.
+    lonely = [
+        *(on("first", 0.50, "hint"), on("second", 0.80, "hint")),
+        *(on("first", 0.60, "jpeg"), on("first", 0.60, "at"), on("second", 0.30)),
+    ]
+    assert grid(lonely, GAIN)[1]["PGD"] == {"HINT": "+50.00 (1)"}
     # With as many columns on each it is the poison of the run finished last.
     assert grid(records[:3])[1]["PGD"]["W/o Defense"].startswith("10.00")
     assert grid([*records[:2], records[-1]])[1]["PGD"]["W/o Defense"].startswith("30.00")
