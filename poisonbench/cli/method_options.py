@@ -20,7 +20,15 @@ from poisonbench.core.settings import (
     value_text,
 )
 from poisonbench.entries import MethodEntry, profiles_of, recipe_changes
-from poisonbench.registry import Mix, attacks, defenses, find_form, networks, recipe_presets
+from poisonbench.registry import (
+    Mix,
+    attacks,
+    defenses,
+    find_attack_form,
+    find_form,
+    networks,
+    recipe_presets,
+)
 from poisonbench.requests import Value, not_of, read_mix
 from poisonbench.targeting import PROFILES as TARGETING_PROFILES
 from poisonbench.targeting import Targeting
@@ -102,8 +110,14 @@ class MethodCommand(Command):
             return
         flag, table = _NAMED[self.name]
         name = ctx.meta.get("poisonbench.line", {}).get(flag.removeprefix("--"))
-        if name and (entry := table().get(name.partition(":")[0])):
+        if name and "+" not in name and (entry := table().get(name.partition(":")[0])):
             formatter.write(f"\n{method_help(entry)}\n")
+            form = (find_form if flag == "--method" else find_attack_form)(name)[1]
+            for key, value in form.items():
+                flag = "--" + key.replace("_", "-")
+                formatter.write(
+                    f"{name} has {flag} {value_text(value)} in the place of that default.\n"
+                )
         else:
             formatter.write(
                 f"\nEach method has options of its own: {ctx.command_path} {flag} NAME --help\n"

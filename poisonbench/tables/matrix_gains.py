@@ -62,13 +62,15 @@ def _blocks(dataset: str, cells: Sequence[Cell], records: Records) -> list[Block
     """Gains by attack and defense; the worst case is the least at the first ratio."""
     accuracies = [cell for cell in cells if cell.scenario is None and not has_trigger(cell)]
     common = common_poisons(accuracies, records)
+    # Whatever columns are wanted, the other side of each pair is plain training, on any poison.
+    partners = {row_of(cell): _plain(cell) for cell in accuracies}
+    plain = {row: cell.current(records) for row, cell in partners.items()}
     shown = {}
     for cell in (cell for cell in accuracies if cell.method != "none"):
-        # Whatever columns are wanted, the other side of each pair is plain training, on any poison.
-        plain = _plain(cell).current(records)
-        poisons = {run.spec.poison_digest for run in plain}
+        row = row_of(cell)
+        poisons = {run.spec.poison_digest for run in plain[row]}
         runs = [run for run in cell.current(records) if run.spec.poison_digest in poisons]
-        gain = gain_of(cell.keys, distinct_trials(runs, common.get(row_of(cell))), plain)
+        gain = gain_of(cell.keys, distinct_trials(runs, common.get(row)), plain[row])
         if gain.records:
             shown[cell] = gain
     if not shown:
@@ -102,7 +104,7 @@ def _text(gain: Comparison | None) -> str:
     """``+59.26 [+49.10, +69.42] (3)``: mean, interval, pairs of runs."""
     if gain is None:
         return DASH
-    # Student's interval knows nothing of where differences of shares end.
+    # Student's interval knows nothing of where differences of shares end; a pair is two records.
     ends = ", ".join(
         show_number(max(-1.0, min(1.0, end)), "fraction", "+") for end in gain.ends or ()
     )

@@ -80,6 +80,18 @@ def test_a_form_is_what_its_setting_makes(words, long):
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("defend", "--method", "jpeg:10"), "jpeg:10 has --quality 10 in the place"),
+        (("craft", "--attack", "em:class"), "em:class has --noise class in the place"),
+    ],
+)
+def test_help_says_what_a_form_sets(words, said):
+    assert said in done(*words, "--help").out
+    assert "in the place" not in done(*words[:2], words[2].partition(":")[0], "--help").out
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (
