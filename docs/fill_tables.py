@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from textwrap import fill
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from poisonbench import registry
+from poisonbench.entries import DefenseEntry, forms_of
 from poisonbench.results.records import RunRecord
 from poisonbench.results.store import Store
 from poisonbench.tables import catalogue
@@ -34,6 +35,9 @@ PLAIN = ("plain", "plain training")
 
 #: A column of the same weights with the test batches' statistics.
 BY_BATCH = "by batch statistics"
+
+#: A column of the defense with the highest mean of all that have a row's trials, and of that mean.
+HIGHEST = "highest of all"
 
 
 class Shown(NamedTuple):
@@ -78,9 +82,10 @@ def with_deviation(text: str) -> str:
 
 
 def rounded(text: str) -> str:
-    """The mean with one decimal."""
-    mean = Decimal(text.partition(" ")[0])
-    return str(mean.quantize(Decimal("0.1"), ROUND_HALF_UP))
+    """The mean with one decimal, and in its column the name of the defense that has the highest."""
+    mean, *others = text.split(" ")
+    name = "".join(f"{word} " for word in others if word.startswith("`"))
+    return name + str(Decimal(mean).quantize(Decimal("0.1"), ROUND_HALF_UP))
 
 
 _FALL = "## Does Table II's fall reproduce?"
@@ -157,10 +162,38 @@ def grid_of(key: str, dataset: str, is_first_trial: bool, records: Sequence[RunR
         if text != "-"
     }
     if key == "matrix":
+        grid |= highest(grid)
         again = grid_of("matrix-batch-norm", dataset, is_first_trial, records)
         plain = registry.defenses()["none"].title
         grid |= {(row, BY_BATCH): text for (row, name), text in again.items() if name == plain}
     return grid
+
+
+def highest(grid: Grid) -> Grid:
+    """Of each attack the defense of the highest mean, of those with as many runs as the first."""
+    names = {
+        registry.label_of(entry.name, form.get): name
+        for entry in registry.defenses().values()
+        for name, form in {entry.name: {}, **_forms(entry)}.items()
+    }
+    plain = registry.defenses()["none"].title
+    found: Grid = {}
+    for row in (row for row, column in grid if column == plain and row != "clean"):
+        runs = grid[row, plain].rpartition(" ")[2]
+        cells = {
+            column: text
+            for (of, column), text in grid.items()
+            if of == row and column in names and column != plain and text.endswith(f" {runs}")
+        }
+        if cells:
+            column = max(cells, key=lambda column: Decimal(cells[column].partition(" ")[0]))
+            found[row, HIGHEST] = f"{cells[column]} `{names[column]}`"
+    return found
+
+
+def _forms(entry: DefenseEntry) -> dict[str, dict[str, Any]]:
+    forms = forms_of(entry.labels)
+    return {f"{entry.name}:{form}": settings for form, settings in forms.items()}
 
 
 def _number(label: str) -> str:

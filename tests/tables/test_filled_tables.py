@@ -108,6 +108,7 @@ def test_a_page_without_its_heading_is_an_error(tool):
         ("with_deviation", "98.67±0.17 (5)", "98.67 ± 0.17"),
         ("with_deviation", "98.80 (1)", "98.80 (1)"),
         ("rounded", "88.45 [86.1, 90.4] (1)", "88.5"),
+        ("rounded", "88.45 [86.1, 90.4] (1) `jpeg:10`", "`jpeg:10` 88.5"),
         ("column_name", "plain", "W/o Defense"),
         ("column_name", "`jpeg:10`", "JPEG 10"),
         ("column_name", "`at:0.5`", "AT, half radius"),
@@ -116,6 +117,27 @@ def test_a_page_without_its_heading_is_an_error(tool):
 )
 def test_figures_and_names_are_written_as_the_pages_write_them(tool, show, text, shown):
     assert getattr(tool, show)(text) == shown
+
+
+def test_the_highest_of_all_has_as_many_runs_as_plain_training(tool):
+    grid = {
+        ("clean", "W/o Defense"): "80.92 [80.1, 81.7] (1)",
+        ("clean", "JPEG 10"): "72.29 [71.4, 73.2] (1)",
+        ("DURP", "W/o Defense"): "51.55 [0.0, 100.0] (3)",
+        ("DURP", "HINT"): "78.40 [77.6, 79.2] (1)",
+        ("DURP", "JPEG 10"): "72.58 [72.0, 73.2] (3)",
+        ("DURP", "UEraser"): "70.04 [67.7, 72.4] (3)",
+        ("DC", "JPEG 10"): "71.33 [70.4, 72.2] (1)",
+        ("PGD", "W/o Defense"): "37.34 [36.4, 38.3] (1)",
+        ("TAP", "W/o Defense"): "14.89 [14.2, 15.6] (1)",
+        ("TAP", "no defense of ours"): "90.00 [89.4, 90.6] (1)",
+        ("TAP", "AT, half radius"): "9.10 [8.5, 9.7] (1)",
+        ("TAP", "Grayscale"): "11.83 [11.2, 12.5] (1)",
+    }
+    assert tool.highest(grid) == {
+        ("DURP", "highest of all"): "72.58 [72.0, 73.2] (3) `jpeg:10`",
+        ("TAP", "highest of all"): "11.83 [11.2, 12.5] (1) `grayscale`",
+    }
 
 
 def test_records_that_no_page_names_are_listed(tool, shipped):

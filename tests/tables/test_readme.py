@@ -13,10 +13,15 @@ def advice():
         head, _, *rows = (
             [word.strip() for word in line.strip("|").split("|")] for line in table.splitlines()
         )
+        assert head.pop() == "highest of all"
+        highest = [row.pop() for row in rows]
         columns = []
         for name in head[1:]:
             method, _, form = name.strip("`").partition(":")
             columns.append((method.replace("plain", "none"), form))
+        for row, cell in zip(rows, highest, strict=True):
+            assert bool(cell) == (row[0] != "clean")
+            assert not cell or float(cell.split()[1]) >= max(map(float, row[2:]))
         yield {
             row[0]: {
                 name: float(figure) for name, figure in zip(columns, row[1:], strict=True) if figure
