@@ -234,7 +234,7 @@ def build(
         state.append(f"Not in the paper's table: {', '.join(extra)}.")
     is_of_mix = key in untargeted()
     state += remarks.several_poisons(compared, records) if is_of_mix else []
-    state += remarks.other_poisons(compared, records) if table.takes_any else []
+    state += remarks.unlike(compared, records) if table.takes_any else []
     state += remarks.earlier_contents(names, records, of_reading)
     planned = list(filter(selection.is_planned, every))
     # Of chosen poisons the commands would make others.
@@ -327,7 +327,7 @@ def _about_verdicts(blocks: Sequence[Block]) -> str:
     primary = sum(finding.standing is Standing.DECLARED for finding in findings)
     figures = sum(cell.judgement.is_complete for block in blocks for cell in block.cells)
     if not findings and not figures:
-        return f"No verdict is given here. The words that stand for one: {_VERDICTS_PAGE}."
+        return f"No figure here has a verdict. What verdicts say: {_VERDICTS_PAGE}."
     return (
         f"{len(findings) + figures} verdict(s), each at 5 % by itself, {primary} on declared "
         f"claims: {_VERDICTS_PAGE}."

@@ -288,7 +288,9 @@ def _notes(cells: Sequence[Cell], records: Records) -> list[str]:
         for run in records
         if is_timed(run) and any(is_run_on(run, name) for name in datasets)
     }
-    several = ["Seconds of several devices: of one, where it has runs (docs/tables.md)."]
+    several = [
+        "Of several devices: seconds are one's, where a column has runs on it (docs/tables.md)."
+    ]
     return several if len(devices) > 1 else []
 
 

@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from poisonbench.core.settings import did_you_mean
@@ -32,13 +32,18 @@ def several_poisons(compared: Sequence[Comparison], records: Records) -> list[st
     return [f"Rows of several poisons: {name} at rho {rho:g}{more} (--poison)."]
 
 
-def other_poisons(compared: Sequence[Comparison], records: Records) -> list[str]:
+def unlike(compared: Sequence[Comparison], records: Records) -> list[str]:
+    """Sentences on the runs of a matrix that stand beside others and differ in more than shown."""
+    gains = [cell for cell in compared if cell.keys["quantity"] == "accuracy_gain"]
+    levels = [cell for cell in compared if cell.keys["quantity"] != "accuracy_gain"]
+    return [*_other_poisons(levels, records), *_other_processors(gains, records)]
+
+
+def _other_poisons(compared: Sequence[Comparison], records: Records) -> list[str]:
     """A sentence on the attacks and columns with another poison of a draw than the first column.
 
-    The same draw made on two kinds of processors is two poisons. A gain is of one poison whatever
-    the others are of.
+    The same draw made on two kinds of processors is two poisons.
     """
-    compared = [cell for cell in compared if cell.keys["quantity"] != "accuracy_gain"]
     by_id = {record.id: record.spec for record in records}
     first: dict[tuple[Any, ...], str] = {}
     others: dict[str, dict[str, None]] = {}
@@ -51,9 +56,30 @@ def other_poisons(compared: Sequence[Comparison], records: Records) -> list[str]
             draw = (dataset, attack, spec.seed, spec.poison.trial)
             if first.setdefault(draw, spec.poison_digest) != spec.poison_digest:
                 others.setdefault(attack, {})[spec.method] = None
+    return _sentence("Other poisons than the first column's", others)
+
+
+def _other_processors(gains: Sequence[Comparison], records: Records) -> list[str]:
+    """A sentence on the pairs of runs on two kinds of processors, or in two precisions.
+
+    Rounding differs between these, and what a training makes of it is in the gain too.
+    """
+    arithmetic = {
+        run.id: (run.environment.device, run.environment.processor, run.environment.precision)
+        for run in records
+    }
+    others: dict[str, dict[str, None]] = {}
+    for gain in gains:
+        pairs = zip(gain.records[::2], gain.records[1::2], strict=True)
+        if any(arithmetic[run] != arithmetic[plain] for run, plain in pairs):
+            others.setdefault(str(gain.keys["attack"]), {})[str(gain.keys["method"])] = None
+    return _sentence("Pairs of two kinds of processor or precisions", others)
+
+
+def _sentence(what: str, others: Mapping[str, Iterable[str]]) -> list[str]:
     # By the names that --methods takes: titles make no line of most attacks.
     named = [f"{attack} ({', '.join(methods)})" for attack, methods in others.items()]
-    return [f"Other poisons than the first column's: {', '.join(named)}."] if named else []
+    return [f"{what}: {', '.join(named)}."] if named else []
 
 
 def without_runs(dataset: str, names: Sequence[str], records: Records) -> str:

@@ -280,6 +280,8 @@ def _comparison(gains: Mapping[str, Gain | None], plain: RunRecord) -> str:
             f"training: {shown}{ending}"
         )
     rest = f", then {', '.join(told(better[1:]))}" if better[1:] else ""
-    if useless:
-        ending = f"; not a point better: {', '.join(told(useless))}" + ending
+    worse = [label for label in useless if found[label].points < 0]
+    little = [label for label in useless if label not in worse]
+    for words, labels in (("worse", worse), ("less than a point better", little)):
+        ending = f"; {words}: {', '.join(told(labels))}{ending}" if labels else ending
     return f"Best is {told(better[:1], over)[0]}{rest}{ending}"

@@ -1,6 +1,7 @@
 """The matrix in gains: a run under a defense beside plain training's on the same poison."""
 
 import pytest
+from msgspec.structs import replace
 
 from helpers.matrix_runs import SAMPLE, grid, run
 from helpers.synthetic_runs import with_outcomes
@@ -33,6 +34,15 @@ def test_several_pairs_have_students_interval_over_poisons():
     (cell,) = catalogue.build(GAIN, records, SAMPLE).cells
     assert cell.keys["quantity"] == "accuracy_gain"
     assert set(cell.records) == {record.id for record in records}
+
+
+def test_pairs_on_two_processors_are_named():
+    records = [run(0.1, attack="pgd"), run(0.4, "hint", "pgd"), run(0.3, "jpeg", "pgd")]
+    of_another = replace(records[1].environment, precision="float32")
+    records[1] = replace(records[1], environment=of_another)
+    named = "Pairs of two kinds of processor or precisions: PGD (hint)."
+    assert named in catalogue.build(GAIN, records, SAMPLE).notes[-1]
+    assert "Pairs of two" not in catalogue.build(GAIN, records[::2], SAMPLE).notes[-1]
 
 
 def test_an_interval_ends_where_differences_do():

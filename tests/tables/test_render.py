@@ -293,7 +293,7 @@ def test_the_notes_count_verdicts_and_those_on_declared_claims(measured):
         "1 verdict(s), each at 5 % by itself, 0 on declared claims: docs/verdicts.md of "
         "poisonbench."
     )
-    assert catalogue.build("2", []).notes[2].startswith("No verdict is given here.")
+    assert catalogue.build("2", []).notes[2].startswith("No figure here has a verdict.")
 
 
 def finding_of(**judgement):

@@ -22,7 +22,7 @@ def test_a_poison_that_hurts_and_defenses_in_order():
         "On mnist, pgd+dap in 100 % of the training images takes plain training from 98.80 % down "
         "to 25.40 % (1 trial: an example, no finding).",
         f"Best is HINT at 82.70 % (+57.30 points{OVER}, 1 pair), then FRIENDS at 30.00 % (+4.60 "
-        "points, 1 pair); not a point better: EPIC at 25.50 % (+0.10 points, 1 pair).",
+        "points, 1 pair); less than a point better: EPIC at 25.50 % (+0.10 points, 1 pair).",
         NEXT,
     ]
 
@@ -73,7 +73,7 @@ def test_a_defense_is_compared_on_the_same_poison_and_trial_alone():
         poisoned(0.99, "hint", digest="c"),
     ]
     assert sentences([CLEAN, *plain, *others])[1] == (
-        f"Best is Random filter at 97.00 % (+2.00 points{OVER}, 1 pair); not a point better: JPEG "
+        f"Best is Random filter at 97.00 % (+2.00 points{OVER}, 1 pair); worse: JPEG "
         "at 94.00 % (-1.00 points, 1 pair); no run on the same poison as plain training's: HINT."
     )
     assert sentences([CLEAN, *plain, others[2]])[1] == (
