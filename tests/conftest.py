@@ -1,5 +1,6 @@
 """What the tests of the command line share: a tiny data set, made poisons and a runner."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,14 @@ from poisonbench.data.splits import Dataset
 from poisonbench.models.classifier import Classifier
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave long tests out, unless they are asked for."""
+    if "POISONBENCH_LONG" not in os.environ:
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="long: POISONBENCH_LONG=1"))
 
 
 @pytest.fixture(autouse=True)

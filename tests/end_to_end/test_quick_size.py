@@ -21,7 +21,7 @@ def run(results, attack, method, *words):
 @LONG
 @pytest.mark.slow
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_attacks_lead_to_the_intended_class_at_quick_size_and_noise_does_not(attack, tmp_path):
+def test_attacks_meet_every_defense_and_lead_to_their_class_where_noise_does_not(attack, tmp_path):
     records = run(tmp_path, attack, "none", "--trials", "3")
     scenario = records[0].spec.targeting.scenario
     controls = run(tmp_path, "noise", "none", "--trials", "3", "--scenario", scenario)
@@ -38,16 +38,11 @@ def test_attacks_lead_to_the_intended_class_at_quick_size_and_noise_does_not(att
         )
         assert poisoned > noisy
 
-
-@LONG
-@pytest.mark.slow
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_every_defense_of_the_paper_runs_at_quick_size(attack, tmp_path):
-    weights, goals = set(), set()
-    for method in ("none", "hint", "epic", "friends", "atda"):
-        (record,) = run(tmp_path, attack, method)
+    # Made once, the first trial's poison meets the other defenses too.
+    defended = [run(tmp_path, attack, method)[0] for method in ("hint", "epic", "friends", "atda")]
+    first = records[0]
+    for record in defended:
         assert record.spec.dataset.name == TARGETED_SAMPLE
         assert record.metrics.test_accuracy > 0.6
-        weights.add(record.digests.initial_weights)
-        goals.add(record.spec.goal)
-    assert len(weights) == len(goals) == 1
+        assert record.spec.goal == first.spec.goal
+        assert record.digests.initial_weights == first.digests.initial_weights
