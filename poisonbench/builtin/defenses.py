@@ -92,7 +92,7 @@ DEFENSES = ours(
         "activation-clustering",
         "splits a class in two and drops a small part",
         label="Activation clustering",
-        when="against backdoors in much of a class",
+        when="against backdoors in a third of a class",
         cost="twice as much",
     ),
     DefenseEntry(
