@@ -137,7 +137,7 @@ DEFENSES = ours(
         "orthogonal-projection",
         "takes out of the training images what a linear classifier sees",
         label="Orthogonal projection",
-        when="against one pattern a class in colour; it makes most noise of a class worse on digits",
+        when="against one pattern a class in colour; on digits it makes most of them worse",
         cost="seconds",
     ),
     DefenseEntry(
