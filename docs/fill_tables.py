@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
+from statistics import mode
 from textwrap import fill
 from typing import Any, NamedTuple
 
@@ -36,7 +37,7 @@ PLAIN = ("plain", "plain training")
 #: A column of the same weights with the test batches' statistics.
 BY_BATCH = "by batch statistics"
 
-#: A column of the defense with the highest mean of all that have a row's trials, and of that mean.
+#: A column of the defense with the highest mean of all with a row's usual runs, and of that mean.
 HIGHEST = "highest of all"
 
 
@@ -170,7 +171,7 @@ def grid_of(key: str, dataset: str, is_first_trial: bool, records: Sequence[RunR
 
 
 def highest(grid: Grid) -> Grid:
-    """Of each attack the defense of the highest mean, of those with as many runs as the first."""
+    """Of each attack the defense of the highest mean, of those with as many runs as most have."""
     names = {
         registry.label_of(entry.name, form.get): name
         for entry in registry.defenses().values()
@@ -179,16 +180,26 @@ def highest(grid: Grid) -> Grid:
     plain = registry.defenses()["none"].title
     found: Grid = {}
     for row in (row for row, column in grid if column == plain and row != "clean"):
-        runs = grid[row, plain].rpartition(" ")[2]
-        cells = {
-            column: text
+        runs = {
+            column: _runs(text)
             for (of, column), text in grid.items()
-            if of == row and column in names and column != plain and text.endswith(f" {runs}")
+            if of == row and column in names and _runs(text)
+        }
+        cells = {
+            column: grid[row, column]
+            for column, count in runs.items()
+            if column != plain and count >= mode(runs.values())
         }
         if cells:
             column = max(cells, key=lambda column: Decimal(cells[column].partition(" ")[0]))
             found[row, HIGHEST] = f"{cells[column]} `{names[column]}`"
     return found
+
+
+def _runs(text: str) -> int:
+    """How many runs a cell is of, 2 of ``48.00 [46.60, 49.40] (2)``; none of a row's summary."""
+    match = re.search(r"\((\d+)\)$", text)
+    return int(match[1]) if match else 0
 
 
 def _forms(entry: DefenseEntry) -> dict[str, dict[str, Any]]:
