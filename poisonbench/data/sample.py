@@ -8,6 +8,7 @@ The file holds, for each digit in turn, 1,000 training, 100 validation and 200 t
 import hashlib
 import lzma
 from collections.abc import Callable
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def load(name: str, path: Path, data_root: Path) -> RawData:
             f"mnist-sample: expected {FILE_NAME} in the package with sha256 {SHA256[:12]}, "
             f"got {got}; install poisonbench again"
         )
-    digits = np.frombuffer(lzma.decompress(packed), np.uint8).reshape(CLASSES, -1, 28, 28)
+    digits = np.frombuffer(_unpacked(packed), np.uint8).reshape(CLASSES, -1, 28, 28)
     ends = np.cumsum(list(PER_CLASS.values()))
     train, validation, test = (
         make_split(
@@ -51,6 +52,12 @@ def load(name: str, path: Path, data_root: Path) -> RawData:
         for end, count in zip(ends, PER_CLASS.values(), strict=True)
     )
     return RawData(train, test, tuple(map(str, range(CLASSES))), validation)
+
+
+@cache
+def _unpacked(packed: bytes) -> bytes:
+    """The images, once a process: this is most of the time of reading them, and they are 10 MB."""
+    return lzma.decompress(packed)
 
 
 def fetch(name: str, data_root: Path, say: Callable[[str], None]) -> None:
