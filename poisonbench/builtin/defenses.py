@@ -144,7 +144,7 @@ DEFENSES = ours(
         "ueraser",
         "trains on the augmentation of the largest loss",
         label="UEraser",
-        when="try it first, on grey images as lite; against untargeted poisons, none trusted",
+        when="try it first, as lite; against untargeted poisons, none trusted",
         cost="twice as much, as lite under twice, as max four times",
         labels={"form": {"lite": "UEraser-lite", "max": "UEraser-max"}},
     ),
