@@ -132,7 +132,7 @@ def test_what_a_shipped_record_does_not_name_is_what_the_presets_are_today(name,
         for config, preset in settings:
             # A setting that came later was not there to be recorded.
             shared = config.keys() & preset.keys()
-            other |= {name: record.id for name in shared if config[name] != preset[name]}
+            other |= {key: record.id for key in shared if config[key] != preset[key]}
     # DC had 6 rounds on the sample, and 16 since; findings say so where they use these runs.
     assert other.keys() <= ({"rounds"} if name == "mnist-sample" else set()), other
 
