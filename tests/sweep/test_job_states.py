@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from helpers.command_line import PLAN, POISON, RUNS, done, files_in, job
-from helpers.synthetic_runs import make_record
+from helpers.synthetic_runs import make_record, targeted_run
 from poisonbench.core import files
 from poisonbench.data.artefacts import read_poison
-from poisonbench.requests import RunRequest
+from poisonbench.requests import PoisonRequest, RunRequest
 from poisonbench.results.records import read_record
 from poisonbench.results.run_keys import record_key
 from poisonbench.results.store import Store
@@ -151,6 +151,30 @@ def test_costs_are_means_by_data_set_and_method():
     assert costs.of(hint) is None
     assert costs.left([none, none, POISON]) == 40
     assert costs.left([none, hint]) is None
+
+
+@pytest.mark.parametrize(
+    ("attack", "dataset", "asked", "seconds"),
+    [
+        ("pgd", "mnist", None, 100),
+        ("gm", "mnist", None, 100),
+        ("fc", "mnist", None, 4),
+        ("fc", "mnist", "finetune", 60),
+        ("mp", "mnist", None, 100),
+        ("mp", "mnist-sample@1000", None, 60),
+        ("mp", "mnist@quick", None, 60),
+    ],
+)
+def test_costs_tell_scenarios_apart(attack, dataset, asked, seconds):
+    times = {"scratch": 100, "transfer": 4, "finetune": 60}
+    costs = Costs(
+        targeted_run(True, dataset=dataset, scenario=name, seconds=time)
+        for name, time in times.items()
+    )
+    targeting = {"scenario": asked} if asked else {}
+    poison = PoisonRequest(attacks=(attack,), targeting=targeting)
+    request = RunRequest(method="none", dataset=dataset, poison=poison)
+    assert costs.of(Job(id="a", request=request, title="")) == seconds
 
 
 def test_what_is_left_counts_down_and_is_shared_by_processes():
