@@ -14,6 +14,8 @@ Given a surrogate f trained on clean data, images x with labels y of K classes:
     x' <- project(x' - alpha * sign(grad of CE(f(a(x')), t))), with a random crop and flip a.
 3.  Of the restarts keep, for each image, the end point of the lowest loss.
 
+--against puts a defense in the loop (``attacks/shared/adaptive.py``), before the crop and flip.
+
 Deviations  crops shift by whole pixels, the code's by fractions. The code chooses among restarts by
             the loss of augmented images, here it is that of the images as they are. Images are
             rounded to grey levels, not truncated. The surrogate is the victim's architecture and is
@@ -28,6 +30,7 @@ from typing import Literal
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackConfig, AttackTask
+from poisonbench.attacks.shared.adaptive import IN_THE_LOOP, assumed_defense, looks_at
 from poisonbench.attacks.shared.class_descent import descend, descent_work, next_classes
 from poisonbench.core.settings import Profiles, setting
 from poisonbench.core.work import Sizes, Work
@@ -66,11 +69,15 @@ class Config(AttackConfig):
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Arithmetic of the attack's passes; auto: bfloat16 where it is quicker."
     )
+    against: Literal["none", "jpeg", "jpeg:10", "grayscale", "friends", "ueraser", "hint"] = (
+        setting("none", IN_THE_LOOP, extension=True)
+    )
 
 
 def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
     """The steps of all restarts on one surrogate."""
-    return descent_work(sizes, recipe, config.steps * config.restarts, config.precision)
+    passes = config.steps * config.restarts * looks_at(config.against)
+    return descent_work(sizes, recipe, passes, config.precision)
 
 
 def craft(task: AttackTask, config: Config) -> Tensor:
@@ -88,4 +95,5 @@ def craft(task: AttackTask, config: Config) -> Tensor:
         restarts=config.restarts,
         random_start=True,
         augment=config.augment == "crop-flip",
+        defense=assumed_defense(config.against, task.assumed, task.generator),
     )

@@ -106,6 +106,7 @@ ATTACKS = ours(
         when="untargeted: dap, stronger and dearer",
         cost="hours, some 17 times a training; minutes on the sample",
         module="targeted_adversarial",
+        against=("jpeg", "jpeg:10", "grayscale", "friends", "ueraser", "hint"),
     ),
     AttackEntry(
         "gm",

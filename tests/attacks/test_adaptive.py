@@ -26,7 +26,8 @@ from helpers.attack_tasks import K, noise_task, small_classifier, task_for
 from poisonbench import registry
 from poisonbench.attacks import gradient_matching as gm
 from poisonbench.attacks import pgd
-from poisonbench.attacks.shared import adaptive, matching, targeted_optimiser
+from poisonbench.attacks import targeted_adversarial as tap
+from poisonbench.attacks.shared import adaptive, class_descent, matching, targeted_optimiser
 from poisonbench.attacks.shared.adaptive import EPIC_WEIGHT, assumed_defense
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import as_json, options_of
@@ -193,7 +194,55 @@ def test_epics_term_keeps_poisons_near_their_class(images, labels):
     assert ends[1] < ends[0]
 
 
-# EM
+# TAP
+
+
+@pytest.mark.parametrize("name", ["jpeg", "grayscale", "friends"])
+def test_tap_takes_its_step_in_the_loop(name, images, labels):
+    model = linear()
+    config = tap.Config(
+        epsilon=EPSILON,
+        steps=1,
+        step_ratio=0.5,
+        restarts=1,
+        augment="none",
+        precision="float32",
+        against=name,
+    )
+    task = dataclasses.replace(task_for(model, images, labels, seed=7), assumed=ASSUMED.get(name))
+    poisoned = tap.craft(task, config)
+    again = drawing(7)
+    noise = torch.randn(images.shape, generator=again).clamp(-1, 1)
+    start = (images + EPSILON * noise).clamp(0, 1)
+    defense = assumed_defense(name, ASSUMED.get(name), again)
+    slope = loop_gradient(defense, model, start, (labels + 1) % K)
+    expected = project_linf(start - 0.5 * EPSILON * slope.sign(), images, EPSILON)
+    assert torch.equal(poisoned, expected)
+    plain = tap.craft(
+        task_for(model, images, labels, seed=7), dataclasses.replace(config, against="none")
+    )
+    assert not torch.equal(poisoned, plain)
+
+
+def test_tap_chooses_among_restarts_by_what_the_defense_leaves(images, labels):
+    model = linear().float()
+    config = tap.Config(
+        epsilon=EPSILON,
+        steps=2,
+        step_ratio=0.3,
+        augment="none",
+        precision="float32",
+        against="jpeg",
+    )
+    behind = assumed_defense("jpeg", ASSUMED["jpeg"], drawing(0))
+    losses = []
+    for restarts in (1, 4):
+        task = dataclasses.replace(task_for(model, images.float(), labels), assumed=ASSUMED["jpeg"])
+        poisoned = tap.craft(task, dataclasses.replace(config, restarts=restarts))
+        seen = model(behind.seen(poisoned))
+        losses.append(F.cross_entropy(seen, (labels + 1) % K, reduction="none"))
+    assert (losses[1] <= losses[0]).all()
+    assert (losses[1] < losses[0]).any()
 
 
 # GM
@@ -281,16 +330,20 @@ def test_gm_against_friends_is_augmented_draw_by_draw():
 # Draws
 
 
+@pytest.mark.parametrize("attack", [pgd, tap])
 @pytest.mark.parametrize("name", ["friends", "ueraser"])
-def test_pgds_draws_do_not_depend_on_a_devices_pass(name, monkeypatch):
+def test_draws_do_not_depend_on_a_devices_pass(name, attack, monkeypatch):
     images = torch.rand(2 * BLOCK + 10, 3, SIDE, SIDE, generator=drawing(6))
     labels = torch.arange(len(images)) % K
-    config = pgd.Config(epsilon=EPSILON, steps=3, precision="float32", against=name)
+    config = attack.Config(
+        epsilon=EPSILON, steps=3, restarts=2, augment="crop-flip", precision="float32", against=name
+    )
     poisons = []
     for size in (BLOCK, 4 * BLOCK):
-        monkeypatch.setattr(projected_gradient, "pass_size", lambda *_, size=size, **__: size)
+        for module in (projected_gradient, class_descent):
+            monkeypatch.setattr(module, "pass_size", lambda *_, size=size, **__: size)
         task = task_for(linear().float(), images, labels)
-        poisons.append(pgd.craft(dataclasses.replace(task, assumed=ASSUMED[name]), config))
+        poisons.append(attack.craft(dataclasses.replace(task, assumed=ASSUMED[name]), config))
     assert torch.equal(*poisons)
 
 
@@ -322,7 +375,7 @@ def accepted(config, choice):
 
 
 def test_the_registry_says_which_attacks_can_be_adaptive():
-    assert set(ADAPTIVE) == {"pgd", "em", "gm"}
+    assert set(ADAPTIVE) == {"pgd", "em", "tap", "gm"}
     for entry in registry.ATTACKS:
         config = entry.load().Config
         choices = {option.name: option.choices for option in options_of(config)}.get("against", ())

@@ -15,7 +15,7 @@ from poisonbench.attacks import robust_error_minimising as rem
 from poisonbench.attacks import targeted_adversarial as tap
 from poisonbench.attacks.base import AttackCheckpoint
 from poisonbench.core.errors import InterruptedRunError
-from poisonbench.defenses import hint
+from poisonbench.defenses import friends, hint
 from poisonbench.models import classifier
 
 
@@ -48,6 +48,7 @@ INTERRUPTED = [
     (em, ROUNDS | {"noise": "class", "share": 0.5}, (1, 10, 25)),
     (rem, {"batches": 3, "batch_size": 64, "noise_steps": 2, "draws": 2}, (1, 3, 4)),
     (tap, {"steps": 2, "restarts": 2}, (1, 2, 3)),
+    (tap, {"steps": 2, "restarts": 2, "against": "friends"}, (1, 2, 3)),
     (pgd, {"steps": 2}, (1, 2)),
     (pgd, {"steps": 2, "restarts": 2, "augment": "crop-flip"}, (1, 2, 3, 4, 5)),
 ]
@@ -59,13 +60,19 @@ def test_it_resumes_to_the_same_bytes(module, values, calls):
     split = fake_split(300, 4)
     images, labels = split.images.float() / 255, split.labels
     model, config = small_classifier(), module.Config(**values, precision="float32")
-    whole = module.craft(task_for(model, images, labels), config)
+
+    def fresh_task(seed=0):
+        return dataclasses.replace(
+            task_for(model, images, labels, seed=seed), assumed=friends.Config()
+        )
+
+    whole = module.craft(fresh_task(), config)
     for call in calls:
-        task = task_for(model, images, labels)
+        task = fresh_task()
         stopping = Stopping(task.generator, call)
         with pytest.raises(InterruptedRunError):
             module.craft(dataclasses.replace(task, checkpoint=stopping), config)
-        again = task_for(model, images, labels, seed=9)
+        again = fresh_task(seed=9)
         stopping.generator = again.generator
         resumed = module.craft(dataclasses.replace(again, checkpoint=stopping), config)
         assert torch.equal(resumed, whole), call

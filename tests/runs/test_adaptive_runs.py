@@ -96,5 +96,5 @@ def test_what_means_nothing_is_refused_with_the_reason(words, message, tiny, res
 def test_the_list_says_which_attacks_can_be_adaptive():
     listed = done("list", "attacks", "--json").json
     adaptive = {name for name, text in listed.items() if "adaptive against jpeg" in text}
-    assert adaptive == {"pgd", "em", "gm"}
+    assert adaptive == {"pgd", "em", "tap", "gm"}
     assert "--against" in done("list", "attacks", "gm").out

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackTask
+from poisonbench.attacks.shared.adaptive import AssumedDefense
 from poisonbench.attacks.shared.resuming import resume_counts
 from poisonbench.core.devices import send
 from poisonbench.core.errors import UsageError
@@ -46,10 +47,11 @@ def descend(
     restarts: int = 1,
     random_start: bool = False,
     augment: bool = False,
+    defense: AssumedDefense | None = None,
 ) -> Tensor:
     """Images (P, C, H, W) nearer to the classes ``targets`` (P,), pass after pass.
 
-    Parameters: the search, and three choices that DAP leaves as they are.
+    Parameters: the search, and four choices that DAP leaves as they are.
 
     Args:
         task: the attack's, whose surrogate the loss is of.
@@ -59,14 +61,18 @@ def descend(
         restarts: of which the lowest loss is kept, image by image.
         random_start: start at N(0, radius^2) cut off at the ball, not at the image.
         augment: let the network see a random crop and flip at each step.
+        defense: what the attacker expects to be done to the images before that.
     """
     model, clean, device = task.surrogate(), task.images, task.images.device
+    defense = defense or AssumedDefense()
+    defense.meet(model, clean, task.labels, task.num_classes)
     kept = {
         "images": clean.clone(),
         "losses": clean.new_full((len(clean),), torch.inf),
         "zero_share": torch.zeros((), device=device),
     }
-    count, size = len(clean), pass_size(clean, gradients=True)
+    count = len(clean)
+    size = defense.images_in_a_pass or pass_size(clean, gradients=True)
     num_passes = len(range(0, count, size))
     # Images of all restarts, and not passes, whose size is the device's.
     done = resume_counts(task, kept, {"images": 0})["images"]
@@ -99,6 +105,7 @@ def descend(
             at,
             start=start,
             draws=draws,
+            hooks=defense,
             report=lambda step, steps, before=number: task.report(  # type: ignore[misc]
                 before * steps + step, restarts * num_passes * steps
             ),
@@ -107,7 +114,7 @@ def descend(
 
         # 3. Keep the lowest loss.
         if restarts > 1:
-            losses = example_losses(model, moved, at)
+            losses = example_losses(model, defense.seen(moved), at)
             better = losses < kept["losses"][rows]
             moved = torch.where(better[:, None, None, None], moved, kept["images"][rows])
             kept["losses"][rows] = torch.minimum(losses, kept["losses"][rows])
@@ -119,7 +126,7 @@ def descend(
 
 
 def descent_work(sizes: Sizes, recipe: Recipe, steps: int, precision: str) -> Work:
-    """So many steps, of all restarts together, on one surrogate."""
+    """So many passes over the images, of all steps and restarts, on one surrogate."""
     return Work(
         passes=(Passes(kind="pixels", images=sizes.images * steps, precision=precision),),
         surrogates=((0, recipe.epochs),),
