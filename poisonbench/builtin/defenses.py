@@ -146,7 +146,13 @@ DEFENSES = ours(
         label="UEraser",
         when="try it first, as lite; against untargeted poisons, none trusted",
         cost="twice as much, as lite under twice, as max four times",
-        labels={"form": {"lite": "UEraser-lite", "max": "UEraser-max"}},
+        labels={
+            "form": {
+                "lite": "UEraser-lite",
+                "max": "UEraser-max",
+                "lite-jpeg": "UEraser-lite of JPEGs",
+            }
+        },
     ),
     DefenseEntry(
         "at",

@@ -19,17 +19,13 @@ Deviations none. Colours are at half the resolution (4:2:0), as encoders do by d
            other than three channels are encoded channel by channel, as grey.
 """
 
-import io
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from poisonbench.core.settings import BaseConfig, setting
 from poisonbench.core.work import nothing_more
+from poisonbench.defenses.shared.jpeg_codec import reencoded
 from poisonbench.defenses.shared.squeezing import Squeezing
 
 VERSION = 1
@@ -51,24 +47,6 @@ class Jpeg(Squeezing):
     def squeezed(self, images: Tensor) -> Tensor:
         """The images, encoded and decoded on the CPU."""
         return reencoded(images.cpu(), self.config.quality).to(images.device)
-
-
-def reencoded(images: Tensor, quality: int) -> Tensor:
-    """Images (N, C, H, W) uint8, on the CPU, after encoding and decoding each by itself."""
-    has_colours = images.shape[1] == 3
-    pixels = images.permute(0, 2, 3, 1) if has_colours else images.flatten(0, 1)
-    # One by one: the codec is a library's, and has no batches.
-    decoded = [round_trip(image, quality) for image in pixels.contiguous().numpy()]
-    result = torch.from_numpy(np.stack(decoded))
-    return result.permute(0, 3, 1, 2).contiguous() if has_colours else result.view(images.shape)
-
-
-def round_trip(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """One image, (H, W) grey or (H, W, 3) red, green and blue, encoded and decoded."""
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, format="JPEG", quality=quality)
-    with Image.open(stream) as decoded:
-        return np.asarray(decoded)
 
 
 build = Jpeg

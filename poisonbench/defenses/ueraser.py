@@ -6,7 +6,8 @@ Reference  lafeat/ueraser @ 6076a27 (no licence: only its behaviour is reproduce
            9a6fb91, MIT.
 Cost       while ``draws`` are compared, ``draws`` forward passes an image more and as many
            augmentations: with five 3.3 to 3.7 times plain training, so "full" twice; "lite", which
-           augments alone, 1.2 to 1.8 times (one thread, cifar-small and mnist-cnn).
+           augments alone, 1.2 to 1.8 times (one thread, cifar-small and mnist-cnn), "lite-jpeg" a
+           fifth more, all of it on the CPU.
 
 Algorithm  for every batch, after crop and flip (numbers reappear below)
   1  make ``draws`` augmentations of each image: plasma brightness and plasma contrast, a shuffle of
@@ -17,15 +18,16 @@ Algorithm  for every batch, after crop and flip (numbers reappear below)
 
 Forms      "full" compares draws in the first 60 of 200 epochs (as a share of the run's) and then
            takes one; "lite" always takes one; "max" always compares (UEraser, -lite, -max).
-           APBench runs "max" at probability 1.
+           APBench runs "max" at probability 1. "lite-jpeg", an extension, is "lite" of a JPEG of
+           each image, of a random quality, as APBench's code has it before the augmentations for
+           two attacks, TAP and AR, which a defender is not told: here for all.
 Deviations The reference goes back through all draws in one batch; only those of the largest loss
            have a gradient, so here the choice is a forward pass over all draws, with the batch
            statistics of all as there, and the step is on the chosen ones alone, whose statistics
-           the running ones then are. APBench's code adds random JPEG before the augmentations
-           for two attacks, TAP and AR, which a defender is not told: left out.
-           On grey images there is no channel to shuffle.
+           the running ones then are. On grey images there is no channel to shuffle.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,9 +37,10 @@ from torch import Tensor
 from torch.func import functional_call
 
 from poisonbench.core.devices import send
-from poisonbench.core.settings import BaseConfig, setting
+from poisonbench.core.settings import BaseConfig, require, setting
 from poisonbench.core.work import Passes, Sizes, Work
 from poisonbench.defenses.base import Defense, Recipe, TrainingState
+from poisonbench.defenses.shared.jpeg_codec import reencoded
 from poisonbench.defenses.shared.plasma import plasma
 from poisonbench.defenses.shared.trivial_augment import trivial_augment
 from poisonbench.models.classifier import Classifier
@@ -54,8 +57,10 @@ INTENSITY = (0.5, 1.0)
 class Config(BaseConfig):
     """UEraser's settings; the defaults are the paper's."""
 
-    form: Literal["full", "lite", "max"] = setting(
-        "full", "When draws are compared: in the first epochs, never, always."
+    form: Literal["full", "lite", "max", "lite-jpeg"] = setting(
+        "full",
+        "When draws are compared: in the first epochs, never, always; lite-jpeg never, and makes "
+        "them of a JPEG of each image.",
     )
     draws: int = setting(5, "Augmentations of an image that are compared.", low=2)
     full_share: float = setting(
@@ -64,6 +69,20 @@ class Config(BaseConfig):
     probability: float = setting(
         0.5, "Share of the images that each of the first three augmentations is of.", low=0, high=1
     )
+    qualities: tuple[int, ...] = setting(
+        (10, 99),
+        "Lowest and highest JPEG quality that lite-jpeg draws for each image of a batch.",
+        low=1,
+        high=100,
+        extension=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            len(self.qualities) == 2 and self.qualities[0] <= self.qualities[1],
+            f"qualities: expected the lowest and the highest, such as 10,99, got {self.qualities}",
+        )
 
 
 def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
@@ -88,6 +107,8 @@ class UEraser(Defense):
         """The chosen augmentations of the batch (B, C, H, W)."""
         draws = num_draws(self.config, state.epoch, self.recipe.epochs)
         generator, probability = state.generator("augmentations"), self.config.probability
+        if self.config.form == "lite-jpeg":
+            images = jpeg_of_each(images, self.config.qualities, generator)
         # 1 augmentations
         candidates = torch.stack([augmented(images, probability, generator) for _ in range(draws)])
         if draws == 1:
@@ -119,6 +140,14 @@ def draw_losses(model: Classifier, candidates: Tensor, labels: Tensor, precision
         logits: Tensor = functional_call(model, buffers, (images,))
     losses = F.cross_entropy(logits.float(), labels.repeat(draws), reduction="none")
     return losses.view(draws, -1)
+
+
+def jpeg_of_each(images: Tensor, qualities: Sequence[int], generator: torch.Generator) -> Tensor:
+    """JPEGs of images (B, C, H, W) in [0, 1], each of its own quality between two, inclusive."""
+    low, high = qualities
+    drawn = torch.randint(low, high + 1, (len(images),), generator=generator)
+    levels = (images * 255).round().to("cpu", torch.uint8)
+    return send(reencoded(levels, drawn), images.device).to(images.dtype) / 255
 
 
 def augmented(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:

@@ -32,7 +32,7 @@ from poisonbench.attacks.shared.adaptive import EPIC_WEIGHT, assumed_defense
 from poisonbench.core.errors import UsageError
 from poisonbench.core.settings import as_json, options_of
 from poisonbench.defenses import friends, grayscale, jpeg
-from poisonbench.defenses.jpeg import reencoded
+from poisonbench.defenses.shared.jpeg_codec import reencoded
 from poisonbench.models.classifier import BLOCK, Classifier, initialise
 from poisonbench.training import projected_gradient
 from poisonbench.training.projected_gradient import project_linf

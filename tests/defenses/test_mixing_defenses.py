@@ -15,6 +15,7 @@ from helpers.defense_problems import state_for
 from helpers.tiny_training import recipe, weights_digest
 from helpers.tiny_training import train as tiny_train
 from poisonbench.defenses import cutmix, jpeg, mixup
+from poisonbench.defenses.shared.jpeg_codec import reencoded
 from poisonbench.training.augmentation import draw_beta
 from poisonbench.training.recipe import Recipe
 from poisonbench.training.state import TrainingSet
@@ -35,7 +36,7 @@ def smooth_images(count=6, channels=3, side=16):
 @pytest.mark.parametrize("quality", [10, 75, 95])
 def test_colour_images_are_pillows_round_trip(quality):
     images = smooth_images()
-    compressed = jpeg.reencoded(images, quality)
+    compressed = reencoded(images, quality)
     for image, encoded in zip(images, compressed, strict=True):
         stream = io.BytesIO()
         Image.fromarray(image.permute(1, 2, 0).numpy(), "RGB").save(stream, "JPEG", quality=quality)
@@ -48,12 +49,19 @@ def test_colour_images_are_pillows_round_trip(quality):
 @pytest.mark.parametrize("channels", [1, 2])
 def test_other_images_are_pillows_round_trip_channel_by_channel(channels):
     images = smooth_images(channels=channels)
-    compressed = jpeg.reencoded(images, 50)
+    compressed = reencoded(images, 50)
     for image, encoded in zip(images, compressed, strict=True):
         for plane, expected in zip(image, encoded, strict=True):
             stream = io.BytesIO()
             Image.fromarray(plane.numpy(), "L").save(stream, "JPEG", quality=50)
             assert np.array_equal(np.asarray(Image.open(stream)), expected.numpy())
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_each_image_may_have_a_quality_of_its_own(channels):
+    images, qualities = smooth_images(channels=channels), torch.tensor([10, 99, 50, 10, 75, 1])
+    each = [reencoded(image[None], int(own)) for image, own in zip(images, qualities, strict=True)]
+    assert torch.equal(reencoded(images, qualities), torch.cat(each))
 
 
 def test_jpeg_happens_once_and_lower_quality_changes_more():
@@ -63,7 +71,7 @@ def test_jpeg_happens_once_and_lower_quality_changes_more():
         train = TrainingSet(images, torch.arange(8) % K)
         defense = jpeg.build(jpeg.Config(quality=quality), RECIPE)
         first = defense.start_epoch(state_for(small_classifier(), train, notes=notes))
-        assert torch.equal(first.images, jpeg.reencoded(images, quality))
+        assert torch.equal(first.images, reencoded(images, quality))
         state = state_for(small_classifier(), first, epoch=1, notes=notes)
         assert defense.start_epoch(state) is first
         (row,) = notes
@@ -76,7 +84,7 @@ def test_jpeg_happens_once_and_lower_quality_changes_more():
 def test_training_on_jpeg_is_training_on_the_images_made_before():
     data = fake_split(22, 0, (1, 8, 8))
     model, _ = tiny_train(jpeg.build(jpeg.Config(), RECIPE), data=data, shape=(1, 8, 8))
-    compressed = replace(data, images=jpeg.reencoded(data.images, 75))
+    compressed = replace(data, images=reencoded(data.images, 75))
     plain, _ = tiny_train(data=compressed, shape=(1, 8, 8))
     assert weights_digest(model) == weights_digest(plain)
 

@@ -17,6 +17,7 @@ from helpers.tiny_training import train as tiny_train
 from poisonbench.core.work import Sizes
 from poisonbench.defenses import ueraser
 from poisonbench.defenses.shared import trivial_augment as trivial
+from poisonbench.defenses.shared.jpeg_codec import reencoded
 from poisonbench.defenses.shared.plasma import plasma
 
 DRAWS = 4
@@ -305,8 +306,36 @@ def test_one_draw_is_not_compared():
     assert torch.equal(chosen, ueraser.augmented(images, 0.5, state.generator("augmentations")))
 
 
+@pytest.mark.parametrize(("low", "high"), [(10, 99), (30, 30)])
+def test_lite_jpeg_augments_a_jpeg_of_each_image(low, high):
+    _, images, _, state, chosen = choice("lite-jpeg", qualities=(low, high))
+    generator = state.generator("augmentations")
+    qualities = torch.randint(low, high + 1, (len(images),), generator=generator)
+    levels = (images * 255).round().to(torch.uint8)
+    each = [reencoded(one[None], int(own)) for one, own in zip(levels, qualities, strict=True)]
+    assert torch.equal(chosen, ueraser.augmented(torch.cat(each) / 255, 0.5, generator))
+
+
+def test_jpegs_are_of_all_qualities_between_the_two(monkeypatch):
+    seen = []
+    monkeypatch.setattr(ueraser, "reencoded", lambda images, drawn: (seen.append(drawn), images)[1])
+    images = images_of(4000, side=1)
+    left = ueraser.jpeg_of_each(images, (10, 13), generator_of())
+    assert Counter(seen[0].tolist()).keys() == {10, 11, 12, 13}
+    assert min(Counter(seen[0].tolist()).values()) > 850
+    assert float((left - images).abs().max()) <= 0.5 / 255 + 1e-6
+
+
+@pytest.mark.parametrize("qualities", [(99, 10), (10,), (10, 20, 30), (0, 10), (10, 101)])
+def test_qualities_are_two_in_order(qualities):
+    with pytest.raises(ValueError, match=r"qualities: expected "):
+        ueraser.Config(form="lite-jpeg", qualities=qualities)
+
+
 @pytest.mark.parametrize(
-    ("form", "compared"), [("lite", 0), ("max", 200), ("full", 60)], ids=["lite", "max", "full"]
+    ("form", "compared"),
+    [("lite", 0), ("max", 200), ("full", 60), ("lite-jpeg", 0)],
+    ids=["lite", "max", "full", "lite-jpeg"],
 )
 def test_forms_compare_in_their_epochs(form, compared):
     config = ueraser.Config(form=form)
@@ -318,7 +347,7 @@ def test_forms_compare_in_their_epochs(form, compared):
     assert sum(part.images for part in passes) == compared * 5 * 1000
 
 
-@pytest.mark.parametrize("form", ["full", "lite", "max"])
+@pytest.mark.parametrize("form", ["full", "lite", "max", "lite-jpeg"])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_training_learns_and_is_the_same_again(form, channels):
     shape = (channels, *SHAPE[1:])

@@ -7,7 +7,7 @@ from torch import nn
 from helpers.attack_tasks import K
 from poisonbench.attacks.shared.adaptive import DRAWS, EPIC_WEIGHT, assumed_defense
 from poisonbench.defenses import friends, hint, jpeg, ueraser
-from poisonbench.defenses.jpeg import reencoded
+from poisonbench.defenses.shared.jpeg_codec import reencoded
 from poisonbench.models.classifier import Classifier, initialise
 
 SIDE, P, EPSILON = 8, 10, 0.1

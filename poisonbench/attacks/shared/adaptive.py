@@ -38,6 +38,7 @@ from poisonbench.core.settings import BaseConfig
 from poisonbench.data.splits import Split
 from poisonbench.defenses import friends, grayscale, hint, jpeg, ueraser
 from poisonbench.defenses.base import TrainingSet, TrainingState
+from poisonbench.defenses.shared.jpeg_codec import reencoded
 from poisonbench.influence.head import residuals
 from poisonbench.models.classifier import BLOCK, Classifier
 from poisonbench.training.evaluation import logits_of
@@ -93,7 +94,7 @@ class AssumedJpeg(AssumedDefense):
     def seen(self, images: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
         """Decoded again, (B, C, H, W)."""
         levels = (images.detach() * 255).round().to(torch.uint8)
-        decoded = jpeg.reencoded(levels.cpu(), self.quality).to(images) / 255
+        decoded = reencoded(levels.cpu(), self.quality).to(images) / 255
         if not images.requires_grad:
             return decoded
         soft = soft_jpeg(images, self.quality)
