@@ -97,7 +97,15 @@ class Config(AttackConfig):
         "auto", "Arithmetic of the network; auto: bfloat16 where it is quicker."
     )
     against: Literal[
-        "none", "jpeg", "jpeg:10", "grayscale", "epic", "friends", "ueraser", "hint"
+        "none",
+        "jpeg",
+        "jpeg:10",
+        "grayscale",
+        "epic",
+        "friends",
+        "ueraser",
+        "ueraser:lite-jpeg",
+        "hint",
     ] = setting("none", IN_THE_LOOP, extension=True)
 
     def __post_init__(self) -> None:

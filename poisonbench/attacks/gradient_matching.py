@@ -83,7 +83,15 @@ class Config(BrewingConfig):
     """Settings of gradient matching; the defaults are HINT's for CIFAR-10."""
 
     against: Literal[
-        "none", "jpeg", "jpeg:10", "grayscale", "epic", "friends", "ueraser", "hint"
+        "none",
+        "jpeg",
+        "jpeg:10",
+        "grayscale",
+        "epic",
+        "friends",
+        "ueraser",
+        "ueraser:lite-jpeg",
+        "hint",
     ] = setting("none", IN_THE_LOOP, extension=True)
 
 

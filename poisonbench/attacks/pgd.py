@@ -71,7 +71,15 @@ class Config(AttackConfig):
         "auto", "Arithmetic of the attack's passes; auto: bfloat16 where it is quicker."
     )
     against: Literal[
-        "none", "jpeg", "jpeg:10", "grayscale", "epic", "friends", "ueraser", "hint"
+        "none",
+        "jpeg",
+        "jpeg:10",
+        "grayscale",
+        "epic",
+        "friends",
+        "ueraser",
+        "ueraser:lite-jpeg",
+        "hint",
     ] = setting("none", IN_THE_LOOP, extension=True)
 
 

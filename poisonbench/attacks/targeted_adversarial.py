@@ -69,9 +69,9 @@ class Config(AttackConfig):
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Arithmetic of the attack's passes; auto: bfloat16 where it is quicker."
     )
-    against: Literal["none", "jpeg", "jpeg:10", "grayscale", "friends", "ueraser", "hint"] = (
-        setting("none", IN_THE_LOOP, extension=True)
-    )
+    against: Literal[
+        "none", "jpeg", "jpeg:10", "grayscale", "friends", "ueraser", "ueraser:lite-jpeg", "hint"
+    ] = setting("none", IN_THE_LOOP, extension=True)
 
 
 def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:

@@ -10,7 +10,16 @@ ATTACKS = ours(
         "climb the loss of the true label",
         when="untargeted, in the paper's mix",
         cost="minutes, 40 passes over the images",
-        against=("jpeg", "jpeg:10", "grayscale", "epic", "friends", "ueraser", "hint"),
+        against=(
+            "jpeg",
+            "jpeg:10",
+            "grayscale",
+            "epic",
+            "friends",
+            "ueraser",
+            "ueraser:lite-jpeg",
+            "hint",
+        ),
     ),
     AttackEntry(
         "dap",
@@ -88,7 +97,7 @@ ATTACKS = ours(
         cost="minutes, 20 passes over the images a round",
         trains=False,
         trains_itself=True,
-        against=("jpeg", "jpeg:10", "grayscale", "friends", "ueraser", "hint"),
+        against=("jpeg", "jpeg:10", "grayscale", "friends", "ueraser", "ueraser:lite-jpeg", "hint"),
         labels={"noise": {"class": "EM, class-wise"}},
     ),
     AttackEntry(
@@ -106,7 +115,7 @@ ATTACKS = ours(
         when="untargeted: dap, stronger and dearer",
         cost="hours, some 17 times a training; minutes on the sample",
         module="targeted_adversarial",
-        against=("jpeg", "jpeg:10", "grayscale", "friends", "ueraser", "hint"),
+        against=("jpeg", "jpeg:10", "grayscale", "friends", "ueraser", "ueraser:lite-jpeg", "hint"),
     ),
     AttackEntry(
         "gm",
@@ -116,7 +125,16 @@ ATTACKS = ours(
         scenario="scratch",
         cost="minutes to hours a target",
         not_in={"transfer": "leads the training of layers that are frozen there"},
-        against=("jpeg", "jpeg:10", "grayscale", "epic", "friends", "ueraser", "hint"),
+        against=(
+            "jpeg",
+            "jpeg:10",
+            "grayscale",
+            "epic",
+            "friends",
+            "ueraser",
+            "ueraser:lite-jpeg",
+            "hint",
+        ),
     ),
     AttackEntry(
         "bp",

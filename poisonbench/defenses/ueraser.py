@@ -27,7 +27,6 @@ Deviations The reference goes back through all draws in one batch; only those of
            the running ones then are. On grey images there is no channel to shuffle.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,7 +107,9 @@ class UEraser(Defense):
         draws = num_draws(self.config, state.epoch, self.recipe.epochs)
         generator, probability = state.generator("augmentations"), self.config.probability
         if self.config.form == "lite-jpeg":
-            images = jpeg_of_each(images, self.config.qualities, generator)
+            qualities = draw_qualities(self.config, len(images), generator)
+            levels = (images * 255).round().to("cpu", torch.uint8)
+            images = send(reencoded(levels, qualities), images.device).to(images.dtype) / 255
         # 1 augmentations
         candidates = torch.stack([augmented(images, probability, generator) for _ in range(draws)])
         if draws == 1:
@@ -142,12 +143,10 @@ def draw_losses(model: Classifier, candidates: Tensor, labels: Tensor, precision
     return losses.view(draws, -1)
 
 
-def jpeg_of_each(images: Tensor, qualities: Sequence[int], generator: torch.Generator) -> Tensor:
-    """JPEGs of images (B, C, H, W) in [0, 1], each of its own quality between two, inclusive."""
-    low, high = qualities
-    drawn = torch.randint(low, high + 1, (len(images),), generator=generator)
-    levels = (images * 255).round().to("cpu", torch.uint8)
-    return send(reencoded(levels, drawn), images.device).to(images.dtype) / 255
+def draw_qualities(config: Config, count: int, generator: torch.Generator) -> Tensor:
+    """JPEG qualities (B,) int64 of so many images, uniform between the two, inclusive."""
+    low, high = config.qualities
+    return torch.randint(low, high + 1, (count,), generator=generator)
 
 
 def augmented(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:

@@ -17,6 +17,7 @@ ASSUMED = {
     "jpeg": jpeg.Config(quality=30),
     "friends": friends.Config(),
     "ueraser": ueraser.Config(),
+    "ueraser:lite-jpeg": ueraser.Config(form="lite-jpeg"),
     "hint": hint.Config(),
 }
 
@@ -72,12 +73,12 @@ def loop_gradient(defense, model, images, labels):
     return torch.autograd.grad(loss, source)[0]
 
 
-def kornias(images, quality, slopes):
+def kornias(images, qualities, slopes):
     """What Kornia's JPEG of each image, its last row and column repeated, makes of the slopes."""
     source = images.float().requires_grad_()
     rows = [min(row, SIDE - 1) for row in range(16)]
     padded = source[:, :, rows][..., rows]
-    soft = jpeg_codec_differentiable(padded, torch.full((len(images),), float(quality)))
+    soft = jpeg_codec_differentiable(padded, qualities.float())
     shown = soft[..., :SIDE, :SIDE]
     return torch.autograd.grad(shown, source, slopes.float())[0].double()
 
@@ -87,7 +88,7 @@ def by_hand(name, model, images, labels):
     if name == "jpeg":
         seen = reencoded(levels(images), 30).double() / 255
         rows = [gradient_at(model, *row) for row in zip(seen, labels, strict=True)]
-        return kornias(images, 30, torch.stack(rows))
+        return kornias(images, torch.full((P,), 30), torch.stack(rows))
     if name == "grayscale":
         weights = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
         rows = []
@@ -111,6 +112,18 @@ def by_hand(name, model, images, labels):
             rows = [gradient_at(model, *row) for row in zip(shown, labels, strict=True)]
             slopes = torch.stack(rows).detach()
             total += torch.autograd.grad(shown, source, slopes)[0] / DRAWS
+        return total
+    if name == "ueraser:lite-jpeg":
+        draws, total = drawing(), torch.zeros_like(images)
+        for _ in range(DRAWS):
+            qualities = torch.randint(10, 100, (P,), generator=draws)
+            each = zip(levels(images), qualities, strict=True)
+            decoded = torch.cat([reencoded(image[None], int(own)) for image, own in each])
+            source = (decoded.to(images) / 255).requires_grad_()
+            shown = ueraser.augmented(source, 0.5, draws)
+            rows = [gradient_at(model, *row) for row in zip(shown, labels, strict=True)]
+            (slopes,) = torch.autograd.grad(shown, source, torch.stack(rows).detach())
+            total += kornias(images, qualities, slopes) / DRAWS
         return total
     residuals = [residual_of(model, *row) for row in zip(images, labels, strict=True)]
     rows = []

@@ -19,7 +19,9 @@ def crafted(results, tiny, *words):
     return read_poison(Path(done(*line).json["path"]))
 
 
-@pytest.mark.parametrize("name", ["jpeg", "jpeg:10", "friends", "ueraser", "epic", "hint"])
+@pytest.mark.parametrize(
+    "name", ["jpeg", "jpeg:10", "friends", "ueraser", "ueraser:lite-jpeg", "epic", "hint"]
+)
 def test_a_card_says_against_what_it_was_made(name, tiny, results):
     words = ("--attack", "pgd", "--steps", "2", *SHORT)
     plain = crafted(results, tiny, *words)
@@ -33,6 +35,7 @@ def test_a_card_says_against_what_it_was_made(name, tiny, results):
     assumed = {"jpeg": ("quality", 75), "jpeg:10": ("quality", 10)}
     assumed |= {
         "ueraser": ("probability", 0.5),
+        "ueraser:lite-jpeg": ("form", "lite-jpeg"),
         "friends": ("mu", 16 / 255),
         "epic": ("fraction", 0.1),
     }

@@ -17,7 +17,8 @@ friends    each step is of the mean loss over draws of FRIENDS' random noise. It
            made for the victim's own network once training has begun, and is left out.
 ueraser    each step is of the mean loss over draws of UEraser's augmentations; of them posterize
            passes no gradient, and equalize all of it. Which draw it would take by the loss of the
-           victim's own network is left out.
+           victim's own network is left out. Each draw of the form lite-jpeg is of a JPEG of a
+           random quality, as jpeg above.
 epic       EPIC drops what stands alone among the gradients softmax - onehot of its class. Each
            poison's is drawn to the mean one of the clean images of its class.
 hint       surrogates are trained on clean images with HINT's healthy noise, by HINT itself; an
@@ -44,7 +45,17 @@ from poisonbench.models.classifier import BLOCK, Classifier
 from poisonbench.training.evaluation import logits_of
 from poisonbench.training.projected_gradient import StepHooks
 
-Against = Literal["none", "jpeg", "jpeg:10", "grayscale", "epic", "friends", "ueraser", "hint"]
+Against = Literal[
+    "none",
+    "jpeg",
+    "jpeg:10",
+    "grayscale",
+    "epic",
+    "friends",
+    "ueraser",
+    "ueraser:lite-jpeg",
+    "hint",
+]
 
 #: The help text of an attack's setting ``against``, an extension.
 IN_THE_LOOP = (
@@ -61,7 +72,7 @@ EPIC_WEIGHT = 1.0
 
 def looks_at(name: Against) -> int:
     """How many passes of the network a step on an image takes."""
-    return DRAWS if name in ("friends", "ueraser") else 1
+    return DRAWS if name in ("friends", "ueraser", "ueraser:lite-jpeg") else 1
 
 
 class AssumedDefense(StepHooks):
@@ -93,13 +104,7 @@ class AssumedJpeg(AssumedDefense):
 
     def seen(self, images: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
         """Decoded again, (B, C, H, W)."""
-        levels = (images.detach() * 255).round().to(torch.uint8)
-        decoded = reencoded(levels.cpu(), self.quality).to(images) / 255
-        if not images.requires_grad:
-            return decoded
-        soft = soft_jpeg(images, self.quality)
-        # The sum is the decoded image to the last bit, and has the other's gradient.
-        return decoded + (soft - soft.detach())
+        return behind_jpeg(images, torch.tensor(self.quality).expand(len(images)))
 
 
 class AssumedGrayscale(AssumedDefense):
@@ -155,6 +160,9 @@ class AssumedUEraser(AssumedDraws):
 
     def seen(self, images: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
         """One augmentation of each, (B, C, H, W)."""
+        if self.config.form == "lite-jpeg":
+            qualities = ueraser.draw_qualities(self.config, len(images), self.generator)
+            images = behind_jpeg(images, qualities)
         return ueraser.augmented(images, self.config.probability, self.generator)
 
 
@@ -230,8 +238,19 @@ def assumed_defense(
     return {"grayscale": AssumedGrayscale, "epic": AssumedEpic}.get(name, AssumedDefense)()
 
 
-def soft_jpeg(images: Tensor, quality: int) -> Tensor:
-    """Kornia's differentiable JPEG of images (B, C, H, W), in float32.
+def behind_jpeg(images: Tensor, qualities: Tensor) -> Tensor:
+    """Images (B, C, H, W) encoded and decoded at qualities (B,) on the CPU; backward Kornia's."""
+    levels = (images.detach() * 255).round().to("cpu", torch.uint8)
+    decoded = reencoded(levels, qualities).to(images) / 255
+    if not images.requires_grad:
+        return decoded
+    soft = soft_jpeg(images, send(qualities, images.device))
+    # The sum is the decoded image to the last bit, and has the other's gradient.
+    return decoded + (soft - soft.detach())
+
+
+def soft_jpeg(images: Tensor, qualities: Tensor) -> Tensor:
+    """Kornia's differentiable JPEG of images (B, C, H, W) at qualities (B,), in float32.
 
     Of other than three channels each goes by itself, as grey.
     """
@@ -243,7 +262,7 @@ def soft_jpeg(images: Tensor, quality: int) -> Tensor:
     # It takes whole blocks of 16 pixels, for chroma at half the resolution.
     height, width = images.shape[-2:]
     padded = F.pad(coloured.float(), (0, -width % 16, 0, -height % 16), mode="replicate")
-    asked = torch.tensor([float(quality)], device=images.device)
+    asked = qualities.float().repeat_interleave(len(padded) // len(images))
     decoded: Tensor = jpeg_codec_differentiable(padded, asked)[..., :height, :width]
     return (decoded if has_colours else decoded.mean(1).view_as(images)).to(images.dtype)
 
