@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,12 @@ import torch
 
 from helpers.attack_tasks import K, fake_split, frozen, small_classifier, task_for
 from helpers.command_line import done
+from helpers.defense_problems import state_for
 from helpers.synthetic_runs import changed, make_record
 from poisonbench.attacks import untargeted_noise
 from poisonbench.data.splits import Dataset
+from poisonbench.defenses import ueraser
+from poisonbench.defenses.base import Recipe, TrainingSet
 from poisonbench.influence.head import (
     embed_all,
     head_inputs,
@@ -400,3 +404,23 @@ def test_slow_noise_differs_from_class_wise_noise_in_its_waves_alone(script):
     assert share(noise) > 0.6
     fast = untargeted_noise.Config(pattern="class-wise")
     assert share(untargeted_noise.craft(task, fast).double() - 0.5) < 0.08
+
+
+def test_random_jpeg_is_lite_jpeg_without_augmentations(script, monkeypatch):
+    control = script("random_jpeg")
+    monkeypatch.setattr(ueraser, "augmented", lambda images, *_: images)
+    images = torch.rand(12, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(12) % K
+    state = replace(
+        state_for(small_classifier(), TrainingSet(images, labels)),
+        generator=lambda purpose: torch.Generator().manual_seed(3),
+    )
+    left = [
+        defense.perturb_batch(state, images, labels)
+        for defense in (
+            control.build(control.Config(), Recipe()),
+            ueraser.build(ueraser.Config(form="lite-jpeg"), Recipe()),
+        )
+    ]
+    assert torch.equal(*left)
+    assert not torch.equal(left[0], images)
