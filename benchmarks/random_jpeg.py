@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.core.devices import send
-from poisonbench.core.settings import BaseConfig, setting
+from poisonbench.core.settings import BaseConfig, require, setting
 from poisonbench.defenses.base import Defense, TrainingState
 from poisonbench.defenses.shared.jpeg_codec import reencoded
 from poisonbench.entries import DefenseEntry
@@ -36,6 +36,13 @@ class Config(BaseConfig):
 
     lowest: int = setting(10, "Lowest JPEG quality.", low=1, high=100)
     highest: int = setting(99, "Highest JPEG quality.", low=1, high=100)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.lowest <= self.highest,
+            f"highest: expected at least {self.lowest}, the lowest, got {self.highest}",
+        )
 
 
 class RandomJpeg(Defense):

@@ -163,15 +163,19 @@ def grid_of(key: str, dataset: str, is_first_trial: bool, records: Sequence[RunR
         if text != "-"
     }
     if key == "matrix":
-        grid |= highest(grid)
+        first = grid if is_first_trial else grid_of(key, dataset, True, records)
+        grid |= highest(grid, first)
         again = grid_of("matrix-batch-norm", dataset, is_first_trial, records)
         plain = registry.defenses()["none"].title
         grid |= {(row, BY_BATCH): text for (row, name), text in again.items() if name == plain}
     return grid
 
 
-def highest(grid: Grid) -> Grid:
-    """Of each attack the defense of the highest mean, of those with as many runs as most have."""
+def highest(grid: Grid, first: Grid) -> Grid:
+    """Of each attack the defense of the highest mean, of those with as many runs as most have.
+
+    Where most have one run the first trials are compared, which are of one draw.
+    """
     names = {
         registry.label_of(entry.name, form.get): name
         for entry in registry.defenses().values()
@@ -185,10 +189,12 @@ def highest(grid: Grid) -> Grid:
             for (of, column), text in grid.items()
             if of == row and column in names and _runs(text)
         }
+        usual = mode(runs.values()) if runs else 0
+        of_all = first if usual == 1 else grid
         cells = {
-            column: grid[row, column]
+            column: of_all[row, column]
             for column, count in runs.items()
-            if column != plain and count >= mode(runs.values())
+            if column != plain and count >= usual and (row, column) in of_all
         }
         if cells:
             column = max(cells, key=lambda column: Decimal(cells[column].partition(" ")[0]))

@@ -14,7 +14,9 @@ Given a surrogate f trained on clean data, images x with labels y of K classes:
     x' <- project(x' - alpha * sign(grad of CE(f(a(x')), t))), with a random crop and flip a.
 3.  Of the restarts keep, for each image, the end point of the lowest loss.
 
---against puts a defense in the loop (``attacks/shared/adaptive.py``), before the crop and flip.
+--against puts a defense in the loop (``attacks/shared/adaptive.py``), before the crop and flip,
+though those that draw, friends and ueraser, come after them; restarts are then compared by the
+loss behind it, of one draw.
 
 Deviations  crops shift by whole pixels, the code's by fractions. The code chooses among restarts by
             the loss of augmented images, here it is that of the images as they are. Images are

@@ -144,8 +144,8 @@ DEFENSES = ours(
         "ueraser",
         "trains on the augmentation of the largest loss",
         label="UEraser",
-        when="try it first, as lite; against untargeted poisons, none trusted",
-        cost="twice as much, as lite under twice, as max four times",
+        when="try it first, lite on digits, lite-jpeg in colour; untargeted poisons, none trusted",
+        cost="twice as much, as lite or lite-jpeg under twice, as max four times",
         labels={
             "form": {
                 "lite": "UEraser-lite",

@@ -19,8 +19,9 @@ Algorithm  for every batch, after crop and flip (numbers reappear below)
 Forms      "full" compares draws in the first 60 of 200 epochs (as a share of the run's) and then
            takes one; "lite" always takes one; "max" always compares (UEraser, -lite, -max).
            APBench runs "max" at probability 1. "lite-jpeg", an extension, is "lite" of a JPEG of
-           each image, of a random quality, as APBench's code has it before the augmentations for
-           two attacks, TAP and AR, which a defender is not told: here for all.
+           each image, of a random quality: APBench's code (@ ca7e688) has one before the
+           augmentations for two attacks, TAP and AR, which a defender is not told, with one quality
+           a batch, whose images are encoded as one picture; later commits drop the result.
 Deviations The reference goes back through all draws in one batch; only those of the largest loss
            have a gradient, so here the choice is a forward pass over all draws, with the batch
            statistics of all as there, and the step is on the chosen ones alone, whose statistics

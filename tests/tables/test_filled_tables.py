@@ -120,6 +120,7 @@ def test_figures_and_names_are_written_as_the_pages_write_them(tool, show, text,
 
 
 def test_the_highest_of_all_has_as_many_runs_as_most_have(tool):
+    """One draw flatters a defense beside the mean of several: first trials are of one."""
     grid = {
         ("clean", "W/o Defense"): "80.92 [80.1, 81.7] (1)",
         ("clean", "JPEG 10"): "72.29 [71.4, 73.2] (1)",
@@ -139,9 +140,13 @@ def test_the_highest_of_all_has_as_many_runs_as_most_have(tool):
         ("TAP", "AT, half radius"): "9.10 [8.5, 9.7] (1)",
         ("TAP", "Grayscale"): "11.83 [11.2, 12.5] (1)",
     }
-    assert tool.highest(grid) == {
+    first = grid | {
+        ("DURP", "JPEG 10"): "10.00 [9.9, 10.1] (1)",
+        ("CUDA", "UEraser"): "57.45 [56.5, 58.4] (1)",
+    }
+    assert tool.highest(grid, first) == {
         ("DURP", "highest of all"): "72.58 [72.0, 73.2] (3) `jpeg:10`",
-        ("CUDA", "highest of all"): "54.54 [53.6, 55.5] (1) `at:0.5`",
+        ("CUDA", "highest of all"): "57.45 [56.5, 58.4] (1) `ueraser`",
         ("TAP", "highest of all"): "11.83 [11.2, 12.5] (1) `grayscale`",
     }
 

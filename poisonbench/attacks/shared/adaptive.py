@@ -60,7 +60,7 @@ Against = Literal[
 #: The help text of an attack's setting ``against``, an extension.
 IN_THE_LOOP = (
     "Defense in the loop while the poison is crafted, at its defaults for the data; jpeg:10 is "
-    "JPEG of quality 10."
+    "JPEG of quality 10, ueraser is its light form too, ueraser:lite-jpeg that of JPEGs."
 )
 
 #: Draws of random noise that a step averages over.
