@@ -7,13 +7,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def advice():
-    """The README's tables: of each the rows, by attack, of accuracies by defense and its form."""
+    """Of each of the README's tables of advice the rows, by attack, by defense and its form."""
     text = (ROOT / "README.md").read_text().partition("## What to use against what")[2]
     for table in re.findall(r"(?:^\|.*\n)+", text.partition("\n## ")[0], re.MULTILINE):
         head, _, *rows = (
             [word.strip() for word in line.strip("|").split("|")] for line in table.splitlines()
         )
-        assert head.pop() == "highest of all"
+        if head.pop() != "highest of all":
+            continue
         highest = [row.pop() for row in rows]
         columns = []
         for name in head[1:]:
