@@ -337,7 +337,7 @@ def test_draws_do_not_depend_on_a_devices_pass(name, attack, monkeypatch):
     images = torch.rand(2 * BLOCK + 10, 3, SIDE, SIDE, generator=drawing(6))
     labels = torch.arange(len(images)) % K
     config = attack.Config(
-        epsilon=EPSILON, steps=3, restarts=2, augment="crop-flip", precision="float32", against=name
+        epsilon=EPSILON, steps=1, restarts=2, augment="crop-flip", precision="float32", against=name
     )
     poisons = []
     for size in (BLOCK, 4 * BLOCK):
