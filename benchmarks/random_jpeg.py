@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poisonbench.core.devices import send
 from poisonbench.core.settings import BaseConfig, require, setting
 from poisonbench.defenses.base import Defense, TrainingState
-from poisonbench.defenses.shared.jpeg_codec import reencoded
+from poisonbench.defenses.shared.jpeg_codec import decoded
 from poisonbench.entries import DefenseEntry
 
 ENTRY = DefenseEntry(
@@ -54,8 +53,7 @@ class RandomJpeg(Defense):
         """The batch (B, C, H, W), each image at its own quality."""
         ends = self.config.lowest, self.config.highest + 1
         drawn = torch.randint(*ends, (len(images),), generator=state.generator("qualities"))
-        levels = (images * 255).round().to("cpu", torch.uint8)
-        return send(reencoded(levels, drawn), images.device).to(images.dtype) / 255
+        return decoded(images, drawn)
 
 
 build = RandomJpeg

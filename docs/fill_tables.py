@@ -153,22 +153,28 @@ def column_name(name: str) -> str:
 
 def grid_of(key: str, dataset: str, is_first_trial: bool, records: Sequence[RunRecord]) -> Grid:
     """The figures of the report's first block; of a matrix batch statistics' column too."""
+    first_trials = [record for record in records if record.spec.trial == 0]
     if is_first_trial:
-        records = [record for record in records if record.spec.trial == 0]
+        records = first_trials
+    grid = block_of(key, dataset, records)
+    if key == "matrix":
+        first = grid if is_first_trial else block_of(key, dataset, first_trials)
+        grid |= highest(grid, first)
+        again = block_of("matrix-batch-norm", dataset, records)
+        plain = registry.defenses()["none"].title
+        grid |= {(row, BY_BATCH): text for (row, name), text in again.items() if name == plain}
+    return grid
+
+
+def block_of(key: str, dataset: str, records: Sequence[RunRecord]) -> Grid:
+    """The figures of the report's first block, as it has them."""
     block = catalogue.build(key, records, dataset).filled_blocks[0]
-    grid = {
+    return {
         (_number(row[0]), column): text
         for row in block.rows
         for column, text in zip(block.columns[1:], row[1:], strict=True)
         if text != "-"
     }
-    if key == "matrix":
-        first = grid if is_first_trial else grid_of(key, dataset, True, records)
-        grid |= highest(grid, first)
-        again = grid_of("matrix-batch-norm", dataset, is_first_trial, records)
-        plain = registry.defenses()["none"].title
-        grid |= {(row, BY_BATCH): text for (row, name), text in again.items() if name == plain}
-    return grid
 
 
 def highest(grid: Grid, first: Grid) -> Grid:

@@ -37,6 +37,7 @@ from torch import Tensor
 from poisonbench.attacks.base import AttackConfig, AttackTask
 from poisonbench.attacks.shared.adaptive import (
     IN_THE_LOOP,
+    Against,
     AssumedHint,
     assumed_defense,
     looks_at,
@@ -96,17 +97,7 @@ class Config(AttackConfig):
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Arithmetic of the network; auto: bfloat16 where it is quicker."
     )
-    against: Literal[
-        "none",
-        "jpeg",
-        "jpeg:10",
-        "grayscale",
-        "epic",
-        "friends",
-        "ueraser",
-        "ueraser:lite-jpeg",
-        "hint",
-    ] = setting("none", IN_THE_LOOP, extension=True)
+    against: Against = setting("none", IN_THE_LOOP, extension=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

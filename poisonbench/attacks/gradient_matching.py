@@ -29,7 +29,6 @@ Deviations  those of brewing. The sample's surrogates are at several stages of t
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +38,7 @@ from poisonbench.attacks.base import TargetedTask
 from poisonbench.attacks.shared.adaptive import (
     EPIC_WEIGHT,
     IN_THE_LOOP,
+    Against,
     assumed_defense,
     class_gradients,
     gradient_distance,
@@ -82,17 +82,7 @@ _SHORT = 1e-6
 class Config(BrewingConfig):
     """Settings of gradient matching; the defaults are HINT's for CIFAR-10."""
 
-    against: Literal[
-        "none",
-        "jpeg",
-        "jpeg:10",
-        "grayscale",
-        "epic",
-        "friends",
-        "ueraser",
-        "ueraser:lite-jpeg",
-        "hint",
-    ] = setting("none", IN_THE_LOOP, extension=True)
+    against: Against = setting("none", IN_THE_LOOP, extension=True)
 
 
 def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:

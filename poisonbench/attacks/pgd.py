@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from poisonbench.attacks.base import AttackConfig, AttackTask
-from poisonbench.attacks.shared.adaptive import IN_THE_LOOP, assumed_defense, looks_at
+from poisonbench.attacks.shared.adaptive import IN_THE_LOOP, Against, assumed_defense, looks_at
 from poisonbench.attacks.shared.resuming import resume_counts
 from poisonbench.core.settings import Profiles, setting
 from poisonbench.core.work import Passes, Sizes, Work
@@ -70,17 +70,7 @@ class Config(AttackConfig):
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Arithmetic of the attack's passes; auto: bfloat16 where it is quicker."
     )
-    against: Literal[
-        "none",
-        "jpeg",
-        "jpeg:10",
-        "grayscale",
-        "epic",
-        "friends",
-        "ueraser",
-        "ueraser:lite-jpeg",
-        "hint",
-    ] = setting("none", IN_THE_LOOP, extension=True)
+    against: Against = setting("none", IN_THE_LOOP, extension=True)
 
 
 def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:

@@ -3,6 +3,9 @@
 from poisonbench.builtin import ours
 from poisonbench.entries import AttackEntry
 
+#: The defenses that every adaptive attack can have in its loop.
+IN_THE_LOOP = ("jpeg", "jpeg:10", "grayscale", "friends", "ueraser", "ueraser:lite-jpeg", "hint")
+
 ATTACKS = ours(
     "attacks",
     AttackEntry(
@@ -10,16 +13,7 @@ ATTACKS = ours(
         "climb the loss of the true label",
         when="untargeted, in the paper's mix",
         cost="minutes, 40 passes over the images",
-        against=(
-            "jpeg",
-            "jpeg:10",
-            "grayscale",
-            "epic",
-            "friends",
-            "ueraser",
-            "ueraser:lite-jpeg",
-            "hint",
-        ),
+        against=(*IN_THE_LOOP, "epic"),
     ),
     AttackEntry(
         "dap",
@@ -97,7 +91,7 @@ ATTACKS = ours(
         cost="minutes, 20 passes over the images a round",
         trains=False,
         trains_itself=True,
-        against=("jpeg", "jpeg:10", "grayscale", "friends", "ueraser", "ueraser:lite-jpeg", "hint"),
+        against=IN_THE_LOOP,
         labels={"noise": {"class": "EM, class-wise"}},
     ),
     AttackEntry(
@@ -115,7 +109,7 @@ ATTACKS = ours(
         when="untargeted: dap, stronger and dearer",
         cost="hours, some 17 times a training; minutes on the sample",
         module="targeted_adversarial",
-        against=("jpeg", "jpeg:10", "grayscale", "friends", "ueraser", "ueraser:lite-jpeg", "hint"),
+        against=IN_THE_LOOP,
     ),
     AttackEntry(
         "gm",
@@ -125,16 +119,7 @@ ATTACKS = ours(
         scenario="scratch",
         cost="minutes to hours a target",
         not_in={"transfer": "leads the training of layers that are frozen there"},
-        against=(
-            "jpeg",
-            "jpeg:10",
-            "grayscale",
-            "epic",
-            "friends",
-            "ueraser",
-            "ueraser:lite-jpeg",
-            "hint",
-        ),
+        against=(*IN_THE_LOOP, "epic"),
     ),
     AttackEntry(
         "bp",

@@ -40,7 +40,7 @@ from poisonbench.core.devices import send
 from poisonbench.core.settings import BaseConfig, require, setting
 from poisonbench.core.work import Passes, Sizes, Work
 from poisonbench.defenses.base import Defense, Recipe, TrainingState
-from poisonbench.defenses.shared.jpeg_codec import reencoded
+from poisonbench.defenses.shared.jpeg_codec import decoded
 from poisonbench.defenses.shared.plasma import plasma
 from poisonbench.defenses.shared.trivial_augment import trivial_augment
 from poisonbench.models.classifier import Classifier
@@ -83,6 +83,10 @@ class Config(BaseConfig):
             len(self.qualities) == 2 and self.qualities[0] <= self.qualities[1],
             f"qualities: expected the lowest and the highest, such as 10,99, got {self.qualities}",
         )
+        require(
+            self.form == "lite-jpeg" or self.qualities == (10, 99),
+            f"qualities: expected them with form lite-jpeg, got form {self.form}; leave them out",
+        )
 
 
 def work(config: Config, recipe: Recipe, sizes: Sizes) -> Work:
@@ -108,9 +112,7 @@ class UEraser(Defense):
         draws = num_draws(self.config, state.epoch, self.recipe.epochs)
         generator, probability = state.generator("augmentations"), self.config.probability
         if self.config.form == "lite-jpeg":
-            qualities = draw_qualities(self.config, len(images), generator)
-            levels = (images * 255).round().to("cpu", torch.uint8)
-            images = send(reencoded(levels, qualities), images.device).to(images.dtype) / 255
+            images = decoded(images, draw_qualities(self.config, len(images), generator))
         # 1 augmentations
         candidates = torch.stack([augmented(images, probability, generator) for _ in range(draws)])
         if draws == 1:

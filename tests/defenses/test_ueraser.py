@@ -329,6 +329,13 @@ def test_qualities_are_two_in_order(qualities):
         ueraser.Config(form="lite-jpeg", qualities=qualities)
 
 
+def test_qualities_are_of_lite_jpeg_alone():
+    with pytest.raises(
+        ValueError, match="qualities: expected them with form lite-jpeg, got form l"
+    ):
+        ueraser.Config(form="lite", qualities=(20, 30))
+
+
 @pytest.mark.parametrize(
     ("form", "compared"),
     [("lite", 0), ("max", 200), ("full", 60), ("lite-jpeg", 0)],

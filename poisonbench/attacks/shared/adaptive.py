@@ -39,7 +39,7 @@ from poisonbench.core.settings import BaseConfig
 from poisonbench.data.splits import Split
 from poisonbench.defenses import friends, grayscale, hint, jpeg, ueraser
 from poisonbench.defenses.base import TrainingSet, TrainingState
-from poisonbench.defenses.shared.jpeg_codec import reencoded
+from poisonbench.defenses.shared.jpeg_codec import decoded
 from poisonbench.influence.head import residuals
 from poisonbench.models.classifier import BLOCK, Classifier
 from poisonbench.training.evaluation import logits_of
@@ -240,13 +240,12 @@ def assumed_defense(
 
 def behind_jpeg(images: Tensor, qualities: Tensor) -> Tensor:
     """Images (B, C, H, W) encoded and decoded at qualities (B,) on the CPU; backward Kornia's."""
-    levels = (images.detach() * 255).round().to("cpu", torch.uint8)
-    decoded = reencoded(levels, qualities).to(images) / 255
+    seen = decoded(images, qualities)
     if not images.requires_grad:
-        return decoded
+        return seen
     soft = soft_jpeg(images, send(qualities, images.device))
     # The sum is the decoded image to the last bit, and has the other's gradient.
-    return decoded + (soft - soft.detach())
+    return seen + (soft - soft.detach())
 
 
 def soft_jpeg(images: Tensor, qualities: Tensor) -> Tensor:
@@ -263,8 +262,8 @@ def soft_jpeg(images: Tensor, qualities: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     padded = F.pad(coloured.float(), (0, -width % 16, 0, -height % 16), mode="replicate")
     asked = qualities.float().repeat_interleave(len(padded) // len(images))
-    decoded: Tensor = jpeg_codec_differentiable(padded, asked)[..., :height, :width]
-    return (decoded if has_colours else decoded.mean(1).view_as(images)).to(images.dtype)
+    soft: Tensor = jpeg_codec_differentiable(padded, asked)[..., :height, :width]
+    return (soft if has_colours else soft.mean(1).view_as(images)).to(images.dtype)
 
 
 def class_gradients(model: Classifier, images: Tensor, labels: Tensor, num_classes: int) -> Tensor:

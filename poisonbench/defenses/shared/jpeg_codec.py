@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from poisonbench.core.devices import send
+
 
 def reencoded(images: Tensor, quality: int | Tensor) -> Tensor:
     """Images (N, C, H, W) uint8, on the CPU, after encoding and decoding each by itself.
@@ -22,14 +24,20 @@ def reencoded(images: Tensor, quality: int | Tensor) -> Tensor:
         qualities = qualities.repeat_interleave(channels)
     # One by one: the codec is a library's, and has no batches.
     pairs = zip(pixels.contiguous().numpy(), qualities.tolist(), strict=True)
-    decoded = [round_trip(image, own) for image, own in pairs]
-    result = torch.from_numpy(np.stack(decoded))
+    ended = [round_trip(image, own) for image, own in pairs]
+    result = torch.from_numpy(np.stack(ended))
     return result.permute(0, 3, 1, 2).contiguous() if has_colours else result.view(images.shape)
+
+
+def decoded(images: Tensor, quality: int | Tensor) -> Tensor:
+    """Images (N, C, H, W) in [0, 1], of any device, as JPEG leaves their grey levels."""
+    levels = (images.detach() * 255).round().to("cpu", torch.uint8)
+    return send(reencoded(levels, quality), images.device).to(images.dtype) / 255
 
 
 def round_trip(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     """One image, (H, W) grey or (H, W, 3) red, green and blue, encoded and decoded."""
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, format="JPEG", quality=quality)
-    with Image.open(stream) as decoded:
-        return np.asarray(decoded)
+    with Image.open(stream) as image_left:
+        return np.asarray(image_left)
