@@ -1,10 +1,11 @@
 """The promises of an attack, each held to by crafting."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from functools import cached_property, partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -48,12 +49,17 @@ class _StoppedAttackError(Exception):
     """An attack was stopped after a checkpoint."""
 
 
+#: A position, tensors and the generators' states.
+_Saved = tuple[dict[str, Any], dict[str, Tensor], list[Tensor]]
+
+
 class _Checkpoint(AttackCheckpoint):
     """Saves after each step, in memory, and stops after one of them."""
 
-    def __init__(self, stop_after: int, generators: list[torch.Generator]) -> None:
-        self.stop_after, self.generators = stop_after, generators
-        self.saved: tuple[dict[str, Any], dict[str, Tensor], list[Tensor]] | None = None
+    def __init__(
+        self, stop_after: int, generators: list[torch.Generator], saved: _Saved | None = None
+    ) -> None:
+        self.stop_after, self.generators, self.saved = stop_after, generators, saved
         self.calls = 0
 
     def load(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
@@ -250,24 +256,33 @@ class AttackChecks(MethodChecks):
         )
 
     def resume_to_the_same_bytes(self) -> None:
-        """An attack that saves checkpoints continues from any to the same bytes."""
+        """An attack that saves checkpoints is stopped after each and ends in the same bytes."""
         task = self._task()
         checkpoint = _Checkpoint(0, generators_of(task))
         whole = self._craft(replace(task, checkpoint=checkpoint))
-        for stop in range(1, checkpoint.calls + 1, max(1, checkpoint.calls // STOPS)):
+        stops = [*range(1, checkpoint.calls + 1, max(1, checkpoint.calls // STOPS))]
+        if not stops or torch.equal(self._continued(stops), whole):
+            return
+        alone = [stop for stop in stops if not torch.equal(self._continued([stop]), whole)]
+        where = f"a stop at checkpoint {alone[0]}" if alone else f"stops at checkpoints {stops}"
+        expect(
+            False,
+            "the same poisons from an attack stopped and continued",
+            f"others after {where}",
+            "give save_if_due all that the next step depends on",
+        )
+
+    def _continued(self, stops: Sequence[int]) -> Tensor:
+        """The poisons of one attack that is stopped at these checkpoints."""
+        saved = None
+        for before, stop in pairwise((0, *stops)):
             task = self._task()
-            checkpoint = _Checkpoint(stop, generators_of(task))
+            checkpoint = _Checkpoint(stop - before, generators_of(task), saved)
             with suppress(_StoppedAttackError):
                 self._craft(replace(task, checkpoint=checkpoint))
-            task = self._task()
-            resumed = _Checkpoint(0, generators_of(task))
-            resumed.saved = checkpoint.saved
-            expect(
-                torch.equal(self._craft(replace(task, checkpoint=resumed)), whole),
-                "the same poisons from an attack stopped and continued",
-                f"others after a stop at checkpoint {stop}",
-                "give save_if_due all that the next step depends on",
-            )
+            saved = checkpoint.saved
+        task = self._task()
+        return self._craft(replace(task, checkpoint=_Checkpoint(0, generators_of(task), saved)))
 
 
 def generators_of(task: AttackTask | TargetedTask) -> list[torch.Generator]:

@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from types import ModuleType
 from typing import Any, get_args
 
@@ -84,6 +85,12 @@ def finite_json(value: Any, where: str) -> None:
             f"expected finite JSON values in {where}, got {value!r:.80} ({error}); note finite "
             "numbers as Python's, by float() or int()"
         ) from None
+
+
+@cache
+def plain_peak() -> int:
+    """Plain training's peak of bytes of tensors, the same each time."""
+    return peak_bytes(lambda: train_plainly(CPU))
 
 
 class MethodChecks(ABC):
@@ -191,7 +198,7 @@ class MethodChecks(ABC):
 
     def peak_memory(self) -> None:
         """The tensors that are alive at once take no more than a multiple of plain training's."""
-        plain = peak_bytes(lambda: train_plainly(CPU))
+        plain = plain_peak()
         peak = peak_bytes(lambda: self._once(CPU))
         expect(
             peak <= LARGEST * plain,
