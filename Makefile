@@ -4,6 +4,9 @@ BIN := .venv/bin
 RESULTS ?= results/quickstart
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# Tests start hundreds of processes: what is compiled is kept, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: quickstart test check docs lint format bench clean
 
 quickstart: .venv/installed

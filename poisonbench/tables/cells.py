@@ -136,7 +136,7 @@ class Cell:
         """All of its runs that count, of one trial perhaps several, by when they finished."""
         near = records
         if isinstance(records, IndexedRuns):
-            near = records.of(self.method, place_of(self.dataset))
+            near = records.of(self.method, place_of(self.dataset), self.attacks)
         return _current([record for record in near if self.matches(record)])
 
     def missing(self, records: Sequence[RunRecord]) -> list[int]:
@@ -192,18 +192,25 @@ class Cell:
 
 
 class IndexedRuns(tuple[RunRecord, ...]):
-    """Run records that are found by method and data set: a table asks each cell for its runs."""
+    """Run records that are found by method, data and attacks: a table asks each cell for its runs.
+
+    What :func:`place_of` calls a data set is its place here.
+    """
 
     @cached_property
-    def _by_place(self) -> dict[tuple[str, str], list[RunRecord]]:
-        found: dict[tuple[str, str], list[RunRecord]] = {}
+    def _by_place(self) -> dict[tuple[str, str, tuple[str, ...]], list[RunRecord]]:
+        found: dict[tuple[str, str, tuple[str, ...]], list[RunRecord]] = {}
         for record in self:
-            found.setdefault((record.spec.method, table_name(record)), []).append(record)
+            poison = record.spec.poison
+            attacks = () if poison is None else tuple(poison.attacks)
+            found.setdefault((record.spec.method, table_name(record), attacks), []).append(record)
         return found
 
-    def of(self, method: str, place: str) -> Sequence[RunRecord]:
-        """Those of a method on what :func:`place_of` calls a data set, in their order."""
-        return self._by_place.get((method, place), ())
+    def of(self, method: str, place: str, attacks: tuple[str, ...]) -> Sequence[RunRecord]:
+        """Those of a method there on clean images or on a poison of these attacks."""
+        known = self._by_place
+        poisoned = known.get((method, place, attacks), []) if attacks else []
+        return known.get((method, place, ()), []) + poisoned
 
 
 def draws_on(dataset: str) -> int:

@@ -70,10 +70,10 @@ def undisturbed(tiny, tmp_path_factory):
 @pytest.mark.parametrize(
     ("words", "every", "stride", "completed"),
     [
-        (CRAFT, 60.0, 3, 2),
-        (CRAFT_DC, 0.0, 11, 1),
-        (DEFEND, 60.0, 3, 2),
-        (DEFEND, 0.0, 15, 1),
+        (CRAFT, 60.0, 5, 2),
+        (CRAFT_DC, 0.0, 17, 1),
+        (DEFEND, 60.0, 5, 2),
+        (DEFEND, 0.0, 23, 1),
         pytest.param(CRAFT, 60.0, 1, 5, marks=LONG),
         pytest.param(CRAFT_DC, 0.0, 5, 1, marks=LONG),
         pytest.param(DEFEND, 60.0, 1, 5, marks=LONG),
