@@ -258,12 +258,12 @@ def test_verdicts(script, monkeypatch, capsys):
     outcomes = script("simulations.outcomes")
     monkeypatch.setattr(outcomes, "DESIGNS", small)
     monkeypatch.setattr(outcomes, "FEW_DESIGNS", ((1, 3, 200, 0), (1, 4, 200, 2)))
-    module.main(["--tables=4", "--markdown"])
+    module.main(["--tables=2", "--markdown"])
     printed = capsys.readouterr().out
     assert "**Words that are wrong**" in printed
     assert "| equivalent | 5 seeds against 5, spreads 1 to 1 |" in printed
     assert "| reproduced | 2 x 2 poisons x seeds, 200 images, trials apart |" in printed
-    module.main(["--tables=4", "--parts", "family"])
+    module.main(["--tables=2", "--parts", "family"])
     printed = capsys.readouterr().out
     assert "without Holm" in printed
     assert "Words that are right" not in printed
