@@ -21,7 +21,7 @@ ATTACKS = ("pgd", "dap", "ar", "gm")
 GREY_ATTACKS = ("pgd", "dap", "lsp", "gm")
 #: Plain training, cheap defenses that hold against most attacks of docs/findings.md, and noise on
 #: influential images.
-METHODS = ("none", "jpeg:10", "ueraser:lite", "hint")
+METHODS = ("none", "jpeg:10", "ueraser:lite-jpeg", "hint")
 GREY_METHODS = ("none", "ueraser:lite", "bit-depth", "hint")
 #: Noise of the attacks' size, the control beside them.
 NOISE = "untargeted-noise"
