@@ -180,7 +180,8 @@ def block_of(key: str, dataset: str, records: Sequence[RunRecord]) -> Grid:
 def highest(grid: Grid, first: Grid) -> Grid:
     """Of each attack the defense of the highest mean, of those with as many runs as most have.
 
-    Where most have one run the first trials are compared, which are of one draw.
+    Where most have one run the first trials are compared, which are of one draw; the figure is the
+    mean of all.
     """
     names = {
         registry.label_of(entry.name, form.get): name
@@ -204,7 +205,7 @@ def highest(grid: Grid, first: Grid) -> Grid:
         }
         if cells:
             column = max(cells, key=lambda column: Decimal(cells[column].partition(" ")[0]))
-            found[row, HIGHEST] = f"{cells[column]} `{names[column]}`"
+            found[row, HIGHEST] = f"{grid[row, column]} `{names[column]}`"
     return found
 
 
