@@ -237,6 +237,35 @@ def test_a_table_with_a_setting_or_value_that_there_is_not_is_found(table, fault
         options()
 
 
+SAVING = """done, noise, speed = 0, torch.zeros_like(task.images), torch.zeros_like(task.images)
+    if (saved := task.checkpoint.load()) is not None:
+        position, tensors = saved
+        done, noise, speed = position["done"], tensors["noise"], {resumed}
+    while done < 8:
+        {early}
+        drawn = torch.rand(speed.shape, generator=task.generator).to(speed.device)
+        speed = 0.5 * speed + drawn - 0.5
+        noise += config.epsilon / 20 * speed
+        done += 1
+        {late}
+    return (task.images + noise.clamp(-config.epsilon, config.epsilon)).clamp(0, 1)"""
+SAVE = 'task.checkpoint.save_if_due({"done": done}, {"noise": noise, "speed": speed})'
+
+
+@pytest.mark.parametrize("places", [{"early": SAVE, "late": ""}, {"early": "", "late": SAVE}])
+@pytest.mark.parametrize(
+    ("resumed", "faults"),
+    [
+        ('tensors["speed"]', []),
+        ('0 * tensors["speed"]', ["resume-to-the-same-bytes"]),
+    ],
+)
+def test_an_attack_that_saves_before_or_after_each_step(places, resumed, faults, tmp_path):
+    path = tmp_path / "saving.py"
+    path.write_text(ATTACK.format(body=SAVING.format(resumed=resumed, **places)))
+    assert broken(path) == faults
+
+
 def test_code_that_raises_is_told_with_its_line(tmp_path):
     path = tmp_path / "faulty.py"
     path.write_text(DEFENSE.format(body="return images.no_such()", setting=GOOD))

@@ -68,15 +68,28 @@ class _Checkpoint(AttackCheckpoint):
         position, tensors, states = self.saved
         for generator, state in zip(self.generators, states, strict=True):
             generator.set_state(state)
-        return position, tensors
+        # Copies: what an attack does to them must not reach the next one that loads.
+        return json.loads(json.dumps(position)), {n: t.clone() for n, t in tensors.items()}
 
     def save_if_due(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        plain = json.loads(json.dumps(position))
+        copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        # An attack that saves before each step saves what it has just loaded: no step was done.
+        if self.saved is not None and _same(self.saved, plain, copies):
+            return
         self.calls += 1
         if self.calls == self.stop_after:
-            copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
             states = [generator.get_state() for generator in self.generators]
-            self.saved = (json.loads(json.dumps(position)), copies, states)
+            self.saved = (plain, copies, states)
             raise _StoppedAttackError
+
+
+def _same(saved: _Saved, position: dict[str, Any], tensors: dict[str, Tensor]) -> bool:
+    return (
+        saved[0] == position
+        and saved[1].keys() == tensors.keys()
+        and all(torch.equal(saved[1][name], tensor) for name, tensor in tensors.items())
+    )
 
 
 class AttackChecks(MethodChecks):
@@ -261,7 +274,9 @@ class AttackChecks(MethodChecks):
         checkpoint = _Checkpoint(0, generators_of(task))
         whole = self._craft(replace(task, checkpoint=checkpoint))
         stops = [*range(1, checkpoint.calls + 1, max(1, checkpoint.calls // STOPS))]
-        if not stops or torch.equal(self._continued(stops), whole):
+        # All in one attack, and one alone that then goes on for many steps.
+        chains = (stops, stops[len(stops) // 2 :][:1])
+        if not stops or all(torch.equal(self._continued(chain), whole) for chain in chains):
             return
         alone = [stop for stop in stops if not torch.equal(self._continued([stop]), whole)]
         where = f"a stop at checkpoint {alone[0]}" if alone else f"stops at checkpoints {stops}"
