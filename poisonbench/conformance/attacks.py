@@ -18,7 +18,7 @@ from poisonbench.attacks.base import (
     TargetedTask,
     TriggerTask,
 )
-from poisonbench.conformance.check import ConformanceError, expect
+from poisonbench.conformance.check import ConformanceError, expect, expect_resumed
 from poisonbench.conformance.methods import MethodChecks
 from poisonbench.conformance.problem import (
     CPU,
@@ -73,12 +73,12 @@ class _Checkpoint(AttackCheckpoint):
 
     def save_if_due(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         plain = json.loads(json.dumps(position))
-        copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
         # An attack that saves before each step saves what it has just loaded: no step was done.
-        if self.saved is not None and _same(self.saved, plain, copies):
+        if self.saved is not None and _same(self.saved, plain, tensors):
             return
         self.calls += 1
         if self.calls == self.stop_after:
+            copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
             states = [generator.get_state() for generator in self.generators]
             self.saved = (plain, copies, states)
             raise _StoppedAttackError
@@ -88,7 +88,7 @@ def _same(saved: _Saved, position: dict[str, Any], tensors: dict[str, Tensor]) -
     return (
         saved[0] == position
         and saved[1].keys() == tensors.keys()
-        and all(torch.equal(saved[1][name], tensor) for name, tensor in tensors.items())
+        and all(torch.equal(saved[1][name], tensor.cpu()) for name, tensor in tensors.items())
     )
 
 
@@ -274,16 +274,10 @@ class AttackChecks(MethodChecks):
         checkpoint = _Checkpoint(0, generators_of(task))
         whole = self._craft(replace(task, checkpoint=checkpoint))
         stops = [*range(1, checkpoint.calls + 1, max(1, checkpoint.calls // STOPS))]
-        # All in one attack, and one alone that then goes on for many steps.
-        chains = (stops, stops[len(stops) // 2 :][:1])
-        if not stops or all(torch.equal(self._continued(chain), whole) for chain in chains):
-            return
-        alone = [stop for stop in stops if not torch.equal(self._continued([stop]), whole)]
-        where = f"a stop at checkpoint {alone[0]}" if alone else f"stops at checkpoints {stops}"
-        expect(
-            False,
-            "the same poisons from an attack stopped and continued",
-            f"others after {where}",
+        expect_resumed(
+            stops,
+            lambda some: torch.equal(self._continued(some), whole),
+            "the same poisons",
             "give save_if_due all that the next step depends on",
         )
 

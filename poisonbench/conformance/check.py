@@ -2,7 +2,7 @@
 
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -56,3 +56,24 @@ def expect(holds: bool, expected: str, got: object, remedy: str) -> None:
 
 
 # The tiny problem
+
+
+def expect_resumed(
+    stops: Sequence[int], continues: Callable[[Sequence[int]], bool], what: str, remedy: str
+) -> None:
+    """Raise ConformanceError unless what is stopped and continued ends as what is not.
+
+    Args:
+        stops: numbers of steps after which it can be stopped, rising.
+        continues: whether one that is stopped after each of these ends in the same.
+        what: it ends in.
+        remedy: what to do.
+    """
+    # All in one, which costs little, and one alone, after which many steps follow.
+    if not stops or (continues(stops) and continues([stops[len(stops) // 2]])):
+        return
+    alone = next((stop for stop in stops if not continues([stop])), None)
+    where = f"each of the steps {list(stops)}" if alone is None else f"step {alone}"
+    raise ConformanceError(
+        f"expected {what} as without a stop, got others after a stop at {where}; {remedy}"
+    )

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poisonbench.conformance.check import ConformanceError, expect
+from poisonbench.conformance.check import ConformanceError, expect, expect_resumed
 from poisonbench.conformance.methods import MethodChecks
 from poisonbench.conformance.problem import (
     CPU,
@@ -162,14 +162,10 @@ class DefenseChecks(MethodChecks):
         """A run that is stopped after each of its steps, or of a dozen, ends in the same bytes."""
         batches = self._whole[3]
         stops = [*range(1, batches, max(1, batches // STEPS))]
-        # All in one run, and one alone that then goes on for many steps.
-        if not stops or all(map(self._continues, (stops, stops[len(stops) // 2 :][:1]))):
-            return
-        alone = [stop for stop in stops if not self._continues([stop])]
-        expect(
-            False,
-            "the same weights and notes from a run stopped and continued",
-            f"others after a stop at batch {alone[0]}" if alone else f"others after stops {stops}",
+        expect_resumed(
+            stops,
+            self._continues,
+            "the same weights and notes",
             "keep what must last as tensors in self.memory, and nowhere else",
         )
 

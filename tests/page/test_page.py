@@ -63,7 +63,7 @@ def test_the_page_of_the_shipped_records_is_small_and_quick(built):
 
 
 def test_same_records_give_the_same_bytes_wherever_they_lie(tmp_path):
-    """Some of all methods; the copies come in another order."""
+    """Every sixteenth; the copies come in another order."""
     files = sorted((RECORDS / "runs").iterdir())[::16]
     for place, chosen in (("here", files), ("elsewhere/there", reversed(files))):
         (tmp_path / place / "runs").mkdir(parents=True)
