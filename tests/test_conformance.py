@@ -258,6 +258,8 @@ SAVE = 'task.checkpoint.save_if_due({"done": done}, {"noise": noise, "speed": sp
     [
         ('tensors["speed"]', []),
         ('0 * tensors["speed"]', ["resume-to-the-same-bytes"]),
+        # Only a stop at the second step shows this.
+        ('(position["done"] != 2) * tensors["speed"]', ["resume-to-the-same-bytes"]),
     ],
 )
 def test_an_attack_that_saves_before_or_after_each_step(places, resumed, faults, tmp_path):
