@@ -40,6 +40,10 @@ BY_BATCH = "by batch statistics"
 #: A column of the defense with the highest mean of all with a row's usual runs, and of that mean.
 HIGHEST = "highest of all"
 
+#: Points by which the mean of a defense's runs may lie below its first, and the first still count:
+#: what an attack does can hang on the draw more than on the defense.
+FLATTERED = 10
+
 
 class Shown(NamedTuple):
     """A report's table by its number, the data set that it is of, and whether of trial 0 alone."""
@@ -181,7 +185,8 @@ def highest(grid: Grid, first: Grid) -> Grid:
     """Of each attack the defense of the highest mean, of those with as many runs as most have.
 
     Where most have one run the first trials are compared, which are of one draw; the figure is the
-    mean of all.
+    mean of all. A defense whose mean is far below its first trial was flattered by it and is passed
+    over.
     """
     names = {
         registry.label_of(entry.name, form.get): name
@@ -201,12 +206,20 @@ def highest(grid: Grid, first: Grid) -> Grid:
         cells = {
             column: of_all[row, column]
             for column, count in runs.items()
-            if column != plain and count >= usual and (row, column) in of_all
+            if column != plain
+            and count >= usual
+            and (row, column) in of_all
+            and _mean(of_all[row, column]) - _mean(grid[row, column]) <= FLATTERED
         }
         if cells:
-            column = max(cells, key=lambda column: Decimal(cells[column].partition(" ")[0]))
+            column = max(cells, key=lambda column: _mean(cells[column]))
             found[row, HIGHEST] = f"{grid[row, column]} `{names[column]}`"
     return found
+
+
+def _mean(text: str) -> Decimal:
+    """The figure of a cell, without its interval and runs."""
+    return Decimal(text.partition(" ")[0])
 
 
 def _runs(text: str) -> int:

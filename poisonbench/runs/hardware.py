@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 #: Share of a device's peak arithmetic and of its memory's bandwidth that an operator is taken to
-#: reach, and seconds that Python and the driver need for one. They are assumptions, not
-#: measurements: `poisonbench doctor --device cuda` says how far they are from a GPU's.
-FLOPS_UTILISATION, BANDWIDTH_UTILISATION, SECONDS_AN_OPERATOR = 0.5, 0.7, 1e-5
+#: reach, and seconds that Python and the driver need for one. The first and the last are
+#: calibrated on one H100 by trainings of two networks (docs/benchmarks.md), the bandwidth's share
+#: is assumed. `poisonbench doctor --device cuda` says how far they are from another GPU's.
+FLOPS_UTILISATION, BANDWIDTH_UTILISATION, SECONDS_AN_OPERATOR = 0.4, 0.7, 3e-5
 
 #: Bytes that CUDA and its libraries take of a device's memory before any tensor.
 OVERHEAD = 2**30

@@ -1,5 +1,7 @@
 """A whole run on a GPU: that it works, resumes to the same bytes, and never waits in a step."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -108,7 +110,9 @@ def test_neighbours_vote_as_on_a_cpu():
 def test_draws_are_sent_and_flags_are_read_without_waiting():
     device = find_device("cuda")
     values = torch.rand(1000, generator=torch.Generator().manual_seed(7))
-    torch.cuda.set_sync_debug_mode("error")
+    # It warns that it is a prototype.
+    with warnings.catch_warnings(action="ignore"):
+        torch.cuda.set_sync_debug_mode("error")
     try:
         sent = send(values, device)
         flags = [Flag((sent >= 0).all()), Flag((sent > 1).any())]

@@ -17,7 +17,13 @@ from poisonbench.results.store import Store
 from poisonbench.runs import estimates
 from poisonbench.runs.context import RunContext
 from poisonbench.runs.estimates import Estimator
-from poisonbench.runs.hardware import ACCELERATORS, SECONDS_AN_OPERATOR, Accelerator
+from poisonbench.runs.hardware import (
+    ACCELERATORS,
+    BANDWIDTH_UTILISATION,
+    FLOPS_UTILISATION,
+    SECONDS_AN_OPERATOR,
+    Accelerator,
+)
 from poisonbench.runs.pass_costs import count_pass, time_pass
 from poisonbench.targeting import SCENARIOS
 
@@ -93,7 +99,11 @@ def test_what_is_saved_for_the_backward_pass_grows_with_the_batch_and_holds_no_w
 
 def test_an_operator_takes_the_longest_of_arithmetic_traffic_and_launch():
     device = Accelerator(
-        float32=2e12, bfloat16=2e13, bandwidth=1e12 / 0.7, memory=1e9, source="made up"
+        float32=1e12 / FLOPS_UTILISATION,
+        bfloat16=1e13 / FLOPS_UTILISATION,
+        bandwidth=1e12 / BANDWIDTH_UTILISATION,
+        memory=1e9,
+        source="made up",
     )
     operators = [(1e12, 0.0), (0.0, 2e12), (1.0, 1.0)]
     assert device.seconds(operators, "float32") == pytest.approx(1 + 2 + SECONDS_AN_OPERATOR)

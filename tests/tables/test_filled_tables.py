@@ -136,6 +136,10 @@ def test_the_highest_of_all_has_as_many_runs_as_most_have(tool):
         ("CUDA", "JPEG 10"): "31.85 [30.9, 32.8] (1)",
         ("CUDA", "HINT"): "35.41 [34.5, 36.4] (1)",
         ("CUDA", "AT, half radius"): "54.54 [53.6, 55.5] (1)",
+        ("REM", "W/o Defense"): "44.71 [43.7, 45.7] (1)",
+        ("REM", "HINT"): "55.72 [0.0, 100.0] (3)",
+        ("REM", "UEraser"): "70.49 [69.6, 71.4] (1)",
+        ("REM", "Grayscale"): "69.10 [68.2, 70.0] (1)",
         ("DC", "JPEG 10"): "71.33 [70.4, 72.2] (1)",
         ("PGD", "W/o Defense"): "37.34 [36.4, 38.3] (1)",
         ("TAP", "W/o Defense"): "14.89 [14.2, 15.6] (1)",
@@ -146,10 +150,12 @@ def test_the_highest_of_all_has_as_many_runs_as_most_have(tool):
     first = grid | {
         ("DURP", "JPEG 10"): "10.00 [9.9, 10.1] (1)",
         ("CUDA", "UEraser"): "57.45 [56.5, 58.4] (1)",
+        ("REM", "HINT"): "78.40 [77.6, 79.2] (1)",
     }
     assert tool.highest(grid, first) == {
         ("DURP", "highest of all"): "72.58 [72.0, 73.2] (3) `jpeg:10`",
         ("CUDA", "highest of all"): "48.00 [8.1, 87.9] (2) `ueraser`",
+        ("REM", "highest of all"): "70.49 [69.6, 71.4] (1) `ueraser`",
         ("TAP", "highest of all"): "11.83 [11.2, 12.5] (1) `grayscale`",
     }
 
