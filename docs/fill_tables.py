@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
-from statistics import mode
 from textwrap import fill
 from typing import Any, NamedTuple
 
@@ -40,9 +39,8 @@ BY_BATCH = "by batch statistics"
 #: A column of the defense with the highest mean of all with a row's usual runs, and of that mean.
 HIGHEST = "highest of all"
 
-#: Points by which the mean of a defense's runs may lie below its first, and the first still count:
-#: what an attack does can hang on the draw more than on the defense.
-FLATTERED = 10
+#: How many defenses must have some number of runs for those with fewer to be left out.
+ENOUGH = 5
 
 
 class Shown(NamedTuple):
@@ -182,11 +180,10 @@ def block_of(key: str, dataset: str, records: Sequence[RunRecord]) -> Grid:
 
 
 def highest(grid: Grid, first: Grid) -> Grid:
-    """Of each attack the defense of the highest mean, of those with as many runs as most have.
+    """Of each attack the defense of the highest mean, of those with as many runs as five have.
 
-    Where most have one run the first trials are compared, which are of one draw; the figure is the
-    mean of all. A defense whose mean is far below its first trial was flattered by it and is passed
-    over.
+    Where five have no more than one run the first trials are compared, which are of one draw; the
+    figure is the mean of all.
     """
     names = {
         registry.label_of(entry.name, form.get): name
@@ -201,20 +198,22 @@ def highest(grid: Grid, first: Grid) -> Grid:
             for (of, column), text in grid.items()
             if of == row and column in names and _runs(text)
         }
-        usual = mode(runs.values()) if runs else 0
+        usual = _runs_of_enough([count for column, count in runs.items() if column != plain])
         of_all = first if usual == 1 else grid
         cells = {
             column: of_all[row, column]
             for column, count in runs.items()
-            if column != plain
-            and count >= usual
-            and (row, column) in of_all
-            and _mean(of_all[row, column]) - _mean(grid[row, column]) <= FLATTERED
+            if column != plain and count >= usual and (row, column) in of_all
         }
         if cells:
             column = max(cells, key=lambda column: _mean(cells[column]))
             found[row, HIGHEST] = f"{grid[row, column]} `{names[column]}`"
     return found
+
+
+def _runs_of_enough(counts: Sequence[int]) -> int:
+    """The most runs that some defenses have of whom there are enough; else one."""
+    return max((n for n in counts if sum(count >= n for count in counts) >= ENOUGH), default=1)
 
 
 def _mean(text: str) -> Decimal:

@@ -174,5 +174,5 @@ def _basis(device: str | None) -> str:
         f"hours: {hardware.FLOPS_UTILISATION:.0%} of the peak arithmetic and "
         f"{hardware.BANDWIDTH_UTILISATION:.0%} of the bandwidth of "
         f"{hardware.ACCELERATORS[device].source}, {hardware.SECONDS_AN_OPERATOR * 1e6:.0f} us an "
-        "operator at least; by trainings on one H100, others may differ"
+        "operator at least; by trainings on one H100 but for the bandwidth, which is assumed"
     )

@@ -1,10 +1,9 @@
 """A whole run on a GPU: that it works, resumes to the same bytes, and never waits in a step."""
 
-import warnings
-
 import pytest
 import torch
 
+from helpers.waits import sync_debug_mode
 from poisonbench.attacks.base import AttackTask, LabelledImages
 from poisonbench.attacks.pgd import Config as PgdConfig
 from poisonbench.attacks.pgd import craft
@@ -110,14 +109,9 @@ def test_neighbours_vote_as_on_a_cpu():
 def test_draws_are_sent_and_flags_are_read_without_waiting():
     device = find_device("cuda")
     values = torch.rand(1000, generator=torch.Generator().manual_seed(7))
-    # It warns that it is a prototype.
-    with warnings.catch_warnings(action="ignore"):
-        torch.cuda.set_sync_debug_mode("error")
-    try:
+    with sync_debug_mode("error"):
         sent = send(values, device)
         flags = [Flag((sent >= 0).all()), Flag((sent > 1).any())]
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(sent.cpu(), values)
     torch.cuda.synchronize(device)
     assert [flag.is_true() for flag in flags] == [True, False]

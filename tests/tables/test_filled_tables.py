@@ -119,7 +119,7 @@ def test_figures_and_names_are_written_as_the_pages_write_them(tool, show, text,
     assert getattr(tool, show)(text) == shown
 
 
-def test_the_highest_of_all_has_as_many_runs_as_most_have(tool):
+def test_the_highest_of_all_has_as_many_runs_as_five_have(tool):
     """One draw flatters a defense beside the mean of several: first trials are of one.
 
     The figure is the mean that the defense's own column has.
@@ -131,15 +131,17 @@ def test_the_highest_of_all_has_as_many_runs_as_most_have(tool):
         ("DURP", "HINT"): "78.40 [77.6, 79.2] (1)",
         ("DURP", "JPEG 10"): "72.58 [72.0, 73.2] (3)",
         ("DURP", "UEraser"): "70.04 [67.7, 72.4] (3)",
+        ("DURP", "Grayscale"): "57.51 [38.4, 76.6] (3)",
+        ("DURP", "FRIENDS"): "70.10 [69.0, 71.2] (4)",
+        ("DURP", "Bit depth"): "71.39 [70.0, 72.8] (3)",
+        ("DURP", "BN recalibrated"): "77.94 [77.1, 78.8] (1)",
+        ("DURP", "mixup"): "77.90 [77.1, 78.7] (1)",
+        ("DURP", "CutMix"): "77.80 [77.0, 78.6] (1)",
         ("CUDA", "W/o Defense"): "29.79 [0.0, 76.6] (2)",
         ("CUDA", "UEraser"): "48.00 [8.1, 87.9] (2)",
         ("CUDA", "JPEG 10"): "31.85 [30.9, 32.8] (1)",
         ("CUDA", "HINT"): "35.41 [34.5, 36.4] (1)",
         ("CUDA", "AT, half radius"): "54.54 [53.6, 55.5] (1)",
-        ("REM", "W/o Defense"): "44.71 [43.7, 45.7] (1)",
-        ("REM", "HINT"): "55.72 [0.0, 100.0] (3)",
-        ("REM", "UEraser"): "70.49 [69.6, 71.4] (1)",
-        ("REM", "Grayscale"): "69.10 [68.2, 70.0] (1)",
         ("DC", "JPEG 10"): "71.33 [70.4, 72.2] (1)",
         ("PGD", "W/o Defense"): "37.34 [36.4, 38.3] (1)",
         ("TAP", "W/o Defense"): "14.89 [14.2, 15.6] (1)",
@@ -150,12 +152,10 @@ def test_the_highest_of_all_has_as_many_runs_as_most_have(tool):
     first = grid | {
         ("DURP", "JPEG 10"): "10.00 [9.9, 10.1] (1)",
         ("CUDA", "UEraser"): "57.45 [56.5, 58.4] (1)",
-        ("REM", "HINT"): "78.40 [77.6, 79.2] (1)",
     }
     assert tool.highest(grid, first) == {
         ("DURP", "highest of all"): "72.58 [72.0, 73.2] (3) `jpeg:10`",
         ("CUDA", "highest of all"): "48.00 [8.1, 87.9] (2) `ueraser`",
-        ("REM", "highest of all"): "70.49 [69.6, 71.4] (1) `ueraser`",
         ("TAP", "highest of all"): "11.83 [11.2, 12.5] (1) `grayscale`",
     }
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from helpers.attack_tasks import SHAPE, K, small_classifier
+from helpers.waits import sync_debug_mode
 from poisonbench.models.classifier import Classifier
 from poisonbench.training import projected_gradient
 from poisonbench.training.projected_gradient import (
@@ -193,8 +194,5 @@ def test_crop_flip_shifts_and_mirrors_and_is_differentiable(images):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_loop_never_waits_for_the_device(images, labels):
     model, base, labels = small_classifier().cuda(), images.cuda(), labels.cuda()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with sync_debug_mode("error"):
         ascent(steps=3, precision="bfloat16").perturb(model, base, labels)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
