@@ -182,7 +182,7 @@ def block_of(key: str, dataset: str, records: Sequence[RunRecord]) -> Grid:
 def highest(grid: Grid, first: Grid) -> Grid:
     """Of each attack the defense of the highest mean, of those with as many runs as five have.
 
-    Where five have no more than one run the first trials are compared, which are of one draw; the
+    Where no five have more than one run the first trials are compared, which are of one draw; the
     figure is the mean of all.
     """
     names = {
