@@ -141,7 +141,7 @@ class Meter:
 
 
 def words_of(table, name):
-    assert name in table, f"{name} has no rehearsal: add its options to this file's table"
+    assert name in table, f"{name} has no rehearsal: add its options to helpers/rehearsal.py"
     return table[name]
 
 
@@ -151,6 +151,27 @@ def check_waits(name, steps, more=0):
     within = sorted(steps, key=Counter.total)[: len(steps) - ends]
     assert within or name in NO_STEPS, "no step was seen: rehearse more of them"
     assert all(step.total() <= WAITS_A_STEP.get(name, 0) + more for step in within), steps
+
+
+def training_of(name, data, colour):
+    """The command that trains with a defense on such images as it takes."""
+    entry = registry.defenses()[name]
+    attack = ("--attack", "durp")
+    if entry.pretrains:
+        attack = ("--attack", "noise", "--scenario", "finetune", *RHO)
+    words = ("defend", "--method", name, "--dataset", colour if entry.colour_only else data)
+    return (*words, *attack, *SHORT, *words_of(DEFENSES, name))
+
+
+def check_waits_of_training(name, meter):
+    """No step of a defense's training waits more often than it may."""
+    assert len(meter.steps[name]) >= 3
+    # Those who move on are gathered, once a search step.
+    most = 2 if name == "atda" else 0
+    for phase, steps in meter.steps.items():
+        # Each pass of friendly noise is asked whether it has run away, before the next epoch.
+        allowed = 1 if phase == "friends: friendly noise" else most
+        assert all(step.total() <= allowed for step in steps), steps
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Whole commands on a GPU: every attack and defense by name, trained to the same bytes twice.
 
-What ``tests/test_gpu_rehearsal.py`` pretends is real here: the arithmetic is the GPU's own, and its
+What the rehearsal beside it pretends is real here: the arithmetic is the GPU's own, and its
 waits are those that PyTorch reports.
 """
 
@@ -16,17 +16,13 @@ from helpers.command_line import cli
 from helpers.processes import contents
 from helpers.rehearsal import (
     ATTACKS,
-    DEFENSES,
     FORMS,
     NO_STEPS,
-    RHO,
-    SHORT,
     Meter,
     check_waits,
+    check_waits_of_training,
     rho_of,
-    tiny_colour,
-    tiny_grey,
-    tiny_network,
+    training_of,
     words_of,
 )
 from helpers.waits import sync_debug_mode
@@ -36,28 +32,13 @@ from poisonbench.data.artefacts import read_poison
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.usefixtures("small"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
 #: The share of a poison's values that may differ from a CPU's by more than 1 of 255, where no
 #: gradient is in it: rounding alone.
 NEARLY_NONE = 0.001
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small():
-    with tiny_network():
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return tiny_grey(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def colour(tmp_path_factory):
-    return tiny_colour(tmp_path_factory.mktemp("data"))
 
 
 @contextmanager
@@ -145,17 +126,7 @@ def test_forms_of_attacks(words, data, colour, tmp_path):
 
 @pytest.mark.parametrize("name", registry.defenses())
 def test_defenses_train_to_the_same_bytes(name, data, colour, tmp_path):
-    attack = ("--attack", "durp")
-    data = colour if registry.defenses()[name].colour_only else data
-    if registry.defenses()[name].pretrains:
-        attack = ("--attack", "noise", "--scenario", "finetune", *RHO)
-    words = ("defend", "--method", name, "--dataset", data, *attack, *SHORT)
-    meter = twice(tmp_path, *words, *words_of(DEFENSES, name))
-    assert len(meter.steps[name]) >= 3
-    most = 2 if name == "atda" else 0
-    for phase, steps in meter.steps.items():
-        allowed = 1 if phase == "friends: friendly noise" else most
-        assert all(step.total() <= allowed for step in steps), steps
+    check_waits_of_training(name, twice(tmp_path, *training_of(name, data, colour)))
 
 
 @pytest.mark.parametrize(
