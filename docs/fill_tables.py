@@ -44,11 +44,10 @@ ENOUGH = 5
 
 
 class Shown(NamedTuple):
-    """A report's table by its number, the data set that it is of, and whether of trial 0 alone."""
+    """A report's table by its number, and the data set that it is of."""
 
     key: str
     dataset: str
-    is_first_trial: bool = False
 
 
 #: Figures by the names of row and column, as the report's table shows them.
@@ -102,7 +101,7 @@ PLACES = (
     Place("docs/findings.md", _FIELD, "trained on", Shown("matrix", _DIGITS), with_trials),
     Place("docs/findings.md", _COLOUR, "trained on", Shown("matrix", _OBJECTS), with_trials),
     Place("docs/findings.md", _BESIDE, "attack", Shown("matrix", _OBJECTS), with_trials),
-    Place("README.md", _ADVICE, "digits", Shown("matrix", _DIGITS, True), rounded),
+    Place("README.md", _ADVICE, "digits", Shown("matrix", _DIGITS), rounded),
     Place("README.md", _ADVICE, "colour", Shown("matrix", _OBJECTS), rounded),
 )
 
@@ -153,15 +152,12 @@ def column_name(name: str) -> str:
     return registry.form_label(name.strip("`")) if name.startswith("`") else name
 
 
-def grid_of(key: str, dataset: str, is_first_trial: bool, records: Sequence[RunRecord]) -> Grid:
+def grid_of(key: str, dataset: str, records: Sequence[RunRecord]) -> Grid:
     """The figures of the report's first block; of a matrix batch statistics' column too."""
-    first_trials = [record for record in records if record.spec.trial == 0]
-    if is_first_trial:
-        records = first_trials
     grid = block_of(key, dataset, records)
     if key == "matrix":
-        first = grid if is_first_trial else block_of(key, dataset, first_trials)
-        grid |= highest(grid, first)
+        first_trials = [record for record in records if record.spec.trial == 0]
+        grid |= highest(grid, block_of(key, dataset, first_trials))
         again = block_of("matrix-batch-norm", dataset, records)
         plain = registry.defenses()["none"].title
         grid |= {(row, BY_BATCH): text for (row, name), text in again.items() if name == plain}
