@@ -363,7 +363,7 @@ def test_print_has_the_content_and_not_the_controls(opened, shipped):
     white = "rgb(255, 255, 255)"
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == white
     wide = page.evaluate(
-        """() => [...document.querySelectorAll("main *")].filter((part) => {
+        """() => [...document.querySelectorAll("body *")].filter((part) => {
           const table = part.closest(".wide");
           const sheet = table && getComputedStyle(table).page === "across" ? 1030 : 700;
           return part.getBoundingClientRect().right > 1.25 * sheet;
